@@ -1,0 +1,1 @@
+"""Sequence models with memory for offline reinforcement learning, in plain PyTorch."""

@@ -1,0 +1,170 @@
+"""Multi-head attention with Transformer-XL's relative positions.
+
+The score of query i and key j (Dai et al. 2019, section 3.3) is
+
+    (q_i + u) . k_j  +  (q_i + v) . W_r r_{i-j}
+
+The second term needs only the distance i - j. It is computed for every distance at once and
+handed to `scaled_dot_product_attention` as an additive bias, so that one fused call does the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the tokens of a segment stand, for the attention of a whole segment.
+
+    Queries are ordered `[steps | write | read]`, keys `[cache | steps | write | read]`. Only
+    step and write tokens have a place on the time axis; the write tokens follow the last step.
+
+    Attributes:
+        cache: Number of cached keys.
+        steps: Number of step tokens (three a step).
+        write: Number of write tokens; 0 where the segment does not write.
+        read: Number of read tokens.
+        allowed: `(B, 1, queries, keys)` bool, True where a query may look at a key.
+    """
+
+    cache: int
+    steps: int
+    write: int
+    read: int
+    allowed: Tensor
+
+
+def sinusoidal_embedding(positions: Tensor, width: int) -> Tensor:
+    """Sine and cosine of `positions` `(n,)` at geometric frequencies: `(n, width)`."""
+    frequencies = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32)
+    angles = positions.float()[:, None] * torch.exp(-math.log(10_000.0) * frequencies / width)
+    return torch.cat((angles.sin(), angles.cos()), dim=-1)
+
+
+def relative_shift(scores: Tensor) -> Tensor:
+    """Turn scores by distance into scores by key (Dai et al. 2019, appendix B).
+
+    `scores` is `(B, H, Q, D)`, where column t belongs to the distance D - 1 - t. Row i, column j
+    of the result belongs to the distance D - Q + i - j; entries of negative distance are undefined.
+    """
+    batch, heads, queries, distances = scores.shape
+    padded = F.pad(scores, (1, 0))
+    return padded.view(batch, heads, distances + 1, queries)[:, :, 1:].view_as(scores)
+
+
+def masked_bias(bias: Tensor, allowed: Tensor) -> Tensor:
+    """`bias` where `allowed`, else a number so low that softmax gives it exactly no weight.
+
+    It is finite, so that a row with nothing to look at (padding) has no NaN in it.
+    """
+    return bias.masked_fill(~allowed, torch.finfo(bias.dtype).min / 2)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with fused query, key and value projections.
+
+    Args:
+        d_model: Width of the input.
+        num_heads: Number of heads.
+        d_head: Width of a head; need not be `d_model / num_heads`.
+        dropout: Dropout of the attention probabilities.
+        relative: Whether distances have a say (Transformer-XL). Without it, attention sees
+            content only, and positions have to be in the input (GPT).
+        bias: Whether the projections have biases (GPT-2 has them, Transformer-XL does not).
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        num_heads: int,
+        d_head: int,
+        *,
+        dropout: float = 0.0,
+        relative: bool = True,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.num_heads, self.d_head, self.dropout, self.relative = (
+            num_heads,
+            d_head,
+            dropout,
+            relative,
+        )
+        inner = num_heads * d_head
+        self.qkv = nn.Linear(d_model, 3 * inner, bias=bias)
+        self.out = nn.Linear(inner, d_model, bias=bias)
+        if relative:
+            self.position = nn.Linear(d_model, inner, bias=False)
+            self.content_bias = nn.Parameter(torch.zeros(num_heads, 1, d_head))  # u
+            self.position_bias = nn.Parameter(torch.zeros(num_heads, 1, d_head))  # v
+
+    def forward(self, x: Tensor, cache: Tensor | None, layout: Layout) -> Tensor:
+        """Attend within a segment and its cache: `(B, Q, d_model)` to the same shape.
+
+        Args:
+            x: `(B, Q, d_model)` tokens in the order of `layout`.
+            cache: `(B, C, d_model)` cached hidden states, or None where there is no cache.
+            layout: The segment's geometry.
+        """
+        queries, keys, values = self.project(x)
+        if cache is not None:
+            cached_keys, cached_values = self.project_cache(cache)
+            keys = torch.cat((cached_keys, keys), dim=2)
+            values = torch.cat((cached_values, values), dim=2)
+        bias = queries.new_zeros(())
+        if self.relative:
+            bias = self._segment_bias(queries, layout)
+        return self.attend(queries, keys, values, masked_bias(bias, layout.allowed))
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values `(B, H, T, d_head)` of `x` `(B, T, d_model)`."""
+        heads = self.qkv(x).unflatten(-1, (3, self.num_heads, self.d_head))
+        queries, keys, values = heads.permute(2, 0, 3, 1, 4)
+        return queries, keys, values
+
+    def project_cache(self, cache: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values `(B, H, C, d_head)` of cached states `(B, C, d_model)`."""
+        inner = self.num_heads * self.d_head
+        bias = None if self.qkv.bias is None else self.qkv.bias[inner:]
+        heads = F.linear(cache, self.qkv.weight[inner:], bias)
+        keys, values = heads.unflatten(-1, (2, self.num_heads, self.d_head)).permute(2, 0, 3, 1, 4)
+        return keys, values
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+        """Softmax attention under an additive bias, then the output projection."""
+        if self.relative:
+            queries = queries + self.content_bias
+        mixed = F.scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            attn_mask=bias,
+            dropout_p=self.dropout if self.training else 0.0,
+        )  # (B, H, T, d_head)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+    def distance_table(self, num_distances: int, device: torch.device) -> Tensor:
+        """`W_r r` for the distances `num_distances - 1` down to 0: `(H, num_distances, d_head)`."""
+        distances = torch.arange(num_distances - 1, -1, -1, device=device)
+        table = sinusoidal_embedding(distances, self.position.in_features)
+        table = table.to(self.position.weight.dtype)
+        return self.position(table).unflatten(-1, (self.num_heads, -1)).transpose(0, 1)
+
+    def distance_scores(self, queries: Tensor, table: Tensor) -> Tensor:
+        """The scaled position term of every query for every distance of `table`: `(B, H, Q, D)`."""
+        scores = (queries + self.position_bias) @ table.transpose(-1, -2)
+        return scores / math.sqrt(self.d_head)
+
+    def _segment_bias(self, queries: Tensor, layout: Layout) -> Tensor:
+        """Position term `(B, H, queries, keys)`; nothing where a memory token is the key."""
+        placed = layout.steps + layout.write
+        table = self.distance_table(layout.cache + placed, queries.device)
+        scores = relative_shift(self.distance_scores(queries[:, :, :placed], table))
+        scores = scores[..., : layout.cache + layout.steps]
+        return F.pad(scores, (0, layout.write + layout.read, 0, layout.read))

@@ -1,0 +1,59 @@
+"""The batch every model, sampler and loss agrees on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+Observations = Tensor | dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of `B` windows of `T` consecutive steps, batch first.
+
+    Attributes:
+        observations: `(B, T, *obs)`, or a dictionary of such tensors. Pixels stay uint8.
+        actions: `(B, T)` int64 (discrete), `(B, T, A)` int64 (multi-discrete) or float.
+        returns_to_go: `(B, T, 1)` float32, the undiscounted sum of the rewards from a step on.
+        timesteps: `(B, T)` int64, the step's index within its episode.
+        mask: `(B, T)` bool, True where the step is real. Padding stands at the end of a row.
+        rewards: `(B, T)` float32.
+        episode_end: `(B, T)` bool, True at the last real step of an episode.
+    """
+
+    observations: Observations
+    actions: Tensor
+    returns_to_go: Tensor
+    timesteps: Tensor
+    mask: Tensor
+    rewards: Tensor
+    episode_end: Tensor
+
+    @property
+    def batch_size(self) -> int:
+        return self.mask.shape[0]
+
+    @property
+    def num_steps(self) -> int:
+        return self.mask.shape[1]
+
+    def steps(self, start: int, stop: int) -> Batch:
+        """The steps `start` to `stop` (exclusive) of every row, as views."""
+        return self._map(lambda tensor: tensor[:, start:stop])
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        return Batch(**{f.name: map_tensors(getattr(self, f.name), function) for f in fields(self)})
+
+
+def map_tensors(value: Observations, function: Callable[[Tensor], Tensor]) -> Observations:
+    """Apply `function` to a tensor, or to every tensor of a dictionary of them."""
+    if isinstance(value, dict):
+        return {key: function(tensor) for key, tensor in value.items()}
+    return function(value)

@@ -1,0 +1,103 @@
+"""Transformer blocks: where the norm stands and how a sub-layer joins the residual stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from rate.attention import Attention
+from rate.config import BlockKind, ModelConfig
+
+
+class GRUGate(nn.Module):
+    """GRU-type gating of a residual stream (Parisotto et al. 2020, section 3.2).
+
+    Args:
+        d_model: Width.
+        bias: `b_g`; above zero the gate starts close to the identity of the stream.
+    """
+
+    def __init__(self, d_model: int, bias: float = 2.0) -> None:
+        super().__init__()
+        self.from_update = nn.Linear(d_model, 3 * d_model, bias=False)
+        self.from_stream = nn.Linear(d_model, 2 * d_model, bias=False)
+        self.from_reset = nn.Linear(d_model, d_model, bias=False)
+        self.bias = nn.Parameter(torch.full((d_model,), bias))
+
+    def forward(self, stream: Tensor, update: Tensor) -> Tensor:
+        reset_y, gate_y, candidate_y = self.from_update(update).chunk(3, dim=-1)
+        reset_x, gate_x = self.from_stream(stream).chunk(2, dim=-1)
+        reset = torch.sigmoid(reset_y + reset_x)
+        gate = torch.sigmoid(gate_y + gate_x - self.bias)
+        candidate = torch.tanh(candidate_y + self.from_reset(reset * stream))
+        return (1 - gate) * stream + gate * candidate
+
+
+class Join(nn.Module):
+    """How the output of a sub-layer joins the residual stream of a block.
+
+    `pre_norm`, `gpt`: x + y. `trxl`: LN(x + y). `trxl_i`: x + ReLU(y). `gtrxl`: gate(x, ReLU(y)).
+    """
+
+    def __init__(self, kind: BlockKind, d_model: int) -> None:
+        super().__init__()
+        self.kind = kind
+        if kind == "trxl":
+            self.norm = nn.LayerNorm(d_model)
+        if kind == "gtrxl":
+            self.gate = GRUGate(d_model)
+
+    def forward(self, stream: Tensor, update: Tensor) -> Tensor:
+        if self.kind == "trxl":
+            return self.norm(stream + update)
+        if self.kind == "trxl_i":
+            return stream + torch.relu(update)
+        if self.kind == "gtrxl":
+            return self.gate(stream, torch.relu(update))
+        return stream + update
+
+
+class Block(nn.Module):
+    """Attention and a feed-forward layer, in one of the arrangements of `BlockKind`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        d_model, kind = config.d_model, config.block
+        norm_first = kind != "trxl"
+        self.attention_norm = nn.LayerNorm(d_model) if norm_first else nn.Identity()
+        self.attention = Attention(
+            d_model,
+            config.num_heads,
+            config.head_width,
+            dropout=config.attention_dropout,
+            relative=config.position == "relative",
+            bias=kind == "gpt",
+        )
+        self.attention_join = Join(kind, d_model)
+        self.dropout = nn.Dropout(config.dropout)
+        self.feed_forward: nn.Sequential | None = None
+        if not config.skip_ffn:
+            self.feed_forward = nn.Sequential(
+                nn.LayerNorm(d_model) if norm_first else nn.Identity(),
+                nn.Linear(d_model, config.ff_width),
+                nn.GELU() if kind == "pre_norm" else nn.ReLU(),
+                nn.Dropout(config.dropout),
+                nn.Linear(config.ff_width, d_model),
+                nn.Dropout(config.dropout),
+            )
+            self.feed_forward_join = Join(kind, d_model)
+
+    def forward(self, x: Tensor, attend: Callable[[Tensor], Tensor]) -> Tensor:
+        """One block over `x` `(B, T, d_model)`.
+
+        Args:
+            x: The residual stream.
+            attend: Attention over the normalised stream. A whole segment and a single step look
+                at different keys; the block around them is the same.
+        """
+        x = self.attention_join(x, self.dropout(attend(self.attention_norm(x))))
+        if self.feed_forward is not None:
+            x = self.feed_forward_join(x, self.feed_forward(x))
+        return x

@@ -1,0 +1,137 @@
+"""What a model is made of: one frozen, validated description."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+BlockKind = Literal["pre_norm", "trxl", "trxl_i", "gtrxl", "gpt"]
+ValveKind = Literal[
+    "none", "cross_attention", "cross_attention_reverse", "gru", "lstm", "gated", "latch"
+]
+ValveActivation = Literal["none", "relu", "leaky_relu", "elu", "tanh"]
+PositionKind = Literal["relative", "timestep"]
+ContextKind = Literal["segments", "window"]
+
+
+class ConfigError(ValueError):
+    """A setting that cannot work; the message names it and the way out."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The architecture of a sequence model over (return-to-go, observation, action) tokens.
+
+    RATE, RMT, TrXL, DTXL and both Decision Transformers are settings of this one description;
+    `trainers/presets` names them.
+
+    Attributes:
+        context_length: K, the steps of a segment (or of the sliding window).
+        context: `segments` splits a trajectory into segments of K steps that hand on a
+            `MemoryState`; `window` looks back over the last K steps and carries nothing else.
+        block: `pre_norm` (default: one residual, norm first), `trxl` (post-norm, Transformer-XL),
+            `trxl_i` (identity map reordering) and `gtrxl` (gated), both Parisotto et al. 2020,
+            or `gpt` (Decision Transformer's GPT-2 block).
+        position: `relative` (Transformer-XL) or `timestep` (learned embedding, Chen et al. 2021).
+        d_model: Width of the residual stream.
+        num_layers: Number of blocks.
+        num_heads: Attention heads.
+        d_head: Width of a head; None is `d_model / num_heads`.
+        d_ff: Inner width of the feed-forward layer; None is `4 * d_model`.
+        skip_ffn: Leave out the feed-forward layers (the field's `--skip_dec_ffn`).
+        dropout: Dropout of embeddings, attention output and feed-forward.
+        attention_dropout: Dropout of attention probabilities and of the memory retention valve.
+        num_memory_tokens: m, memory tokens read and written by each segment (`--nmt`).
+        cache_length: Cached hidden states per layer, in tokens (`--mem_len`); a step is 3 tokens.
+        valve: Memory retention valve between what a segment wrote and what the next one reads.
+        valve_heads: Heads of the valve's cross-attention (`--n_head_ca`).
+        valve_activation: Activation of what a segment wrote, before the valve (`--mrv_act`).
+        memory_noise: Standard deviation of Gaussian noise on carried memory, in training only.
+        max_timestep: Rows of the learned timestep embedding; later steps use the last row.
+    """
+
+    context_length: int = 30
+    context: ContextKind = "segments"
+    block: BlockKind = "pre_norm"
+    position: PositionKind = "relative"
+    d_model: int = 64
+    num_layers: int = 2
+    num_heads: int = 4
+    d_head: int | None = None
+    d_ff: int | None = None
+    skip_ffn: bool = False
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    num_memory_tokens: int = 0
+    cache_length: int = 0
+    valve: ValveKind = "none"
+    valve_heads: int = 2
+    valve_activation: ValveActivation = "none"
+    memory_noise: float = 0.0
+    max_timestep: int = 4096
+
+    def __post_init__(self) -> None:
+        for name, kind in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in get_args(kind):
+                choices = ", ".join(get_args(kind))
+                raise ConfigError(f"model.{name} is '{value}'; choose one of: {choices}.")
+        for name in ("context_length", "d_model", "num_layers", "num_heads", "max_timestep"):
+            _at_least(name, getattr(self, name), 1)
+        for name in ("d_head", "d_ff"):
+            if getattr(self, name) is not None:
+                _at_least(name, getattr(self, name), 1)
+        for name in ("num_memory_tokens", "cache_length", "memory_noise"):
+            _at_least(name, getattr(self, name), 0)
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"model.{name} is {getattr(self, name)}; it must be in [0, 1).")
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        if self.d_head is None and self.d_model % self.num_heads:
+            raise ConfigError(
+                f"model.num_heads={self.num_heads} does not divide model.d_model={self.d_model}; "
+                "change one of them, or set model.d_head."
+            )
+        if self.position == "relative" and self.d_model % 2:
+            raise ConfigError(f"model.d_model={self.d_model} must be even for relative positions.")
+        if self.valve != "none" and self.num_memory_tokens == 0:
+            raise ConfigError(
+                f"model.valve={self.valve} has no memory tokens to work on; set "
+                "model.num_memory_tokens above 0, or model.valve=none."
+            )
+        if self.valve in ("cross_attention", "cross_attention_reverse", "latch"):
+            _at_least("valve_heads", self.valve_heads, 1)
+            if self.d_model % self.valve_heads:
+                raise ConfigError(
+                    f"model.valve_heads={self.valve_heads} does not divide "
+                    f"model.d_model={self.d_model}."
+                )
+        if self.context == "window" and (self.num_memory_tokens or self.cache_length):
+            raise ConfigError(
+                "model.context=window carries no memory between segments: set "
+                "model.num_memory_tokens=0 and model.cache_length=0, or model.context=segments."
+            )
+
+    @property
+    def head_width(self) -> int:
+        return self.d_head if self.d_head is not None else self.d_model // self.num_heads
+
+    @property
+    def ff_width(self) -> int:
+        return self.d_ff if self.d_ff is not None else 4 * self.d_model
+
+
+_CHOICES = {
+    "context": ContextKind,
+    "block": BlockKind,
+    "position": PositionKind,
+    "valve": ValveKind,
+    "valve_activation": ValveActivation,
+}
+
+
+def _at_least(name: str, value: float, minimum: int) -> None:
+    if not value >= minimum:
+        raise ConfigError(f"model.{name} is {value}; it must be at least {minimum}.")

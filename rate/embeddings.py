@@ -1,0 +1,66 @@
+"""From a step (return-to-go, observation, action) to its three tokens."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import torch
+from torch import Tensor, nn
+
+from rate.batch import Observations
+from rate.config import ModelConfig
+from rate.encoders import VectorEncoder, make_encoder
+
+TOKENS_PER_STEP = 3
+RETURN, OBSERVATION, ACTION = range(TOKENS_PER_STEP)
+
+
+class StepEmbedding(nn.Module):
+    """The tokens R_t, o_t, a_t of a step (Chen et al. 2021, section 3).
+
+    With `position="timestep"` a learned embedding of the step's index is added to all three, and
+    the result is normalised, as in Decision Transformer. Indices beyond the table use its last row.
+    """
+
+    def __init__(
+        self, config: ModelConfig, observation_space: gym.Space, action_space: gym.Space
+    ) -> None:
+        super().__init__()
+        d_model = config.d_model
+        self.returns = nn.Linear(1, d_model)
+        self.observation = make_encoder(observation_space, d_model)
+        self.action = make_encoder(action_space, d_model, name="action")
+        self.timestep: nn.Embedding | None = None
+        if config.position == "timestep":
+            self.timestep = nn.Embedding(config.max_timestep, d_model)
+            self.norm = nn.LayerNorm(d_model)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, returns_to_go: Tensor, observations: Observations, actions: Tensor, timesteps: Tensor
+    ) -> Tensor:
+        """Tokens `(B, T, 3, d_model)` of `T` steps, in the order of `RETURN, OBSERVATION, ACTION`.
+
+        Args:
+            returns_to_go: `(B, T, 1)`.
+            observations: `(B, T, *obs)`, or a dictionary of such tensors.
+            actions: `(B, T)` or `(B, T, A)`.
+            timesteps: `(B, T)` int64.
+        """
+        tokens = torch.stack(
+            (self.returns(returns_to_go), self.observation(observations), self.action(actions)),
+            dim=2,
+        )
+        return self.place(tokens, timesteps)
+
+    def place(self, tokens: Tensor, timesteps: Tensor) -> Tensor:
+        """Give tokens `(B, T, n, d)` of steps `(B, T)` their place in time, if they carry it."""
+        if self.timestep is not None:
+            rows = timesteps.clamp(0, self.timestep.num_embeddings - 1)
+            tokens = self.norm(tokens + self.timestep(rows)[:, :, None])
+        return self.dropout(tokens)
+
+    def set_normalisation(self, mean: Tensor, std: Tensor) -> None:
+        """Normalise vector observations by these statistics; other encoders have no use for it."""
+        if isinstance(self.observation, VectorEncoder):
+            self.observation.set_normalisation(mean, std)
+

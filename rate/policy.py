@@ -1,0 +1,102 @@
+"""Acting with a trained model: the one inference path of the project."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rate.batch import Observations
+from rate.decoder import make_decoder
+from rate.heads import Decoding
+from rate.model import SequenceModel
+
+ArrayObservations = NDArray[np.generic] | dict[str, NDArray[np.generic]]
+
+
+class Policy:
+    """A batch of agents, each with its own episode, that share a model.
+
+    The policy keeps what an agent has to keep (memory, return-to-go, step count); the environment
+    gives observations and rewards. Dropout is off, and sampling draws from a generator of its own,
+    so acting never touches the random state of training.
+
+        policy = Policy(model, num_envs=100, target_return=1.0)
+        actions = policy.act(observations)
+        while True:
+            observations, rewards, ... = envs.step(actions)
+            actions = policy.act(observations, rewards)
+
+    Args:
+        model: The trained model. It is put into evaluation mode while it acts and left as it was.
+        num_envs: Rows of the batch.
+        target_return: The return asked for at the first step; rewards are subtracted from it.
+        decoding: How actions are drawn from predictions.
+        seed: Seed of the sampling.
+        exact_window: See `rate.decoder.make_decoder`.
+    """
+
+    def __init__(
+        self,
+        model: SequenceModel,
+        *,
+        num_envs: int,
+        target_return: float,
+        decoding: Decoding | None = None,
+        seed: int = 0,
+        exact_window: bool = True,
+    ) -> None:
+        self.model, self.target_return = model, target_return
+        self.decoding = decoding or Decoding()
+        self.device = next(model.parameters()).device
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.decoder = make_decoder(model, num_envs, exact_window=exact_window)
+        self.returns_to_go = torch.zeros(num_envs, 1, device=self.device)
+        self.timesteps = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
+        space = model.action_space
+        self.actions = torch.as_tensor(
+            np.zeros((num_envs, *(space.shape or ())), space.dtype), device=self.device
+        )
+        self.reset()
+
+    def reset(self, rows: NDArray[np.bool_] | Tensor | None = None) -> None:
+        """Start a new episode in the rows `(B,)` bool that are True; in all of them if None."""
+        chosen = torch.ones(len(self.timesteps), dtype=torch.bool, device=self.device)
+        if rows is not None:
+            chosen = torch.as_tensor(rows, dtype=torch.bool, device=self.device)
+        self.returns_to_go[chosen] = self.target_return
+        self.timesteps[chosen] = 0
+        self.decoder.reset(chosen)
+
+    @torch.no_grad()
+    def act(
+        self, observations: ArrayObservations, rewards: NDArray[np.generic] | None = None
+    ) -> NDArray[np.generic]:
+        """The next actions `(B, ...)`, as the environment's action space has them.
+
+        Args:
+            observations: `(B, *obs)`, or a dictionary of such arrays.
+            rewards: `(B,)` what the last actions earned; None at the first step. A row that was
+                reset since then ignores its own.
+        """
+        if rewards is not None:
+            earned = torch.as_tensor(rewards, dtype=torch.float32, device=self.device)[:, None]
+            self.returns_to_go -= torch.where(self.timesteps[:, None] > 0, earned, 0.0)
+        training = self.model.training
+        self.model.eval()
+        predictions = self.decoder.step(
+            self.actions, self.returns_to_go, self._to_tensors(observations), self.timesteps
+        )
+        self.model.train(training)
+        self.timesteps += 1
+        self.actions = self.model.head.decode(predictions, self.decoding, self.generator)
+        return self.actions.cpu().numpy()
+
+    def _to_tensors(self, observations: ArrayObservations) -> Observations:
+        if isinstance(observations, dict):
+            return {
+                key: torch.as_tensor(value, device=self.device)
+                for key, value in observations.items()
+            }
+        return torch.as_tensor(observations, device=self.device)

@@ -1,0 +1,107 @@
+"""Trained models on disk: safetensors and JSON, with everything needed to act.
+
+A model is a folder of two files. `model.safetensors` holds the weights; `model.json` holds the
+architecture, the environment's spaces and target return, and how actions are decoded. Neither can
+carry code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from rate.config import ConfigError, ModelConfig
+from rate.envs.spec import EnvironmentSpec
+from rate.heads import Decoding
+from rate.model import SequenceModel
+
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+FORMAT = 1
+
+
+class WeightsError(ValueError):
+    """A folder that does not hold a model this version can load."""
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A trained model and what it needs to act.
+
+    Attributes:
+        model: The model, in evaluation mode when loaded.
+        spec: The environment it was trained for; its target return is the one to ask for.
+        decoding: How its actions are drawn.
+        extra: Anything worth keeping that fits in JSON (training step, scores).
+    """
+
+    model: SequenceModel
+    spec: EnvironmentSpec
+    decoding: Decoding = field(default_factory=Decoding)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def save_model(saved: SavedModel, folder: Path) -> None:
+    """Write a model into `folder`; each file appears whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    description = {
+        "format": FORMAT,
+        "model": asdict(saved.model.config),
+        "environment": saved.spec.to_dict(),
+        "decoding": asdict(saved.decoding),
+        "extra": saved.extra,
+    }
+    weights = {name: t.detach().contiguous() for name, t in saved.model.state_dict().items()}
+    draft = folder / f"{WEIGHTS}.tmp-{os.getpid()}"
+    save_file(weights, draft)
+    os.replace(draft, folder / WEIGHTS)
+    draft = folder / f"{DESCRIPTION}.tmp-{os.getpid()}"
+    draft.write_text(json.dumps(description, indent=2) + "\n")
+    os.replace(draft, folder / DESCRIPTION)
+
+
+def load_model(folder: Path) -> SavedModel:
+    """Read a model written by `save_model`.
+
+    Raises:
+        WeightsError: If a file is missing, damaged or of another format; the message names it.
+    """
+    description = _read_description(folder)
+    try:
+        config = ModelConfig(**description["model"])
+        spec = EnvironmentSpec.from_dict(description["environment"])
+        decoding = Decoding(**description["decoding"])
+        model = SequenceModel(config, spec.observation_space, spec.action_space)
+    except (KeyError, TypeError, ConfigError, ValueError) as error:
+        raise WeightsError(f"{folder / DESCRIPTION} does not describe a model: {error}") from error
+    path = folder / WEIGHTS
+    try:
+        model.load_state_dict(load_file(path))
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path} is missing.") from error
+    except SafetensorError as error:
+        raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from error
+    except RuntimeError as error:
+        raise WeightsError(f"{path} does not fit {folder / DESCRIPTION}: {error}") from error
+    return SavedModel(model.eval(), spec, decoding, description.get("extra", {}))
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    path = folder / DESCRIPTION
+    try:
+        description = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise WeightsError(
+            f"{folder} holds no model: {DESCRIPTION} is missing. Give the folder of a saved "
+            "model, for example runs/<run>/checkpoints/best."
+        ) from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise WeightsError(f"{path} is damaged: {error}") from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise WeightsError(f"{path} is not of format {FORMAT}; it was made by another version.")
+    return description

@@ -1,0 +1,298 @@
+"""Everything a run is made of, as one typed, validated value that fits in a YAML file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+from rate.config import ConfigError, ModelConfig
+from rate.heads import Decoding
+
+Schedule = Literal["constant", "linear", "cosine"]
+DecisiveSteps = Literal["none", "final", "rewarded"]
+Window = Literal["start", "random"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where trajectories come from and how windows are cut from them.
+
+    Attributes:
+        root: Folder of data sets. Generated ones are made here at first use.
+        store: A packed store to train on; None generates the environment's own.
+        max_length: Longest generated episode, in observations; None is K * N.
+        num_episodes: Episodes to generate.
+        seed: Seed of the generation.
+        window: Cut windows from the `start` of episodes, or at `random` places.
+    """
+
+    root: str = "data"
+    store: str | None = None
+    max_length: int | None = None
+    num_episodes: int = 2000
+    seed: int = 0
+    window: Window = "start"
+
+    def __post_init__(self) -> None:
+        _choice("data.window", self.window, Window)
+        _at_least("data.num_episodes", self.num_episodes, 2)
+        if self.max_length is not None:
+            _at_least("data.max_length", self.max_length, 3)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW and its schedule, counted in optimiser steps.
+
+    Attributes:
+        learning_rate: The peak, reached after warm-up.
+        beta_1: Decay of the first moment.
+        beta_2: Decay of the second moment.
+        weight_decay: Applied to matrices alone; biases, norms, embeddings and memory tokens are
+            in a group without decay.
+        warmup_steps: Steps of linear warm-up.
+        schedule: What follows the warm-up.
+        final_fraction: Where the schedule ends, as a fraction of the peak.
+        gradient_clip: Largest norm of the gradient; 0 does not clip.
+    """
+
+    learning_rate: float = 1e-3
+    beta_1: float = 0.9
+    beta_2: float = 0.95
+    weight_decay: float = 0.01
+    warmup_steps: int = 20
+    schedule: Schedule = "cosine"
+    final_fraction: float = 0.1
+    gradient_clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        _choice("optimizer.schedule", self.schedule, Schedule)
+        if not self.learning_rate > 0:
+            raise ConfigError(
+                f"optimizer.learning_rate is {self.learning_rate}; it must be above 0."
+            )
+        for name in ("weight_decay", "warmup_steps", "gradient_clip", "final_fraction"):
+            _at_least(f"optimizer.{name}", getattr(self, name), 0)
+        for name in ("beta_1", "beta_2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(
+                    f"optimizer.{name} is {getattr(self, name)}; it must be in [0, 1)."
+                )
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The training loss, a weighted mean over real steps.
+
+    Attributes:
+        label_smoothing: Of the cross-entropy of discrete actions.
+        decisive_steps: Steps that count more: the `final` step of an episode, or every step that
+            was `rewarded` (its reward is not 0).
+        decisive_weight: How many ordinary steps a decisive one counts for.
+    """
+
+    label_smoothing: float = 0.0
+    decisive_steps: DecisiveSteps = "none"
+    decisive_weight: float = 10.0
+
+    def __post_init__(self) -> None:
+        _choice("loss.decisive_steps", self.decisive_steps, DecisiveSteps)
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"loss.label_smoothing is {self.label_smoothing}; use [0, 1).")
+        _at_least("loss.decisive_weight", self.decisive_weight, 0)
+
+
+@dataclass(frozen=True)
+class CurriculumConfig:
+    """Growth of the number of segments from 1 to `training.segments`.
+
+    A stage trains on episodes that fit into its segments. The next stage begins when the actions
+    at the ends of episodes are predicted well enough, and learnt at the latest after `max_steps`.
+
+    Attributes:
+        enabled: Whether there is a curriculum (`--curr`).
+        threshold: Mean accuracy at episode ends that ends a stage.
+        window: Batches the mean is taken over.
+        max_steps: Longest stage in optimiser steps; None has no limit.
+    """
+
+    enabled: bool = False
+    threshold: float = 0.99
+    window: int = 5
+    max_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        _at_least("curriculum.window", self.window, 1)
+        if not 0 < self.threshold <= 1:
+            raise ConfigError(f"curriculum.threshold is {self.threshold}; it must be in (0, 1].")
+        if self.max_steps is not None:
+            _at_least("curriculum.max_steps", self.max_steps, 1)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The optimisation loop and the hardware it runs on.
+
+    Attributes:
+        segments: N, segments of K steps in a training window (`--sections`, `--max_n_final`).
+        bptt_segments: Segments the gradient flows back through; None is all of them. 0 is the
+            published detached recipe: memory is cut at every border and the optimiser steps once
+            per segment.
+        batch_size: Windows in a batch, over all devices.
+        max_steps: Optimiser steps.
+        seed: Seeds weights, batches, dropout and noise.
+        accelerator: `cpu`, `gpu` or `auto`, as Lightning has it.
+        devices: Number of devices.
+        strategy: Lightning's strategy, for example `ddp`.
+        precision: Lightning's precision, for example `bf16-mixed`.
+        threads: CPU threads of a process; None chooses.
+        log_every_n_steps: Steps between two rows of metrics.
+        checkpoint_every_n_steps: Steps between two checkpoints of the training state.
+    """
+
+    segments: int = 3
+    bptt_segments: int | None = None
+    batch_size: int = 32
+    max_steps: int = 500
+    seed: int = 1
+    accelerator: str = "cpu"
+    devices: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    threads: int | None = None
+    log_every_n_steps: int = 10
+    checkpoint_every_n_steps: int = 100
+
+    def __post_init__(self) -> None:
+        names = ("segments", "batch_size", "max_steps", "devices")
+        for name in (*names, "log_every_n_steps", "checkpoint_every_n_steps"):
+            _at_least(f"training.{name}", getattr(self, name), 1)
+        if self.bptt_segments is not None:
+            _at_least("training.bptt_segments", self.bptt_segments, 0)
+        if self.threads is not None:
+            _at_least("training.threads", self.threads, 1)
+        if self.batch_size % self.devices:
+            raise ConfigError(
+                f"training.batch_size={self.batch_size} is over all devices and must be a "
+                f"multiple of training.devices={self.devices}."
+            )
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Online rollouts: during training on selection seeds, after it on held-out ones.
+
+    Attributes:
+        every_n_steps: Optimiser steps between two evaluations on the selection seeds; 0 never.
+        lengths: Episode lengths of the final evaluation on the held-out seeds.
+        selection_lengths: Episode lengths of the evaluations that choose the best checkpoint.
+        episodes: Episodes per length, all rolled out in one batch.
+        selection_seed: First environment seed of the evaluations that choose.
+        test_seed: First environment seed of the evaluation that is reported.
+        target_return: The return asked for; None is the environment's own.
+        exact_window: Sliding-window models recompute their window at every step past their
+            context (slow); false keeps keys of the last K steps instead.
+        decoding: How actions are drawn.
+    """
+
+    every_n_steps: int = 100
+    lengths: list[int] = field(default_factory=lambda: [90, 900, 9600])
+    selection_lengths: list[int] = field(default_factory=lambda: [90, 300])
+    episodes: int = 100
+    selection_seed: int = 10_000
+    test_seed: int = 20_000
+    target_return: float | None = None
+    exact_window: bool = True
+    decoding: Decoding = field(default_factory=Decoding)
+
+    def __post_init__(self) -> None:
+        _at_least("evaluation.every_n_steps", self.every_n_steps, 0)
+        _at_least("evaluation.episodes", self.episodes, 1)
+        apart = abs(self.selection_seed - self.test_seed)
+        if apart < self.episodes:
+            raise ConfigError(
+                f"evaluation.selection_seed={self.selection_seed} and "
+                f"evaluation.test_seed={self.test_seed} share seeds with "
+                f"evaluation.episodes={self.episodes}: a checkpoint must not be chosen on the "
+                "seeds it is reported on. Move them further apart."
+            )
+
+
+@dataclass(frozen=True)
+class LoggingConfig:
+    """Where metrics go.
+
+    Attributes:
+        output: Folder of the runs; a run is a folder in it, named `env-model-seed`.
+        name: Name of the run's folder; None is `env-model-seed`.
+        tensorboard: Write TensorBoard events beside `metrics.csv`.
+        wandb: Send metrics to Weights & Biases; settings in `wandb_config.yaml`.
+        progress: Show progress bars.
+    """
+
+    output: str = "runs"
+    name: str | None = None
+    tensorboard: bool = True
+    wandb: bool = False
+    progress: bool = True
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole run.
+
+    Attributes:
+        environment: Name of a registered environment.
+        name: The model's name in tables and folder names.
+        model: The architecture.
+        data: The trajectories.
+        training: The optimisation loop.
+        optimizer: AdamW and its schedule.
+        loss: The training loss.
+        curriculum: Growth of the number of segments.
+        evaluation: Online rollouts.
+        logging: Where metrics go.
+    """
+
+    environment: str = "tmaze"
+    name: str = "rate"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    def __post_init__(self) -> None:
+        if self.model.context == "window" and self.training.segments != 1:
+            raise ConfigError(
+                f"training.segments={self.training.segments} needs a model that carries memory; "
+                "with model.context=window set training.segments=1 and widen "
+                "model.context_length instead."
+            )
+
+    @property
+    def max_length(self) -> int:
+        """Longest generated episode, in observations."""
+        return self.data.max_length or self.model.context_length * self.training.segments
+
+    @property
+    def run_name(self) -> str:
+        return self.logging.name or f"{self.environment}-{self.name}-{self.training.seed}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain YAML types."""
+        return asdict(self)
+
+
+def _choice(name: str, value: str, kind: Any) -> None:
+    if value not in get_args(kind):
+        choices = ", ".join(get_args(kind))
+        raise ConfigError(f"{name} is '{value}'; choose one of: {choices}.")
+
+
+def _at_least(name: str, value: float, minimum: int) -> None:
+    if not value >= minimum:
+        raise ConfigError(f"{name} is {value}; it must be at least {minimum}.")
