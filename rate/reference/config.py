@@ -1,0 +1,210 @@
+"""The public constructor's arguments: read, checked, and refused by name where they cannot hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from difflib import get_close_matches
+from typing import Any
+
+from rate.reference.environments import convention_for
+
+VALVES = ("relu", "leaky_relu", "tanh", "no_act")
+
+# Arguments that cannot change an answer once dropout is off, whatever their value.
+_WITHOUT_EFFECT = frozenset({"dropout", "dropatt", "tgt_len", "max_ep_len"})
+
+# What the public class keeps from the language model it grew out of. Each is inert at this value.
+_INHERITED: dict[str, Any] = {
+    "tie_weight": True,
+    "div_val": 1,
+    "tie_projs": [False],
+    "cutoffs": [],
+    "adapt_inp": False,
+    "sample_softmax": -1,
+    "attn_type": 0,
+}
+
+
+@dataclass(frozen=True)
+class ReferenceConfig:
+    """The arguments of the public constructor that decide an answer, under their public names.
+
+    Attributes:
+        env_name: Decides the encoders and the head, see `environments`.
+        act_dim: Number of action classes, or the width of a real action.
+        n_layer: Number of blocks.
+        n_head: Heads of a block's attention.
+        d_model: Hidden width d.
+        d_head: Width of one head, independent of `d_model`.
+        d_inner: Inner width of the feed-forward part; unused with `skip_dec_ffn`.
+        mem_len: Most hidden states kept per level from one segment to the next; 0 is no cache.
+        num_mem_tokens: Number m of memory tokens; 0 is none.
+        n_head_ca: Heads of the memory retention valve; 0 is no valve.
+        mrv_act: Activation before the valve.
+        state_dim: Width of a vector observation; not used for images and tokens.
+        mem_at_end: Memory tokens also close the segment, where they are written.
+        padding_idx: Action that marks a padded step and selects the last embedding row.
+        skip_dec_ffn: Blocks have no feed-forward part.
+        use_stable_version: The TrXL-I block.
+        use_gate: With `use_stable_version`, the GTrXL block.
+        same_length: Every row sees equally many keys.
+        clamp_len: Greatest distance that the position embedding tells apart, if positive.
+        read_mem_from_cache: Memory rows see the cache.
+        pre_lnorm: Supported is False.
+        ext_len: Supported is 0.
+    """
+
+    env_name: str
+    act_dim: int
+    n_layer: int
+    n_head: int
+    d_model: int
+    d_head: int
+    mem_len: int
+    num_mem_tokens: int
+    n_head_ca: int
+    mrv_act: str | None = None
+    d_inner: int | None = None
+    state_dim: int | None = None
+    mem_at_end: bool = True
+    padding_idx: int | None = None
+    skip_dec_ffn: bool = False
+    use_stable_version: bool = False
+    use_gate: bool = False
+    same_length: bool = False
+    clamp_len: int = -1
+    read_mem_from_cache: bool = False
+    pre_lnorm: bool = False
+    ext_len: int | None = 0
+
+    @property
+    def has_valve(self) -> bool:
+        """Whether a memory retention valve stands between two segments."""
+        return self.n_head_ca > 0 and self.num_mem_tokens > 0
+
+    @property
+    def has_suffix(self) -> bool:
+        """Whether the memory tokens also close the segment."""
+        return self.mem_at_end and self.num_mem_tokens > 0
+
+    @classmethod
+    def parse(cls, config: Mapping[str, Any]) -> ReferenceConfig:
+        """Read the public constructor's arguments.
+
+        Args:
+            config: Argument name to value, as the public constructor takes them.
+
+        Raises:
+            ValueError: An argument is unknown, missing, of a wrong type, or has a value whose
+                effect in the public code is an error or is not known. The message names it.
+        """
+        known = {field.name for field in fields(cls)}
+        _refuse_unknown(config, known | _WITHOUT_EFFECT | _INHERITED.keys() | {"d_embed"})
+        _refuse_inherited(config)
+        needed = [field.name for field in fields(cls) if field.default is MISSING]
+        missing = [name for name in needed if name not in config]
+        if missing:
+            raise ValueError(f"The reference config lacks {', '.join(missing)}")
+        given = {field.name: config[field.name] for field in fields(cls) if field.name in config}
+        for field in fields(cls):
+            if field.name in given:
+                _check_type(field.name, given[field.name], str(field.type))
+        parsed = cls(**given)
+        _check_ranges(parsed)
+        _check_combinations(parsed)
+        convention_for(parsed.env_name)
+        return parsed
+
+
+def _refuse_unknown(config: Mapping[str, Any], known: set[str]) -> None:
+    unknown = []
+    for name in sorted(config.keys() - known):
+        near = get_close_matches(name, sorted(known), n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        unknown.append(f"{name}={config[name]!r}{hint}")
+    if unknown:
+        raise ValueError(
+            f"Not arguments of the public constructor: {'; '.join(unknown)}. "
+            f"Supported: {', '.join(sorted(known))}"
+        )
+
+
+def _refuse_inherited(config: Mapping[str, Any]) -> None:
+    for name, inert in _INHERITED.items():
+        value = config.get(name, inert)
+        if (list(value) if isinstance(value, (list, tuple)) else value) != inert:
+            raise ValueError(f"{name}={value!r} is not supported: only {inert!r} is")
+    width = config.get("d_embed")
+    if width is not None and width != config.get("d_model"):
+        raise ValueError(f"d_embed={width!r} is not supported: only None or d_model is")
+
+
+def _check_type(name: str, value: object, annotation: str) -> None:
+    expected, _, optional = annotation.partition(" | ")
+    if value is None and optional:
+        return
+    kinds = {"str": str, "int": int, "bool": bool}
+    is_wrong_bool = isinstance(value, bool) != (expected == "bool")
+    if is_wrong_bool or not isinstance(value, kinds[expected]):
+        raise ValueError(f"{name}={value!r} is not supported: it must be of type {annotation}")
+
+
+def _check_ranges(config: ReferenceConfig) -> None:
+    for name in ("act_dim", "n_layer", "n_head", "d_model", "d_head"):
+        _check_least(config, name, 1)
+    for name in ("mem_len", "num_mem_tokens", "n_head_ca"):
+        _check_least(config, name, 0)
+    for name in ("d_inner", "state_dim"):
+        if getattr(config, name) is not None:
+            _check_least(config, name, 1)
+    if config.d_model % 2:
+        raise ValueError(
+            f"d_model={config.d_model} is not supported: the position embedding is half sines, "
+            "half cosines, so the width must be even"
+        )
+    if config.has_valve and config.d_model % config.n_head_ca:
+        raise ValueError(
+            f"n_head_ca={config.n_head_ca} is not supported: it must divide d_model="
+            f"{config.d_model}"
+        )
+
+
+def _check_least(config: ReferenceConfig, name: str, least: int) -> None:
+    value = getattr(config, name)
+    if value < least:
+        raise ValueError(f"{name}={value} is not supported: it must be at least {least}")
+
+
+def _check_combinations(config: ReferenceConfig) -> None:
+    valves = ", ".join(VALVES)
+    if config.mrv_act == "elu":
+        raise ValueError(
+            "mrv_act='elu' is not supported: the public code fails on it with an AttributeError, "
+            f"so no model of it exists. Supported: {valves}"
+        )
+    if config.mrv_act not in VALVES and (config.mrv_act is not None or config.has_valve):
+        raise ValueError(f"mrv_act={config.mrv_act!r} is not supported. Supported: {valves}")
+    stable, gate = config.use_stable_version, config.use_gate
+    bans = {
+        "pre_lnorm=True is not supported: no published recipe sets it, and what the public "
+        "feed-forward part does with it is not documented. Supported: False": config.pre_lnorm,
+        f"ext_len={config.ext_len} is not supported: no published recipe keeps an extended "
+        "context. Supported: 0": bool(config.ext_len),
+        "use_gate=True is not supported without use_stable_version=True: the gates belong to the "
+        "GTrXL block, which sets both": gate and not stable,
+        "skip_dec_ffn=True is not supported with use_stable_version=True: the public code fails "
+        "there (its block has no layer_norm2)": config.skip_dec_ffn and stable,
+        f"same_length=True is not supported with num_mem_tokens={config.num_mem_tokens}: the mask "
+        "around memory rows is not known for it. Supported: num_mem_tokens=0": config.same_length
+        and config.num_mem_tokens > 0,
+        "same_length=True is not supported with mem_len=0: every key would be blocked": (
+            config.same_length and config.mem_len == 0
+        ),
+        "d_inner=None is not supported: a block with a feed-forward part needs its width": (
+            config.d_inner is None and not config.skip_dec_ffn
+        ),
+    }
+    for message, banned in bans.items():
+        if banned:
+            raise ValueError(message)
