@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+import difflib
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+import yaml
 
 from rate.config import ConfigError, ModelConfig
 from rate.heads import Decoding
@@ -224,10 +228,11 @@ class LoggingConfig:
 
     Attributes:
         output: Folder of the runs; a run is a folder in it, named `env-model-seed`.
-        name: Name of the run's folder; None is `env-model-seed`.
+        name: Stands for the model in the folder's name; None is the model's own.
         tensorboard: Write TensorBoard events beside `metrics.csv`.
         wandb: Send metrics to Weights & Biases; settings in `wandb_config.yaml`.
         progress: Show progress bars.
+        comment: A note of your own, kept in the run's configuration.
     """
 
     output: str = "runs"
@@ -235,6 +240,7 @@ class LoggingConfig:
     tensorboard: bool = True
     wandb: bool = False
     progress: bool = True
+    comment: str = ""
 
 
 @dataclass(frozen=True)
@@ -280,7 +286,7 @@ class RunConfig:
 
     @property
     def run_name(self) -> str:
-        return self.logging.name or f"{self.environment}-{self.name}-{self.training.seed}"
+        return f"{self.environment}-{self.logging.name or self.name}-{self.training.seed}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain YAML types."""
@@ -296,3 +302,53 @@ def _choice(name: str, value: str, kind: Any) -> None:
 def _at_least(name: str, value: float, minimum: int) -> None:
     if not value >= minimum:
         raise ConfigError(f"{name} is {value}; it must be at least {minimum}.")
+
+
+def config_from_dict(values: dict[str, Any]) -> RunConfig:
+    """A configuration from nested plain types, as `RunConfig.to_dict` gives them.
+
+    Raises:
+        ConfigError: If a key is unknown (names the nearest), or a value does not work.
+    """
+    config: RunConfig = _build(RunConfig, values, "")
+    return config
+
+
+def load_config_file(path: Path) -> RunConfig:
+    """Read a `config.yaml`.
+
+    Raises:
+        ConfigError: If the file is missing, no YAML, or does not hold a configuration.
+    """
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is not a YAML file: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} does not hold a configuration.")
+    return config_from_dict(values)
+
+
+def _build(kind: Any, values: Any, prefix: str) -> Any:
+    """Build the dataclass `kind`, its fields that are dataclasses first."""
+    if isinstance(values, kind):
+        return values
+    if not isinstance(values, dict):
+        raise ConfigError(f"{prefix.rstrip('.')} must be a table of settings, not {values!r}.")
+    types = get_type_hints(kind)
+    for name in values:
+        if name not in types:
+            close = difflib.get_close_matches(str(name), types, n=1)
+            hint = f"; did you mean {prefix}{close[0]}?" if close else ""
+            raise ConfigError(f"There is no setting {prefix}{name}{hint}")
+    arguments = {
+        name: _build(types[name], value, f"{prefix}{name}.") if is_dataclass(types[name]) else value
+        for name, value in values.items()
+    }
+    try:
+        return kind(**arguments)
+    except TypeError as error:
+        where = prefix.rstrip(".") or "the configuration"
+        raise ConfigError(f"{where} has a value of a wrong type: {error}") from error

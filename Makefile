@@ -1,0 +1,70 @@
+# Every command runs in .venv, which the first one makes from requirements.lock.
+#   make train                       train a memory agent from nothing to success, on a CPU
+#   make test PYTHON=python3.12      choose the interpreter (3.10 to 3.13)
+#   make install EXTRAS=vizdoom,wandb    add optional dependencies of pyproject.toml
+#   make train ARGS="--help"         hand options to the command
+
+PYTHON ?= python3
+VENV ?= .venv
+EXTRAS ?=
+ARGS ?=
+# One test process per core, and no more than 8: each of them loads PyTorch.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2); \
+	if [ "$$n" -gt 8 ]; then n=8; fi; echo "$$n")
+
+RUN := $(VENV)/bin/python
+BOOTSTRAP = $(PYTHON) -I scripts/bootstrap.py --venv "$(VENV)"
+PACKAGES := rate datamodules trainers scripts
+# Also read by Pythons that are too old for this project: keep it plain.
+CHECK_VERSION := import sys; v = sys.version_info; \
+	sys.exit(0 if (3, 10) <= v[:2] <= (3, 13) else "error: this project needs Python 3.10 to 3.13, \
+	and $(PYTHON) is %d.%d. Name another: make test PYTHON=python3.12" % v[:2])
+
+.DEFAULT_GOAL := help
+.PHONY: help install train test lint format lock clean python env-test env-dev
+
+help:  ## List the commands
+	@echo "usage: make <command> [PYTHON=python3.12] [VENV=.venv] [EXTRAS=wandb] [ARGS=...]"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: python  ## Make the environment, with the extras named in EXTRAS
+	@$(BOOTSTRAP) --extras "$(EXTRAS)"
+
+train: install  ## Train and evaluate a memory agent, as a first taste (minutes on a CPU)
+	@$(RUN) -m scripts.quickstart $(ARGS)
+
+test: lint  ## Check style and types, then run every test
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
+
+lint: env-test  ## Check style (ruff) and types (mypy)
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy
+
+format: env-test  ## Rewrite the code in the house style
+	@$(RUN) -m ruff check --fix .
+	@$(RUN) -m ruff format .
+
+lock: env-dev  ## Pin the newest versions that pyproject.toml allows in requirements.lock
+	@sed -n '/^#/p' requirements.lock > requirements.lock.new
+	@$(RUN) -m uv pip compile pyproject.toml --extra test --extra lint --universal \
+		--python-version 3.10 --no-header --no-annotate --quiet --output-file requirements.lock.all
+	@sed -E '/^(cuda|nvidia)-|^triton=/d' requirements.lock.all >> requirements.lock.new
+	@rm requirements.lock.all && mv requirements.lock.new requirements.lock
+	@echo "Wrote requirements.lock. Next: make test, with the oldest and the newest Python."
+
+clean:  ## Remove caches and build leftovers (not the environment, the data or the runs)
+	@rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache requirements.lock.*
+	@find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+env-test: python
+	@$(BOOTSTRAP) --extras "test,lint,$(EXTRAS)"
+
+env-dev: python
+	@$(BOOTSTRAP) --extras "dev,test,lint,$(EXTRAS)"
+
+python:
+	@command -v "$(PYTHON)" >/dev/null || { \
+		echo "error: there is no $(PYTHON) here. Install Python 3.10 to 3.13, or name one:" \
+			"make test PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c '$(CHECK_VERSION)'

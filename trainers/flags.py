@@ -1,0 +1,195 @@
+"""The short flags of the field's train scripts, translated into this project's options.
+
+The commands of the public RATE README run here with only the script's path changed. What a flag
+became is said once, on the way in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from rate.config import ConfigError
+
+PUBLIC_CONTEXT_LENGTH = 30  # K of the public scripts wherever they are given N alone
+
+MODEL_MODES = {
+    "rate": "rate",
+    "ratem": "rmt",
+    "rmt": "rmt",
+    "rate_wo_nmt": "trxl",
+    "trxl": "trxl",
+    "dtxl": "dtxl",
+    "dt": "dt",
+    "dt_relative": "dt_relative",
+}
+ARCH_MODES = {
+    "trxl": "trxl",
+    "trxl-i": "trxl_i",
+    "gtrxl": "gtrxl",
+    "pre_norm": "pre_norm",
+    "gpt": "gpt",
+}
+ONE_SEGMENT = ("dt", "dt_relative", "dtxl")  # models that see K * N steps as one segment
+
+
+@dataclass
+class Translation:
+    """What a command line says, in this project's terms.
+
+    Attributes:
+        preset: Name of the model preset.
+        options: Arguments for the parser, the short flags replaced.
+        notes: What was replaced in a way worth telling.
+    """
+
+    preset: str = "rate"
+    options: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    seen: dict[str, str] = field(default_factory=dict)
+
+    def set(self, option: str, value: object) -> None:
+        self.options.append(f"--{option}={value}")
+
+
+def _rename(option: str) -> Callable[[Translation, str], None]:
+    return lambda translation, value: translation.set(option, value)
+
+
+def _remember(name: str) -> Callable[[Translation, str], None]:
+    """Leave a flag for `_finish`, which needs to see several at once."""
+    return lambda translation, value: translation.seen.__setitem__(name, value)
+
+
+def _valve_heads(translation: Translation, value: str) -> None:
+    if value == "0":
+        translation.set("model.valve", "none")
+        return
+    translation.set("model.valve", "cross_attention")
+    translation.set("model.valve_heads", value)
+
+
+def _skip_dec_attn(translation: Translation, value: str) -> None:
+    translation.set("model.skip_ffn", value)
+    translation.notes.append(
+        "--skip_dec_attn was never implemented by the public code; read as --skip_dec_ffn, "
+        "which its scripts use (--model.skip_ffn true)."
+    )
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A short flag: what it does to the translation, and its line in `--help`."""
+
+    apply: Callable[[Translation, str], None]
+    help: str
+    is_switch: bool = False
+
+
+FLAGS: dict[str, Flag] = {
+    "model_mode": Flag(_remember("model_mode"), "preset: RATE, RMT, TrXL, DTXL, DT, DT_relative"),
+    "arch_mode": Flag(_remember("arch_mode"), "model.block: TrXL, TrXL-I, GTrXL, pre_norm"),
+    "nmt": Flag(_rename("model.num_memory_tokens"), "model.num_memory_tokens"),
+    "mem_len": Flag(_rename("model.cache_length"), "model.cache_length"),
+    "n_head_ca": Flag(_valve_heads, "model.valve_heads of a cross-attention valve; 0: no valve"),
+    "mrv_act": Flag(
+        lambda t, v: t.set("model.valve_activation", "none" if v == "no_act" else v),
+        "model.valve_activation; no_act: none",
+    ),
+    "skip_dec_ffn": Flag(_rename("model.skip_ffn"), "model.skip_ffn true", is_switch=True),
+    "skip_dec_attn": Flag(_skip_dec_attn, "the same, as older commands have it", is_switch=True),
+    "max_n_final": Flag(_remember("sections"), "training.segments; K is 30 unless given"),
+    "sections": Flag(_remember("sections"), "training.segments; K is 30 unless given"),
+    "context_length": Flag(_remember("context_length"), "model.context_length (K)"),
+    "curr": Flag(_rename("curriculum.enabled"), "curriculum.enabled"),
+    "seed": Flag(_rename("training.seed"), "training.seed"),
+    "ckpt_folder": Flag(_rename("logging.name"), "logging.name: the run's folder is ENV-NAME-SEED"),
+    "text": Flag(_rename("logging.comment"), "logging.comment"),
+    "n_layer": Flag(_rename("model.num_layers"), "model.num_layers"),
+    "n_head": Flag(_rename("model.num_heads"), "model.num_heads"),
+    "d_model": Flag(_rename("model.d_model"), "model.d_model"),
+    "d_head": Flag(_rename("model.d_head"), "model.d_head"),
+    "d_inner": Flag(_rename("model.d_ff"), "model.d_ff"),
+}
+
+
+def translate(argv: list[str]) -> Translation:
+    """Replace the short flags of a command line.
+
+    Raises:
+        ConfigError: If a flag has no value, or one it does not know.
+    """
+    translation, rest = Translation(), list(argv)
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or name not in FLAGS:
+            translation.options.append(word)
+            continue
+        flag = FLAGS[name]
+        if not equals:
+            value = _take_value(name, flag, rest)
+        flag.apply(translation, value)
+    _finish(translation)
+    return translation
+
+
+def _take_value(name: str, flag: Flag, rest: list[str]) -> str:
+    has_value = bool(rest) and not rest[0].startswith("--")
+    if flag.is_switch and not (has_value and rest[0].lower() in ("true", "false")):
+        return "true"
+    if not has_value:
+        raise ConfigError(f"--{name} needs a value ({flag.help}).")
+    return rest.pop(0)
+
+
+def _finish(translation: Translation) -> None:
+    """Settle what depends on several flags: preset, block and the shape of a window."""
+    seen = translation.seen
+    mode = seen.get("model_mode", "rate").lower()
+    translation.preset = _known("model_mode", mode, MODEL_MODES)
+    if "arch_mode" in seen:
+        block = _known("arch_mode", seen["arch_mode"].lower(), ARCH_MODES)
+        translation.set("model.block", block)
+        if translation.preset == "dt" and block != "gpt":
+            translation.preset = "dt_relative"
+            translation.notes.append(
+                f"--model_mode DT with --arch_mode {seen['arch_mode']} is the public code's DT, "
+                "here the preset dt_relative; without --arch_mode it is Chen et al.'s (dt)."
+            )
+    _set_window(translation)
+
+
+def _set_window(translation: Translation) -> None:
+    seen = translation.seen
+    if "sections" not in seen and "context_length" not in seen:
+        return
+    try:
+        sections = int(seen["sections"]) if "sections" in seen else None
+        context = int(seen["context_length"]) if "context_length" in seen else None
+    except ValueError as error:
+        raise ConfigError(
+            f"--sections, --max_n_final and --context_length are whole numbers: {error}."
+        ) from error
+    if sections is not None and context is None:
+        context = PUBLIC_CONTEXT_LENGTH
+        translation.notes.append(f"K is {context}, as in the public scripts (--context_length).")
+    if translation.preset in ONE_SEGMENT:
+        translation.set("model.context_length", (context or 1) * (sections or 1))
+        return
+    translation.set("model.context_length", context)
+    if sections is not None:
+        translation.set("training.segments", sections)
+
+
+def _known(flag: str, value: str, names: dict[str, str]) -> str:
+    if value not in names:
+        raise ConfigError(f"--{flag} {value} is unknown; choose one of: {', '.join(names)}.")
+    return names[value]
+
+
+def describe() -> str:
+    """The flags as a table for `--help`."""
+    width = max(map(len, FLAGS)) + 4
+    lines = [f"  {'--' + name:<{width}}{flag.help}" for name, flag in FLAGS.items()]
+    return "The field's short flags:\n" + "\n".join(lines)
