@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 Observations = Tensor | dict[str, Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning rebuilds batches when it changes their precision
 class Batch:
     """A batch of `B` windows of `T` consecutive steps, batch first.
 
@@ -49,7 +50,10 @@ class Batch:
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        return Batch(**{f.name: map_tensors(getattr(self, f.name), function) for f in fields(self)})
+        mapped: dict[str, Any] = {
+            f.name: map_tensors(getattr(self, f.name), function) for f in fields(self)
+        }
+        return Batch(**mapped)
 
 
 def map_tensors(value: Observations, function: Callable[[Tensor], Tensor]) -> Observations:

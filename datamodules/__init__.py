@@ -1,0 +1,8 @@
+"""Trajectories on disk and in memory: readers, the store, the sampler and the DataModules."""
+
+from __future__ import annotations
+
+from datamodules.episodes import DatasetError, Episode
+from datamodules.store import Store, pack
+
+__all__ = ["DatasetError", "Episode", "Store", "pack"]

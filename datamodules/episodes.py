@@ -1,0 +1,145 @@
+"""One episode, the meeting point of every reader, collector and the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+
+from rate.envs.spec import EnvironmentSpec
+
+Array = npt.NDArray[Any]
+# Relative to a Box's own range: float32 files of float64 data overshoot a bound by rounding.
+_BOUND_TOLERANCE = 1e-5
+
+
+class DatasetError(ValueError):
+    """Data that cannot be used. The message names the file or source, the place and the fix."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What happened between a reset and the end: `T` actions, and what was seen before each.
+
+    Attributes:
+        observations: `(T, *obs)`, or a dictionary of such arrays. The observation that follows
+            the last action is not kept: no action was taken on it.
+        actions: `(T,)` integers, `(T, A)` integers or floats.
+        rewards: `(T,)`, the reward that followed each action.
+        terminated: Whether the environment ended the episode.
+        truncated: Whether a time limit did.
+        seed: The seed of the reset, where known.
+    """
+
+    observations: Array | dict[str, Array]
+    actions: Array
+    rewards: Array
+    terminated: bool
+    truncated: bool
+    seed: int | None = None
+
+    def __len__(self) -> int:
+        """The number of actions `T`."""
+        return len(self.actions)
+
+
+def observation_items(observations: Array | dict[str, Array]) -> dict[str, Array]:
+    """The arrays of an observation by key; the key of an array that stands alone is empty."""
+    return dict(observations) if isinstance(observations, dict) else {"": observations}
+
+
+def observation_spaces(space: gymnasium.Space[Any]) -> dict[str, gymnasium.Space[Any]]:
+    """The spaces that match `observation_items`."""
+    return dict(space.spaces) if isinstance(space, spaces.Dict) else {"": space}
+
+
+def validate_episode(episode: Episode, spec: EnvironmentSpec, source: str, index: int) -> None:
+    """Check an episode against its environment.
+
+    Args:
+        episode: The episode.
+        spec: The environment that it is said to come from.
+        source: Where the episode was read, for the message.
+        index: The episode's number there, for the message.
+
+    Raises:
+        DatasetError: If it is empty, if lengths, shapes or types disagree, if a number is not
+            finite or outside its space. The message names source, episode and step.
+    """
+    place = f"{source}, episode {index}"
+    steps = len(episode)
+    if steps == 0:
+        raise DatasetError(f"{place}: the episode has no steps; leave it out")
+    items, wanted = (
+        observation_items(episode.observations),
+        observation_spaces(spec.observation_space),
+    )
+    if set(items) != set(wanted):
+        raise DatasetError(
+            f"{place}: the observation keys are {sorted(items)}, but {spec.name} has "
+            f"{sorted(wanted)}"
+        )
+    for key, space in wanted.items():
+        name = f"observations[{key!r}]" if key else "observations"
+        _check_array(items[key], space, steps, f"{place}: {name}")
+    _check_array(episode.actions, spec.action_space, steps, f"{place}: actions")
+    rewards = np.asarray(episode.rewards)
+    if rewards.shape != (steps,):
+        raise DatasetError(
+            f"{place}: rewards have shape {rewards.shape}, but there are {steps} actions"
+        )
+    _check_finite(rewards, f"{place}: rewards")
+    if episode.seed is not None and not 0 <= episode.seed < 1 << 63:
+        raise DatasetError(f"{place}: the seed {episode.seed} is not in [0, 2^63)")
+
+
+def _check_array(array: Array, space: gymnasium.Space[Any], steps: int, place: str) -> None:
+    """One array of `T` elements of `space`: length, shape, kind of number, finite, bounds."""
+    if len(array) != steps:
+        raise DatasetError(f"{place} have {len(array)} steps, but there are {steps} actions")
+    shape = tuple(space.shape or ())
+    if array.shape[1:] != shape:
+        raise DatasetError(
+            f"{place} have shape {array.shape[1:]} at each step, but the space has {shape}"
+        )
+    floating = isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
+    kinds = "fiu" if floating else "iub"
+    if array.dtype.kind not in kinds:
+        wanted = "numbers" if floating else "integers"
+        raise DatasetError(f"{place} are {array.dtype}, but the space holds {wanted}")
+    _check_finite(array, place)
+    low, high = space_bounds(space)
+    outside = (array < low) | (array > high)
+    if outside.any():
+        first = np.unravel_index(int(np.argmax(outside)), outside.shape)
+        raise DatasetError(
+            f"{place}: {array[first]} at step {int(first[0])} is outside the space {space}"
+        )
+
+
+def _check_finite(array: Array, place: str) -> None:
+    if array.dtype.kind not in "fiub":
+        raise DatasetError(f"{place} are {array.dtype}, not numbers")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        step = int(np.argmax(~np.isfinite(array).reshape(len(array), -1).all(axis=1)))
+        raise DatasetError(f"{place}: the value at step {step} is not finite")
+
+
+def space_bounds(space: gymnasium.Space[Any]) -> tuple[Array | int, Array | int]:
+    """The least and greatest value of a space, with the tolerance that float Boxes get."""
+    if isinstance(space, spaces.Box):
+        if np.dtype(space.dtype).kind != "f":
+            return space.low, space.high
+        low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            slack = np.where(np.isfinite(high - low), _BOUND_TOLERANCE * (high - low), 0.0)
+        return low - slack, high + slack
+    if isinstance(space, spaces.Discrete):
+        return int(space.start), int(space.start + space.n) - 1
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.start, space.start + space.nvec - 1
+    raise DatasetError(f"the space {type(space).__name__} is not supported inside a data set")

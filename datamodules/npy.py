@@ -1,0 +1,129 @@
+"""Flat `.npy` files: written as a stream of unknown length, opened as plain memory maps."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from datamodules.episodes import Array, DatasetError
+
+# One fixed size for every header, so that the final length can be written over the first one.
+_HEADER_BYTES = 256
+_CHUNK_BYTES = 1 << 20
+
+
+class NpyWriter:
+    """Appends rows to a `.npy` file of any length in constant memory.
+
+    Args:
+        path: The file to make.
+        dtype: Type of the elements; rows are cast to it.
+        shape: Shape of one row.
+    """
+
+    def __init__(self, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        self.path, self.dtype, self.shape, self.rows = path, np.dtype(dtype), shape, 0
+        self._file = path.open("wb")
+        self._file.write(self._header())
+
+    def append(self, rows: Array) -> None:
+        """Write `(T, *shape)` rows.
+
+        Raises:
+            OSError: If the file cannot be written, for example on a full disk.
+        """
+        self._file.write(np.ascontiguousarray(rows, dtype=self.dtype).data.cast("B"))
+        self.rows += len(rows)
+
+    def close(self) -> None:
+        """Write the header with the final length and make the file durable."""
+        if self._file.closed:
+            return
+        self._file.seek(0)
+        self._file.write(self._header())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def __enter__(self) -> NpyWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._file.close()
+
+    def _header(self) -> bytes:
+        """Version 1.0 of the format (`numpy.lib.format`), padded with spaces to a fixed size."""
+        fields = {
+            "descr": np.lib.format.dtype_to_descr(self.dtype),
+            "fortran_order": False,
+            "shape": (self.rows, *self.shape),
+        }
+        prefix = np.lib.format.magic(1, 0)
+        size = _HEADER_BYTES - len(prefix) - 2
+        text = repr(fields).ljust(size - 1) + "\n"
+        if len(text) != size:
+            raise DatasetError(f"{self.path.name}: an array of shape {self.shape} is not supported")
+        return bytes(prefix + struct.pack("<H", size) + text.encode("latin-1"))
+
+
+def open_array(path: Path, dtype: str, shape: tuple[int, ...], size: int) -> Array:
+    """Map a `.npy` file, read-only, once its size, type and shape are what the manifest says.
+
+    Raises:
+        DatasetError: If the file is missing, truncated, of another type or shape, or holds pickled
+            objects, which are never loaded.
+    """
+    if not path.is_file():
+        raise DatasetError(f"{path}: the file is missing; make the store again")
+    actual = path.stat().st_size
+    if actual != size:
+        raise DatasetError(
+            f"{path}: the file has {actual} bytes, but the manifest says {size}; it is truncated "
+            "or was changed. Make the store again"
+        )
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError, SyntaxError) as error:
+        raise DatasetError(f"{path}: not a plain .npy file ({error})") from error
+    if array.dtype != np.dtype(dtype) or array.shape != shape:
+        raise DatasetError(
+            f"{path}: the file holds {array.dtype} {array.shape}, but the manifest says "
+            f"{dtype} {shape}"
+        )
+    # A plain view: indexing a memmap object costs several times more than indexing an array.
+    plain: Array = array.view(np.ndarray)
+    return plain
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal, read in chunks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def fsync_directory(path: Path) -> None:
+    """Make the names in a directory durable, where the system can (not on Windows)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Readers: each turns one source of data into a stream of episodes."""

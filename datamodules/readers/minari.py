@@ -1,0 +1,199 @@
+"""Minari data sets: read any into episodes, and write what our collectors play.
+
+Minari takes seconds to import, so nothing here imports it before it is needed.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import shutil
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+import numpy as np
+
+from datamodules.episodes import Array, DatasetError, Episode
+from datamodules.npy import fsync_directory
+
+if TYPE_CHECKING:
+    from minari import MinariDataset
+
+
+@dataclass(frozen=True)
+class Recording:
+    """An episode as Minari keeps it: with the observation that follows the last action.
+
+    Attributes:
+        episode: The `T` steps.
+        last_observation: `(*obs)`, or a dictionary of such arrays.
+    """
+
+    episode: Episode
+    last_observation: Array | dict[str, Array]
+
+
+def open_minari(path: Path | str) -> MinariDataset:
+    """Open the Minari data set in a directory (the one that holds `data`).
+
+    Raises:
+        DatasetError: If there is none, or it cannot be read.
+    """
+    import minari
+
+    data = Path(path) / "data"
+    if not data.is_dir():
+        raise DatasetError(f"{path}: not a Minari data set, there is no 'data' directory in it")
+    try:
+        return minari.MinariDataset(data)
+    except (OSError, ValueError, KeyError, AssertionError) as error:
+        raise DatasetError(f"{path}: the Minari data set cannot be read ({error})") from error
+
+
+def read_minari(dataset: MinariDataset) -> Iterator[Episode]:
+    """The episodes of a Minari data set, one at a time.
+
+    Minari keeps one observation more than actions; the last one is dropped.
+
+    Raises:
+        DatasetError: If an episode cannot be read, naming it.
+    """
+    source = f"Minari data set {dataset.spec.dataset_id}"
+    numbers = [int(index) for index in dataset.episode_indices]
+    # The storage reads a whole series through one open file; one call each would be slow.
+    storage = dataset.storage
+    series = zip(storage.get_episodes(numbers), storage.get_episode_metadata(numbers), strict=True)
+    for number in numbers:
+        try:
+            data, metadata = next(series)
+        except (OSError, KeyError, RuntimeError, AssertionError) as error:
+            raise DatasetError(f"{source}, episode {number}: cannot be read ({error})") from error
+        steps = len(data["rewards"])
+        if not steps:
+            raise DatasetError(f"{source}, episode {number}: the episode has no steps")
+        seed = metadata.get("seed")
+        yield Episode(
+            observations=_first(data["observations"], steps),
+            actions=np.asarray(data["actions"]),
+            rewards=data["rewards"],
+            terminated=bool(data["terminations"][-1]),
+            truncated=bool(data["truncations"][-1]),
+            seed=None if seed is None else int(seed),
+        )
+
+
+def write_minari(
+    recordings: Iterable[Recording],
+    root: Path,
+    dataset_id: str,
+    env: gymnasium.Env[Any, Any],
+    algorithm: str,
+    description: str,
+) -> Path:
+    """Write episodes as a Minari data set, without loss, under `root / dataset_id`.
+
+    The data set is written under another name and renamed once, so that it is whole or absent.
+    Two processes must not write the same `dataset_id` at once.
+
+    Args:
+        recordings: The episodes.
+        root: Where the data sets lie; set `MINARI_DATASETS_PATH` to it to list them with Minari.
+        dataset_id: A Minari id, `namespace/name-v0`.
+        env: The environment that was played, made with `gymnasium.make`, so that Minari can
+            recover it.
+        algorithm: Name of the policy.
+        description: One sentence for those who find the data set.
+
+    Returns:
+        The data set's directory.
+    """
+    import minari
+    from minari.data_collector.episode_buffer import EpisodeBuffer
+
+    buffers = [
+        EpisodeBuffer(
+            seed=item.episode.seed,
+            observations=_append(item.episode.observations, item.last_observation),
+            actions=item.episode.actions,
+            rewards=np.asarray(item.episode.rewards),
+            terminations=_flags(item.episode, item.episode.terminated),
+            truncations=_flags(item.episode, item.episode.truncated),
+        )
+        for item in recordings
+    ]
+    create = minari.create_dataset_from_buffers
+    options: dict[str, Any] = {"data_format": "hdf5"}
+    if "jpeg_encoding" in inspect.signature(create).parameters:
+        options["jpeg_encoding"] = False  # Minari's default for pixels is lossy
+    destination, temporary = root / dataset_id, root / f".{dataset_id.replace('/', '-')}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)  # from a process that died
+    try:
+        with _datasets_path(temporary), warnings.catch_warnings():
+            # Minari asks for authors and links, which a user's own data need not have.
+            warnings.simplefilter("ignore", UserWarning)
+            create(
+                dataset_id,
+                buffers,
+                env=env,
+                algorithm_name=algorithm,
+                description=description,
+                **options,
+            )
+        _publish(temporary / dataset_id, destination)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return destination
+
+
+def _publish(written: Path, destination: Path) -> None:
+    """Make a finished data set durable and move it, with its namespace's metadata, into place."""
+    for file in written.rglob("*"):
+        if file.is_file():
+            with file.open("rb+") as stream:
+                os.fsync(stream.fileno())
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    for file in written.parent.glob("*.json"):
+        file.replace(destination.parent / file.name)
+    written.rename(destination)
+    fsync_directory(destination.parent)
+
+
+@contextmanager
+def _datasets_path(path: Path) -> Iterator[None]:
+    """Point Minari at a directory, for as long as the block lasts."""
+    name = "MINARI_DATASETS_PATH"
+    before = os.environ.get(name)
+    os.environ[name] = str(path)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _first(observations: Any, steps: int) -> Any:
+    """The first `steps` rows, key by key in a dictionary."""
+    if isinstance(observations, dict):
+        return {key: _first(item, steps) for key, item in observations.items()}
+    return np.asarray(observations)[:steps]
+
+
+def _append(observations: Any, last: Any) -> Any:
+    """`(T, *obs)` and `(*obs)` to `(T + 1, *obs)`, key by key in a dictionary."""
+    if isinstance(observations, dict):
+        return {key: _append(item, last[key]) for key, item in observations.items()}
+    return np.concatenate([observations, np.asarray(last, dtype=observations.dtype)[None]])
+
+
+def _flags(episode: Episode, value: bool) -> Array:
+    """`(T,)` bool: False until the last step."""
+    flags = np.zeros(len(episode), dtype=bool)
+    flags[-1] = value
+    return flags

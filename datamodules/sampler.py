@@ -1,0 +1,197 @@
+"""Windows of trajectories, in an order that depends on nothing but a seed and a counter."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from datamodules.episodes import Array, DatasetError
+from datamodules.store import Store
+from rate.batch import Batch
+
+Mode = Literal["start", "random"]
+_PERMUTATION, _START = 0, 1
+# A batch rarely spans more than two passes over the episodes; older orders are made again.
+_CACHED_PASSES = 4
+
+
+class WindowSampler:
+    """Batches of windows from a store; batch `i` is a pure function of `(seed, stream, i)`.
+
+    Episodes are drawn without replacement: each pass over the eligible episodes is a new
+    permutation, and a batch may end one pass and begin the next. Every number comes from raw Philox
+    words (Salmon et al., 2011), which NumPy never changes, at a counter that is computed rather
+    than advanced. So no worker, rank or restart can change what batch `i` is.
+
+    Args:
+        store: The data.
+        batch_size: Windows in a batch, for this rank.
+        window: Steps `T` in a window, for `N` segments of context length `K` it is `N * K`.
+        seed: Seed of the order.
+        mode: `start` takes the first `T` steps of an episode; `random` takes any `T` of them, each
+            start equally likely.
+        rank: This process among `world_size`; the ranks' batches, one after another, are the batch
+            of `batch_size * world_size` that one process alone would draw.
+        world_size: The number of processes.
+        max_episode_length: Draw only episodes of at most so many steps (for a curriculum).
+        stream: Another order from the same seed, for example for each stage of a curriculum.
+
+    Raises:
+        DatasetError: If the window is longer than any episode, or no episode is short enough.
+        ValueError: If another argument makes no sense.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        batch_size: int,
+        window: int,
+        seed: int,
+        mode: Mode = "start",
+        rank: int = 0,
+        world_size: int = 1,
+        max_episode_length: int | None = None,
+        stream: int = 0,
+    ) -> None:
+        if mode not in ("start", "random"):
+            raise ValueError(f"mode {mode!r}: choose 'start' or 'random'")
+        if batch_size < 1 or window < 1:
+            raise ValueError(f"batch_size ({batch_size}) and window ({window}) must be at least 1")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} is not one of {world_size} processes")
+        self.store, self.batch_size, self.window = store, batch_size, window
+        self.mode, self.rank, self.world_size = mode, rank, world_size
+        self._key = np.array([seed % (1 << 64), stream % (1 << 64)], dtype=np.uint64)
+        self._episodes = _eligible(store, window, max_episode_length)
+        self._first_rows = store.offsets[:-1][self._episodes]
+        self._lengths = store.lengths[self._episodes]
+        self._steps = np.arange(window)
+        self._passes: dict[int, npt.NDArray[np.int64]] = {}
+
+    @property
+    def num_episodes(self) -> int:
+        """The number of eligible episodes: one pass draws each of them once."""
+        return len(self._episodes)
+
+    def episodes(self, index: int) -> npt.NDArray[np.int64]:
+        """`(batch_size,)`, which episode of the store each window of batch `index` is of."""
+        chosen: npt.NDArray[np.int64] = self._episodes[self._draw(index)]
+        return chosen
+
+    def batch(self, index: int) -> Batch:
+        """Batch `index` of this rank.
+
+        Returns:
+            Windows of `window` steps. What lies beyond an episode's last step is zero, and False
+            in the mask.
+
+        Raises:
+            ValueError: If `index` is negative.
+        """
+        chosen = self._draw(index)
+        lengths = self._lengths[chosen]
+        start = self._starts(index, lengths)
+        valid = np.minimum(lengths - start, self.window)
+        # (B, T): the row of each step; beyond the end the last row, whose content is then zeroed.
+        rows = np.minimum(self._steps, (valid - 1)[:, None])
+        timesteps = rows + start[:, None]
+        rows += (self._first_rows[chosen] + start)[:, None]
+        mask = self._steps < valid[:, None]
+        padding = None if mask.all() else ~mask
+        if padding is not None:
+            timesteps[padding] = 0
+        arrays = self.store.arrays
+        observations = self.store.observations
+        return Batch(
+            observations={k: _gather(a, rows, padding) for k, a in observations.items()}
+            if isinstance(observations, dict)
+            else _gather(observations, rows, padding),
+            actions=_gather(arrays["actions"], rows, padding),
+            returns_to_go=_gather(arrays["returns_to_go"], rows, padding).unsqueeze(-1),
+            timesteps=torch.from_numpy(timesteps),
+            mask=torch.from_numpy(mask),
+            rewards=_gather(arrays["rewards"], rows, padding),
+            episode_end=torch.from_numpy(mask & (timesteps == (lengths - 1)[:, None])),
+        )
+
+    def _draw(self, index: int) -> npt.NDArray[np.int64]:
+        """`(B,)` positions among the eligible episodes, from the passes laid end to end."""
+        if index < 0:
+            raise ValueError(f"batch {index}: the index of a batch is 0 or more")
+        first = (index * self.world_size + self.rank) * self.batch_size
+        last = first + self.batch_size - 1
+        count = self.num_episodes
+        if first // count == last // count:
+            begin = first % count
+            return self._pass(first // count)[begin : begin + self.batch_size]
+        parts = []
+        for number in range(first // count, last // count + 1):
+            begin, end = max(first - number * count, 0), last + 1 - number * count
+            parts.append(self._pass(number)[begin:end])
+        return np.concatenate(parts)
+
+    def _pass(self, number: int) -> npt.NDArray[np.int64]:
+        """The permutation of the eligible episodes for one pass."""
+        if number not in self._passes:
+            while len(self._passes) >= _CACHED_PASSES:
+                del self._passes[min(self._passes)]
+            words = self._words(_PERMUTATION, number, self.num_episodes)
+            self._passes[number] = np.argsort(words, kind="stable")
+        return self._passes[number]
+
+    def _starts(self, index: int, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """`(B,)`, the step of its episode at which each window starts."""
+        if self.mode == "start":
+            return np.zeros_like(lengths)
+        begin = self.rank * self.batch_size
+        words = self._words(_START, index, begin + self.batch_size)[begin:]
+        fraction = (words >> np.uint64(11)) * 2.0**-53  # uniform over [0, 1)
+        slack = np.maximum(lengths - self.window, 0)
+        starts: npt.NDArray[np.int64] = (fraction * (slack + 1)).astype(np.int64)
+        return starts
+
+    def _words(self, purpose: int, number: int, count: int) -> npt.NDArray[np.uint64]:
+        """`(count,)` uniform 64-bit words at the counter of a pass or a batch."""
+        # The lowest word of the 256-bit counter counts within one call.
+        counter = np.array([0, number, purpose, 0], dtype=np.uint64)
+        words: npt.NDArray[np.uint64] = np.random.Philox(key=self._key, counter=counter).random_raw(
+            count
+        )
+        return words
+
+
+def _eligible(store: Store, window: int, max_episode_length: int | None) -> npt.NDArray[np.int64]:
+    """The episodes to draw from; refuses a window or a limit that the data cannot serve."""
+    shortest, longest = int(store.lengths.min()), int(store.lengths.max())
+    # One more than the actions: a window may be as long as the longest episode's observations.
+    if window > longest + 1:
+        raise DatasetError(
+            f"{store.path}: a window of {window} steps (segments x context length) is longer than "
+            f"any episode; the longest has {longest} actions, {longest + 1} observations. "
+            "Use a shorter context, fewer segments, or longer episodes"
+        )
+    if max_episode_length is None:
+        return np.arange(store.num_episodes)
+    eligible = np.flatnonzero(store.lengths <= max_episode_length)
+    if not len(eligible):
+        raise DatasetError(
+            f"{store.path}: no episode has at most {max_episode_length} steps; the shortest of "
+            f"{store.num_episodes} has {shortest}. Begin the curriculum with more segments"
+        )
+    return eligible
+
+
+def _gather(
+    array: Array, rows: npt.NDArray[np.int64], padding: npt.NDArray[np.bool_] | None
+) -> Tensor:
+    """`(B, T, ...)` rows of an `(S, ...)` array, zero where padded."""
+    out: npt.NDArray[Any] = np.empty((*rows.shape, *array.shape[1:]), dtype=array.dtype)
+    # The rows are within bounds; "clip" only spares numpy the buffer of its checked mode.
+    np.take(array, rows, axis=0, out=out, mode="clip")
+    if padding is not None:
+        out[padding] = 0
+    return torch.from_numpy(out)

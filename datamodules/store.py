@@ -1,0 +1,224 @@
+"""The store: every trajectory of a data set in a few flat arrays, memory-mapped.
+
+A store is a directory with one `.npy` file of `(sum of T, ...)` rows for each quantity, the offsets
+of the episodes in them, and `manifest.json`. Making one is `datamodules.packing.pack`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from datamodules.episodes import Array, DatasetError, Episode
+from datamodules.npy import file_sha256, open_array
+from datamodules.packing import (
+    FORMAT,
+    MANIFEST,
+    OBSERVATIONS,
+    SCHEMA_VERSION,
+    UNKNOWN_SEED,
+    pack_directory,
+)
+from rate.envs.spec import EnvironmentSpec
+
+__all__ = ["Store", "pack"]
+
+
+class Store:
+    """A packed data set, open for reading.
+
+    Attributes:
+        path: Its directory.
+        manifest: The contents of `manifest.json`.
+        arrays: Every array by name, as read-only maps of the files.
+        offsets: `(num_episodes + 1,)` int64; episode `i` is the rows `offsets[i]:offsets[i + 1]`.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any], arrays: dict[str, Array]) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.arrays = arrays
+        self.offsets: npt.NDArray[np.int64] = np.array(arrays["offsets"])
+
+    @classmethod
+    def open(cls, path: Path | str, verify: bool = False) -> Store:
+        """Open a store in milliseconds; nothing is read but the manifest and the offsets.
+
+        Args:
+            path: The store's directory.
+            verify: Also read every file and compare its SHA-256 with the manifest's.
+
+        Raises:
+            DatasetError: If the directory is not a store, is of another schema version, or has a
+                file that is missing, truncated or changed. The message names the file.
+        """
+        path = Path(path)
+        manifest = _read_manifest(path)
+        try:
+            entries = {str(name): dict(entry) for name, entry in manifest["arrays"].items()}
+            arrays = {name: _open_entry(path, entry, verify) for name, entry in entries.items()}
+            store = cls(path, manifest, arrays)
+            store._check_consistent()
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DatasetError(
+                f"{path / MANIFEST}: the manifest is damaged ({error!r}); make the store again"
+            ) from error
+        return store
+
+    @property
+    def num_episodes(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def num_steps(self) -> int:
+        return int(self.offsets[-1])
+
+    @cached_property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """`(num_episodes,)` int64, the number of actions of each episode."""
+        return np.diff(self.offsets)
+
+    @property
+    def return_range(self) -> tuple[float, float]:
+        """The least and the greatest return of an episode."""
+        low, high = self.manifest["return_range"]
+        return float(low), float(high)
+
+    @cached_property
+    def spec(self) -> EnvironmentSpec:
+        """The environment that the episodes come from."""
+        return EnvironmentSpec.from_dict(self.manifest["environment"])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The SHA-256 of the manifest, which holds that of every file: it names the contents."""
+        return hashlib.sha256((self.path / MANIFEST).read_bytes()).hexdigest()
+
+    @cached_property
+    def observations(self) -> Array | dict[str, Array]:
+        """`(num_steps, *obs)`, or a dictionary of such arrays."""
+        if OBSERVATIONS in self.arrays:
+            return self.arrays[OBSERVATIONS]
+        prefix = f"{OBSERVATIONS}/"
+        return {
+            name[len(prefix) :]: array
+            for name, array in self.arrays.items()
+            if name.startswith(prefix)
+        }
+
+    @cached_property
+    def normalisation(self) -> dict[str, tuple[Array, Array]]:
+        """Mean and standard deviation, `(D,)` float32 each, of the float vector observations.
+
+        The key is that of the observation, empty where it stands alone.
+        """
+        return {
+            name[len(OBSERVATIONS) + 1 :]: (
+                np.array(entry["mean"], dtype=np.float32),
+                np.array(entry["std"], dtype=np.float32),
+            )
+            for name, entry in self.manifest["normalisation"].items()
+        }
+
+    def episode(self, index: int) -> Episode:
+        """One episode, as copies.
+
+        Raises:
+            IndexError: If there is no such episode.
+        """
+        if not 0 <= index < self.num_episodes:
+            raise IndexError(f"{self.path}: episode {index} of {self.num_episodes}")
+        rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+        observations = self.observations
+        seed = int(self.arrays["seeds"][index])
+        return Episode(
+            observations={key: array[rows].copy() for key, array in observations.items()}
+            if isinstance(observations, dict)
+            else observations[rows].copy(),
+            actions=self.arrays["actions"][rows].copy(),
+            rewards=self.arrays["rewards"][rows].copy(),
+            terminated=bool(self.arrays["terminated"][index]),
+            truncated=bool(self.arrays["truncated"][index]),
+            seed=None if seed == UNKNOWN_SEED else seed,
+        )
+
+    def _check_consistent(self) -> None:
+        """The arrays fit each other, so that no episode points outside a file."""
+        steps, file = self.num_steps, self.path / self.manifest["arrays"]["offsets"]["file"]
+        if len(self.offsets) < 2 or self.offsets[0] != 0 or (np.diff(self.offsets) < 1).any():
+            raise DatasetError(f"{file}: the episode offsets do not increase; make the store again")
+        names = [n for n in self.arrays if n.startswith(OBSERVATIONS)]
+        for name in [*names, "actions", "rewards", "returns_to_go"]:
+            if len(self.arrays[name]) != steps:
+                raise DatasetError(
+                    f"{self.path}: {name} has {len(self.arrays[name])} rows, but the episodes "
+                    f"have {steps} steps; make the store again"
+                )
+
+
+def pack(
+    episodes: Iterable[Episode],
+    destination: Path | str,
+    spec: EnvironmentSpec,
+    provenance: dict[str, Any],
+) -> Store:
+    """Pack episodes into a store, in one streaming pass and bounded memory.
+
+    Either the whole store appears under its name, or nothing does.
+
+    Args:
+        episodes: The episodes, each checked against `spec`.
+        destination: The store's directory, which must not exist.
+        spec: The environment that they come from.
+        provenance: What to remember of their origin, plain JSON types. `source` is the name that
+            errors use. Keep dates out of it and equal data give an equal `fingerprint`.
+
+    Raises:
+        DatasetError: If there are no episodes, one is not valid, or `destination` exists.
+        OSError: If the files cannot be written.
+    """
+    pack_directory(episodes, Path(destination), spec, provenance)
+    return Store.open(destination)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    file = path / MANIFEST
+    if not file.is_file():
+        raise DatasetError(
+            f"{path}: not a trajectory store, there is no {MANIFEST}; "
+            "make one from your data with the convert command, or check the path"
+        )
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DatasetError(f"{file}: not valid JSON ({error}); make the store again") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise DatasetError(f"{file}: not the manifest of a trajectory store; check the path")
+    if manifest.get("schema_version") != SCHEMA_VERSION:
+        raise DatasetError(
+            f"{file}: schema version {manifest.get('schema_version')}, but this program reads "
+            f"version {SCHEMA_VERSION}; make the store again from its source"
+        )
+    return manifest
+
+
+def _open_entry(path: Path, entry: dict[str, Any], verify: bool) -> Array:
+    """Map one array of the manifest. Its file must lie directly in the store."""
+    name = str(entry["file"])
+    if Path(name).name != name:
+        raise DatasetError(f"{path / MANIFEST}: {name!r} is not a file of this store")
+    file = path / name
+    array = open_array(file, entry["dtype"], tuple(entry["shape"]), entry["bytes"])
+    if verify and file_sha256(file) != entry["sha256"]:
+        raise DatasetError(
+            f"{file}: the contents changed (SHA-256 differs from the manifest's); "
+            "make the store again"
+        )
+    return array

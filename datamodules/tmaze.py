@@ -1,0 +1,155 @@
+"""T-Maze data: the oracle's episodes, played in the environment, as Minari data and as a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock
+
+from datamodules.episodes import DatasetError, Episode
+from datamodules.readers.minari import Recording, open_minari, read_minari, write_minari
+from datamodules.store import Store, pack
+from rate.envs.tmaze import MINIMUM_LENGTH, TMAZE_SPEC, TMazeOracle, TMazeVector, draw_episodes
+
+# Training episodes take their seeds from here on, so that small evaluation seeds are never among
+# them. Each data seed has its own range.
+_FIRST_SEED, _SEEDS_EACH = 1 << 40, 1 << 36
+_ROWS_AT_ONCE = 256
+
+
+def generate_tmaze(
+    directory: Path | str, max_length: int, num_episodes: int = 2000, seed: int = 0
+) -> Path:
+    """Make the oracle's data set of T-Mazes of 3 to `max_length` observations, unless it exists.
+
+    Lengths are spread evenly over the whole range (the longest is always there) and each comes with
+    both goals, as in the RATE paper (arXiv:2306.09459). The Minari data set stands under
+    `directory/minari`, the store next to it. Several processes may call this at once: one makes
+    the data, the others wait for it.
+
+    Args:
+        directory: Where the data go.
+        max_length: The longest episode's number of observations; `N * K` to train on `N` segments
+            of context length `K`.
+        num_episodes: The number of episodes.
+        seed: Chooses the episodes.
+
+    Returns:
+        The path of the store.
+
+    Raises:
+        ValueError: If an argument makes no sense.
+        DatasetError: If a store of this name exists, but is damaged or of other data.
+    """
+    if max_length < MINIMUM_LENGTH or num_episodes < 1 or not 0 <= seed < 1 << 20:
+        raise ValueError(
+            f"T-Maze data of {num_episodes} episodes of up to {max_length} observations, seed "
+            f"{seed}: there must be at least 1 episode and {MINIMUM_LENGTH} observations, and the "
+            "seed must be in [0, 2^20)"
+        )
+    directory = Path(directory)
+    # Each quantity that makes the data another stands in the name.
+    name = f"tmaze-{max_length}-{num_episodes}-seed{seed}"
+    dataset_id = f"tmaze/oracle-{max_length}-{num_episodes}-seed{seed}-v0"
+    store, minari = directory / name, directory / "minari" / dataset_id
+    provenance: dict[str, Any] = {
+        "source": f"Minari data set {dataset_id}",
+        "collector": "tmaze-oracle-1",
+        "max_length": max_length,
+        "num_episodes": num_episodes,
+        "seed": seed,
+    }
+    if _is_made(store, provenance):  # before the lock, which needs a folder that can be written
+        return store
+    directory.mkdir(parents=True, exist_ok=True)
+    with FileLock(directory / f".{name}.generate.lock"):
+        if _is_made(store, provenance):
+            return store
+        if not minari.exists():
+            write_minari(
+                play_oracle(max_length, num_episodes, seed),
+                directory / "minari",
+                dataset_id,
+                gymnasium.make("RATE/TMaze-v0", length=(MINIMUM_LENGTH, max_length)),
+                algorithm="oracle",
+                description="Passive T-Maze, every episode solved; lengths and goals balanced.",
+            )
+        pack(read_minari(open_minari(minari)), store, TMAZE_SPEC, provenance)
+    return store
+
+
+def _is_made(store: Path, provenance: dict[str, Any]) -> bool:
+    """Whether the store is there; an error if it is damaged or holds something else."""
+    if not store.exists():
+        return False
+    if Store.open(store).manifest["provenance"] != provenance:
+        raise DatasetError(f"{store}: holds other data; delete it, or use another folder")
+    return True
+
+
+def play_oracle(max_length: int, num_episodes: int, seed: int) -> Iterator[Recording]:
+    """The oracle's episodes; each is what `TMaze((3, max_length))` gives for the episode's seed."""
+    length = (MINIMUM_LENGTH, max_length)
+    seeds = _balanced_seeds(max_length, num_episodes, _FIRST_SEED + seed * _SEEDS_EACH)
+    for begin in range(0, num_episodes, _ROWS_AT_ONCE):
+        rows = seeds[begin : begin + _ROWS_AT_ONCE]
+        lengths, _ = draw_episodes(rows.astype(np.uint64), length)
+        yield from _play(TMazeVector(len(rows), length), rows, lengths)
+
+
+def _play(
+    env: TMazeVector, seeds: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
+) -> Iterator[Recording]:
+    """Play one batch of mazes to the end."""
+    steps, count = int(lengths.max()) - 1, len(seeds)
+    observations = np.zeros((steps + 1, count, 4), dtype=np.float32)
+    actions = np.zeros((steps, count), dtype=np.int64)
+    rewards = np.zeros((steps, count), dtype=np.float32)
+    terminated = np.zeros(count, dtype=bool)
+    truncated = np.zeros(count, dtype=bool)
+    oracle = TMazeOracle()
+    oracle.reset(count)
+    observations[0], _ = env.reset(seed=seeds.tolist())
+    for step in range(steps):
+        actions[step] = oracle.step(observations[step])
+        observations[step + 1], rewards[step], terminated, truncated, _ = env.step(actions[step])
+    for row, length in enumerate(lengths.tolist()):
+        episode = Episode(
+            observations=observations[: length - 1, row],
+            actions=actions[: length - 1, row],
+            rewards=rewards[: length - 1, row],
+            terminated=bool(terminated[row]),
+            truncated=bool(truncated[row]),
+            seed=int(seeds[row]),
+        )
+        yield Recording(episode, last_observation=observations[length - 1, row])
+
+
+def _balanced_seeds(max_length: int, num_episodes: int, first: int) -> npt.NDArray[np.int64]:
+    """`(num_episodes,)` different seeds, whose lengths are spread evenly and goals are balanced.
+
+    An episode is what its seed says, so we look through seeds from `first` on for those that say
+    what we want.
+    """
+    pairs = (num_episodes + 1) // 2
+    lengths = np.rint(np.linspace(max_length, MINIMUM_LENGTH, pairs)).astype(np.int64)
+    wanted = np.sort((2 * lengths[:, None] + [0, 1]).ravel()[:num_episodes])
+    # The how-manieth episode of its kind each one is.
+    repeat = np.arange(num_episodes) - np.searchsorted(wanted, wanted)
+    size = 1 << 16
+    while True:
+        seeds = first + np.arange(size)
+        drawn, goals = draw_episodes(seeds.astype(np.uint64), (MINIMUM_LENGTH, max_length))
+        kinds = 2 * drawn + (goals > 0)
+        order = np.argsort(kinds, kind="stable")
+        index = np.searchsorted(kinds[order], wanted) + repeat
+        found = order[np.minimum(index, size - 1)]
+        if (index < size).all() and (kinds[found] == wanted).all():
+            chosen: npt.NDArray[np.int64] = seeds[found]
+            return chosen
+        size *= 2

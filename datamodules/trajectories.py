@@ -1,0 +1,231 @@
+"""The DataModule: whole batches of a store, in an order that only the batch's number decides.
+
+How this fits Lightning (read in the source of 2.6, and tested):
+
+- A training loader without a length makes Lightning fetch one batch ahead, to learn when the data
+  end. A batch of the past would then be served after a curriculum moved on. `BatchStream` has a
+  length, so every batch is made when it is asked for. It is no `DataLoader`: an item is a batch
+  already, and there is nothing for workers, collation or a distributed sampler to do.
+- Which batch comes next is read from the trainer's own count of processed batches. Lightning
+  saves and restores that count itself, and raises it only once a batch's step is done. So there is
+  no second counter that could disagree after an interruption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+
+from datamodules.episodes import DatasetError
+from datamodules.sampler import Mode, WindowSampler
+from datamodules.store import Store
+from rate.batch import Batch
+from rate.envs.spec import EnvironmentSpec
+
+
+class BatchStream:
+    """An endless series of batches with a nominal length, for Lightning's loops."""
+
+    def __init__(self, module: TrajectoryDataModule, length: int) -> None:
+        self._module, self._length = module, length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            yield self._module.next_batch()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the DataModule and the trainer keep it.
+
+        That the method exists tells Lightning that training may resume within an epoch.
+        """
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore."""
+
+
+class TrajectoryDataModule(LightningDataModule):
+    """Training batches from a store.
+
+    Args:
+        store_path: The store's directory.
+        batch_size: Windows in a batch over all processes; the number of them must divide it.
+        context_length: Steps `K` of a segment.
+        segments: Segments `N` of a window, so that it has `N * K` steps.
+        seed: Seed of the order of the data.
+        mode: `start` for windows from the first step of an episode, `random` for any.
+        batches_per_epoch: What Lightning shall call an epoch; by default one pass over the
+            episodes. It changes no batch.
+        spec: The environment that the model is for, if the data are to be checked against it.
+
+    Raises:
+        DatasetError: If the store is damaged, is of another environment, or its episodes are too
+            short for the window.
+        ValueError: If another argument makes no sense.
+    """
+
+    def __init__(
+        self,
+        store_path: Path | str,
+        batch_size: int,
+        context_length: int,
+        segments: int,
+        seed: int,
+        mode: Mode = "start",
+        batches_per_epoch: int | None = None,
+        spec: EnvironmentSpec | None = None,
+    ) -> None:
+        super().__init__()
+        if context_length < 1 or segments < 1:
+            raise ValueError(
+                f"context_length ({context_length}) and segments ({segments}) must be at least 1"
+            )
+        if batches_per_epoch is not None and batches_per_epoch < 1:
+            raise ValueError(f"batches_per_epoch ({batches_per_epoch}) must be at least 1")
+        self.store = Store.open(store_path)
+        if spec is not None:
+            _check_spec(self.store, spec)
+        self.batch_size, self.context_length, self.segments = batch_size, context_length, segments
+        self.seed, self.mode = seed, mode
+        self.batches_per_epoch = batches_per_epoch or max(1, self.store.num_episodes // batch_size)
+        self._stage: tuple[int, int] | None = None
+        self._batches_done = 0
+        # Made now for its checks; it is made again once the processes are known.
+        self._sampler = self.make_sampler(None)
+        self._processes = (0, 1)
+
+    @property
+    def batches_done(self) -> int:
+        """Batches whose training step is over: the number of the batch that comes next."""
+        if self.trainer is None:
+            return self._batches_done
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        return int(progress.processed)
+
+    @property
+    def stage(self) -> tuple[int, int] | None:
+        """The curriculum's `(segments, start_step)`, or None without one."""
+        return self._stage
+
+    def make_sampler(
+        self, curriculum_segments: int | None, rank: int = 0, world_size: int = 1
+    ) -> WindowSampler:
+        """The sampler of a stage of a curriculum, or with None that of plain training.
+
+        Calling it for every stage before training begins finds each stage's errors at once.
+
+        Raises:
+            DatasetError: If the store cannot serve the stage.
+            ValueError: If the processes do not divide the batch.
+        """
+        if self.batch_size % world_size:
+            raise ValueError(
+                f"batch_size {self.batch_size} counts the windows of all processes, and "
+                f"{world_size} processes do not divide it; "
+                f"use {max(1, self.batch_size // world_size) * world_size}"
+            )
+        window = (curriculum_segments or self.segments) * self.context_length
+        return WindowSampler(
+            self.store,
+            batch_size=self.batch_size // world_size,
+            window=window,
+            seed=self.seed,
+            mode=self.mode,
+            rank=rank,
+            world_size=world_size,
+            max_episode_length=None if curriculum_segments is None else window,
+            stream=curriculum_segments or 0,
+        )
+
+    def set_curriculum(self, segments: int, start_step: int) -> None:
+        """Train from now on windows of `segments` segments, from episodes that fit into them.
+
+        It holds from the next batch on; Lightning has none in hand. A checkpoint keeps the stage.
+        To call it again with the same arguments, for example after a resume, changes nothing.
+
+        Args:
+            segments: Segments of a window in this stage.
+            start_step: The number of batches (`batches_done`) at which the stage begins.
+
+        Raises:
+            DatasetError: If the store cannot serve the stage.
+        """
+        if segments < 1 or start_step < 0:
+            raise ValueError(
+                f"a stage of {segments} segments from batch {start_step} on: there must be at "
+                "least 1 segment, and the first batch is 0"
+            )
+        if self._stage != (segments, start_step):
+            self._sampler = self.make_sampler(segments, *self._processes)
+            self._stage = (segments, start_step)
+
+    def next_batch(self) -> Batch:
+        """The batch that follows those that are done, for this process."""
+        trainer = self.trainer
+        processes = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        if processes != self._processes:
+            self._sampler = self.make_sampler(self._stage[0] if self._stage else None, *processes)
+            self._processes = processes
+        start = self._stage[1] if self._stage else 0
+        return self._sampler.batch(self.batches_done - start)
+
+    def setup(self, stage: str) -> None:
+        """Refuse a batch that the processes do not divide, before training begins."""
+        if self.trainer is not None:
+            self.make_sampler(
+                self._stage[0] if self._stage else None,
+                self.trainer.global_rank,
+                self.trainer.world_size,
+            )
+
+    def train_dataloader(self) -> BatchStream:
+        return BatchStream(self, self.batches_per_epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds: the stage, and what the order of the data depends on."""
+        return {**self._identity(), "batches_done": self.batches_done, "stage": self._stage}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue where a checkpoint stood.
+
+        Raises:
+            ValueError: If the data, or a setting that their order depends on, are others than in
+                the checkpoint. The message names it.
+        """
+        for key, value in self._identity().items():
+            if state_dict.get(key) != value:
+                raise ValueError(
+                    f"the checkpoint was made with {key} = {state_dict.get(key)!r}, but it is now "
+                    f"{value!r}: the order of the data would be another. Resume with the same "
+                    "settings, or start a new run from the weights"
+                )
+        self._batches_done = int(state_dict["batches_done"])
+        stage = state_dict["stage"]
+        self._stage = None if stage is None else (int(stage[0]), int(stage[1]))
+        self._sampler = self.make_sampler(stage[0] if stage else None, *self._processes)
+
+    def _identity(self) -> dict[str, Any]:
+        """All that batch `i` depends on besides `i` and the stage."""
+        return {
+            "data": self.store.fingerprint,
+            "batch_size": self.batch_size,
+            "context_length": self.context_length,
+            "segments": self.segments,
+            "seed": self.seed,
+            "mode": self.mode,
+        }
+
+
+def _check_spec(store: Store, spec: EnvironmentSpec) -> None:
+    for name in ("observation_space", "action_space"):
+        wanted, found = getattr(spec, name), getattr(store.spec, name)
+        if wanted != found:
+            raise DatasetError(
+                f"{store.path}: the {name} of the data is {found}, but {spec.name} has {wanted}"
+            )

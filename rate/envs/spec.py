@@ -1,0 +1,132 @@
+"""What a model and a data set need to know of an environment, as a value that fits in JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+
+@dataclass(frozen=True)
+class EnvironmentSpec:
+    """An environment as the models see it.
+
+    Attributes:
+        name: Short name, for example `tmaze`.
+        observation_space: Space of one observation.
+        action_space: Space of one action.
+        target_return: The return to ask for when acting, in the environment's own reward units.
+    """
+
+    name: str
+    observation_space: gymnasium.Space[Any]
+    action_space: gymnasium.Space[Any]
+    target_return: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The specification as plain JSON types.
+
+        Raises:
+            ValueError: If a space is of a kind that JSON has no form for here.
+        """
+        return {
+            "name": self.name,
+            "observation_space": space_to_dict(self.observation_space),
+            "action_space": space_to_dict(self.action_space),
+            "target_return": float(self.target_return),
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> EnvironmentSpec:
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError: If a field is missing or a space is unknown.
+        """
+        try:
+            return cls(
+                name=str(data["name"]),
+                observation_space=space_from_dict(data["observation_space"]),
+                action_space=space_from_dict(data["action_space"]),
+                target_return=float(data["target_return"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"the environment specification is incomplete: {error!r}") from error
+
+
+def space_to_dict(space: gymnasium.Space[Any]) -> dict[str, Any]:
+    """A Box, Discrete, MultiDiscrete or Dict space as plain JSON types.
+
+    Raises:
+        ValueError: For any other space, naming it.
+    """
+    if isinstance(space, spaces.Box):
+        return {
+            "type": "Box",
+            "shape": list(space.shape),
+            "dtype": str(space.dtype),
+            "low": _bound_to_json(space.low),
+            "high": _bound_to_json(space.high),
+        }
+    if isinstance(space, spaces.Discrete):
+        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, spaces.MultiDiscrete):
+        return {
+            "type": "MultiDiscrete",
+            "nvec": space.nvec.tolist(),
+            "start": space.start.tolist(),
+        }
+    if isinstance(space, spaces.Dict):
+        items = {key: space_to_dict(item) for key, item in space.spaces.items()}
+        return {"type": "Dict", "spaces": items}
+    raise ValueError(
+        f"the space {type(space).__name__} is not supported; "
+        "use Box, Discrete, MultiDiscrete or Dict"
+    )
+
+
+def space_from_dict(data: dict[str, Any]) -> gymnasium.Space[Any]:
+    """The inverse of `space_to_dict`.
+
+    Raises:
+        ValueError: If the kind of space is unknown, naming it.
+    """
+    kind = data["type"]
+    if kind == "Box":
+        shape, dtype = tuple(data["shape"]), np.dtype(data["dtype"])
+        low = _bound_from_json(data["low"], shape, dtype)
+        high = _bound_from_json(data["high"], shape, dtype)
+        return spaces.Box(low, high, shape, dtype.type)
+    if kind == "Discrete":
+        return spaces.Discrete(int(data["n"]), start=int(data["start"]))
+    if kind == "MultiDiscrete":
+        return spaces.MultiDiscrete(np.array(data["nvec"]), start=np.array(data["start"]))
+    if kind == "Dict":
+        return spaces.Dict({key: space_from_dict(item) for key, item in data["spaces"].items()})
+    raise ValueError(
+        f"the space {kind!r} is not supported; use Box, Discrete, MultiDiscrete or Dict"
+    )
+
+
+def _bound_to_json(bound: np.ndarray[Any, Any]) -> Any:
+    """One number where all elements agree, else the flat list. JSON has no infinity: a string."""
+    flat = [_number(value) for value in np.unique(bound).tolist()]
+    if len(flat) == 1:
+        return flat[0]
+    return [_number(value) for value in bound.ravel().tolist()]
+
+
+def _number(value: Any) -> Any:
+    return value if np.isfinite(value) else str(value)
+
+
+def _bound_from_json(
+    value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> np.ndarray[Any, Any]:
+    parse = float if np.issubdtype(dtype, np.floating) else int
+    if isinstance(value, list):
+        return np.array([parse(item) for item in value], dtype=dtype).reshape(shape)
+    return np.full(shape, parse(value), dtype=dtype)

@@ -1,0 +1,290 @@
+"""The passive T-Maze: remember one bit from the first step until the very last.
+
+An agent walks down a corridor and turns at a junction; which way is told in the first observation
+only. An episode of length `T` has `T` observations and `T - 1` actions: `T - 2` moves to the right
+and one turn. There is no slack, so that only "right, ..., right, the correct turn" succeeds.
+
+Introduced by Bakker (2001); this observation layout and reward are those of the RATE paper
+(arXiv:2306.09459).
+
+All randomness (goal, length, noise) is a hash of the episode's seed and the time, so that episodes
+of a million steps store nothing that grows, and one environment or a batch of them agree exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from rate.envs.spec import EnvironmentSpec
+
+RIGHT, UP, LEFT, DOWN = range(4)
+MINIMUM_LENGTH = 3
+
+_MOVE = np.array([1, 0, -1, 0])
+_TURN = np.array([0, 1, 0, -1])
+
+# SplitMix64 (Steele, Lea and Flood, 2014): a counter multiplied by an odd constant, then mixed.
+_GAMMA, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+_GAMMA_64, _MIX_1_64, _MIX_2_64 = np.uint64(_GAMMA), np.uint64(_MIX_1), np.uint64(_MIX_2)
+_27, _30, _31, _33 = (np.uint64(shift) for shift in (27, 30, 31, 33))
+_WORD = (1 << 64) - 1
+# The noise uses the counters from 0 on, one each step; these two are out of its reach.
+_GOAL_COUNTER, _LENGTH_COUNTER = 1 << 62, (1 << 62) + 1
+
+Length = int | tuple[int, int]
+
+
+def mix(seed: int, counter: int) -> int:
+    """A 31-bit hash of two integers. Negative and large seeds are taken modulo 2^64."""
+    z = (seed * _MIX_2 + (counter + 1) * _GAMMA) & _WORD
+    z = ((z ^ (z >> 30)) * _MIX_1) & _WORD
+    z = ((z ^ (z >> 27)) * _MIX_2) & _WORD
+    return (z ^ (z >> 31)) >> 33
+
+
+def mix_array(
+    seeds: npt.NDArray[np.uint64], counters: npt.NDArray[np.uint64]
+) -> npt.NDArray[np.uint64]:
+    """`mix` over arrays: `(N,)` seeds and `(N,)` or `(1,)` counters to `(N,)` hashes."""
+    z = seeds * _MIX_2_64 + (counters + np.uint64(1)) * _GAMMA_64
+    z = (z ^ (z >> _30)) * _MIX_1_64
+    z = (z ^ (z >> _27)) * _MIX_2_64
+    hashes: npt.NDArray[np.uint64] = (z ^ (z >> _31)) >> _33
+    return hashes
+
+
+def _observation_space() -> gymnasium.Space[npt.NDArray[np.float32]]:
+    low = np.array([-1, -1, 0, -1], dtype=np.float32)
+    space = spaces.Box(low, np.ones(4, dtype=np.float32), dtype=np.float32)
+    return cast("gymnasium.Space[npt.NDArray[np.float32]]", space)
+
+
+def tmaze_spec() -> EnvironmentSpec:
+    """The T-Maze as models see it: 4 numbers in, 4 actions out, a return of 1 to ask for."""
+    return EnvironmentSpec("tmaze", _observation_space(), spaces.Discrete(4), target_return=1.0)
+
+
+TMAZE_SPEC = tmaze_spec()
+
+
+def _length_range(length: Length) -> tuple[int, int]:
+    """The shortest and longest episode that `length` stands for."""
+    low, high = (length, length) if isinstance(length, int) else length
+    if not MINIMUM_LENGTH <= low <= high:
+        raise ValueError(
+            f"T-Maze length {length!r}: an episode has at least {MINIMUM_LENGTH} observations "
+            "(start, junction, after the turn), and a range is (shortest, longest)"
+        )
+    return int(low), int(high)
+
+
+def draw_episodes(
+    seeds: npt.NDArray[np.uint64], length: Length
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """What `(N,)` seeds stand for: `(N,)` lengths and `(N,)` goals, +1 for up or -1 for down."""
+    low, high = _length_range(length)
+    goal_counter, length_counter = np.array([[_GOAL_COUNTER], [_LENGTH_COUNTER]], np.uint64)
+    spread = np.uint64(high - low + 1)
+    lengths = low + (mix_array(seeds, length_counter) % spread).astype(np.int64)
+    goals = 2 * (mix_array(seeds, goal_counter) & np.uint64(1)).astype(np.int64) - 1
+    return lengths, goals
+
+
+class TMaze(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
+    """One passive T-Maze.
+
+    Observations are `(4,)` float32: `y` (0 in the corridor, +1 or -1 after the turn), `clue` (+1
+    for up or -1 for down at the first step, then 0), `flag` (1 at the junction only), `noise`
+    (uniform over -1, 0, 1). Actions: 0 right, 1 up, 2 left, 3 down; a wall stops a move. The
+    reward is 1 for the right turn, else 0. A turn terminates the episode, `T - 1` actions without
+    one truncate it. `info["success"]` tells whether the right turn was taken.
+
+    Args:
+        length: The number `T` of observations of an episode, or a range (both ends included) from
+            which every reset draws one.
+
+    Raises:
+        ValueError: If a length is below 3 or the range is empty.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (Gymnasium's own convention)
+
+    def __init__(self, length: Length = 90) -> None:
+        self.observation_space = _observation_space()
+        self.action_space = spaces.Discrete(4)
+        self._range = _length_range(length)
+        self._seed, self._time, self._position, self._y = 0, 0, 0, 0
+        self._goal, self._length, self._finished = 1, self._range[0], True
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+        """Start an episode that depends on `seed` only, or on the generator if there is none."""
+        super().reset(seed=seed)
+        low, high = self._range
+        self._seed = seed if seed is not None else int(self.np_random.integers(1 << 63))
+        self._goal = 2 * (mix(self._seed, _GOAL_COUNTER) & 1) - 1
+        self._length = low + mix(self._seed, _LENGTH_COUNTER) % (high - low + 1)
+        self._time, self._position, self._y, self._finished = 0, 0, 0, False
+        return self._observe(), {"success": False}
+
+    def step(
+        self, action: np.int64 | int
+    ) -> tuple[npt.NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        """One move. After its end an episode stays as it is, with zero reward."""
+        if not self.action_space.contains(np.int64(action)):
+            raise ValueError(f"T-Maze action {action!r}: expected 0, 1, 2 or 3")
+        was_finished = self._finished
+        if not was_finished:
+            self._time += 1
+            if self._position == self._length - 2:
+                self._y = int(_TURN[action])
+            if self._y == 0:
+                position = self._position + int(_MOVE[action])
+                self._position = min(max(position, 0), self._length - 2)
+        terminated = self._y != 0
+        truncated = not terminated and self._time >= self._length - 1
+        self._finished = terminated or truncated
+        success = self._y == self._goal
+        reward = float(success and not was_finished)
+        return self._observe(), reward, terminated, truncated, {"success": success}
+
+    def _observe(self) -> npt.NDArray[np.float32]:
+        clue = self._goal if self._time == 0 else 0
+        flag = self._position == self._length - 2 and self._y == 0
+        noise = mix(self._seed, self._time) % 3 - 1
+        return np.array([self._y, clue, flag, noise], dtype=np.float32)
+
+
+class TMazeVector(VectorEnv[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[Any]]):
+    """`N` passive T-Mazes in numpy: row `i` is a `TMaze` of the same length and seed, bit for bit.
+
+    There is no autoreset. A finished row keeps its last observation and flags, with zero reward,
+    until `reset`; `options={"reset_mask": (N,) bool}` resets some rows only.
+
+    Args:
+        num_envs: The number `N` of rows.
+        length: As in `TMaze`; rows draw their own lengths from a range.
+
+    Raises:
+        ValueError: If a length is below 3 or the range is empty.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012 (Gymnasium's own convention)
+        "render_modes": [],
+        "autoreset_mode": AutoresetMode.DISABLED,
+    }
+
+    def __init__(self, num_envs: int, length: Length = 90) -> None:
+        if num_envs < 1:
+            raise ValueError(f"num_envs is {num_envs}; at least one environment is needed")
+        self.num_envs = num_envs
+        self.single_observation_space = _observation_space()
+        self.single_action_space = spaces.Discrete(4)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._range = _length_range(length)
+        self._seeds = np.zeros(num_envs, dtype=np.uint64)
+        self._time, self._position, self._y, self._goal, self._junction = (
+            np.zeros(num_envs, dtype=np.int64) for _ in range(5)
+        )
+        self._terminated, self._truncated, self._rows = (
+            np.ones(num_envs, dtype=bool) for _ in range(3)
+        )
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+        """Start episodes; an integer `seed` gives row `i` the seed `seed + i`."""
+        rows = np.asarray((options or {}).get("reset_mask", self._rows), dtype=bool)
+        if rows.shape != (self.num_envs,):
+            raise ValueError(f"reset_mask has shape {rows.shape}; expected ({self.num_envs},)")
+        seeds = self._row_seeds(seed)[rows]
+        lengths, goals = draw_episodes(seeds, self._range)
+        self._seeds[rows] = seeds
+        self._junction[rows] = lengths - 2
+        self._goal[rows] = goals
+        for state in (self._time, self._position, self._y, self._terminated, self._truncated):
+            state[rows] = 0
+        return self._observe(), self._info()
+
+    def step(
+        self, actions: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], Any]:
+        """One move in every row that is not finished; `actions` is `(N,)`."""
+        actions = np.asarray(actions)
+        if actions.shape != (self.num_envs,) or actions.min() < 0 or actions.max() > DOWN:
+            raise ValueError(
+                f"T-Maze actions: expected ({self.num_envs},) integers from 0 to 3, got shape "
+                f"{actions.shape} with values from {actions.min()} to {actions.max()}"
+            )
+        active = ~(self._terminated | self._truncated)
+        self._time += active
+        self._y += _TURN[actions] * (active & (self._position == self._junction))
+        self._terminated = self._y != 0
+        self._position += _MOVE[actions] * (active & ~self._terminated)
+        self._position = np.minimum(np.maximum(self._position, 0), self._junction)
+        self._truncated = (self._time > self._junction) & ~self._terminated
+        info = self._info()
+        rewards = (info["success"] & active).astype(np.float64)
+        return self._observe(), rewards, self._terminated.copy(), self._truncated.copy(), info
+
+    def _row_seeds(self, seed: int | Sequence[int] | None) -> npt.NDArray[np.uint64]:
+        """`(N,)` episode seeds; without a seed they come from the generator of the last one."""
+        if seed is None:
+            return self.np_random.integers(1 << 63, size=self.num_envs).astype(np.uint64)
+        if isinstance(seed, (int, np.integer)):
+            super().reset(seed=int(seed))
+            seed = [int(seed) + row for row in range(self.num_envs)]
+        if len(seed) != self.num_envs:
+            raise ValueError(f"got {len(seed)} seeds for {self.num_envs} environments")
+        return np.array([int(value) & _WORD for value in seed], dtype=np.uint64)
+
+    def _info(self) -> dict[str, Any]:
+        return {"success": self._y == self._goal, "_success": self._rows.copy()}
+
+    def _observe(self) -> npt.NDArray[np.float32]:
+        """`(N, 4)`: y, clue, flag, noise."""
+        observations = np.empty((self.num_envs, 4), dtype=np.float32)
+        observations[:, 0] = self._y
+        observations[:, 1] = self._goal * (self._time == 0)
+        observations[:, 2] = (self._position == self._junction) & ~self._terminated
+        noise = mix_array(self._seeds, self._time.view(np.uint64)) % np.uint64(3)
+        observations[:, 3] = noise.view(np.int64) - 1
+        return observations
+
+
+class TMazeOracle:
+    """The perfect policy: it keeps the clue, walks to the junction and turns. Success 1."""
+
+    def __init__(self) -> None:
+        self._clue: npt.NDArray[np.float32] = np.zeros(0, dtype=np.float32)
+
+    def reset(self, num_envs: int) -> None:
+        """Forget all clues; `num_envs` rows are to come."""
+        self._clue = np.zeros(num_envs, dtype=np.float32)
+
+    def step(self, observations: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+        """`(N, 4)` observations to `(N,)` actions."""
+        clue = observations[:, 1]
+        self._clue = np.where(clue != 0, clue, self._clue)
+        return oracle_action(observations, self._clue)
+
+
+def oracle_action(
+    observations: npt.NDArray[np.float32], clue: npt.NDArray[np.float32]
+) -> npt.NDArray[np.int64]:
+    """The right action for `(..., 4)` observations of episodes that began with `(...)` clues."""
+    turn = np.where(clue > 0, UP, DOWN)
+    return np.where(observations[..., 2] > 0, turn, RIGHT)

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium
+import minari
+import numpy as np
+import pytest
+from gymnasium import spaces
+from minari.data_collector.episode_buffer import EpisodeBuffer
+
+from datamodules import DatasetError, Episode, pack
+from datamodules.readers.minari import Recording, open_minari, read_minari, write_minari
+from rate.envs.spec import EnvironmentSpec
+
+OBSERVATIONS = spaces.Dict(
+    {
+        "rgb": spaces.Box(0, 255, (40, 40, 3), np.uint8),
+        "joints": spaces.Box(-1, 1, (3,), np.float32),
+    }
+)
+ACTIONS = spaces.Box(-1, 1, (2,), np.float32)
+
+
+class Camera(gymnasium.Env):
+    """Never played; Minari only asks for its spaces."""
+
+    observation_space = OBSERVATIONS
+    action_space = ACTIONS
+
+
+@pytest.fixture
+def camera():
+    gymnasium.register("Test/Camera-v0", f"{__name__}:Camera")
+    yield gymnasium.make("Test/Camera-v0", disable_env_checker=True)
+    del gymnasium.registry["Test/Camera-v0"]
+
+
+def record(steps, seed, truncated):
+    rng = np.random.default_rng(seed)
+    observations = {
+        "rgb": rng.integers(0, 256, (steps + 1, 40, 40, 3), dtype=np.uint8),
+        "joints": rng.uniform(-1, 1, (steps + 1, 3)).astype(np.float32),
+    }
+    episode = Episode(
+        {key: array[:-1] for key, array in observations.items()},
+        rng.uniform(-1, 1, (steps, 2)).astype(np.float32),
+        rng.standard_normal(steps).astype(np.float32),
+        terminated=not truncated,
+        truncated=truncated,
+        seed=seed,
+    )
+    return Recording(episode, {key: array[-1] for key, array in observations.items()})
+
+
+def test_round_trip_is_exact_even_for_pixels(tmp_path, camera):
+    recordings = [record(4, 11, False), record(6, 12, True)]
+    root = tmp_path / "minari"
+    before = os.environ.get("MINARI_DATASETS_PATH")
+    path = write_minari(recordings, root, "camera/random-v0", camera, "random", "A test.")
+    assert os.environ.get("MINARI_DATASETS_PATH") == before
+    assert path == root / "camera/random-v0"
+    assert not list(root.glob(".*"))
+    dataset = open_minari(path)
+    for found, recording in zip(read_minari(dataset), recordings, strict=True):
+        wanted = recording.episode
+        for key, array in wanted.observations.items():
+            np.testing.assert_array_equal(found.observations[key], array)
+            assert found.observations[key].dtype == array.dtype
+        np.testing.assert_array_equal(found.actions, wanted.actions)
+        np.testing.assert_array_equal(found.rewards, wanted.rewards)
+        assert (found.terminated, found.truncated) == (wanted.terminated, wanted.truncated)
+        assert found.seed == wanted.seed
+    spec = EnvironmentSpec("camera", OBSERVATIONS, ACTIONS, 1.0)
+    store = pack(read_minari(dataset), tmp_path / "store", spec, {})
+    assert store.lengths.tolist() == [4, 6]
+
+
+def test_minari_itself_lists_and_opens_what_we_write(tmp_path, camera, monkeypatch):
+    for name in ("camera/one-v0", "camera/two-v0"):
+        write_minari([record(3, 1, True)], tmp_path, name, camera, "random", "A test.")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    assert sorted(minari.list_local_datasets()) == ["camera/one-v0", "camera/two-v0"]
+    dataset = minari.load_dataset("camera/one-v0")
+    assert dataset.total_episodes == 1
+    assert len(dataset[0].observations["joints"]) == 4
+    assert (
+        dataset.recover_environment(disable_env_checker=True).unwrapped.__class__.__name__
+        == "Camera"
+    )
+
+
+def test_a_data_set_that_others_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    buffer = EpisodeBuffer(
+        observations=[np.full(2, step, np.float32) for step in range(4)],
+        actions=[0, 1, 0],
+        rewards=[0, 0, 1],
+        terminations=[False, False, True],
+        truncations=[False] * 3,
+    )
+    with pytest.warns(UserWarning, match="author"):
+        dataset = minari.create_dataset_from_buffers(
+            "other/data-v0",
+            [buffer],
+            observation_space=spaces.Box(0, 9, (2,), np.float32),
+            action_space=spaces.Discrete(2),
+            data_format="hdf5",
+        )
+    (episode,) = read_minari(dataset)
+    assert episode.observations[:, 0].tolist() == [0, 1, 2]
+    assert episode.actions.tolist() == [0, 1, 0]
+    assert episode.terminated
+    assert episode.seed is None
+
+
+def test_what_is_not_a_data_set_is_refused(tmp_path, camera):
+    with pytest.raises(DatasetError, match="absent: not a Minari data set"):
+        open_minari(tmp_path / "absent")
+    path = write_minari([record(3, 1, True)], tmp_path, "camera/x-v0", camera, "random", "A test.")
+    file = path / "data" / "main_data.hdf5"
+    dataset = open_minari(path)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(DatasetError, match=r"camera/x-v0, episode 0: cannot be read"):
+        list(read_minari(dataset))
+
+
+def test_importing_the_packages_does_not_import_minari_or_torch():
+    code = (
+        "import sys, datamodules, datamodules.tmaze, datamodules.readers.minari;"
+        "print([name for name in ('minari', 'torch', 'lightning') if name in sys.modules])"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.cwd()
+    )
+    assert output.stdout.strip() == "[]"

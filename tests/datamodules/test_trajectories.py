@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import warnings
+from types import SimpleNamespace
+
+import pytest
+import torch
+from gymnasium import spaces
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from datamodules import DatasetError
+from datamodules.trajectories import TrajectoryDataModule
+from rate.envs.spec import EnvironmentSpec
+
+
+class Recorder(LightningModule):
+    """Remembers which windows it was given; fails where it is told to."""
+
+    def __init__(self, fail_at=None):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.fail_at = fail_at
+        self.seen = []
+
+    def training_step(self, batch, batch_idx):
+        if len(self.seen) == self.fail_at:
+            raise KeyboardInterrupt
+        shape = (batch.mask.shape[1], int(batch.mask.sum()))
+        self.seen.append((shape, batch.observations[:, 0].tolist()))
+        return (self.weight * batch.rewards.mean()).sum()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Curriculum(Callback):
+    """Moves to the next number of segments every four batches."""
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        done = trainer.datamodule.batches_done
+        if done in (4, 8):
+            trainer.datamodule.set_curriculum(1 + done // 4, start_step=done)
+
+
+def make_data(store, **changes):
+    settings = {"batch_size": 3, "context_length": 3, "segments": 3, "seed": 5} | changes
+    return TrajectoryDataModule(store.path, **settings)
+
+
+def make_trainer(max_steps, callbacks=(), **changes):
+    return Trainer(
+        max_steps=max_steps,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        callbacks=list(callbacks),
+        **changes,
+    )
+
+
+@pytest.fixture(autouse=True)
+def _warnings_of_lightning():
+    with warnings.catch_warnings():
+        # Our loader must not provoke advice about workers, lengths or resuming.
+        warnings.filterwarnings(
+            "error", message=".*(num_workers|__len__|not resumable|dataloader).*"
+        )
+        warnings.filterwarnings("ignore", message=".*logging interval.*")
+        yield
+
+
+@pytest.mark.parametrize("batches_per_epoch", [None, 1, 4, 1000])
+def test_batches_come_in_order_whatever_an_epoch_is(store, batches_per_epoch):
+    data = make_data(store, batches_per_epoch=batches_per_epoch)
+    module = Recorder()
+    make_trainer(11).fit(module, datamodule=data)
+    sampler = data.make_sampler(None)
+    wanted = [sampler.batch(index).observations[:, 0].tolist() for index in range(11)]
+    assert [seen for _, seen in module.seen] == wanted
+    assert data.batches_done == 11
+
+
+def test_accumulated_gradients_do_not_change_the_order(store):
+    module = Recorder()
+    make_trainer(4, accumulate_grad_batches=2).fit(module, datamodule=make_data(store))
+    plain = Recorder()
+    make_trainer(8).fit(plain, datamodule=make_data(store))
+    assert module.seen == plain.seen
+
+
+def test_a_stage_begins_with_the_very_next_batch(store):
+    data = make_data(store)
+    data.set_curriculum(1, start_step=0)
+    module = Recorder()
+    make_trainer(12, [Curriculum()]).fit(module, datamodule=data)
+    assert [shape[0] for shape, _ in module.seen] == [3] * 4 + [6] * 4 + [9] * 4
+    for segments, first in ((1, 0), (2, 4), (3, 8)):
+        sampler = data.make_sampler(segments)
+        assert int(data.store.lengths[sampler.episodes(0)].max()) <= segments * 3
+        wanted = [sampler.batch(index).observations[:, 0].tolist() for index in range(4)]
+        assert [seen for _, seen in module.seen[first : first + 4]] == wanted
+    assert data.stage == (3, 8)
+
+
+@pytest.mark.parametrize("batches_per_epoch", [None, 5, 1000])
+@pytest.mark.parametrize("stop", [1, 2, 4, 5, 8, 10])
+def test_resuming_continues_with_the_next_batch(store, tmp_path, stop, batches_per_epoch):
+    def fit(max_steps, checkpoint=None):
+        data = make_data(store, batches_per_epoch=batches_per_epoch)
+        if checkpoint is None:
+            data.set_curriculum(1, start_step=0)
+        module = Recorder()
+        saver = ModelCheckpoint(
+            tmp_path,
+            every_n_train_steps=1,
+            save_top_k=-1,
+            filename="{step}",
+            save_weights_only=False,
+        )
+        trainer = make_trainer(max_steps, [Curriculum(), saver])
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
+        return module.seen
+
+    whole = fit(12)
+    checkpoint = tmp_path / f"step={stop}.ckpt"  # a batch end, sometimes an epoch's end
+    assert torch.load(checkpoint, weights_only=True)["TrajectoryDataModule"]["batches_done"] == stop
+    assert whole[stop:] == fit(12, checkpoint)
+
+
+@pytest.mark.parametrize("fail_at", [0, 3, 7])
+def test_a_batch_whose_step_was_interrupted_comes_again(store, tmp_path, fail_at):
+    class SaveOnInterrupt(Callback):
+        def on_exception(self, trainer, module, exception):
+            trainer.save_checkpoint(tmp_path / "interrupted.ckpt")
+
+    data = make_data(store, batches_per_epoch=3)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        make_trainer(10, [SaveOnInterrupt()]).fit(Recorder(fail_at), datamodule=data)
+    resumed, whole = Recorder(), Recorder()
+    make_trainer(10).fit(
+        resumed,
+        datamodule=make_data(store, batches_per_epoch=3),
+        ckpt_path=tmp_path / "interrupted.ckpt",
+    )
+    make_trainer(10).fit(whole, datamodule=make_data(store))
+    assert resumed.seen == whole.seen[fail_at:]
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"), [({"seed": 6}, "seed"), ({"batch_size": 4}, "batch_size")]
+)
+def test_resuming_with_another_order_is_refused(store, changes, name):
+    with pytest.raises(ValueError, match=f"made with {name} = .*, but it is now"):
+        make_data(store, **changes).load_state_dict(make_data(store).state_dict())
+
+
+def test_resuming_on_other_data_is_refused(store, tmp_path, make_store):
+    other = make_store(tmp_path / "other", [9, 9, 9])
+    with pytest.raises(ValueError, match="made with data = "):
+        make_data(other).load_state_dict(make_data(store).state_dict())
+
+
+def test_processes_share_the_batch(store):
+    alone = make_data(store, batch_size=4)
+    data = [make_data(store, batch_size=4) for _ in range(2)]
+    done = SimpleNamespace(total=SimpleNamespace(processed=3))
+    for rank, part in enumerate(data):
+        loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=done))
+        part.trainer = SimpleNamespace(global_rank=rank, world_size=2, fit_loop=loop)
+        part.setup("fit")
+    found = torch.cat([part.next_batch().observations for part in data])
+    assert torch.equal(found, alone.make_sampler(None).batch(3).observations)
+    data[0].trainer.world_size = 3
+    with pytest.raises(ValueError, match="3 processes do not divide it; use 3"):
+        data[0].setup("fit")
+
+
+def test_settings_that_the_data_cannot_serve_are_refused_at_once(store, tmp_path):
+    with pytest.raises(DatasetError, match="window of 12 steps"):
+        make_data(store, segments=4)
+    with pytest.raises(DatasetError, match="not a trajectory store"):
+        TrajectoryDataModule(tmp_path / "absent", 3, 3, 3, 0)
+    with pytest.raises(ValueError, match=r"segments \(0\)"):
+        make_data(store, segments=0)
+    with pytest.raises(ValueError, match="batches_per_epoch"):
+        make_data(store, batches_per_epoch=0)
+    with pytest.raises(ValueError, match="a stage of 0 segments"):
+        make_data(store).set_curriculum(0, 0)
+    with pytest.raises(DatasetError, match="window of 12 steps"):
+        make_data(store).set_curriculum(4, 0)
+
+
+def test_data_of_another_environment_are_refused(store, spec):
+    make_data(store, spec=spec)
+    other = EnvironmentSpec("maze", spec.observation_space, spaces.Discrete(4), 1.0)
+    with pytest.raises(DatasetError, match=r"the action_space of the data is Box.*maze has Disc"):
+        make_data(store, spec=other)
