@@ -31,7 +31,7 @@ install: python  ## Make the environment, with the extras named in EXTRAS
 	@$(BOOTSTRAP) --extras "$(EXTRAS)"
 
 train: install  ## Train and evaluate a memory agent, as a first taste (minutes on a CPU)
-	@$(RUN) -m scripts.quickstart $(ARGS)
+	@$(RUN) -m scripts.study scripts/studies/quickstart.yaml $(ARGS)
 
 test: lint  ## Check style and types, then run every test
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)

@@ -11,13 +11,14 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from rate.envs.spec import EnvironmentSpec
+from rate.errors import UserError
 
 Array = npt.NDArray[Any]
 # Relative to a Box's own range: float32 files of float64 data overshoot a bound by rounding.
 _BOUND_TOLERANCE = 1e-5
 
 
-class DatasetError(ValueError):
+class DatasetError(UserError):
     """Data that cannot be used. The message names the file or source, the place and the fix."""
 
 

@@ -66,7 +66,13 @@ def generate_tmaze(
     }
     if _is_made(store, provenance):  # before the lock, which needs a folder that can be written
         return store
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatasetError(
+            f"{directory}: the data cannot be written there ({error.strerror}); name another "
+            "folder with --data.root"
+        ) from error
     with FileLock(directory / f".{name}.generate.lock"):
         if _is_made(store, provenance):
             return store

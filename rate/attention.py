@@ -90,12 +90,8 @@ class Attention(nn.Module):
         bias: bool = False,
     ) -> None:
         super().__init__()
-        self.num_heads, self.d_head, self.dropout, self.relative = (
-            num_heads,
-            d_head,
-            dropout,
-            relative,
-        )
+        self.num_heads, self.d_head = num_heads, d_head
+        self.dropout, self.relative, self.bias = dropout, relative, bias
         inner = num_heads * d_head
         self.qkv = nn.Linear(d_model, 3 * inner, bias=bias)
         self.out = nn.Linear(inner, d_model, bias=bias)
@@ -131,9 +127,10 @@ class Attention(nn.Module):
     def project_cache(self, cache: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values `(B, H, C, d_head)` of cached states `(B, C, d_model)`."""
         inner = self.num_heads * self.d_head
-        bias = None if self.qkv.bias is None else self.qkv.bias[inner:]
+        bias = self.qkv.bias[inner:] if self.bias else None
         heads = F.linear(cache, self.qkv.weight[inner:], bias)
-        keys, values = heads.unflatten(-1, (2, self.num_heads, self.d_head)).permute(2, 0, 3, 1, 4)
+        heads = heads.view(*cache.shape[:2], 2, self.num_heads, self.d_head)
+        keys, values = heads.permute(2, 0, 3, 1, 4)
         return keys, values
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
@@ -147,19 +144,20 @@ class Attention(nn.Module):
             attn_mask=bias,
             dropout_p=self.dropout if self.training else 0.0,
         )  # (B, H, T, d_head)
-        return self.out(mixed.transpose(1, 2).flatten(2))
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return out
 
     def distance_table(self, num_distances: int, device: torch.device) -> Tensor:
         """`W_r r` for the distances `num_distances - 1` down to 0: `(H, num_distances, d_head)`."""
         distances = torch.arange(num_distances - 1, -1, -1, device=device)
         table = sinusoidal_embedding(distances, self.position.in_features)
-        table = table.to(self.position.weight.dtype)
-        return self.position(table).unflatten(-1, (self.num_heads, -1)).transpose(0, 1)
+        projected: Tensor = self.position(table.to(self.position.weight.dtype))
+        return projected.view(num_distances, self.num_heads, self.d_head).transpose(0, 1)
 
     def distance_scores(self, queries: Tensor, table: Tensor) -> Tensor:
         """The scaled position term of every query for every distance of `table`: `(B, H, Q, D)`."""
-        scores = (queries + self.position_bias) @ table.transpose(-1, -2)
-        return scores / math.sqrt(self.d_head)
+        queries = (queries + self.position_bias) / math.sqrt(self.d_head)
+        return queries @ table.transpose(-1, -2)
 
     def _segment_bias(self, queries: Tensor, layout: Layout) -> Tensor:
         """Position term `(B, H, queries, keys)`; nothing where a memory token is the key."""
@@ -167,4 +165,6 @@ class Attention(nn.Module):
         table = self.distance_table(layout.cache + placed, queries.device)
         scores = relative_shift(self.distance_scores(queries[:, :, :placed], table))
         scores = scores[..., : layout.cache + layout.steps]
+        if layout.read == 0:
+            return scores
         return F.pad(scores, (0, layout.write + layout.read, 0, layout.read))

@@ -50,13 +50,16 @@ class Join(nn.Module):
             self.gate = GRUGate(d_model)
 
     def forward(self, stream: Tensor, update: Tensor) -> Tensor:
+        joined: Tensor
         if self.kind == "trxl":
-            return self.norm(stream + update)
-        if self.kind == "trxl_i":
-            return stream + torch.relu(update)
-        if self.kind == "gtrxl":
-            return self.gate(stream, torch.relu(update))
-        return stream + update
+            joined = self.norm(stream + update)
+        elif self.kind == "trxl_i":
+            joined = stream + torch.relu(update)
+        elif self.kind == "gtrxl":
+            joined = self.gate(stream, torch.relu(update))
+        else:
+            joined = stream + update
+        return joined
 
 
 class Block(nn.Module):
@@ -95,9 +98,11 @@ class Block(nn.Module):
         Args:
             x: The residual stream.
             attend: Attention over the normalised stream. A whole segment and a single step look
-                at different keys; the block around them is the same.
+                at different keys; the block around them is the same. It may answer for the last
+                tokens alone, and then only these go on.
         """
-        x = self.attention_join(x, self.dropout(attend(self.attention_norm(x))))
+        update = self.dropout(attend(self.attention_norm(x)))
+        x = self.attention_join(x[:, -update.shape[1] :], update)
         if self.feed_forward is not None:
             x = self.feed_forward_join(x, self.feed_forward(x))
         return x

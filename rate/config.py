@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Literal, get_args
+
+from rate.errors import ConfigError
 
 BlockKind = Literal["pre_norm", "trxl", "trxl_i", "gtrxl", "gpt"]
 ValveKind = Literal[
@@ -12,10 +15,6 @@ ValveKind = Literal[
 ValveActivation = Literal["none", "relu", "leaky_relu", "elu", "tanh"]
 PositionKind = Literal["relative", "timestep"]
 ContextKind = Literal["segments", "window"]
-
-
-class ConfigError(ValueError):
-    """A setting that cannot work; the message names it and the way out."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +76,16 @@ class ModelConfig:
                 choices = ", ".join(get_args(kind))
                 raise ConfigError(f"model.{name} is '{value}'; choose one of: {choices}.")
         for name in ("context_length", "d_model", "num_layers", "num_heads", "max_timestep"):
-            _at_least(name, getattr(self, name), 1)
+            _count(name, getattr(self, name), 1)
         for name in ("d_head", "d_ff"):
             if getattr(self, name) is not None:
-                _at_least(name, getattr(self, name), 1)
-        for name in ("num_memory_tokens", "cache_length", "memory_noise"):
-            _at_least(name, getattr(self, name), 0)
-        for name in ("dropout", "attention_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"model.{name} is {getattr(self, name)}; it must be in [0, 1).")
+                _count(name, getattr(self, name), 1)
+        for name in ("num_memory_tokens", "cache_length"):
+            _count(name, getattr(self, name), 0)
+        for name, limit in (("dropout", 1.0), ("attention_dropout", 1.0), ("memory_noise", inf)):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value < limit:
+                raise ConfigError(f"model.{name} is {value!r}; it must be in [0, {limit:g}).")
         self._check_combinations()
 
     def _check_combinations(self) -> None:
@@ -102,7 +102,7 @@ class ModelConfig:
                 "model.num_memory_tokens above 0, or model.valve=none."
             )
         if self.valve in ("cross_attention", "cross_attention_reverse", "latch"):
-            _at_least("valve_heads", self.valve_heads, 1)
+            _count("valve_heads", self.valve_heads, 1)
             if self.d_model % self.valve_heads:
                 raise ConfigError(
                     f"model.valve_heads={self.valve_heads} does not divide "
@@ -123,6 +123,29 @@ class ModelConfig:
         return self.d_ff if self.d_ff is not None else 4 * self.d_model
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """How an action is drawn from a prediction.
+
+    Attributes:
+        method: `argmax`, or `sample` from the softmax. Continuous actions have only the former.
+        temperature: Divides the logits before sampling.
+        top_k: Sample among the k most likely actions alone; None is all of them.
+    """
+
+    method: Literal["argmax", "sample"] = "argmax"
+    temperature: float = 1.0
+    top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in ("argmax", "sample"):
+            raise ConfigError(f"decoding.method is '{self.method}'; choose argmax or sample.")
+        if not self.temperature > 0:
+            raise ConfigError(f"decoding.temperature is {self.temperature}; it must be above 0.")
+        if self.top_k is not None and self.top_k < 1:
+            raise ConfigError(f"decoding.top_k is {self.top_k}; it must be at least 1.")
+
+
 _CHOICES = {
     "context": ContextKind,
     "block": BlockKind,
@@ -132,6 +155,8 @@ _CHOICES = {
 }
 
 
-def _at_least(name: str, value: float, minimum: int) -> None:
-    if not value >= minimum:
-        raise ConfigError(f"model.{name} is {value}; it must be at least {minimum}.")
+def _count(name: str, value: object, minimum: int) -> None:
+    if not isinstance(value, int) or value < minimum:
+        raise ConfigError(
+            f"model.{name} is {value!r}; it must be a whole number of at least {minimum}."
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
@@ -22,7 +24,7 @@ class StepEmbedding(nn.Module):
     """
 
     def __init__(
-        self, config: ModelConfig, observation_space: gym.Space, action_space: gym.Space
+        self, config: ModelConfig, observation_space: gym.Space[Any], action_space: gym.Space[Any]
     ) -> None:
         super().__init__()
         d_model = config.d_model
@@ -57,10 +59,10 @@ class StepEmbedding(nn.Module):
         if self.timestep is not None:
             rows = timesteps.clamp(0, self.timestep.num_embeddings - 1)
             tokens = self.norm(tokens + self.timestep(rows)[:, :, None])
-        return self.dropout(tokens)
+        placed: Tensor = self.dropout(tokens)
+        return placed
 
     def set_normalisation(self, mean: Tensor, std: Tensor) -> None:
         """Normalise vector observations by these statistics; other encoders have no use for it."""
         if isinstance(self.observation, VectorEncoder):
             self.observation.set_normalisation(mean, std)
-

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rate.batch import Observations
-from rate.config import ConfigError
+from rate.errors import ConfigError
 
 
 class VectorEncoder(nn.Module):
@@ -29,53 +31,64 @@ class VectorEncoder(nn.Module):
         self.linear = nn.Linear(width, d_model)
 
     def set_normalisation(self, mean: Tensor, std: Tensor) -> None:
-        """Normalise by `(x - mean) / std` from now on."""
+        """Normalise by `(x - mean) / std` from now on; a component that never varies is centred."""
         self.mean.copy_(mean.flatten())
-        self.std.copy_(std.flatten())
+        self.std.copy_(torch.where(std > 0, std, torch.ones_like(std)).flatten())
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(-self.axes) if self.axes else x[..., None]
-        return self.linear((flat.to(self.mean.dtype) - self.mean) / self.std)
+        out: Tensor = self.linear((flat.to(self.mean.dtype) - self.mean) / self.std)
+        return out
 
 
 class SymbolEncoder(nn.Module):
-    """The sum of one embedding per component of a discrete or multi-discrete value."""
+    """The sum of one embedding per component of a discrete or multi-discrete value.
 
+    Values are brought within the space: padding is 0, which need not be one of them.
+
+    Args:
+        sizes: How many values each component has.
+        start: The lowest value of each component.
+        d_model: Width of the embedding.
+    """
+
+    start: Tensor
+    last: Tensor
     offsets: Tensor
 
-    def __init__(self, sizes: list[int], d_model: int, start: int = 0) -> None:
+    def __init__(self, sizes: list[int], start: list[int], d_model: int) -> None:
         super().__init__()
-        offsets = np.concatenate(([0], np.cumsum(sizes)[:-1])) - start
-        self.register_buffer("offsets", torch.as_tensor(offsets), persistent=False)
+        self.register_buffer("start", torch.tensor(start), persistent=False)
+        self.register_buffer("last", torch.tensor(sizes) - 1, persistent=False)
+        self.register_buffer("offsets", torch.tensor([0, *sizes[:-1]]).cumsum(0), persistent=False)
         self.embedding = nn.Embedding(sum(sizes), d_model)
-        self.scalar = len(sizes) == 1
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.scalar:
-            x = x[..., None] if x.ndim == 2 else x
-        return self.embedding(x.long() + self.offsets).sum(-2)
+        """`(B, T)` or `(B, T, *components)` to `(B, T, d_model)`."""
+        components = x.reshape(*x.shape[:2], -1).long() - self.start
+        index = components.clamp(min=0).minimum(self.last) + self.offsets
+        out: Tensor = self.embedding(index).sum(-2)
+        return out
 
 
 class ImageEncoder(nn.Module):
     """A convolutional network over images of any size, uint8 in (or floats in [0, 1]).
 
     Three layers as in DQN (Mnih et al. 2015); kernels and strides shrink to fit small images.
-    Channels may come first or last: the axis with at most `MAX_CHANNELS` entries is taken.
+    Channels may come first or last: the shorter of the two axes is taken, at most `MAX_CHANNELS`.
     """
 
     MAX_CHANNELS = 16
 
     def __init__(self, shape: tuple[int, ...], d_model: int) -> None:
         super().__init__()
-        self.channels_last = shape[0] > self.MAX_CHANNELS >= shape[-1]
-        if self.channels_last:
-            shape = (shape[-1], *shape[:-1])
-        if shape[0] > self.MAX_CHANNELS:
+        if min(shape[0], shape[-1]) > self.MAX_CHANNELS:
             raise ConfigError(
-                f"An image of shape {shape} has neither its first nor its last axis within "
-                f"{self.MAX_CHANNELS} channels."
+                f"An image needs at most {self.MAX_CHANNELS} channels in its first or last axis, "
+                f"not the shape {shape}; use a flat Box for what is no image."
             )
-        channels, height, width = shape
+        self.channels_last = shape[-1] < shape[0]
+        channels, height, width = (shape[-1], *shape[:-1]) if self.channels_last else shape
         layers: list[nn.Module] = []
         for out, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
             kernel = min(kernel, height, width)
@@ -93,7 +106,8 @@ class ImageEncoder(nn.Module):
             frames = frames.movedim(-1, 1)
         scale = 1 / 255 if x.dtype == torch.uint8 else 1.0
         features = self.convolutions(frames.to(self.linear.weight.dtype) * scale)
-        return self.linear(features).unflatten(0, x.shape[:2])
+        out: Tensor = self.linear(features).unflatten(0, x.shape[:2])
+        return out
 
 
 class DictionaryEncoder(nn.Module):
@@ -111,10 +125,11 @@ class DictionaryEncoder(nn.Module):
         if not isinstance(x, dict):
             raise TypeError(f"Observations must be a dictionary with the keys {self.keys}.")
         parts = zip(self.keys, self.encoders, strict=True)
-        return self.mix(torch.cat([encoder(x[key]) for key, encoder in parts], dim=-1))
+        out: Tensor = self.mix(torch.cat([encoder(x[key]) for key, encoder in parts], dim=-1))
+        return out
 
 
-def make_encoder(space: gym.Space, d_model: int, name: str = "observation") -> nn.Module:
+def make_encoder(space: gym.Space[Any], d_model: int, name: str = "observation") -> nn.Module:
     """The encoder of a space: `(B, T, *space)` to `(B, T, d_model)`.
 
     Raises:
@@ -123,9 +138,9 @@ def make_encoder(space: gym.Space, d_model: int, name: str = "observation") -> n
     if isinstance(space, gym.spaces.Dict):
         return DictionaryEncoder(space, d_model)
     if isinstance(space, gym.spaces.Discrete):
-        return SymbolEncoder([int(space.n)], d_model, start=int(space.start))
+        return SymbolEncoder([int(space.n)], [int(space.start)], d_model)
     if isinstance(space, gym.spaces.MultiDiscrete):
-        return SymbolEncoder(space.nvec.flatten().tolist(), d_model)
+        return SymbolEncoder(space.nvec.ravel().tolist(), space.start.ravel().tolist(), d_model)
     if isinstance(space, gym.spaces.Box):
         if len(space.shape) == 3:
             return ImageEncoder(space.shape, d_model)

@@ -2,49 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any, cast
 
 import gymnasium as gym
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rate.config import ConfigError
+from rate.config import Decoding
+from rate.errors import ConfigError
 
 
-@dataclass(frozen=True)
-class Decoding:
-    """How an action is drawn from a prediction.
-
-    Attributes:
-        method: `argmax`, or `sample` from the softmax. Continuous actions have only the former.
-        temperature: Divides the logits before sampling.
-        top_k: Sample among the k most likely actions alone; None is all of them.
-    """
-
-    method: Literal["argmax", "sample"] = "argmax"
-    temperature: float = 1.0
-    top_k: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.method not in ("argmax", "sample"):
-            raise ConfigError(f"decoding.method is '{self.method}'; choose argmax or sample.")
-        if not self.temperature > 0:
-            raise ConfigError(f"decoding.temperature is {self.temperature}; it must be above 0.")
-        if self.top_k is not None and self.top_k < 1:
-            raise ConfigError(f"decoding.top_k is {self.top_k}; it must be at least 1.")
-
-    def __call__(self, logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Action indices `(...)` from logits `(..., A)`."""
-        if self.method == "argmax":
-            return logits.argmax(-1)
-        if self.top_k is not None and self.top_k < logits.shape[-1]:
-            threshold = logits.topk(self.top_k, dim=-1).values[..., -1:]
-            logits = logits.masked_fill(logits < threshold, -torch.inf)
-        probabilities = (logits.float() / self.temperature).softmax(-1)
-        flat = torch.multinomial(probabilities.flatten(0, -2), 1, generator=generator)
-        return flat.view(logits.shape[:-1])
+def draw(logits: Tensor, decoding: Decoding, generator: torch.Generator | None = None) -> Tensor:
+    """Action indices `(...)` from logits `(..., A)`."""
+    if decoding.method == "argmax":
+        return logits.argmax(-1)
+    shape, candidates = logits.shape[:-1], None
+    logits = logits.reshape(-1, logits.shape[-1])
+    if decoding.top_k is not None and decoding.top_k < logits.shape[-1]:
+        logits, candidates = logits.topk(decoding.top_k, dim=-1)  # exactly k, whatever the ties
+    probabilities = (logits.float() / decoding.temperature).softmax(-1)
+    drawn = probabilities.multinomial(1, generator=generator)
+    return (drawn if candidates is None else candidates.gather(-1, drawn)).view(shape)
 
 
 class DiscreteHead(nn.Module):
@@ -55,7 +34,8 @@ class DiscreteHead(nn.Module):
         self.linear = nn.Linear(d_model, num_actions, bias=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.linear(hidden)
+        logits: Tensor = self.linear(hidden)
+        return logits
 
     def loss(self, predictions: Tensor, actions: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Cross-entropy of every step: `(B, T, A)` and `(B, T)` to `(B, T)`."""
@@ -74,7 +54,7 @@ class DiscreteHead(nn.Module):
     def decode(
         self, predictions: Tensor, decoding: Decoding, generator: torch.Generator | None = None
     ) -> Tensor:
-        return decoding(predictions, generator)
+        return draw(predictions, decoding, generator)
 
 
 class MultiDiscreteHead(nn.Module):
@@ -107,11 +87,12 @@ class MultiDiscreteHead(nn.Module):
     def decode(
         self, predictions: Tensor, decoding: Decoding, generator: torch.Generator | None = None
     ) -> Tensor:
-        parts = [decoding(logits, generator) for _, logits in self._by_part(predictions)]
+        parts = [draw(logits, decoding, generator) for _, logits in self._by_part(predictions)]
         return torch.stack(parts, dim=-1)
 
     def _by_part(self, predictions: Tensor) -> list[tuple[DiscreteHead, Tensor]]:
-        return list(zip(self.parts, predictions.split(self.sizes, dim=-1), strict=True))
+        parts = cast("list[DiscreteHead]", list(self.parts))
+        return list(zip(parts, torch.split(predictions, self.sizes, dim=-1), strict=True))
 
 
 class ContinuousHead(nn.Module):
@@ -124,11 +105,11 @@ class ContinuousHead(nn.Module):
         super().__init__()
         self.bounded = bool(space.is_bounded())
         self.linear = nn.Linear(d_model, int(space.shape[0]))
-        self.register_buffer("low", torch.as_tensor(space.low), persistent=False)
-        self.register_buffer("high", torch.as_tensor(space.high), persistent=False)
+        for name, bound in (("low", space.low), ("high", space.high)):
+            self.register_buffer(name, torch.tensor(bound, dtype=torch.float32), persistent=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        raw = self.linear(hidden)
+        raw: Tensor = self.linear(hidden)
         if not self.bounded:
             return raw
         return self.low + (torch.tanh(raw) + 1) / 2 * (self.high - self.low)
@@ -145,13 +126,23 @@ class ContinuousHead(nn.Module):
     def decode(
         self, predictions: Tensor, decoding: Decoding, generator: torch.Generator | None = None
     ) -> Tensor:
-        return predictions
+        """The prediction itself, held within the bounds: rounding can push it past them.
+
+        Raises:
+            ConfigError: If the decoding samples; there is no distribution to sample from.
+        """
+        if decoding.method != "argmax":
+            raise ConfigError(
+                f"decoding.method is '{decoding.method}', but continuous actions are predicted, "
+                "not drawn; use decoding.method=argmax."
+            )
+        return torch.clamp(predictions, self.low, self.high)
 
 
 ActionHead = DiscreteHead | MultiDiscreteHead | ContinuousHead
 
 
-def make_head(space: gym.Space, d_model: int) -> ActionHead:
+def make_head(space: gym.Space[Any], d_model: int) -> ActionHead:
     """The action head of a space.
 
     Raises:
@@ -159,11 +150,15 @@ def make_head(space: gym.Space, d_model: int) -> ActionHead:
     """
     if isinstance(space, gym.spaces.Discrete) and space.start == 0:
         return DiscreteHead(d_model, int(space.n))
-    if isinstance(space, gym.spaces.MultiDiscrete) and space.nvec.ndim == 1:
+    if (
+        isinstance(space, gym.spaces.MultiDiscrete)
+        and space.nvec.ndim == 1
+        and not space.start.any()
+    ):
         return MultiDiscreteHead(d_model, space.nvec.tolist())
-    if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
+    if isinstance(space, gym.spaces.Box) and len(space.shape) == 1 and space.dtype.kind == "f":
         return ContinuousHead(d_model, space)
     raise ConfigError(
-        f"There is no action head for the space {space}; supported are Discrete (from 0), "
-        "MultiDiscrete with one axis and Box with one axis."
+        f"There is no action head for the space {space}; supported are Discrete and MultiDiscrete "
+        "with one axis (both counted from 0), and floating Box with one axis."
     )

@@ -82,17 +82,8 @@ class CrossAttention(nn.Module):
         k, v = self.key_value(context).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-        return self.out(mixed.transpose(1, 2).flatten(2))
-
-
-def quantise(x: Tensor, levels: int) -> Tensor:
-    """Round `x` in [-1, 1] to `levels` evenly spaced values; the gradient passes straight through.
-
-    Finite scalar quantisation (Mentzer et al. 2024, section 3.1), straight-through estimator.
-    """
-    half = (levels - 1) / 2
-    rounded = torch.round(x * half) / half if levels % 2 else (torch.floor(x * half) + 0.5) / half
-    return x + (rounded - x).detach()
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return out
 
 
 class RetentionValve(nn.Module):
@@ -105,7 +96,11 @@ class RetentionValve(nn.Module):
     | cross_attention_reverse | Dense(MHA(Q=C, K=V=M))                              |
     | gru, lstm               | a recurrent cell per slot, input C, hidden state M  |
     | gated                   | GTrXL's gate(M, C)                                  |
-    | latch                   | rounded tanh(Dense(MHA(Q=M, K=V=C)))                |
+    | latch                   | tanh(Dense(MHA(Q=M, K=V=C))), our own               |
+
+    The latch saturates: around a saturated value the update is flat, so an error of the memory
+    shrinks from segment to segment instead of adding up. Such attractors are what holds a bit over
+    arbitrary time (Bengio, Simard and Frasconi 1994, section III).
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -122,16 +117,23 @@ class RetentionValve(nn.Module):
             self.gate = GRUGate(d_model)
 
     def forward(
-        self, memory: Tensor, written: Tensor, cell: Tensor | None
+        self, memory: Tensor, addressed: Tensor, written: Tensor, cell: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """New memory `(B, m, d)` and cell state from the old ones and what was written."""
+        """New memory and cell state, both `(B, m, d)`.
+
+        Args:
+            memory: `(B, m, d)` memory tokens that entered the segment, M.
+            addressed: The same with their slots' embeddings: what attention asks with.
+            written: `(B, m, d)` outputs of the write tokens, C.
+            cell: `(B, m, d)` cell state of an LSTM valve, else None.
+        """
         written = _ACTIVATIONS[self.activation](written)
         if self.kind == "cross_attention":
-            return self.mix(memory, written), None
+            return self.mix(addressed, written), None
         if self.kind == "cross_attention_reverse":
-            return self.mix(written, memory), None
+            return self.mix(written, addressed), None
         if self.kind == "latch":
-            return quantise(torch.tanh(self.mix(memory, written)), levels=3), None
+            return torch.tanh(self.mix(addressed, written)), None
         if self.kind == "gated":
             return self.gate(memory, written), None
         if self.kind == "gru":

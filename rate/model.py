@@ -12,9 +12,11 @@ tokens and every step, and each other. Read tokens see each other alone. (RATE, 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any, cast
 
 import gymnasium as gym
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rate.attention import Layout
@@ -38,7 +40,7 @@ class SequenceModel(nn.Module):
     """
 
     def __init__(
-        self, config: ModelConfig, observation_space: gym.Space, action_space: gym.Space
+        self, config: ModelConfig, observation_space: gym.Space[Any], action_space: gym.Space[Any]
     ) -> None:
         super().__init__()
         self.config = config
@@ -50,9 +52,15 @@ class SequenceModel(nn.Module):
         if config.num_memory_tokens:
             # Slots start apart: equal slots get equal updates and would stay one (rank 1) for ever.
             self.memory = nn.Parameter(torch.randn(config.num_memory_tokens, config.d_model))
+            self.slots = nn.Parameter(torch.randn(config.num_memory_tokens, config.d_model))
             self.valve = RetentionValve(config)
         if config.block == "gpt":
             self.blocks.apply(_init_gpt)
+
+    @property
+    def layers(self) -> list[Block]:
+        """The blocks, first to last."""
+        return cast("list[Block]", list(self.blocks))
 
     def initial_state(self, batch_size: int) -> MemoryState:
         """The state before the first segment: the learned memory tokens and an empty cache."""
@@ -70,9 +78,10 @@ class SequenceModel(nn.Module):
 
     def embed(self, batch: Batch) -> Tensor:
         """Tokens `(B, T, 3, d)` of all steps; every segment's frames go through in one call."""
-        return self.embed_steps(
+        tokens: Tensor = self.embed_steps(
             batch.returns_to_go, batch.observations, batch.actions, batch.timesteps
         )
+        return tokens
 
     def forward(
         self, batch: Batch, state: MemoryState | None = None, *, detach_every: int | None = None
@@ -89,16 +98,20 @@ class SequenceModel(nn.Module):
             Predictions `(B, T, ...)` of the action head, and the state after the last segment.
         """
         state = self.initial_state(batch.batch_size) if state is None else state
-        tokens = self.embed(batch)
+        tokens, mask = self.embed(batch), batch.mask
         length = batch.num_steps if self.config.context == "window" else self.config.context_length
+        if self.config.num_memory_tokens:
+            # Write tokens stand after step K, so that memory does not depend on where a batch ends.
+            missing = -batch.num_steps % length
+            tokens, mask = F.pad(tokens, (0, 0, 0, 0, 0, missing)), F.pad(mask, (0, missing))
         hidden = []
         for n, start in enumerate(range(0, batch.num_steps, length)):
             if detach_every and n and n % detach_every == 0:
                 state = state.detach()
             steps = slice(start, start + length)
-            out, state = self.segment(tokens[:, steps], batch.mask[:, steps], state)
+            out, state = self.segment(tokens[:, steps], mask[:, steps], state)
             hidden.append(out)
-        return self.head(torch.cat(hidden, dim=1)), state
+        return self.head(torch.cat(hidden, dim=1)[:, : batch.num_steps]), state
 
     def segment(
         self, tokens: Tensor, mask: Tensor, state: MemoryState
@@ -117,16 +130,25 @@ class SequenceModel(nn.Module):
         x = tokens.flatten(1, 2)  # (B, 3K, d)
         length = x.shape[1]
         if state.tokens is not None:
-            x = torch.cat((x, state.tokens, state.tokens), dim=1)  # steps, write, read
+            memory = self.addressed(state.tokens)
+            x = torch.cat((x, memory, memory), dim=1)  # steps, write, read
         layout = self._layout(mask, state)
         inputs = []
-        for index, block in enumerate(self.blocks):
+        for index, block in enumerate(self.layers):
             inputs.append(x[:, :length])
             x = self._whole_segment(block, x, state, index, layout)
         hidden = self.norm(x)
         out = hidden[:, :length].unflatten(1, (num_steps, TOKENS_PER_STEP))[:, :, OBSERVATION]
         written = hidden[:, length : length + layout.write]
         return out, self.advance(state, written, inputs, mask)
+
+    def addressed(self, tokens: Tensor) -> Tensor:
+        """Memory tokens `(B, m, d)` with the embedding of their slot, as the layers see them.
+
+        What a slot holds says nothing of which slot it is. Without an address the slots of a
+        segment get equal queries, hence equal updates, and memory collapses to one token (rank 1).
+        """
+        return tokens + self.slots
 
     def advance(
         self, state: MemoryState, written: Tensor, inputs: list[Tensor], mask: Tensor
@@ -142,7 +164,7 @@ class SequenceModel(nn.Module):
         tokens, cell, cache, cached = state.tokens, state.cell, state.cache, state.cached
         real = mask.any(1)
         if tokens is not None:
-            new_tokens, new_cell = self.valve(tokens, written, cell)
+            new_tokens, new_cell = self.valve(tokens, self.addressed(tokens), written, cell)
             if self.training and self.config.memory_noise:
                 new_tokens = new_tokens + self.config.memory_noise * torch.randn_like(new_tokens)
             tokens = torch.where(real[:, None, None], new_tokens, tokens)
@@ -158,10 +180,11 @@ class SequenceModel(nn.Module):
         return MemoryState(tokens, cell, cache, cached)
 
     def _whole_segment(
-        self, block: nn.Module, x: Tensor, state: MemoryState, index: int, layout: Layout
+        self, block: Block, x: Tensor, state: MemoryState, index: int, layout: Layout
     ) -> Tensor:
         cache = None if state.cache is None else block.attention_norm(state.cache[:, index])
-        return block(x, lambda y: block.attention(y, cache, layout))
+        out: Tensor = block(x, lambda y: block.attention(y, cache, layout))
+        return out
 
     def _layout(self, mask: Tensor, state: MemoryState) -> Layout:
         """Who may look at whom in a segment; see the head of this module."""

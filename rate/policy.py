@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from rate.batch import Observations
+from rate.config import Decoding
 from rate.decoder import make_decoder
-from rate.heads import Decoding
 from rate.model import SequenceModel
 
 ArrayObservations = NDArray[np.generic] | dict[str, NDArray[np.generic]]
+
+
+@contextmanager
+def evaluating(model: SequenceModel) -> Iterator[None]:
+    """Evaluation mode (no dropout, no memory noise) inside, the mode of before outside."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 class Policy:
@@ -51,7 +65,8 @@ class Policy:
         self.decoding = decoding or Decoding()
         self.device = next(model.parameters()).device
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        self.decoder = make_decoder(model, num_envs, exact_window=exact_window)
+        with evaluating(model):
+            self.decoder = make_decoder(model, num_envs, exact_window=exact_window)
         self.returns_to_go = torch.zeros(num_envs, 1, device=self.device)
         self.timesteps = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         space = model.action_space
@@ -67,7 +82,8 @@ class Policy:
             chosen = torch.as_tensor(rows, dtype=torch.bool, device=self.device)
         self.returns_to_go[chosen] = self.target_return
         self.timesteps[chosen] = 0
-        self.decoder.reset(chosen)
+        with evaluating(self.model):
+            self.decoder.reset(chosen)
 
     @torch.no_grad()
     def act(
@@ -83,15 +99,14 @@ class Policy:
         if rewards is not None:
             earned = torch.as_tensor(rewards, dtype=torch.float32, device=self.device)[:, None]
             self.returns_to_go -= torch.where(self.timesteps[:, None] > 0, earned, 0.0)
-        training = self.model.training
-        self.model.eval()
-        predictions = self.decoder.step(
-            self.actions, self.returns_to_go, self._to_tensors(observations), self.timesteps
-        )
-        self.model.train(training)
+        with evaluating(self.model):
+            predictions = self.decoder.step(
+                self.actions, self.returns_to_go, self._to_tensors(observations), self.timesteps
+            )
         self.timesteps += 1
         self.actions = self.model.head.decode(predictions, self.decoding, self.generator)
-        return self.actions.cpu().numpy()
+        # A copy: what the caller does to its actions must not reach the next step.
+        return self.actions.cpu().numpy().astype(self.model.action_space.dtype)
 
     def _to_tensors(self, observations: ArrayObservations) -> Observations:
         if isinstance(observations, dict):

@@ -16,17 +16,23 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from rate.config import ConfigError, ModelConfig
+from rate.config import Decoding, ModelConfig
 from rate.envs.spec import EnvironmentSpec
-from rate.heads import Decoding
+from rate.errors import WeightsError
 from rate.model import SequenceModel
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 FORMAT = 1
-
-
-class WeightsError(ValueError):
-    """A folder that does not hold a model this version can load."""
+# What a damaged description makes our own code, gymnasium (which asserts) and torch raise.
+_UNUSABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
@@ -56,13 +62,14 @@ def save_model(saved: SavedModel, folder: Path) -> None:
         "decoding": asdict(saved.decoding),
         "extra": saved.extra,
     }
+    text = json.dumps(description, indent=2) + "\n"  # fails before anything is written
     weights = {name: t.detach().contiguous() for name, t in saved.model.state_dict().items()}
     draft = folder / f"{WEIGHTS}.tmp-{os.getpid()}"
     save_file(weights, draft)
-    os.replace(draft, folder / WEIGHTS)
+    draft.replace(folder / WEIGHTS)
     draft = folder / f"{DESCRIPTION}.tmp-{os.getpid()}"
-    draft.write_text(json.dumps(description, indent=2) + "\n")
-    os.replace(draft, folder / DESCRIPTION)
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(folder / DESCRIPTION)
 
 
 def load_model(folder: Path) -> SavedModel:
@@ -77,13 +84,15 @@ def load_model(folder: Path) -> SavedModel:
         spec = EnvironmentSpec.from_dict(description["environment"])
         decoding = Decoding(**description["decoding"])
         model = SequenceModel(config, spec.observation_space, spec.action_space)
-    except (KeyError, TypeError, ConfigError, ValueError) as error:
-        raise WeightsError(f"{folder / DESCRIPTION} does not describe a model: {error}") from error
+    except _UNUSABLE as error:
+        raise WeightsError(f"{folder / DESCRIPTION} describes no model: {error!r}") from error
     path = folder / WEIGHTS
     try:
         model.load_state_dict(load_file(path))
     except FileNotFoundError as error:
         raise WeightsError(f"{path} is missing.") from error
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from error
     except SafetensorError as error:
         raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from error
     except RuntimeError as error:
@@ -94,13 +103,15 @@ def load_model(folder: Path) -> SavedModel:
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     try:
-        description = json.loads(path.read_text())
-    except FileNotFoundError as error:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise WeightsError(
             f"{folder} holds no model: {DESCRIPTION} is missing. Give the folder of a saved "
             "model, for example runs/<run>/checkpoints/best."
         ) from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise WeightsError(f"{path} is damaged: {error}") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise WeightsError(f"{path} is not of format {FORMAT}; it was made by another version.")

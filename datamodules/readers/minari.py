@@ -130,6 +130,7 @@ def write_minari(
     options: dict[str, Any] = {"data_format": "hdf5"}
     if "jpeg_encoding" in inspect.signature(create).parameters:
         options["jpeg_encoding"] = False  # Minari's default for pixels is lossy
+    root = root.absolute()  # Minari joins a relative path to itself
     destination, temporary = root / dataset_id, root / f".{dataset_id.replace('/', '-')}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)  # from a process that died
     try:

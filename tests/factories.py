@@ -1,0 +1,172 @@
+"""Tiny models and batches of every kind, under readable names.
+
+`MODELS` is the list that the invariants run over: every memory, valve, block and position. `SPACES`
+is the list of observation and action spaces; each stands in for an environment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
+from torch import Tensor
+
+from rate.batch import Batch, Observations
+from rate.config import ModelConfig
+from rate.envs.spec import EnvironmentSpec
+from rate.model import SequenceModel
+
+K = 4  # context length
+SEGMENTS = 3
+STEPS = K * SEGMENTS
+
+TINY: dict[str, Any] = {"context_length": K, "d_model": 16, "num_heads": 2, "num_layers": 2}
+MEMORY: dict[str, Any] = {**TINY, "num_memory_tokens": 3}
+RATE: dict[str, Any] = {**MEMORY, "valve": "cross_attention"}
+
+MODELS: dict[str, ModelConfig] = {
+    "rate": ModelConfig(**RATE),
+    "rate_relu": ModelConfig(**RATE, valve_activation="relu"),
+    "rate_leaky_relu": ModelConfig(**RATE, valve_activation="leaky_relu"),
+    "rate_elu": ModelConfig(**RATE, valve_activation="elu"),
+    "rate_tanh": ModelConfig(**RATE, valve_activation="tanh"),
+    "rate_reverse": ModelConfig(**MEMORY, valve="cross_attention_reverse"),
+    "rate_gru": ModelConfig(**MEMORY, valve="gru"),
+    "rate_lstm": ModelConfig(**MEMORY, valve="lstm"),
+    "rate_gated": ModelConfig(**MEMORY, valve="gated"),
+    "rate_latch": ModelConfig(**MEMORY, valve="latch"),
+    "rmt": ModelConfig(**MEMORY),
+    "trxl": ModelConfig(**TINY, cache_length=3 * STEPS),
+    "trxl_short_cache": ModelConfig(**TINY, cache_length=5),
+    "dtxl": ModelConfig(**TINY, cache_length=3 * K),
+    "rate_cache": ModelConfig(**RATE, cache_length=17),
+    "rate_lstm_cache": ModelConfig(**MEMORY, valve="lstm", cache_length=7),
+    "dt": ModelConfig(**TINY, context="window", block="gpt", position="timestep"),
+    "dt_relative": ModelConfig(**TINY, context="window"),
+    "post_norm": ModelConfig(**RATE, block="trxl", cache_length=7),
+    "trxl_i": ModelConfig(**RATE, block="trxl_i", cache_length=7),
+    "gtrxl": ModelConfig(**RATE, block="gtrxl", cache_length=7),
+    "gpt_with_memory": ModelConfig(**RATE, block="gpt", cache_length=7),
+    "timestep_with_memory": ModelConfig(**RATE, position="timestep", cache_length=7),
+    "skip_ffn": ModelConfig(**RATE, skip_ffn=True, cache_length=7),
+    "free_d_head": ModelConfig(**RATE, d_head=5, d_ff=11, cache_length=7),
+    "window_of_one": ModelConfig(**{**TINY, "context": "window", "context_length": 1}),
+}
+CARRYING = [name for name, config in MODELS.items() if config.context == "segments"]
+REMEMBERING = [name for name, config in MODELS.items() if config.num_memory_tokens]
+WINDOWS = [name for name, config in MODELS.items() if config.context == "window"]
+
+VECTOR, FOUR = Box(-np.inf, np.inf, (3,)), Discrete(4)
+SPACES: dict[str, tuple[gym.Space[Any], gym.Space[Any]]] = {
+    "vector_to_discrete": (VECTOR, FOUR),
+    "scalar_to_multi_discrete": (Box(-1, 1, ()), MultiDiscrete([3, 2, 4])),
+    "matrix_to_bounded": (Box(-1, 1, (2, 3)), Box(np.float32([-2, 0]), np.float32([1, 0.5]))),
+    "discrete_to_unbounded": (Discrete(5, start=2), Box(-np.inf, np.inf, (2,))),
+    "multi_discrete_to_discrete": (MultiDiscrete([3, 4], start=[1, -2]), FOUR),
+    "grid_to_discrete": (MultiDiscrete([[3, 4], [2, 5]]), FOUR),
+    "image_chw_to_discrete": (Box(0, 255, (3, 12, 10), np.uint8), FOUR),
+    "image_hwc_to_discrete": (Box(0, 255, (12, 10, 3), np.uint8), FOUR),
+    "small_image_hwc_to_discrete": (Box(0, 255, (7, 7, 3), np.uint8), FOUR),
+    "dictionary_to_bounded": (
+        Dict(image=Box(0, 255, (3, 8, 8), np.uint8), speed=Box(-1, 1, (2,)), task=Discrete(3)),
+        Box(-1, 1, (3,)),
+    ),
+}
+
+
+def make_model(
+    config: ModelConfig | str = "rate", spaces: str = "vector_to_discrete", **changes: Any
+) -> SequenceModel:
+    """A model in evaluation mode whose every parameter has been moved away from its start.
+
+    Biases and gates that start at zero or one would hide mistakes in how they are used.
+    """
+    config = MODELS[config] if isinstance(config, str) else config
+    torch.manual_seed(1)
+    model = SequenceModel(replace(config, **changes), *SPACES[spaces])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def twin(model: SequenceModel, **changes: Any) -> SequenceModel:
+    """A model with the same weights under a changed configuration."""
+    config = replace(model.config, **changes)
+    other = SequenceModel(config, model.observation_space, model.action_space)
+    other.load_state_dict(model.state_dict())
+    return other.eval()
+
+
+def make_spec(spaces: str = "vector_to_discrete") -> EnvironmentSpec:
+    return EnvironmentSpec("test", *SPACES[spaces], target_return=2.0)
+
+
+def draw(space: gym.Space[Any], *shape: int, seed: int = 0) -> Observations:
+    """Random elements of a space: tensors `(*shape, *space)`, or a dictionary of them."""
+    rng = np.random.default_rng(seed)
+    if isinstance(space, Dict):
+        return {key: draw(part, *shape, seed=seed) for key, part in space.spaces.items()}
+    if isinstance(space, Discrete):
+        return torch.as_tensor(rng.integers(space.start, space.start + space.n, shape))
+    if isinstance(space, MultiDiscrete):
+        high = space.start + space.nvec
+        return torch.as_tensor(rng.integers(space.start, high, (*shape, *space.shape)))
+    assert isinstance(space, Box)
+    if space.dtype == np.uint8:
+        return torch.as_tensor(rng.integers(0, 256, (*shape, *space.shape), dtype=np.uint8))
+    low, high = np.maximum(space.low, -3), np.minimum(space.high, 3)
+    return torch.as_tensor(rng.uniform(low, high, (*shape, *space.shape)).astype(np.float32))
+
+
+def make_batch(
+    model: SequenceModel, lengths: list[int] | int = STEPS, steps: int | None = None, seed: int = 0
+) -> Batch:
+    """Random steps: rows of `lengths` real steps, three full rows if it is a number.
+
+    The padding is random too, within the spaces: what it holds must never matter.
+    """
+    lengths = [lengths] * 3 if isinstance(lengths, int) else lengths
+    rows, steps = len(lengths), steps or max(lengths)
+    rng = torch.Generator().manual_seed(seed)
+    actions = draw(model.action_space, rows, steps, seed=seed + 1)
+    assert isinstance(actions, Tensor)
+    mask = torch.arange(steps) < torch.tensor(lengths)[:, None]
+    return Batch(
+        observations=draw(model.observation_space, rows, steps, seed=seed + 2),
+        actions=actions,
+        returns_to_go=torch.randn(rows, steps, 1, generator=rng),
+        timesteps=torch.arange(steps).expand(rows, -1).masked_fill(~mask, 7),
+        mask=mask,
+        rewards=torch.randn(rows, steps, generator=rng),
+        episode_end=torch.arange(1, steps + 1) == torch.tensor(lengths)[:, None],
+    )
+
+
+def rows_of(batch: Batch, rows: slice | Tensor) -> Batch:
+    """The chosen rows of a batch."""
+    return batch._map(lambda tensor: tensor[rows])
+
+
+def with_padding(batch: Batch, other: Batch) -> Batch:
+    """`batch` where it is real, `other` in its padding (and beyond its last step)."""
+    steps = batch.num_steps
+
+    def mixed(real: Tensor, junk: Tensor) -> Tensor:
+        mask = batch.mask.view(*batch.mask.shape, *[1] * (real.ndim - 2))
+        return torch.cat((torch.where(mask, real, junk[:, :steps]), junk[:, steps:]), dim=1)
+
+    def mix(name: str) -> Observations:
+        real, junk = getattr(batch, name), getattr(other, name)
+        if isinstance(real, dict):
+            return {key: mixed(real[key], junk[key]) for key in real}
+        return mixed(real, junk)
+
+    names = ("observations", "actions", "returns_to_go", "timesteps", "rewards", "episode_end")
+    mask = torch.zeros_like(other.mask)
+    mask[:, :steps] = batch.mask
+    return Batch(**{name: mix(name) for name in names}, mask=mask)

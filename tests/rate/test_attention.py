@@ -1,0 +1,167 @@
+"""Attention with relative positions, against plain loops."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from rate.attention import Attention, Layout, masked_bias, relative_shift, sinusoidal_embedding
+from rate.config import ModelConfig
+from rate.model import visibility
+from tests.factories import RATE, TINY, K, make_model
+
+HEADS, D_HEAD, D_MODEL = 2, 5, 8
+
+
+def make_attention(**kwargs: bool) -> Attention:
+    attention = Attention(D_MODEL, HEADS, D_HEAD, **kwargs).eval()
+    with torch.no_grad():
+        for parameter in attention.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return attention
+
+
+def by_hand(attention: Attention, x: Tensor, cache: Tensor | None, layout: Layout) -> Tensor:
+    """(q_i + u) . k_j + (q_i + v) . W_r r_{i-j}, one query and one key at a time."""
+    history = x if cache is None else torch.cat((cache, x), dim=1)
+    width = HEADS * D_HEAD
+    weight, bias = attention.qkv.weight.double(), torch.zeros(3 * width, dtype=torch.float64)
+    if attention.qkv.bias is not None:
+        bias = attention.qkv.bias.double()
+    queries = (x.double() @ weight[:width].T + bias[:width]).unflatten(-1, (HEADS, D_HEAD))
+    keys = (history.double() @ weight[width:].T + bias[width:]).unflatten(-1, (2, HEADS, D_HEAD))
+    placed_queries, placed_keys = layout.steps + layout.write, layout.cache + layout.steps
+    mixed = torch.zeros(*x.shape[:2], HEADS, D_HEAD, dtype=torch.float64)
+    for row, i, head in torch.cartesian_prod(*(torch.arange(n) for n in mixed.shape[:3])).tolist():
+        query, scores = queries[row, i, head], []
+        for j in range(history.shape[1]):
+            score = query @ keys[row, j, 0, head]
+            if attention.relative:
+                score = (query + attention.content_bias[head, 0]) @ keys[row, j, 0, head]
+                if i < placed_queries and j < placed_keys:
+                    distance = torch.tensor([float(layout.cache + i - j)])
+                    r = attention.position(sinusoidal_embedding(distance, D_MODEL))[0].double()
+                    r = r.unflatten(0, (HEADS, D_HEAD))[head]
+                    score = score + (query + attention.position_bias[head, 0]) @ r
+            visible = bool(layout.allowed[row, 0, i, j])
+            scores.append(score / math.sqrt(D_HEAD) if visible else torch.tensor(-math.inf))
+        weights = torch.stack([s.double() for s in scores]).softmax(0)
+        mixed[row, i, head] = weights @ keys[row, :, 1, head]
+    return attention.out(mixed.flatten(2).float())
+
+
+@pytest.mark.parametrize("relative", [True, False], ids=["relative", "content"])
+@pytest.mark.parametrize("bias", [True, False], ids=["biases", "no-biases"])
+@pytest.mark.parametrize(("cache", "memory"), [(0, 0), (4, 0), (0, 2), (4, 2)])
+def test_fused_attention_equals_the_equation(
+    relative: bool, bias: bool, cache: int, memory: int
+) -> None:
+    attention, steps = make_attention(relative=relative, bias=bias), 6
+    x = torch.randn(2, steps + 2 * memory, D_MODEL)
+    cached = torch.randn(2, cache, D_MODEL) if cache else None
+    allowed = visibility(cache, steps, memory, None, torch.device("cpu"))
+    key_mask = torch.ones(2, 1, 1, allowed.shape[1], dtype=torch.bool)
+    key_mask[1, ..., : cache // 2] = False
+    layout = Layout(cache, steps, memory, memory, allowed & key_mask)
+    with torch.no_grad():
+        expected = by_hand(attention, x, cached, layout)
+        torch.testing.assert_close(attention(x, cached, layout), expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize(("queries", "distances"), [(1, 1), (1, 5), (4, 4), (3, 7), (6, 20)])
+def test_relative_shift_against_a_loop(queries: int, distances: int) -> None:
+    scores = torch.randn(2, 3, queries, distances)
+    shifted = relative_shift(scores)
+    assert shifted.shape == scores.shape
+    for i in range(queries):
+        for j in range(distances):
+            distance = distances - queries + i - j
+            if distance >= 0:
+                assert torch.equal(shifted[..., i, j], scores[..., i, distances - 1 - distance])
+
+
+def test_sinusoids_are_distinct_and_bounded() -> None:
+    table = sinusoidal_embedding(torch.arange(300), 16)
+    assert table.shape == (300, 16)
+    assert table.abs().max() <= 1
+    torch.testing.assert_close(table[0], torch.cat((torch.zeros(8), torch.ones(8))))
+    assert (torch.cdist(table, table) + 10 * torch.eye(300)).min() > 0.1
+
+
+def test_distance_scores_depend_on_distance_alone() -> None:
+    """The decoder looks a distance up in a table; a segment shifts a matrix: the same numbers."""
+    attention, queries = make_attention(), torch.randn(1, HEADS, 6, D_HEAD)
+    with torch.no_grad():
+        short = attention.distance_scores(queries, attention.distance_table(6, queries.device))
+        long = attention.distance_scores(queries, attention.distance_table(40, queries.device))
+        torch.testing.assert_close(long[..., -6:], short)
+        shifted = relative_shift(short)
+    for i in range(6):
+        for j in range(i + 1):
+            torch.testing.assert_close(shifted[..., i, j], long[..., i, 40 - 1 - (i - j)])
+
+
+def test_rows_that_see_nothing_are_finite_and_masked_keys_weigh_nothing() -> None:
+    attention, x = make_attention(), torch.randn(2, 5, D_MODEL, requires_grad=True)
+    allowed = torch.ones(2, 1, 5, 5, dtype=torch.bool).tril()
+    allowed[1] = False
+    allowed[0, ..., 2] = False
+    out = attention(x, None, Layout(0, 5, 0, 0, allowed))
+    assert torch.isfinite(out).all()
+    out[0, [0, 1, 3, 4]].sum().backward()
+    assert x.grad is not None
+    assert torch.isfinite(x.grad).all()
+    assert not x.grad[0, 2].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_masked_bias_is_finite_in_every_precision(dtype: torch.dtype) -> None:
+    allowed = torch.tensor([[True, False, False]])
+    bias = masked_bias(torch.full((1, 3), 40.0, dtype=dtype), allowed)
+    assert torch.isfinite(bias).all()
+    assert bias.float().softmax(-1).tolist() == [[1.0, 0.0, 0.0]]
+
+
+def allowed_by_hand(cache: int, steps: int, memory: int, window: int | None) -> Tensor:
+    """Who may look at whom, said in words of tokens rather than slices."""
+    kinds = ["cache"] * cache + ["step"] * steps + ["write"] * memory + ["read"] * memory
+    allowed = torch.zeros(steps + 2 * memory, len(kinds), dtype=torch.bool)
+    for i in range(steps + 2 * memory):
+        for j, kind in enumerate(kinds):
+            if i < steps:
+                step, key_step = i // 3, (j - cache) // 3
+                past = kind == "step" and j - cache <= i
+                near = window is None or step - key_step < window // 3
+                allowed[i, j] = kind in ("cache", "read") or (past and near)
+            elif i < steps + memory:
+                allowed[i, j] = kind in ("step", "write", "read")
+            else:
+                allowed[i, j] = kind == "read"
+    return allowed
+
+
+@pytest.mark.parametrize(
+    ("cache", "steps", "memory", "window"),
+    [(0, 12, 0, None), (5, 12, 0, None), (0, 12, 3, None), (7, 9, 2, None), (0, 18, 0, 6)],
+)
+def test_visibility(cache: int, steps: int, memory: int, window: int | None) -> None:
+    found = visibility(cache, steps, memory, window, torch.device("cpu"))
+    assert torch.equal(found, allowed_by_hand(cache, steps, memory, window))
+
+
+def test_memory_tokens_have_no_order() -> None:
+    """Memory stands outside time: slots that move with their addresses change no prediction."""
+    model = make_model(ModelConfig(**RATE))
+    tokens, mask = torch.randn(2, K, 3, TINY["d_model"]), torch.ones(2, K, dtype=torch.bool)
+    state = model.initial_state(2)
+    assert state.tokens is not None
+    with torch.no_grad():
+        first, _ = model.segment(tokens, mask, state)
+        permuted = replace(state, tokens=state.tokens[:, [2, 0, 1]])
+        model.slots.copy_(model.slots[[2, 0, 1]])
+        second, _ = model.segment(tokens, mask, permuted)
+    torch.testing.assert_close(first, second, rtol=0, atol=1e-5)

@@ -1,0 +1,89 @@
+"""The arrangements of a block, against their equations."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rate.blocks import Block, GRUGate
+from rate.config import BlockKind, ModelConfig
+from tests.factories import TINY
+
+
+def make_block(kind: BlockKind, **changes: bool) -> Block:
+    block = Block(ModelConfig(**TINY, block=kind, **changes)).eval()
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return block
+
+
+def attend(y: Tensor) -> Tensor:
+    """Stands in for attention: anything that is not linear and mixes the time axis."""
+    return (y + y.cumsum(1)).sin()
+
+
+def expected(block: Block, kind: BlockKind, x: Tensor) -> Tensor:
+    feed = block.feed_forward
+    assert feed is not None
+
+    def mlp(y: Tensor) -> Tensor:
+        inner = feed[1](y)
+        return feed[4](F.gelu(inner) if kind == "pre_norm" else inner.relu())
+
+    if kind == "trxl":  # x = LN(x + f(x))
+        x = block.attention_join.norm(x + attend(x))
+        return block.feed_forward_join.norm(x + mlp(x))
+    for function, norm, join in (
+        (attend, block.attention_norm, block.attention_join),
+        (mlp, feed[0], block.feed_forward_join),
+    ):
+        update = function(norm(x))
+        if kind == "trxl_i":
+            x = x + update.relu()
+        elif kind == "gtrxl":
+            x = gate_by_hand(join.gate, x, update.relu())
+        else:
+            x = x + update
+    return x
+
+
+def gate_by_hand(gate: GRUGate, x: Tensor, y: Tensor) -> Tensor:
+    """Parisotto et al. 2020, section 3.2.2, one matrix at a time."""
+    w_r, w_z, w_g = gate.from_update.weight.chunk(3)
+    u_r, u_z = gate.from_stream.weight.chunk(2)
+    r = (y @ w_r.T + x @ u_r.T).sigmoid()
+    z = (y @ w_z.T + x @ u_z.T - gate.bias).sigmoid()
+    h = (y @ w_g.T + (r * x) @ gate.from_reset.weight.T).tanh()
+    return (1 - z) * x + z * h
+
+
+@pytest.mark.parametrize("kind", ["pre_norm", "trxl", "trxl_i", "gtrxl", "gpt"])
+def test_blocks_are_their_equations(kind: BlockKind) -> None:
+    block, x = make_block(kind), torch.randn(2, 5, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(block(x, attend), expected(block, kind, x))
+
+
+@pytest.mark.parametrize("kind", ["pre_norm", "trxl", "trxl_i", "gtrxl", "gpt"])
+def test_without_feed_forward_only_attention_is_left(kind: BlockKind) -> None:
+    block, x = make_block(kind, skip_ffn=True), torch.randn(2, 5, 16)
+    assert not any(name.startswith("feed_forward") for name, _ in block.named_parameters())
+    with torch.no_grad():
+        found = block(x, attend)
+        assert torch.equal(found, block.attention_join(x, attend(block.attention_norm(x))))
+
+
+def test_a_fresh_gate_is_close_to_the_identity() -> None:
+    x, y = torch.randn(2, 100, 16)
+    with torch.no_grad():
+        change = (GRUGate(16)(x, y) - x).abs().mean() / x.abs().mean()
+    assert change < 0.4
+
+
+@pytest.mark.parametrize("kind", ["pre_norm", "trxl", "trxl_i", "gtrxl", "gpt"])
+def test_only_gpt_has_biases_in_attention(kind: BlockKind) -> None:
+    names = [n for n, _ in make_block(kind).attention.named_parameters()]
+    assert ("qkv.bias" in names) == (kind == "gpt")

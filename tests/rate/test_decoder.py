@@ -1,0 +1,201 @@
+"""Acting is the model's forward pass, one step at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rate.batch import Batch, Observations, map_tensors
+from rate.decoder import make_decoder
+from rate.model import SequenceModel
+from rate.policy import Policy
+from tests.factories import MODELS, SPACES, WINDOWS, K, draw, make_batch, make_model
+
+CLOSE = {"rtol": 0.0, "atol": 1e-5}
+# Lengths of the episodes that three rows play one after another. The rows drift out of phase, and
+# are reset in the middle of a segment, at its end and right after its start.
+SCHEDULE = torch.tensor([[K + 2, 3 * K, 1], [2 * K, K - 1, 2 * K], [3 * K + 1, 1, K + 1]])
+TICKS = int(SCHEDULE[0].sum())  # the same for every row
+LENGTHS = SCHEDULE.flatten()
+TIMESTEPS = torch.stack([torch.cat([torch.arange(n) for n in row]) for row in SCHEDULE])
+CASES = [(name, True) for name in MODELS] + [(name, False) for name in WINDOWS]
+
+every_model = pytest.mark.parametrize(
+    ("name", "exact_window"), CASES, ids=[n if exact else f"{n}-banded" for n, exact in CASES]
+)
+every_space = pytest.mark.parametrize("spaces", SPACES)
+
+
+def by_episode(played: Tensor) -> Tensor:
+    """What three rows played, `(3, TICKS, ...)`, cut into episodes `(9, longest, ...)`."""
+    episodes = played.flatten(0, 1).split(LENGTHS.tolist())
+    return torch.nn.utils.rnn.pad_sequence(list(episodes), batch_first=True)
+
+
+def episodes_of(played: Batch) -> Batch:
+    return replace(
+        played._map(by_episode), mask=torch.arange(int(LENGTHS.max())) < LENGTHS[:, None]
+    )
+
+
+def teacher_forced(model: SequenceModel, batch: Batch, exact_window: bool) -> Tensor:
+    """Predictions of the real steps; an exact window is recomputed for every step."""
+    size = model.config.context_length
+    with torch.no_grad():
+        if model.config.context == "segments" or not exact_window:
+            return model(batch)[0][batch.mask]
+        ends = range(1, batch.num_steps + 1)
+        windows = [model(batch.steps(max(0, end - size), end))[0][:, -1] for end in ends]
+    return torch.stack(windows, dim=1)[batch.mask]
+
+
+def played_by_decoder(model: SequenceModel, exact_window: bool) -> tuple[Batch, Tensor]:
+    """Random actions and returns; the predictions made on the way."""
+    batch = replace(make_batch(model, [TICKS] * 3), timesteps=TIMESTEPS)
+    decoder = make_decoder(model, 3, exact_window=exact_window)
+    predictions = []
+    for tick in range(TICKS):
+        starting = TIMESTEPS[:, tick] == 0
+        if tick and starting.any():
+            decoder.reset(starting)
+        now = map_tensors(batch.observations, lambda x, tick=tick: x[:, tick])
+        previous = batch.actions[:, tick - 1]  # in a row that starts: of another episode
+        predictions.append(
+            decoder.step(previous, batch.returns_to_go[:, tick], now, TIMESTEPS[:, tick])
+        )
+    return batch, torch.stack(predictions, dim=1)
+
+
+def to_numpy(observations: Observations) -> Any:
+    if isinstance(observations, dict):
+        return {key: value.numpy() for key, value in observations.items()}
+    return observations.numpy()
+
+
+def played_by_policy(model: SequenceModel, exact_window: bool) -> tuple[Batch, Tensor]:
+    """The policy's own actions and its book-keeping of returns; the predictions on the way."""
+    policy = Policy(model, num_envs=3, target_return=2.0, exact_window=exact_window)
+    batch = make_batch(model, [TICKS] * 3)
+    inner, predictions, actions, returns = policy.decoder.step, [], [], []
+
+    def watched(*args: Any) -> Tensor:
+        returns.append(args[1].clone())
+        predictions.append(inner(*args))
+        return predictions[-1]
+
+    policy.decoder.step = watched
+    for tick in range(TICKS):
+        starting = TIMESTEPS[:, tick] == 0
+        if tick and starting.any():
+            policy.reset(starting.numpy())
+        rewards = batch.rewards[:, tick - 1].numpy() if tick else None
+        now = draw(model.observation_space, 3, seed=tick)
+        actions.append(torch.as_tensor(policy.act(to_numpy(now), rewards)))
+        for mine, theirs in zip(leaves(batch.observations), leaves(now), strict=True):
+            mine[:, tick] = theirs
+    played = replace(
+        batch,
+        actions=torch.stack(actions, dim=1),
+        returns_to_go=torch.stack(returns, dim=1),
+        timesteps=TIMESTEPS,
+    )
+    return played, torch.stack(predictions, dim=1)
+
+
+def leaves(observations: Observations) -> list[Tensor]:
+    return list(observations.values()) if isinstance(observations, dict) else [observations]
+
+
+@every_model
+def test_decoder_equals_teacher_forcing(name: str, exact_window: bool) -> None:
+    model = make_model(name)
+    played, predictions = played_by_decoder(model, exact_window)
+    batch = episodes_of(played)
+    expected = teacher_forced(model, batch, exact_window)
+    torch.testing.assert_close(by_episode(predictions)[batch.mask], expected, **CLOSE)
+
+
+@every_model
+def test_policy_equals_teacher_forcing(name: str, exact_window: bool) -> None:
+    model = make_model(name)
+    played, predictions = played_by_policy(model, exact_window)
+    batch = episodes_of(played)
+    expected = teacher_forced(model, batch, exact_window)
+    torch.testing.assert_close(by_episode(predictions)[batch.mask], expected, **CLOSE)
+    assert torch.equal(expected.argmax(-1), batch.actions[batch.mask])
+
+
+@every_space
+def test_policy_equals_teacher_forcing_in_every_space(spaces: str) -> None:
+    model = make_model("rate_cache", spaces)
+    played, predictions = played_by_policy(model, True)
+    batch = episodes_of(played)
+    expected = teacher_forced(model, batch, True)
+    torch.testing.assert_close(by_episode(predictions)[batch.mask], expected, **CLOSE)
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_the_two_windows_agree_within_the_context_and_part_beyond(name: str) -> None:
+    """Past K steps a banded window still holds what earlier steps had read: it sees further."""
+    model = make_model(name)
+    batch, exact = played_by_decoder(model, True)
+    _, banded = played_by_decoder(model, False)
+    within = batch.timesteps < model.config.context_length
+    torch.testing.assert_close(banded[within], exact[within], **CLOSE)
+    if model.config.context_length > 1:
+        assert not torch.allclose(banded[~within], exact[~within], atol=1e-3)
+
+
+@every_model
+def test_a_decoder_leaves_the_model_as_it_was(name: str, exact_window: bool) -> None:
+    model = make_model(name)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    played_by_decoder(model, exact_window)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@every_model
+def test_a_decoder_used_again_forgets(name: str, exact_window: bool) -> None:
+    """After a reset of all rows nothing of the episodes before is left, whatever they held."""
+    model = make_model(name)
+    batch = make_batch(model, [2 * K + 1] * 3)
+    decoder = make_decoder(model, 3, exact_window=exact_window)
+
+    def play() -> Tensor:
+        return torch.stack([
+            decoder.step(
+                batch.actions[:, t - 1],
+                batch.returns_to_go[:, t],
+                batch.observations[:, t],
+                batch.timesteps[:, t],
+            )
+            for t in range(2 * K + 1)
+        ])  # fmt: skip
+
+    first = play()
+    decoder.reset()
+    torch.testing.assert_close(play(), first, **CLOSE)
+
+
+def test_a_decoder_works_for_one_row_and_long_episodes() -> None:
+    """Timesteps past the table use its last row; thirty segments later all is still equal."""
+    model = make_model("timestep_with_memory", max_timestep=7)
+    batch = make_batch(model, [30 * K])
+    decoder = make_decoder(model, 1)
+    found = [
+        decoder.step(
+            batch.actions[:, t - 1],
+            batch.returns_to_go[:, t],
+            batch.observations[:, t],
+            batch.timesteps[:, t],
+        )
+        for t in range(30 * K)
+    ]
+    with torch.no_grad():
+        expected, _ = model(batch)
+    torch.testing.assert_close(torch.stack(found, 1), expected, rtol=0, atol=5e-5)

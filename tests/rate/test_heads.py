@@ -1,0 +1,169 @@
+"""Action heads and decoding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
+
+from rate.config import Decoding
+from rate.errors import ConfigError
+from rate.heads import ContinuousHead, DiscreteHead, MultiDiscreteHead, draw, make_head
+
+BOUNDED = Box(np.array([-2, 0.5], np.float32), np.array([1, 0.75], np.float32))
+GREEDY = Decoding()
+
+
+def drawn(decoding: Decoding, logits: torch.Tensor, count: int, seed: int = 0) -> torch.Tensor:
+    return draw(logits.expand(count, -1), decoding, torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 5), (3, 2, 5)])
+@pytest.mark.parametrize("top_k", [None, 1, 3, 5, 99])
+def test_decoding_keeps_leading_axes_and_range(shape: tuple[int, ...], top_k: int | None) -> None:
+    logits = torch.randn(shape)
+    assert torch.equal(draw(logits, GREEDY), logits.argmax(-1))
+    actions = draw(logits, Decoding("sample", top_k=top_k))
+    assert actions.shape == shape[:-1]
+    assert actions.dtype == torch.int64
+    assert ((actions >= 0) & (actions < 5)).all()
+
+
+def test_a_low_temperature_is_argmax() -> None:
+    logits = torch.randn(200, 6)
+    cold = Decoding("sample", temperature=1e-4)
+    assert torch.equal(draw(logits, cold), logits.argmax(-1))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_samples_follow_the_softmax(temperature: float) -> None:
+    logits = torch.tensor([2.0, 0.0, -1.0, 1.0])
+    counts = drawn(Decoding("sample", temperature), logits, 20_000).bincount(minlength=4)
+    expected = (logits / temperature).softmax(-1)
+    torch.testing.assert_close(counts / 20_000, expected, rtol=0, atol=0.015)
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 3])
+def test_top_k_never_leaves_the_top_k(top_k: int) -> None:
+    logits = torch.randn(7)
+    found = drawn(Decoding("sample", 10.0, top_k), logits, 2_000).unique()
+    assert set(found.tolist()) == set(logits.topk(top_k).indices.tolist())
+
+
+def test_top_k_is_k_where_logits_tie() -> None:
+    assert len(drawn(Decoding("sample", top_k=2), torch.zeros(7), 500).unique()) == 2
+
+
+def test_top_k_keeps_the_odds() -> None:
+    logits = torch.tensor([1.0, 3.0, -5.0, 2.0])
+    counts = drawn(Decoding("sample", top_k=2), logits, 20_000).bincount(minlength=4) / 20_000
+    expected = torch.tensor([3.0, 2.0]).softmax(-1)
+    torch.testing.assert_close(counts[[1, 3]], expected, rtol=0, atol=0.015)
+
+
+def test_a_generator_decides_and_the_global_one_is_left_alone() -> None:
+    logits, decoding = torch.zeros(10), Decoding("sample")
+    before = torch.get_rng_state()
+    first, second = drawn(decoding, logits, 50, seed=3), drawn(decoding, logits, 50, seed=3)
+    assert torch.equal(first, second)
+    assert not torch.equal(first, drawn(decoding, logits, 50, seed=4))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_discrete_head() -> None:
+    head = make_head(Discrete(4), 8)
+    assert isinstance(head, DiscreteHead)
+    logits, actions = head(torch.randn(2, 3, 8)), torch.randint(4, (2, 3))
+    for smoothing in (0.0, 0.1):
+        expected = F.cross_entropy(
+            logits.movedim(-1, 1), actions, reduction="none", label_smoothing=smoothing
+        )
+        torch.testing.assert_close(head.loss(logits, actions, smoothing), expected)
+    assert torch.equal(head.correct(logits, actions), logits.argmax(-1) == actions)
+    assert torch.equal(head.decode(logits, GREEDY), logits.argmax(-1))
+
+
+def test_multi_discrete_head_is_a_head_per_component() -> None:
+    head = make_head(MultiDiscrete([3, 2, 4]), 8)
+    assert isinstance(head, MultiDiscreteHead)
+    logits = head(torch.randn(2, 5, 8))
+    assert logits.shape == (2, 5, 9)
+    best = torch.stack([part.argmax(-1) for part in logits.split([3, 2, 4], -1)], -1)
+    assert torch.equal(head.decode(logits, GREEDY), best)
+    assert head.correct(logits, best).all()
+    wrong = best.clone()
+    wrong[..., 1] = 1 - wrong[..., 1]
+    assert not head.correct(logits, wrong).any()
+    single = [
+        F.cross_entropy(part.flatten(0, 1), wrong[..., i].flatten(), reduction="none")
+        for i, part in enumerate(logits.split([3, 2, 4], -1))
+    ]
+    torch.testing.assert_close(head.loss(logits, wrong), torch.stack(single).sum(0).view(2, 5))
+
+
+def test_bounded_actions_stay_within_their_bounds() -> None:
+    head = make_head(BOUNDED, 8)
+    assert isinstance(head, ContinuousHead)
+    actions = head.decode(head(1e3 * torch.randn(50, 4, 8)), GREEDY).detach().numpy()
+    assert all(BOUNDED.contains(action) for action in actions.reshape(-1, 2))
+    assert (np.abs(actions - BOUNDED.low) < 1e-6).any()
+    assert (np.abs(actions - BOUNDED.high) < 1e-6).any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_continuous_predictions_keep_the_models_precision(dtype: Any) -> None:
+    head = make_head(Box(-1, 1, (2,), dtype), 8)
+    assert head(torch.randn(2, 3, 8)).dtype == torch.float32
+
+
+def test_unbounded_actions_are_linear() -> None:
+    head = make_head(Box(-np.inf, np.inf, (2,)), 8)
+    assert isinstance(head, ContinuousHead)
+    hidden = torch.randn(1, 4, 8)
+    bias = head(torch.zeros(1, 4, 8))
+    torch.testing.assert_close(head(3 * hidden) - bias, 3 * (head(hidden) - bias))
+    assert torch.equal(head.decode(head(hidden), GREEDY), head(hidden))
+
+
+def test_half_bounded_actions_are_linear_and_cut_off() -> None:
+    head = make_head(Box(np.array([0.0], np.float32), np.array([np.inf], np.float32)), 8)
+    predictions = head(10 * torch.randn(1, 50, 8))
+    assert (predictions < 0).any()
+    assert torch.equal(head.decode(predictions, GREEDY), predictions.clamp(min=0))
+
+
+def test_continuous_loss_and_score() -> None:
+    head = make_head(BOUNDED, 8)
+    predictions = torch.tensor([[[0.0, 0.6], [0.0, 0.6]]])
+    actions = torch.tensor([[[0.2, 0.61], [0.2, 0.7]]])
+    torch.testing.assert_close(head.loss(predictions, actions), torch.tensor([[0.02005, 0.025]]))
+    # a tenth of the ranges: 0.3 and 0.025
+    assert head.correct(predictions, actions).tolist() == [[True, False]]
+
+
+def test_continuous_actions_cannot_be_sampled() -> None:
+    head = make_head(BOUNDED, 8)
+    with pytest.raises(ConfigError, match=r"decoding\.method"):
+        head.decode(torch.zeros(1, 2), Decoding("sample"))
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        Discrete(3, start=1),
+        MultiDiscrete([3, 2], start=[0, 1]),
+        MultiDiscrete([[3, 2], [2, 2]]),
+        Box(-1, 1, (2, 2)),
+        Box(0, 5, (2,), np.int64),
+        gym.spaces.Text(3),
+    ],
+    ids=str,
+)
+def test_other_action_spaces_are_refused(space: gym.Space[Any]) -> None:
+    with pytest.raises(ConfigError, match="no action head for the space"):
+        make_head(space, 8)

@@ -1,0 +1,224 @@
+"""Memory is a value: how it starts, is cut, reset, handed on, and what the valves do to it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rate.config import ModelConfig
+from rate.memory import MemoryState, RetentionValve
+from tests.factories import CARRYING, MEMORY, REMEMBERING, K, make_batch, make_model
+
+
+def used_state(name: str, seed: int = 0) -> MemoryState:
+    """The state of three rows after a segment."""
+    model = make_model(name)
+    with torch.no_grad():
+        return model(make_batch(model, [K, 2, 1], seed=seed))[1]
+
+
+def tensors(state: MemoryState) -> dict[str, Tensor]:
+    return {name: t for name, t in vars(state).items() if t is not None}
+
+
+@pytest.mark.parametrize("name", REMEMBERING)
+def test_memory_tokens_start_apart(name: str) -> None:
+    """Equal slots would get equal updates, and stay one slot for ever."""
+    tokens = make_model(name).initial_state(2).tokens
+    assert tokens is not None
+    distances = torch.cdist(tokens[0], tokens[0]) + 10 * torch.eye(3)
+    assert distances.min() > 1.0
+    assert torch.equal(tokens[0], tokens[1])
+
+
+@pytest.mark.parametrize("name", REMEMBERING)
+def test_memory_slots_stay_apart(name: str) -> None:
+    tokens = used_state(name).tokens
+    assert tokens is not None
+    assert (torch.cdist(tokens, tokens) + 10 * torch.eye(3)).min() > 1e-3
+
+
+@pytest.mark.parametrize("name", REMEMBERING)
+def test_equal_memory_tokens_part_again(name: str) -> None:
+    """A slot has an address: were memory ever one token m times over, it would not stay so."""
+    model = make_model(name)
+    state = model.initial_state(3)
+    assert state.tokens is not None
+    equal = replace(state, tokens=state.tokens[:, :1].expand(-1, 3, -1))
+    with torch.no_grad():
+        tokens = model(make_batch(model, K), equal)[1].tokens
+    assert tokens is not None
+    assert (torch.cdist(tokens, tokens) + 10 * torch.eye(3)).min() > 1e-3
+
+
+@pytest.mark.parametrize("name", CARRYING)
+def test_initial_states_are_fresh(name: str) -> None:
+    model = make_model(name)
+    state = model.initial_state(3)
+    assert {t.shape[0] for t in tensors(state).values()} == {3}
+    if state.cached is not None:
+        assert not state.cached.any()
+        state.cached.fill_(1)
+        cached = model.initial_state(3).cached
+        assert cached is not None
+        assert not cached.any()
+
+
+@pytest.mark.parametrize("name", CARRYING)
+def test_detach_cuts_and_keeps_the_values(name: str) -> None:
+    model = make_model(name)
+    _, state = model(make_batch(model, K))
+    assert any(t.requires_grad for t in tensors(state).values())
+    cut = state.detach()
+    assert not any(t.requires_grad for t in tensors(cut).values())
+    assert all(torch.equal(t, tensors(state)[name]) for name, t in tensors(cut).items())
+
+
+@pytest.mark.parametrize("name", CARRYING)
+def test_reset_touches_only_its_rows(name: str) -> None:
+    state, initial = used_state(name), make_model(name).initial_state(3)
+    kept = {key: value.clone() for key, value in tensors(state).items()}
+    after = state.reset(torch.tensor([False, True, False]), initial)
+    for key, value in tensors(after).items():
+        assert torch.equal(value[1], tensors(initial)[key][1]), key
+        assert torch.equal(value[[0, 2]], kept[key][[0, 2]]), key
+        assert torch.equal(tensors(state)[key], kept[key]), "the old state is a value"
+    if name not in ("trxl", "dtxl", "trxl_short_cache"):
+        assert not torch.equal(tensors(after)["tokens"][0], tensors(initial)["tokens"][0])
+
+
+@pytest.mark.parametrize("name", CARRYING)
+def test_a_reset_row_plays_as_if_nothing_had_been(name: str) -> None:
+    model = make_model(name)
+    batch = make_batch(model, [K, 3, K])
+    with torch.no_grad():
+        state = used_state(name).reset(torch.tensor([True, True, False]), model.initial_state(3))
+        found, _ = model(batch, state)
+        expected, _ = model(batch)
+    torch.testing.assert_close(found[:1], expected[:1], rtol=0, atol=1e-6)
+    torch.testing.assert_close(found[1, :3], expected[1, :3], rtol=0, atol=1e-6)
+    assert not torch.allclose(found[2], expected[2])
+
+
+@pytest.mark.parametrize("name", CARRYING)
+def test_rows_and_put_are_inverses(name: str) -> None:
+    state, other = used_state(name), used_state(name, seed=4)
+    index = torch.tensor([2, 0])
+    after = state.put(index, other.rows(index))
+    for key, value in tensors(after).items():
+        assert torch.equal(value[[0, 2]], tensors(other)[key][[0, 2]])
+        assert torch.equal(value[1], tensors(state)[key][1])
+
+
+@pytest.mark.parametrize("name", CARRYING)
+def test_a_row_of_padding_keeps_its_state_to_the_bit(name: str) -> None:
+    model, state = make_model(name), used_state(name)
+    with torch.no_grad():
+        _, after = model(make_batch(model, [K, 0, 0], seed=8), state)
+    for key, value in tensors(after).items():
+        assert torch.equal(value[1:], tensors(state)[key][1:]), key
+        if key != "cached":
+            assert not torch.equal(value[0], tensors(state)[key][0]), key
+
+
+VALVES = ("none", "cross_attention", "cross_attention_reverse", "gru", "lstm", "gated", "latch")
+
+
+def valve(kind: str, **changes: Any) -> RetentionValve:
+    return RetentionValve(ModelConfig(**{**MEMORY, "valve": kind, **changes})).eval()
+
+
+def random_tokens() -> tuple[Tensor, Tensor, Tensor]:
+    """Memory, the same with addresses, and what was written, for four rows of three slots."""
+    memory, written = torch.randn(2, 4, 3, 16)
+    return memory, memory + torch.randn(3, 16), written
+
+
+@pytest.mark.parametrize("kind", VALVES)
+def test_valves_keep_shapes_and_rows_apart(kind: str) -> None:
+    module = valve(kind)
+    tokens = random_tokens()
+    cell = torch.randn(4, 3, 16) if kind == "lstm" else None
+    with torch.no_grad():
+        new, new_cell = module(*tokens, cell)
+        alone, _ = module(*(t[1:2] for t in tokens), None if cell is None else cell[1:2])
+    assert new.shape == (4, 3, 16)
+    assert (new_cell is None) == (kind != "lstm")
+    torch.testing.assert_close(alone[0], new[1], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
+def test_recurrent_valves_run_a_cell_per_slot(kind: str) -> None:
+    module, cell = valve(kind), torch.randn(4, 3, 16)
+    memory, addressed, written = random_tokens()
+    with torch.no_grad():
+        new, new_cell = module(memory, addressed, written, cell)
+        for slot in range(3):
+            inputs, hidden = written[:, slot], memory[:, slot]
+            if kind == "gru":
+                expected = module.gru(inputs, hidden)
+            else:
+                expected, expected_cell = module.lstm(inputs, (hidden, cell[:, slot]))
+                assert new_cell is not None
+                torch.testing.assert_close(new_cell[:, slot], expected_cell)
+            torch.testing.assert_close(new[:, slot], expected)
+
+
+def test_an_open_and_a_closed_gate() -> None:
+    """GTrXL's gate keeps memory where its bias is high, and takes in what was written where low."""
+    module = valve("gated")
+    tokens = random_tokens()
+    with torch.no_grad():
+        module.gate.bias.fill_(100.0)
+        torch.testing.assert_close(module(*tokens, None)[0], tokens[0])
+        module.gate.bias.fill_(-100.0)
+        candidate = module(*tokens, None)[0]
+    assert not torch.allclose(candidate, tokens[0])
+    assert candidate.abs().max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["cross_attention", "cross_attention_reverse"])
+def test_cross_attention_equals_torchs_own(kind: str) -> None:
+    module, theirs = valve(kind), nn.MultiheadAttention(16, 2, batch_first=True)
+    mix = module.mix
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(torch.cat((mix.query.weight, mix.key_value.weight)))
+        theirs.in_proj_bias.copy_(torch.cat((mix.query.bias, mix.key_value.bias)))
+        theirs.out_proj.load_state_dict(mix.out.state_dict())
+        memory, addressed, written = random_tokens()
+        found, _ = module(memory, addressed, written, None)
+        queries, context = addressed, written
+        if kind == "cross_attention_reverse":
+            queries, context = context, queries
+        expected, _ = theirs(queries, context, context)
+    torch.testing.assert_close(found, expected)
+
+
+def test_without_a_valve_memory_is_what_was_written() -> None:
+    tokens = random_tokens()
+    assert torch.equal(valve("none")(*tokens, None)[0], tokens[2])
+
+
+@pytest.mark.parametrize(
+    ("activation", "function"),
+    [
+        ("relu", torch.relu),
+        ("leaky_relu", nn.functional.leaky_relu),
+        ("elu", nn.functional.elu),
+        ("tanh", torch.tanh),
+    ],
+)
+def test_the_activation_works_on_what_was_written(activation: str, function: Any) -> None:
+    tokens = random_tokens()
+    found, _ = valve("none", valve_activation=activation)(*tokens, None)
+    assert torch.equal(found, function(tokens[2]))
+
+
+def test_the_latch_is_bounded_cross_attention() -> None:
+    latch, plain, tokens = valve("latch"), valve("cross_attention"), random_tokens()
+    plain.load_state_dict(latch.state_dict())
+    torch.testing.assert_close(latch(*tokens, None)[0], plain(*tokens, None)[0].tanh())

@@ -1,0 +1,174 @@
+"""The policy: book-keeping of returns, resets, randomness and modes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from rate.config import Decoding
+from rate.errors import ConfigError
+from rate.model import SequenceModel
+from rate.policy import Policy
+from tests.factories import MODELS, SPACES, K, draw, make_model, twin
+
+ENVS = 3
+Array = NDArray[Any]
+
+
+def observe(model: SequenceModel, seed: int) -> Any:
+    values = draw(model.observation_space, ENVS, seed=seed)
+    if isinstance(values, dict):
+        return {key: value.numpy() for key, value in values.items()}
+    return values.numpy()
+
+
+def act_out(model: SequenceModel, steps: int = 2 * K + 1, **kwargs: Any) -> Array:
+    """The actions of a policy over `steps` steps, `(steps, B, ...)`."""
+    policy = Policy(model, num_envs=ENVS, target_return=1.0, **kwargs)
+    actions = []
+    for step in range(steps):
+        rewards = None if step == 0 else np.full(ENVS, 0.1 * step)
+        actions.append(policy.act(observe(model, step), rewards))
+    return np.stack(actions)
+
+
+@pytest.mark.parametrize("spaces", SPACES)
+def test_actions_are_in_the_action_space(spaces: str) -> None:
+    model = make_model("rate", spaces)
+    for action in act_out(model).reshape(-1, *model.action_space.shape):
+        item = action if model.action_space.shape else action[()]
+        assert model.action_space.contains(item)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_actions_have_the_spaces_type(dtype: Any) -> None:
+    model = make_model("rate", "matrix_to_bounded")
+    space = model.action_space
+    model.action_space = type(space)(-1, 1, (2,), dtype)
+    assert act_out(model).dtype == dtype
+
+
+def test_returns_to_go_are_kept_per_row() -> None:
+    model = make_model("rate")
+    policy = Policy(model, num_envs=ENVS, target_return=5.0)
+    policy.act(observe(model, 0))
+    assert policy.returns_to_go[:, 0].tolist() == [5, 5, 5]
+    policy.act(observe(model, 1), np.array([1.0, 0.0, -2.0]))
+    assert policy.returns_to_go[:, 0].tolist() == [4, 5, 7]
+    policy.reset(np.array([False, True, False]))
+    assert policy.returns_to_go[:, 0].tolist() == [4, 5, 7]
+    policy.act(observe(model, 2), np.array([0.5, 100.0, 0.5]))  # 100 was the old episode's
+    assert policy.returns_to_go[:, 0].tolist() == [3.5, 5, 6.5]
+    assert policy.timesteps.tolist() == [3, 1, 3]
+    policy.act(observe(model, 3), np.ones(ENVS, dtype=np.int64))
+    assert policy.returns_to_go[:, 0].tolist() == [2.5, 4, 5.5]
+    policy.reset()
+    assert policy.returns_to_go[:, 0].tolist() == [5, 5, 5]
+    assert policy.timesteps.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_reset_row_forgets_and_the_others_do_not(name: str) -> None:
+    model = make_model(name)
+    found, others = [], []
+    for play_before in (0, K + 1):
+        policy = Policy(model, num_envs=ENVS, target_return=1.0)
+        for step in range(play_before):
+            policy.act(observe(model, 50 + step), np.ones(ENVS) if step else None)
+        policy.reset(np.array([True, False, False]))
+        outputs = []
+        inner = policy.decoder.step
+
+        def watched(*args: Any, inner: Any = inner, outputs: Any = outputs) -> torch.Tensor:
+            outputs.append(inner(*args))
+            return outputs[-1]
+
+        policy.decoder.step = watched
+        for step in range(K + 2):
+            policy.act(observe(model, step), np.ones(ENVS))
+        found.append(torch.stack(outputs)[:, 0])
+        others.append(torch.stack(outputs)[:, 1])
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-5)
+    assert not torch.allclose(others[0], others[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("method", ["argmax", "sample"])
+def test_acting_leaves_the_global_random_state_alone(name: str, method: Any) -> None:
+    model = twin(make_model(name), dropout=0.5, attention_dropout=0.5).train()
+    before = torch.get_rng_state()
+    act_out(model, decoding=Decoding(method))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_acting_is_evaluation_whatever_the_models_mode(name: str) -> None:
+    """Dropout and memory noise are off at every step and in every reset; the mode is put back."""
+    model = make_model(name)
+    noise = 1.0 if model.config.num_memory_tokens else 0.0
+    noisy = twin(model, dropout=0.5, attention_dropout=0.5, memory_noise=noise)
+    decoding = Decoding("sample", temperature=3.0)
+    expected = act_out(model, decoding=decoding)
+    assert not model.training
+    for training in (True, False):
+        noisy.train(training)
+        assert np.array_equal(act_out(noisy, decoding=decoding), expected)
+        assert all(module.training == training for module in noisy.modules())
+
+
+def test_the_mode_is_put_back_after_an_error() -> None:
+    model = make_model("rate").train()
+    policy = Policy(model, num_envs=ENVS, target_return=1.0)
+    with pytest.raises(RuntimeError):
+        policy.act(np.zeros((ENVS, 99), np.float32))
+    assert model.training
+
+
+def test_the_seed_decides_what_is_sampled() -> None:
+    model, decoding = make_model("rate"), Decoding("sample", temperature=5.0)
+    first = act_out(model, decoding=decoding, seed=1)
+    assert np.array_equal(first, act_out(model, decoding=decoding, seed=1))
+    assert not np.array_equal(first, act_out(model, decoding=decoding, seed=2))
+
+
+def test_what_the_caller_does_to_its_actions_stays_there() -> None:
+    model = make_model("rate", "matrix_to_bounded")
+    results = []
+    for meddle in (False, True):
+        policy = Policy(model, num_envs=ENVS, target_return=1.0)
+        for step in range(3):
+            actions = policy.act(observe(model, step), np.zeros(ENVS) if step else None)
+            results.append(actions.copy())
+            if meddle:
+                actions[:] = 0
+    assert np.array_equal(results[2], results[5])
+
+
+def test_continuous_actions_refuse_sampling() -> None:
+    model = make_model("rate", "matrix_to_bounded")
+    with pytest.raises(ConfigError, match=r"decoding\.method"):
+        act_out(model, decoding=Decoding("sample"))
+
+
+def test_an_unused_reward_is_not_asked_for() -> None:
+    """Rewards of rows that were all just reset have no say, whatever they are."""
+    model = make_model("rate")
+    policy = Policy(model, num_envs=ENVS, target_return=1.0)
+    policy.act(observe(model, 0), np.full(ENVS, np.nan))
+    assert policy.returns_to_go[:, 0].tolist() == [1, 1, 1]
+
+
+def test_acting_builds_no_graph() -> None:
+    model = make_model("rate_cache")
+    policy = Policy(model, num_envs=ENVS, target_return=1.0)
+    for step in range(2 * K + 1):
+        policy.act(observe(model, step), np.zeros(ENVS))
+    for value in vars(policy.decoder).values():
+        if isinstance(value, torch.Tensor):
+            assert not value.requires_grad
+    state = policy.decoder.state
+    assert not any(t is not None and t.requires_grad for t in vars(state).values())

@@ -1,0 +1,239 @@
+"""Models on disk: everything to act is there, nothing runs, and damage is named."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from rate.config import Decoding
+from rate.errors import WeightsError
+from rate.policy import Policy
+from rate.weights import DESCRIPTION, WEIGHTS, SavedModel, load_model, save_model
+from tests.factories import MODELS, SPACES, K, draw, make_batch, make_model, make_spec
+
+
+def stored(folder: Path, name: str = "rate", spaces: str = "vector_to_discrete") -> SavedModel:
+    saved = SavedModel(
+        make_model(name, spaces), make_spec(spaces), Decoding("sample", 2.0, 3), {"step": 7}
+    )
+    save_model(saved, folder)
+    return saved
+
+
+def actions_of(saved: SavedModel) -> np.ndarray[Any, Any]:
+    policy = Policy(saved.model, num_envs=3, target_return=saved.spec.target_return)
+    observations = [draw(saved.spec.observation_space, 3, seed=t) for t in range(2 * K + 1)]
+    as_arrays = [
+        {k: v.numpy() for k, v in o.items()} if isinstance(o, dict) else o.numpy()
+        for o in observations
+    ]
+    return np.stack([policy.act(o, np.full(3, 0.25)) for o in as_arrays])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_loaded_model_acts_the_same(name: str, tmp_path: Path) -> None:
+    saved = stored(tmp_path / "model", name)
+    loaded = load_model(tmp_path / "model")
+    assert loaded.model.config == saved.model.config
+    assert (loaded.decoding, loaded.extra) == (saved.decoding, saved.extra)
+    assert not loaded.model.training
+    batch = make_batch(saved.model)
+    with torch.no_grad():
+        assert torch.equal(loaded.model(batch)[0], saved.model(batch)[0])
+
+
+@pytest.mark.parametrize("spaces", SPACES)
+def test_spaces_and_normalisation_travel_along(spaces: str, tmp_path: Path) -> None:
+    saved = SavedModel(make_model("rate_cache", spaces), make_spec(spaces))
+    if spaces == "vector_to_discrete":
+        saved.model.embed_steps.set_normalisation(torch.rand(3), torch.rand(3) + 1)
+    save_model(saved, tmp_path)
+    loaded = load_model(tmp_path)
+    assert loaded.spec == saved.spec
+    assert np.array_equal(actions_of(loaded), actions_of(saved))
+
+
+def test_saving_again_replaces_and_leaves_no_drafts(tmp_path: Path) -> None:
+    stored(tmp_path)
+    saved = stored(tmp_path, "rmt")
+    assert load_model(tmp_path).model.config == saved.model.config
+    assert sorted(p.name for p in tmp_path.iterdir()) == [DESCRIPTION, WEIGHTS]
+
+
+def test_extra_that_is_no_json_leaves_the_old_model_whole(tmp_path: Path) -> None:
+    stored(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(TypeError):
+        save_model(SavedModel(make_model("rmt"), make_spec(), extra={"bad": object()}), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+class Malicious:
+    """Unpickling an instance creates the file `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("file", [WEIGHTS, DESCRIPTION])
+@pytest.mark.parametrize("how", ["pickle", "torch"])
+def test_loading_runs_no_code(file: str, how: str, tmp_path: Path) -> None:
+    stored(tmp_path / "model")
+    target, trace = tmp_path / "model" / file, tmp_path / "it_ran"
+    if how == "pickle":
+        target.write_bytes(pickle.dumps(Malicious(trace)))
+    else:
+        torch.save({"weight": Malicious(trace)}, target)
+    with pytest.raises(WeightsError, match=file):
+        load_model(tmp_path / "model")
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("file", [WEIGHTS, DESCRIPTION])
+@pytest.mark.parametrize("keep", [0.0, 0.01, 0.5, 0.99])
+def test_truncated_files_are_named(file: str, keep: float, tmp_path: Path) -> None:
+    stored(tmp_path)
+    content = (tmp_path / file).read_bytes()
+    (tmp_path / file).write_bytes(content[: int(keep * len(content))])
+    with pytest.raises(WeightsError, match=file):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("file", [WEIGHTS, DESCRIPTION])
+def test_missing_files_are_named(file: str, tmp_path: Path) -> None:
+    stored(tmp_path)
+    (tmp_path / file).unlink()
+    with pytest.raises(WeightsError, match=rf"{file}.* missing"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("file", [WEIGHTS, DESCRIPTION])
+def test_folders_in_place_of_files_are_named(file: str, tmp_path: Path) -> None:
+    stored(tmp_path)
+    (tmp_path / file).unlink()
+    (tmp_path / file).mkdir()
+    with pytest.raises(WeightsError, match=file):
+        load_model(tmp_path)
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model").write_text("hello")
+    with pytest.raises(WeightsError, match="model"):
+        load_model(tmp_path / "model")
+    with pytest.raises(WeightsError, match="nowhere"):
+        load_model(tmp_path / "nowhere")
+
+
+def loaded_or_refusal(folder: Path) -> tuple[SavedModel | None, str]:
+    try:
+        return load_model(folder), ""
+    except WeightsError as error:
+        return None, str(error)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_flipped_bit_in_the_header_never_leaves_a_traceback(seed: int, tmp_path: Path) -> None:
+    """It is refused by name, or the file is still one of the same tensors."""
+    saved = stored(tmp_path)
+    content = bytearray((tmp_path / WEIGHTS).read_bytes())
+    size = 8 + int.from_bytes(content[:8], "little")
+    rng = np.random.default_rng(seed)
+    content[rng.integers(size)] ^= 1 << rng.integers(8)
+    (tmp_path / WEIGHTS).write_bytes(content)
+    loaded, refusal = loaded_or_refusal(tmp_path)
+    if loaded is None:
+        assert WEIGHTS in refusal
+    else:
+        shapes = {key: value.shape for key, value in saved.model.state_dict().items()}
+        assert {key: value.shape for key, value in loaded.model.state_dict().items()} == shapes
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_damaged_description_never_leaves_a_traceback(seed: int, tmp_path: Path) -> None:
+    """A random byte changed: refused by name, or still a description."""
+    stored(tmp_path, spaces=list(SPACES)[seed % len(SPACES)])
+    path, rng = tmp_path / DESCRIPTION, np.random.default_rng(seed)
+    content = bytearray(path.read_bytes())
+    content[rng.integers(len(content))] = rng.choice(list(b'019-"x{}[],.eE\xff'))
+    path.write_bytes(content)
+    loaded, refusal = loaded_or_refusal(tmp_path)
+    assert loaded is not None or str(tmp_path) in refusal
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": 2},
+        {"format": None},
+        {"model": None},
+        {"model": {"d_model": 16, "colour": "red"}},
+        {"model": {"d_model": 0}},
+        {"model": {"d_model": 10**12}},
+        {"environment": []},
+        {"environment": {}},
+        {"decoding": {"method": "beam"}},
+        {"decoding": None},
+    ],
+    ids=str,
+)
+def test_descriptions_that_make_no_sense_are_refused(change: Any, tmp_path: Path) -> None:
+    stored(tmp_path)
+    path = tmp_path / DESCRIPTION
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(WeightsError, match=DESCRIPTION):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        {"type": "Discrete", "n": 0, "start": 0},
+        {"type": "Discrete", "n": 4},
+        {"type": "Text"},
+        {"type": "Box", "shape": [3], "dtype": "uint8", "low": 0, "high": 300},
+        {"type": "Box", "shape": [3], "dtype": "nonsense", "low": 0, "high": 1},
+        [],
+    ],
+    ids=str,
+)
+def test_spaces_that_make_no_sense_are_refused(space: Any, tmp_path: Path) -> None:
+    stored(tmp_path)
+    path = tmp_path / DESCRIPTION
+    description = json.loads(path.read_text())
+    description["environment"]["observation_space"] = space
+    path.write_text(json.dumps(description))
+    with pytest.raises(WeightsError, match=DESCRIPTION):
+        load_model(tmp_path)
+
+
+def test_deeply_nested_json_is_refused(tmp_path: Path) -> None:
+    stored(tmp_path)
+    (tmp_path / DESCRIPTION).write_text("[" * 200_000)
+    with pytest.raises(WeightsError, match=DESCRIPTION):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("change", ["less", "more", "shape"])
+def test_weights_of_another_model_are_refused(change: str, tmp_path: Path) -> None:
+    stored(tmp_path)
+    weights = load_file(tmp_path / WEIGHTS)
+    if change == "less":
+        del weights["memory"]
+    elif change == "more":
+        weights["stowaway"] = torch.zeros(1)
+    else:
+        weights["memory"] = weights["memory"][:1].clone()
+    save_file(weights, tmp_path / WEIGHTS)
+    with pytest.raises(WeightsError, match=rf"{WEIGHTS} does not fit"):
+        load_model(tmp_path)
