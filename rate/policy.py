@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rate.batch import Observations
 from rate.config import Decoding
-from rate.decoder import make_decoder
+from rate.decoders import make_decoder
 from rate.model import SequenceModel
 
 ArrayObservations = NDArray[np.generic] | dict[str, NDArray[np.generic]]
@@ -48,7 +48,7 @@ class Policy:
         target_return: The return asked for at the first step; rewards are subtracted from it.
         decoding: How actions are drawn from predictions.
         seed: Seed of the sampling.
-        exact_window: See `rate.decoder.make_decoder`.
+        exact_window: See `rate.decoders.make_decoder`.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rate.batch import Batch, Observations, map_tensors
-from rate.decoder import make_decoder
+from rate.decoders import make_decoder
 from rate.model import SequenceModel
 from rate.policy import Policy
 from tests.factories import MODELS, SPACES, WINDOWS, K, draw, make_batch, make_model

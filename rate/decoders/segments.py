@@ -1,0 +1,122 @@
+"""Decoding of models that carry memory from segment to segment."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rate.decoders.base import Decoder
+from rate.embeddings import TOKENS_PER_STEP
+from rate.model import SequenceModel
+
+
+class SegmentDecoder(Decoder):
+    """Decodes a model that hands a `MemoryState` from segment to segment.
+
+    Slots: `[bin | read | cache | 3K step tokens | write]`.
+    """
+
+    def __init__(self, model: SequenceModel, batch_size: int) -> None:
+        config = model.config
+        self.steps = TOKENS_PER_STEP * config.context_length
+        self.cache, self.memory = config.cache_length, config.num_memory_tokens
+        self.read = slice(1, 1 + self.memory)
+        self.cached = slice(self.read.stop, self.read.stop + self.cache)
+        self.start = self.cached.stop
+        self.write = slice(self.start + self.steps, self.start + self.steps + self.memory)
+        reach = self.cache + self.steps + self.memory
+        super().__init__(model, batch_size, self.write.stop - 1, reach)
+        self.key_timed[self.read] = self.key_timed[self.write] = 0
+        self.key_position[:] = torch.arange(self.write.stop, device=self.device) - self.start
+        self.inputs: Tensor | None = None
+        if self.cache:  # one spare place at the end: the bin
+            shape = (config.num_layers, batch_size, self.steps + 1, config.d_model)
+            self.inputs = self.keys.new_zeros(shape)
+        self.state = model.initial_state(batch_size)
+        self.position = torch.zeros(batch_size, dtype=torch.int64, device=self.device)
+        self.reset()
+
+    def _restart(self, rows: Tensor) -> None:
+        self.state = self.state.reset(rows, self.model.initial_state(self.batch_size))
+        self._open(rows.nonzero()[:, 0])
+
+    def _next(self, tokens: Tensor) -> Tensor:
+        furthest, length = int(self.position.max()), self.model.config.context_length
+        if furthest == length:
+            rows = (self.position == length).nonzero()[:, 0]
+            self._close(rows, tokens[rows, :1])
+            self._open(rows)
+            furthest = int(self.position.max())
+        offsets = torch.arange(-1, TOKENS_PER_STEP - 1, device=self.device)
+        positions = TOKENS_PER_STEP * self.position[:, None] + offsets
+        slots = torch.where(positions < 0, self.bin, self.start + positions)
+        self.key_valid[self.row[:, None], slots] = True
+        self.key_valid[:, self.bin] = False
+        used = self.start + TOKENS_PER_STEP * (furthest + 1)
+        allowed = self._visible(self.row, positions, used)
+        hidden, inputs = self._forward(tokens, self.row, slots, positions, allowed, last=1)
+        self._keep(inputs, self.row, slots)
+        self.position += 1
+        return hidden[:, -1]
+
+    def _visible(self, rows: Tensor, positions: Tensor, used: int) -> Tensor:
+        """Which of the first `used` slots step tokens at `positions` `(b, n)` may look at.
+
+        The past and memory: read and cached slots all stand before position 0.
+        """
+        past = self.key_position[rows, :used][:, None] <= positions[:, :, None]
+        past[..., self.read] = True
+        return past & self.key_valid[rows, :used][:, None]
+
+    def _close(self, rows: Tensor, last_action: Tensor) -> None:
+        """End a segment: take in its last action token, write memory, advance the state."""
+        count, state = rows.shape[0], self.state.rows(rows)
+        x = last_action
+        if state.tokens is not None:
+            x = torch.cat((x, self.model.addressed(state.tokens)), dim=1)
+        positions = torch.arange(self.steps - 1, self.steps + self.memory, device=self.device)
+        slots = (self.start + positions).expand(count, -1)
+        self.key_valid[rows[:, None], slots] = True
+        positions = positions.expand(count, -1)
+        allowed = self._visible(rows, positions, self.write.stop)
+        # Write tokens look at each other, not at the cache; the last action sees none of them.
+        allowed[:, 1:, self.write] = True
+        allowed[:, 1:, self.cached] = False
+        last = max(1, self.memory)
+        hidden, inputs = self._forward(x, rows, slots, positions, allowed, last)
+        self._keep([layer[:, :1] for layer in inputs], rows, slots[:, :1])
+        mask = self.key_valid.new_ones(count, self.model.config.context_length)
+        inputs = [] if self.inputs is None else [layer[rows, : self.steps] for layer in self.inputs]
+        state = self.model.advance(state, hidden, inputs, mask)
+        self.state = self.state.put(rows, state)
+
+    def _open(self, rows: Tensor) -> None:
+        """Start a segment: forget the old one's tokens, take in the cache and the read tokens."""
+        state, count = self.state.rows(rows), rows.shape[0]
+        self.position[rows] = 0
+        valid = self.key_valid.new_zeros(count, self.write.stop)
+        if state.cache is not None and state.cached is not None:
+            newest_first = torch.arange(self.cache, 0, -1, device=self.device)
+            valid[:, self.cached] = newest_first <= state.cached[:, None]
+            for index, block in enumerate(self.layers):
+                cache = block.attention_norm(state.cache[:, index])
+                keys, values = block.attention.project_cache(cache)
+                self.keys[index, rows, :, self.cached] = keys
+                self.values[index, rows, :, self.cached] = values
+        valid[:, self.read] = True
+        self.key_valid[rows] = valid
+        if state.tokens is not None:
+            tokens = self.model.addressed(state.tokens)
+            slots = torch.arange(self.read.start, self.read.stop, device=self.device)
+            slots = slots.expand(count, -1)
+            allowed = self.key_valid.new_zeros(count, self.memory, self.read.stop)
+            allowed[..., self.read] = True
+            self._forward(tokens, rows, slots, torch.zeros_like(slots), allowed, last=1)
+
+    def _keep(self, inputs: list[Tensor], rows: Tensor, slots: Tensor) -> None:
+        """Remember what entered each layer: the cache of the next segments is made of it."""
+        if self.inputs is None:
+            return
+        index = torch.where(slots == self.bin, self.steps, slots - self.start)
+        for buffer, layer in zip(self.inputs, inputs, strict=True):
+            buffer[rows[:, None], index] = layer

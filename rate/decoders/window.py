@@ -1,0 +1,59 @@
+"""Decoding of models that look back over a sliding window."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rate.decoders.base import Decoder
+from rate.embeddings import ACTION, OBSERVATION, RETURN, TOKENS_PER_STEP
+from rate.model import SequenceModel
+
+
+class WindowDecoder(Decoder):
+    """Decodes a model that looks back over a sliding window of K steps.
+
+    Behind the bin the slots are a ring of K + 1 steps: the token of time i stands in its place i
+    modulo 3 (K + 1).
+    """
+
+    def __init__(self, model: SequenceModel, batch_size: int, *, exact: bool) -> None:
+        config = model.config
+        self.window, self.exact = config.context_length, exact
+        self.ring = TOKENS_PER_STEP * (self.window + 1)
+        super().__init__(model, batch_size, self.ring, self.ring)
+        self.time = torch.zeros(batch_size, dtype=torch.int64, device=self.device)
+        shape = (batch_size, self.window, TOKENS_PER_STEP, config.d_model)
+        self.tokens = self.keys.new_zeros(shape) if exact else None
+
+    def _restart(self, rows: Tensor) -> None:
+        self.time[rows] = 0
+        self.key_valid[rows] = False
+
+    def _next(self, tokens: Tensor) -> Tensor:
+        if self.tokens is not None:
+            self.tokens = self.tokens.roll(-1, dims=1)
+            self.tokens[:, -2:-1, ACTION] = tokens[:, :1]
+            self.tokens[:, -1, RETURN], self.tokens[:, -1, OBSERVATION] = tokens[:, 1], tokens[:, 2]
+        hidden = self._step(tokens)
+        self.time += 1
+        if self.tokens is not None and bool((self.time > self.window).any()):
+            oldest = torch.arange(self.window, 0, -1, device=self.device)
+            state = self.model.initial_state(self.batch_size)
+            hidden = self.model.segment(self.tokens, oldest <= self.time[:, None], state)[0][:, -1]
+        return hidden
+
+    def _step(self, tokens: Tensor) -> Tensor:
+        offsets = torch.arange(-1, TOKENS_PER_STEP - 1, device=self.device)
+        positions = TOKENS_PER_STEP * self.time[:, None] + offsets
+        slots = torch.where(positions < 0, self.bin, 1 + positions % self.ring)
+        at = (self.row[:, None], slots)
+        self.key_position[at], self.key_valid[at] = positions, True
+        self.key_valid[:, self.bin] = False
+        used = 1 + min(self.ring, TOKENS_PER_STEP * (int(self.time.max()) + 1))
+        key_position = self.key_position[:, :used]
+        step, key_step = positions // TOKENS_PER_STEP, key_position // TOKENS_PER_STEP
+        in_window = step[:, :, None] - key_step[:, None] < self.window
+        past = key_position[:, None] <= positions[:, :, None]
+        allowed = past & in_window & self.key_valid[:, None, :used]
+        return self._forward(tokens, self.row, slots, positions, allowed, last=1)[0][:, -1]
