@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-from rate.config import ConfigError, ModelConfig
+from rate.config import ModelConfig
+from rate.errors import ConfigError
 from trainers import flags
 from trainers.config import (
     CurriculumConfig,
@@ -40,7 +40,7 @@ SECTIONS: dict[str, type] = {
     "evaluation": EvaluationConfig,
     "logging": LoggingConfig,
 }
-USER_ERROR = 2  # exit code of everything that is the command's fault, as argparse has it
+LISTS = ("--evaluation.lengths", "--evaluation.selection_lengths")
 
 
 def preset_names(environment: str) -> list[str]:
@@ -65,28 +65,54 @@ def load_preset(environment: str, name: str) -> dict[str, Any]:
     return preset
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
+def nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
     """`; did you mean ...?` where a known name is close, else nothing."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
+    return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
 class Parser(ArgumentParser):
-    """A parser whose errors are one line, exit with 2 and name the nearest option."""
+    """A parser whose errors are a sentence about an option, raised as a `ConfigError`."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        unknown = re.search(r"[Uu]nrecognized arguments: (--)?([^\s=]+)", message)
-        hint = ""
-        if unknown:
-            options = [a.dest for a in self._actions if "." in a.dest] + list(flags.FLAGS)
-            hint = nearest(unknown.group(2), options)
-        fail(" ".join(message.split()) + hint)
+        options = [a.dest for a in self._actions if "." in a.dest]
+        raise ConfigError(_rephrase(" ".join(message.split()), options)) from None
 
 
-def fail(message: str) -> NoReturn:
-    """End the program because of something the user can mend."""
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(USER_ERROR)
+def _rephrase(message: str, options: Sequence[str]) -> str:
+    """Jsonargparse's words for what is wrong, in the words of a command line."""
+    unknown = re.search(r"[Uu]nrecognized arguments: ([^\s=]+)", message)
+    if unknown and not unknown.group(1).startswith("--"):
+        return f"'{unknown.group(1)}' belongs to no option. Options begin with --; see --help."
+    if unknown:
+        hint = nearest(unknown.group(1)[2:], [*options, *flags.FLAGS, "config", "resume"], "--")
+        return f"There is no option {unknown.group(1)}{hint}. All of them: --help."
+    wrong = re.search(r"key \"([\w.]+)\": .*(?:Got|Given) value: (.*)$", message)
+    if wrong and wrong.group(1) in options:
+        option, value = wrong.groups()
+        return f"--{option}: expected {_describe(_type_of(option))}, got '{value}'."
+    return message
+
+
+def _type_of(option: str) -> Any:
+    """The type of a setting with a dotted name."""
+    kind: Any = RunConfig
+    for name in option.split("."):
+        kind = get_type_hints(kind)[name]
+    return kind
+
+
+def _describe(kind: Any) -> str:
+    """What a setting of a type takes, for people."""
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
+    if get_origin(kind) is list:
+        return "whole numbers, like 90,900"
+    if type(None) in get_args(kind):
+        (other,) = (part for part in get_args(kind) if part is not type(None))
+        return f"{_describe(other)} or null"
+    words = {int: "a whole number", float: "a number", bool: "true or false"}
+    return words.get(kind, "a text")
 
 
 @dataclass(frozen=True)
@@ -105,21 +131,18 @@ class Command:
 
 
 def parse(environment: str, argv: Sequence[str]) -> Command:
-    """Read the command line of an environment's train script; exits with 2 where it is wrong."""
-    try:
-        translation = flags.translate(list(argv))
-        preset = _base(environment, translation)
-        arguments = make_parser(environment, preset).parse_args(translation.options)
-        values = arguments.as_dict()
-        config = config_from_dict(
-            {
-                "environment": environment,
-                "name": preset["name"],
-                **{section: values[section] for section in SECTIONS},
-            }
-        )
-    except ConfigError as error:
-        fail(str(error))
+    """Read the command line of an environment's train script.
+
+    Raises:
+        ConfigError: If it is wrong; the message names the option and the way out.
+    """
+    translation = flags.translate(list(argv))
+    preset = _base(environment, translation)
+    options = _join_lists(translation.options)
+    arguments = make_parser(environment, preset).parse_args(options)
+    values = arguments.as_dict()
+    sections = {section: values[section] for section in SECTIONS}
+    config = config_from_dict({"environment": environment, "name": preset["name"], **sections})
     resume = None if arguments.resume is None else Path(arguments.resume)
     return Command(config, resume, translation.notes)
 
@@ -127,16 +150,46 @@ def parse(environment: str, argv: Sequence[str]) -> Command:
 def _base(environment: str, translation: flags.Translation) -> dict[str, Any]:
     """What the options change: a preset, or the file of `--config`, or the run of `--resume`."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", type=str)
-    parser.add_argument("--resume", type=str)
+    for option in ("--config", "--resume"):
+        parser.add_argument(option, nargs="?")  # the parser proper asks for a missing value
     known, _ = parser.parse_known_args(translation.options)
     if known.config is None and known.resume is None:
-        return load_preset(environment, translation.preset)
+        return load_preset(environment, translation.preset or "rate")
+    if translation.preset:
+        source = "--resume" if known.config is None else "--config"
+        raise ConfigError(
+            f"--model_mode chooses a preset, but {source} has all settings already. Leave one out."
+        )
     path = Path(known.config) if known.config else Path(known.resume) / "config.yaml"
+    if known.config is None and not path.is_file():
+        raise ConfigError(
+            f"{known.resume} holds no run: {path.name} is missing. Give --resume the folder of a "
+            "run, for example runs/tmaze-rate-1."
+        )
     base = load_config_file(path)
     if base.environment != environment:
-        raise ConfigError(f"{path} is of {base.environment}, not of {environment}.")
+        raise ConfigError(
+            f"{path} is of {base.environment}, not of {environment}; use "
+            f"scripts/train_{base.environment}.py."
+        )
     return base.to_dict()
+
+
+def _join_lists(options: Sequence[str]) -> list[str]:
+    """Write lists as the parser wants them, `[90,900]`, where they are `90 900` or `90,900`."""
+    joined: list[str] = []
+    rest = list(options)
+    while rest:
+        option, equals, value = rest.pop(0).partition("=")
+        if option not in LISTS:
+            joined.append(option + equals + value)
+            continue
+        words = [value] if equals else []
+        while not equals and rest and not rest[0].startswith("--"):
+            words.append(rest.pop(0))
+        numbers = " ".join(words).strip("[] ").replace(",", " ").split()
+        joined.append(f"{option}=[{','.join(numbers)}]" if words else option)
+    return joined
 
 
 def make_parser(environment: str, preset: dict[str, Any]) -> Parser:
@@ -151,7 +204,7 @@ def make_parser(environment: str, preset: dict[str, Any]) -> Parser:
         formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", metavar="FILE", help="start from this config.yaml, not a preset")
+    parser.add_argument("--config", metavar="FILE", help="start from this file, not a preset")
     parser.add_argument("--resume", metavar="RUN", help="continue the run in this folder")
     for section, kind in SECTIONS.items():
         parser.add_class_arguments(kind, section)

@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
 
-from rate.config import ConfigError, ModelConfig
-from rate.heads import Decoding
+from rate.config import Decoding, ModelConfig
+from rate.errors import ConfigError
 
 Schedule = Literal["constant", "linear", "cosine"]
 DecisiveSteps = Literal["none", "final", "rewarded"]

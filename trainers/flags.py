@@ -6,10 +6,11 @@ became is said once, on the way in.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from rate.config import ConfigError
+from rate.errors import ConfigError
 
 PUBLIC_CONTEXT_LENGTH = 30  # K of the public scripts wherever they are given N alone
 
@@ -38,12 +39,12 @@ class Translation:
     """What a command line says, in this project's terms.
 
     Attributes:
-        preset: Name of the model preset.
+        preset: Name of the model preset, or None where the command line names none.
         options: Arguments for the parser, the short flags replaced.
         notes: What was replaced in a way worth telling.
     """
 
-    preset: str = "rate"
+    preset: str | None = None
     options: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     seen: dict[str, str] = field(default_factory=dict)
@@ -146,10 +147,10 @@ def _take_value(name: str, flag: Flag, rest: list[str]) -> str:
 def _finish(translation: Translation) -> None:
     """Settle what depends on several flags: preset, block and the shape of a window."""
     seen = translation.seen
-    mode = seen.get("model_mode", "rate").lower()
-    translation.preset = _known("model_mode", mode, MODEL_MODES)
+    if "model_mode" in seen:
+        translation.preset = _known("model_mode", seen["model_mode"], MODEL_MODES)
     if "arch_mode" in seen:
-        block = _known("arch_mode", seen["arch_mode"].lower(), ARCH_MODES)
+        block = _known("arch_mode", seen["arch_mode"], ARCH_MODES)
         translation.set("model.block", block)
         if translation.preset == "dt" and block != "gpt":
             translation.preset = "dt_relative"
@@ -161,31 +162,45 @@ def _finish(translation: Translation) -> None:
 
 
 def _set_window(translation: Translation) -> None:
-    seen = translation.seen
-    if "sections" not in seen and "context_length" not in seen:
+    """Turn `--sections` and `--context_length` into K and N. Dotted options go before them."""
+    sections = _whole_number(translation.seen, "sections")
+    context = _whole_number(translation.seen, "context_length")
+    if sections is None and context is None:
         return
-    try:
-        sections = int(seen["sections"]) if "sections" in seen else None
-        context = int(seen["context_length"]) if "context_length" in seen else None
-    except ValueError as error:
-        raise ConfigError(
-            f"--sections, --max_n_final and --context_length are whole numbers: {error}."
-        ) from error
-    if sections is not None and context is None:
+    given = {option.partition("=")[0] for option in translation.options}
+    if context is None and "--model.context_length" not in given:
         context = PUBLIC_CONTEXT_LENGTH
         translation.notes.append(f"K is {context}, as in the public scripts (--context_length).")
+    window: list[str] = []
     if translation.preset in ONE_SEGMENT:
-        translation.set("model.context_length", (context or 1) * (sections or 1))
-        return
-    translation.set("model.context_length", context)
-    if sections is not None:
-        translation.set("training.segments", sections)
+        if context is not None:
+            window.append(f"--model.context_length={context * (sections or 1)}")
+    else:
+        if context is not None:
+            window.append(f"--model.context_length={context}")
+        if sections is not None:
+            window.append(f"--training.segments={sections}")
+    translation.options = window + translation.options
+
+
+def _whole_number(seen: dict[str, str], name: str) -> int | None:
+    if name not in seen:
+        return None
+    if not seen[name].isdecimal() or int(seen[name]) < 1:
+        flag = "--sections (--max_n_final)" if name == "sections" else f"--{name}"
+        raise ConfigError(f"{flag} is '{seen[name]}'; it must be a whole number of at least 1.")
+    return int(seen[name])
 
 
 def _known(flag: str, value: str, names: dict[str, str]) -> str:
-    if value not in names:
-        raise ConfigError(f"--{flag} {value} is unknown; choose one of: {', '.join(names)}.")
-    return names[value]
+    """The name that a value stands for, in whatever case it is written."""
+    if value.lower() not in names:
+        close = difflib.get_close_matches(value.lower(), names, n=1)
+        hint = f"; did you mean {close[0]}?" if close else "."
+        raise ConfigError(
+            f"--{flag} {value} is unknown{hint} There are, in any case: {', '.join(names)}."
+        )
+    return names[value.lower()]
 
 
 def describe() -> str:

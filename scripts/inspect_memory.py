@@ -1,0 +1,98 @@
+"""Look inside the memory of trained models: its drift, its rank, and what noise it survives.
+
+python scripts/inspect_memory.py runs/tmaze-rate-1 runs/tmaze-rmt-1 -o memory.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from rate.errors import ConfigError
+from rate.policy import Policy
+from rate.weights import load_model
+from scripts.console import user_errors
+from scripts.plot import COLOURS, pyplot
+from trainers.inspection import MemoryReport, inspect_memory, record
+from trainers.registry import get_environment
+
+NOISE = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs")
+    parser.add_argument("-o", "--output", type=Path, default=Path("memory.png"), help="the figure")
+    parser.add_argument("--length", type=int, default=600, help="episode length (default: 600)")
+    parser.add_argument("--episodes", type=int, default=40, help="episodes (default: 40)")
+    options = parser.parse_args(arguments)
+    console = Console()
+    with user_errors():
+        reports = {run.name: look(run, options.length, options.episodes) for run in options.runs}
+        draw(reports, options.output)
+    table = Table(
+        title=f"Memory over episodes of {options.length} steps. ±s: share of episodes that keep "
+        "their actions when noise of standard deviation s hits memory once"
+    )
+    for name in ("run", "drift", "rank", *(f"±{strength}" for strength in NOISE)):
+        table.add_column(name, justify="left" if name == "run" else "right")
+    for name, report in reports.items():
+        late = statistics.mean(report.drift[len(report.drift) // 2 :])
+        survival = [f"{report.survival[strength]:.2f}" for strength in NOISE]
+        table.add_row(name, f"{late:.4f}", f"{report.rank[-1]:.2f}", *survival)
+    console.print(table)
+    console.print(f"The figure {options.output}", highlight=False)
+
+
+def look(run: Path, length: int, episodes: int) -> MemoryReport:
+    """Roll out a run's last weights and follow its memory.
+
+    Raises:
+        ConfigError: If the model has no memory tokens, or the episodes are too short to see any.
+    """
+    saved = load_model(run / "checkpoints" / "last")
+    config = saved.model.config
+    if not config.num_memory_tokens:
+        raise ConfigError(f"{run} has no memory tokens to look at (model.num_memory_tokens is 0).")
+    if length < 8 * config.context_length:
+        raise ConfigError(
+            f"--length {length} is less than 8 segments of {run} (K is {config.context_length})."
+        )
+    env = get_environment(saved.spec.name).make_vector(episodes, length)
+    policy = Policy(saved.model, num_envs=episodes, target_return=saved.spec.target_return)
+    return inspect_memory(saved.model, record(policy, env, seed=30_000), NOISE)
+
+
+def draw(reports: dict[str, MemoryReport], path: Path) -> None:
+    """Three panels: drift and rank by segment, survival by noise."""
+    plt = pyplot()
+    figure, panels = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
+    for (name, report), colour in zip(reports.items(), COLOURS * len(reports), strict=False):
+        panels[0].plot(range(1, len(report.drift) + 1), report.drift, color=colour)
+        panels[1].plot(range(len(report.rank)), report.rank, color=colour)
+        strengths = list(report.survival)
+        values = [report.survival[strength] for strength in strengths]
+        panels[2].plot(strengths, values, "-o", color=colour, markersize=4, label=name)
+    panels[0].set(yscale="log", xlabel="segment", ylabel="relative change of memory")
+    panels[0].set_title("Drift")
+    panels[1].set(xlabel="segment", ylabel="effective rank", ylim=(0.9, None))
+    panels[1].set_title("Directions in use")
+    panels[2].set(xscale="log", ylim=(0, 1.05), xlabel="noise on memory, once (standard deviation)")
+    panels[2].set_ylabel("episodes that keep their actions")
+    panels[2].set_title("Basin")
+    panels[2].legend(frameon=False, fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Tables of scores: a row per model, seed, episode length and checkpoint."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rate.errors import ConfigError
+from trainers.files import write_atomic
+
+COLUMNS = ("model", "seed", "length", "success", "episodes", "which", "sem", "step", "seconds")
+_NEEDED = ("model", "seed", "length", "success", "which")
+
+
+def write_scores(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write a table of scores, whole or not at all.
+
+    Raises:
+        ConfigError: If the file cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, text.getvalue())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def read_scores(path: Path) -> list[dict[str, Any]]:
+    """Read a table of scores written by `write_scores`.
+
+    Raises:
+        ConfigError: If it cannot be read, or is no such table.
+    """
+    rows = read_table(path)
+    if not rows or not set(_NEEDED) <= set(rows[0]):
+        raise ConfigError(
+            f"{path} is no table of scores: it needs rows under {', '.join(_NEEDED)}. "
+            "scripts/study.py and scripts/evaluate.py write such tables."
+        )
+    for number, row in enumerate(rows, start=2):
+        try:
+            row["seed"], row["length"] = int(row["seed"]), int(row["length"])
+            row["success"] = float(row["success"]) if row["success"] else None
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{path}, line {number}: {error}.") from error
+    return rows
+
+
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV file with a header, as text.
+
+    Raises:
+        ConfigError: If it cannot be read.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{path} is no CSV file: {error}.") from error
+
+
+def success_by_length(
+    rows: Sequence[dict[str, Any]], model: str, which: str = "last"
+) -> dict[int, list[float]]:
+    """The seeds' success rates of a model at every length."""
+    scores: dict[int, list[float]] = {}
+    for row in rows:
+        if row["model"] == model and row["which"] == which and row["success"] is not None:
+            scores.setdefault(row["length"], []).append(row["success"])
+    return scores
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """`0.98 ± 0.01`: mean and standard deviation over seeds, which one seed alone has not."""
+    if not values:
+        return "–"
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{spread}"
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The scores of the last weights as a Markdown table: mean and standard deviation."""
+    lengths = sorted({row["length"] for row in rows})
+    lines = [
+        "| model | seeds | " + " | ".join(f"{length:,}" for length in lengths) + " |",
+        "|---|---|" + "---|" * len(lengths),
+    ]
+    for model in dict.fromkeys(row["model"] for row in rows):
+        scores = success_by_length(rows, model)
+        cells = [mean_and_spread(scores.get(length, [])) for length in lengths]
+        seeds = len({row["seed"] for row in rows if row["model"] == model})
+        lines.append(f"| {model} | {seeds} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)

@@ -1,0 +1,20 @@
+"""Callbacks of a training run."""
+
+from __future__ import annotations
+
+from trainers.callbacks.checkpoint import SafeCheckpoint, SafeCheckpointIO
+from trainers.callbacks.curriculum import Curriculum
+from trainers.callbacks.evaluation import SelectionRollouts
+from trainers.callbacks.progress import Progress, Report, Reporter
+from trainers.callbacks.throughput import Throughput
+
+__all__ = [
+    "Curriculum",
+    "Progress",
+    "Report",
+    "Reporter",
+    "SafeCheckpoint",
+    "SafeCheckpointIO",
+    "SelectionRollouts",
+    "Throughput",
+]

@@ -1,0 +1,191 @@
+"""Checkpoints of the training state that survive crashes, full disks and flipped bits."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import threading
+import warnings
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from datamodules.npy import file_sha256, fsync_directory
+from trainers.callbacks.schedule import Every
+from trainers.csv_logger import MetricsTable
+from trainers.errors import CheckpointError, Interrupted
+from trainers.files import write_atomic
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class SafeCheckpointIO(CheckpointIO):
+    """Writes a checkpoint whole or not at all with its SHA-256 beside it, and keeps the one before.
+
+    Reading checks the digest and unpickles plain types and tensors only: a checkpoint from a
+    stranger runs no code.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+        try:
+            torch.save(checkpoint, draft)
+            with draft.open("rb+") as file:
+                os.fsync(file.fileno())
+            digest = file_sha256(draft)
+            if path.exists() and _digest_file(path).exists():
+                path.replace(path.with_name(PREVIOUS))
+                _digest_file(path).replace(_digest_file(path.with_name(PREVIOUS)))
+            draft.replace(path)
+            write_atomic(_digest_file(path), f"{digest}  {path.name}\n")
+        finally:
+            draft.unlink(missing_ok=True)
+        fsync_directory(path.parent)
+
+    def load_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        map_location: Any = None,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Read a checkpoint, or the one before it where it is damaged, with a warning.
+
+        Raises:
+            CheckpointError: If neither can be read, or one holds more than data.
+        """
+        path = Path(path)
+        problems: list[str] = []
+        for candidate in (path, path.with_name(PREVIOUS)):
+            problem = _damage(candidate)
+            if problem is None:
+                if problems:
+                    warnings.warn(
+                        f"{problems[0]} Going on from {candidate}, the checkpoint before.",
+                        stacklevel=2,
+                    )
+                return _load(candidate)
+            problems.append(problem)
+        raise CheckpointError(" ".join(problems) + " Start the run again under another name.")
+
+    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        for file in (Path(path), _digest_file(Path(path))):
+            file.unlink(missing_ok=True)
+
+
+def _digest_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint file, or None.
+
+    Either digest will do: a crash between the two renames of a save leaves a checkpoint under its
+    new name and the digest still under the old one.
+    """
+    if not path.is_file():
+        return f"{path} is missing."
+    digests = set()
+    for name in (LAST, PREVIOUS):
+        try:
+            digests.add(_digest_file(path.with_name(name)).read_text(encoding="utf-8").split()[0])
+        except (OSError, IndexError, UnicodeDecodeError):
+            continue
+    if not digests:
+        return f"{path} cannot be trusted: its digest {_digest_file(path).name} is missing."
+    if file_sha256(path) not in digests:
+        return f"{path} is damaged: its SHA-256 is not the one in {_digest_file(path).name}."
+    return None
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise CheckpointError(
+            f"{path} was refused, for it holds more than tensors and plain values, or is no "
+            f"checkpoint. Nothing in it was run. ({str(error).splitlines()[0]})"
+        ) from error
+    return checkpoint
+
+
+class SafeCheckpoint(Checkpoint):
+    """Saves the training state every so often, at the end, and when asked to stop.
+
+    On SIGINT (Ctrl+C) or SIGTERM the current batch is finished, the state saved and `Interrupted`
+    raised. A second SIGINT stops at once, without saving.
+
+    Args:
+        folder: Where `last.ckpt` and `previous.ckpt` are kept.
+        every: Optimiser steps between two checkpoints.
+        max_steps: Optimiser steps of training; the last one is saved too.
+
+    Attributes:
+        last_saved: The newest checkpoint, or None.
+    """
+
+    def __init__(self, folder: Path, every: int, max_steps: int) -> None:
+        self.path = folder / LAST
+        self.last_saved: Path | None = None
+        self._schedule = Every(every, max_steps)
+        self._signal: int | None = None
+        self._handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {number: signal.signal(number, self._note) for number in SIGNALS}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._signal == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        self._signal = number
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._schedule.start_batch(trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # The processes agree, for a signal may reach them in different batches.
+        stop = trainer.strategy.reduce_boolean_decision(self._signal is not None, all=False)
+        if stop or self._schedule.is_due(trainer.global_step):
+            trainer.save_checkpoint(self.path)
+            self.last_saved = self.path
+            for logger in trainer.loggers:
+                logger.save()
+        if stop and trainer.global_step < self._schedule.last:
+            raise Interrupted(self._signal or signal.SIGTERM, trainer.global_step, self.path)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Forget the metrics of steps that are about to be taken again."""
+        self.last_saved = self.path
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsTable):
+                logger.rewind(checkpoint["global_step"])
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._restore_handlers()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._restore_handlers()
+
+    def _restore_handlers(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}

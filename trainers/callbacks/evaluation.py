@@ -1,0 +1,91 @@
+"""Rollouts during training, which choose the best weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from rate.weights import SavedModel, save_model
+from trainers.callbacks.schedule import Every
+from trainers.rollout import MakeVector, evaluate
+from trainers.sequence import SequenceTrainer
+
+
+class SelectionRollouts(Callback):
+    """Rolls out on the selection seeds every so often and at the end, and keeps the best weights.
+
+    The score is the mean success over the selection lengths (the mean return where an environment
+    tells no success). Of equal scores the later one wins: it has seen more data. The first process
+    rolls out while the others wait.
+
+    Args:
+        make_vector: Makes the environment from a number of rows and an episode length.
+        folder: Where the best weights are saved.
+        max_steps: Optimiser steps of training.
+        on_step: Told the episode length and step of a rollout, for a progress display.
+
+    Attributes:
+        best_step: Optimiser step of the best weights, or None.
+        best_score: Their score.
+    """
+
+    def __init__(
+        self,
+        make_vector: MakeVector,
+        folder: Path,
+        every: int,
+        max_steps: int,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.make_vector, self.folder, self.on_step = make_vector, folder, on_step
+        self.best_step: int | None = None
+        self.best_score = -float("inf")
+        self._schedule = Every(every, max_steps)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._schedule.start_batch(trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not self._schedule.is_due(trainer.global_step):
+            return
+        if trainer.is_global_zero and isinstance(pl_module, SequenceTrainer):
+            self._evaluate(trainer, pl_module)
+        trainer.strategy.barrier("selection rollouts")
+
+    def _evaluate(self, trainer: Trainer, module: SequenceTrainer) -> None:
+        config, step = module.config.evaluation, trainer.global_step
+        rows = evaluate(
+            module.model,
+            module.spec,
+            self.make_vector,
+            config,
+            lengths=config.selection_lengths,
+            first_seed=config.selection_seed,
+            on_step=self.on_step,
+        )
+        metrics = {}
+        for row in rows:
+            if row["success"] is not None:
+                metrics[f"selection/success@{row['length']}"] = row["success"]
+            metrics[f"selection/return@{row['length']}"] = row["return"]
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step)
+        scores = [row["return"] if row["success"] is None else row["success"] for row in rows]
+        score = sum(scores) / len(scores)
+        if score >= self.best_score:
+            self.best_score, self.best_step = score, step
+            extra = {"step": step, "selection": rows}
+            save_model(SavedModel(module.model, module.spec, config.decoding, extra), self.folder)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_step": self.best_step, "best_score": self.best_score}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_step, self.best_score = state_dict["best_step"], state_dict["best_score"]

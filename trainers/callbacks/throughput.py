@@ -1,0 +1,60 @@
+"""How fast training goes. Times differ from run to run, so they stay out of `metrics.csv`."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from trainers.csv_logger import MetricsTable
+
+
+class Throughput(Callback):
+    """Measures the time of training steps, without evaluation and checkpoints.
+
+    Args:
+        every: Optimiser steps between two values that are logged.
+
+    Attributes:
+        seconds: Time in training steps, over all interruptions.
+        timesteps: Real steps of episodes trained on in that time.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every, self.seconds, self.timesteps = every, 0.0, 0.0
+        self._mark = (0, 0.0, 0.0)  # optimiser steps, seconds and timesteps at the last log
+        self._started = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._mark = (trainer.global_step, self.seconds, self.timesteps)
+        self._started = time.perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.seconds += time.perf_counter() - self._started
+        self.timesteps += outputs["steps"]
+        steps, seconds, timesteps = self._mark
+        if trainer.global_step - steps < self.every:
+            return
+        elapsed = max(self.seconds - seconds, 1e-9)
+        speed = {
+            "throughput/steps_per_second": (trainer.global_step - steps) / elapsed,
+            "throughput/timesteps_per_second": (self.timesteps - timesteps) / elapsed,
+        }
+        for logger in trainer.loggers:
+            if not isinstance(logger, MetricsTable):
+                logger.log_metrics(speed, trainer.global_step)
+        self._mark = (trainer.global_step, self.seconds, self.timesteps)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds, "timesteps": self.timesteps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.seconds, self.timesteps = state_dict["seconds"], state_dict["timesteps"]

@@ -1,0 +1,116 @@
+"""Metrics as a table that two equal runs write byte for byte the same."""
+
+from __future__ import annotations
+
+import csv
+import io
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from trainers.files import write_atomic
+
+METRICS = "metrics.csv"
+STEP = "step"
+
+
+class MetricsTable(Logger):
+    """Writes `metrics.csv`: a row per logged step, a column per metric.
+
+    New metrics add columns on the right. A row is appended when the next one begins; the whole
+    file is written anew, in one piece, when the columns change or training was set back.
+
+    Args:
+        folder: The run's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.path = folder / METRICS
+        self._rows: list[dict[str, str]] = []
+        self._columns = [STEP]
+        self._written: int | None = None  # rows in the file, None where it is to be rewritten
+        if self.path.exists():
+            self._read()
+
+    @property
+    def name(self) -> str:
+        return "table"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
+        """Nothing: they are in `config.yaml`."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Add values to the row of `step`, which is the last one or a new one."""
+        row = {name: _text(value) for name, value in metrics.items()}
+        new_columns = [name for name in row if name not in self._columns]
+        if new_columns:
+            self._columns += new_columns
+            self._written = None
+        if self._rows and self._rows[-1][STEP] == str(step):
+            self._rows[-1].update(row)
+            if self._written == len(self._rows):
+                self._written = None
+            return
+        self.save()
+        self._rows.append({STEP: str(step), **row})
+
+    @rank_zero_only
+    def rewind(self, step: int) -> None:
+        """Drop what was logged after `step`, as if training had never gone beyond."""
+        self._rows = [row for row in self._rows if int(row[STEP]) <= step]
+        used = set().union(*self._rows) if self._rows else set()
+        self._columns = [name for name in self._columns if name == STEP or name in used]
+        self._written = None
+        self.save()
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Bring the file up to date.
+
+        Raises:
+            OSError: If it cannot be written, for example on a full disk.
+        """
+        if self._written is None:
+            header = {name: name for name in self._columns}
+            write_atomic(self.path, self._format([header, *self._rows]))
+        elif self._written < len(self._rows):
+            with self.path.open("a", encoding="utf-8", newline="") as file:
+                file.write(self._format(self._rows[self._written :]))
+        self._written = len(self._rows)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self.save()
+
+    def _format(self, rows: list[dict[str, str]]) -> str:
+        text = io.StringIO()
+        csv.DictWriter(text, self._columns, restval="", lineterminator="\n").writerows(rows)
+        return text.getvalue()
+
+    def _read(self) -> None:
+        """Take in the rows of an interrupted run. Its last line may be torn: it is dropped."""
+        text = self.path.read_text(encoding="utf-8")
+        header, *lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines())) or [[STEP]]
+        self._columns = header
+        self._rows = [
+            {name: value for name, value in zip(header, line, strict=True) if value}
+            for line in lines
+            if len(line) == len(header)
+        ]
+
+
+def _text(value: float) -> str:
+    """Nine digits, which tell any two float32 apart; whole numbers without a point."""
+    return f"{float(value):.9g}"

@@ -1,0 +1,123 @@
+"""A look inside memory: how far it moves, how many directions it uses, what it survives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+from rate.batch import Batch
+from rate.memory import MemoryState
+from rate.model import SequenceModel
+from rate.policy import Policy
+
+
+@dataclass(frozen=True)
+class MemoryReport:
+    """What memory does over the segments of an episode.
+
+    Attributes:
+        drift: `(N - 1,)` mean relative change from segment to segment, |M' - M| / |M|.
+        rank: `(N,)` mean effective rank of the `(m, d)` memory of an episode.
+        survival: For every strength of noise, the share of episodes whose actions stay the same
+            although memory was disturbed once.
+    """
+
+    drift: list[float]
+    rank: list[float]
+    survival: dict[float, float]
+
+
+def record(policy: Policy, env: gymnasium.vector.VectorEnv[Any, Any, Any], seed: int) -> Batch:
+    """Play one episode in every row and keep what the model saw and did, as a batch `(B, T)`."""
+    observations, _ = env.reset(seed=seed)
+    policy.reset()
+    seen, done, rewards_seen, wanted = [], [], [], []
+    running = np.ones(env.num_envs, dtype=bool)
+    rewards = None
+    while running.any():
+        actions = policy.act(observations, rewards)
+        seen.append(torch.as_tensor(observations))
+        done.append(torch.as_tensor(actions))
+        wanted.append(policy.returns_to_go.cpu().clone())
+        observations, rewards, terminated, truncated, _ = env.step(actions)
+        rewards_seen.append(torch.as_tensor(rewards, dtype=torch.float32))
+        running &= ~(terminated | truncated)
+    steps = len(seen)
+    mask = torch.ones(env.num_envs, steps, dtype=torch.bool)
+    timesteps = torch.arange(steps).expand(env.num_envs, -1)
+    return Batch(
+        observations=torch.stack(seen, dim=1),
+        actions=torch.stack(done, dim=1),
+        returns_to_go=torch.stack(wanted, dim=1),
+        timesteps=timesteps,
+        mask=mask,
+        rewards=torch.stack(rewards_seen, dim=1),
+        episode_end=timesteps == steps - 1,
+    )
+
+
+@torch.no_grad()
+def inspect_memory(
+    model: SequenceModel, batch: Batch, noise: Sequence[float], disturbed_segment: int = 5
+) -> MemoryReport:
+    """Follow the memory tokens of a model through recorded episodes.
+
+    Args:
+        model: A model with memory tokens, in evaluation mode.
+        batch: Episodes of at least `disturbed_segment + 2` segments, from `record`.
+        noise: Standard deviations of the Gaussian noise that memory is disturbed with.
+        disturbed_segment: The segment before which memory is disturbed.
+
+    Returns:
+        Drift and rank undisturbed, and how many episodes keep their actions when disturbed.
+    """
+    path = list(_fold(model, batch, None, 0.0))
+    memories = torch.stack([tokens for tokens, _ in path])  # (N, B, m, d)
+    actions = torch.cat([chosen for _, chosen in path], dim=1)
+    size = memories[:-1].flatten(2).norm(dim=-1)
+    drift = (memories[1:] - memories[:-1]).flatten(2).norm(dim=-1) / size
+    survival = {}
+    for strength in noise:
+        disturbed = [a for _, a in _fold(model, batch, disturbed_segment, strength)]
+        same = torch.cat(disturbed, dim=1) == actions
+        survival[strength] = float(same.flatten(1).all(1).float().mean())
+    rank = effective_rank(memories).mean(-1)
+    return MemoryReport(drift.mean(-1).tolist(), rank.tolist(), survival)
+
+
+def effective_rank(matrices: Tensor) -> Tensor:
+    """Effective rank of `(..., m, d)` matrices (Roy and Vetterli 2007, definition 1): `(...)`.
+
+    The exponential of the entropy of the normalised singular values: 1 where all rows are one
+    vector but for a factor, m where they share nothing.
+    """
+    values = torch.linalg.svdvals(matrices)
+    shares = values / values.sum(-1, keepdim=True)
+    entropy: Tensor = torch.special.entr(shares).sum(-1)
+    return entropy.exp()
+
+
+def _fold(
+    model: SequenceModel, batch: Batch, disturbed_segment: int | None, strength: float
+) -> list[tuple[Tensor, Tensor]]:
+    """Memory tokens after, and likeliest actions in, every segment."""
+    generator = torch.Generator().manual_seed(0)
+    state: MemoryState | None = None
+    results = []
+    length = model.config.context_length
+    for number, start in enumerate(range(0, batch.num_steps, length)):
+        if number == disturbed_segment and state is not None and state.tokens is not None:
+            disturbance = torch.randn(state.tokens.shape, generator=generator)
+            tokens = state.tokens + strength * disturbance
+            state = MemoryState(tokens, state.cell, state.cache, state.cached)
+        predictions, state = model(batch.steps(start, start + length), state)
+        if state.tokens is None:
+            raise ValueError("the model has no memory tokens to look at")
+        results.append((state.tokens, predictions.argmax(-1)))
+    return results

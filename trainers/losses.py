@@ -1,0 +1,85 @@
+"""The training loss and what is counted along with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rate.batch import Batch
+from rate.heads import ActionHead
+from trainers.config import LossConfig
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over the real steps of a batch; sums of several batches add up.
+
+    Attributes:
+        loss: Weighted loss.
+        weight: Weights of the loss.
+        steps: Real steps.
+        correct: Real steps whose action is predicted.
+        decisive: Real steps that end an episode.
+        decisive_correct: Those of them whose action is predicted.
+    """
+
+    loss: float = 0.0
+    weight: float = 0.0
+    steps: float = 0.0
+    correct: float = 0.0
+    decisive: float = 0.0
+    decisive_correct: float = 0.0
+
+    def __add__(self, other: Totals) -> Totals:
+        mine, others = vars(self).values(), vars(other).values()
+        return Totals(*(a + b for a, b in zip(mine, others, strict=True)))
+
+    @property
+    def mean_loss(self) -> float:
+        return self.loss / self.weight if self.weight else self.loss
+
+    def metrics(self) -> dict[str, float]:
+        """Means; what has nothing to be a mean of is left out."""
+        values = {"loss": self.mean_loss}
+        if self.steps:
+            values["accuracy"] = self.correct / self.steps
+        if self.decisive:
+            values["decisive_accuracy"] = self.decisive_correct / self.decisive
+        return values
+
+
+def step_weights(batch: Batch, config: LossConfig) -> Tensor:
+    """What every step counts in the loss, `(B, T)` float32: 0 for padding."""
+    weights = batch.mask.float()
+    if config.decisive_steps == "none":
+        return weights
+    decisive = batch.episode_end if config.decisive_steps == "final" else batch.rewards != 0
+    return torch.where(decisive, config.decisive_weight * weights, weights)
+
+
+def batch_totals(
+    head: ActionHead, predictions: Tensor, batch: Batch, config: LossConfig
+) -> tuple[Tensor, Tensor]:
+    """The weighted sum of the losses, to differentiate, and the sums that `Totals` names.
+
+    Args:
+        head: Knows the loss of its predictions.
+        predictions: `(B, T, ...)` of the head.
+        batch: What should have been predicted.
+        config: The settings of the loss.
+
+    Returns:
+        A scalar with gradient, and `(6,)` float32 without.
+    """
+    losses = head.loss(predictions, batch.actions, config.label_smoothing)  # (B, T)
+    weights = step_weights(batch, config)
+    # Padding is cut out, not multiplied by 0, which would let a NaN through.
+    loss = (weights * losses.masked_fill(~batch.mask, 0.0)).sum()
+    with torch.no_grad():
+        correct = head.correct(predictions, batch.actions) & batch.mask
+        decisive = batch.episode_end & batch.mask
+        counts = [batch.mask.sum(), correct.sum(), decisive.sum(), (correct & decisive).sum()]
+        totals = torch.stack([loss.detach(), weights.sum(), *(n.float() for n in counts)])
+    return loss, totals

@@ -1,0 +1,76 @@
+"""AdamW's parameter groups and the learning rate's schedule."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from trainers.config import OptimizerConfig
+
+# Layers that multiply by a matrix. Everything else sets a scale, an offset or a starting point.
+_MATRIX_LAYERS = (nn.Linear, _ConvNd, nn.RNNCellBase)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """AdamW's groups: decay for the matrices of linear and convolutional layers, none for the rest.
+
+    The rest are biases, norms, embeddings, memory tokens, attention's u and v, and the gates'
+    biases: shrinking them towards zero regularises nothing.
+    """
+    decayed = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, _MATRIX_LAYERS)
+        for parameter in module.parameters(recurse=False)
+        if parameter.ndim >= 2
+    }
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if id(p) in decayed], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if id(p) not in decayed], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def learning_rate_factor(step: int, config: OptimizerConfig, max_steps: int) -> float:
+    """The learning rate of optimiser step `step`, counted from 0, as a fraction of the peak.
+
+    It rises in a line over the warm-up steps, then falls to `final_fraction` at `max_steps` and
+    stays there.
+    """
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return 1.0
+    progress = (step - config.warmup_steps) / max(1, max_steps - config.warmup_steps)
+    progress = min(progress, 1.0)
+    left = 1 - progress if config.schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
+    return config.final_fraction + (1 - config.final_fraction) * left
+
+
+def make_optimizer(
+    model: nn.Module, config: OptimizerConfig, max_steps: int, *, fused: bool
+) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
+    """AdamW and its schedule, to be stepped together.
+
+    Args:
+        model: Whose parameters to optimise.
+        config: The settings.
+        max_steps: Optimiser steps of the whole run.
+        fused: One kernel for all parameters; not for float16, whose gradients come scaled.
+    """
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, config.weight_decay),
+        lr=config.learning_rate,
+        betas=(config.beta_1, config.beta_2),
+        fused=fused,
+    )
+    # A lambda leaves nothing in the scheduler's state, so checkpoints hold plain types only.
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate_factor(step, config, max_steps)
+    )
+    return optimizer, scheduler

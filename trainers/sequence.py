@@ -1,0 +1,186 @@
+"""The Lightning module: one training step of a sequence model, with or without cut memory.
+
+Optimisation is manual, for the published recipe steps the optimiser several times in a batch. In
+several processes gradients are summed here and not by DDP: its reducer waits for every parameter,
+and a stage of one segment leaves the retention valve out. The loss is divided by the weight of the
+whole global batch before, so that the sum is the gradient that one process would have found.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
+
+from rate.batch import Batch
+from rate.envs.spec import EnvironmentSpec
+from rate.model import SequenceModel
+from trainers.config import RunConfig, config_from_dict
+from trainers.distributed import sum_gradients, sum_over_processes
+from trainers.errors import TrainingError
+from trainers.losses import Totals, batch_totals
+from trainers.optimization import make_optimizer
+from trainers.randomness import mix, seed_step
+
+
+class SequenceTrainer(LightningModule):
+    """Trains a `SequenceModel` on batches of windows.
+
+    Initial weights, and the noise of each batch, depend on the seed and the batch's number alone.
+
+    Args:
+        config: The run, or what its `to_dict` gave.
+        spec: The environment, or what its `to_dict` gave.
+
+    Attributes:
+        model: The model.
+        config: The run.
+        spec: The environment.
+    """
+
+    def __init__(
+        self, config: RunConfig | dict[str, Any], spec: EnvironmentSpec | dict[str, Any]
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.config = config if isinstance(config, RunConfig) else config_from_dict(config)
+        self.spec = spec if isinstance(spec, EnvironmentSpec) else EnvironmentSpec.from_dict(spec)
+        # Plain types, so that checkpoints load without running code.
+        plain = {"config": self.config.to_dict(), "spec": self.spec.to_dict()}
+        self.save_hyperparameters(plain, logger=False)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mix(self.config.training.seed))
+            self.model = SequenceModel(
+                self.config.model, self.spec.observation_space, self.spec.action_space
+            )
+        # Totals, sum of gradient norms, optimiser steps.
+        self._since_log: tuple[Totals, float, int] = (Totals(), 0.0, 0)
+        self._totals = torch.zeros(0)
+        self._step_totals, self._step_norm, self._learning_rate = Totals(), 0.0, 0.0
+
+    def configure_optimizers(self) -> Any:
+        optimizer, scheduler = make_optimizer(
+            self.model,
+            self.config.optimizer,
+            self.config.training.max_steps,
+            fused=not self.config.training.precision.startswith("16"),
+        )
+        return [optimizer], [scheduler]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, float]:
+        """One batch: one optimiser step, or one per segment in the detached recipe.
+
+        Returns:
+            Sums over the batches of all processes: `steps`, `decisive` and `decisive_correct`.
+
+        Raises:
+            TrainingError: If the loss or its gradient is not finite. No parameter has changed.
+        """
+        seed_step(self.config.training.seed, self._batch_number, self.global_rank)
+        segments = math.ceil(batch.num_steps / self.config.model.context_length)
+        total = Totals()
+        for part, predictions in self._predict(batch):
+            self._optimise(part, predictions)
+            total += self._step_totals
+            self._log(segments)
+        return {
+            "steps": total.steps,
+            "decisive": total.decisive,
+            "decisive_correct": total.decisive_correct,
+        }
+
+    @property
+    def _batch_number(self) -> int:
+        """How many batches came before this one, over all epochs and interruptions."""
+        return int(self.trainer.fit_loop.total_batch_idx)
+
+    def _predict(self, batch: Batch) -> Iterator[tuple[Batch, Tensor]]:
+        """What to take one optimiser step on, and the predictions for it, one after another."""
+        detach_every = self.config.training.bptt_segments
+        if detach_every != 0:
+            yield batch, self.model(batch, detach_every=detach_every)[0]
+            return
+        state, length = None, self.config.model.context_length
+        for start in range(0, batch.num_steps, length):
+            segment = batch.steps(start, start + length)
+            predictions, state = self.model(segment, state)
+            yield segment, predictions
+            state = state.detach()
+
+    def _optimise(self, batch: Batch, predictions: Tensor) -> None:
+        """One optimiser step on the loss of all processes' batches."""
+        optimizer = cast("LightningOptimizer", self.optimizers())
+        scheduler = cast("LRScheduler", self.lr_schedulers())
+        loss, totals = batch_totals(self.model.head, predictions, batch, self.config.loss)
+        self._totals = sum_over_processes(totals)
+        weight = self._totals[1]
+        optimizer.zero_grad(set_to_none=True)
+        with self._without_ddp_reducer():
+            self.manual_backward(loss / torch.where(weight > 0, weight, 1.0))
+        sum_gradients(self.model.parameters())
+        self._learning_rate = float(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+
+    def _without_ddp_reducer(self) -> AbstractContextManager[Any]:
+        block = getattr(self.trainer.strategy, "block_backward_sync", nullcontext)
+        return cast("AbstractContextManager[Any]", block())
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip the gradient, and stop where it or the loss is not finite.
+
+        Called once gradients are unscaled and before any parameter changes. Here is the one
+        transfer from the device in an optimiser step: it brings all that is logged.
+        """
+        limit = self.config.optimizer.gradient_clip or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        *totals, self._step_norm = torch.cat((self._totals, norm.float()[None])).tolist()
+        self._step_totals = Totals(*totals)
+        loss = self._step_totals.mean_loss
+        # With float16 an overflow is in order: the scaler skips the step and scales less.
+        has_scaler = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if math.isfinite(loss) and (has_scaler or math.isfinite(self._step_norm)):
+            return
+        saved = getattr(self.trainer.checkpoint_callback, "last_saved", None)
+        raise TrainingError(
+            f"The loss is {loss} and the norm of its gradient {self._step_norm} at optimiser step "
+            f"{self.global_step + 1}, in batch {self._batch_number} of the data (counted from 0). "
+            "Nothing was updated with it. "
+            + (f"The last good checkpoint is {saved}. " if saved else "No checkpoint was saved. ")
+            + "Lower optimizer.learning_rate or optimizer.gradient_clip, or look for values in "
+            "the data that are not finite."
+        )
+
+    def _log(self, segments: int) -> None:
+        """Add the step just taken to the running means, and log these when it is time to."""
+        totals, norms, steps = self._since_log
+        totals, norms, steps = totals + self._step_totals, norms + self._step_norm, steps + 1
+        self._since_log = (totals, norms, steps)
+        training, step = self.config.training, self.global_step
+        if step % training.log_every_n_steps and step < training.max_steps:
+            return
+        metrics = {
+            **totals.metrics(),
+            "grad_norm": norms / steps,
+            "learning_rate": self._learning_rate,
+            "segments": segments,
+        }
+        self._since_log = (Totals(), 0.0, 0)
+        for logger in self.trainer.loggers:
+            logger.log_metrics(metrics, step)
+        self.log_dict(metrics, logger=False)  # for callbacks
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        totals, norms, steps = self._since_log
+        checkpoint["since_log"] = [*vars(totals).values(), norms, steps]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        *totals, norms, steps = checkpoint["since_log"]
+        self._since_log = (Totals(*totals), norms, steps)
