@@ -48,8 +48,9 @@ class StepEmbedding(nn.Module):
             actions: `(B, T)` or `(B, T, A)`.
             timesteps: `(B, T)` int64.
         """
+        wanted = self.returns(returns_to_go.to(self.returns.weight.dtype))
         tokens = torch.stack(
-            (self.returns(returns_to_go), self.observation(observations), self.action(actions)),
+            (wanted, self.observation(observations), self.action(actions)),
             dim=2,
         )
         return self.place(tokens, timesteps)

@@ -58,17 +58,17 @@ def load_preset(environment: str, name: str) -> dict[str, Any]:
     if not path.is_file():
         known = preset_names(environment)
         raise ConfigError(
-            f"There is no preset '{name}' for {environment}{nearest(name, known)}; "
-            f"there are: {', '.join(known)}."
+            f"There is no preset '{name}' for {environment}.{nearest(name, known)} "
+            f"There are: {', '.join(known)}."
         )
     preset: dict[str, Any] = yaml.safe_load(path.read_text())
     return preset
 
 
 def nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
-    """`; did you mean ...?` where a known name is close, else nothing."""
+    """` Did you mean ...?` where a known name is close, else nothing."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {prefix}{close[0]}?" if close else ""
+    return f" Did you mean {prefix}{close[0]}?" if close else ""
 
 
 class Parser(ArgumentParser):
@@ -80,17 +80,23 @@ class Parser(ArgumentParser):
 
 
 def _rephrase(message: str, options: Sequence[str]) -> str:
-    """Jsonargparse's words for what is wrong, in the words of a command line."""
-    unknown = re.search(r"[Uu]nrecognized arguments: ([^\s=]+)", message)
-    if unknown and not unknown.group(1).startswith("--"):
-        return f"'{unknown.group(1)}' belongs to no option. Options begin with --; see --help."
-    if unknown:
-        hint = nearest(unknown.group(1)[2:], [*options, *flags.FLAGS, "config", "resume"], "--")
-        return f"There is no option {unknown.group(1)}{hint}. All of them: --help."
-    wrong = re.search(r"key \"([\w.]+)\": .*(?:Got|Given) value: (.*)$", message)
-    if wrong and wrong.group(1) in options:
-        option, value = wrong.groups()
-        return f"--{option}: expected {_describe(_type_of(option))}, got '{value}'."
+    """The words of jsonargparse for what is wrong, in the words of a command line."""
+    if found := re.search(r"[Uu]nrecognized arguments: ([^\s=]+)", message):
+        word = found.group(1)
+        if not word.startswith("--"):
+            return f"'{word}' belongs to no option. Options begin with --; --help lists them."
+        hint = nearest(word[2:], [*options, *flags.FLAGS, "config", "resume"], "--")
+        return f"There is no option {word}.{hint} --help lists them all."
+    if found := re.search(r"argument (--[\w.]+): expected one argument", message):
+        return f"{found.group(1)} needs a value."
+    if found := re.search(r"key \"(\w+)\": Unable to load config", message):
+        section = found.group(1)
+        return f"--{section} takes a YAML file; for one setting write --{section}.NAME VALUE."
+    found = re.search(r"key \"([\w.]+)\": (?:.*(?:Got|Given) value: (.*)$)?", message)
+    if found and found.group(1) in options:
+        option, value = found.groups()
+        got = "" if value is None else f", got '{value}'"
+        return f"--{option}: expected {_describe(_type_of(option))}{got}."
     return message
 
 

@@ -196,10 +196,8 @@ def _known(flag: str, value: str, names: dict[str, str]) -> str:
     """The name that a value stands for, in whatever case it is written."""
     if value.lower() not in names:
         close = difflib.get_close_matches(value.lower(), names, n=1)
-        hint = f"; did you mean {close[0]}?" if close else "."
-        raise ConfigError(
-            f"--{flag} {value} is unknown{hint} There are, in any case: {', '.join(names)}."
-        )
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"There is no --{flag} {value}.{hint} There are: {', '.join(names)}.")
     return names[value.lower()]
 
 

@@ -1,0 +1,151 @@
+"""Presets, dotted options and files come together into one configuration, or a clear refusal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rate.errors import ConfigError
+from trainers.cli import load_preset, parse, preset_names
+from trainers.config import RunConfig, config_from_dict
+
+GOOD = [
+    (["--model.d_model=32"], "model.d_model", 32),
+    (["--optimizer.learning_rate", "3e-4"], "optimizer.learning_rate", 3e-4),
+    (["--data.max_length", "120"], "data.max_length", 120),
+    (["--data.max_length", "null"], "data.max_length", None),
+    (["--evaluation.decoding.method", "sample"], "evaluation.decoding.method", "sample"),
+    (["--evaluation.decoding.top_k=2"], "evaluation.decoding.top_k", 2),
+    (["--curr", "True"], "curriculum.enabled", True),
+    (["--text", "12"], "logging.comment", "12"),
+    (["--training.seed=1", "--seed=2"], "training.seed", 2),
+    (["--evaluation.lengths", "[90, 900]"], "evaluation.lengths", [90, 900]),
+    (["--evaluation.lengths", "[90,", "900]"], "evaluation.lengths", [90, 900]),
+    (["--evaluation.lengths=90,900"], "evaluation.lengths", [90, 900]),
+    (["--evaluation.lengths", "90,900"], "evaluation.lengths", [90, 900]),
+    (["--evaluation.lengths", "90", "900", "--seed=2"], "evaluation.lengths", [90, 900]),
+    (["--evaluation.lengths", "90"], "evaluation.lengths", [90]),
+    (["--evaluation.selection_lengths=30"], "evaluation.selection_lengths", [30]),
+]
+BAD = [
+    ("--model.d_model abc", "--model.d_model: expected a whole number, got 'abc'."),
+    ("--training.max_steps 1.5", "--training.max_steps: expected a whole number, got '1.5'."),
+    ("--optimizer.learning_rate fast", "expected a number, got 'fast'."),
+    ("--model.skip_ffn maybe", "--model.skip_ffn: expected true or false, got 'maybe'."),
+    ("--curr maybe", "--curriculum.enabled: expected true or false"),
+    ("--model.block gru", "--model.block: expected one of pre_norm, trxl, trxl_i, gtrxl, gpt"),
+    ("--mrv_act gelu", "--model.valve_activation: expected one of none, relu"),
+    ("--data.max_length x", "--data.max_length: expected a whole number or null"),
+    ("--evaluation.decoding.top_k x", "--evaluation.decoding.top_k: expected a whole number"),
+    ("--evaluation.lengths 9 x", "--evaluation.lengths: expected whole numbers, like 90,900"),
+    ("--evaluation.lengths", "--evaluation.lengths needs a value."),
+    ("--model.d_model", "--model.d_model needs a value."),
+    ("--config", "--config needs a value."),
+    ("--resume", "--resume needs a value."),
+    ("--model.dmodel 3", "no option --model.dmodel. Did you mean --model.d_model?"),
+    ("--model.nmu_heads=3", "Did you mean --model.num_heads?"),
+    ("--nnmt 3", "no option --nnmt. Did you mean --nmt?"),
+    ("--resum x", "Did you mean --resume?"),
+    ("--qqqqqqqq 3", "no option --qqqqqqqq. --help"),
+    ("--model.d_mod 32", "Did you mean --model.d_model?"),  # no abbreviations
+    ("stray", "'stray' belongs to no option."),
+    ("--model=3", "--model takes a YAML file"),
+    ("--model.num_heads 5", "model.num_heads=5 does not divide model.d_model=64"),
+    ("--n_head_ca 3", "model.valve_heads=3 does not divide model.d_model=64"),
+    ("--nmt 0", "model.valve=none"),
+    ("--training.max_steps 0", "training.max_steps is 0; it must be at least 1"),
+    ("--evaluation.episodes=0", "evaluation.episodes is 0"),
+    ("--model_mode DT --training.segments=3", "training.segments=1"),
+    ("--model_mode GPT", "There is no --model_mode GPT."),
+    ("--resume nowhere", "nowhere holds no run"),
+    ("--config nowhere.yaml", "nowhere.yaml cannot be read"),
+    ("--config a.yaml --model_mode DT", "--model_mode chooses a preset, but --config"),
+    ("--resume a --model_mode DT", "--model_mode chooses a preset, but --resume"),
+]
+
+
+def setting(config: RunConfig, name: str) -> object:
+    """The value of a dotted setting."""
+    value: object = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+@pytest.mark.parametrize(("words", "name", "value"), GOOD)
+def test_an_option_changes_its_setting_and_no_other(
+    words: list[str], name: str, value: object
+) -> None:
+    changed = parse("tmaze", words).config
+    assert setting(changed, name) == value
+    table, expected = changed.to_dict(), parse("tmaze", []).config.to_dict()
+    *sections, last = name.split(".")
+    for section in sections:
+        table, expected = table[section], expected[section]
+        assert {k for k in table if table[k] != expected[k]} <= {last, *sections}
+
+
+@pytest.mark.parametrize(("words", "message"), BAD)
+def test_a_wrong_command_line_is_refused_by_name(words: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse("tmaze", words.split())
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_options_it_is_the_rate_preset() -> None:
+    command = parse("tmaze", [])
+    assert command.config == config_from_dict(
+        {"environment": "tmaze", **load_preset("tmaze", "rate")}
+    )
+    assert command.resume is None
+    assert command.notes == []
+
+
+def test_an_unknown_preset_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"no preset 'rat' for tmaze\. Did you mean rate\?"):
+        load_preset("tmaze", "rat")
+    assert preset_names("nowhere") == []
+
+
+def test_a_file_is_the_base_and_options_change_it(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    base = parse("tmaze", ["--model_mode=DTXL", "--model.d_model=32"]).config
+    path.write_text(yaml.safe_dump(base.to_dict()), encoding="utf-8")
+    assert parse("tmaze", [f"--config={path}"]).config == base
+    changed = parse("tmaze", ["--config", str(path), "--seed", "7"]).config
+    assert changed.training.seed == 7
+    assert changed.model == base.model
+    assert changed.name == "dtxl"
+
+
+def test_resume_takes_the_settings_of_the_run(tmp_path: Path) -> None:
+    base = parse("tmaze", ["--model_mode=RMT", "--seed=4"]).config
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(base.to_dict()), encoding="utf-8")
+    command = parse("tmaze", ["--resume", str(tmp_path), "--training.max_steps=900"])
+    assert command.resume == tmp_path
+    assert command.config.training.max_steps == 900
+    assert command.config.model == base.model
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not a YAML file"),
+        ("[]", "does not hold a configuration"),
+        ("modle: {}", "did you mean model?"),
+        ("model: {d_modl: 3}", "did you mean model.d_model?"),
+        ("model: 3", "model must be a table"),
+        ("model: {d_model: abc}", "model.d_model is 'abc'"),
+        ("training: {max_steps: many}", "training"),
+        ("environment: vizdoom", "is of vizdoom, not of tmaze"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        parse("tmaze", [f"--config={path}"])
+    assert message in str(caught.value)

@@ -1,0 +1,140 @@
+"""The field's short flags become this project's options, and say so where it matters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rate.errors import ConfigError
+from trainers.flags import ARCH_MODES, FLAGS, MODEL_MODES, describe, translate
+
+ONE_TO_ONE = [
+    ("nmt", "7", "model.num_memory_tokens=7"),
+    ("mem_len", "270", "model.cache_length=270"),
+    ("mrv_act", "relu", "model.valve_activation=relu"),
+    ("mrv_act", "no_act", "model.valve_activation=none"),
+    ("skip_dec_ffn", "true", "model.skip_ffn=true"),
+    ("skip_dec_attn", "false", "model.skip_ffn=false"),
+    ("curr", "false", "curriculum.enabled=false"),
+    ("seed", "3", "training.seed=3"),
+    ("ckpt_folder", "RATE_max_3", "logging.name=RATE_max_3"),
+    ("text", "two words", "logging.comment=two words"),
+    ("n_layer", "6", "model.num_layers=6"),
+    ("n_head", "8", "model.num_heads=8"),
+    ("d_model", "128", "model.d_model=128"),
+    ("d_head", "16", "model.d_head=16"),
+    ("d_inner", "256", "model.d_ff=256"),
+    ("arch_mode", "GTrXL", "model.block=gtrxl"),
+    ("context_length", "10", "model.context_length=10"),
+]
+
+
+@pytest.mark.parametrize(("flag", "value", "option"), ONE_TO_ONE)
+def test_a_flag_becomes_an_option_with_and_without_an_equals_sign(
+    flag: str, value: str, option: str
+) -> None:
+    assert translate([f"--{flag}", value]).options == [f"--{option}"]
+    assert translate([f"--{flag}={value}"]).options == [f"--{option}"]
+
+
+def test_every_flag_is_covered_here_and_in_the_help() -> None:
+    tested = {flag for flag, _, _ in ONE_TO_ONE}
+    assert set(FLAGS) - tested == {"model_mode", "n_head_ca", "sections", "max_n_final"}
+    assert all(f"--{flag} " in describe() for flag in FLAGS)
+
+
+@pytest.mark.parametrize(("mode", "preset"), MODEL_MODES.items())
+def test_a_model_mode_chooses_a_preset_in_any_case(mode: str, preset: str) -> None:
+    for written in (mode, mode.upper()):
+        assert translate(["--model_mode", written]).preset == preset
+
+
+def test_every_preset_has_a_model_mode() -> None:
+    presets = Path(__file__).parents[2] / "trainers/presets/tmaze"
+    assert set(MODEL_MODES.values()) == {path.stem for path in presets.glob("*.yaml")}
+
+
+@pytest.mark.parametrize(("mode", "block"), ARCH_MODES.items())
+def test_an_arch_mode_chooses_a_block(mode: str, block: str) -> None:
+    assert translate(["--arch_mode", mode.upper()]).options == [f"--model.block={block}"]
+
+
+def test_the_valve_has_heads_or_is_not_there() -> None:
+    with_heads = ["--model.valve=cross_attention", "--model.valve_heads=4"]
+    assert translate(["--n_head_ca", "4"]).options == with_heads
+    assert translate(["--n_head_ca=0"]).options == ["--model.valve=none"]
+
+
+@pytest.mark.parametrize("switch", ["--skip_dec_ffn", "--skip_dec_attn"])
+def test_a_switch_needs_no_value(switch: str) -> None:
+    on = "--model.skip_ffn=true"
+    assert translate([switch]).options == [on]
+    assert translate([switch, "--seed", "2"]).options == [on, "--training.seed=2"]
+    assert translate([switch, "False"]).options == ["--model.skip_ffn=False"]
+    assert translate([switch, "stray"]).options == [on, "stray"]
+
+
+def test_what_a_flag_really_means_is_told() -> None:
+    assert "never implemented" in translate(["--skip_dec_attn"]).notes[0]
+    assert translate(["--skip_dec_ffn"]).notes == []
+
+
+@pytest.mark.parametrize("flag", ["--sections", "--max_n_final"])
+def test_n_alone_comes_with_the_public_k(flag: str) -> None:
+    translation = translate([flag, "3"])
+    assert translation.options == ["--model.context_length=30", "--training.segments=3"]
+    assert "K is 30" in translation.notes[0]
+
+
+def test_k_and_n_together_are_taken_as_they_are() -> None:
+    translation = translate(["--sections=9", "--context_length=10"])
+    assert translation.options == ["--model.context_length=10", "--training.segments=9"]
+    assert translation.notes == []
+
+
+def test_dotted_options_go_before_short_flags() -> None:
+    translation = translate(["--model.context_length", "5", "--sections", "3"])
+    assert translation.options == ["--training.segments=3", "--model.context_length", "5"]
+    assert translation.notes == []
+
+
+@pytest.mark.parametrize("mode", ["DT", "DT_relative", "DTXL"])
+def test_a_model_of_one_segment_sees_the_product_of_k_and_n(mode: str) -> None:
+    both = ["--model_mode", mode, "--sections=3", "--context_length=20"]
+    assert translate(both).options == ["--model.context_length=60"]
+    assert translate(both[:3]).options == ["--model.context_length=90"]
+    assert translate([*both[:2], both[3]]).options == ["--model.context_length=20"]
+
+
+def test_dt_on_the_public_backbone_is_the_public_dt() -> None:
+    translation = translate(["--model_mode", "DT", "--arch_mode", "TrXL"])
+    assert translation.preset == "dt_relative"
+    assert "dt_relative" in translation.notes[0]
+    assert translate(["--model_mode", "DT", "--arch_mode", "gpt"]).preset == "dt"
+    assert translate(["--model_mode", "DT"]).preset == "dt"
+
+
+def test_everything_else_is_left_alone() -> None:
+    words = ["--model.block", "gpt", "--unknown", "-x", "stray", "--nmt_like=3"]
+    assert translate(words).options == words
+    assert translate([]).preset is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--model_mode RAET", "Did you mean rate?"),
+        ("--model_mode GPT5", "There are: rate, ratem"),
+        ("--arch_mode GTrXXL", "Did you mean gtrxl?"),
+        ("--nmt", "--nmt needs a value"),
+        ("--nmt --seed 3", "--nmt needs a value"),
+        ("--sections three", "'three'; it must be a whole number"),
+        ("--max_n_final 0", "--max_n_final"),
+        ("--context_length -4", "--context_length is '-4'"),
+    ],
+)
+def test_a_flag_that_cannot_work_is_refused(words: str, message: str) -> None:
+    with pytest.raises(ConfigError, match="--") as caught:
+        translate(words.split())
+    assert message in str(caught.value)

@@ -1,0 +1,92 @@
+"""Drift, rank and survival say what they should of memories whose behaviour is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rate.config import ModelConfig
+from rate.envs.tmaze import TMAZE_SPEC, TMazeVector
+from rate.model import SequenceModel
+from rate.policy import Policy
+from trainers.inspection import effective_rank, inspect_memory, record
+
+K, EPISODES, LENGTH = 4, 6, 34
+TINY: dict[str, Any] = {"context_length": K, "d_model": 16, "num_layers": 1, "num_heads": 2}
+
+
+def make_model(**changes: Any) -> SequenceModel:
+    settings = {**TINY, "num_memory_tokens": 3, **changes}
+    spaces = TMAZE_SPEC.observation_space, TMAZE_SPEC.action_space
+    return SequenceModel(ModelConfig(**settings), *spaces).eval()
+
+
+def make_policy(model: SequenceModel) -> Policy:
+    return Policy(model, num_envs=EPISODES, target_return=TMAZE_SPEC.target_return)
+
+
+def test_the_rank_of_equal_rows_is_one_and_of_orthogonal_rows_their_number() -> None:
+    equal = torch.randn(8).expand(5, 8) * torch.arange(1, 6)[:, None]
+    assert effective_rank(equal).item() == pytest.approx(1, abs=1e-3)
+    assert effective_rank(3 * torch.eye(5, 8)).item() == pytest.approx(5)
+    between = effective_rank(torch.randn(2, 7, 5, 8))
+    assert between.shape == (2, 7)
+    assert ((between > 1) & (between < 5)).all()
+
+
+def test_a_record_holds_what_was_seen_and_done() -> None:
+    policy = make_policy(make_model())
+    batch = record(policy, TMazeVector(EPISODES, LENGTH), seed=5)
+    steps = batch.num_steps
+    assert batch.observations.shape == (EPISODES, steps, 4)
+    assert batch.actions.shape == (EPISODES, steps)
+    assert batch.mask.all()
+    assert batch.episode_end.sum() == EPISODES
+    first, _ = TMazeVector(EPISODES, LENGTH).reset(seed=5)
+    np.testing.assert_array_equal(batch.observations[:, 0], first)
+    assert batch.timesteps[0].tolist() == list(range(steps))
+
+
+def test_a_teacher_forced_pass_over_a_record_repeats_its_actions() -> None:
+    model = make_model(valve="cross_attention")
+    batch = record(make_policy(model), TMazeVector(EPISODES, LENGTH), seed=5)
+    state, actions = None, []
+    for start in range(0, batch.num_steps, K):
+        predictions, state = model(batch.steps(start, start + K), state)
+        actions.append(predictions.argmax(-1))
+    assert torch.equal(torch.cat(actions, dim=1), batch.actions)
+
+
+def test_a_report_has_a_value_per_segment_and_per_noise() -> None:
+    model = make_model(valve="cross_attention")
+    batch = record(make_policy(model), TMazeVector(EPISODES, LENGTH), seed=5)
+    report = inspect_memory(model, batch, noise=(0.0, 1.0, 100.0))
+    segments = -(-batch.num_steps // K)
+    assert len(report.drift) == segments - 1
+    assert len(report.rank) == segments
+    assert list(report.survival) == [0.0, 1.0, 100.0]
+    assert report.survival[0.0] == 1.0  # no noise, no change
+    assert all(0 <= share <= 1 for share in report.survival.values())
+    assert all(1 <= rank <= 3 + 1e-4 for rank in report.rank)
+    assert all(np.isfinite(report.drift))
+    assert inspect_memory(model, batch, noise=(1.0,)).survival[1.0] == report.survival[1.0]
+
+
+def test_memory_that_reaches_no_action_survives_any_noise() -> None:
+    model = make_model()
+    batch = record(make_policy(model), TMazeVector(EPISODES, LENGTH), seed=5)
+    with torch.no_grad():
+        for block in model.blocks:
+            for parameter in block.attention.parameters():
+                parameter.zero_()
+    assert inspect_memory(model, batch, noise=(100.0,)).survival[100.0] == 1.0
+
+
+def test_a_model_without_memory_tokens_is_refused() -> None:
+    model = make_model(num_memory_tokens=0, cache_length=12)
+    batch = record(make_policy(model), TMazeVector(EPISODES, LENGTH), seed=5)
+    with pytest.raises(ValueError, match="no memory tokens"):
+        inspect_memory(model, batch, noise=(1.0,))

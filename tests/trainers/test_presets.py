@@ -1,0 +1,89 @@
+"""Every preset can be read, built, written, trained and evaluated, and says what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rate.envs.tmaze import TMAZE_SPEC
+from rate.model import SequenceModel
+from trainers.cli import PRESETS, SECTIONS, load_preset, parse, preset_names
+from trainers.config import RunConfig, config_from_dict, load_config_file
+from trainers.train import train
+
+NAMES = preset_names("tmaze")
+TINY = [
+    *("--training.max_steps=2", "--training.batch_size=4", "--data.num_episodes=40"),
+    *("--evaluation.lengths=9,40", "--evaluation.selection_lengths=9", "--evaluation.episodes=2"),
+    *("--evaluation.every_n_steps=2", "--logging.progress=false", "--logging.tensorboard=false"),
+]
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All presets train on the same episodes of at most 90 steps."""
+    return tmp_path_factory.mktemp("data")
+
+
+def config_of(name: str, *options: str) -> RunConfig:
+    return parse("tmaze", [f"--model_mode={name}", *options]).config
+
+
+def test_there_is_a_preset_for_every_model_of_the_family() -> None:
+    assert NAMES == ["dt", "dt_relative", "dtxl", "rate", "rmt", "trxl"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_says_what_it_is(name: str) -> None:
+    path = PRESETS / "tmaze" / f"{name}.yaml"
+    first_line = path.read_text(encoding="utf-8").splitlines()[0]
+    assert first_line.startswith("# ")
+    assert "T-Maze" in first_line or "RATE" in first_line
+    preset = load_preset("tmaze", name)
+    assert preset["name"] == name
+    assert set(preset) <= {"name", *SECTIONS}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_builds_its_model(name: str) -> None:
+    config = config_of(name).model
+    model = SequenceModel(config, TMAZE_SPEC.observation_space, TMAZE_SPEC.action_space)
+    assert sum(parameter.numel() for parameter in model.parameters()) > 10_000
+    assert bool(config.num_memory_tokens) == (name in ("rate", "rmt"))
+    assert bool(config.cache_length) == (name in ("trxl", "dtxl"))
+    assert (config.valve != "none") == (name == "rate")
+    assert (config.context == "window") == (name in ("dt", "dt_relative"))
+
+
+def test_presets_differ_in_the_model_alone() -> None:
+    """What a comparison must not differ in: window, batch, updates and optimiser."""
+    configs = [config_of(name) for name in NAMES]
+    for config in configs:
+        assert config.model.context_length * config.training.segments == 90
+    for part in ("optimizer", "loss", "data"):
+        assert all(getattr(c, part) == getattr(configs[0], part) for c in configs)
+    assert len({(c.training.batch_size, c.training.max_steps) for c in configs}) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_configuration_survives_its_file(name: str, tmp_path: Path) -> None:
+    config = config_of(name, "--logging.name=my name", "--data.max_length=120", "--text=#: 'x")
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config.to_dict()), encoding="utf-8")
+    assert config_from_dict(config.to_dict()) == config
+    assert load_config_file(path) == config
+    assert parse("tmaze", ["--config", str(path)]).config == config
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_trains_and_is_evaluated(name: str, tmp_path: Path, data_root: Path) -> None:
+    config = config_of(name, *TINY, f"--logging.output={tmp_path}", f"--data.root={data_root}")
+    result = train(config)
+    assert result.folder == tmp_path / f"tmaze-{name}-1"
+    assert result.steps == 2
+    assert load_config_file(result.folder / "config.yaml") == config
+    scored = [(row["which"], row["length"]) for row in result.rows]
+    assert scored == [("last", 9), ("last", 40), ("best", 9), ("best", 40)]
+    assert all(row["model"] == name and 0 <= row["success"] <= 1 for row in result.rows)

@@ -1,0 +1,182 @@
+"""Stopping and going on changes nothing; neither does evaluating."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from rate.errors import ConfigError
+from trainers.config import RunConfig
+from trainers.errors import CheckpointError
+from trainers.train import train
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "checkpoints" / "last" / "model.safetensors")
+
+
+def same_run(first: Path, second: Path) -> None:
+    """Byte for byte the same metrics, bit for bit the same weights."""
+    assert (first / "metrics.csv").read_bytes() == (second / "metrics.csv").read_bytes()
+    mine, others = weights(first), weights(second)
+    assert mine.keys() == others.keys()
+    assert all(torch.equal(mine[name], others[name]) for name in mine)
+
+
+class StopAt:
+    """A report that raises once an optimiser step is reached, as a crash would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def __call__(self, phase: str, step: int, total: int) -> None:
+        if phase == "training" and step >= self.step:
+            raise RuntimeError("crash")
+
+
+@pytest.mark.parametrize("curriculum", [False, True])
+@pytest.mark.parametrize("bptt_segments", [None, 0])
+def test_a_crash_and_a_resume_leave_no_trace(make_config, curriculum, bptt_segments) -> None:
+    settings = {
+        "curriculum__enabled": curriculum,
+        "curriculum__max_steps": 2,
+        "training__bptt_segments": bptt_segments,
+    }
+    whole = train(make_config(logging__name="whole", **settings)).folder
+    config = make_config(logging__name="parts", **settings)
+    with pytest.raises(RuntimeError, match="crash"):
+        train(config, report=StopAt(5))
+    folder = Path(config.logging.output) / config.run_name
+    assert (folder / "checkpoints" / "last.ckpt").is_file()
+    train(config, resume=folder)
+    same_run(whole, folder)
+
+
+def test_two_runs_with_one_seed_are_the_same_and_another_seed_is_not(make_config) -> None:
+    first = train(make_config(logging__name="first")).folder
+    same_run(first, train(make_config(logging__name="second")).folder)
+    other = train(make_config(logging__name="first", training__seed=2)).folder
+    assert (first / "metrics.csv").read_bytes() != (other / "metrics.csv").read_bytes()
+
+
+def test_evaluation_changes_nothing_about_training(make_config) -> None:
+    often = train(make_config(logging__name="often", evaluation__every_n_steps=1)).folder
+    never = train(make_config(logging__name="never", evaluation__every_n_steps=0)).folder
+    mine, others = weights(often), weights(never)
+    assert all(torch.equal(mine[name], others[name]) for name in mine)
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(make_config) -> None:
+    whole = train(make_config(logging__name="whole")).folder
+    config = make_config(logging__name="parts")
+    with pytest.raises(RuntimeError, match="crash"):
+        train(config, report=StopAt(7))
+    folder = Path(config.logging.output) / config.run_name
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    content = bytearray(checkpoint.read_bytes())
+    content[len(content) // 2] ^= 1
+    checkpoint.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"last\.ckpt is damaged.*the checkpoint before"):
+        train(config, resume=folder)
+    same_run(whole, folder)
+
+
+@pytest.mark.parametrize("moved", ["between the renames", "before the digest"])
+def test_a_crash_while_saving_leaves_a_checkpoint(make_config, moved) -> None:
+    """The two moments of a save in which a file and its digest are apart."""
+    config = make_config()
+    with pytest.raises(RuntimeError, match="crash"):
+        train(config, report=StopAt(7))
+    folder = Path(config.logging.output) / config.run_name
+    checkpoints = folder / "checkpoints"
+    if moved == "between the renames":
+        (checkpoints / "last.ckpt").replace(checkpoints / "previous.ckpt")
+    else:
+        (checkpoints / "last.ckpt").replace(checkpoints / "previous.ckpt")
+        (checkpoints / "last.ckpt.sha256").replace(checkpoints / "previous.ckpt.sha256")
+        (checkpoints / "last.ckpt").write_bytes(b"a new checkpoint, whose digest is not there yet")
+    with pytest.warns(UserWarning, match="the checkpoint before"):
+        assert train(config, resume=folder).steps == config.training.max_steps
+
+
+def test_a_checkpoint_with_code_in_it_is_refused(make_config, tmp_path) -> None:
+    config = make_config()
+    with pytest.raises(RuntimeError, match="crash"):
+        train(config, report=StopAt(4))
+    folder = Path(config.logging.output) / config.run_name
+    script = (
+        "import hashlib, pathlib, sys, torch\n"
+        "class Evil:\n"
+        "    def __reduce__(self):\n"
+        f"        return (open, ({str(tmp_path / 'pwned')!r}, 'w'))\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        "torch.save({'state_dict': Evil()}, path)\n"
+        "digest = hashlib.sha256(path.read_bytes()).hexdigest()\n"
+        "path.with_name('last.ckpt.sha256').write_text(digest + '  last.ckpt')\n"
+    )
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    subprocess.run([sys.executable, "-c", script, str(checkpoint)], check=True, timeout=120)
+    with pytest.raises(CheckpointError, match="Nothing in it was run"):
+        train(config, resume=folder)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_resume_with_other_settings_is_refused(make_config) -> None:
+    folder = train(make_config()).folder
+    with pytest.raises(ConfigError, match=r"optimizer\.learning_rate is 0\.5"):
+        train(make_config(optimizer__learning_rate=0.5), resume=folder)
+    with pytest.raises(ConfigError, match="can be made longer, not shorter"):
+        train(make_config(training__max_steps=2), resume=folder)
+
+
+def test_a_finished_run_can_be_made_longer(make_config) -> None:
+    folder = train(make_config()).folder
+    result = train(make_config(training__max_steps=12), resume=folder)
+    assert result.steps == 12
+    assert load(folder).training.max_steps == 12
+
+
+def load(folder: Path) -> RunConfig:
+    from trainers.config import load_config_file
+
+    return load_config_file(folder / "config.yaml")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_process_can_be_resumed(make_config, tmp_path, number) -> None:
+    """A real process, killed in the middle of training, while it saves at every step."""
+    config = make_config(
+        training__max_steps=150,
+        training__checkpoint_every_n_steps=1,
+        training__log_every_n_steps=1,
+        evaluation__every_n_steps=0,
+    )
+    settings = tmp_path / "config.yaml"
+    settings.write_text(yaml.safe_dump(config.to_dict()))
+    command = [sys.executable, "scripts/train_tmaze.py", "--config", str(settings)]
+    folder = Path(config.logging.output) / config.run_name
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (folder / "checkpoints" / "previous.ckpt").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    if number == signal.SIGTERM:
+        assert process.returncode == 143
+        assert f"--resume {folder}" in errors
+    assert not (folder / "evaluation.json").exists()
+    result = train(config, resume=folder)
+    assert result.steps == 150
+    steps = [line.split(",")[0] for line in (folder / "metrics.csv").read_text().splitlines()[1:]]
+    assert steps == [str(step) for step in range(1, 151)]

@@ -1,0 +1,284 @@
+"""The training step: its loss, its optimiser, its recipes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from rate.envs.tmaze import TMAZE_SPEC
+from rate.model import SequenceModel
+from tests.factories import MODELS
+from trainers.config import LossConfig, OptimizerConfig
+from trainers.errors import TrainingError
+from trainers.losses import batch_totals, step_weights
+from trainers.optimization import learning_rate_factor, parameter_groups
+from trainers.train import train
+
+
+def metrics(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def column(folder: Path, name: str) -> list[float]:
+    return [float(row[name]) for row in metrics(folder) if row[name]]
+
+
+@pytest.fixture
+def batch(data_root):
+    from datamodules.sampler import WindowSampler
+    from datamodules.store import Store
+
+    store = data_root / "tmaze-12-60-seed0"
+    return WindowSampler(Store.open(store), batch_size=6, window=12, seed=3).batch(0)
+
+
+class TestLoss:
+    def test_weights(self, batch) -> None:
+        final = step_weights(batch, LossConfig(decisive_steps="final", decisive_weight=7))
+        assert torch.equal(final == 7, batch.episode_end)
+        assert torch.equal(final == 0, ~batch.mask)
+        rewarded = step_weights(batch, LossConfig(decisive_steps="rewarded", decisive_weight=7))
+        assert torch.equal(rewarded == 7, batch.rewards != 0)
+        assert torch.equal(step_weights(batch, LossConfig()), batch.mask.float())
+
+    def test_it_is_the_weighted_mean_of_the_real_steps(self, batch) -> None:
+        model = SequenceModel(MODELS["rate"], *spaces()).eval()
+        predictions, _ = model(batch)
+        config = LossConfig(label_smoothing=0.1, decisive_steps="final", decisive_weight=3)
+        loss, totals = batch_totals(model.head, predictions, batch, config)
+        expected = weight = 0.0
+        for row in range(6):
+            for step in range(int(batch.mask[row].sum())):
+                one = nn.functional.cross_entropy(
+                    predictions[row, step], batch.actions[row, step], label_smoothing=0.1
+                )
+                count = 3.0 if batch.episode_end[row, step] else 1.0
+                expected, weight = expected + count * one.item(), weight + count
+        assert loss.item() == pytest.approx(expected, rel=1e-5)
+        assert float(totals[1]) == weight
+
+    def test_nan_in_the_padding_stays_there(self, batch) -> None:
+        model = SequenceModel(MODELS["rate"], *spaces()).eval()
+        predictions, _ = model(batch)
+        clean, _ = batch_totals(model.head, predictions, batch, LossConfig())
+        spoilt = predictions.masked_fill(~batch.mask[..., None], float("nan"))
+        assert torch.equal(batch_totals(model.head, spoilt, batch, LossConfig())[0], clean)
+
+
+def spaces():
+    return TMAZE_SPEC.observation_space, TMAZE_SPEC.action_space
+
+
+class TestOptimiser:
+    @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+    def test_the_learning_rate_rises_once_and_never_again(self, schedule) -> None:
+        config = OptimizerConfig(schedule=schedule, warmup_steps=10, final_fraction=0.2)
+        factors = np.array([learning_rate_factor(step, config, 100) for step in range(150)])
+        assert factors[0] == pytest.approx(0.1)
+        assert factors[9] == factors.max() == 1
+        assert (np.diff(factors[9:]) <= 0).all()
+        assert factors[100:] == pytest.approx(1.0 if schedule == "constant" else 0.2)
+
+    @pytest.mark.parametrize("name", ["rate", "rate_gru", "gtrxl", "dt", "trxl"])
+    def test_only_matrices_decay(self, name) -> None:
+        model = SequenceModel(MODELS[name], *spaces())
+        groups = parameter_groups(model, 0.1)
+        decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+        assert len(decay) == len(list(model.parameters()))
+        names = dict(model.named_parameters())
+        assert all(decay[id(p)] == 0 for p in names.values() if p.ndim < 2)
+        free = ("memory", "slots", "embedding.weight", "timestep.weight")
+        free += ("content_bias", "position_bias")
+        for parameter_name, parameter in names.items():
+            if parameter_name.endswith(free):
+                assert decay[id(parameter)] == 0, parameter_name
+            if parameter_name.endswith(("qkv.weight", "head.linear.weight", "weight_hh")):
+                assert decay[id(parameter)] == 0.1, parameter_name
+
+
+class TestRecipes:
+    def test_memory_is_trained_through_segments_unless_detached(self, make_config) -> None:
+        """The valve only reaches the loss through later segments."""
+        through = train(make_config(logging__name="through")).folder
+        cut = train(make_config(logging__name="cut", training__bptt_segments=1)).folder
+
+        def valve_moved(folder: Path) -> bool:
+            from rate.weights import load_model
+            from trainers.config import load_config_file
+            from trainers.sequence import SequenceTrainer
+
+            start = SequenceTrainer(load_config_file(folder / "config.yaml"), TMAZE_SPEC).model
+            end = load_model(folder / "checkpoints" / "last").model
+            return not torch.equal(start.valve.mix.out.bias, end.valve.mix.out.bias)
+
+        assert valve_moved(through)
+        assert not valve_moved(cut)
+
+    def test_the_published_recipe_steps_once_per_segment(self, make_config) -> None:
+        seen = []
+        config = make_config(
+            training__bptt_segments=0, training__max_steps=9, training__log_every_n_steps=1
+        )
+        result = train(config, report=lambda phase, step, total: seen.append((phase, step)))
+        assert [step for phase, step in seen if phase == "training"] == [3, 6, 9]
+        assert len(column(result.folder, "loss")) == 9
+
+    def test_the_curriculum_grows_and_serves_short_episodes_first(self, make_config) -> None:
+        config = make_config(
+            curriculum__enabled=True,
+            curriculum__max_steps=3,
+            training__max_steps=9,
+            training__log_every_n_steps=1,
+        )
+        folder = train(config).folder
+        assert column(folder, "segments") == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+
+    def test_a_curriculum_moves_on_when_the_ends_are_learnt(self, make_config) -> None:
+        config = make_config(
+            curriculum__enabled=True,
+            curriculum__threshold=0.01,
+            curriculum__window=2,
+            training__max_steps=8,
+            training__log_every_n_steps=1,
+        )
+        segments = column(train(config).folder, "segments")
+        assert segments[0] == 1
+        assert segments[-1] > 1
+        assert segments == sorted(segments)
+
+    @pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
+    def test_other_precisions_train(self, make_config, precision) -> None:
+        folder = train(make_config(training__precision=precision)).folder
+        assert np.isfinite(column(folder, "loss")).all()
+
+    def test_it_learns(self, make_config) -> None:
+        config = make_config(
+            training__max_steps=60,
+            training__batch_size=16,
+            optimizer__learning_rate=1e-2,
+            model__dropout=0.0,
+            evaluation__every_n_steps=0,
+        )
+        losses = column(train(config).folder, "loss")
+        assert losses[-1] < 0.3 * losses[0]
+
+    def test_a_loss_that_is_not_finite_stops_training(self, make_config) -> None:
+        config = make_config(optimizer__learning_rate=1e30, optimizer__gradient_clip=0.0)
+        with pytest.raises(TrainingError, match=r"optimiser step \d+, in batch \d+"):
+            train(config)
+
+
+class TestRun:
+    def test_a_run_is_a_folder(self, make_config) -> None:
+        config = make_config(logging__tensorboard=True)
+        result = train(config, command="python scripts/train_tmaze.py --seed 1")
+        folder = result.folder
+        assert folder.name == "tmaze-rate-1"
+        names = {path.name for path in folder.iterdir()}
+        assert names == {
+            "checkpoints",
+            "config.yaml",
+            "environment.txt",
+            "evaluation.json",
+            "metrics.csv",
+            "tensorboard",
+        }
+        assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
+        assert yaml.safe_load((folder / "config.yaml").read_text()) == config.to_dict()
+        text = (folder / "environment.txt").read_text()
+        assert "command: python scripts/train_tmaze.py --seed 1" in text
+        assert f"torch: {torch.__version__}" in text
+        assert not [path for path in folder.rglob("*") if ".tmp" in path.name]
+
+    def test_scores_are_on_held_out_seeds_for_last_and_best(self, make_config) -> None:
+        config = make_config()
+        result = train(config)
+        evaluation = json.loads((result.folder / "evaluation.json").read_text())
+        assert evaluation["first_episode_seed"] == config.evaluation.test_seed
+        assert evaluation["last_episode_seed"] == config.evaluation.test_seed + 3
+        assert evaluation["rows"] == result.rows
+        assert {row["which"] for row in result.rows} == {"last", "best"}
+        assert {row["length"] for row in result.rows} == {8}
+
+    def test_a_failed_start_leaves_nothing(self, make_config) -> None:
+        from rate.errors import UserError
+
+        config = make_config(data__max_length=6)
+        with pytest.raises(UserError, match="12"):
+            train(config)
+        assert not (Path(config.logging.output) / config.run_name).exists()
+
+
+DDP = """
+import sys
+from lightning.pytorch import Trainer
+from datamodules.trajectories import TrajectoryDataModule
+from rate.envs.tmaze import TMAZE_SPEC
+from trainers.config import load_config_file
+from trainers.csv_logger import MetricsTable
+from trainers.sequence import SequenceTrainer
+from pathlib import Path
+
+config_file, store, folder, devices = sys.argv[1:]
+config = load_config_file(Path(config_file))
+data = TrajectoryDataModule(
+    store, batch_size=4, context_length=4, segments=config.training.segments, seed=1
+)
+trainer = Trainer(
+    devices=int(devices),
+    strategy="ddp" if devices == "2" else "auto",
+    accelerator="cpu",
+    max_steps=4,
+    max_epochs=-1,
+    logger=MetricsTable(Path(folder)),
+    enable_progress_bar=False,
+    enable_model_summary=False,
+    enable_checkpointing=False,
+)
+trainer.fit(SequenceTrainer(config, TMAZE_SPEC), datamodule=data)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("segments", [1, 3])
+def test_two_processes_train_as_one(make_config, data_root, tmp_path, segments) -> None:
+    """Lightning's plain ddp strategy: the same samples once, hence the same losses.
+
+    With one segment nothing reads memory, and its parameters have no gradient on either side.
+    """
+    config = make_config(
+        training__segments=segments,
+        training__log_every_n_steps=1,
+        training__max_steps=4,
+        model__dropout=0.0,
+        model__memory_noise=0.0,
+    )
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.to_dict()))
+    (tmp_path / "ddp.py").write_text(DDP)
+    store = data_root / "tmaze-12-60-seed0"
+    for devices in ("1", "2"):
+        (tmp_path / devices).mkdir()
+        arguments = [str(tmp_path / "config.yaml"), str(store), str(tmp_path / devices), devices]
+        subprocess.run(
+            [sys.executable, str(tmp_path / "ddp.py"), *arguments],
+            check=True,
+            timeout=240,
+            capture_output=True,
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+    for name in ("loss", "grad_norm", "accuracy"):
+        one, two = column(tmp_path / "1", name), column(tmp_path / "2", name)
+        assert len(one) == 4
+        assert two == pytest.approx(one, rel=1e-4, abs=1e-6)
