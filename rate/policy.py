@@ -20,11 +20,15 @@ ArrayObservations = NDArray[np.generic] | dict[str, NDArray[np.generic]]
 
 @contextmanager
 def evaluating(model: SequenceModel) -> Iterator[None]:
-    """Evaluation mode (no dropout, no memory noise) inside, the mode of before outside."""
+    """Evaluation mode (no dropout, no memory noise) inside, the mode of before outside.
+
+    In the weights' own precision, too: a decoder's buffers would not take what autocast makes.
+    """
     training = model.training
     model.eval()
     try:
-        yield
+        with torch.autocast(next(model.parameters()).device.type, enabled=False):
+            yield
     finally:
         model.train(training)
 
@@ -67,7 +71,8 @@ class Policy:
         self.generator = torch.Generator(self.device).manual_seed(seed)
         with evaluating(model):
             self.decoder = make_decoder(model, num_envs, exact_window=exact_window)
-        self.returns_to_go = torch.zeros(num_envs, 1, device=self.device)
+        # In float64, as the data's are made: many small rewards must not add up to a drift.
+        self.returns_to_go = torch.zeros(num_envs, 1, dtype=torch.float64, device=self.device)
         self.timesteps = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         space = model.action_space
         self.actions = torch.as_tensor(
@@ -97,11 +102,14 @@ class Policy:
                 reset since then ignores its own.
         """
         if rewards is not None:
-            earned = torch.as_tensor(rewards, dtype=torch.float32, device=self.device)[:, None]
+            earned = torch.as_tensor(rewards, dtype=torch.float64, device=self.device)[:, None]
             self.returns_to_go -= torch.where(self.timesteps[:, None] > 0, earned, 0.0)
         with evaluating(self.model):
             predictions = self.decoder.step(
-                self.actions, self.returns_to_go, self._to_tensors(observations), self.timesteps
+                self.actions,
+                self.returns_to_go.float(),
+                self._to_tensors(observations),
+                self.timesteps,
             )
         self.timesteps += 1
         self.actions = self.model.head.decode(predictions, self.decoding, self.generator)

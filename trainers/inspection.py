@@ -44,7 +44,7 @@ def record(policy: Policy, env: gymnasium.vector.VectorEnv[Any, Any, Any], seed:
         actions = policy.act(observations, rewards)
         seen.append(torch.as_tensor(observations))
         done.append(torch.as_tensor(actions))
-        wanted.append(policy.returns_to_go.cpu().clone())
+        wanted.append(policy.returns_to_go.float().cpu())
         observations, rewards, terminated, truncated, _ = env.step(actions)
         rewards_seen.append(torch.as_tensor(rewards, dtype=torch.float32))
         running &= ~(terminated | truncated)

@@ -172,3 +172,10 @@ def test_acting_builds_no_graph() -> None:
             assert not value.requires_grad
     state = policy.decoder.state
     assert not any(t is not None and t.requires_grad for t in vars(state).values())
+
+
+def test_autocast_around_it_changes_nothing() -> None:
+    model = make_model("rate")
+    expected = act_out(model)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert np.array_equal(act_out(model), expected)
