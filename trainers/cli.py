@@ -55,8 +55,14 @@ def load_preset(environment: str, name: str) -> dict[str, Any]:
         ConfigError: If there is no such preset; names the nearest.
     """
     path = PRESETS / environment / f"{name}.yaml"
-    if not path.is_file():
-        known = preset_names(environment)
+    known = preset_names(environment)
+    if not known:
+        environments = sorted(path.name for path in PRESETS.iterdir())
+        raise ConfigError(
+            f"There is no environment '{environment}'.{nearest(environment, environments)} "
+            f"There are: {', '.join(environments)}."
+        )
+    if name not in known:
         raise ConfigError(
             f"There is no preset '{name}' for {environment}.{nearest(name, known)} "
             f"There are: {', '.join(known)}."
@@ -87,7 +93,7 @@ def _rephrase(message: str, options: Sequence[str]) -> str:
             return f"'{word}' belongs to no option. Options begin with --; --help lists them."
         hint = nearest(word[2:], [*options, *flags.FLAGS, "config", "resume"], "--")
         return f"There is no option {word}.{hint} --help lists them all."
-    if found := re.search(r"argument (--[\w.]+): expected one argument", message):
+    if found := re.search(r"argument (--[\w.]+)\S*: expected one argument", message):
         return f"{found.group(1)} needs a value."
     if found := re.search(r"key \"(\w+)\": Unable to load config", message):
         section = found.group(1)

@@ -33,10 +33,28 @@ class SafeCheckpointIO(CheckpointIO):
     stranger runs no code.
     """
 
+    def __init__(self) -> None:
+        self._damaged: Path | None = None  # not to take the place of a good one before it
+
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            CheckpointError: If it cannot be written; the one before is still there.
+        """
         path = Path(path)
+        try:
+            self._write(checkpoint, path)
+        except (OSError, RuntimeError) as error:  # torch has a RuntimeError for a full disk
+            raise CheckpointError(
+                f"{path} cannot be written ({error}). The checkpoint before is still there: make "
+                f"room, then continue with --resume {path.parent.parent}"
+            ) from error
+        self._damaged = None
+
+    def _write(self, checkpoint: dict[str, Any], path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.tmp-{os.getpid()}")
         try:
@@ -44,7 +62,7 @@ class SafeCheckpointIO(CheckpointIO):
             with draft.open("rb+") as file:
                 os.fsync(file.fileno())
             digest = file_sha256(draft)
-            if path.exists() and _digest_file(path).exists():
+            if path != self._damaged and path.exists() and _digest_file(path).exists():
                 path.replace(path.with_name(PREVIOUS))
                 _digest_file(path).replace(_digest_file(path.with_name(PREVIOUS)))
             draft.replace(path)
@@ -70,6 +88,7 @@ class SafeCheckpointIO(CheckpointIO):
             problem = _damage(candidate)
             if problem is None:
                 if problems:
+                    self._damaged = path
                     warnings.warn(
                         f"{problems[0]} Going on from {candidate}, the checkpoint before.",
                         stacklevel=2,
@@ -81,6 +100,12 @@ class SafeCheckpointIO(CheckpointIO):
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         for file in (Path(path), _digest_file(Path(path))):
             file.unlink(missing_ok=True)
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint in a folder that a run is continued from, whole or damaged, or None."""
+    found = any((folder / name).exists() for name in (LAST, PREVIOUS))
+    return folder / LAST if found else None
 
 
 def _digest_file(path: Path) -> Path:

@@ -20,6 +20,9 @@ class Curriculum(Callback):
     Args:
         config: When to go on.
         datamodule: Where the stage is set.
+
+    Raises:
+        DatasetError: If the data cannot serve one of the stages.
     """
 
     def __init__(self, config: CurriculumConfig, datamodule: TrajectoryDataModule) -> None:
@@ -27,11 +30,8 @@ class Curriculum(Callback):
         self.max_segments = datamodule.segments
         self.segments, self.start_step = 1, 0
         self._accuracies: deque[float] = deque(maxlen=config.window)
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find what is wrong with any stage now, not in the middle of the night."""
         for segments in range(1, self.max_segments + 1):
-            self.datamodule.make_sampler(segments)
+            datamodule.make_sampler(segments)  # fails now, not in the middle of the night
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.datamodule.stage is None:

@@ -1,0 +1,110 @@
+"""What is refused before training begins, and what a refused run leaves behind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from rate.envs.tmaze import TMAZE_SPEC
+from rate.errors import ConfigError, UserError
+from trainers import runs
+from trainers.errors import TrainingError
+from trainers.registry import get_environment
+from trainers.train import train
+
+
+def folder_of(config) -> Path:
+    return Path(config.logging.output) / config.run_name
+
+
+def test_a_run_that_is_there_already_is_not_touched(make_config) -> None:
+    config = make_config()
+    folder = folder_of(config)
+    folder.mkdir(parents=True)
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"--resume .*tmaze-rate-1.*--logging\.name"):
+        train(config)
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a file in the place of a folder")
+def test_an_output_that_cannot_be_written_is_refused(make_config, tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"cannot be written to .*--logging\.output"):
+        train(make_config(logging__output=str(tmp_path / "file" / "runs")))
+
+
+@pytest.mark.skipif(
+    os.name != "posix" or os.geteuid() == 0, reason="the administrator may write anywhere"
+)
+def test_a_read_only_output_is_refused(make_config, tmp_path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o555)
+    with pytest.raises(ConfigError, match="cannot be written"):
+        train(make_config(logging__output=str(tmp_path / "locked")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"evaluation__lengths": [8, 2]}, r"evaluation\.lengths has 2"),
+        ({"evaluation__selection_lengths": [1]}, r"evaluation\.selection_lengths has 1"),
+        ({"training__accelerator": "abacus"}, r"training\.accelerator=abacus"),
+        ({"training__precision": "3-mixed"}, "precision=3-mixed"),
+        ({"data__store": "nowhere"}, "nowhere"),
+        # The first stage of this curriculum has windows of one step; episodes have two or more.
+        ({"model__context_length": 1, "curriculum__enabled": True}, "no episode has at most 1"),
+    ],
+)
+def test_what_cannot_work_leaves_no_folder(make_config, changes, message) -> None:
+    config = make_config(**changes)
+    with pytest.raises(UserError, match=message):
+        train(config)
+    assert not folder_of(config).exists()
+
+
+def test_an_unknown_environment_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'tmaze'"):
+        get_environment("tmase")
+    assert get_environment("tmaze").spec is TMAZE_SPEC
+
+
+def test_only_a_run_can_be_resumed(make_config, tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"holds no run: config\.yaml is missing"):
+        train(make_config(), resume=tmp_path)
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_starts_over(make_config) -> None:
+    """What it logged is gone, not mixed with what comes."""
+    config = make_config(
+        training__checkpoint_every_n_steps=100,
+        training__log_every_n_steps=1,
+        evaluation__every_n_steps=0,
+    )
+
+    def crash(phase: str, step: int, total: int) -> None:
+        if step == 5:
+            raise TrainingError("crash")
+
+    with pytest.raises(TrainingError):
+        train(config, report=crash)
+    folder = folder_of(config)
+    assert len((folder / "metrics.csv").read_text().splitlines()) > 1
+    train(config, resume=folder)
+    steps = [line.split(",")[0] for line in (folder / "metrics.csv").read_text().splitlines()]
+    assert steps == ["step", *map(str, range(1, 9))]
+
+
+def test_differences_are_named_with_dots() -> None:
+    old = {"a": 1, "b": {"c": 2, "d": {"e": 3}}}
+    new = {"a": 1, "b": {"c": 4, "d": {"e": 5}}, "f": 6}
+    assert runs.differences(old, new) == {"b.c": (2, 4), "b.d.e": (3, 5), "f": (None, 6)}
+
+
+def test_a_resumed_run_tells_of_both_machines(make_config) -> None:
+    folder = train(make_config(), command="first").folder
+    train(make_config(), resume=folder, command="second")
+    text = (folder / "environment.txt").read_text()
+    assert text.index("command: first") < text.index("command: second")
+    assert text.count("python: ") == 2

@@ -1,0 +1,185 @@
+"""The Lightning trainer of a run: its callbacks, loggers and checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from datamodules.trajectories import TrajectoryDataModule
+from rate.errors import ConfigError
+from trainers.callbacks import (
+    Curriculum,
+    Progress,
+    Report,
+    Reporter,
+    SafeCheckpoint,
+    SafeCheckpointIO,
+    SelectionRollouts,
+    Throughput,
+)
+from trainers.callbacks.checkpoint import find_checkpoint
+from trainers.config import RunConfig
+from trainers.csv_logger import MetricsTable
+from trainers.errors import Interrupted
+from trainers.registry import EnvironmentEntry
+from trainers.rollout import MakeVector
+from trainers.runs import CHECKPOINTS
+from trainers.sequence import SequenceTrainer
+
+
+def is_main_process() -> bool:
+    """Whether this process is the only one, or the first of those that train together."""
+    return getattr(rank_zero_only, "rank", None) in (None, 0)
+
+
+def make_datamodule(config: RunConfig, environment: EnvironmentEntry) -> TrajectoryDataModule:
+    """The run's batches; the environment's own data set is made at first use."""
+    data, training = config.data, config.training
+    store = data.store or environment.prepare_data(data, config.max_length)
+    return TrajectoryDataModule(
+        store,
+        batch_size=training.batch_size,
+        context_length=config.model.context_length,
+        segments=training.segments,
+        seed=training.seed,
+        mode=data.window,
+        spec=environment.spec,
+    )
+
+
+def check_lengths(config: RunConfig, make_vector: MakeVector) -> None:
+    """Find an episode length that the environment does not have before training, not after it.
+
+    Raises:
+        ConfigError: If there is one; names it.
+    """
+    settings = config.evaluation
+    for name in ("lengths", "selection_lengths"):
+        for length in getattr(settings, name):
+            try:
+                make_vector(1, length).close()
+            except ValueError as error:
+                raise ConfigError(f"evaluation.{name} has {length}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """A trainer that is ready to go, and the callbacks that know how it went."""
+
+    trainer: Trainer
+    throughput: Throughput
+    selection: SelectionRollouts
+
+    def fit(self, module: SequenceTrainer, datamodule: TrajectoryDataModule, folder: Path) -> None:
+        """Train from the run's last checkpoint, or from nothing where there is none.
+
+        Raises:
+            TrainingError: If training cannot go on.
+            Interrupted: If it was stopped by a signal; its state is saved.
+        """
+        checkpoint = find_checkpoint(folder / CHECKPOINTS)
+        if checkpoint is None:
+            for logger in self.trainer.loggers:
+                if isinstance(logger, MetricsTable):
+                    logger.rewind(0)  # what a run logged that stopped before its first checkpoint
+        try:
+            self.trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
+        except Interrupted:
+            if not is_main_process():
+                raise SystemExit(0) from None  # the first process tells of it
+            raise
+
+
+def make_fitting(
+    config: RunConfig,
+    environment: EnvironmentEntry,
+    datamodule: TrajectoryDataModule,
+    folder: Path,
+    report: Report | None,
+) -> Fitting:
+    """Put together the trainer of a run.
+
+    Raises:
+        ConfigError: If this machine cannot train as the settings say.
+    """
+    training, evaluation, checkpoints = config.training, config.evaluation, folder / CHECKPOINTS
+    throughput = Throughput(training.log_every_n_steps)
+    progress = Progress(training.max_steps) if config.logging.progress else None
+    selection = SelectionRollouts(
+        environment.make_vector,
+        checkpoints / "best",
+        evaluation.every_n_steps if evaluation.selection_lengths else 0,
+        training.max_steps,
+        on_step=None if progress is None else progress.show_rollout,
+    )
+    # In this order: time a batch before anything else takes any, save when all else is settled.
+    callbacks: list[Callback] = [throughput, selection]
+    if progress is not None:
+        callbacks.append(progress)
+    if report is not None:
+        callbacks.append(Reporter(training.max_steps, report))
+    if config.curriculum.enabled:
+        callbacks.append(Curriculum(config.curriculum, datamodule))
+    callbacks.append(
+        SafeCheckpoint(checkpoints, training.checkpoint_every_n_steps, training.max_steps)
+    )
+    trainer = _make_trainer(config, folder, _make_loggers(config, folder), callbacks)
+    return Fitting(trainer, throughput, selection)
+
+
+def _make_trainer(
+    config: RunConfig, folder: Path, loggers: list[Logger], callbacks: list[Callback]
+) -> Trainer:
+    training = config.training
+    try:
+        return Trainer(
+            accelerator=training.accelerator,
+            devices=training.devices,
+            strategy=training.strategy,
+            precision=training.precision,  # type: ignore[arg-type]
+            max_steps=training.max_steps,
+            max_epochs=-1,
+            logger=loggers,
+            callbacks=callbacks,
+            plugins=[SafeCheckpointIO()],
+            default_root_dir=folder,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise ConfigError(
+            f"This machine cannot train with training.accelerator={training.accelerator}, "
+            f"devices={training.devices}, strategy={training.strategy}, "
+            f"precision={training.precision}: {error}"
+        ) from error
+
+
+def _make_loggers(config: RunConfig, folder: Path) -> list[Logger]:
+    loggers: list[Logger] = [MetricsTable(folder)]
+    if config.logging.tensorboard:
+        loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
+    if config.logging.wandb:
+        loggers.append(_make_wandb(config, folder))
+    return loggers
+
+
+def _make_wandb(config: RunConfig, folder: Path) -> Logger:
+    from lightning.pytorch.loggers import WandbLogger
+
+    path = Path("wandb_config.yaml")
+    settings = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    try:
+        logger = WandbLogger(name=config.run_name, save_dir=folder, **(settings or {}))
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "logging.wandb needs the package wandb: pip install -e '.[wandb]', or leave it off."
+        ) from error
+    logger.log_hyperparams(config.to_dict())
+    return logger
