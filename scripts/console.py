@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rate.errors import UserError
-from scripts.tables import mean_and_spread, success_by_length
+from scripts.scores import mean_and_spread, success_by_length
 from trainers.errors import Interrupted, TrainingError
 
 USER_ERROR = 2  # exit code of what the command line got wrong, as argparse has it
@@ -57,8 +57,8 @@ def user_errors() -> Iterator[None]:
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         raise SystemExit(interrupted.exit_code) from None
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(stopped if stopped.args else "Stopped.", file=sys.stderr)
         raise SystemExit(STOPPED) from None
 
 

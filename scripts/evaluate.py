@@ -1,123 +1,148 @@
 """Roll out trained models and print their scores.
 
-python scripts/evaluate.py runs/tmaze-rate-1
-python scripts/evaluate.py runs/tmaze-rate-1 --lengths 100000 --episodes 100 --seed 50000
-python scripts/evaluate.py path/to/model --results scores.csv
+    python scripts/evaluate.py runs/tmaze-rate-1
+    python scripts/evaluate.py runs/tmaze-rate-1 --lengths 100000 --episodes 100 --seed 50000
+    python scripts/evaluate.py path/to/model --results scores.csv
+
+Of a run both the last and the best weights are scored, as they were after training. A folder that
+holds a model alone is scored under its own name.
 """
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress
 
 from rate.errors import ConfigError
-from rate.weights import DESCRIPTION, load_model
-from scripts.console import show_scores, user_errors
-from scripts.study import write_csv
-from trainers.config import EvaluationConfig, load_config_file
+from rate.weights import DESCRIPTION, SavedModel, load_model
+from scripts.console import count, make_parser, show_scores, user_errors
+from scripts.progress import Bars
+from scripts.scores import write_scores
+from trainers.config import EvaluationConfig
+from trainers.config_files import load_config_file
 from trainers.registry import get_environment
-from trainers.rollout import evaluate
+from trainers.rollout import MakeVector, evaluate
 
 
-def find_models(source: Path) -> list[tuple[str, Path]]:
-    """The models of a run (`last` and `best`), or of a model folder itself, with their names.
+@dataclass(frozen=True)
+class Candidate:
+    """A model to score.
+
+    Attributes:
+        saved: The model.
+        label: What rows of scores say of it: `model`, `seed` (of training) and `which`.
+        settings: How its run evaluates.
+    """
+
+    saved: SavedModel
+    label: dict[str, Any]
+    settings: EvaluationConfig
+
+
+def find_candidates(source: Path) -> list[Candidate]:
+    """The `last` and `best` models of a run, or the model that a folder holds.
 
     Raises:
         ConfigError: If there are none.
+        WeightsError: If one is damaged.
     """
     if (source / DESCRIPTION).is_file():
-        return [(source.name, source)]
-    found = [(which, source / "checkpoints" / which) for which in ("last", "best")]
-    models = [(which, folder) for which, folder in found if (folder / DESCRIPTION).is_file()]
+        models = [(source.name, source)]
+        run = source.parent.parent
+    else:
+        found = [(which, source / "checkpoints" / which) for which in ("last", "best")]
+        models = [(which, folder) for which, folder in found if (folder / DESCRIPTION).is_file()]
+        run = source
     if not models:
         raise ConfigError(
             f"{source} holds no trained model: neither {DESCRIPTION} nor checkpoints/last. "
             "Give the folder of a finished run, or one that a model was saved in."
         )
-    return models
+    if not (run / "config.yaml").is_file():
+        label = {"model": source.name, "seed": 0, "which": "last"}
+        return [Candidate(load_model(folder), label, EvaluationConfig()) for _, folder in models]
+    config = load_config_file(run / "config.yaml")
+    label = {"model": config.logging.name or config.name, "seed": config.training.seed}
+    return [
+        Candidate(load_model(folder), {**label, "which": which}, config.evaluation)
+        for which, folder in models
+    ]
 
 
 def score(
-    source: Path, settings: dict[str, Any], first_seed: int | None, console: Console
+    candidate: Candidate, given: dict[str, Any], first_seed: int | None, console: Console
 ) -> list[dict[str, Any]]:
-    """Rows of scores, as `scripts/study.py` writes them, of every model in `source`."""
-    rows = []
-    for which, folder in find_models(source):
-        saved = load_model(folder)
-        config, name, seed = EvaluationConfig(), saved.spec.name, 0
-        if (source / "config.yaml").is_file():
-            run = load_config_file(source / "config.yaml")
-            config, name, seed = run.evaluation, run.logging.name or run.name, run.training.seed
-        config = replace(config, decoding=saved.decoding, **settings)
-        first_seed = config.test_seed if first_seed is None else first_seed
-        with Bars(f"{source.name} {which}", config.lengths, console) as bars:
-            started = time.monotonic()
-            scores = evaluate(
-                saved.model,
-                saved.spec,
-                get_environment(saved.spec.name).make_vector,
-                config,
-                lengths=config.lengths,
-                first_seed=first_seed,
-                on_step=bars.show,
-            )
-        known = {"model": name, "seed": seed, "which": which}
-        known |= {"step": saved.extra.get("step"), "seconds": round(time.monotonic() - started, 1)}
-        rows += [{**known, **row} for row in scores]
-    return rows
+    """Rows of scores of a model, as `scripts/study.py` writes them.
+
+    Args:
+        candidate: The model.
+        given: Settings of the evaluation instead of its run's own.
+        first_seed: Seed of the first episode; None takes the run's held-out seeds.
+        console: Where progress is shown.
+
+    Raises:
+        ConfigError: If a setting cannot work.
+    """
+    saved = candidate.saved
+    config = replace(candidate.settings, decoding=saved.decoding, **given)
+    make_vector = get_environment(saved.spec.name).make_vector
+    check_lengths(make_vector, config.lengths)
+    name = f"{candidate.label['model']} {candidate.label['which']}"
+    with Bars(name, config.lengths, console) as bars:
+        started = time.monotonic()
+        rows = evaluate(
+            saved.model,
+            saved.spec,
+            make_vector,
+            config,
+            lengths=config.lengths,
+            first_seed=config.test_seed if first_seed is None else first_seed,
+            on_step=bars.show,
+        )
+    seconds = round(time.monotonic() - started, 1)
+    known = {**candidate.label, "step": saved.extra.get("step"), "seconds": seconds}
+    return [{**known, **row} for row in rows]
 
 
-class Bars:
-    """A progress bar for the rollouts of every episode length."""
+def check_lengths(make_vector: MakeVector, lengths: Sequence[int]) -> None:
+    """Refuse episode lengths that an environment does not have.
 
-    def __init__(self, name: str, lengths: Sequence[int], console: Console) -> None:
-        self.progress = Progress(console=console, disable=not console.is_terminal)
-        self.tasks = {
-            length: self.progress.add_task(f"{name} at {length}", total=length)
-            for length in lengths
-        }
-
-    def __enter__(self) -> Bars:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def show(self, length: int, step: int) -> None:
-        """Move the bar of `length` to `step`."""
-        self.progress.update(self.tasks[length], completed=step)
+    Raises:
+        ConfigError: If there is one.
+    """
+    for length in lengths:
+        try:
+            make_vector(1, length).close()
+        except ValueError as error:
+            raise ConfigError(f"--lengths {length} cannot be played: {error}.") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("sources", type=Path, nargs="+", help="runs, or folders of models")
-    parser.add_argument("--lengths", type=int, nargs="+", help="episode lengths")
-    parser.add_argument("--episodes", type=int, help="episodes per length")
+    parser.add_argument("--lengths", type=count, nargs="+", help="episode lengths")
+    parser.add_argument("--episodes", type=count, help="episodes per length")
     parser.add_argument("--seed", type=int, help="seed of the first episode")
     parser.add_argument("--results", type=Path, help="also write the scores to this table")
     options = parser.parse_args(arguments)
-    given = {"lengths": options.lengths, "episodes": options.episodes}
+    settings = {"lengths": options.lengths, "episodes": options.episodes}
+    given = {name: value for name, value in settings.items() if value is not None}
     console = Console()
     with user_errors():
-        settings = {name: value for name, value in given.items() if value is not None}
+        candidates = [found for source in options.sources for found in find_candidates(source)]
         rows = [
             row
-            for source in options.sources
-            for row in score(source, settings, options.seed, console)
+            for candidate in candidates
+            for row in score(candidate, given, options.seed, console)
         ]
         if options.results:
-            write_csv(options.results, rows)
+            write_scores(options.results, rows)
     show_scores(rows, console)
 
 

@@ -5,7 +5,6 @@ python scripts/inspect_memory.py runs/tmaze-rate-1 runs/tmaze-rmt-1 -o memory.pn
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +15,8 @@ from rich.table import Table
 from rate.errors import ConfigError
 from rate.policy import Policy
 from rate.weights import load_model
-from scripts.console import user_errors
-from scripts.plot import COLOURS, pyplot
+from scripts.console import count, make_parser, user_errors
+from scripts.plot import COLOURS, pyplot, save
 from trainers.inspection import MemoryReport, inspect_memory, record
 from trainers.registry import get_environment
 
@@ -26,13 +25,11 @@ NOISE = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs")
     parser.add_argument("-o", "--output", type=Path, default=Path("memory.png"), help="the figure")
-    parser.add_argument("--length", type=int, default=600, help="episode length (default: 600)")
-    parser.add_argument("--episodes", type=int, default=40, help="episodes (default: 40)")
+    parser.add_argument("--length", type=count, default=600, help="episode length (default: 600)")
+    parser.add_argument("--episodes", type=count, default=40, help="episodes (default: 40)")
     options = parser.parse_args(arguments)
     console = Console()
     with user_errors():
@@ -64,7 +61,8 @@ def look(run: Path, length: int, episodes: int) -> MemoryReport:
         raise ConfigError(f"{run} has no memory tokens to look at (model.num_memory_tokens is 0).")
     if length < 8 * config.context_length:
         raise ConfigError(
-            f"--length {length} is less than 8 segments of {run} (K is {config.context_length})."
+            f"--length {length} is less than 8 segments of {run} (K is {config.context_length}); "
+            f"give at least {8 * config.context_length}."
         )
     env = get_environment(saved.spec.name).make_vector(episodes, length)
     policy = Policy(saved.model, num_envs=episodes, target_return=saved.spec.target_return)
@@ -89,9 +87,7 @@ def draw(reports: dict[str, MemoryReport], path: Path) -> None:
     panels[2].set_ylabel("episodes that keep their actions")
     panels[2].set_title("Basin")
     panels[2].legend(frameon=False, fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    save(figure, path)
 
 
 if __name__ == "__main__":

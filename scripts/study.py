@@ -9,8 +9,6 @@ train script. Runs that have finished are not repeated, and interrupted ones con
 
 from __future__ import annotations
 
-import argparse
-import csv
 import json
 import multiprocessing
 import os
@@ -19,24 +17,23 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
 from pathlib import Path
-from queue import Empty
 from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from rate.errors import ConfigError, UserError
-from scripts.console import show_scores, user_errors
+from scripts.console import STOPPED, count, make_parser, show_scores, user_errors
 from scripts.plot import plot_success
+from scripts.progress import Board
+from scripts.scores import write_scores
 from trainers.cli import parse
-from trainers.config import RunConfig
+from trainers.config import LoggingConfig, RunConfig
+from trainers.config_files import load_config_file
 from trainers.errors import Interrupted, TrainingError
-from trainers.files import write_atomic
-
-COLUMNS = ("model", "seed", "length", "success", "episodes", "which", "sem", "step", "seconds")
 
 
 @dataclass(frozen=True)
@@ -64,64 +61,92 @@ def load_study(
         extra: Options added to every run.
 
     Raises:
-        ConfigError: If the file cannot be used.
+        ConfigError: If the file or one of its runs cannot be used.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        environment, runs = content["environment"], dict(content["runs"])
-        seeds = seeds or list(content["seeds"])
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(
-            f"{path} is no study: it needs the keys environment, seeds and runs ({error})."
-        ) from error
+    environment, common, runs, own_seeds = _read_study(path)
     unknown = set(only or []) - set(runs)
     if unknown:
         raise ConfigError(
             f"{path} has no run {', '.join(sorted(unknown))}; it has: {', '.join(runs)}."
         )
-    common = content.get("options", "")
-    configs = [
-        parse(
-            environment,
-            [
-                *shlex.split(f"{common} {options}"),
-                *extra,
-                f"--training.seed={seed}",
-                f"--logging.name={label}",
-                "--logging.progress=false",
-            ],
-        ).config
-        for label, options in runs.items()
-        if only is None or label in only
-        for seed in seeds
-    ]
+    configs = []
+    for label, options in runs.items():
+        if only is not None and label not in only:
+            continue
+        words = [*shlex.split(common), *shlex.split(options), *extra, f"--logging.name={label}"]
+        for seed in dict.fromkeys(seeds or own_seeds):
+            try:
+                command = parse(
+                    environment, [*words, f"--training.seed={seed}", "--logging.progress=false"]
+                )
+            except ConfigError as error:
+                raise ConfigError(f"Run {label} of {path}: {error}") from error
+            configs.append(command.config)
     return Study(path.stem, configs)
 
 
+def _read_study(path: Path) -> tuple[str, str, dict[str, str], list[int]]:
+    """Environment, common options, options by label, and seeds of a study file."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is not a YAML file: {error}") from error
+    required = {"environment", "seeds", "runs"}
+    if not isinstance(content, dict) or not required <= set(content) <= required | {"options"}:
+        raise ConfigError(
+            f"{path} is no study: it needs the keys environment, seeds and runs, and may have "
+            "options. See scripts/studies."
+        )
+    runs, seeds = content["runs"], content["seeds"]
+    if not isinstance(runs, dict) or not runs:
+        raise ConfigError(f"{path}: runs must name at least one run, as LABEL: OPTIONS.")
+    if not isinstance(seeds, list) or not seeds or not all(isinstance(s, int) for s in seeds):
+        raise ConfigError(f"{path}: seeds must be whole numbers, like [1, 2, 3].")
+    labelled = {str(label): str(options or "") for label, options in runs.items()}
+    return str(content["environment"]), str(content.get("options") or ""), labelled, seeds
+
+
 def run_study(study: Study, jobs: int, console: Console) -> list[dict[str, Any]]:
-    """Run everything that has not finished; returns a row per run, length and checkpoint."""
+    """Run everything that has not finished; returns a row per run, length and checkpoint.
+
+    Raises:
+        ConfigError: If a run's folder holds another run.
+        TrainingError: If a run did not finish; the others have, and are kept.
+    """
     waiting = [config for config in study.runs if not _is_finished(config)]
     done = len(study.runs) - len(waiting)
     if done:
         console.print(f"{done} of {len(study.runs)} runs have finished before; they are reused.")
-    context = multiprocessing.get_context("spawn")
-    with (
-        context.Manager() as manager,
-        ProcessPoolExecutor(max_workers=jobs, mp_context=context) as pool,
-        Board(console) as board,
-    ):
-        queue = manager.Queue()
-        futures: dict[str, Future[str | None]] = {}
-        for config in waiting:
-            board.add(config)
-            futures[config.run_name] = pool.submit(_work, config, queue)
-        while not all(future.done() for future in futures.values()):
-            board.drain(queue)
-        board.drain(queue)
-    _check(futures)
+    if waiting:
+        _check(_run_all(waiting, jobs, console))
     return [row for config in study.runs for row in _rows(config)]
+
+
+def _run_all(
+    configs: list[RunConfig], jobs: int, console: Console
+) -> dict[str, Future[str | None]]:
+    """Train in `jobs` processes; returns what came of every run, by its name."""
+    context = multiprocessing.get_context("spawn")
+    queue, stop = context.Queue(), context.Event()
+    pool = ProcessPoolExecutor(
+        min(jobs, len(configs)), context, initializer=_connect, initargs=(queue, stop)
+    )
+    with pool, Board(console) as board:
+        futures: dict[str, Future[str | None]] = {}
+        try:
+            for config in configs:
+                board.add(config)
+                futures[config.run_name] = pool.submit(_work, config)
+            while not all(future.done() for future in futures.values()):
+                board.drain(queue)
+            board.drain(queue)
+        except KeyboardInterrupt:
+            stop.set()
+            pool.shutdown(cancel_futures=True)  # waits: the runs got the signal too, and save
+            raise KeyboardInterrupt("Stopped; the same command continues the study.") from None
+    return futures
 
 
 def _check(futures: dict[str, Future[str | None]]) -> None:
@@ -129,15 +154,32 @@ def _check(futures: dict[str, Future[str | None]]) -> None:
     failures = {name: future.exception() or future.result() for name, future in futures.items()}
     failures = {name: failure for name, failure in failures.items() if failure}
     for failure in failures.values():
-        if isinstance(failure, BaseException) and not isinstance(failure, UserError):
+        if isinstance(failure, BaseException) and not isinstance(
+            failure, UserError | BrokenProcessPool
+        ):
             raise failure
     if failures:
         reasons = "\n".join(f"  {name}: {failure}" for name, failure in failures.items())
-        raise TrainingError(f"{len(failures)} of {len(futures)} runs did not finish:\n{reasons}")
+        raise TrainingError(
+            f"{len(failures)} of {len(futures)} runs did not finish. The same command continues "
+            f"with them.\n{reasons}"
+        )
 
 
-def _work(config: RunConfig, queue: Any) -> str | None:
+_LINES: dict[str, Any] = {}  # in a process of the pool: what connects it to the study
+
+
+def _connect(queue: Any, stop: Any) -> None:
+    """Give a process of the pool its line to the study, and the sign to start no more runs."""
+    queue.cancel_join_thread()  # nobody may be listening at the end
+    _LINES.update(queue=queue, stop=stop)
+
+
+def _work(config: RunConfig) -> str | None:
     """One run, in a process of its own; returns why it stopped early, or None."""
+    queue, stop = _LINES["queue"], _LINES["stop"]
+    if stop.is_set():
+        return "Not started."
     from trainers.train import train
 
     told = {"at": 0.0}
@@ -151,56 +193,13 @@ def _work(config: RunConfig, queue: Any) -> str | None:
     resume = folder if (folder / "config.yaml").is_file() else None
     try:
         train(config, resume=resume, command=shlex.join(sys.argv), report=report)
-    except (Interrupted, TrainingError) as stopped:
-        return str(stopped)
+    except Interrupted as interrupted:
+        if interrupted.exit_code == STOPPED:  # Ctrl+C is for the whole study
+            stop.set()
+        return str(interrupted)
+    except TrainingError as error:
+        return str(error)
     return None
-
-
-class Board:
-    """A progress bar per run; on anything but a terminal, a line per phase."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.progress = Progress(
-            TextColumn("{task.fields[run]:<24}"),
-            TextColumn("{task.description:<18}"),
-            BarColumn(),
-            TextColumn("{task.completed:>7.0f}/{task.total:<7.0f}"),
-            TimeElapsedColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self.tasks: dict[str, TaskID] = {}
-        self.phases: dict[str, str] = {}
-
-    def __enter__(self) -> Board:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def add(self, config: RunConfig) -> None:
-        total = config.training.max_steps
-        self.tasks[config.run_name] = self.progress.add_task(
-            "waiting", total=total, start=False, run=config.run_name
-        )
-
-    def drain(self, queue: Any) -> None:
-        """Show what the runs report, for a fifth of a second."""
-        until = time.monotonic() + 0.2
-        while (left := until - time.monotonic()) > 0:
-            try:
-                run, phase, step, total = queue.get(timeout=left)
-            except Empty:
-                return
-            task = self.tasks[run]
-            if self.phases.get(run) is None:
-                self.progress.start_task(task)
-            self.progress.update(task, description=phase, completed=step, total=total)
-            if self.phases.get(run) != phase and not self.console.is_terminal:
-                self.console.print(f"{run}: {phase}")
-            self.phases[run] = phase
 
 
 def _folder(config: RunConfig) -> Path:
@@ -212,73 +211,65 @@ def _is_finished(config: RunConfig) -> bool:
     folder = _folder(config)
     if not (folder / "evaluation.json").is_file():
         return False
-    before = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    now = config.to_dict()
-    for table in (before, now):
-        table.pop("logging"), table["training"].pop("threads")
-    if before != now:
+    before = _without_free_settings(load_config_file(folder / "config.yaml"))
+    from trainers.runs import differences  # slow to import: only where there is such a run
+
+    changed = differences(before, _without_free_settings(config))
+    for name, (old, new) in changed.items():
         raise ConfigError(
-            f"{folder} holds a run with other settings. Move it away, or give another --output."
+            f"{folder} holds a run with {name} {old}, but {new} is asked for. Move that run away, "
+            "or give another --output."
         )
     return True
 
 
+def _without_free_settings(config: RunConfig) -> dict[str, Any]:
+    """The settings that scores depend on."""
+    return replace(
+        config,
+        logging=LoggingConfig(),
+        training=replace(config.training, threads=None),
+        data=replace(config.data, root=""),
+    ).to_dict()
+
+
 def _rows(config: RunConfig) -> list[dict[str, Any]]:
-    evaluation = json.loads((_folder(config) / "evaluation.json").read_text(encoding="utf-8"))
-    return [
-        {
-            **row,
-            "model": config.logging.name,
-            "seed": config.training.seed,
-            "seconds": evaluation["training_seconds"],
-        }
-        for row in evaluation["rows"]
-    ]
-
-
-def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write a table of scores, whole or not at all."""
-    lines = [",".join(COLUMNS)]
-    lines += [",".join(str(row[column]) for column in COLUMNS) for row in rows]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, "\n".join(lines) + "\n")
-
-
-def read_csv(path: Path) -> list[dict[str, Any]]:
-    """Read a table of scores written by `write_csv`."""
-    with path.open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    path = _folder(config) / "evaluation.json"
+    try:
+        evaluation = json.loads(path.read_text(encoding="utf-8"))
+        known = {"model": config.logging.name, "seed": config.training.seed}
+        known["seconds"] = evaluation["training_seconds"]
+        return [{**row, **known} for row in evaluation["rows"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is damaged; remove it to score that run again.") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("study", type=Path, help="a file like those in scripts/studies")
     parser.add_argument("--seeds", type=int, nargs="+", help="instead of the study's own")
     parser.add_argument("--only", nargs="+", metavar="RUN", help="take these runs alone")
-    parser.add_argument("--jobs", type=int, help="runs side by side (default: one per two cores)")
+    parser.add_argument("--jobs", type=count, help="runs side by side (default: one per two cores)")
     parser.add_argument("--output", default="runs", help="folder of the runs (default: runs)")
     parser.add_argument("--results", type=Path, help="table to write (default: OUTPUT/STUDY.csv)")
-    parser.epilog = "Any other option goes to the train script of every run."
+    parser.epilog = "Any other option, as --NAME=VALUE, goes to the train script of every run."
     options, extra = parser.parse_known_args(arguments)
+    jobs = options.jobs or max(1, (os.cpu_count() or 1) // 2)
+    extra.append(f"--logging.output={options.output}")
     console = Console()
+    started = time.monotonic()
     with user_errors():
-        cores = os.cpu_count() or 1
-        jobs = options.jobs or max(1, cores // 2)
-        extra.append(f"--logging.output={options.output}")
         study = load_study(options.study, options.seeds, options.only, extra)
         results = options.results or Path(options.output) / f"{study.name}.csv"
-        started = time.monotonic()
-        rows = run_study(study, min(jobs, len(study.runs)), console)
-        write_csv(results, rows)
+        rows = run_study(study, jobs, console)
+        write_scores(results, rows)
         figure = results.with_suffix(".png")
-        plot_success(rows, figure)
-        show_scores(rows, console)
-        console.print(f"Took {time.monotonic() - started:.0f} s.")
-        for what, where in (("runs", options.output), ("scores", results), ("figure", figure)):
-            console.print(f"The {what:<6} {where}", highlight=False)
+        plot_success(rows, figure, max(config.max_length for config in study.runs))
+    show_scores(rows, console)
+    console.print(f"Took {time.monotonic() - started:.0f} s.")
+    for what, where in (("runs", options.output), ("scores", results), ("figure", figure)):
+        console.print(f"The {what:<6} {where}", highlight=False)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,11 @@ from trainers.cli import parse
 def main(environment: str, arguments: Sequence[str] | None = None) -> None:
     """Train on an environment as the command line says, and print the scores."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    command = parse(environment, arguments)
     console = Console()
-    for note in command.notes:
-        console.print(f"note: {note}", style="dim", highlight=False)
     with user_errors():
+        command = parse(environment, arguments)
+        for note in command.notes:
+            console.print(f"note: {note}", style="dim", highlight=False)
         from trainers.train import train  # slow to import: only once the command is known good
 
         result = train(command.config, command.resume, shlex.join([sys.argv[0], *arguments]))

@@ -25,9 +25,8 @@ from trainers.config import (
     OptimizerConfig,
     RunConfig,
     TrainingConfig,
-    config_from_dict,
-    load_config_file,
 )
+from trainers.config_files import config_from_dict, load_config_file
 
 PRESETS = Path(__file__).parent / "presets"
 SECTIONS: dict[str, type] = {

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-from dataclasses import asdict, dataclass, field, is_dataclass
-from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
-
-import yaml
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
 
 from rate.config import Decoding, ModelConfig
 from rate.errors import ConfigError
@@ -77,6 +73,11 @@ class OptimizerConfig:
             )
         for name in ("weight_decay", "warmup_steps", "gradient_clip", "final_fraction"):
             _at_least(f"optimizer.{name}", getattr(self, name), 0)
+        if self.final_fraction > 1:
+            raise ConfigError(
+                f"optimizer.final_fraction is {self.final_fraction}; above 1 the learning rate "
+                "would rise after its peak. Use [0, 1]."
+            )
         for name in ("beta_1", "beta_2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(
@@ -302,53 +303,3 @@ def _choice(name: str, value: str, kind: Any) -> None:
 def _at_least(name: str, value: float, minimum: int) -> None:
     if not value >= minimum:
         raise ConfigError(f"{name} is {value}; it must be at least {minimum}.")
-
-
-def config_from_dict(values: dict[str, Any]) -> RunConfig:
-    """A configuration from nested plain types, as `RunConfig.to_dict` gives them.
-
-    Raises:
-        ConfigError: If a key is unknown (names the nearest), or a value does not work.
-    """
-    config: RunConfig = _build(RunConfig, values, "")
-    return config
-
-
-def load_config_file(path: Path) -> RunConfig:
-    """Read a `config.yaml`.
-
-    Raises:
-        ConfigError: If the file is missing, no YAML, or does not hold a configuration.
-    """
-    try:
-        values = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} is not a YAML file: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} does not hold a configuration.")
-    return config_from_dict(values)
-
-
-def _build(kind: Any, values: Any, prefix: str) -> Any:
-    """Build the dataclass `kind`, its fields that are dataclasses first."""
-    if isinstance(values, kind):
-        return values
-    if not isinstance(values, dict):
-        raise ConfigError(f"{prefix.rstrip('.')} must be a table of settings, not {values!r}.")
-    types = get_type_hints(kind)
-    for name in values:
-        if name not in types:
-            close = difflib.get_close_matches(str(name), types, n=1)
-            hint = f"; did you mean {prefix}{close[0]}?" if close else ""
-            raise ConfigError(f"There is no setting {prefix}{name}{hint}")
-    arguments = {
-        name: _build(types[name], value, f"{prefix}{name}.") if is_dataclass(types[name]) else value
-        for name, value in values.items()
-    }
-    try:
-        return kind(**arguments)
-    except TypeError as error:
-        where = prefix.rstrip(".") or "the configuration"
-        raise ConfigError(f"{where} has a value of a wrong type: {error}") from error

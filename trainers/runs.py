@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from rate.errors import ConfigError
-from trainers.config import RunConfig, load_config_file
+from trainers.config import RunConfig
+from trainers.config_files import load_config_file
 from trainers.files import write_atomic, write_yaml
 
 CONFIG, EVALUATION, ENVIRONMENT = "config.yaml", "evaluation.json", "environment.txt"

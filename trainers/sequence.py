@@ -22,7 +22,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from rate.batch import Batch
 from rate.envs.spec import EnvironmentSpec
 from rate.model import SequenceModel
-from trainers.config import RunConfig, config_from_dict
+from trainers.config import RunConfig
+from trainers.config_files import config_from_dict
 from trainers.distributed import sum_gradients, sum_over_processes
 from trainers.errors import TrainingError
 from trainers.losses import Totals, batch_totals

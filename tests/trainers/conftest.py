@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from datamodules.tmaze import generate_tmaze
-from trainers.config import RunConfig, config_from_dict
+from trainers.config import RunConfig
+from trainers.config_files import config_from_dict
 
 MakeConfig = Callable[..., RunConfig]
 

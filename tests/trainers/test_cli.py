@@ -9,7 +9,8 @@ import yaml
 
 from rate.errors import ConfigError
 from trainers.cli import load_preset, parse, preset_names
-from trainers.config import RunConfig, config_from_dict
+from trainers.config import RunConfig
+from trainers.config_files import config_from_dict
 
 GOOD = [
     (["--model.d_model=32"], "model.d_model", 32),

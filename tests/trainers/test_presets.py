@@ -10,7 +10,8 @@ import yaml
 from rate.envs.tmaze import TMAZE_SPEC
 from rate.model import SequenceModel
 from trainers.cli import PRESETS, SECTIONS, load_preset, parse, preset_names
-from trainers.config import RunConfig, config_from_dict, load_config_file
+from trainers.config import RunConfig
+from trainers.config_files import config_from_dict, load_config_file
 from trainers.train import train
 
 NAMES = preset_names("tmaze")

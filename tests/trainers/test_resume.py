@@ -145,7 +145,7 @@ def test_a_finished_run_can_be_made_longer(make_config) -> None:
 
 
 def load(folder: Path) -> RunConfig:
-    from trainers.config import load_config_file
+    from trainers.config_files import load_config_file
 
     return load_config_file(folder / "config.yaml")
 

@@ -115,7 +115,7 @@ class TestRecipes:
 
         def valve_moved(folder: Path) -> bool:
             from rate.weights import load_model
-            from trainers.config import load_config_file
+            from trainers.config_files import load_config_file
             from trainers.sequence import SequenceTrainer
 
             start = SequenceTrainer(load_config_file(folder / "config.yaml"), TMAZE_SPEC).model
@@ -225,7 +225,7 @@ import sys
 from lightning.pytorch import Trainer
 from datamodules.trajectories import TrajectoryDataModule
 from rate.envs.tmaze import TMAZE_SPEC
-from trainers.config import load_config_file
+from trainers.config_files import load_config_file
 from trainers.csv_logger import MetricsTable
 from trainers.sequence import SequenceTrainer
 from pathlib import Path

@@ -1,0 +1,58 @@
+"""Runs that take a second, made by the commands themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scripts import train
+
+# Everything that makes a run short. The data are made once for all tests.
+SHORT = [
+    *("--training.max_steps=2", "--training.batch_size=4", "--data.num_episodes=40"),
+    *("--evaluation.lengths=9,40", "--evaluation.selection_lengths=9", "--evaluation.episodes=4"),
+    *("--evaluation.every_n_steps=2", "--logging.progress=false", "--logging.tensorboard=false"),
+]
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def short(data_root: Path) -> list[str]:
+    """Options that make a run short."""
+    return [*SHORT, f"--data.root={data_root}"]
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, short: list[str]) -> Callable[[str], Path]:
+    """The folder of a finished run of a preset, trained at first use. Not to be changed."""
+    output = tmp_path_factory.mktemp("runs")
+
+    def run(mode: str) -> Path:
+        folder = output / f"tmaze-{mode}-1"
+        if not folder.exists():
+            train.main("tmaze", ["--model_mode", mode, f"--logging.output={output}", *short])
+        return folder
+
+    return run
+
+
+@pytest.fixture
+def error_of(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Call a command that must be refused; returns its message, checked to be for people."""
+
+    def call(main: Callable[..., None], *arguments: object, code: int = 2) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main(*arguments)
+        error = capsys.readouterr().err
+        assert ended.value.code == code
+        assert "Traceback" not in error
+        assert "error: " in error
+        return error
+
+    return call

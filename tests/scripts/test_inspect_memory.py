@@ -1,0 +1,52 @@
+"""A look at memory prints its numbers and draws them, or says why it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scripts.inspect_memory import NOISE, main
+
+Trained = Callable[[str], Path]
+
+
+def test_it_draws_and_prints(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figure, size = tmp_path / "deeper" / "memory.png", ["--length", "80", "--episodes", "3"]
+    main([str(trained("rate")), str(trained("rmt")), "-o", str(figure), *size])
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    output = capsys.readouterr().out
+    for words in ("tmaze-rate-1", "tmaze-rmt-1", "drift", "rank", f"±{NOISE[0]}", "of 80 steps"):
+        assert words in output
+
+
+@pytest.mark.parametrize("mode", ["dt", "trxl"])
+def test_a_model_without_memory_tokens_is_refused(
+    mode: str, trained: Trained, tmp_path: Path, error_of: Callable[..., str]
+) -> None:
+    figure = tmp_path / "memory.png"
+    error = error_of(main, [str(trained(mode)), "-o", str(figure)])
+    assert f"{trained(mode)} has no memory tokens" in error
+    assert not figure.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--length", "79"], "is less than 8 segments of"),
+        (["--length", "79"], "give at least 80"),
+        (["--length", "x"], "'x' is no whole number"),
+        (["--episodes", "0"], "'0' is no whole number of at least 1"),
+    ],
+)
+def test_an_option_that_cannot_work_is_refused(
+    options: list[str], message: str, trained: Trained, error_of: Callable[..., str]
+) -> None:
+    assert message in error_of(main, [str(trained("rate")), *options])
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path, error_of: Callable[..., str]) -> None:
+    assert f"{tmp_path}" in error_of(main, [str(tmp_path)])

@@ -1,0 +1,132 @@
+"""Figures are drawn from tables and from runs, and the README's table comes from the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.plot import main
+from scripts.scores import (
+    markdown,
+    mean_and_spread,
+    read_scores,
+    success_by_length,
+    write_scores,
+)
+
+PNG = b"\x89PNG"
+
+
+def row(model: str, seed: int, length: int, success: float | None, **others: Any) -> dict[str, Any]:
+    known = {"episodes": 100, "which": "last", "sem": 0.01, "step": 400, "seconds": 9.5}
+    return {**known, "model": model, "seed": seed, "length": length, "success": success, **others}
+
+
+ROWS = [
+    row("rate", 1, 90, 1.0),
+    row("rate", 1, 9600, 0.98, **{"return": 0.98}),
+    row("rate", 2, 90, 1.0),
+    row("rate", 2, 9600, 1.0),
+    row("rate", 2, 9600, 0.2, which="best"),
+    row("a, b", 1, 90, 0.5),
+]
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "scores" / "study.csv"
+    write_scores(path, ROWS)
+    return path
+
+
+def test_a_table_comes_back_as_it_was_written(table: Path) -> None:
+    rows = read_scores(table)
+    assert [(r["model"], r["seed"], r["length"], r["success"], r["which"]) for r in rows] == [
+        (r["model"], r["seed"], r["length"], r["success"], r["which"]) for r in ROWS
+    ]
+
+
+def test_scores_are_of_the_weights_asked_for() -> None:
+    assert success_by_length(ROWS, "rate") == {90: [1.0, 1.0], 9600: [0.98, 1.0]}
+    assert success_by_length(ROWS, "rate", "best") == {9600: [0.2]}
+    assert success_by_length([row("x", 1, 9, None)], "x") == {}
+
+
+def test_one_seed_has_no_spread() -> None:
+    assert mean_and_spread([0.98, 1.0]) == "0.99 ± 0.01"
+    assert mean_and_spread([0.5]) == "0.50"
+    assert mean_and_spread([]) == "–"
+
+
+def test_markdown_is_printed(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(table), "--markdown"])
+    assert capsys.readouterr().out == (
+        "| model | seeds | 90 | 9,600 |\n"
+        "|---|---|---|---|\n"
+        "| rate | 2 | 1.00 ± 0.00 | 0.99 ± 0.01 |\n"
+        "| a, b | 1 | 0.50 | – |\n"
+    )
+    assert markdown(read_scores(table)) == markdown(ROWS)
+
+
+def test_a_figure_is_drawn_beside_the_table(
+    table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([str(table)])
+    figure = table.with_suffix(".png")
+    assert figure.read_bytes().startswith(PNG)
+    assert capsys.readouterr().out.strip() == str(figure)
+
+
+def test_several_tables_make_one_figure(table: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.csv"
+    write_scores(other, [row("dt", 1, 90, None), row("dt", 1, 900, 0.4)])
+    figure = tmp_path / "deeper" / "both.png"
+    main([str(table), str(other), "-o", str(figure), "--trained-length", "30"])
+    assert figure.read_bytes().startswith(PNG)
+    assert not table.with_suffix(".png").exists()
+
+
+def test_learning_curves_are_drawn_of_runs(trained: Callable[[str], Path], tmp_path: Path) -> None:
+    figure = tmp_path / "deeper" / "learning.png"
+    main([str(trained("rate")), str(trained("dt")), "--output", str(figure)])
+    assert figure.read_bytes().startswith(PNG)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is no table of scores"),
+        (b"model,seed\nrate,1\n", "is no table of scores: it needs rows under model, seed, length"),
+        (b"model,seed,length,success,which\nrate,one,90,1,last\n", "line 2: invalid literal"),
+        (b"model,seed,length,success,which\nrate,1,90,1,last\nrate,1\n", "line 3"),
+        (b"\xff\xfe\x00", "is no CSV file"),
+        (None, "cannot be read: No such file"),
+    ],
+)
+def test_what_is_no_table_is_refused(
+    content: bytes | None, message: str, tmp_path: Path, error_of: Callable[..., str]
+) -> None:
+    path = tmp_path / "table.csv"
+    if content is not None:
+        path.write_bytes(content)
+    error = error_of(main, [str(path)])
+    assert str(path) in error
+    assert message in error
+    assert not path.with_suffix(".png").exists()
+
+
+def test_what_is_no_run_is_refused(
+    table: Path, tmp_path: Path, error_of: Callable[..., str]
+) -> None:
+    figure = tmp_path / "learning.png"
+    error = error_of(main, [str(tmp_path), "-o", str(figure)])
+    assert f"{tmp_path / 'metrics.csv'} cannot be read" in error
+    assert not figure.exists()
+    assert "for tables of scores" in error_of(main, [str(tmp_path), "--markdown"])
+    assert f"{tmp_path} cannot be read" in error_of(main, [str(table), str(tmp_path)])
+    error = error_of(main, [str(table), "-o", str(table / "below.png")])
+    assert "below.png cannot be written" in error

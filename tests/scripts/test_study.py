@@ -1,0 +1,209 @@
+"""A study trains what is missing, keeps what is there, and mixes nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rate.errors import ConfigError
+from scripts.scores import COLUMNS, read_scores
+from scripts.study import load_study, main
+
+ROOT = Path(__file__).parents[2]
+STUDY = """\
+# Two models.
+environment: tmaze
+seeds: [1, 2]
+options: "--model.d_model=32"
+runs:
+  memory: --model_mode RATE --model.num_memory_tokens=3
+  plain: --model_mode=DT --text 'two words'
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(STUDY, encoding="utf-8")
+    return path
+
+
+def files(folder: Path) -> dict[Path, int]:
+    """When every file below a folder was last written."""
+    return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "scripts/studies").glob("*.yaml")), ids=str)
+def test_the_studies_of_the_project_can_be_read(path: Path) -> None:
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    runs = load_study(path, None, None, []).runs
+    assert len(runs) == len(content["runs"]) * len(content["seeds"])
+    assert len({config.run_name for config in runs}) == len(runs)
+    assert path.read_text(encoding="utf-8").startswith("# ")
+
+
+def test_a_study_is_the_product_of_runs_and_seeds(study: Path) -> None:
+    loaded = load_study(study, None, None, ["--training.max_steps=4"])
+    assert loaded.name == "small"
+    assert [config.run_name for config in loaded.runs] == [
+        "tmaze-memory-1",
+        "tmaze-memory-2",
+        "tmaze-plain-1",
+        "tmaze-plain-2",
+    ]
+    assert [config.name for config in loaded.runs] == ["rate", "rate", "dt", "dt"]
+    assert all(c.model.d_model == 32 and c.training.max_steps == 4 for c in loaded.runs)
+    assert loaded.runs[0].model.num_memory_tokens == 3
+    assert loaded.runs[3].logging.comment == "two words"
+    chosen = load_study(study, [7, 7], ["plain"], [])
+    assert [config.run_name for config in chosen.runs] == ["tmaze-plain-7"]
+
+
+def test_a_study_trains_what_is_missing_and_no_more(
+    study: Path,
+    short: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    error_of: Callable[..., str],
+) -> None:
+    """One story, since a study's processes take seconds to start."""
+    runs = tmp_path / "runs"
+    command = [str(study), "--jobs", "1", f"--output={runs}", *short]
+
+    main([*command, "--only", "memory", "--seeds", "1"])
+    first = files(runs / "tmaze-memory-1")
+    assert not (runs / "tmaze-plain-1").exists()
+
+    capsys.readouterr()
+    main([*command, "--only", "memory"])
+    output = capsys.readouterr().out
+    assert "1 of 2 runs have finished before" in output
+    assert "tmaze-memory-2: training" in output
+    assert "tmaze-memory-1: training" not in output
+    assert files(runs / "tmaze-memory-1") == first
+
+    table, figure = runs / "small.csv", runs / "small.png"
+    with table.open(encoding="utf-8", newline="") as file:
+        assert tuple(next(csv.reader(file))) == COLUMNS
+    rows = read_scores(table)
+    assert [(r["model"], r["seed"], r["which"], r["length"]) for r in rows] == [
+        ("memory", seed, which, length)
+        for seed in (1, 2)
+        for which in ("last", "best")
+        for length in (9, 40)
+    ]
+    evaluation = json.loads((runs / "tmaze-memory-2/evaluation.json").read_text(encoding="utf-8"))
+    assert [row["success"] for row in rows[4:]] == [r["success"] for r in evaluation["rows"]]
+    assert figure.read_bytes().startswith(b"\x89PNG")
+
+    everything = files(runs)
+    error = error_of(main, [*command, "--only", "memory", "--model.num_layers=1"])
+    assert "tmaze-memory-1 holds a run with model.num_layers 2, but 1 is asked for" in error
+    assert files(runs) == everything
+
+    finished = runs / "tmaze-memory-1"
+    (finished / "evaluation.json").write_text("{", encoding="utf-8")
+    assert "evaluation.json is damaged" in error_of(main, [*command, "--only", "memory"])
+
+
+def test_a_run_that_fails_is_told_of_and_the_others_finish(
+    study: Path, short: list[str], tmp_path: Path, error_of: Callable[..., str]
+) -> None:
+    runs = tmp_path / "runs"
+    (runs / "tmaze-memory-1").mkdir(parents=True)
+    (runs / "tmaze-memory-1" / "mine").touch()
+    command = [str(study), "--jobs", "1", "--seeds", "1", f"--output={runs}", *short]
+    error = error_of(main, command, code=1)
+    assert "1 of 2 runs did not finish. The same command continues with them." in error
+    assert "tmaze-memory-1: " in error
+    assert "is there already" in error
+    assert (runs / "tmaze-plain-1" / "evaluation.json").is_file()
+    assert not (runs / "small.csv").exists()
+
+
+def test_an_interrupted_study_saves_its_run_and_starts_no_other(
+    study: Path, short: list[str], tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    command = [sys.executable, "scripts/study.py", str(study), "--jobs=1", f"--output={runs}"]
+    process = subprocess.Popen(
+        [*command, *short, "--training.max_steps=100000", "--evaluation.every_n_steps=0"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl+C reaches all processes of a terminal's command
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "tmaze-memory-1: training\n"
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error == "Stopped; the same command continues the study.\n"
+    assert [path.name for path in runs.iterdir()] == ["tmaze-memory-1"]
+    assert (runs / "tmaze-memory-1" / "checkpoints" / "last.ckpt").is_file()
+    assert not list(tmp_path.glob("**/evaluation.json"))
+
+
+def test_a_run_that_is_not_in_the_study_is_refused(study: Path) -> None:
+    with pytest.raises(ConfigError, match="has no run memroy, rate; it has: memory, plain"):
+        load_study(study, None, ["plain", "rate", "memroy"], [])
+
+
+def test_an_option_that_cannot_work_names_the_run(study: Path) -> None:
+    with pytest.raises(ConfigError, match=r"Run plain of .*small\.yaml: training\.segments=3"):
+        load_study(study, None, None, ["--training.segments=3"])
+    with pytest.raises(ConfigError, match=r"Run memory of .*Did you mean --model\.num_layers\?"):
+        load_study(study, None, None, ["--model.num_layer=3"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not a YAML file"),
+        ("[]", "is no study"),
+        ("environment: tmaze\nruns: {a: ''}", "is no study"),
+        (STUDY + "option: ''", "is no study"),
+        ("environment: tmaze\nseeds: [1]\nruns: {}", "at least one run"),
+        ("environment: tmaze\nseeds: [1]\nruns: [a]", "as LABEL: OPTIONS"),
+        ("environment: tmaze\nseeds: 3\nruns: {a: ''}", "seeds must be whole numbers"),
+        ("environment: tmaze\nseeds: [x]\nruns: {a: ''}", "seeds must be whole numbers"),
+        (
+            "environment: tmaz\nseeds: [1]\nruns: {a: ''}",
+            "no environment 'tmaz'. Did you mean tmaze?",
+        ),
+    ],
+)
+def test_a_file_that_is_no_study_is_refused(study: Path, text: str, message: str) -> None:
+    study.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_study(study, None, None, [])
+    assert message in str(caught.value)
+    assert study.name in str(caught.value)
+
+
+def test_a_study_without_options_has_the_presets_own(study: Path) -> None:
+    study.write_text("environment: tmaze\nseeds: [1]\nruns: {rate: }", encoding="utf-8")
+    (config,) = load_study(study, None, None, []).runs
+    assert config.model.d_model == 64
+
+
+def test_a_command_that_cannot_work_starts_nothing(
+    study: Path, tmp_path: Path, error_of: Callable[..., str]
+) -> None:
+    before = files(tmp_path)
+    output = f"--output={tmp_path / 'runs'}"
+    assert "cannot be read" in error_of(main, [str(tmp_path / "none.yaml"), output])
+    assert "'0' is no whole number" in error_of(main, [str(study), output, "--jobs", "0"])
+    assert "no option --seed_s" in error_of(main, [str(study), output, "--seed_s=3"])
+    assert files(tmp_path) == before

@@ -1,0 +1,63 @@
+"""Configurations from plain types and YAML files."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+
+from rate.errors import ConfigError
+from trainers.config import RunConfig
+
+
+def config_from_dict(values: dict[str, Any]) -> RunConfig:
+    """A configuration from nested plain types, as `RunConfig.to_dict` gives them.
+
+    Raises:
+        ConfigError: If a key is unknown (names the nearest), or a value does not work.
+    """
+    config: RunConfig = _build(RunConfig, values, "")
+    return config
+
+
+def load_config_file(path: Path) -> RunConfig:
+    """Read a `config.yaml`.
+
+    Raises:
+        ConfigError: If the file is missing, no YAML, or does not hold a configuration.
+    """
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is not a YAML file: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} does not hold a configuration.")
+    return config_from_dict(values)
+
+
+def _build(kind: Any, values: Any, prefix: str) -> Any:
+    """Build the dataclass `kind`, its fields that are dataclasses first."""
+    if isinstance(values, kind):
+        return values
+    if not isinstance(values, dict):
+        raise ConfigError(f"{prefix.rstrip('.')} must be a table of settings, not {values!r}.")
+    types = get_type_hints(kind)
+    for name in values:
+        if name not in types:
+            close = difflib.get_close_matches(str(name), types, n=1)
+            hint = f"; did you mean {prefix}{close[0]}?" if close else ""
+            raise ConfigError(f"There is no setting {prefix}{name}{hint}")
+    arguments = {
+        name: _build(types[name], value, f"{prefix}{name}.") if is_dataclass(types[name]) else value
+        for name, value in values.items()
+    }
+    try:
+        return kind(**arguments)
+    except TypeError as error:
+        where = prefix.rstrip(".") or "the configuration"
+        raise ConfigError(f"{where} has a value of a wrong type: {error}") from error
