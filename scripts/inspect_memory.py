@@ -1,4 +1,4 @@
-"""Look inside the memory of trained models: its drift, its rank, and what noise it survives.
+"""Look inside the memory of trained models: what it keeps apart, its rank, what noise it survives.
 
 python scripts/inspect_memory.py runs/tmaze-rate-1 runs/tmaze-rmt-1 -o memory.png
 """
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs")
     parser.add_argument("-o", "--output", type=Path, default=Path("memory.png"), help="the figure")
-    parser.add_argument("--length", type=count, default=600, help="episode length (default: 600)")
+    parser.add_argument("--length", type=count, default=3000, help="their length (default: 3000)")
     parser.add_argument("--episodes", type=count, default=40, help="episodes (default: 40)")
     options = parser.parse_args(arguments)
     console = Console()
@@ -39,12 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         title=f"Memory over episodes of {options.length} steps. ±s: share of episodes that keep "
         "their actions when noise of standard deviation s hits memory once"
     )
-    for name in ("run", "drift", "rank", *(f"±{strength}" for strength in NOISE)):
+    for name in ("run", "spread", "drift", "rank", *(f"±{strength}" for strength in NOISE)):
         table.add_column(name, justify="left" if name == "run" else "right")
     for name, report in reports.items():
         late = statistics.mean(report.drift[len(report.drift) // 2 :])
         survival = [f"{report.survival[strength]:.2f}" for strength in NOISE]
-        table.add_row(name, f"{late:.4f}", f"{report.rank[-1]:.2f}", *survival)
+        numbers = (f"{report.spread[-1]:.2f}", f"{late:.3f}", f"{report.rank[-1]:.2f}")
+        table.add_row(name, *numbers, *survival)
     console.print(table)
     console.print(f"The figure {options.output}", highlight=False)
 
@@ -70,18 +71,19 @@ def look(run: Path, length: int, episodes: int) -> MemoryReport:
 
 
 def draw(reports: dict[str, MemoryReport], path: Path) -> None:
-    """Three panels: drift and rank by segment, survival by noise."""
+    """Three panels: spread and rank by segment, survival by noise."""
     plt = pyplot()
     figure, panels = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
     for (name, report), colour in zip(reports.items(), COLOURS * len(reports), strict=False):
-        panels[0].plot(range(1, len(report.drift) + 1), report.drift, color=colour)
-        panels[1].plot(range(len(report.rank)), report.rank, color=colour)
+        panels[0].plot(range(1, len(report.spread) + 1), report.spread, color=colour)
+        panels[1].plot(range(1, len(report.rank) + 1), report.rank, color=colour)
         strengths = list(report.survival)
         values = [report.survival[strength] for strength in strengths]
         panels[2].plot(strengths, values, "-o", color=colour, markersize=4, label=name)
-    panels[0].set(yscale="log", xlabel="segment", ylabel="relative change of memory")
-    panels[0].set_title("Drift")
-    panels[1].set(xlabel="segment", ylabel="effective rank", ylim=(0.9, None))
+    panels[0].set(xscale="log", xlabel="segment", ylabel="distance, relative to size")
+    panels[0].set(ylim=(0, None))
+    panels[0].set_title("Memories of different episodes stay apart")
+    panels[1].set(xscale="log", xlabel="segment", ylabel="effective rank", ylim=(0.9, None))
     panels[1].set_title("Directions in use")
     panels[2].set(xscale="log", ylim=(0, 1.05), xlabel="noise on memory, once (standard deviation)")
     panels[2].set_ylabel("episodes that keep their actions")

@@ -63,14 +63,14 @@ def load_study(
     Raises:
         ConfigError: If the file or one of its runs cannot be used.
     """
-    environment, common, runs, own_seeds = _read_study(path)
+    environment, common, runs = _read_study(path)
     unknown = set(only or []) - set(runs)
     if unknown:
         raise ConfigError(
             f"{path} has no run {', '.join(sorted(unknown))}; it has: {', '.join(runs)}."
         )
     configs = []
-    for label, options in runs.items():
+    for label, (options, own_seeds) in runs.items():
         if only is not None and label not in only:
             continue
         words = [*shlex.split(common), *shlex.split(options), *extra, f"--logging.name={label}"]
@@ -85,8 +85,8 @@ def load_study(
     return Study(path.stem, configs)
 
 
-def _read_study(path: Path) -> tuple[str, str, dict[str, str], list[int]]:
-    """Environment, common options, options by label, and seeds of a study file."""
+def _read_study(path: Path) -> tuple[str, str, dict[str, tuple[str, list[int]]]]:
+    """Environment, common options, and options and seeds by label, of a study file."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -99,13 +99,19 @@ def _read_study(path: Path) -> tuple[str, str, dict[str, str], list[int]]:
             f"{path} is no study: it needs the keys environment, seeds and runs, and may have "
             "options. See scripts/studies."
         )
-    runs, seeds = content["runs"], content["seeds"]
+    runs = content["runs"]
     if not isinstance(runs, dict) or not runs:
         raise ConfigError(f"{path}: runs must name at least one run, as LABEL: OPTIONS.")
-    if not isinstance(seeds, list) or not seeds or not all(isinstance(s, int) for s in seeds):
-        raise ConfigError(f"{path}: seeds must be whole numbers, like [1, 2, 3].")
-    labelled = {str(label): str(options or "") for label, options in runs.items()}
-    return str(content["environment"]), str(content.get("options") or ""), labelled, seeds
+    labelled = {}
+    for label, run in runs.items():
+        settings = run if isinstance(run, dict) else {"options": run}
+        if not set(settings) <= {"options", "seeds"}:
+            raise ConfigError(f"{path}: the run {label} may have options and seeds, nothing else.")
+        seeds = settings.get("seeds", content["seeds"])
+        if not isinstance(seeds, list) or not seeds or not all(isinstance(s, int) for s in seeds):
+            raise ConfigError(f"{path}: seeds must be whole numbers, like [1, 2, 3].")
+        labelled[str(label)] = (str(settings.get("options") or ""), seeds)
+    return str(content["environment"]), str(content.get("options") or ""), labelled
 
 
 def run_study(study: Study, jobs: int, console: Console) -> list[dict[str, Any]]:

@@ -36,6 +36,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         _choice("data.window", self.window, Window)
         _at_least("data.num_episodes", self.num_episodes, 2)
+        if not 0 <= self.seed < 2**20:
+            raise ConfigError(f"data.seed is {self.seed}; it must be in [0, {2**20}).")
         if self.max_length is not None:
             _at_least("data.max_length", self.max_length, 3)
 
@@ -243,6 +245,13 @@ class LoggingConfig:
     progress: bool = True
     comment: str = ""
 
+    def __post_init__(self) -> None:
+        if self.name is not None and (not self.name or set(self.name) & set("/\\")):
+            raise ConfigError(
+                f"logging.name is '{self.name}'; it is part of a folder's name and must not be "
+                "empty or have slashes in it. The folder it stands in is logging.output."
+            )
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -278,6 +287,15 @@ class RunConfig:
                 f"training.segments={self.training.segments} needs a model that carries memory; "
                 "with model.context=window set training.segments=1 and widen "
                 "model.context_length instead."
+            )
+
+        window = self.model.context_length * self.training.segments
+        if self.data.store is None and self.max_length < window:
+            raise ConfigError(
+                f"data.max_length={self.max_length} is shorter than a training window of K * N = "
+                f"{self.model.context_length} * {self.training.segments} = {window} steps: no "
+                "episode would ever fill it. Lower model.context_length or training.segments, or "
+                "raise data.max_length."
             )
 
     @property

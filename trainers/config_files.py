@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -40,6 +41,39 @@ def load_config_file(path: Path) -> RunConfig:
     return config_from_dict(values)
 
 
+def _checked(kind: Any, value: Any, name: str) -> Any:
+    """`value` if it is of the annotated type `kind`.
+
+    YAML reads 1e-3, without a point, as text; as a float it is taken for what it means.
+
+    Raises:
+        ConfigError: If it is not; names the setting.
+    """
+    if _is_of(kind, value):
+        return value
+    if kind is float and isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    words = getattr(kind, "__name__", str(kind))
+    wanted = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+    raise ConfigError(f"{name} is {value!r}; it must be {wanted.get(words, words)}.")
+
+
+def _is_of(kind: Any, value: Any) -> bool:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return any(_is_of(part, value) for part in arguments)
+    if origin is Literal:
+        return True  # the configuration names the choices
+    if origin is list:
+        return isinstance(value, list) and all(_is_of(arguments[0], item) for item in value)
+    if kind is float:
+        return type(value) in (int, float)
+    return type(value) is kind  # exactly: true is no number
+
+
 def _build(kind: Any, values: Any, prefix: str) -> Any:
     """Build the dataclass `kind`, its fields that are dataclasses first."""
     if isinstance(values, kind):
@@ -53,7 +87,9 @@ def _build(kind: Any, values: Any, prefix: str) -> Any:
             hint = f"; did you mean {prefix}{close[0]}?" if close else ""
             raise ConfigError(f"There is no setting {prefix}{name}{hint}")
     arguments = {
-        name: _build(types[name], value, f"{prefix}{name}.") if is_dataclass(types[name]) else value
+        name: _build(types[name], value, f"{prefix}{name}.")
+        if is_dataclass(types[name])
+        else _checked(types[name], value, f"{prefix}{name}")
         for name, value in values.items()
     }
     try:

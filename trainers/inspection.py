@@ -22,12 +22,16 @@ class MemoryReport:
     """What memory does over the segments of an episode.
 
     Attributes:
+        spread: `(N,)` how far the memories of different episodes stand apart, relative to their
+            size: the root mean square distance to the mean memory. Where it falls to 0, all
+            episodes end up with one memory, and what told them apart is forgotten.
         drift: `(N - 1,)` mean relative change from segment to segment, |M' - M| / |M|.
         rank: `(N,)` mean effective rank of the `(m, d)` memory of an episode.
         survival: For every strength of noise, the share of episodes whose actions stay the same
             although memory was disturbed once.
     """
 
+    spread: list[float]
     drift: list[float]
     rank: list[float]
     survival: dict[float, float]
@@ -80,15 +84,17 @@ def inspect_memory(
     path = list(_fold(model, batch, None, 0.0))
     memories = torch.stack([tokens for tokens, _ in path])  # (N, B, m, d)
     actions = torch.cat([chosen for _, chosen in path], dim=1)
-    size = memories[:-1].flatten(2).norm(dim=-1)
-    drift = (memories[1:] - memories[:-1]).flatten(2).norm(dim=-1) / size
+    flat = memories.flatten(2)  # (N, B, m * d)
+    size = flat.norm(dim=-1)
+    drift = (flat[1:] - flat[:-1]).norm(dim=-1) / size[:-1]
+    apart = (flat - flat.mean(1, keepdim=True)).square().sum(-1).mean(1).sqrt() / size.mean(1)
     survival = {}
     for strength in noise:
         disturbed = [a for _, a in _fold(model, batch, disturbed_segment, strength)]
         same = torch.cat(disturbed, dim=1) == actions
         survival[strength] = float(same.flatten(1).all(1).float().mean())
     rank = effective_rank(memories).mean(-1)
-    return MemoryReport(drift.mean(-1).tolist(), rank.tolist(), survival)
+    return MemoryReport(apart.tolist(), drift.mean(-1).tolist(), rank.tolist(), survival)
 
 
 def effective_rank(matrices: Tensor) -> Tensor:

@@ -46,7 +46,11 @@ def files(folder: Path) -> dict[Path, int]:
 def test_the_studies_of_the_project_can_be_read(path: Path) -> None:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     runs = load_study(path, None, None, []).runs
-    assert len(runs) == len(content["runs"]) * len(content["seeds"])
+    seeds = [
+        run["seeds"] if isinstance(run, dict) else content["seeds"]
+        for run in content["runs"].values()
+    ]
+    assert len(runs) == sum(map(len, seeds))
     assert len({config.run_name for config in runs}) == len(runs)
     assert path.read_text(encoding="utf-8").startswith("# ")
 

@@ -164,6 +164,9 @@ def test_a_continuation_from_a_damaged_checkpoint_is_refused(
         ("--training.precision=13-true", "13-true"),
         ("--training.accelerator=abacus", "abacus"),
         ("--training.strategy=hope", "hope"),
+        ("--data.seed=-1", "data.seed is -1"),
+        ("--logging.name=a/b", "logging.name is 'a/b'"),
+        ("--data.max_length=11", "data.max_length=11 is shorter than a training window"),
     ],
 )
 def test_what_training_could_not_do_in_the_end_is_refused_at_the_start(

@@ -15,7 +15,9 @@ import torch
 import yaml
 from torch import nn
 
+from datamodules.tmaze import generate_tmaze
 from rate.envs.tmaze import TMAZE_SPEC
+from rate.errors import UserError
 from rate.model import SequenceModel
 from tests.factories import MODELS
 from trainers.config import LossConfig, OptimizerConfig
@@ -211,10 +213,9 @@ class TestRun:
         assert {row["which"] for row in result.rows} == {"last", "best"}
         assert {row["length"] for row in result.rows} == {8}
 
-    def test_a_failed_start_leaves_nothing(self, make_config) -> None:
-        from rate.errors import UserError
-
-        config = make_config(data__max_length=6)
+    def test_a_failed_start_leaves_nothing(self, make_config, tmp_path) -> None:
+        short = generate_tmaze(tmp_path / "short", 6, num_episodes=20)
+        config = make_config(data__store=str(short))
         with pytest.raises(UserError, match="12"):
             train(config)
         assert not (Path(config.logging.output) / config.run_name).exists()
@@ -224,7 +225,9 @@ DDP = """
 import sys
 from lightning.pytorch import Trainer
 from datamodules.trajectories import TrajectoryDataModule
+from datamodules.tmaze import generate_tmaze
 from rate.envs.tmaze import TMAZE_SPEC
+from rate.errors import UserError
 from trainers.config_files import load_config_file
 from trainers.csv_logger import MetricsTable
 from trainers.sequence import SequenceTrainer
