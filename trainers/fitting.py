@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -66,6 +67,9 @@ def check_lengths(config: RunConfig, make_vector: MakeVector) -> None:
                 make_vector(1, length).close()
             except ValueError as error:
                 raise ConfigError(f"evaluation.{name} has {length}: {error}") from error
+
+
+_WANDB_SETTINGS = {"project", "entity", "mode", "group", "tags"}
 
 
 @dataclass(frozen=True)
@@ -173,13 +177,34 @@ def _make_loggers(config: RunConfig, folder: Path) -> list[Logger]:
 def _make_wandb(config: RunConfig, folder: Path) -> Logger:
     from lightning.pytorch.loggers import WandbLogger
 
-    path = Path("wandb_config.yaml")
-    settings = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    settings = wandb_settings(Path("wandb_config.yaml"))
     try:
-        logger = WandbLogger(name=config.run_name, save_dir=folder, **(settings or {}))
+        logger = WandbLogger(name=config.run_name, save_dir=folder, **settings)
     except ModuleNotFoundError as error:
         raise ConfigError(
             "logging.wandb needs the package wandb: pip install -e '.[wandb]', or leave it off."
         ) from error
     logger.log_hyperparams(config.to_dict())
     return logger
+
+
+def wandb_settings(path: Path) -> dict[str, Any]:
+    """The settings in a `wandb_config.yaml`; none where there is no such file.
+
+    Raises:
+        ConfigError: If the file cannot be read, or has a key that is none of W&B's here.
+    """
+    if not path.exists():
+        return {}
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+    unknown = set(settings) - _WANDB_SETTINGS if isinstance(settings, dict) else {"no table"}
+    if unknown:
+        raise ConfigError(
+            f"{path} has {', '.join(sorted(unknown))}; it may have: "
+            f"{', '.join(sorted(_WANDB_SETTINGS))}. A key for W&B does not belong into a file: run "
+            "`wandb login` once, or set WANDB_API_KEY."
+        )
+    return dict(settings)

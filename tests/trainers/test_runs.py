@@ -11,6 +11,7 @@ from rate.envs.tmaze import TMAZE_SPEC
 from rate.errors import ConfigError, UserError
 from trainers import runs
 from trainers.errors import TrainingError
+from trainers.fitting import wandb_settings
 from trainers.registry import get_environment
 from trainers.train import train
 
@@ -108,3 +109,17 @@ def test_a_resumed_run_tells_of_both_machines(make_config) -> None:
     text = (folder / "environment.txt").read_text()
     assert text.index("command: first") < text.index("command: second")
     assert text.count("python: ") == 2
+
+
+def test_the_wandb_example_can_be_used(tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "wandb_config.yaml"
+    assert wandb_settings(example)["mode"] == "offline"
+    assert wandb_settings(tmp_path / "none.yaml") == {}
+
+
+@pytest.mark.parametrize("text", ["wandb_api: secret", "projet: rate", "[a]", "{"])
+def test_a_wandb_file_with_other_keys_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "wandb_config.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"wandb_config\.yaml"):
+        wandb_settings(path)
