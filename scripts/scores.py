@@ -80,6 +80,14 @@ def success_by_length(
     return scores
 
 
+def training_seconds(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """How long training took by model, mean over seeds."""
+    seconds: dict[str, dict[int, float]] = {}
+    for row in rows:
+        seconds.setdefault(str(row["model"]), {})[int(row["seed"])] = float(row["seconds"])
+    return {model: statistics.mean(values.values()) for model, values in seconds.items()}
+
+
 def mean_and_spread(values: Sequence[float]) -> str:
     """`0.98 ± 0.01`: mean and standard deviation over seeds, which one seed alone has not."""
     if not values:

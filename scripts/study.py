@@ -29,7 +29,7 @@ from rate.errors import ConfigError, UserError
 from scripts.console import STOPPED, count, make_parser, show_scores, user_errors
 from scripts.plot import plot_success
 from scripts.progress import Board
-from scripts.scores import write_scores
+from scripts.scores import training_seconds, write_scores
 from trainers.cli import parse
 from trainers.config import LoggingConfig, RunConfig
 from trainers.config_files import load_config_file
@@ -273,7 +273,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         figure = results.with_suffix(".png")
         plot_success(rows, figure, max(config.max_length for config in study.runs))
     show_scores(rows, console)
-    console.print(f"Took {time.monotonic() - started:.0f} s.")
+    seconds = ", ".join(f"{model} {mean:.0f} s" for model, mean in training_seconds(rows).items())
+    console.print(f"Training took {seconds}; everything {time.monotonic() - started:.0f} s.")
     for what, where in (("runs", options.output), ("scores", results), ("figure", figure)):
         console.print(f"The {what:<6} {where}", highlight=False)
 
