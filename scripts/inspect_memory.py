@@ -20,7 +20,7 @@ from scripts.plot import COLOURS, pyplot, save
 from trainers.inspection import MemoryReport, inspect_memory, record
 from trainers.registry import get_environment
 
-NOISE = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+NOISE = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "their actions when noise of standard deviation s hits memory once"
     )
     for name in ("run", "spread", "drift", "rank", *(f"±{strength}" for strength in NOISE)):
-        table.add_column(name, justify="left" if name == "run" else "right")
+        is_name = name == "run"
+        table.add_column(name, justify="left" if is_name else "right", no_wrap=is_name)
     for name, report in reports.items():
         late = statistics.mean(report.drift[len(report.drift) // 2 :])
         survival = [f"{report.survival[strength]:.2f}" for strength in NOISE]
@@ -86,6 +87,8 @@ def draw(reports: dict[str, MemoryReport], path: Path) -> None:
     panels[1].set(xscale="log", xlabel="segment", ylabel="effective rank", ylim=(0.9, None))
     panels[1].set_title("Directions in use")
     panels[2].set(xscale="log", ylim=(0, 1.05), xlabel="noise on memory, once (standard deviation)")
+    panels[2].set_xticks(NOISE, [str(strength) for strength in NOISE])
+    panels[2].minorticks_off()
     panels[2].set_ylabel("episodes that keep their actions")
     panels[2].set_title("Basin")
     panels[2].legend(frameon=False, fontsize=8)
