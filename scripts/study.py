@@ -256,12 +256,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("study", type=Path, help="a file like those in scripts/studies")
     parser.add_argument("--seeds", type=int, nargs="+", help="instead of the study's own")
     parser.add_argument("--only", nargs="+", metavar="RUN", help="take these runs alone")
-    parser.add_argument("--jobs", type=count, help="runs side by side (default: one per two cores)")
+    parser.add_argument("--jobs", type=count, help="runs side by side (default: one per core)")
     parser.add_argument("--output", default="runs", help="folder of the runs (default: runs)")
     parser.add_argument("--results", type=Path, help="table to write (default: OUTPUT/STUDY.csv)")
     parser.epilog = "Any other option, as --NAME=VALUE, goes to the train script of every run."
     options, extra = parser.parse_known_args(arguments)
-    jobs = options.jobs or max(1, (os.cpu_count() or 1) // 2)
+    jobs = options.jobs or os.cpu_count() or 1  # a run of a small model takes one thread
     extra.append(f"--logging.output={options.output}")
     console = Console()
     started = time.monotonic()
