@@ -26,7 +26,7 @@ from scripts.scores import write_scores
 from trainers.config import EvaluationConfig
 from trainers.config_files import load_config_file
 from trainers.registry import get_environment
-from trainers.rollout import MakeVector, evaluate
+from trainers.rollout import check_lengths, evaluate
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def score(
     saved = candidate.saved
     config = replace(candidate.settings, decoding=saved.decoding, **given)
     make_vector = get_environment(saved.spec.name).make_vector
-    check_lengths(make_vector, config.lengths)
+    check_lengths(make_vector, config.lengths, "--lengths")
     name = f"{candidate.label['model']} {candidate.label['which']}"
     with Bars(name, config.lengths, console) as bars:
         started = time.monotonic()
@@ -107,19 +107,6 @@ def score(
     seconds = round(time.monotonic() - started, 1)
     known = {**candidate.label, "step": saved.extra.get("step"), "seconds": seconds}
     return [{**known, **row} for row in rows]
-
-
-def check_lengths(make_vector: MakeVector, lengths: Sequence[int]) -> None:
-    """Refuse episode lengths that an environment does not have.
-
-    Raises:
-        ConfigError: If there is one.
-    """
-    for length in lengths:
-        try:
-            make_vector(1, length).close()
-        except ValueError as error:
-            raise ConfigError(f"--lengths {length} cannot be played: {error}.") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

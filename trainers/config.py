@@ -23,6 +23,8 @@ class DataConfig:
         max_length: Longest generated episode, in observations; None is K * N.
         num_episodes: Episodes to generate.
         seed: Seed of the generation.
+        normalise: Normalise vector observations by the data's mean and standard deviation; the
+            weights carry both.
         window: Cut windows from the `start` of episodes, or at `random` places.
     """
 
@@ -31,6 +33,7 @@ class DataConfig:
     max_length: int | None = None
     num_episodes: int = 2000
     seed: int = 0
+    normalise: bool = False
     window: Window = "start"
 
     def __post_init__(self) -> None:

@@ -29,7 +29,6 @@ from trainers.config import RunConfig
 from trainers.csv_logger import MetricsTable
 from trainers.errors import Interrupted
 from trainers.registry import EnvironmentEntry
-from trainers.rollout import MakeVector
 from trainers.runs import CHECKPOINTS
 from trainers.sequence import SequenceTrainer
 
@@ -52,21 +51,6 @@ def make_datamodule(config: RunConfig, environment: EnvironmentEntry) -> Traject
         mode=data.window,
         spec=environment.spec,
     )
-
-
-def check_lengths(config: RunConfig, make_vector: MakeVector) -> None:
-    """Find an episode length that the environment does not have before training, not after it.
-
-    Raises:
-        ConfigError: If there is one; names it.
-    """
-    settings = config.evaluation
-    for name in ("lengths", "selection_lengths"):
-        for length in getattr(settings, name):
-            try:
-                make_vector(1, length).close()
-            except ValueError as error:
-                raise ConfigError(f"evaluation.{name} has {length}: {error}") from error
 
 
 _WANDB_SETTINGS = {"project", "entity", "mode", "group", "tags"}

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from rate.envs.spec import EnvironmentSpec
+from rate.errors import ConfigError
 from rate.model import SequenceModel
 from rate.policy import Policy
 from trainers.config import EvaluationConfig
@@ -76,6 +77,19 @@ def rollout(
         if not running.any() or step == max_steps:
             return RolloutResult(returns, lengths, successes if tells else None)
         actions = policy.act(observations, rewards)
+
+
+def check_lengths(make_vector: MakeVector, lengths: Sequence[int], name: str) -> None:
+    """Find an episode length that the environment does not have before anything is rolled out.
+
+    Raises:
+        ConfigError: If there is one, saying so of the setting `name`.
+    """
+    for length in lengths:
+        try:
+            make_vector(1, length).close()
+        except ValueError as error:
+            raise ConfigError(f"{name} has {length}: {error}.") from error
 
 
 def evaluate(

@@ -13,19 +13,21 @@ from typing import Any
 
 import torch
 
+from datamodules.trajectories import TrajectoryDataModule
+from rate.encoders import VectorEncoder
+from rate.errors import ConfigError
 from rate.weights import SavedModel, load_model, save_model
 from trainers.callbacks import Report
 from trainers.config import RunConfig
 from trainers.files import write_json
 from trainers.fitting import (
     Fitting,
-    check_lengths,
     is_main_process,
     make_datamodule,
     make_fitting,
 )
 from trainers.registry import EnvironmentEntry, get_environment
-from trainers.rollout import evaluate
+from trainers.rollout import check_lengths, evaluate
 from trainers.runs import CHECKPOINTS, EVALUATION, create_run, open_run, write_environment
 from trainers.sequence import SequenceTrainer
 
@@ -91,7 +93,9 @@ def train(
         Interrupted: If it was stopped by SIGINT or SIGTERM; its state is saved.
     """
     environment = get_environment(config.environment)
-    check_lengths(config, environment.make_vector)
+    for name in ("lengths", "selection_lengths"):
+        lengths = getattr(config.evaluation, name)
+        check_lengths(environment.make_vector, lengths, f"evaluation.{name}")
     folder = resume or Path(config.logging.output) / config.run_name
     if is_main_process():
         if resume is None:
@@ -103,6 +107,8 @@ def train(
         try:
             datamodule = make_datamodule(config, environment)
             module = SequenceTrainer(config, environment.spec)
+            if config.data.normalise:
+                _normalise(module, datamodule)
             fitting = make_fitting(config, environment, datamodule, folder, report)
         except Exception:
             if resume is None and is_main_process():
@@ -115,6 +121,17 @@ def train(
         result = _summarise(folder, fitting)
         _evaluate(config, environment, result, report)
     return result
+
+
+def _normalise(module: SequenceTrainer, datamodule: TrajectoryDataModule) -> None:
+    """Put the data's mean and deviation into the encoder, so that they travel with the weights."""
+    statistics = datamodule.store.normalisation.get("")
+    if statistics is None or not isinstance(module.model.embed_steps.observation, VectorEncoder):
+        raise ConfigError(
+            "data.normalise is for vectors of floats, and these observations are "
+            f"{module.spec.observation_space}; leave it false."
+        )
+    module.model.embed_steps.set_normalisation(*map(torch.from_numpy, statistics))
 
 
 def _save_last(module: SequenceTrainer, folder: Path, step: int) -> None:

@@ -129,7 +129,7 @@ def test_a_damaged_model_is_refused_by_name(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--lengths", "2"], "--lengths 2 cannot be played"),
+        (["--lengths", "2"], "--lengths has 2"),
         (["--lengths", "-3"], "no whole number of at least 1"),
         (["--lengths", "many"], "'many' is no whole number"),
         (["--episodes", "0"], "'0' is no whole number of at least 1"),

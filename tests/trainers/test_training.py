@@ -15,10 +15,12 @@ import torch
 import yaml
 from torch import nn
 
+from datamodules.store import Store
 from datamodules.tmaze import generate_tmaze
 from rate.envs.tmaze import TMAZE_SPEC
 from rate.errors import UserError
 from rate.model import SequenceModel
+from rate.weights import load_model
 from tests.factories import MODELS
 from trainers.config import LossConfig, OptimizerConfig
 from trainers.errors import TrainingError
@@ -39,7 +41,6 @@ def column(folder: Path, name: str) -> list[float]:
 @pytest.fixture
 def batch(data_root):
     from datamodules.sampler import WindowSampler
-    from datamodules.store import Store
 
     store = data_root / "tmaze-12-60-seed0"
     return WindowSampler(Store.open(store), batch_size=6, window=12, seed=3).batch(0)
@@ -116,7 +117,6 @@ class TestRecipes:
         cut = train(make_config(logging__name="cut", training__bptt_segments=1)).folder
 
         def valve_moved(folder: Path) -> bool:
-            from rate.weights import load_model
             from trainers.config_files import load_config_file
             from trainers.sequence import SequenceTrainer
 
@@ -212,6 +212,13 @@ class TestRun:
         assert evaluation["rows"] == result.rows
         assert {row["which"] for row in result.rows} == {"last", "best"}
         assert {row["length"] for row in result.rows} == {8}
+
+    def test_normalisation_travels_with_the_weights(self, make_config, data_root) -> None:
+        folder = train(make_config(data__normalise=True)).folder
+        encoder = load_model(folder / "checkpoints" / "last").model.embed_steps.observation
+        mean, std = Store.open(data_root / "tmaze-12-60-seed0").normalisation[""]
+        assert encoder.mean.tolist() == mean.tolist()
+        assert encoder.std.tolist() == [value or 1.0 for value in std.tolist()]
 
     def test_a_failed_start_leaves_nothing(self, make_config, tmp_path) -> None:
         short = generate_tmaze(tmp_path / "short", 6, num_episodes=20)
