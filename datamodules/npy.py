@@ -67,12 +67,13 @@ class NpyWriter:
 
     def _header(self) -> bytes:
         """Version 1.0 of the format (`numpy.lib.format`), padded with spaces to a fixed size."""
+        npy: Any = np.lib.format  # without annotations in the NumPy of Python 3.10
         fields = {
-            "descr": np.lib.format.dtype_to_descr(self.dtype),
+            "descr": npy.dtype_to_descr(self.dtype),
             "fortran_order": False,
             "shape": (self.rows, *self.shape),
         }
-        prefix = np.lib.format.magic(1, 0)
+        prefix = npy.magic(1, 0)
         size = _HEADER_BYTES - len(prefix) - 2
         text = repr(fields).ljust(size - 1) + "\n"
         if len(text) != size:
