@@ -20,7 +20,7 @@ from trainers.files import write_atomic, write_yaml
 
 CONFIG, EVALUATION, ENVIRONMENT = "config.yaml", "evaluation.json", "environment.txt"
 CHECKPOINTS = "checkpoints"
-_PACKAGES = ("torch", "lightning", "gymnasium", "minari", "numpy", "safetensors", "tensorboard")
+_PACKAGES = ("lightning", "gymnasium", "minari", "numpy", "safetensors", "tensorboard")
 # What may differ between a run and its continuation: none of it changes a training step, except
 # that a longer training has a longer schedule.
 _FREE_SECTIONS = ("logging", "evaluation")
@@ -104,6 +104,7 @@ def describe_machine(command: str | None = None) -> str:
         f"command: {command or ' '.join(sys.argv)}",
         f"git: {_git_commit()}",
         f"python: {platform.python_version()}",
+        f"torch: {torch.__version__}",  # names the build (CPU or CUDA) where its metadata may not
         *(f"{name}: {_version(name)}" for name in _PACKAGES),
         f"system: {platform.platform()}",
         f"processor: {platform.processor() or platform.machine()}, {os.cpu_count()} cores",
