@@ -111,10 +111,22 @@ def write_minari(
 
     Returns:
         The data set's directory.
+
+    Raises:
+        DatasetError: If there are pixels and the installed Minari would change them.
     """
     import minari
     from minari.data_collector.episode_buffer import EpisodeBuffer
 
+    create = minari.create_dataset_from_buffers
+    options: dict[str, Any] = {"data_format": "hdf5"}
+    if "jpeg_encoding" in inspect.signature(create).parameters:
+        options["jpeg_encoding"] = False  # Minari's default for pixels is lossy
+    elif any(map(_has_pixels, recordings := list(recordings))):
+        raise DatasetError(
+            f"{dataset_id}: the installed Minari stores pixels as JPEG only, which changes them. "
+            "Install Minari 0.5.4 or newer, which needs Python 3.11 or newer."
+        )
     buffers = [
         EpisodeBuffer(
             seed=item.episode.seed,
@@ -126,10 +138,6 @@ def write_minari(
         )
         for item in recordings
     ]
-    create = minari.create_dataset_from_buffers
-    options: dict[str, Any] = {"data_format": "hdf5"}
-    if "jpeg_encoding" in inspect.signature(create).parameters:
-        options["jpeg_encoding"] = False  # Minari's default for pixels is lossy
     root = root.absolute()  # Minari joins a relative path to itself
     destination, temporary = root / dataset_id, root / f".{dataset_id.replace('/', '-')}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)  # from a process that died
@@ -149,6 +157,13 @@ def write_minari(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return destination
+
+
+def _has_pixels(recording: Recording) -> bool:
+    """Whether an episode has images, or what Minari takes for one."""
+    observations = recording.episode.observations
+    arrays = observations.values() if isinstance(observations, dict) else [observations]
+    return any(array.dtype == np.uint8 and array.ndim >= 3 for array in arrays)
 
 
 def _publish(written: Path, destination: Path) -> None:

@@ -186,10 +186,11 @@ class SafeCheckpoint(Checkpoint):
         # The processes agree, for a signal may reach them in different batches.
         stop = trainer.strategy.reduce_boolean_decision(self._signal is not None, all=False)
         if stop or self._schedule.is_due(trainer.global_step):
-            trainer.save_checkpoint(self.path)
-            self.last_saved = self.path
+            # Metrics first: rows past a checkpoint are dropped by a resume, missing ones are lost.
             for logger in trainer.loggers:
                 logger.save()
+            trainer.save_checkpoint(self.path)
+            self.last_saved = self.path
         if stop and trainer.global_step < self._schedule.last:
             raise Interrupted(self._signal or signal.SIGTERM, trainer.global_step, self.path)
 
