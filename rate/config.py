@@ -47,6 +47,12 @@ class ModelConfig:
         valve_activation: Activation of what a segment wrote, before the valve (`--mrv_act`).
         memory_noise: Standard deviation of Gaussian noise on carried memory, in training only.
         max_timestep: Rows of the learned timestep embedding; later steps use the last row.
+        image_channels: Channels of the first convolution over images; the others have twice as
+            many. 32 is DQN's.
+        condition_on_return: Whether the model sees returns-to-go. Where a return tells how long an
+            episode is, and with it what the expert is about to do, to see it is to see the answer.
+        return_scale: What returns-to-go are divided by before they are embedded; about the largest
+            return of the data.
     """
 
     context_length: int = 30
@@ -68,6 +74,9 @@ class ModelConfig:
     valve_activation: ValveActivation = "none"
     memory_noise: float = 0.0
     max_timestep: int = 4096
+    image_channels: int = 32
+    condition_on_return: bool = True
+    return_scale: float = 1.0
 
     def __post_init__(self) -> None:
         for name, kind in _CHOICES.items():
@@ -77,6 +86,9 @@ class ModelConfig:
                 raise ConfigError(f"model.{name} is '{value}'; choose one of: {choices}.")
         for name in ("context_length", "d_model", "num_layers", "num_heads", "max_timestep"):
             _count(name, getattr(self, name), 1)
+        _count("image_channels", self.image_channels, 1)
+        if not self.return_scale > 0:
+            raise ConfigError(f"model.return_scale is {self.return_scale}; it must be above 0.")
         for name in ("d_head", "d_ff"):
             if getattr(self, name) is not None:
                 _count(name, getattr(self, name), 1)

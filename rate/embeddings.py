@@ -28,9 +28,10 @@ class StepEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         d_model = config.d_model
+        self.return_weight = 1 / config.return_scale if config.condition_on_return else 0.0
         self.returns = nn.Linear(1, d_model)
-        self.observation = make_encoder(observation_space, d_model)
-        self.action = make_encoder(action_space, d_model, name="action")
+        self.observation = make_encoder(observation_space, d_model, config.image_channels)
+        self.action = make_encoder(action_space, d_model, config.image_channels, name="action")
         self.timestep: nn.Embedding | None = None
         if config.position == "timestep":
             self.timestep = nn.Embedding(config.max_timestep, d_model)
@@ -48,7 +49,7 @@ class StepEmbedding(nn.Module):
             actions: `(B, T)` or `(B, T, A)`.
             timesteps: `(B, T)` int64.
         """
-        wanted = self.returns(returns_to_go.to(self.returns.weight.dtype))
+        wanted = self.returns(self.return_weight * returns_to_go.to(self.returns.weight.dtype))
         tokens = torch.stack(
             (wanted, self.observation(observations), self.action(actions)),
             dim=2,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
@@ -19,12 +19,14 @@ class EnvironmentSpec:
         observation_space: Space of one observation.
         action_space: Space of one action.
         target_return: The return to ask for when acting, in the environment's own reward units.
+        options: The environment's settings, plain JSON types: what makes it once more.
     """
 
     name: str
     observation_space: gymnasium.Space[Any]
     action_space: gymnasium.Space[Any]
     target_return: float
+    options: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The specification as plain JSON types.
@@ -32,12 +34,13 @@ class EnvironmentSpec:
         Raises:
             ValueError: If a space is of a kind that JSON has no form for here.
         """
-        return {
+        plain = {
             "name": self.name,
             "observation_space": space_to_dict(self.observation_space),
             "action_space": space_to_dict(self.action_space),
             "target_return": float(self.target_return),
         }
+        return {**plain, "options": dict(self.options)} if self.options else plain
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> EnvironmentSpec:
@@ -52,6 +55,7 @@ class EnvironmentSpec:
                 observation_space=space_from_dict(data["observation_space"]),
                 action_space=space_from_dict(data["action_space"]),
                 target_return=float(data["target_return"]),
+                options=dict(data.get("options", {})),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"the environment specification is incomplete: {error!r}") from error

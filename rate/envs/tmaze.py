@@ -14,6 +14,7 @@ of a million steps store nothing that grows, and one environment or a batch of t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import gymnasium
@@ -73,6 +74,20 @@ def tmaze_spec() -> EnvironmentSpec:
 
 
 TMAZE_SPEC = tmaze_spec()
+
+
+@dataclass(frozen=True)
+class TMazeOptions:
+    """The T-Maze has no settings but its length."""
+
+
+def check_length(length: int) -> int:
+    """The steps of an episode of a length, counted in observations.
+
+    Raises:
+        ValueError: If there is no such T-Maze.
+    """
+    return _length_range(length)[1]
 
 
 def _length_range(length: Length) -> tuple[int, int]:

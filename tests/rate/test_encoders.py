@@ -1,7 +1,8 @@
-"""Observation encoders and the tokens of a step."""
+"""Observation encoders."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -11,12 +12,10 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 from torch import Tensor
 
-from rate.config import ModelConfig
-from rate.embeddings import ACTION, OBSERVATION, RETURN, StepEmbedding
-from rate.encoders import ImageEncoder, VectorEncoder, make_encoder
+from rate.encoders import ImageEncoder, VectorEncoder, distinct_frames, make_encoder
 from rate.errors import ConfigError
 from rate.model import SequenceModel
-from tests.factories import MODELS, SPACES, draw, make_batch, make_model
+from tests.factories import MODELS, SPACES, draw
 
 D = 16
 
@@ -146,47 +145,114 @@ def test_every_entry_of_a_dictionary_counts() -> None:
         assert not torch.allclose(encoder(changed), before), key
 
 
-def embedding(**changes: Any) -> StepEmbedding:
-    return StepEmbedding(ModelConfig(d_model=D, **changes), Box(-1, 1, (3,)), Discrete(4)).eval()
-
-
-def test_tokens_stand_in_order() -> None:
-    model = make_model("rate")
-    embed, batch = model.embed_steps, make_batch(model)
-    tokens = model.embed(batch)
-    assert tokens.shape == (3, 12, 3, D)
-    assert torch.equal(tokens[:, :, RETURN], embed.returns(batch.returns_to_go))
-    assert torch.equal(tokens[:, :, OBSERVATION], embed.observation(batch.observations))
-    assert torch.equal(tokens[:, :, ACTION], embed.action(batch.actions))
-
-
-def test_timesteps_are_one_for_all_tokens_of_a_step_and_end_with_the_table() -> None:
-    embed = embedding(position="timestep", max_timestep=5)
-    tokens = torch.randn(1, 1, 3, D).expand(1, 7, 3, D)
-    with torch.no_grad():
-        placed = embed.place(tokens, torch.tensor([[0, 1, 2, 3, 4, 5, 900]]))
-    assert len(placed[0].flatten(1).unique(dim=0)) == 5
-    assert torch.equal(placed[0, 4], placed[0, 6])
-
-
-def test_relative_positions_leave_the_tokens_alone() -> None:
-    tokens = torch.randn(1, 2, 3, D)
-    assert torch.equal(embedding().place(tokens, torch.tensor([[0, 5]])), tokens)
-
-
-def test_set_normalisation_reaches_vector_observations() -> None:
-    model = make_model("rate")
-    batch = make_batch(model)
-    before = model.embed(batch)
-    model.embed_steps.set_normalisation(torch.ones(3), 2 * torch.ones(3))
-    after = model.embed(batch)
-    assert not torch.allclose(before[:, :, OBSERVATION], after[:, :, OBSERVATION])
-    assert torch.equal(before[:, :, ACTION], after[:, :, ACTION])
-    assert "embed_steps.observation.mean" in model.state_dict()
-
-
 def test_gpt_models_start_with_small_weights() -> None:
     model = SequenceModel(MODELS["dt"], *SPACES["vector_to_discrete"])
     weights = torch.cat([block.attention.qkv.weight.flatten() for block in model.layers])
     assert 0.015 < weights.std() < 0.025
     assert not model.layers[0].attention.qkv.bias.any()
+
+
+def repeated(kinds: int, frames: int, shape: tuple[int, ...], seed: int = 0) -> Tensor:
+    """`(frames, *shape)` uint8 of so many kinds, each of which comes up; in any order."""
+    rng = torch.Generator().manual_seed(seed)
+    images = torch.randint(256, (kinds, *shape), dtype=torch.uint8, generator=rng)
+    order = torch.cat([torch.arange(kinds), torch.randint(kinds, (frames - kinds,), generator=rng)])
+    return images[order[torch.randperm(frames, generator=rng)]]
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (8, 8, 3), (8,), (1, 2, 4)])
+@pytest.mark.parametrize(("kinds", "frames"), [(1, 2), (5, 40), (50, 100), (7, 1000)])
+def test_distinct_frames_are_one_of_each_kind(
+    shape: tuple[int, ...], kinds: int, frames: int
+) -> None:
+    images = repeated(kinds, frames, shape)
+    found = distinct_frames(images)
+    assert found is not None
+    first, kind_of = found
+    assert len(first) == kinds == len(images[first].unique(dim=0))
+    assert torch.equal(images[first][kind_of], images)
+
+
+def test_frames_may_be_a_part_of_a_larger_array() -> None:
+    images = repeated(4, 60, (3, 8, 8)).movedim(1, -1)[::2]  # no longer contiguous
+    found = distinct_frames(images)
+    assert found is not None
+    assert torch.equal(images[found[0]][found[1]], images)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        torch.zeros(0, 3, 8, 8, dtype=torch.uint8),
+        torch.zeros(1, 3, 8, 8, dtype=torch.uint8),
+        torch.zeros(9, 7, 7, 3, dtype=torch.uint8),  # 147 bytes are no whole number of words
+        torch.zeros(9, 3, 8, 8),  # not uint8
+        repeated(6, 11, (3, 8, 8)),  # most are of their own kind
+    ],
+    ids=["none", "one", "odd size", "floats", "all different"],
+)
+def test_there_may_be_nothing_to_gain_from_distinct_frames(frames: Tensor) -> None:
+    assert distinct_frames(frames) is None
+
+
+def test_frames_that_only_their_hash_has_in_common_are_told_apart() -> None:
+    """The hash is linear in the words: more of one and less of another, and it is the same."""
+    factor, increment = 0x5851F42D4C957F2D, 0x14057B7EF767814F
+    one, other = np.uint64(increment), np.uint64((factor + increment) % 2**64)
+    # The sum of its words times these two factors is other * one - one * other = 0.
+    words = np.array([[0, 0], [other, 2**64 - increment]] * 8, dtype=np.uint64)
+    frames = torch.from_numpy(words.view(np.uint8).reshape(16, 1, 4, 4))
+    hashes = words.view(np.int64) @ np.array([one, other]).view(np.int64)
+    assert len(set(hashes.tolist())) == 1
+    assert distinct_frames(frames) is None
+    encoder = ImageEncoder((1, 4, 4), D)
+    codes = encoder(frames[None])[0]
+    assert not torch.allclose(codes[0], codes[1])
+    torch.testing.assert_close(codes[:2], encoder(frames[None, :2])[0])
+
+
+@pytest.mark.parametrize("shape", [(3, 12, 8), (12, 8, 3)], ids=["channels first", "channels last"])
+@pytest.mark.parametrize("kinds", [1, 9, 200])
+def test_encoding_each_kind_once_changes_neither_codes_nor_gradients(
+    shape: tuple[int, ...], kinds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also over more frames than are encoded at once."""
+    encoder = ImageEncoder(shape, D, channels=4).double()
+    images = repeated(kinds, 200, shape).unflatten(0, (8, 25))
+    weights = torch.randn(8, 25, D, dtype=torch.float64)
+
+    def codes_and_gradients() -> list[Tensor]:
+        encoder.zero_grad()
+        codes = encoder(images)
+        (codes * weights).sum().backward()
+        gradients = [p.grad.clone() for p in encoder.parameters() if p.grad is not None]
+        assert len(gradients) == 8
+        return [codes.detach(), *gradients]
+
+    encoded: list[int] = []
+    original = encoder._encode
+    monkeypatch.setattr(
+        encoder, "_encode", lambda part: (encoded.append(len(part)), original(part))[1]
+    )
+    once = codes_and_gradients()
+    assert sum(encoded) == kinds
+    assert max(encoded) <= 64
+    monkeypatch.setattr("rate.encoders.distinct_frames", lambda frames: None)
+    encoded.clear()
+    every = codes_and_gradients()
+    assert sum(encoded) == 200
+    for mine, others in zip(once, every, strict=True):
+        torch.testing.assert_close(mine, others, rtol=1e-10, atol=1e-10)
+
+
+def test_the_width_of_image_encoders_is_a_setting() -> None:
+    space = Dict(image=Box(0, 255, (3, 36, 36), np.uint8), speed=Box(-1, 1, (2,)))
+    encoder = make_encoder(space, D, image_channels=6)
+    shapes = [p.shape[0] for name, p in encoder.named_parameters() if "convolutions" in name]
+    assert shapes == [6, 6, 12, 12, 12, 12]
+    assert encoder(draw(space, 2, 3)).shape == (2, 3, D)
+    config = replace(MODELS["rate"], image_channels=6)
+    model = SequenceModel(config, space, Discrete(4))
+    assert "convolutions.0.weight" in " ".join(model.state_dict())
+    (first,) = (p for name, p in model.named_parameters() if name.endswith("convolutions.0.weight"))
+    assert first.shape[0] == 6

@@ -30,6 +30,39 @@ def test_spaces_survive_json(space):
     assert EnvironmentSpec.from_dict(json.loads(text)) == spec
 
 
+OPTIONS = {"hint": True, "noise": 0.25, "time_out": None, "level": "one", "walls": 12}
+
+
+def test_options_survive_json():
+    spec = EnvironmentSpec("any", PIXELS, spaces.Discrete(2), 1.5, OPTIONS)
+    text = json.dumps(spec.to_dict(), allow_nan=False)
+    again = EnvironmentSpec.from_dict(json.loads(text))
+    assert again == spec
+    assert again.options == OPTIONS
+    assert [type(v) for v in again.options.values()] == [type(v) for v in OPTIONS.values()]
+    assert EnvironmentSpec("any", PIXELS, spaces.Discrete(2), 1.5) != spec
+
+
+def test_a_specification_without_options_is_as_it_was_before_there_were_any():
+    """Data sets and models of before are read, and fingerprints stay."""
+    plain = EnvironmentSpec("any", PIXELS, spaces.Discrete(2), 1.5).to_dict()
+    assert list(plain) == ["name", "observation_space", "action_space", "target_return"]
+    assert EnvironmentSpec.from_dict(plain).options == {}
+
+
+def test_options_are_a_copy():
+    options = dict(OPTIONS)
+    spec = EnvironmentSpec("any", PIXELS, spaces.Discrete(2), 1.5, options)
+    spec.to_dict()["options"]["hint"] = False
+    assert spec.options["hint"]
+
+
+def test_options_must_be_a_table():
+    plain = EnvironmentSpec("any", PIXELS, spaces.Discrete(2), 1.5).to_dict()
+    with pytest.raises(ValueError, match="incomplete"):
+        EnvironmentSpec.from_dict({**plain, "options": None})
+
+
 def test_equal_bounds_are_one_number():
     text = json.dumps(EnvironmentSpec("any", PIXELS, spaces.Discrete(2), 0.0).to_dict())
     assert len(text) < 300

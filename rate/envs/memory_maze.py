@@ -1,0 +1,229 @@
+"""Memory Maze: learn where coloured targets stand, and go to the one that is asked for.
+
+A maze of rooms and corridors that is new in each episode, seen from inside. The border of the frame
+has the colour of the target to go to; at the target another one is asked for. Whoever remembers
+where the others stand goes there straight. Introduced by Pasukonis, Lillicrap and Hafner (2022,
+arXiv:2210.13383); frames, actions and rewards are those of their package.
+
+The episode of a seed begins as a new `memory_maze.tasks.memory_maze_9x9(seed=seed)` does.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+from gymnasium.error import ResetNeeded
+
+from rate.envs.memory_maze_packages import check_packages
+from rate.envs.memory_maze_simulator import CONTROLS, FRAME, SIZES, MazeSimulator, MazeState
+from rate.envs.spec import EnvironmentSpec
+from rate.errors import ConfigError
+
+STAY, FORWARD, LEFT, RIGHT, FORWARD_LEFT, FORWARD_RIGHT = range(len(CONTROLS))
+PUBLISHED_LENGTH = 1000
+HINT_SIZE = 5
+
+Array = npt.NDArray[Any]
+Observation = Array | dict[str, Array]
+Cell = tuple[int, int]
+
+# What the expert of `datamodules.memory_maze` reaches in 1000 steps, in the mean of episodes, in
+# mazes of each size. For 9x9 the RATE paper asks for 18.1, the best of its own data.
+_TARGET_RETURN = {9: 31.0, 11: 28.0, 13: 25.0, 15: 21.0}
+
+
+@dataclass(frozen=True)
+class MemoryMazeOptions:
+    """What can be chosen in Memory Maze.
+
+    Attributes:
+        size: Width and height of the maze in cells: 9, 11, 13 or 15, with 3, 4, 5 or 6 targets.
+        hint: Also show the hidden state (for an Oracle-DT), `(5,)` float32 in [-1, 1]: where the
+            requested target lies, forward and to the left, divided by the maze's diagonal; the
+            direction of the next cell on the shortest way there, forward and to the left, a unit
+            vector; the length of that way in cells, divided by four times the size and at most 1.
+    """
+
+    size: int = 9
+    hint: bool = False
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            raise ConfigError(f"env.size is {self.size}; it must be one of {list(SIZES)}.")
+
+
+def memory_maze_spec(options: MemoryMazeOptions | None = None) -> EnvironmentSpec:
+    """Memory Maze as models see it: a picture in, 6 actions out.
+
+    The return to ask for is about what our expert reaches in 1000 steps.
+    """
+    options = options or MemoryMazeOptions()
+    return EnvironmentSpec(
+        "memory_maze",
+        _observation_space(options),
+        spaces.Discrete(len(CONTROLS)),
+        target_return=_TARGET_RETURN[options.size],
+    )
+
+
+def _observation_space(options: MemoryMazeOptions) -> gymnasium.Space[Any]:
+    image = spaces.Box(0, 255, (FRAME, FRAME, 3), np.uint8)
+    if not options.hint:
+        return image
+    return spaces.Dict({"image": image, "hint": spaces.Box(-1, 1, (HINT_SIZE,), np.float32)})
+
+
+class MemoryMaze(gymnasium.Env[Observation, np.int64]):
+    """One Memory Maze.
+
+    Observations are `(64, 64, 3)` uint8, in a dictionary `image`, `hint` if the options say so.
+    Actions: 0 stay, 1 forward, 2 left, 3 right, 4 forward and left, 5 forward and right, each for a
+    quarter of a second. The reward is 1 at the requested target, else 0. Nothing but the time limit
+    ends an episode. `info["targets"]` counts the targets reached.
+
+    Args:
+        options: See `MemoryMazeOptions`.
+        length: Steps of an episode; 1000 is published for 9x9.
+        render_mode: Gymnasium's; `render` works in any.
+
+    Raises:
+        ValueError: If the length is below 1.
+        ConfigError: If a package is missing.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012 (Gymnasium's own convention)
+        "render_modes": ["rgb_array"],
+        "render_fps": 4,
+    }
+
+    def __init__(
+        self,
+        options: MemoryMazeOptions | None = None,
+        length: int = PUBLISHED_LENGTH,
+        render_mode: str | None = None,
+    ) -> None:
+        self.options = options or MemoryMazeOptions()
+        self.render_mode = render_mode
+        if length < 1:
+            raise ValueError(f"Memory Maze length {length!r}: an episode has at least 1 step")
+        check_packages()
+        self.observation_space = _observation_space(self.options)
+        self.action_space = spaces.Discrete(len(CONTROLS))
+        self._length = length
+        # Made at the first reset: it takes seconds, and the spaces are of use without it.
+        self._simulator: MazeSimulator | None = None
+        self._frame: Array = np.zeros((FRAME, FRAME, 3), dtype=np.uint8)
+        self._time, self._reached = 0, 0
+
+    @property
+    def max_steps(self) -> int:
+        """The steps of an episode."""
+        return self._length
+
+    @property
+    def state(self) -> MazeState:
+        """The true state, for experts and for the hint.
+
+        Raises:
+            ResetNeeded: If no episode has begun.
+        """
+        if self._simulator is None:
+            raise ResetNeeded("Memory Maze: call reset() first")
+        return self._simulator.state
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Start an episode that depends on `seed` only, or on the generator if there is none."""
+        super().reset(seed=seed)
+        seed = seed if seed is not None else int(self.np_random.integers(1 << 63))
+        if self._simulator is None:
+            self._simulator = MazeSimulator(self.options.size)
+        self._frame = self._simulator.reset(seed)
+        self._time, self._reached = 0, 0
+        return self._observe(), {"targets": 0}
+
+    def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """A quarter of a second. After its end an episode stays as it is, with zero reward."""
+        if self._simulator is None:
+            raise ResetNeeded("Memory Maze: call reset() before step()")
+        if not self.action_space.contains(np.int64(action)):
+            raise ValueError(f"Memory Maze action {action!r}: expected an integer from 0 to 5")
+        reward = 0.0
+        if self._time < self._length:
+            self._frame, reward = self._simulator.step(int(action))
+            self._time += 1
+            self._reached += int(reward)
+        truncated = self._time >= self._length
+        return self._observe(), reward, False, truncated, {"targets": self._reached}
+
+    def render(self) -> npt.NDArray[np.uint8]:
+        """The frame, `(64, 64, 3)`."""
+        return self._frame.copy()
+
+    def close(self) -> None:
+        """Free the simulator; another `reset` makes a new one."""
+        if self._simulator is not None:
+            self._simulator.close()
+            self._simulator = None
+
+    def _observe(self) -> Observation:
+        image = self._frame.copy()
+        return {"image": image, "hint": hint(self.state)} if self.options.hint else image
+
+
+def hint(state: MazeState) -> npt.NDArray[np.float32]:
+    """`(5,)`: the hidden state as `MemoryMazeOptions` describes it."""
+    size = len(state.layout)
+    position, target = state.position, state.target
+    path = shortest_path(state.layout, _cell(position), _cell(target))
+    waypoint = np.array(path[1]) + 0.5 if len(path) > 1 else target
+    x, y = state.direction
+    to_agent = np.array([[x, y], [-y, x]])  # forward, left
+    way = to_agent @ (waypoint - position)
+    return np.concatenate(
+        [
+            to_agent @ (target - position) / (np.sqrt(2) * size),
+            way / max(float(np.linalg.norm(way)), 1e-9),
+            [min(1.0, (len(path) - 1) / (4 * size))],
+        ]
+    ).clip(-1, 1, dtype=np.float32)
+
+
+def _cell(position: npt.NDArray[np.float64]) -> Cell:
+    return int(position[0]), int(position[1])
+
+
+def shortest_path(layout: npt.NDArray[np.bool_], start: Cell, goal: Cell) -> list[Cell]:
+    """The cells from `start` to `goal`, both included, without diagonal steps.
+
+    Args:
+        layout: `(size, size)` at `[y, x]`: where one can go.
+        start: x and y.
+        goal: x and y.
+
+    Returns:
+        One of the shortest paths; only the goal if there is none.
+    """
+    height, width = layout.shape
+    came: dict[Cell, Cell] = {goal: goal}
+    queue = deque([goal])
+    while queue and start not in came:
+        x, y = cell = queue.popleft()
+        for near in ((x - 1, y), (x + 1, y), (x, y - 1), (x, y + 1)):
+            inside = 0 <= near[0] < width and 0 <= near[1] < height
+            if inside and near not in came and layout[near[1], near[0]]:
+                came[near] = cell
+                queue.append(near)
+    if start not in came:
+        return [goal]
+    path = [start]
+    while path[-1] != goal:
+        path.append(came[path[-1]])
+    return path

@@ -1,0 +1,96 @@
+"""The packages of Memory Maze: what if one is missing, talks too much or asks for `gym`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+import gymnasium
+from gymnasium import spaces
+
+from rate.envs.headless import choose_renderer, no_renderer
+from rate.errors import ConfigError
+
+_MODULES = (
+    "dm_control.locomotion.arenas.labmaze_textures",
+    "dm_control.composer",
+    "dm_control.mujoco.engine",
+    "mujoco",
+)
+
+
+def check_packages() -> None:
+    """Refuse to go on without the simulator's packages.
+
+    Raises:
+        ConfigError: If one is missing; says how to install it.
+    """
+    missing = [name for name in ("memory_maze", "dm_control", "mujoco") if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"Memory Maze needs {' and '.join(missing)}: run `make install EXTRAS=memory-maze` or "
+            "`pip install 'rate-trainer[memory-maze]'`."
+        )
+
+
+def import_packages() -> list[Any]:
+    """The modules of the simulator: memory_maze.maze, then those that `_MODULES` names.
+
+    Raises:
+        ConfigError: If a package is missing or nothing can draw.
+    """
+    check_packages()
+    choose_renderer()
+    try:
+        with _gym_stand_in():
+            maze = import_module("memory_maze.maze")
+        return [maze, *map(import_module, _MODULES)]
+    except (ImportError, AttributeError, RuntimeError) as error:
+        # PyOpenGL says AttributeError where a library is missing.
+        gl = os.environ.get("MUJOCO_GL")
+        raise no_renderer(f"with MUJOCO_GL={gl}, {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _gym_stand_in() -> Iterator[None]:
+    """Let memory_maze import `gym`, which is not maintained any more, where it is not installed.
+
+    It needs it for its own wrapper and list of environments, which we do not use. Gymnasium stands
+    in, except that nothing is registered; afterwards there is no `gym` again.
+    """
+    if "gym" in sys.modules or find_spec("gym") is not None:
+        yield
+        return
+    registration = ModuleType("gym.envs.registration")
+    registration.__dict__["register"] = lambda **_: None
+    names = {
+        "gym": gymnasium,
+        "gym.spaces": spaces,
+        "gym.envs": gymnasium.envs,
+        "gym.envs.registration": registration,
+    }
+    sys.modules.update(names)
+    try:
+        yield
+    finally:
+        for name in names:
+            sys.modules.pop(name, None)
+
+
+@contextmanager
+def without_absl_warnings() -> Iterator[None]:
+    """At each reset dm_control warns that the ball has no free joint, which is meant so."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

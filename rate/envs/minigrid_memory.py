@@ -1,0 +1,252 @@
+"""Minigrid-Memory: look at an object, walk down a hallway, stand next to its twin.
+
+The environment is MiniGrid's own `MemoryEnv` (Chevalier-Boisvert et al. 2023), with the view and
+sizes of the RATE paper (arXiv:2306.09459): an egocentric view of 3x3 cells, and mazes from 7x7 to
+501x501 and beyond. The agent starts anywhere in the room or the hallway, so that it may have to
+walk back to see the object.
+
+The episode of a seed is what `MemoryEnv(size).reset(seed)` draws from it. Pixels and symbols are
+MiniGrid's own; it keeps the tiles that it has drawn, so only the first few steps of a process are
+slow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+from gymnasium.error import ResetNeeded
+
+from rate.envs.spec import EnvironmentSpec
+from rate.envs.tmaze import mix
+from rate.errors import ConfigError
+
+LEFT, RIGHT, FORWARD = range(3)
+BALL, KEY = range(2)
+MINIMUM_SIZE = 7
+VIEW, TILE = 3, 28  # cells and pixels per cell: an image of 84x84
+
+# MiniGrid's symbols of a cell: 11 kinds of object, 6 colours, 3 states (of doors).
+_SYMBOLS = np.tile([11, 6, 3], (VIEW, VIEW, 1))
+_MAP_RADIUS = 4  # cells around the agent in the picture for videos
+_SIZE_COUNTER = (1 << 62) + 2
+
+Array = npt.NDArray[Any]
+Observation = Array | dict[str, Array]
+Length = int | tuple[int, int]
+
+
+@dataclass(frozen=True)
+class MinigridMemoryOptions:
+    """What can be chosen in Minigrid-Memory.
+
+    Attributes:
+        observation: `pixels`, (3, 84, 84) uint8; or `symbols`, (3, 3, 3) integers: object, colour
+            and state of each cell in view.
+        random_length: Draw the length of the hallway; otherwise it is as long as the maze.
+        time_out: Steps after which an episode ends. None is four per cell of the maze's width,
+            twice what the longest way needs (2 * size - 2). As published: 96 for data at size 41,
+            500 for evaluation, which is too short for some episodes above size 252.
+        hint: Also show the hidden state (for an Oracle-DT): 1 if the object is a key, 0 if a ball.
+    """
+
+    observation: str = "pixels"
+    random_length: bool = True
+    time_out: int | None = None
+    hint: bool = False
+
+    def __post_init__(self) -> None:
+        if self.observation not in ("pixels", "symbols"):
+            raise ConfigError(
+                f"env.observation is {self.observation!r}; it must be 'pixels' or 'symbols'."
+            )
+        if self.time_out is not None and self.time_out < 1:
+            raise ConfigError(f"env.time_out is {self.time_out}; it must be at least 1, or null.")
+
+    def steps(self, size: int) -> int:
+        """The time-out of an episode in a maze of `size`."""
+        return 4 * size if self.time_out is None else self.time_out
+
+
+def minigrid_memory_spec(options: MinigridMemoryOptions | None = None) -> EnvironmentSpec:
+    """Minigrid-Memory as models see it: one picture or one grid of symbols in, 3 actions out.
+
+    The return to ask for is the one published where the time-out is fixed. Where it follows the
+    size, a perfect episode's return is spread over 0.55 to 0.98 and 0.85 is in its upper half.
+    """
+    options = options or MinigridMemoryOptions()
+    return EnvironmentSpec(
+        "minigrid_memory",
+        _observation_space(options),
+        spaces.Discrete(3),
+        target_return=0.85 if options.time_out is None else 0.96,
+    )
+
+
+def _observation_space(options: MinigridMemoryOptions) -> gymnasium.Space[Any]:
+    # Symbols are names, not amounts: a MultiDiscrete gets one embedding per component.
+    main: gymnasium.Space[Any] = (
+        spaces.Box(0, 255, (3, VIEW * TILE, VIEW * TILE), np.uint8)
+        if options.observation == "pixels"
+        else spaces.MultiDiscrete(_SYMBOLS)
+    )
+    if not options.hint:
+        return main
+    hint = spaces.Box(0, 1, (1,), np.float32)
+    return spaces.Dict({_main_key(options): main, "hint": hint})
+
+
+def _main_key(options: MinigridMemoryOptions) -> str:
+    return "image" if options.observation == "pixels" else "symbols"
+
+
+def _size_range(length: Length) -> tuple[int, int]:
+    """The smallest and largest maze that `length` stands for."""
+    low, high = (length, length) if isinstance(length, int) else length
+    if not MINIMUM_SIZE <= low <= high or low % 2 == 0 or high % 2 == 0:
+        raise ValueError(
+            f"Minigrid-Memory length {length!r}: it is the size of the maze, an odd number from "
+            f"{MINIMUM_SIZE} on, or a range (smallest, largest) of two"
+        )
+    return int(low), int(high)
+
+
+def _simulator(size: int, random_length: bool) -> Any:
+    """MiniGrid's environment, which is partly typed: to mypy it is `Any`."""
+    try:
+        from minigrid.envs.memory import MemoryEnv
+    except ImportError as error:
+        raise ConfigError(
+            "Minigrid-Memory needs the package minigrid: run `make install EXTRAS=minigrid` or "
+            "`pip install 'rate-trainer[minigrid]'`."
+        ) from error
+    return MemoryEnv(size=size, random_length=random_length, max_steps=1, agent_view_size=VIEW)
+
+
+class MinigridMemory(gymnasium.Env[Observation, np.int64]):
+    """One maze of Minigrid-Memory.
+
+    Observations are `(3, 84, 84)` uint8 or `(3, 3, 3)` integers, in a dictionary with `hint` if
+    the options say so. Actions: 0 turn left, 1 turn right, 2 forward. Next to the matching object
+    the reward is 1 - 0.9 * t / T, at step t with a time-out of T; else it is 0. Either object ends
+    the episode. `info` holds `success`, `cue` (1 key, 0 ball) and `size`.
+
+    Args:
+        options: See `MinigridMemoryOptions`.
+        length: The maze's width and height, odd, at least 7; or a range (both ends included) from
+            which every reset draws an odd size.
+        render_mode: Gymnasium's; `render` works in any.
+
+    Raises:
+        ValueError: If the length is impossible.
+        ConfigError: If the package minigrid is missing.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012 (Gymnasium's own convention)
+        "render_modes": ["rgb_array"],
+        "render_fps": 10,
+    }
+
+    def __init__(
+        self,
+        options: MinigridMemoryOptions | None = None,
+        length: Length = 41,
+        render_mode: str | None = None,
+    ) -> None:
+        self.options = options or MinigridMemoryOptions()
+        self.render_mode = render_mode
+        self.observation_space = _observation_space(self.options)
+        self.action_space = spaces.Discrete(3)
+        self._range = _size_range(length)
+        self.simulator = _simulator(self._range[1], self.options.random_length)
+        self._symbols: Array = np.zeros((VIEW, VIEW, 3), dtype=np.uint8)
+        self._finished: tuple[bool, bool] | None = None  # terminated, truncated
+
+    @property
+    def max_steps(self) -> int:
+        """The time-out in the largest maze."""
+        return self.options.steps(self._range[1])
+
+    @property
+    def cue_position(self) -> tuple[int, int]:
+        """Where the object to remember lies: column and row."""
+        return 1, int(self.simulator.height) // 2 - 1
+
+    @property
+    def cue(self) -> int:
+        """What the object to remember is: 1 a key, 0 a ball."""
+        return int(self.simulator.grid.get(*self.cue_position).type == "key")
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Start an episode that depends on `seed` only, or on the generator if there is none."""
+        super().reset(seed=seed)
+        seed = seed if seed is not None else int(self.np_random.integers(1 << 63))
+        low, high = self._range
+        size = low + 2 * (mix(seed, _SIZE_COUNTER) % ((high - low) // 2 + 1))
+        simulator = self.simulator
+        simulator.size = simulator.width = simulator.height = size
+        simulator.max_steps = self.options.steps(size)
+        seen, _ = simulator.reset(seed=seed)
+        self._symbols, self._finished = seen["image"], (False, False)
+        return self._observe(), self._info(success=False)
+
+    def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """One turn or move. After its end an episode stays as it is, with zero reward."""
+        if self._finished is None:
+            raise ResetNeeded("Minigrid-Memory: call reset() before step()")
+        if not self.action_space.contains(np.int64(action)):
+            raise ValueError(f"Minigrid-Memory action {action!r}: expected 0, 1 or 2")
+        reward = 0.0
+        if not any(self._finished):
+            seen, reward, terminated, truncated, _ = self.simulator.step(int(action))
+            self._symbols = seen["image"]
+            self._finished = bool(terminated), bool(truncated and not terminated)
+        at = tuple(map(int, self.simulator.agent_pos))
+        success = self._finished[0] and at == self.simulator.success_pos
+        return self._observe(), float(reward), *self._finished, self._info(success)
+
+    def render(self) -> npt.NDArray[np.uint8]:
+        """`(252, 504, 3)`: the agent's view at the left, the map around it at the right."""
+        view = self.simulator.get_frame(tile_size=TILE, agent_pov=True)
+        radius = _MAP_RADIUS
+        x, y = map(int, self.simulator.agent_pos)
+        cells = 2 * radius + 1
+        around = self.simulator.grid.slice(x - radius, y - radius, cells, cells).render(
+            TILE,
+            agent_pos=(radius, radius),
+            agent_dir=self.simulator.agent_dir,
+            highlight_mask=self._seen_around(radius),
+        )
+        scale = cells // VIEW
+        picture: npt.NDArray[np.uint8] = np.hstack(
+            [view.repeat(scale, axis=0).repeat(scale, axis=1), around]
+        )
+        return picture
+
+    def _seen_around(self, radius: int) -> npt.NDArray[np.bool_]:
+        """`(cells, cells)`: which cells of the map around the agent are in its view."""
+        mask = np.zeros((2 * radius + 1, 2 * radius + 1), dtype=bool)
+        forward, right = self.simulator.dir_vec, self.simulator.right_vec
+        for column, row in np.argwhere(self._symbols[:, :, 0] > 0):
+            at = radius + forward * (VIEW - 1 - row) + right * (column - VIEW // 2)
+            mask[tuple(at)] = True
+        return mask
+
+    def _observe(self) -> Observation:
+        if self.options.observation == "pixels":
+            frame = self.simulator.get_frame(tile_size=TILE, agent_pov=True)
+            main = np.ascontiguousarray(frame.transpose(2, 0, 1))
+        else:
+            main = self._symbols.astype(np.int64)
+        if not self.options.hint:
+            return main
+        return {_main_key(self.options): main, "hint": np.array([self.cue], dtype=np.float32)}
+
+    def _info(self, success: bool) -> dict[str, Any]:
+        return {"success": success, "cue": self.cue, "size": int(self.simulator.size)}

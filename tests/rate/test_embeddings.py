@@ -1,0 +1,87 @@
+"""The tokens of a step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+
+from rate.config import ModelConfig
+from rate.embeddings import ACTION, OBSERVATION, RETURN, StepEmbedding
+from rate.errors import ConfigError
+from rate.policy import Policy
+from tests.factories import MODELS, make_batch, make_model, twin
+
+D = 16
+
+
+def embedding(**changes: Any) -> StepEmbedding:
+    return StepEmbedding(ModelConfig(d_model=D, **changes), Box(-1, 1, (3,)), Discrete(4)).eval()
+
+
+def test_tokens_stand_in_order() -> None:
+    model = make_model("rate")
+    embed, batch = model.embed_steps, make_batch(model)
+    tokens = model.embed(batch)
+    assert tokens.shape == (3, 12, 3, D)
+    assert torch.equal(tokens[:, :, RETURN], embed.returns(batch.returns_to_go))
+    assert torch.equal(tokens[:, :, OBSERVATION], embed.observation(batch.observations))
+    assert torch.equal(tokens[:, :, ACTION], embed.action(batch.actions))
+
+
+def test_timesteps_are_one_for_all_tokens_of_a_step_and_end_with_the_table() -> None:
+    embed = embedding(position="timestep", max_timestep=5)
+    tokens = torch.randn(1, 1, 3, D).expand(1, 7, 3, D)
+    with torch.no_grad():
+        placed = embed.place(tokens, torch.tensor([[0, 1, 2, 3, 4, 5, 900]]))
+    assert len(placed[0].flatten(1).unique(dim=0)) == 5
+    assert torch.equal(placed[0, 4], placed[0, 6])
+
+
+def test_relative_positions_leave_the_tokens_alone() -> None:
+    tokens = torch.randn(1, 2, 3, D)
+    assert torch.equal(embedding().place(tokens, torch.tensor([[0, 5]])), tokens)
+
+
+def test_set_normalisation_reaches_vector_observations() -> None:
+    model = make_model("rate")
+    batch = make_batch(model)
+    before = model.embed(batch)
+    model.embed_steps.set_normalisation(torch.ones(3), 2 * torch.ones(3))
+    after = model.embed(batch)
+    assert not torch.allclose(before[:, :, OBSERVATION], after[:, :, OBSERVATION])
+    assert torch.equal(before[:, :, ACTION], after[:, :, ACTION])
+    assert "embed_steps.observation.mean" in model.state_dict()
+
+
+@pytest.mark.parametrize("name", ["rate", "dt"])
+def test_returns_are_divided_by_their_scale_and_nothing_else_is(name: str) -> None:
+    model = make_model(name)
+    batch = make_batch(model)
+    scaled = twin(model, return_scale=40.0)
+    wide = batch._map(lambda tensor: tensor)
+    wide.returns_to_go.mul_(40)
+    torch.testing.assert_close(scaled.embed(wide), model.embed(make_batch(model)))
+    other = scaled.embed(make_batch(model))
+    assert not torch.allclose(other[:, :, RETURN], model.embed(make_batch(model))[:, :, RETURN])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_whoever_acts_scales_returns_as_training_does(name: str) -> None:
+    model = make_model(name)
+    scaled = twin(model, return_scale=8.0)
+    rng = torch.Generator().manual_seed(3)
+    observations = torch.randn(7, 2, 3, generator=rng).numpy()
+    rewards = torch.randn(7, 2, generator=rng).numpy()
+    plain = Policy(model, num_envs=2, target_return=1.5)
+    wide = Policy(scaled, num_envs=2, target_return=12.0)
+    for seen, earned in zip(observations, rewards, strict=True):
+        assert plain.act(seen, earned).tolist() == wide.act(seen, 8 * earned).tolist()
+
+
+def test_a_scale_must_be_above_zero() -> None:
+    for scale in (0.0, -1.0):
+        with pytest.raises(ConfigError, match=r"model\.return_scale is .*above 0"):
+            ModelConfig(return_scale=scale)
