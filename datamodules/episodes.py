@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
@@ -46,6 +46,23 @@ class Episode:
     def __len__(self) -> int:
         """The number of actions `T`."""
         return len(self.actions)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """An episode as it was played, with all that the environment said.
+
+    Attributes:
+        episode: The `T` steps.
+        last_observation: What was seen after the last action: `(*obs)`, or a dictionary of such
+            arrays.
+        outcome: What the environment told of the whole episode at its end, for example whether it
+            was a success.
+    """
+
+    episode: Episode
+    last_observation: Array | dict[str, Array]
+    outcome: dict[str, float] = field(default_factory=dict)
 
 
 def observation_items(observations: Array | dict[str, Array]) -> dict[str, Array]:

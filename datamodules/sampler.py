@@ -39,9 +39,13 @@ class WindowSampler:
         world_size: The number of processes.
         max_episode_length: Draw only episodes of at most so many steps (for a curriculum).
         stream: Another order from the same seed, for example for each stage of a curriculum.
+        spare: Steps of a window that may lie beyond the end of the longest episode; less than a
+            segment, so that the last one is never empty in all of a batch.
+        min_return: Draw only episodes of at least this return (to imitate the good ones).
+        min_length: Draw only episodes of at least so many steps.
 
     Raises:
-        DatasetError: If the window is longer than any episode, or no episode is short enough.
+        DatasetError: If the window is longer than any episode, or no episode is within the limits.
         ValueError: If another argument makes no sense.
     """
 
@@ -56,6 +60,9 @@ class WindowSampler:
         world_size: int = 1,
         max_episode_length: int | None = None,
         stream: int = 0,
+        spare: int = 0,
+        min_return: float | None = None,
+        min_length: int | None = None,
     ) -> None:
         if mode not in ("start", "random"):
             raise ValueError(f"mode {mode!r}: choose 'start' or 'random'")
@@ -66,7 +73,8 @@ class WindowSampler:
         self.store, self.batch_size, self.window = store, batch_size, window
         self.mode, self.rank, self.world_size = mode, rank, world_size
         self._key = np.array([seed % (1 << 64), stream % (1 << 64)], dtype=np.uint64)
-        self._episodes = _eligible(store, window, max_episode_length)
+        limits = max_episode_length, min_return, min_length
+        self._episodes = _eligible(store, window, spare, *limits)
         self._first_rows = store.offsets[:-1][self._episodes]
         self._lengths = store.lengths[self._episodes]
         self._steps = np.arange(window)
@@ -164,25 +172,50 @@ class WindowSampler:
         return words
 
 
-def _eligible(store: Store, window: int, max_episode_length: int | None) -> npt.NDArray[np.int64]:
+def _eligible(
+    store: Store,
+    window: int,
+    spare: int,
+    max_length: int | None,
+    min_return: float | None,
+    min_length: int | None,
+) -> npt.NDArray[np.int64]:
     """The episodes to draw from; refuses a window or a limit that the data cannot serve."""
-    shortest, longest = int(store.lengths.min()), int(store.lengths.max())
+    kept = np.arange(store.num_episodes)
+    if min_return is not None:
+        returns = store.arrays["returns_to_go"][store.offsets[:-1]]
+        # The limit is rounded as the returns were, so that 0.96 keeps an episode of 0.96.
+        kept = kept[returns >= np.float32(min_return)]
+        if not len(kept):
+            raise DatasetError(
+                f"{store.path}: no episode has a return of at least {min_return}; those of the "
+                f"{store.num_episodes} episodes are {returns.min():g} to {returns.max():g}"
+            )
+    lengths = store.lengths[kept]
+    of = "" if min_return is None else f" of a return of at least {min_return}"
+    if min_length is not None:
+        kept = kept[lengths >= min_length]
+        if not len(kept):
+            raise DatasetError(
+                f"{store.path}: no episode{of} has at least {min_length} steps; the lengths are "
+                f"{lengths.min()} to {lengths.max()}"
+            )
+        lengths = store.lengths[kept]
     # One more than the actions: a window may be as long as the longest episode's observations.
-    if window > longest + 1:
+    if window - spare > (longest := lengths.max()) + 1:
         raise DatasetError(
             f"{store.path}: a window of {window} steps (segments x context length) is longer than "
-            f"any episode; the longest has {longest} actions, {longest + 1} observations. "
+            f"any episode{of}; the longest has {longest} actions, {longest + 1} observations. "
             "Use a shorter context, fewer segments, or longer episodes"
         )
-    if max_episode_length is None:
-        return np.arange(store.num_episodes)
-    eligible = np.flatnonzero(store.lengths <= max_episode_length)
-    if not len(eligible):
-        raise DatasetError(
-            f"{store.path}: no episode has at most {max_episode_length} steps; the shortest of "
-            f"{store.num_episodes} has {shortest}. Begin the curriculum with more segments"
-        )
-    return eligible
+    if max_length is not None:
+        kept = kept[lengths <= max_length]
+        if not len(kept):
+            raise DatasetError(
+                f"{store.path}: no episode{of} has at most {max_length} steps; the shortest of "
+                f"{len(lengths)} has {lengths.min()}. Begin the curriculum with more segments"
+            )
+    return kept
 
 
 def _gather(

@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.episodes import Array, DatasetError, Episode
+from datamodules.episodes import Array, DatasetError, Episode, observation_spaces
 from datamodules.npy import file_sha256, open_array
 from datamodules.packing import (
     FORMAT,
@@ -148,6 +150,43 @@ class Store:
             truncated=bool(self.arrays["truncated"][index]),
             seed=None if seed == UNKNOWN_SEED else seed,
         )
+
+    def observing(self, space: gymnasium.Space[Any]) -> Store:
+        """The same data for who sees less of them: one part of a dictionary of observations.
+
+        Returns:
+            This store, if `space` is its observation space; else a view of it whose observations
+            are the array of the one key that has this space. The others are not read. It has the
+            same `fingerprint`, as the files are the same.
+
+        Raises:
+            DatasetError: If `space` is neither.
+        """
+        whole = self.spec.observation_space
+        if whole == space:
+            return self
+        keys = [key for key, part in observation_spaces(whole).items() if part == space]
+        if len(keys) != 1:
+            raise DatasetError(
+                f"{self.path}: the observation_space of the data is {whole}, but {space} is wanted"
+                + (f", which {' and '.join(keys)} have" if keys else "")
+            )
+        name, prefix = f"{OBSERVATIONS}/{keys[0]}", f"{OBSERVATIONS}/"
+
+        def keep(table: dict[str, Any]) -> dict[str, Any]:
+            return {
+                OBSERVATIONS if key == name else key: value
+                for key, value in table.items()
+                if key == name or not key.startswith(prefix)
+            }
+
+        manifest = {
+            **self.manifest,
+            "environment": replace(self.spec, observation_space=space).to_dict(),
+            "normalisation": keep(self.manifest["normalisation"]),
+            "arrays": keep(self.manifest["arrays"]),
+        }
+        return Store(self.path, manifest, keep(self.arrays))
 
     def _check_consistent(self) -> None:
         """The arrays fit each other, so that no episode points outside a file."""

@@ -9,16 +9,14 @@ from typing import Any
 import gymnasium
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
 
-from datamodules.episodes import DatasetError, Episode
-from datamodules.readers.minari import Recording, open_minari, read_minari, write_minari
-from datamodules.store import Store, pack
+from datamodules.collect import make_once
+from datamodules.episodes import Episode, Recording
+from datamodules.players import FIRST_SEED, SEEDS_EACH
+from datamodules.readers.minari import open_minari, read_minari, write_minari
+from datamodules.store import pack
 from rate.envs.tmaze import MINIMUM_LENGTH, TMAZE_SPEC, TMazeOracle, TMazeVector, draw_episodes
 
-# Training episodes take their seeds from here on, so that small evaluation seeds are never among
-# them. Each data seed has its own range.
-_FIRST_SEED, _SEEDS_EACH = 1 << 40, 1 << 36
 _ROWS_AT_ONCE = 256
 
 
@@ -64,18 +62,8 @@ def generate_tmaze(
         "num_episodes": num_episodes,
         "seed": seed,
     }
-    if _is_made(store, provenance):  # before the lock, which needs a folder that can be written
-        return store
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DatasetError(
-            f"{directory}: the data cannot be written there ({error.strerror}); name another "
-            "folder with --data.root"
-        ) from error
-    with FileLock(directory / f".{name}.generate.lock"):
-        if _is_made(store, provenance):
-            return store
+
+    def make() -> None:
         if not minari.exists():
             write_minari(
                 play_oracle(max_length, num_episodes, seed),
@@ -86,22 +74,14 @@ def generate_tmaze(
                 description="Passive T-Maze, every episode solved; lengths and goals balanced.",
             )
         pack(read_minari(open_minari(minari)), store, TMAZE_SPEC, provenance)
-    return store
 
-
-def _is_made(store: Path, provenance: dict[str, Any]) -> bool:
-    """Whether the store is there; an error if it is damaged or holds something else."""
-    if not store.exists():
-        return False
-    if Store.open(store).manifest["provenance"] != provenance:
-        raise DatasetError(f"{store}: holds other data; delete it, or use another folder")
-    return True
+    return make_once(store, provenance, make)
 
 
 def play_oracle(max_length: int, num_episodes: int, seed: int) -> Iterator[Recording]:
     """The oracle's episodes; each is what `TMaze((3, max_length))` gives for the episode's seed."""
     length = (MINIMUM_LENGTH, max_length)
-    seeds = _balanced_seeds(max_length, num_episodes, _FIRST_SEED + seed * _SEEDS_EACH)
+    seeds = _balanced_seeds(max_length, num_episodes, FIRST_SEED + seed * SEEDS_EACH)
     for begin in range(0, num_episodes, _ROWS_AT_ONCE):
         rows = seeds[begin : begin + _ROWS_AT_ONCE]
         lengths, _ = draw_episodes(rows.astype(np.uint64), length)

@@ -62,11 +62,14 @@ class TrajectoryDataModule(LightningDataModule):
         mode: `start` for windows from the first step of an episode, `random` for any.
         batches_per_epoch: What Lightning shall call an epoch; by default one pass over the
             episodes. It changes no batch.
-        spec: The environment that the model is for, if the data are to be checked against it.
+        spec: The environment that the model is for, if the data are to be checked against it. Its
+            observations may be one part of the data's.
+        min_return: Draw only episodes of at least this return.
+        min_length: Draw only episodes of at least so many steps.
 
     Raises:
-        DatasetError: If the store is damaged, is of another environment, or its episodes are too
-            short for the window.
+        DatasetError: If the store is damaged, is of another environment, or has no episodes that
+            are long enough for the window and within the limits.
         ValueError: If another argument makes no sense.
     """
 
@@ -80,6 +83,8 @@ class TrajectoryDataModule(LightningDataModule):
         mode: Mode = "start",
         batches_per_epoch: int | None = None,
         spec: EnvironmentSpec | None = None,
+        min_return: float | None = None,
+        min_length: int | None = None,
     ) -> None:
         super().__init__()
         if context_length < 1 or segments < 1:
@@ -90,15 +95,18 @@ class TrajectoryDataModule(LightningDataModule):
             raise ValueError(f"batches_per_epoch ({batches_per_epoch}) must be at least 1")
         self.store = Store.open(store_path)
         if spec is not None:
-            _check_spec(self.store, spec)
+            self.store = self.store.observing(spec.observation_space)
+            _check_actions(self.store, spec)
         self.batch_size, self.context_length, self.segments = batch_size, context_length, segments
         self.seed, self.mode = seed, mode
-        self.batches_per_epoch = batches_per_epoch or max(1, self.store.num_episodes // batch_size)
+        self.min_return, self.min_length = min_return, min_length
         self._stage: tuple[int, int] | None = None
         self._batches_done = 0
         # Made now for its checks; it is made again once the processes are known.
         self._sampler = self.make_sampler(None)
         self._processes = (0, 1)
+        self.num_episodes = self._sampler.num_episodes
+        self.batches_per_epoch = batches_per_epoch or max(1, self.num_episodes // batch_size)
 
     @property
     def batches_done(self) -> int:
@@ -141,6 +149,9 @@ class TrajectoryDataModule(LightningDataModule):
             world_size=world_size,
             max_episode_length=None if curriculum_segments is None else window,
             stream=curriculum_segments or 0,
+            spare=self.context_length - 1 if self.segments > 1 else 0,
+            min_return=self.min_return,
+            min_length=self.min_length,
         )
 
     def set_curriculum(self, segments: int, start_step: int) -> None:
@@ -189,7 +200,9 @@ class TrajectoryDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds: the stage, and what the order of the data depends on."""
-        return {**self._identity(), "batches_done": self.batches_done, "stage": self._stage}
+        # What is None is left out, as in the checkpoints of before it could be set.
+        identity = {key: value for key, value in self._identity().items() if value is not None}
+        return {**identity, "batches_done": self.batches_done, "stage": self._stage}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue where a checkpoint stood.
@@ -219,13 +232,14 @@ class TrajectoryDataModule(LightningDataModule):
             "segments": self.segments,
             "seed": self.seed,
             "mode": self.mode,
+            "min_return": self.min_return,
+            "min_length": self.min_length,
         }
 
 
-def _check_spec(store: Store, spec: EnvironmentSpec) -> None:
-    for name in ("observation_space", "action_space"):
-        wanted, found = getattr(spec, name), getattr(store.spec, name)
-        if wanted != found:
-            raise DatasetError(
-                f"{store.path}: the {name} of the data is {found}, but {spec.name} has {wanted}"
-            )
+def _check_actions(store: Store, spec: EnvironmentSpec) -> None:
+    if spec.action_space != store.spec.action_space:
+        raise DatasetError(
+            f"{store.path}: the action_space of the data is {store.spec.action_space}, but "
+            f"{spec.name} has {spec.action_space}"
+        )

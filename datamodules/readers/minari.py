@@ -11,31 +11,19 @@ import shutil
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
 
-from datamodules.episodes import Array, DatasetError, Episode
+from datamodules.episodes import Array, DatasetError, Episode, Recording, observation_items
 from datamodules.npy import fsync_directory
 
 if TYPE_CHECKING:
     from minari import MinariDataset
 
-
-@dataclass(frozen=True)
-class Recording:
-    """An episode as Minari keeps it: with the observation that follows the last action.
-
-    Attributes:
-        episode: The `T` steps.
-        last_observation: `(*obs)`, or a dictionary of such arrays.
-    """
-
-    episode: Episode
-    last_observation: Array | dict[str, Array]
+_PROVENANCE = "provenance"
 
 
 def open_minari(path: Path | str) -> MinariDataset:
@@ -94,20 +82,22 @@ def write_minari(
     env: gymnasium.Env[Any, Any],
     algorithm: str,
     description: str,
+    provenance: dict[str, Any] | None = None,
 ) -> Path:
     """Write episodes as a Minari data set, without loss, under `root / dataset_id`.
 
-    The data set is written under another name and renamed once, so that it is whole or absent.
-    Two processes must not write the same `dataset_id` at once.
+    One episode at a time is in memory. The data set is written under another name and renamed
+    once, so that it is whole or absent. Two processes must not write the same `dataset_id` at once.
 
     Args:
-        recordings: The episodes.
+        recordings: The episodes; an iterator may read or play each when it is asked for.
         root: Where the data sets lie; set `MINARI_DATASETS_PATH` to it to list them with Minari.
         dataset_id: A Minari id, `namespace/name-v0`.
         env: The environment that was played, made with `gymnasium.make`, so that Minari can
             recover it.
         algorithm: Name of the policy.
         description: One sentence for those who find the data set.
+        provenance: What to remember of their origin, plain JSON types; `minari_provenance` tells.
 
     Returns:
         The data set's directory.
@@ -116,28 +106,10 @@ def write_minari(
         DatasetError: If there are pixels and the installed Minari would change them.
     """
     import minari
-    from minari.data_collector.episode_buffer import EpisodeBuffer
 
-    create = minari.create_dataset_from_buffers
     options: dict[str, Any] = {"data_format": "hdf5"}
-    if "jpeg_encoding" in inspect.signature(create).parameters:
+    if keeps_pixels():
         options["jpeg_encoding"] = False  # Minari's default for pixels is lossy
-    elif any(map(_has_pixels, recordings := list(recordings))):
-        raise DatasetError(
-            f"{dataset_id}: the installed Minari stores pixels as JPEG only, which changes them. "
-            "Install Minari 0.5.4 or newer, which needs Python 3.11 or newer."
-        )
-    buffers = [
-        EpisodeBuffer(
-            seed=item.episode.seed,
-            observations=_append(item.episode.observations, item.last_observation),
-            actions=item.episode.actions,
-            rewards=np.asarray(item.episode.rewards),
-            terminations=_flags(item.episode, item.episode.terminated),
-            truncations=_flags(item.episode, item.episode.truncated),
-        )
-        for item in recordings
-    ]
     root = root.absolute()  # Minari joins a relative path to itself
     destination, temporary = root / dataset_id, root / f".{dataset_id.replace('/', '-')}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)  # from a process that died
@@ -145,25 +117,60 @@ def write_minari(
         with _datasets_path(temporary), warnings.catch_warnings():
             # Minari asks for authors and links, which a user's own data need not have.
             warnings.simplefilter("ignore", UserWarning)
-            create(
+            dataset = minari.create_dataset_from_buffers(
                 dataset_id,
-                buffers,
+                _buffers(recordings, dataset_id),  # it takes them one by one
                 env=env,
                 algorithm_name=algorithm,
                 description=description,
                 **options,
             )
+            if provenance is not None:
+                dataset.storage.update_metadata({_PROVENANCE: provenance})
         _publish(temporary / dataset_id, destination)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return destination
 
 
+def keeps_pixels() -> bool:
+    """Whether the installed Minari can store images as they are."""
+    import minari
+
+    return "jpeg_encoding" in inspect.signature(minari.create_dataset_from_buffers).parameters
+
+
+def minari_provenance(dataset: MinariDataset) -> dict[str, Any] | None:
+    """What `write_minari` was told of the origin of a data set, if anything."""
+    provenance: dict[str, Any] | None = dataset.storage.metadata.get(_PROVENANCE)
+    return provenance
+
+
+def _buffers(recordings: Iterable[Recording], dataset_id: str) -> Iterator[Any]:
+    """Recordings as Minari takes them; refuses pixels that it would change."""
+    from minari.data_collector.episode_buffer import EpisodeBuffer
+
+    exact = keeps_pixels()
+    for item in recordings:
+        if not exact and _has_pixels(item):
+            raise DatasetError(
+                f"{dataset_id}: the installed Minari stores pixels as JPEG only, which changes "
+                "them. Install Minari 0.5.4 or newer, which needs Python 3.11 or newer."
+            )
+        yield EpisodeBuffer(
+            seed=item.episode.seed,
+            observations=_append(item.episode.observations, item.last_observation),
+            actions=item.episode.actions,
+            rewards=np.asarray(item.episode.rewards),
+            terminations=_flags(item.episode, item.episode.terminated),
+            truncations=_flags(item.episode, item.episode.truncated),
+        )
+
+
 def _has_pixels(recording: Recording) -> bool:
-    """Whether an episode has images, or what Minari takes for one."""
-    observations = recording.episode.observations
-    arrays = observations.values() if isinstance(observations, dict) else [observations]
-    return any(array.dtype == np.uint8 and array.ndim >= 3 for array in arrays)
+    """Whether an episode has images, or what Minari takes for some."""
+    arrays = observation_items(recording.episode.observations).values()
+    return any(array.dtype == np.uint8 and array.ndim >= 2 for array in arrays)
 
 
 def _publish(written: Path, destination: Path) -> None:

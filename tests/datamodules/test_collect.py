@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import minari
+import numpy as np
+import pytest
+
+from datamodules import DatasetError, Store
+from datamodules.collect import summarise, table_path
+from datamodules.readers.minari import keeps_pixels
+from rate.errors import ConfigError
+from tests.datamodules.walk import SEEDS, SPEC, make_player, run
+
+posix = pytest.mark.skipif(os.name != "posix", reason="kills processes")
+lossless = pytest.mark.skipif(not keeps_pixels(), reason="this Minari changes pixels")
+
+
+def contents(folder):
+    """Every file that is not hidden; no lock and no part is left."""
+    files = {p.relative_to(folder): p for p in folder.rglob("*") if p.is_file()}
+    assert not [path for path in files if ".parts-" in str(path) or ".tmp" in str(path)]
+    return {path: file.read_bytes() for path, file in files.items() if path.name[0] != "."}
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def pids(log):
+    return {int(pid) for file in log.iterdir() for pid in file.read_text().split()}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("collected")
+    return folder, run(folder)
+
+
+def test_the_store_holds_what_was_played_in_the_order_of_the_seeds(made):
+    folder, path = made
+    assert path == folder / "walk"
+    store = Store.open(path, verify=True)
+    assert store.spec == SPEC
+    assert store.arrays["seeds"].tolist() == SEEDS
+    for index, seed in enumerate(SEEDS):
+        wanted, found = make_player().play(seed).episode, store.episode(index)
+        for key, array in wanted.observations.items():
+            np.testing.assert_array_equal(found.observations[key], array)
+            assert found.observations[key].dtype == array.dtype
+        np.testing.assert_array_equal(found.actions, wanted.actions)
+        np.testing.assert_array_equal(found.rewards, wanted.rewards.astype(np.float32))
+        assert (found.terminated, found.truncated) == (False, True)
+
+
+def test_a_table_tells_how_good_the_data_are(made):
+    recordings = [make_player().play(seed) for seed in SEEDS]
+    lengths = [len(recording.episode) for recording in recordings]
+    items = [recording.outcome["items"] for recording in recordings]
+    summary = summarise(made[1])
+    assert summary["length"] == (np.mean(lengths), min(lengths), max(lengths))
+    assert summary["items"] == (np.mean(items), min(items), max(items))
+    assert list(summary) == ["length", "return", "terminated", "truncated", "success", "items"]
+    assert table_path(made[1]).read_text().splitlines()[0].startswith("seed,length,return,")
+    with pytest.raises(DatasetError, match=r"absent\.csv: the table of the episodes cannot be"):
+        summarise(made[1].with_name("absent"))
+
+
+@lossless
+def test_minari_opens_it_with_every_pixel_as_it_was(made, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(made[0] / "minari"))
+    dataset = minari.load_dataset("walk/chance-v0")
+    assert dataset.total_episodes == len(SEEDS)
+    assert dataset.observation_space == SPEC.observation_space
+    assert dataset.env_spec.id == "Test/Walk-v0"
+    seeds = [item["seed"] for item in dataset.storage.get_episode_metadata(range(len(SEEDS)))]
+    assert seeds == SEEDS
+    for index, seed in enumerate(SEEDS):
+        wanted, found = make_player().play(seed), dataset[index]
+        for key, array in wanted.episode.observations.items():
+            np.testing.assert_array_equal(found.observations[key][:-1], array)
+            np.testing.assert_array_equal(found.observations[key][-1], wanted.last_observation[key])
+        np.testing.assert_array_equal(found.rewards, wanted.episode.rewards)
+
+
+def test_two_workers_give_the_same_files(made, tmp_path):
+    told = []
+    run(tmp_path, workers=2, on_episode=lambda done, total: told.append((done, total)))
+    assert contents(tmp_path) == contents(made[0])
+    assert told == [(number, len(SEEDS)) for number in range(1, len(SEEDS) + 1)]
+
+
+def test_it_is_made_once_and_other_data_are_refused(tmp_path):
+    path = run(tmp_path)
+    before = contents(tmp_path)
+    log = tmp_path.with_name("log")
+    assert run(tmp_path, log=log) == path
+    assert not list(log.iterdir())
+    with pytest.raises(DatasetError, match="walk: holds other data; delete it"):
+        run(tmp_path, version=2)
+    for file in path.iterdir():
+        file.unlink()
+    path.rmdir()
+    if keeps_pixels():
+        with pytest.raises(DatasetError, match="chance-v0: a Minari data set of other origin"):
+            run(tmp_path, version=2)
+        run(tmp_path, log=log)  # from the Minari data
+        assert not list(log.iterdir())
+    else:
+        run(tmp_path)
+    assert contents(tmp_path) == before
+
+
+@posix
+def test_a_worker_that_dies_is_replaced_and_its_episode_played_again(made, tmp_path):
+    log = tmp_path / "log"
+    run(tmp_path / "data", workers=2, log=log, failures={3: 2, SEEDS[2]: 1}, how="kill")
+    assert contents(tmp_path / "data") == contents(made[0])
+    plays = {seed: len((log / str(seed)).read_text().split()) for seed in SEEDS}
+    assert plays == {seed: 1 for seed in SEEDS} | {3: 3, SEEDS[2]: 2}
+    assert not any(alive(pid) for pid in pids(log))
+
+
+@posix
+def test_an_episode_that_always_kills_its_worker_is_named(tmp_path):
+    log = tmp_path / "log"
+    with pytest.raises(DatasetError, match=r"walk: the episode of seed 12 failed 3 times.*SIGKILL"):
+        run(tmp_path / "data", workers=2, log=log, failures={12: 9}, how="kill")
+    assert len((log / "12").read_text().split()) == 3
+    assert not any(alive(pid) for pid in pids(log))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_errors_of_a_player(made, tmp_path, workers):
+    log = tmp_path / "log"
+    with pytest.raises(DatasetError, match=r"seed 5 failed 3 times: (?s:.*)the engine has a probl"):
+        run(tmp_path / "data", workers, log, failures={5: 9}, how="bug")
+    with pytest.raises(ConfigError, match="^the engine has a problem$"):  # trying again is no use
+        run(tmp_path / "data", workers, log, failures={5: 9}, how="user")
+    assert len((log / "5").read_text().split()) == 4
+    run(tmp_path / "data", workers, log, failures={5: 5}, how="bug")
+    assert len((log / "5").read_text().split()) == 6
+    assert contents(tmp_path / "data") == contents(made[0])
+
+
+def test_part_files_that_are_damaged_are_played_again(made, tmp_path):
+    log, data = tmp_path / "log", tmp_path / "data"
+    with pytest.raises(ConfigError):
+        run(data, log=log, failures={SEEDS[-1]: 9}, how="user")
+    (folder,) = data.glob(".walk.parts-*")
+    assert {file.name for file in folder.iterdir()} == {f"{seed}.npz" for seed in SEEDS[:-1]}
+    for seed, change in (
+        (7, lambda data: data[:-1000]),
+        (3, lambda data: b""),
+        (12, lambda data: data[:3000] + bytes(100) + data[3100:]),
+    ):
+        file = folder / f"{seed}.npz"
+        file.write_bytes(change(file.read_bytes()))
+    (folder / "7.99999.tmp").write_bytes(b"left")
+    run(data, log=log)
+    assert contents(data) == contents(made[0])
+    plays = {seed: len((log / str(seed)).read_text().split()) for seed in SEEDS}
+    assert plays == {7: 2, 3: 2, SEEDS[2]: 1, 12: 2, 5: 1, 9: 2}
+
+
+def test_settings_that_changed_do_not_mix(made, tmp_path):
+    log, data = tmp_path / "log", tmp_path / "data"
+    with pytest.raises(ConfigError):
+        run(data, log=log, failures={9: 9}, how="user")
+    with pytest.raises(ConfigError):
+        run(data, log=log, failures={9: 9}, how="user", version=2)
+    assert len((log / "7").read_text().split()) == 2
+    run(data, log=log)
+    assert len((log / "7").read_text().split()) == 2
+    assert contents(data) == contents(made[0])
+
+
+COLLECT = (
+    "import sys; from tests.datamodules.walk import run; run(*sys.argv[1:2], 2, {!r}, delay=0.1)"
+)
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_collection_that_is_killed_goes_on_where_it_stopped(made, tmp_path, number):
+    log, data = tmp_path / "log", tmp_path / "data"
+    process = subprocess.Popen(
+        [sys.executable, "-c", COLLECT.format(str(log)), str(data)],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while len(finished := list(data.glob(".walk.parts-*/*.npz"))) < 2:
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    error = process.communicate(timeout=30)[1]
+    if number == signal.SIGINT:
+        assert "KeyboardInterrupt: Stopped after" in error
+        assert error.count("Traceback") == 1
+    while any(alive(pid) for pid in pids(log)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert not (data / "walk").exists()
+    run(data, workers=2, log=log)
+    assert contents(data) == contents(made[0])
+    for file in finished:
+        assert len((log / file.stem).read_text().split()) == 1
+
+
+def test_two_collections_at_once(made, tmp_path):
+    log, data = tmp_path / "log", tmp_path / "data"
+    threads = [threading.Thread(target=run, args=(data, 1, log)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert contents(data) == contents(made[0])
+    assert all(len((log / str(seed)).read_text().split()) == 1 for seed in SEEDS)
+
+
+def test_without_exact_pixels_in_minari_there_is_the_store_alone(made, tmp_path, monkeypatch):
+    monkeypatch.setattr("datamodules.collect.keeps_pixels", lambda: False)
+    with pytest.warns(UserWarning, match="the store alone"):
+        path = run(tmp_path)
+    assert not (tmp_path / "minari").exists()
+    assert Store.open(path, verify=True).fingerprint == Store.open(made[1]).fingerprint
+
+
+def test_senseless_requests_are_refused(tmp_path, monkeypatch):
+    for seeds in ([], [1, 1], [-1], [1 << 63]):
+        monkeypatch.setattr("tests.datamodules.walk.SEEDS", seeds)
+        with pytest.raises(ValueError, match="walk: there must be seeds"):
+            run(tmp_path)
+    monkeypatch.undo()
+    (tmp_path / "file").touch()
+    with pytest.raises(DatasetError, match="cannot be written there"):
+        run(tmp_path / "file" / "data")
+
+
+def test_the_manifest_names_the_seeds(made):
+    provenance = json.loads((made[1] / "manifest.json").read_text())["provenance"]
+    assert provenance["collector"] == "chance-1"
+    assert len(provenance["seeds_sha256"]) == 64
+    assert multiprocessing.active_children() == []

@@ -1,0 +1,117 @@
+"""A small environment with pixels, a player for it, and ways to make them fail.
+
+It lies in a module of its own because worker processes import it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from datamodules.collect import collect
+from datamodules.players import Player
+from rate.envs.spec import EnvironmentSpec
+from rate.errors import ConfigError
+
+SPACE = spaces.Dict(
+    {
+        "image": spaces.Box(0, 255, (36, 36, 3), np.uint8),
+        "hint": spaces.Box(-1, 1, (2,), np.float32),
+    }
+)
+SPEC = EnvironmentSpec("walk", SPACE, spaces.Discrete(3), 5.0)
+SEEDS = [7, 3, 1 << 40, 12, 5, 9]
+
+
+class Walk(gymnasium.Env):
+    """Everything comes from the seed; action 1 gives a reward."""
+
+    observation_space, action_space = SPACE, SPEC.action_space
+
+    def __init__(self, delay=0.0):
+        self.delay = delay
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.rng = np.random.default_rng(seed)
+        self.left, self.total = 3 + int(self.rng.integers(5)), 0.0
+        return self._observe(), {}
+
+    def step(self, action):
+        time.sleep(self.delay)
+        self.left -= 1
+        reward = 0.1 if action == 1 else 0.0
+        self.total += reward
+        info = {
+            "success": self.total > 0.25,
+            "items": np.int64(round(self.total * 10)),
+            "text": "x",
+        }
+        return self._observe(), reward, False, self.left == 0, info
+
+    def _observe(self):
+        image = self.rng.integers(0, 256, (36, 36, 3), dtype=np.uint8)
+        return {"image": image, "hint": self.rng.uniform(-1, 1, 2).astype(np.float32)}
+
+
+class Chance:
+    def reset(self, env, seed):
+        self.rng = np.random.default_rng([seed, 1])
+
+    def act(self):
+        return int(self.rng.integers(3))
+
+
+class Failing(Player):
+    """Counts its plays in `log`, and fails as told while a seed has been played less often."""
+
+    def __init__(self, log, failures, how, delay):
+        super().__init__(partial(Walk, delay), Chance)
+        self.log, self.failures, self.how = log, failures, how
+
+    def play(self, seed):
+        with (self.log / str(seed)).open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        if len((self.log / str(seed)).read_text().split()) <= self.failures.get(seed, 0):
+            if self.how == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise {"bug": RuntimeError, "user": ConfigError}[self.how]("the engine has a problem")
+        return super().play(seed)
+
+
+def make_env():
+    if "Test/Walk-v0" not in gymnasium.registry:
+        gymnasium.register("Test/Walk-v0", f"{__name__}:Walk")
+    return gymnasium.make("Test/Walk-v0", disable_env_checker=True)
+
+
+def make_player():
+    return Player(Walk, Chance)
+
+
+def run(folder, workers=1, log=None, failures=None, how="kill", delay=0.0, version=1, **kwargs):
+    """Collect the walks of `SEEDS`."""
+    make = make_player
+    if log is not None:
+        Path(log).mkdir(exist_ok=True)
+        make = partial(Failing, Path(log), failures or {}, how, delay)
+    return collect(
+        folder,
+        "walk",
+        make,
+        seeds=SEEDS,
+        spec=SPEC,
+        provenance={"collector": f"chance-{version}"},
+        dataset_id="walk/chance-v0",
+        env=make_env,
+        description="A test.",
+        workers=workers,
+        **kwargs,
+    )
