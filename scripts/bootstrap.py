@@ -15,6 +15,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -45,13 +46,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="where it stands")
     parser.add_argument("--extras", default="", help="extras of pyproject.toml, comma-separated")
     options = parser.parse_args(arguments)
-    wanted = {extra for extra in options.extras.replace(",", " ").split() if extra}
     try:
-        prepare(options.venv.absolute(), wanted)
+        prepare(options.venv.absolute(), extras_named(options.extras))
     except BootstrapError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def extras_named(text: str) -> set[str]:
+    """The extras in a list like `vizdoom,memory_maze`, as pyproject.toml spells them.
+
+    Raises:
+        BootstrapError: There is no such extra; pip would only warn.
+    """
+    wanted = {extra.replace("_", "-") for extra in text.replace(",", " ").split()}
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    # By hand, because Python 3.10 cannot read TOML.
+    section = project.partition("[project.optional-dependencies]\n")[2].partition("\n[")[0]
+    known = re.findall(r"^([a-z0-9-]+) = \[", section, re.MULTILINE)
+    if unknown := wanted.difference(known):
+        raise BootstrapError(
+            f"there is no extra {', '.join(sorted(unknown))}; there are: {', '.join(known)}"
+        )
+    return wanted
 
 
 def prepare(venv: Path, wanted: set[str]) -> None:
@@ -171,7 +189,7 @@ def install(python: Path, extras: Sequence[str]) -> None:
     project = f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT)
     # setuptools builds the project: with it in place, pip need not fetch it a second time.
     step(python, "PyTorch (0.2 GB without CUDA, about 3 GB with)", [*lock, "torch", "setuptools"])
-    what = "the project and its other packages (0.1 GB)"
+    what = "the project and its other packages (0.1 GB, with simulators 0.3)"
     step(python, what, [*lock, "--no-build-isolation", "--editable", project], quiet=True)
 
 

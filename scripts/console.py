@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -12,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from rate.errors import UserError
-from scripts.scores import mean_and_spread, success_by_length
+from scripts.scores import by_length, main_metric, mean_and_spread, other_metrics
 from trainers.errors import Interrupted, TrainingError
+from trainers.registry import length_name
 
 USER_ERROR = 2  # exit code of what the command line got wrong, as argparse has it
 STOPPED = 130  # of what Ctrl+C ended, as shells have it
@@ -45,11 +47,18 @@ def fail(message: str, code: int = USER_ERROR) -> NoReturn:
     raise SystemExit(code)
 
 
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning without the place in the code that gave it, which nobody asked for."""
+    print(f"warning: {message}", file=sys.stderr)
+
+
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Turn errors that the user can mend into one line and an exit code."""
+    """Turn errors that the user can mend into a line and an exit code, and warnings into lines."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            yield
     except UserError as error:
         fail(str(error))
     except TrainingError as error:
@@ -63,20 +72,40 @@ def user_errors() -> Iterator[None]:
 
 
 def show_scores(rows: Sequence[dict[str, Any]], console: Console) -> None:
-    """Print success by model and episode length: mean over seeds, and the spread."""
+    """Print scores by model and length: mean over seeds, and the spread."""
     lengths = sorted({row["length"] for row in rows})
-    seeds = sorted({row["seed"] for row in rows})
+    seeds = sorted({row["seed"] for row in rows if row.get("step")})
     episodes = sorted({row["episodes"] for row in rows})
+    metric, environment = main_metric(rows), str(rows[0].get("environment") or "tmaze")
+    name = "Success rate" if metric == "success" else "Return"
     table = Table(
-        title=f"Success rate by episode length ({'/'.join(map(str, episodes))} held-out episodes "
-        f"each; training {'seed' if len(seeds) == 1 else 'seeds'}: {', '.join(map(str, seeds))})"
+        title=f"{name} by {length_name(environment)} ({'/'.join(map(str, episodes))} held-out "
+        f"episodes each; training {'seed' if len(seeds) == 1 else 'seeds'}: "
+        f"{', '.join(map(str, seeds)) or 'none'})"
     )
     table.add_column("model")
     table.add_column("weights")
     for length in lengths:
         table.add_column(str(length), justify="right")
     for model, which in dict.fromkeys((row["model"], row["which"]) for row in rows):
-        scores = success_by_length(rows, model, which)
+        scores = by_length(rows, metric, model, which)
         cells = (mean_and_spread(scores.get(length, [])) for length in lengths)
         table.add_row(str(model), which, *cells)
+    console.print(table)
+    _show_others(rows, console)
+
+
+def _show_others(rows: Sequence[dict[str, Any]], console: Console) -> None:
+    """Print what one environment alone tells of the last weights."""
+    metrics = other_metrics(rows)
+    if not metrics:
+        return
+    table = Table(title="The last weights in detail")
+    for name in ("model", "length", *metrics):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    for model in dict.fromkeys(str(row["model"]) for row in rows):
+        columns = [by_length(rows, metric, model) for metric in metrics]
+        for length in sorted({length for column in columns for length in column}):
+            cells = (mean_and_spread(column.get(length, [])) for column in columns)
+            table.add_row(model, str(length), *cells)
     console.print(table)

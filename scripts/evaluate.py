@@ -25,8 +25,8 @@ from scripts.progress import Bars
 from scripts.scores import write_scores
 from trainers.config import EvaluationConfig
 from trainers.config_files import load_config_file
-from trainers.registry import get_environment
-from trainers.rollout import check_lengths, evaluate
+from trainers.registry import check_lengths, environment_of
+from trainers.rollout import evaluate
 
 
 @dataclass(frozen=True)
@@ -90,22 +90,26 @@ def score(
     """
     saved = candidate.saved
     config = replace(candidate.settings, decoding=saved.decoding, **given)
-    make_vector = get_environment(saved.spec.name).make_vector
-    check_lengths(make_vector, config.lengths, "--lengths")
+    environment = environment_of(saved.spec, config.workers)
+    check_lengths(environment, config.lengths, "--lengths")
     name = f"{candidate.label['model']} {candidate.label['which']}"
     with Bars(name, config.lengths, console) as bars:
         started = time.monotonic()
         rows = evaluate(
             saved.model,
-            saved.spec,
-            make_vector,
+            environment,
             config,
             lengths=config.lengths,
             first_seed=config.test_seed if first_seed is None else first_seed,
-            on_step=bars.show,
+            on_progress=bars.show,
         )
     seconds = round(time.monotonic() - started, 1)
-    known = {**candidate.label, "step": saved.extra.get("step"), "seconds": seconds}
+    known = {
+        "environment": saved.spec.name,
+        **candidate.label,
+        "step": saved.extra.get("step"),
+        "seconds": seconds,
+    }
     return [{**known, **row} for row in rows]
 
 

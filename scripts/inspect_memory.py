@@ -18,7 +18,7 @@ from rate.weights import load_model
 from scripts.console import count, make_parser, user_errors
 from scripts.plot import COLOURS, pyplot, save
 from trainers.inspection import MemoryReport, inspect_memory, record
-from trainers.registry import get_environment
+from trainers.registry import check_lengths, environment_of
 
 NOISE = (0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -61,14 +61,19 @@ def look(run: Path, length: int, episodes: int) -> MemoryReport:
     config = saved.model.config
     if not config.num_memory_tokens:
         raise ConfigError(f"{run} has no memory tokens to look at (model.num_memory_tokens is 0).")
-    if length < 8 * config.context_length:
+    environment = environment_of(saved.spec)
+    if check_lengths(environment, [length], "--length") < 8 * config.context_length:
         raise ConfigError(
             f"--length {length} is less than 8 segments of {run} (K is {config.context_length}); "
             f"give at least {8 * config.context_length}."
         )
-    env = get_environment(saved.spec.name).make_vector(episodes, length)
+    env = environment.make_vector(episodes, length)
     policy = Policy(saved.model, num_envs=episodes, target_return=saved.spec.target_return)
-    return inspect_memory(saved.model, record(policy, env, seed=30_000), NOISE)
+    try:
+        batch = record(policy, env, seed=30_000)
+    finally:
+        env.close()
+    return inspect_memory(saved.model, batch, NOISE)
 
 
 def draw(reports: dict[str, MemoryReport], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Draw success against episode length, or learning curves.
+"""Draw scores against episode length, or learning curves.
 
 python scripts/plot.py data/results/tmaze.csv                 # -> data/results/tmaze.png
 python scripts/plot.py data/results/tmaze.csv --markdown      # the README's table
@@ -14,19 +14,23 @@ from typing import Any
 
 from rate.errors import ConfigError
 from scripts.console import count, make_parser, user_errors
-from scripts.scores import markdown, read_scores, read_table, success_by_length
+from scripts.scores import by_length, main_metric, markdown, read_scores, read_table
+from trainers.entries import BASELINES
+from trainers.registry import length_name
 
+_NAMES = {"success": "success rate", "return": "return"}
+_LABELS = ("environment", "model", "which", "seed", "length", "episodes", "step")
 # Okabe and Ito's colours, told apart by all eyes.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 
 
-def plot_success(rows: Sequence[dict[str, Any]], path: Path, trained_length: int = 90) -> None:
-    """Success of the last weights against episode length: a line per model, its seeds as dots.
+def plot_scores(rows: Sequence[dict[str, Any]], path: Path, trained_length: int) -> None:
+    """Success (or return) of the last weights against length: a line per model, seeds as dots.
 
     Args:
         rows: Scores as `read_scores` gives them.
         path: The PNG to write.
-        trained_length: Longest episode seen in training, drawn as a dotted line.
+        trained_length: The greatest length seen in training, drawn as a dotted line.
 
     Raises:
         ConfigError: If the figure cannot be written.
@@ -34,22 +38,26 @@ def plot_success(rows: Sequence[dict[str, Any]], path: Path, trained_length: int
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     models = list(dict.fromkeys(str(row["model"]) for row in rows))
+    metric = main_metric(rows)
     for model, colour in zip(models, COLOURS * len(models), strict=False):
-        scores = success_by_length(rows, model)
+        scores = by_length(rows, metric, model)
         lengths = sorted(scores)
         means = [statistics.mean(scores[length]) for length in lengths]
-        axes.plot(lengths, means, "-o", color=colour, label=model, markersize=4)
+        style = "--" if model in BASELINES else "-o"
+        axes.plot(lengths, means, style, color=colour, label=model, markersize=4)
         for length in lengths:
             axes.plot([length] * len(scores[length]), scores[length], ".", color=colour, alpha=0.35)
     axes.axvline(trained_length, color="black", linestyle=":", linewidth=1)
-    axes.annotate(
-        "longest in training", (trained_length, 0.04), rotation=90, fontsize=8, ha="right"
-    )
-    axes.axhline(0.5, color="black", linewidth=0.5)
-    place = ("axes fraction", "data")
-    axes.annotate("guessing", (1, 0.505), xycoords=place, fontsize=8, ha="right")
-    axes.set(xscale="log", ylim=(0, 1.05), xlabel="episode length (steps)", ylabel="success rate")
-    axes.set_title("Success on held-out seeds, in rollouts")
+    place = ("data", "axes fraction")
+    axes.annotate("in training", (trained_length, 0.04), xycoords=place, rotation=90, fontsize=8)
+    if metric == "success":
+        axes.axhline(0.5, color="black", linewidth=0.5)
+        place = ("axes fraction", "data")
+        axes.annotate("guessing", (1, 0.505), xycoords=place, fontsize=8, ha="right")
+        axes.set(ylim=(0, 1.05))
+    environment = str(rows[0].get("environment") or "tmaze")
+    axes.set(xscale="log", xlabel=length_name(environment), ylabel=_NAMES[metric])
+    axes.set_title(f"{_NAMES[metric].capitalize()} on held-out seeds, in rollouts")
     axes.legend(loc="lower left", bbox_to_anchor=(1, 0), frameon=False)
     save(figure, path)
 
@@ -89,6 +97,18 @@ def save(figure: Any, path: Path) -> None:
         pyplot().close(figure)
 
 
+def _check_metrics(metrics: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    """Refuse columns that no row has.
+
+    Raises:
+        ConfigError: If there is one; names those that there are.
+    """
+    known = [name for name in dict.fromkeys(n for row in rows for n in row) if name not in _LABELS]
+    for metric in metrics:
+        if metric not in known:
+            raise ConfigError(f"--metrics has {metric}; the tables have: {', '.join(known)}.")
+
+
 def pyplot() -> Any:
     """Matplotlib, set up to draw into files."""
     import matplotlib as mpl
@@ -106,6 +126,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path, help="the PNG to write")
     parser.add_argument("--markdown", action="store_true", help="print a table instead")
     parser.add_argument(
+        "--metrics", nargs="+", default=[], help="columns of the table (default: success or return)"
+    )
+    parser.add_argument(
         "--trained-length",
         type=count,
         default=90,
@@ -121,10 +144,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             rows = [row for source in options.sources for row in read_scores(source)]
             if options.markdown:
-                print(markdown(rows))
+                _check_metrics(options.metrics, rows)
+                print(markdown(rows, options.metrics))
                 return
             output = options.output or options.sources[0].with_suffix(".png")
-            plot_success(rows, output, options.trained_length)
+            plot_scores(rows, output, options.trained_length)
         print(output)
 
 

@@ -19,8 +19,7 @@ class Bars:
     def __init__(self, name: str, lengths: Sequence[int], console: Console) -> None:
         self.progress = Progress(console=console, disable=not console.is_terminal)
         self.tasks = {
-            length: self.progress.add_task(f"{name} at {length}", total=length)
-            for length in lengths
+            length: self.progress.add_task(f"{name} at {length}", total=1.0) for length in lengths
         }
 
     def __enter__(self) -> Bars:
@@ -30,9 +29,9 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
-    def show(self, length: int, step: int) -> None:
-        """Move the bar of `length` to `step`."""
-        self.progress.update(self.tasks[length], completed=step)
+    def show(self, length: int, share: float) -> None:
+        """Move the bar of `length` to the share that is done."""
+        self.progress.update(self.tasks[length], completed=share)
 
 
 class Board:

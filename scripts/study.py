@@ -27,13 +27,18 @@ from rich.console import Console
 
 from rate.errors import ConfigError, UserError
 from scripts.console import STOPPED, count, make_parser, show_scores, user_errors
-from scripts.plot import plot_success
+from scripts.plot import plot_scores
 from scripts.progress import Board
 from scripts.scores import training_seconds, write_scores
 from trainers.cli import parse
 from trainers.config import LoggingConfig, RunConfig
 from trainers.config_files import load_config_file
+from trainers.entries import BASELINES
 from trainers.errors import Interrupted, TrainingError
+from trainers.files import write_json
+from trainers.registry import get_environment
+
+_OPTIONAL = {"options", "baselines"}
 
 
 @dataclass(frozen=True)
@@ -43,10 +48,12 @@ class Study:
     Attributes:
         name: The file's stem.
         runs: Configurations in the order of the file, seed by seed.
+        baselines: What else is scored, on the same episodes as the first run.
     """
 
     name: str
     runs: list[RunConfig]
+    baselines: list[str]
 
 
 def load_study(
@@ -63,7 +70,7 @@ def load_study(
     Raises:
         ConfigError: If the file or one of its runs cannot be used.
     """
-    environment, common, runs = _read_study(path)
+    environment, common, runs, baselines = _read_study(path)
     unknown = set(only or []) - set(runs)
     if unknown:
         raise ConfigError(
@@ -82,11 +89,11 @@ def load_study(
             except ConfigError as error:
                 raise ConfigError(f"Run {label} of {path}: {error}") from error
             configs.append(command.config)
-    return Study(path.stem, configs)
+    return Study(path.stem, configs, [] if only else baselines)
 
 
-def _read_study(path: Path) -> tuple[str, str, dict[str, tuple[str, list[int]]]]:
-    """Environment, common options, and options and seeds by label, of a study file."""
+def _read_study(path: Path) -> tuple[str, str, dict[str, tuple[str, list[int]]], list[str]]:
+    """Environment, common options, options and seeds by label, and baselines of a study file."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -94,10 +101,10 @@ def _read_study(path: Path) -> tuple[str, str, dict[str, tuple[str, list[int]]]]
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} is not a YAML file: {error}") from error
     required = {"environment", "seeds", "runs"}
-    if not isinstance(content, dict) or not required <= set(content) <= required | {"options"}:
+    if not isinstance(content, dict) or not required <= set(content) <= required | _OPTIONAL:
         raise ConfigError(
             f"{path} is no study: it needs the keys environment, seeds and runs, and may have "
-            "options. See scripts/studies."
+            "options and baselines. See scripts/studies."
         )
     runs = content["runs"]
     if not isinstance(runs, dict) or not runs:
@@ -111,7 +118,11 @@ def _read_study(path: Path) -> tuple[str, str, dict[str, tuple[str, list[int]]]]
         if not isinstance(seeds, list) or not seeds or not all(isinstance(s, int) for s in seeds):
             raise ConfigError(f"{path}: seeds must be whole numbers, like [1, 2, 3].")
         labelled[str(label)] = (str(settings.get("options") or ""), seeds)
-    return str(content["environment"]), str(content.get("options") or ""), labelled
+    baselines = content.get("baselines") or []
+    if not isinstance(baselines, list) or not set(baselines) <= set(BASELINES):
+        raise ConfigError(f"{path}: baselines is a list of some of {', '.join(BASELINES)}.")
+    common = str(content.get("options") or "")
+    return str(content["environment"]), common, labelled, baselines
 
 
 def run_study(study: Study, jobs: int, console: Console) -> list[dict[str, Any]]:
@@ -122,12 +133,49 @@ def run_study(study: Study, jobs: int, console: Console) -> list[dict[str, Any]]
         TrainingError: If a run did not finish; the others have, and are kept.
     """
     waiting = [config for config in study.runs if not _is_finished(config)]
+    baselines = _score_baselines(study, jobs, console)
     done = len(study.runs) - len(waiting)
     if done:
         console.print(f"{done} of {len(study.runs)} runs have finished before; they are reused.")
     if waiting:
         _check(_run_all(waiting, jobs, console))
-    return [row for config in study.runs for row in _rows(config)]
+    return [*baselines, *(row for config in study.runs for row in _rows(config))]
+
+
+def _score_baselines(study: Study, jobs: int, console: Console) -> list[dict[str, Any]]:
+    """Rows of those that learn nothing, kept beside the runs for the next time."""
+    if not study.baselines:
+        return []
+    from trainers.baselines import score_baseline  # slow to import: only where there are some
+
+    config, rows = study.runs[0], []
+    environment = get_environment(config.environment, config.env)
+    settings = config.evaluation
+    seeds = range(settings.test_seed, settings.test_seed + settings.episodes)
+    for name in study.baselines:
+        known = {"environment": config.environment, "model": name, "seed": 0, "which": "last"}
+        asked = {"lengths": settings.lengths, "seeds": [seeds[0], seeds[-1]], "env": config.env}
+        path = Path(config.logging.output) / f"{config.environment}-{name}.json"
+        kept = _kept(path)
+        if kept.get("asked") != asked:
+            console.print(f"Scoring {name} ...")
+            scored = score_baseline(
+                name, environment, lengths=settings.lengths, seeds=seeds, workers=jobs
+            )
+            kept = {"asked": asked, "rows": scored}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, kept)
+        rows += [{**known, **row} for row in kept["rows"]]
+    return rows
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """What was scored before; nothing, where that cannot be read."""
+    try:
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return kept
 
 
 def _run_all(
@@ -235,7 +283,8 @@ def _without_free_settings(config: RunConfig) -> dict[str, Any]:
         config,
         logging=LoggingConfig(),
         training=replace(config.training, threads=None),
-        data=replace(config.data, root=""),
+        data=replace(config.data, root="", workers=None),
+        evaluation=replace(config.evaluation, workers=None),
     ).to_dict()
 
 
@@ -271,7 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = run_study(study, jobs, console)
         write_scores(results, rows)
         figure = results.with_suffix(".png")
-        plot_success(rows, figure, max(config.max_length for config in study.runs))
+        plot_scores(rows, figure, max(config.max_length for config in study.runs))
     show_scores(rows, console)
     seconds = ", ".join(f"{model} {mean:.0f} s" for model, mean in training_seconds(rows).items())
     console.print(f"Training took {seconds}; everything {time.monotonic() - started:.0f} s.")

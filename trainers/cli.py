@@ -6,7 +6,7 @@ import argparse
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
@@ -27,6 +27,7 @@ from trainers.config import (
     TrainingConfig,
 )
 from trainers.config_files import config_from_dict, load_config_file
+from trainers.registry import check_run, environment_options
 
 PRESETS = Path(__file__).parent / "presets"
 SECTIONS: dict[str, type] = {
@@ -79,12 +80,23 @@ def nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
 class Parser(ArgumentParser):
     """A parser whose errors are a sentence about an option, raised as a `ConfigError`."""
 
+    sections: dict[str, type] = SECTIONS
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         options = [a.dest for a in self._actions if "." in a.dest]
-        raise ConfigError(_rephrase(" ".join(message.split()), options)) from None
+        types = {option: self._type_of(option) for option in options}
+        raise ConfigError(_rephrase(" ".join(message.split()), types)) from None
+
+    def _type_of(self, option: str) -> Any:
+        """The type of a setting with a dotted name."""
+        section, *names = option.split(".")
+        kind: Any = self.sections[section]
+        for name in names:
+            kind = get_type_hints(kind)[name]
+        return kind
 
 
-def _rephrase(message: str, options: Sequence[str]) -> str:
+def _rephrase(message: str, options: dict[str, Any]) -> str:
     """The words of jsonargparse for what is wrong, in the words of a command line."""
     if found := re.search(r"[Uu]nrecognized arguments: ([^\s=]+)", message):
         word = found.group(1)
@@ -101,16 +113,8 @@ def _rephrase(message: str, options: Sequence[str]) -> str:
     if found and found.group(1) in options:
         option, value = found.groups()
         got = "" if value is None else f", got '{value}'"
-        return f"--{option}: expected {_describe(_type_of(option))}{got}."
+        return f"--{option}: expected {_describe(options[option])}{got}."
     return message
-
-
-def _type_of(option: str) -> Any:
-    """The type of a setting with a dotted name."""
-    kind: Any = RunConfig
-    for name in option.split("."):
-        kind = get_type_hints(kind)[name]
-    return kind
 
 
 def _describe(kind: Any) -> str:
@@ -153,7 +157,11 @@ def parse(environment: str, argv: Sequence[str]) -> Command:
     arguments = make_parser(environment, preset).parse_args(options)
     values = arguments.as_dict()
     sections = {section: values[section] for section in SECTIONS}
-    config = config_from_dict({"environment": environment, "name": preset["name"], **sections})
+    env = values.get("env", {})
+    config = config_from_dict(
+        {"environment": environment, "name": preset["name"], "env": env, **sections}
+    )
+    check_run(config)
     resume = None if arguments.resume is None else Path(arguments.resume)
     return Command(config, resume, translation.notes)
 
@@ -217,12 +225,14 @@ def make_parser(environment: str, preset: dict[str, Any]) -> Parser:
     )
     parser.add_argument("--config", metavar="FILE", help="start from this file, not a preset")
     parser.add_argument("--resume", metavar="RUN", help="continue the run in this folder")
-    for section, kind in SECTIONS.items():
+    kind = environment_options(environment)
+    parser.sections = {"env": kind, **SECTIONS} if fields(kind) else SECTIONS
+    for section, kind in parser.sections.items():
         parser.add_class_arguments(kind, section)
     parser.set_defaults(
         {
             f"{section}.{option}": value
-            for section in SECTIONS
+            for section in parser.sections
             for option, value in preset.get(section, {}).items()
         }
     )

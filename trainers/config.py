@@ -20,9 +20,15 @@ class DataConfig:
     Attributes:
         root: Folder of data sets. Generated ones are made here at first use.
         store: A packed store to train on; None generates the environment's own.
-        max_length: Longest generated episode, in observations; None is K * N.
+        max_length: Length of the environment that data are generated in (see
+            `evaluation.lengths`): the longest episode; for minigrid the largest grid. None is
+            K * N.
         num_episodes: Episodes to generate.
         seed: Seed of the generation.
+        noise: How noisy the expert is: the share of steps at which it begins to act at random.
+        workers: Processes that generate; None is one per core.
+        min_return: Train only on episodes with at least this return.
+        min_length: Train only on episodes of at least so many steps.
         normalise: Normalise vector observations by the data's mean and standard deviation; the
             weights carry both.
         window: Cut windows from the `start` of episodes, or at `random` places.
@@ -33,6 +39,10 @@ class DataConfig:
     max_length: int | None = None
     num_episodes: int = 2000
     seed: int = 0
+    noise: float = 0.0
+    workers: int | None = None
+    min_return: float | None = None
+    min_length: int | None = None
     normalise: bool = False
     window: Window = "start"
 
@@ -41,6 +51,11 @@ class DataConfig:
         _at_least("data.num_episodes", self.num_episodes, 2)
         if not 0 <= self.seed < 2**20:
             raise ConfigError(f"data.seed is {self.seed}; it must be in [0, {2**20}).")
+        if not 0 <= self.noise <= 1:
+            raise ConfigError(f"data.noise is {self.noise}; it must be in [0, 1].")
+        for name in ("workers", "min_length"):
+            if getattr(self, name) is not None:
+                _at_least(f"data.{name}", getattr(self, name), 1)
         if self.max_length is not None:
             _at_least("data.max_length", self.max_length, 3)
 
@@ -96,19 +111,22 @@ class LossConfig:
 
     Attributes:
         label_smoothing: Of the cross-entropy of discrete actions.
-        decisive_steps: Steps that count more: the `final` step of an episode, or every step that
+        decisive_steps: Steps that count more: the `final` steps of an episode, or every step that
             was `rewarded` (its reward is not 0).
+        decisive_span: How many steps before its end an episode is decided, the last one included.
         decisive_weight: How many ordinary steps a decisive one counts for.
     """
 
     label_smoothing: float = 0.0
     decisive_steps: DecisiveSteps = "none"
+    decisive_span: int = 1
     decisive_weight: float = 10.0
 
     def __post_init__(self) -> None:
         _choice("loss.decisive_steps", self.decisive_steps, DecisiveSteps)
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError(f"loss.label_smoothing is {self.label_smoothing}; use [0, 1).")
+        _at_least("loss.decisive_span", self.decisive_span, 1)
         _at_least("loss.decisive_weight", self.decisive_weight, 0)
 
 
@@ -194,9 +212,13 @@ class EvaluationConfig:
 
     Attributes:
         every_n_steps: Optimiser steps between two evaluations on the selection seeds; 0 never.
-        lengths: Episode lengths of the final evaluation on the held-out seeds.
+        lengths: Episode lengths of the final evaluation on the held-out seeds. What a length is,
+            the environment says: steps of an episode; for minigrid the size of the grid.
         selection_lengths: Episode lengths of the evaluations that choose the best checkpoint.
-        episodes: Episodes per length, all rolled out in one batch.
+        episodes: Episodes per length.
+        selection_episodes: Episodes per length of the evaluations that choose; None is as many.
+        num_envs: Episodes rolled out side by side; None is the environment's own choice.
+        workers: Processes that step a simulator; None is one per core.
         selection_seed: First environment seed of the evaluations that choose.
         test_seed: First environment seed of the evaluation that is reported.
         target_return: The return asked for; None is the environment's own.
@@ -209,6 +231,9 @@ class EvaluationConfig:
     lengths: list[int] = field(default_factory=lambda: [90, 900, 9600])
     selection_lengths: list[int] = field(default_factory=lambda: [90, 300])
     episodes: int = 100
+    selection_episodes: int | None = None
+    num_envs: int | None = None
+    workers: int | None = None
     selection_seed: int = 10_000
     test_seed: int = 20_000
     target_return: float | None = None
@@ -218,8 +243,11 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         _at_least("evaluation.every_n_steps", self.every_n_steps, 0)
         _at_least("evaluation.episodes", self.episodes, 1)
+        for name in ("selection_episodes", "num_envs", "workers"):
+            if getattr(self, name) is not None:
+                _at_least(f"evaluation.{name}", getattr(self, name), 1)
         apart = abs(self.selection_seed - self.test_seed)
-        if apart < self.episodes:
+        if apart < max(self.episodes, self.selection_episodes or 0):
             raise ConfigError(
                 f"evaluation.selection_seed={self.selection_seed} and "
                 f"evaluation.test_seed={self.test_seed} share seeds with "
@@ -263,6 +291,7 @@ class RunConfig:
     Attributes:
         environment: Name of a registered environment.
         name: The model's name in tables and folder names.
+        env: The environment's own settings.
         model: The architecture.
         data: The trajectories.
         training: The optimisation loop.
@@ -275,6 +304,7 @@ class RunConfig:
 
     environment: str = "tmaze"
     name: str = "rate"
+    env: dict[str, Any] = field(default_factory=dict)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -289,22 +319,19 @@ class RunConfig:
             raise ConfigError(
                 f"training.segments={self.training.segments} needs a model that carries memory; "
                 "with model.context=window set training.segments=1 and widen "
-                "model.context_length instead."
-            )
-
-        window = self.model.context_length * self.training.segments
-        if self.data.store is None and self.max_length < window:
-            raise ConfigError(
-                f"data.max_length={self.max_length} is shorter than a training window of K * N = "
-                f"{self.model.context_length} * {self.training.segments} = {window} steps: no "
-                "episode would ever fill it. Lower model.context_length or training.segments, or "
-                "raise data.max_length."
+                "model.context_length, or train on windows from anywhere in whole episodes "
+                "(data.window=random)."
             )
 
     @property
+    def window(self) -> int:
+        """Steps of a training window, K * N."""
+        return self.model.context_length * self.training.segments
+
+    @property
     def max_length(self) -> int:
-        """Longest generated episode, in observations."""
-        return self.data.max_length or self.model.context_length * self.training.segments
+        """Length of the environment that data are generated in."""
+        return self.data.max_length or self.window
 
     @property
     def run_name(self) -> str:

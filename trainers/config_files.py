@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -12,6 +12,7 @@ import yaml
 
 from rate.errors import ConfigError
 from trainers.config import RunConfig
+from trainers.registry import environment_options
 
 
 def config_from_dict(values: dict[str, Any]) -> RunConfig:
@@ -21,7 +22,8 @@ def config_from_dict(values: dict[str, Any]) -> RunConfig:
         ConfigError: If a key is unknown (names the nearest), or a value does not work.
     """
     config: RunConfig = _build(RunConfig, values, "")
-    return config
+    options = _build(environment_options(config.environment), config.env, "env.")
+    return replace(config, env=asdict(options))
 
 
 def load_config_file(path: Path) -> RunConfig:
@@ -69,6 +71,8 @@ def _is_of(kind: Any, value: Any) -> bool:
         return True  # the configuration names the choices
     if origin is list:
         return isinstance(value, list) and all(_is_of(arguments[0], item) for item in value)
+    if origin is dict:
+        return isinstance(value, dict)
     if kind is float:
         return type(value) in (int, float)
     return type(value) is kind  # exactly: true is no number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,13 @@ from trainers.callbacks import (
     SafeCheckpointIO,
     SelectionRollouts,
     Throughput,
+    collecting,
 )
 from trainers.callbacks.checkpoint import find_checkpoint
 from trainers.config import RunConfig
 from trainers.csv_logger import MetricsTable
+from trainers.entries import EnvironmentEntry
 from trainers.errors import Interrupted
-from trainers.registry import EnvironmentEntry
 from trainers.runs import CHECKPOINTS
 from trainers.sequence import SequenceTrainer
 
@@ -38,11 +40,17 @@ def is_main_process() -> bool:
     return getattr(rank_zero_only, "rank", None) in (None, 0)
 
 
-def make_datamodule(config: RunConfig, environment: EnvironmentEntry) -> TrajectoryDataModule:
-    """The run's batches; the environment's own data set is made at first use."""
+def make_datamodule(
+    config: RunConfig, environment: EnvironmentEntry, report: Report | None = None
+) -> TrajectoryDataModule:
+    """The run's batches; the environment's own data set is made at first use.
+
+    Warns where the return to ask for is one that no episode of the data has.
+    """
     data, training = config.data, config.training
-    store = data.store or environment.prepare_data(data, config.max_length)
-    return TrajectoryDataModule(
+    with collecting(config.logging.progress, report) as on_episode:
+        store = data.store or environment.prepare_data(data, config.max_length, on_episode)
+    datamodule = TrajectoryDataModule(
         store,
         batch_size=training.batch_size,
         context_length=config.model.context_length,
@@ -50,7 +58,20 @@ def make_datamodule(config: RunConfig, environment: EnvironmentEntry) -> Traject
         seed=training.seed,
         mode=data.window,
         spec=environment.spec,
+        min_return=data.min_return,
+        min_length=data.min_length,
     )
+    target = config.evaluation.target_return
+    target = environment.spec.target_return if target is None else target
+    low, high = datamodule.store.return_range
+    if not low <= target <= high and is_main_process():
+        warnings.warn(
+            f"The return to ask for in rollouts is {target:g} (evaluation.target_return), but the "
+            f"episodes of {datamodule.store.path} have returns from {low:g} to {high:g}: the model "
+            "is asked for what it never saw.",
+            stacklevel=2,
+        )
+    return datamodule
 
 
 _WANDB_SETTINGS = {"project", "entity", "mode", "group", "tags"}
@@ -100,11 +121,11 @@ def make_fitting(
     throughput = Throughput(training.log_every_n_steps)
     progress = Progress(training.max_steps) if config.logging.progress else None
     selection = SelectionRollouts(
-        environment.make_vector,
+        environment,
         checkpoints / "best",
         evaluation.every_n_steps if evaluation.selection_lengths else 0,
         training.max_steps,
-        on_step=None if progress is None else progress.show_rollout,
+        on_progress=None if progress is None else progress.show_rollout,
     )
     # In this order: time a batch before anything else takes any, save when all else is settled.
     callbacks: list[Callback] = [throughput, selection]

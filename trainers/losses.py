@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rate.batch import Batch
@@ -21,7 +22,7 @@ class Totals:
         weight: Weights of the loss.
         steps: Real steps.
         correct: Real steps whose action is predicted.
-        decisive: Real steps that end an episode.
+        decisive: Real steps that decide an episode: its last ones.
         decisive_correct: Those of them whose action is predicted.
     """
 
@@ -55,8 +56,16 @@ def step_weights(batch: Batch, config: LossConfig) -> Tensor:
     weights = batch.mask.float()
     if config.decisive_steps == "none":
         return weights
-    decisive = batch.episode_end if config.decisive_steps == "final" else batch.rewards != 0
+    final = config.decisive_steps == "final"
+    decisive = final_steps(batch, config.decisive_span) if final else batch.rewards != 0
     return torch.where(decisive, config.decisive_weight * weights, weights)
+
+
+def final_steps(batch: Batch, span: int) -> Tensor:
+    """`(B, T)` bool: the last `span` steps of every episode whose end a window shows."""
+    ends = batch.episode_end.float()
+    until = F.max_pool1d(F.pad(ends[:, None], (0, span - 1)), span, stride=1)[:, 0]
+    return (until > 0) & batch.mask
 
 
 def batch_totals(
@@ -79,7 +88,7 @@ def batch_totals(
     loss = (weights * losses.masked_fill(~batch.mask, 0.0)).sum()
     with torch.no_grad():
         correct = head.correct(predictions, batch.actions) & batch.mask
-        decisive = batch.episode_end & batch.mask
+        decisive = final_steps(batch, config.decisive_span)
         counts = [batch.mask.sum(), correct.sum(), decisive.sum(), (correct & decisive).sum()]
         totals = torch.stack([loss.detach(), weights.sum(), *(n.float() for n in counts)])
     return loss, totals

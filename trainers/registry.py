@@ -1,58 +1,186 @@
-"""The environments that can be trained on. A new one is one entry here."""
+"""The environments that can be trained on. A new one is one entry here.
+
+Nothing here imports PyTorch or a simulator, so that a command line is refused at once.
+"""
 
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
-from trainers.config import DataConfig
-from trainers.rollout import MakeVector
+from trainers.config import DataConfig, RunConfig
+from trainers.entries import EnvironmentEntry, Kind
 
 
 @dataclass(frozen=True)
-class EnvironmentEntry:
-    """What training needs of an environment.
+class Registration:
+    """An environment by name, before anything of it is loaded.
 
     Attributes:
-        spec: As models see it.
-        make_vector: Makes a vector environment without autoreset from a number of rows and an
-            episode length.
-        prepare_data: Makes the environment's own data set, unless it exists, from the settings
-            and the longest episode; returns the path of the store.
+        options: Module and name of the dataclass of its settings.
+        make: Its entry, from its settings and the number of processes for simulators.
+        needs: The packages it needs.
+        extra: The extra of this project that installs them.
+        length_name: What a length is, for tables and figures.
     """
 
-    spec: EnvironmentSpec
-    make_vector: MakeVector
-    prepare_data: Callable[[DataConfig, int], Path]
+    options: tuple[str, str]
+    make: Callable[[Any, int | None], EnvironmentEntry]
+    needs: tuple[str, ...] = ()
+    extra: str = ""
+    length_name: str = "episode length (steps)"
 
 
-def get_environment(name: str) -> EnvironmentEntry:
-    """The entry of an environment; only its own packages are imported.
+def environment_options(name: str) -> type:
+    """The dataclass of an environment's settings.
 
     Raises:
-        ConfigError: If there is none of this name; names the nearest.
+        ConfigError: If there is no environment of this name; names the nearest.
     """
+    module, kind = _registration(name).options
+    found: type = getattr(importlib.import_module(module), kind)
+    return found
+
+
+def length_name(name: str) -> str:
+    """What a length is in an environment, for tables and figures."""
+    return _registration(name).length_name
+
+
+def get_environment(
+    name: str, options: dict[str, Any] | None = None, workers: int | None = None
+) -> EnvironmentEntry:
+    """The entry of an environment; only its own packages are imported.
+
+    Args:
+        name: Its name.
+        options: Its settings; what is left out has its default.
+        workers: Processes that step a simulator; None is one per core.
+
+    Raises:
+        ConfigError: If there is none of this name, a setting does not work, or its packages are
+            not installed; says how to install them.
+    """
+    registration = _registration(name)
+    missing = [package for package in registration.needs if find_spec(package) is None]
+    if missing:
+        raise ConfigError(
+            f"{name} needs {' and '.join(missing)}, which this Python does not have. Install it "
+            f"with: make install EXTRAS={registration.extra} "
+            f"(or pip install '.[{registration.extra}]'). "
+            "python scripts/doctor.py tells what runs here."
+        )
+    try:
+        settings = environment_options(name)(**(options or {}))
+    except TypeError as error:  # of a model saved by another version; a file's are checked before
+        raise ConfigError(f"{name} does not have these settings: {error}.") from error
+    entry = registration.make(settings, workers)
+    return replace(entry, spec=replace(entry.spec, name=name, options=asdict(settings)))
+
+
+def environment_of(spec: EnvironmentSpec, workers: int | None = None) -> EnvironmentEntry:
+    """The entry of the environment that a saved model was trained for, with its own target."""
+    return replace(get_environment(spec.name, spec.options, workers), spec=spec)
+
+
+def check_run(config: RunConfig) -> None:
+    """Refuse a run whose environment cannot be as the settings say.
+
+    Raises:
+        ConfigError: If an episode length does not exist there, or no episode fills a window.
+    """
+    entry = get_environment(config.environment, config.env)
+    for name in ("lengths", "selection_lengths"):
+        check_lengths(entry, getattr(config.evaluation, name), f"evaluation.{name}")
+    if config.data.store is None:
+        longest = check_lengths(entry, [config.max_length], "data.max_length")
+        if longest < config.window:
+            raise ConfigError(
+                f"data.max_length={config.max_length} is shorter than a training window of K * N = "
+                f"{config.model.context_length} * {config.training.segments} = {config.window} "
+                "steps: no episode would ever fill it. Lower model.context_length or "
+                "training.segments, or raise data.max_length."
+            )
+
+
+def check_lengths(entry: EnvironmentEntry, lengths: list[int], name: str) -> int:
+    """Find a length that the environment does not have before anything is rolled out.
+
+    Returns:
+        The most steps that an episode of one of the lengths has, 0 if there are none.
+
+    Raises:
+        ConfigError: If there is one, saying so of the setting `name`.
+    """
+    longest = 0
+    for length in lengths:
+        try:
+            longest = max(longest, entry.steps_at(length))
+        except ValueError as error:
+            raise ConfigError(f"{name} has {length}: {error}.") from error
+    return longest
+
+
+def _registration(name: str) -> Registration:
     if name not in ENVIRONMENTS:
         close = difflib.get_close_matches(name, ENVIRONMENTS, n=1)
         hint = f"did you mean '{close[0]}'? " if close else ""
         raise ConfigError(
             f"There is no environment '{name}'; {hint}There are: {', '.join(ENVIRONMENTS)}."
         )
-    return ENVIRONMENTS[name]()
+    return ENVIRONMENTS[name]
 
 
-def _tmaze() -> EnvironmentEntry:
-    from datamodules.tmaze import generate_tmaze
-    from rate.envs.tmaze import TMAZE_SPEC, TMazeVector
+def _tmaze(options: Any, workers: int | None) -> EnvironmentEntry:
+    from rate.envs.tmaze import TMAZE_SPEC, TMazeVector, check_length
 
-    def prepare(data: DataConfig, max_length: int) -> Path:
+    def prepare(data: DataConfig, max_length: int, on_episode: Any) -> Path:
+        from datamodules.tmaze import generate_tmaze
+
         return generate_tmaze(data.root, max_length, data.num_episodes, data.seed)
 
-    return EnvironmentEntry(TMAZE_SPEC, TMazeVector, prepare)
+    return EnvironmentEntry(TMAZE_SPEC, TMazeVector, check_length, prepare)
 
 
-ENVIRONMENTS: dict[str, Callable[[], EnvironmentEntry]] = {"tmaze": _tmaze}
+def _of(kind: Kind, *needs: str, **others: str) -> Registration:
+    return Registration(kind.options, kind.entry, needs, **others)
+
+
+_MINIGRID = Kind(
+    "minigrid_memory",
+    "MinigridMemory",
+    "minigrid_memory_spec",
+    shortest=7,
+    num_envs=25,
+    group=("cue", ("ball", "key")),
+)
+_VIZDOOM = Kind(
+    "two_colors",
+    "TwoColors",
+    "two_colors_spec",
+    num_envs=16,
+    group=("red", ("green", "red")),
+)
+_MEMORY_MAZE = Kind("memory_maze", "MemoryMaze", "memory_maze_spec", num_envs=8)
+_RETRIEVAL = Kind(
+    "retrieval",
+    "Retrieval",
+    "retrieval_spec",
+    shortest=3,
+    vector="RetrievalVector",
+    group=("cue", ("0", "1")),
+)
+ENVIRONMENTS = {
+    "tmaze": Registration(("rate.envs.tmaze", "TMazeOptions"), _tmaze),
+    "retrieval": _of(_RETRIEVAL),
+    "minigrid": _of(_MINIGRID, "minigrid", extra="minigrid", length_name="size of the grid"),
+    "vizdoom": _of(_VIZDOOM, "vizdoom", extra="vizdoom"),
+    "memory_maze": _of(_MEMORY_MAZE, "memory_maze", "dm_control", extra="memory-maze"),
+}

@@ -27,6 +27,7 @@ _FREE_SECTIONS = ("logging", "evaluation")
 _FREE_SETTINGS = (
     "data.root",
     "data.store",
+    "data.workers",
     "training.checkpoint_every_n_steps",
     "training.max_steps",
     "training.threads",

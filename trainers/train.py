@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from rate.errors import ConfigError
 from rate.weights import SavedModel, load_model, save_model
 from trainers.callbacks import Report
 from trainers.config import RunConfig
+from trainers.entries import EnvironmentEntry
 from trainers.files import write_json
 from trainers.fitting import (
     Fitting,
@@ -26,8 +27,8 @@ from trainers.fitting import (
     make_datamodule,
     make_fitting,
 )
-from trainers.registry import EnvironmentEntry, get_environment
-from trainers.rollout import check_lengths, evaluate
+from trainers.registry import check_run, get_environment
+from trainers.rollout import OnProgress, evaluate
 from trainers.runs import CHECKPOINTS, EVALUATION, create_run, open_run, write_environment
 from trainers.sequence import SequenceTrainer
 
@@ -92,10 +93,8 @@ def train(
         TrainingError: If training cannot go on.
         Interrupted: If it was stopped by SIGINT or SIGTERM; its state is saved.
     """
-    environment = get_environment(config.environment)
-    for name in ("lengths", "selection_lengths"):
-        lengths = getattr(config.evaluation, name)
-        check_lengths(environment.make_vector, lengths, f"evaluation.{name}")
+    check_run(config)
+    environment = get_environment(config.environment, config.env, config.evaluation.workers)
     folder = resume or Path(config.logging.output) / config.run_name
     if is_main_process():
         if resume is None:
@@ -105,7 +104,7 @@ def train(
         write_environment(folder, command)
     with _threads(config.training.threads), _quiet():
         try:
-            datamodule = make_datamodule(config, environment)
+            datamodule = make_datamodule(config, environment, report)
             module = SequenceTrainer(config, environment.spec)
             if config.data.normalise:
                 _normalise(module, datamodule)
@@ -167,15 +166,15 @@ def _evaluate(
             saved = load_model(result.folder / CHECKPOINTS / which)
             scores[step] = evaluate(
                 saved.model,
-                saved.spec,
-                environment.make_vector,
+                environment,
                 settings,
                 lengths=settings.lengths,
                 first_seed=settings.test_seed,
-                on_step=_for_rollouts(report),
+                on_progress=_for_rollouts(report),
             )
         for row in scores[step]:
-            result.rows.append({"model": config.name, "which": which, "step": step, **row})
+            known = {"environment": config.environment, "model": config.name}
+            result.rows.append({**known, "which": which, "step": step, **row})
     target = settings.target_return
     write_json(
         result.folder / EVALUATION,
@@ -193,10 +192,10 @@ def _evaluate(
     )
 
 
-def _for_rollouts(report: Report | None) -> Callable[[int, int], None] | None:
+def _for_rollouts(report: Report | None) -> OnProgress | None:
     if report is None:
         return None
-    return lambda length, step: report(f"scoring at {length}", step, length)
+    return lambda length, share: report(f"scoring at {length}", round(100 * share), 100)
 
 
 @contextmanager

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from scripts import bootstrap
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 
 @pytest.fixture
@@ -117,3 +123,27 @@ def test_pip_is_handed_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(commands) == 2
     assert all(f"--constraint {bootstrap.ROOT}/requirements.lock" in line for line in commands)
     assert commands[1].endswith(f"--editable {bootstrap.ROOT}[lint,test]")
+
+
+def test_extras_are_read_as_people_write_them() -> None:
+    assert bootstrap.extras_named("vizdoom,memory_maze wandb,") == {
+        "memory-maze",
+        "vizdoom",
+        "wandb",
+    }
+
+
+def test_every_extra_is_known() -> None:
+    project = tomllib.loads((bootstrap.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = set(project["project"]["optional-dependencies"])
+    assert bootstrap.extras_named(",".join(extras)) == extras
+
+
+def test_a_misspelt_extra_is_refused_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bootstrap.main(["--venv", str(tmp_path / "venv"), "--extras", "vizdom"]) == 1
+    error = capsys.readouterr().err
+    assert "no extra vizdom" in error
+    assert "vizdoom" in error.replace("extra vizdom;", "")
+    assert not (tmp_path / "venv").exists()

@@ -105,9 +105,18 @@ def _of_another_environment(model: Path) -> str:
     return "no environment 'tmazes'; did you mean 'tmaze'?"
 
 
+def _of_another_version(model: Path) -> str:
+    description = model / "model.json"
+    content = json.loads(description.read_text(encoding="utf-8"))
+    content["environment"]["options"] = {"colour": "red"}
+    description.write_text(json.dumps(content), encoding="utf-8")
+    return "tmaze does not have these settings"
+
+
 @pytest.mark.parametrize(
     "damage",
     [
+        _of_another_version,
         _no_weights,
         _half_the_weights,
         _no_weights_at_all,

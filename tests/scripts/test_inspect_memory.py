@@ -36,6 +36,7 @@ def test_a_model_without_memory_tokens_is_refused(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--length", "2"], "--length has 2: T-Maze length 2"),
         (["--length", "79"], "is less than 8 segments of"),
         (["--length", "79"], "give at least 80"),
         (["--length", "x"], "'x' is no whole number"),

@@ -10,10 +10,13 @@ import pytest
 
 from scripts.plot import main
 from scripts.scores import (
+    COLUMNS,
+    by_length,
+    main_metric,
     markdown,
     mean_and_spread,
+    other_metrics,
     read_scores,
-    success_by_length,
     write_scores,
 )
 
@@ -50,9 +53,40 @@ def test_a_table_comes_back_as_it_was_written(table: Path) -> None:
 
 
 def test_scores_are_of_the_weights_asked_for() -> None:
-    assert success_by_length(ROWS, "rate") == {90: [1.0, 1.0], 9600: [0.98, 1.0]}
-    assert success_by_length(ROWS, "rate", "best") == {9600: [0.2]}
-    assert success_by_length([row("x", 1, 9, None)], "x") == {}
+    assert by_length(ROWS, "success", "rate") == {90: [1.0, 1.0], 9600: [0.98, 1.0]}
+    assert by_length(ROWS, "success", "rate", "best") == {9600: [0.2]}
+    assert by_length(ROWS, "return", "rate") == {9600: [0.98]}
+    assert by_length([row("x", 1, 9, None)], "success", "x") == {}
+    assert by_length(ROWS, "success", "y") == {}
+
+
+def test_what_is_counted_stays_whole(table: Path) -> None:
+    for written, read in zip(ROWS, read_scores(table), strict=True):
+        for name in ("seed", "length", "episodes", "step"):
+            assert (type(read[name]), read[name]) == (int, written[name])
+        assert type(read["success"]) is float
+
+
+def test_what_one_environment_tells_comes_last_and_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    rows = [
+        row("rate", 1, 9, 0.5, environment="retrieval", success_0=0.25, imbalance=None),
+        row("random", 0, 9, None, step=None, lifetime=12.5),
+    ]
+    write_scores(path, rows)
+    header = path.read_text(encoding="utf-8").splitlines()[0].split(",")
+    assert header == [*COLUMNS, "success_0", "imbalance", "lifetime"]
+    first, second = read_scores(path)
+    assert (first["success_0"], first["imbalance"], first["lifetime"]) == (0.25, None, None)
+    assert (second["success"], second["step"], second["lifetime"]) == (None, None, 12.5)
+    assert other_metrics([first, second]) == ["success_0", "imbalance", "lifetime"]
+
+
+def test_rows_are_judged_by_success_or_else_by_return() -> None:
+    without = [row("x", 1, 9, None, **{"return": 3.5})]
+    assert main_metric(ROWS) == "success"
+    assert main_metric(without) == "return"
+    assert "| x | 1 | 3.50 |" in markdown(without)
 
 
 def test_one_seed_has_no_spread() -> None:
@@ -70,6 +104,46 @@ def test_markdown_is_printed(table: Path, capsys: pytest.CaptureFixture[str]) ->
         "| a, b | 1 | 0.50 | – |\n"
     )
     assert markdown(read_scores(table)) == markdown(ROWS)
+
+
+def test_a_table_may_have_columns_of_several_metrics(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], error_of: Callable[..., str]
+) -> None:
+    path = tmp_path / "scores.csv"
+    groups = {"success_ball": 0.5, "success_key": 1.0}
+    rows = [row("rate", 1, 9, 0.75, **groups), row("rate", 1, 1100, 0.5, success_ball=0.25)]
+    write_scores(path, [*rows, row("random", 0, 9, 0.25)])
+    metrics = ["success", "success_ball", "success_key"]
+    main([str(path), "--markdown", "--metrics", *metrics])
+    names = [f"{name} at {length}" for name in metrics for length in ("9", "1,100")]
+    assert capsys.readouterr().out.splitlines() == [
+        f"| model | seeds | {' | '.join(names)} |",
+        "|---|---|---|---|---|---|---|---|",
+        "| rate | 1 | 0.75 | 0.50 | 0.50 | 0.25 | 1.00 | – |",
+        "| random | 1 | 0.25 | – | – | – | – | – |",
+    ]
+    write_scores(path, [rows[0]])
+    main([str(path), "--markdown", "--metrics", *metrics])  # of one length it need not be said
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "| model | seeds | success | success_ball | success_key |"
+    assert lines[2] == "| rate | 1 | 0.75 | 0.50 | 1.00 |"
+    error = error_of(main, [str(path), "--markdown", "--metrics", "success", "succes_key"])
+    assert "--metrics has succes_key; the tables have: success, sem," in error
+
+
+def test_a_figure_of_returns_is_drawn_with_baselines(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    others = {"environment": "minigrid", "step": None}
+    write_scores(
+        path,
+        [
+            row(model, 1, length, None, **others, **{"return": 12.0 * length})
+            for model in ("rate", "expert", "random")
+            for length in (9, 21)
+        ],
+    )
+    main([str(path)])
+    assert path.with_suffix(".png").read_bytes().startswith(PNG)
 
 
 def test_a_figure_is_drawn_beside_the_table(

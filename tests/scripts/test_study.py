@@ -182,6 +182,8 @@ def test_an_option_that_cannot_work_names_the_run(study: Path) -> None:
         ("environment: tmaze\nseeds: [1]\nruns: [a]", "as LABEL: OPTIONS"),
         ("environment: tmaze\nseeds: 3\nruns: {a: ''}", "seeds must be whole numbers"),
         ("environment: tmaze\nseeds: [x]\nruns: {a: ''}", "seeds must be whole numbers"),
+        (STUDY + "baselines: [oracle]", "baselines is a list of some of expert, random"),
+        (STUDY + "baselines: expert", "baselines is a list of some of expert, random"),
         (
             "environment: tmaz\nseeds: [1]\nruns: {a: ''}",
             "no environment 'tmaz'. Did you mean tmaze?",

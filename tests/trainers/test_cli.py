@@ -67,6 +67,18 @@ BAD = [
 ]
 
 
+BAD_ENVIRONMENT = [
+    ("retrieval", "--env.hnit true", "no option --env.hnit. Did you mean --env.hint?"),
+    ("retrieval", "--env.hint maybe", "--env.hint: expected true or false, got 'maybe'."),
+    ("retrieval", "--env.hint", "--env.hint needs a value."),
+    ("retrieval", "--env=true", "--env takes a YAML file; for one setting write --env.NAME VALUE."),
+    ("minigrid", "--env.time_out soon", "--env.time_out: expected a whole number or null"),
+    ("minigrid", "--env.time_out 0", "env.time_out is 0; it must be at least 1"),
+    ("minigrid", "--env.observation pixel", "env.observation is 'pixel'"),
+    ("tmaze", "--env.hint true", "There is no option --env.hint."),
+]
+
+
 def setting(config: RunConfig, name: str) -> object:
     """The value of a dotted setting."""
     value: object = config
@@ -94,6 +106,46 @@ def test_a_wrong_command_line_is_refused_by_name(words: str, message: str) -> No
         parse("tmaze", words.split())
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("environment", "words", "message"), BAD_ENVIRONMENT)
+def test_a_wrong_setting_of_the_environment_is_refused_by_name(
+    environment: str, words: str, message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(environment, words.split())
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_of_the_environment_are_options_and_are_kept(tmp_path: Path) -> None:
+    assert parse("retrieval", []).config.env == {"hint": False}
+    assert parse("tmaze", []).config.env == {}
+    config = parse("retrieval", ["--env.hint=true"]).config
+    assert config.env == {"hint": True}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config.to_dict()), encoding="utf-8")
+    assert parse("retrieval", [f"--config={path}"]).config == config
+    assert parse("retrieval", [f"--config={path}", "--env.hint=false"]).config.env["hint"] is False
+
+
+def test_help_shows_the_settings_of_the_environment(capsys: pytest.CaptureFixture[str]) -> None:
+    def show(environment: str) -> str:
+        with pytest.raises(SystemExit):
+            parse(environment, ["--help"])
+        return " ".join(capsys.readouterr().out.split())
+
+    text = show("retrieval")
+    assert "--env.hint {true,false} Also show the hidden state" in text
+    assert "(type: bool, default: False)" in text
+    assert "--env." not in show("tmaze")
+
+
+def test_a_file_without_settings_of_the_environment_has_their_defaults(tmp_path: Path) -> None:
+    """As configurations were written before there were any."""
+    values = parse("tmaze", []).config.to_dict()
+    del values["env"]
+    assert config_from_dict(values) == parse("tmaze", []).config
 
 
 def test_without_options_it_is_the_rate_preset() -> None:
@@ -148,7 +200,12 @@ def test_resume_takes_the_settings_of_the_run(tmp_path: Path) -> None:
         ("data: {root: 3}", "data.root is 3; it must be text"),
         ("logging: {wandb: maybe}", "logging.wandb is 'maybe'; it must be true or false"),
         ("evaluation: {lengths: [a]}", "evaluation.lengths is ['a']"),
-        ("environment: vizdoom", "is of vizdoom, not of tmaze"),
+        ("environment: vizdoom", "is of vizdoom, not of tmaze; use scripts/train_vizdoom.py"),
+        ("environment: tmase", "no environment 'tmase'; did you mean 'tmaze'?"),
+        ("env: {hint: true}", "There is no setting env.hint"),
+        ("environment: retrieval\nenv: {hitn: true}", "env.hitn; did you mean env.hint?"),
+        ("environment: retrieval\nenv: {hint: 1}", "env.hint is 1; it must be true or false"),
+        ("environment: retrieval\nenv: 3", "env is 3"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from rate.model import SequenceModel
 from trainers.cli import PRESETS, SECTIONS, load_preset, parse, preset_names
 from trainers.config import RunConfig
 from trainers.config_files import config_from_dict, load_config_file
+from trainers.registry import ENVIRONMENTS, get_environment
 from trainers.train import train
 
 NAMES = preset_names("tmaze")
@@ -45,6 +47,23 @@ def test_a_preset_says_what_it_is(name: str) -> None:
     preset = load_preset("tmaze", name)
     assert preset["name"] == name
     assert set(preset) <= {"name", *SECTIONS}
+
+
+EVERY = [(path.parent.name, path.stem) for path in sorted(PRESETS.glob("*/*.yaml"))]
+
+
+@pytest.mark.parametrize(("environment", "name"), EVERY, ids="-".join)
+def test_a_preset_of_any_environment_can_be_used(environment: str, name: str) -> None:
+    """It says what it is, its data fill its windows, and its model takes its observations."""
+    if any(find_spec(package) is None for package in ENVIRONMENTS[environment].needs):
+        pytest.skip(f"what {environment} needs is not installed here")
+    path = PRESETS / environment / f"{name}.yaml"
+    assert path.read_text(encoding="utf-8").startswith("# ")
+    config = parse(environment, [f"--model_mode={name}"]).config
+    assert config.name == name
+    assert config_from_dict(yaml.safe_load(yaml.safe_dump(config.to_dict()))) == config
+    spec = get_environment(environment, config.env).spec
+    SequenceModel(config.model, spec.observation_space, spec.action_space)
 
 
 @pytest.mark.parametrize("name", NAMES)

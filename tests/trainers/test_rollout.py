@@ -2,77 +2,65 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
 
+from rate.config import Decoding
+from rate.envs.retrieval import RetrievalOptions, RetrievalVector
 from rate.envs.tmaze import TMAZE_SPEC, TMazeOracle, TMazeVector
+from rate.envs.workers import WorkerVector
 from rate.model import SequenceModel
+from rate.policy import Policy
 from tests.factories import MODELS
+from tests.trainers.fakes import Countdown, Counting, Idle, Numbers, Punctual
+from tests.worker_envs import Noise
 from trainers.config import EvaluationConfig
-from trainers.rollout import evaluate, rollout
+from trainers.entries import EnvironmentEntry
+from trainers.registry import get_environment
+from trainers.rollout import RolloutResult, evaluate, rollout
 
 
-class Countdown(gymnasium.vector.VectorEnv[Any, Any, Any]):
-    """Row i ends after i + 1 steps, but goes on giving rewards and changing its mind."""
-
-    def __init__(self, num_envs: int, tells: bool = True) -> None:
-        self.num_envs, self.tells, self.time = num_envs, tells, 0
-        self.seeds: Any = None
-
-    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
-        self.seeds, self.time = seed, 0
-        return np.zeros((self.num_envs, 4), np.float32), {}
-
-    def step(self, actions: Any) -> Any:
-        self.time += 1
-        rows = np.arange(self.num_envs)
-        ended = self.time == rows + 1
-        info = {"success": (rows % 2 == 0) == ended} if self.tells else {}
-        observations = np.zeros((self.num_envs, 4), np.float32)
-        return observations, np.ones(self.num_envs), ended & (rows < 2), ended & (rows >= 2), info
+def make_model(**changes: Any) -> SequenceModel:
+    """A T-Maze model whose every parameter is away from its start."""
+    torch.manual_seed(1)
+    config = replace(MODELS["rate"], **changes)
+    model = SequenceModel(config, TMAZE_SPEC.observation_space, TMAZE_SPEC.action_space)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model.eval()
 
 
-class Idle:
-    """A policy that notes when it is started."""
-
-    def __init__(self) -> None:
-        self.resets, self.rewards = 0, 0
-
-    def reset(self) -> None:
-        self.resets += 1
-
-    def act(self, observations: Any, rewards: Any = None) -> Any:
-        self.rewards += rewards is not None
-        return np.zeros(len(observations), np.int64)
+def entry_of(make_vector: Any, **changes: Any) -> EnvironmentEntry:
+    """The T-Maze's entry with another vector environment."""
+    return replace(get_environment("tmaze"), make_vector=make_vector, **changes)
 
 
 def test_a_finished_row_counts_no_more() -> None:
-    env, policy, steps = Countdown(4), Idle(), []
-    result = rollout(policy, env, [7, 8, 9, 10], on_step=steps.append)
+    env, policy, told = Countdown(4), Idle(), []
+    result = rollout(policy, env, [7, 8, 9, 10], on_step=lambda *news: told.append(news))
     assert env.seeds == [7, 8, 9, 10]
     assert result.returns.tolist() == [1, 2, 3, 4]
     assert result.lengths.tolist() == [1, 2, 3, 4]
-    assert result.successes.tolist() == [True, False, True, False]
-    assert steps == [1, 2, 3, 4]
+    assert {name: list(v) for name, v in result.outcomes.items()} == {"success": [1, 0, 1, 0]}
+    assert told == [(1, 1), (2, 2), (3, 3), (4, 0)]
     assert (policy.resets, policy.rewards) == (1, 3)
 
 
 def test_a_rollout_can_be_cut() -> None:
     result = rollout(Idle(), Countdown(4), range(4), max_steps=2)
     assert result.lengths.tolist() == [1, 2, 2, 2]
-    assert result.successes.tolist() == [True, False, False, False]
+    assert result.outcomes["success"].tolist() == [1, 0, 0, 0]
 
 
 def test_an_environment_may_tell_no_success() -> None:
-    assert rollout(Idle(), Countdown(2, tells=False), range(2)).successes is None
-    model = SequenceModel(MODELS["rate"], TMAZE_SPEC.observation_space, TMAZE_SPEC.action_space)
-    config = EvaluationConfig(episodes=2)
-    make_vector = lambda count, length: Countdown(count, tells=False)  # noqa: E731
-    (row,) = evaluate(model, TMAZE_SPEC, make_vector, config, lengths=[5], first_seed=0)
+    assert rollout(Idle(), Countdown(2, tells=False), range(2)).outcomes == {}
+    entry = entry_of(lambda count, length: Countdown(count, tells=False))
+    (row,) = evaluate(make_model(), entry, EvaluationConfig(episodes=2), lengths=[5], first_seed=0)
     assert (row["success"], row["sem"], row["return"]) == (None, None, 1.5)
 
 
@@ -85,25 +73,154 @@ def test_the_oracle_succeeds() -> None:
             return self.step(observations)
 
     result = rollout(Oracle(), TMazeVector(20, 9), range(20))
-    assert result.successes.all()
+    assert (result.outcomes["success"] == 1).all()
     assert (result.returns == 1).all()
     assert (result.lengths == 8).all()
 
 
+@pytest.mark.parametrize("num_envs", [1, 3, 7, 20])
+def test_rows_go_on_until_every_seed_was_played_once(num_envs: int) -> None:
+    seeds = [int(seed) for seed in np.random.default_rng(0).permutation(60)[:20]]
+    env, told = Numbers(num_envs, {}), []
+    policy = Punctual(num_envs)
+    result = rollout(policy, env, seeds, on_step=lambda *news: told.append(news))
+    assert sorted(env.begun) == sorted(seeds)
+    assert result.lengths.tolist() == [1 + seed % 5 for seed in seeds]
+    assert result.returns.tolist() == [seed * (1 + seed % 5) for seed in seeds]
+    assert result.outcomes["number"].tolist() == seeds
+    assert list(result.outcomes) == ["number"]  # text and masks are none
+    ended = [number for number, _ in told]
+    assert ended == sorted(ended)
+    assert told[-1] == (20, 0)
+    assert all(0 <= steps < 5 for _, steps in told)
+
+
+@pytest.mark.parametrize("in_reset", [False, True])
+def test_an_episode_that_begins_again_counts_once(in_reset: bool) -> None:
+    seeds = range(30)
+    crashes = {3: 2, 4: 4, 9: 4, 14: 1, 28: 3}
+    env, policy = Numbers(6, crashes, in_reset), Punctual(6)
+    result = rollout(policy, env, seeds)
+    assert len(env.crashes) <= in_reset * 2  # in a reset not every moment comes
+    assert sorted(env.begun) == list(seeds)
+    assert result.lengths.tolist() == [1 + seed % 5 for seed in seeds]
+    assert result.returns.tolist() == [seed * (1 + seed % 5) for seed in seeds]
+    assert result.outcomes["number"].tolist() == list(seeds)
+
+
+def test_a_simulator_that_dies_changes_no_score(tmp_path: Any) -> None:
+    """In a real worker process; what is seen depends on all actions of an episode."""
+
+    def play(make_env: Any) -> RolloutResult:
+        env = WorkerVector(make_env, 3, 2)
+        try:
+            return rollout(Counting(3), env, range(9, 16))
+        finally:
+            env.close()
+
+    unharmed = play(Noise)
+    killed = play(lambda: Noise(misdeed="kill", once=tmp_path / "killed"))
+    assert (tmp_path / "killed").exists()
+    assert killed.returns.tolist() == unharmed.returns.tolist()
+    assert killed.lengths.tolist() == unharmed.lengths.tolist() == [4, 5, 6, 3, 4, 5, 6]
+    assert {n: v.tolist() for n, v in killed.outcomes.items()} == {
+        n: v.tolist() for n, v in unharmed.outcomes.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["rate", "dtxl", "dt"])
+def test_the_number_of_rows_changes_nothing(name: str) -> None:
+    """Retrieval, where what is done depends on memory; episodes of 3 to 12 steps."""
+    make_vector = lambda rows, length: RetrievalVector(rows, RetrievalOptions(), (3, 12))  # noqa: E731
+    spec = get_environment("retrieval").spec
+    torch.manual_seed(2)
+    model = SequenceModel(MODELS[name], spec.observation_space, spec.action_space).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+
+    def play(rows: int) -> RolloutResult:
+        policy = Policy(model, num_envs=rows, target_return=1.0)
+        return rollout(policy, make_vector(rows, 12), range(100))
+
+    all_at_once, few = play(100), play(7)
+    assert np.array_equal(few.returns, all_at_once.returns)
+    assert np.array_equal(few.lengths, all_at_once.lengths)
+    assert np.array_equal(few.outcomes["cue"], all_at_once.outcomes["cue"])
+    assert len(set(few.lengths.tolist())) > 3
+
+
+def test_a_hundred_mazes_are_the_same_in_seven_rows() -> None:
+    entry = entry_of(lambda rows, length: TMazeVector(rows, (5, length)))
+    model, config = make_model(), EvaluationConfig(episodes=100)
+    whole, part = (
+        evaluate(model, entry, replace(config, num_envs=rows), lengths=[15], first_seed=0)
+        for rows in (None, 7)
+    )
+    assert part == whole
+    assert whole[0]["steps"] < 14
+
+
+def test_rows_side_by_side_are_the_settings_or_the_environments_choice() -> None:
+    made: list[tuple[int, int]] = []
+
+    class Closing(TMazeVector):
+        closings = 0
+
+        def close_extras(self, **_: Any) -> None:
+            Closing.closings += 1
+
+    def make_vector(rows: int, length: int) -> TMazeVector:
+        made.append((rows, length))
+        return Closing(rows, length)
+
+    model, config = make_model(), EvaluationConfig(episodes=6)
+    small, large = entry_of(make_vector, num_envs=4), entry_of(make_vector, num_envs=9)
+    for entry, settings in (
+        (entry_of(make_vector), config),
+        (small, config),
+        (large, config),
+        (small, replace(config, num_envs=2)),
+    ):
+        evaluate(model, entry, settings, lengths=[5, 7], first_seed=0)
+    assert made == [(rows, length) for rows in (6, 4, 6, 2) for length in (5, 7)]
+    assert Closing.closings == 8
+    (row,) = evaluate(
+        model, small, config, lengths=[5], first_seed=0, episodes=3, make_vector=make_vector
+    )
+    assert row["episodes"] == 3
+    assert made[-1] == (3, 5)
+    assert Closing.closings == 8  # whoever made it closes it
+
+
+def test_progress_is_a_share_that_grows_to_the_whole() -> None:
+    told: list[tuple[int, float]] = []
+    config = EvaluationConfig(episodes=9, num_envs=4)
+    evaluate(
+        make_model(),
+        get_environment("tmaze"),
+        config,
+        lengths=[6, 9],
+        first_seed=0,
+        on_progress=lambda *news: told.append(news),
+    )
+    for length in (6, 9):
+        shares = [share for at, share in told if at == length]
+        assert all(0 < share <= 1 for share in shares)
+        assert shares[-1] == 1
+
+
 @pytest.mark.parametrize("method", ["argmax", "sample"])
 @pytest.mark.parametrize("training", [True, False])
-def test_evaluation_leaves_no_trace_and_repeats_itself(method, training) -> None:
-    from rate.heads import Decoding
-
-    model = SequenceModel(MODELS["rate"], TMAZE_SPEC.observation_space, TMAZE_SPEC.action_space)
+def test_evaluation_leaves_no_trace_and_repeats_itself(method: Any, training: bool) -> None:
+    model = make_model()
     model.train(training)
-    config = EvaluationConfig(episodes=10, decoding=Decoding(method=method))
+    config = EvaluationConfig(episodes=10, num_envs=4, decoding=Decoding(method=method))
     random_state = torch.get_rng_state()
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     threads = torch.get_num_threads()
-    score = lambda: evaluate(  # noqa: E731
-        model, TMAZE_SPEC, TMazeVector, config, lengths=[5, 9], first_seed=3
-    )
+    entry = get_environment("tmaze")
+    score = lambda: evaluate(model, entry, config, lengths=[5, 9], first_seed=3)  # noqa: E731
     first = score()
     assert torch.equal(torch.get_rng_state(), random_state)
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
@@ -113,12 +230,19 @@ def test_evaluation_leaves_no_trace_and_repeats_itself(method, training) -> None
     assert [row["length"] for row in first] == [5, 9]
 
 
-def test_scores_are_means_with_their_standard_errors() -> None:
-    model = SequenceModel(MODELS["rate"], TMAZE_SPEC.observation_space, TMAZE_SPEC.action_space)
-    config = EvaluationConfig(episodes=4)
-    make_vector = lambda count, length: Countdown(count)  # noqa: E731
-    (row,) = evaluate(model, TMAZE_SPEC, make_vector, config, lengths=[5], first_seed=0)
-    assert row["episodes"] == 4
-    assert (row["success"], row["return"]) == (0.5, 2.5)
-    assert row["sem"] == pytest.approx(np.std([1, 0, 1, 0], ddof=1) / 2)
-    assert row["return_sem"] == pytest.approx(np.std([1, 2, 3, 4], ddof=1) / 2)
+def test_the_settings_target_is_asked_for_instead_of_the_environments(monkeypatch: Any) -> None:
+    import trainers.rollout
+
+    asked = []
+
+    class Asked(Policy):
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            asked.append(settings["target_return"])
+            super().__init__(*args, **settings)
+
+    monkeypatch.setattr(trainers.rollout, "Policy", Asked)
+    entry, model = get_environment("tmaze"), make_model()
+    for target in (None, 0.0, 0.5):
+        config = EvaluationConfig(episodes=2, target_return=target)
+        evaluate(model, entry, config, lengths=[4], first_seed=0)
+    assert asked == [1.0, 0.0, 0.5]

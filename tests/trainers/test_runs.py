@@ -68,7 +68,7 @@ def test_what_cannot_work_leaves_no_folder(make_config, changes, message) -> Non
 def test_an_unknown_environment_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match="did you mean 'tmaze'"):
         get_environment("tmase")
-    assert get_environment("tmaze").spec is TMAZE_SPEC
+    assert get_environment("tmaze").spec == TMAZE_SPEC
 
 
 def test_only_a_run_can_be_resumed(make_config, tmp_path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from rate.weights import SavedModel, save_model
 from trainers.callbacks.schedule import Every
-from trainers.rollout import MakeVector, evaluate
+from trainers.entries import EnvironmentEntry
+from trainers.rollout import OnProgress, evaluate
 from trainers.sequence import SequenceTrainer
 
 
@@ -22,10 +22,10 @@ class SelectionRollouts(Callback):
     rolls out while the others wait.
 
     Args:
-        make_vector: Makes the environment from a number of rows and an episode length.
+        environment: Where to roll out. Its simulators are kept from one time to the next.
         folder: Where the best weights are saved.
         max_steps: Optimiser steps of training.
-        on_step: Told the episode length and step of a rollout, for a progress display.
+        on_progress: Told the length and the share of a rollout that is done.
 
     Attributes:
         best_step: Optimiser step of the best weights, or None.
@@ -34,13 +34,14 @@ class SelectionRollouts(Callback):
 
     def __init__(
         self,
-        make_vector: MakeVector,
+        environment: EnvironmentEntry,
         folder: Path,
         every: int,
         max_steps: int,
-        on_step: Callable[[int, int], None] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> None:
-        self.make_vector, self.folder, self.on_step = make_vector, folder, on_step
+        self.environment, self.folder, self.on_progress = environment, folder, on_progress
+        self._vectors: dict[tuple[int, int], Any] = {}
         self.best_step: int | None = None
         self.best_score = -float("inf")
         self._schedule = Every(every, max_steps)
@@ -63,12 +64,13 @@ class SelectionRollouts(Callback):
         config, step = module.config.evaluation, trainer.global_step
         rows = evaluate(
             module.model,
-            module.spec,
-            self.make_vector,
+            self.environment,
             config,
             lengths=config.selection_lengths,
             first_seed=config.selection_seed,
-            on_step=self.on_step,
+            episodes=config.selection_episodes,
+            make_vector=self._vector,
+            on_progress=self.on_progress,
         )
         metrics = {}
         for row in rows:
@@ -83,6 +85,25 @@ class SelectionRollouts(Callback):
             self.best_score, self.best_step = score, step
             extra = {"step": step, "selection": rows}
             save_model(SavedModel(module.model, module.spec, config.decoding, extra), self.folder)
+
+    def _vector(self, num_envs: int, length: int) -> Any:
+        """An environment that stays open: to start a simulator may take longer than to use it."""
+        if (num_envs, length) not in self._vectors:
+            self._vectors[num_envs, length] = self.environment.make_vector(num_envs, length)
+        return self._vectors[num_envs, length]
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._close()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        for vector in self._vectors.values():
+            vector.close()
+        self._vectors.clear()
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_step": self.best_step, "best_score": self.best_score}

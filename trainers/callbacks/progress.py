@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+from trainers.entries import OnEpisode
 
 SPARSE_LINES = 10
 Report = Callable[[str, int, int], None]
@@ -66,10 +69,10 @@ class Progress(Callback):
             self._next_line += self.max_steps / SPARSE_LINES
             self.console.print(f"step {step}/{self.max_steps}  {self._describe(trainer)}")
 
-    def show_rollout(self, length: int, step: int) -> None:
+    def show_rollout(self, length: int, share: float) -> None:
         """Tell of a rollout that interrupts training."""
-        if self._bar is not None and step % 10 == 0:
-            description = f"rollout {step}/{length}"
+        if self._bar is not None:
+            description = f"rollout at {length}: {share:.0%}"
             self._bar.update(self._bar.task_ids[0], description=description)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -109,3 +112,33 @@ class Reporter(Callback):
     ) -> None:
         if trainer.is_global_zero:
             self.report("training", min(trainer.global_step, self.max_steps), self.max_steps)
+
+
+@contextmanager
+def collecting(
+    shown: bool, report: Report | None, console: Console | None = None
+) -> Iterator[OnEpisode]:
+    """What to tell of episodes that are being collected: a bar, a report, or nothing.
+
+    Args:
+        shown: Whether to show a bar (on anything but a terminal, ten lines).
+        report: Told `report("collecting", episodes, all)`.
+        console: Where to; standard error by default.
+    """
+    console = console or Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Bar(*columns, TimeRemainingColumn(), console=console, disable=not shown) as bar:
+        tasks: list[TaskID] = []
+
+        def tell(done: int, total: int) -> None:
+            if report is not None:
+                report("collecting", done, total)
+            if not shown:
+                return
+            if console.is_terminal:
+                tasks.extend([] if tasks else [bar.add_task("collecting", total=total)])
+                bar.update(tasks[0], completed=done)
+            elif done % max(1, total // SPARSE_LINES) == 0 or done == total:
+                console.print(f"collecting: {done}/{total} episodes")
+
+        yield tell

@@ -1,0 +1,248 @@
+"""The doctor outlives its patients, says what ails them, and how to mend it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from rate.errors import ConfigError
+from scripts import doctor
+from trainers import probe
+from trainers.probe import TRAINER, Finding
+from trainers.registry import ENVIRONMENTS
+
+posix = pytest.mark.skipif(os.name != "posix", reason="signals")
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Replace the process that tries a part by a program; its argument is the answer's file."""
+
+    def set_program(program: str) -> None:
+        def command(name: str, answer: Path) -> list[str]:
+            return [sys.executable, "-X", "faulthandler", "-c", program, str(answer)]
+
+        monkeypatch.setattr(doctor, "probe_command", command)
+
+    return set_program
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, Finding]:
+    """What is found of parts, instead of trying them; parts that are not in it work."""
+    findings: dict[str, Finding] = {}
+
+    def examine(name: str, seconds: float) -> Finding:
+        return findings.get(name, Finding(name, works=True))
+
+    monkeypatch.setattr(doctor, "examine", examine)
+    return findings
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        doctor.main(arguments)
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def test_tmaze_runs_in_its_own_process() -> None:
+    finding = doctor.examine("tmaze")
+    assert finding.works, finding.problem
+    assert finding.facts["draws with"] == "nothing to draw"
+    assert int(finding.facts["steps/s"].replace(",", "")) > 100
+    assert "numpy" in finding.facts["packages"]
+
+
+def test_the_trainer_itself_is_described() -> None:
+    finding = probe.probe(TRAINER)
+    assert finding.works, finding.problem
+    titles = {"Python", "PyTorch", "CUDA", "Lightning", "cores", "memory", "disk"}
+    assert titles <= finding.facts.keys()
+    assert all(finding.facts.values())
+
+
+@posix
+def test_a_crash_is_a_line_that_names_the_signal_and_the_place(
+    patient: Callable[[str], None],
+) -> None:
+    patient("import ctypes\ndef simulate(): ctypes.string_at(0)\nsimulate()")
+    finding = doctor.examine("vizdoom")
+    assert not finding.works
+    assert finding.problem.startswith("died: SIGSEGV (segmentation fault), File ")
+
+
+def test_an_early_end_is_a_line_with_the_last_words(patient: Callable[[str], None]) -> None:
+    patient("import sys; print('simulator chatter'); sys.exit('engine not found')")
+    assert doctor.examine("vizdoom").problem == "died: exit code 1, engine not found"
+
+
+@posix
+def test_a_hang_ends_and_ends_the_simulators_too(
+    patient: Callable[[str], None], tmp_path: Path
+) -> None:
+    left = tmp_path / "left"
+    patient(
+        "import signal, sys, time, pathlib\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))\n"
+        f"try: time.sleep(60)\nfinally: pathlib.Path({str(left)!r}).touch()"
+    )
+    start = time.monotonic()
+    assert doctor.examine("vizdoom", seconds=2).problem == "hangs: no answer within 2 s"
+    assert left.exists()
+    assert time.monotonic() - start < 15
+
+
+@posix
+def test_a_patient_that_does_not_listen_is_killed(
+    patient: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "GRACE", 0.5)
+    patient("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)")
+    start = time.monotonic()
+    assert "hangs" in doctor.examine("vizdoom", seconds=1).problem
+    assert time.monotonic() - start < 15
+
+
+@posix
+def test_whoever_waits_no_longer_ends_the_probe_with_its_cleanup(tmp_path: Path) -> None:
+    program = (
+        "import pathlib, sys, time, trainers.probe as probe\n"
+        "def hang(name):\n"
+        "    pathlib.Path(sys.argv[1]).touch()\n"
+        "    try: time.sleep(60)\n"
+        "    finally: pathlib.Path(sys.argv[1] + '-closed').touch()\n"
+        "probe.probe = hang\n"
+        "probe.main('vizdoom', sys.argv[2])\n"
+    )
+    begun, answer = tmp_path / "begun", tmp_path / "answer"
+    environment = {**os.environ, "PYTHONPATH": doctor.python_path()}
+    command = [sys.executable, "-c", program, str(begun), str(answer)]
+    with subprocess.Popen(command, env=environment) as process:
+        while not begun.exists() and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+    assert begun.with_name("begun-closed").exists()
+    assert not answer.exists()
+
+
+def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "find_spec", lambda name: None)
+    finding = probe.probe("vizdoom")
+    assert (finding.problem, finding.fix) == ("vizdoom not installed", "extra:vizdoom")
+
+
+def test_a_python_without_wheels_is_told_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "version_info", (3, 13, 0))
+    finding = probe.probe("memory_maze")
+    assert "no wheel for Python 3.13" in finding.problem
+    assert "PYTHON=python3.12" in finding.fix
+
+
+def test_a_mujoco_that_breaks_dm_control_is_found_before_it_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(probe, "find_spec", lambda name: name)
+    monkeypatch.setattr(probe.metadata, "version", lambda name: "4.0.0")
+    finding = probe.probe("memory_maze")
+    assert "mujoco 4.0.0" in finding.problem
+    assert '"mujoco>=3.17.0,<4"' in finding.fix
+
+
+@pytest.mark.parametrize(("asked", "fix"), [(None, "libegl1"), ("osmesa", "unset MUJOCO_GL")])
+def test_a_machine_that_cannot_draw_gets_the_packages_that_can(
+    monkeypatch: pytest.MonkeyPatch, asked: str | None, fix: str
+) -> None:
+    from rate.envs import headless
+
+    def refuse() -> str:
+        raise ConfigError("egl: no library") if asked is None else AttributeError("glGetError")
+
+    monkeypatch.setattr(headless, "choose_renderer", refuse)
+    monkeypatch.setattr(probe, "_check_packages", lambda needs, extra: None)
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    if asked:
+        monkeypatch.setenv("MUJOCO_GL", asked)
+    finding = probe.probe("memory_maze")
+    assert not finding.works
+    assert fix in finding.fix
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (ConfigError("no engine: install it"), "no engine: install it"),
+        (ValueError("an odd frame"), "ValueError: an odd frame"),
+    ],
+)
+def test_whatever_an_environment_raises_is_its_problem(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, problem: str
+) -> None:
+    def fail(name: str) -> float:
+        raise error
+
+    monkeypatch.setattr(probe, "measure", fail)
+    assert probe.probe("tmaze").problem == problem
+
+
+@pytest.mark.parametrize(
+    ("stamp", "command"),
+    [
+        ({"extras": ["test"]}, "make install EXTRAS=vizdoom"),
+        # Somebody's own environment, and one that the package was removed from.
+        ({}, '{python} -m pip install -c requirements.lock -e ".[vizdoom]"'),
+        ({"extras": ["vizdoom"]}, '{python} -m pip install -c requirements.lock -e ".[vizdoom]"'),
+    ],
+)
+def test_the_fix_fits_the_environment_it_runs_in(
+    monkeypatch: pytest.MonkeyPatch, stamp: dict[str, Any], command: str
+) -> None:
+    monkeypatch.setattr(doctor, "read_stamp", lambda venv: stamp)
+    monkeypatch.setattr(sys, "prefix", str(doctor.ROOT / ".venv"))
+    assert doctor.command_for("extra:vizdoom") == command.format(python=sys.executable)
+    monkeypatch.setattr(sys, "prefix", "/elsewhere")
+    assert doctor.command_for("extra:vizdoom").startswith(command.format(python=sys.executable))
+
+
+def test_everything_is_asked_for_unless_something_is(
+    told: dict[str, Finding], tmp_path: Path
+) -> None:
+    file = tmp_path / "found.json"
+    assert run("--json", str(file)) == 0
+    names = [entry["name"] for entry in json.loads(file.read_text(encoding="utf-8"))]
+    assert names == [TRAINER, *ENVIRONMENTS]
+    assert run("memory-maze", "tmaze", "--json", str(file)) == 0
+    names = [entry["name"] for entry in json.loads(file.read_text(encoding="utf-8"))]
+    assert names == ["memory_maze", "tmaze"]
+
+
+def test_the_exit_code_is_that_of_what_was_asked_for(
+    told: dict[str, Finding], capsys: pytest.CaptureFixture[str]
+) -> None:
+    told["vizdoom"] = Finding("vizdoom", problem="died: SIGSEGV", fix="apt-get install [x]")
+    assert run("tmaze") == 0
+    assert run("vizdoom") == 1
+    assert run() == 1
+    output = capsys.readouterr().out
+    assert "vizdoom: died: SIGSEGV\n  apt-get install [x]\n" in output
+
+
+def test_commands_stay_on_one_line_on_a_narrow_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    finding = Finding("vizdoom", problem="a " * 60, fix="apt-get install " + "b " * 60)
+    doctor.show([finding], Console(width=40))
+    assert finding.fix in capsys.readouterr().out
+
+
+def test_a_misspelt_environment_is_refused(error_of: Callable[..., str]) -> None:
+    assert "did you mean 'vizdoom'?" in error_of(doctor.main, ["vizdom"])

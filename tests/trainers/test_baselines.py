@@ -1,0 +1,68 @@
+"""An expert and chance are scored as models are."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rate.errors import ConfigError, UserError
+from trainers.baselines import score_baseline
+from trainers.entries import BASELINES
+from trainers.registry import get_environment
+
+RETRIEVAL = get_environment("retrieval")
+
+
+def die(policy: str, length: int) -> Any:
+    os._exit(3)
+
+
+def test_the_expert_of_retrieval_always_succeeds() -> None:
+    (row,) = score_baseline("expert", RETRIEVAL, lengths=[9], seeds=range(20), workers=1)
+    assert row == {
+        "length": 9,
+        "episodes": 20,
+        "success": 1.0,
+        "sem": 0.0,
+        "return": 1.0,
+        "return_sem": 0.0,
+        "steps": 9.0,
+        "success_0": 1.0,
+        "success_1": 1.0,
+        "imbalance": 0.0,
+    }
+
+
+def test_chance_gives_up_at_once_or_guesses_at_the_end() -> None:
+    """Two first actions in three go on, and one last action in three is right: 2 / 9."""
+    (row,) = score_baseline("random", RETRIEVAL, lengths=[4], seeds=range(400), workers=2)
+    assert row["success"] == row["return"] == pytest.approx(2 / 9, abs=0.05)
+    assert row["success_0"] == pytest.approx(1 / 3, abs=0.1)
+    assert row["success_1"] == pytest.approx(1 / 3, abs=0.1)
+    assert row["steps"] == pytest.approx((1 + 2 * 4) / 3, abs=0.2)
+    # The processes play what one player alone does.
+    assert RETRIEVAL.make_player is not None
+    player = RETRIEVAL.make_player("random", 4)
+    returns = [float(np.sum(player.play(seed).episode.rewards)) for seed in range(400)]
+    assert row["return"] == np.mean(returns)
+
+
+def test_there_is_no_other_baseline() -> None:
+    assert BASELINES == ("expert", "random")
+    with pytest.raises(ConfigError, match="no baseline 'oracle'; there are: expert, random"):
+        score_baseline("oracle", RETRIEVAL, lengths=[5], seeds=[1])
+
+
+def test_an_environment_may_have_no_expert() -> None:
+    with pytest.raises(ConfigError, match="tmaze has no expert"):
+        score_baseline("expert", get_environment("tmaze"), lengths=[5], seeds=[1])
+
+
+def test_a_simulator_that_dies_is_told_of() -> None:
+    dying = replace(RETRIEVAL, make_player=die)
+    with pytest.raises(UserError, match=r"has died.*doctor\.py"):
+        score_baseline("expert", dying, lengths=[5], seeds=[1], workers=1)

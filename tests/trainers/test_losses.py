@@ -1,0 +1,75 @@
+"""Which steps decide an episode."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from rate.batch import Batch
+from rate.errors import ConfigError
+from tests.factories import make_batch, make_model
+from trainers.config import LossConfig
+from trainers.losses import batch_totals, final_steps, step_weights
+
+
+def windows(lengths: list[int], steps: int) -> Batch:
+    """Rows that show episodes of `lengths`; one that is longer than the window has no end in it."""
+    batch = make_batch(make_model("rate"), [min(n, steps) for n in lengths], steps)
+    for row, length in enumerate(lengths):
+        if length > steps:
+            batch.episode_end[row] = False
+    return batch
+
+
+def marked(steps: Tensor) -> list[list[int]]:
+    return [row.nonzero().flatten().tolist() for row in steps]
+
+
+@pytest.mark.parametrize(
+    ("span", "expected"),
+    [
+        (1, [[9], [5], [], [0], []]),
+        (3, [[7, 8, 9], [3, 4, 5], [], [0], []]),
+        (10, [list(range(10)), list(range(6)), [], [0], []]),
+        (99, [list(range(10)), list(range(6)), [], [0], []]),
+    ],
+)
+def test_final_steps_end_with_the_episode(span: int, expected: list[list[int]]) -> None:
+    """At the window's border, before padding, without an end, in one step."""
+    batch = windows([10, 6, 11, 1, 30], steps=10)
+    assert marked(final_steps(batch, span)) == expected
+    config = LossConfig(decisive_steps="final", decisive_span=span, decisive_weight=7.0)
+    weights = step_weights(batch, config)
+    assert marked(weights == 7) == expected
+    assert torch.equal(weights == 0, ~batch.mask)
+    assert weights[batch.mask].ge(1).all()
+
+
+def test_a_span_of_one_is_the_last_step() -> None:
+    batch = windows([10, 6, 11, 3], steps=10)
+    assert torch.equal(final_steps(batch, 1), batch.episode_end & batch.mask)
+
+
+def test_the_span_is_counted_with_accuracy_at_the_end() -> None:
+    model = make_model("rate")
+    batch = windows([12, 7, 40], steps=12)
+    predictions, _ = model(batch)
+    _, totals = batch_totals(model.head, predictions, batch, LossConfig(decisive_span=4))
+    decisive, correct = totals[4:].tolist()
+    assert decisive == 8
+    hits = (predictions.argmax(-1) == batch.actions) & final_steps(batch, 4)
+    assert correct == hits.sum().item()
+
+
+def test_other_steps_count_as_before() -> None:
+    """The span is of the final steps; rewarded ones are their own."""
+    batch = windows([10, 6], steps=10)
+    rewarded = LossConfig(decisive_steps="rewarded", decisive_span=5, decisive_weight=7.0)
+    assert torch.equal(step_weights(batch, rewarded) == 7, (batch.rewards != 0) & batch.mask)
+    assert torch.equal(step_weights(batch, LossConfig(decisive_span=5)), batch.mask.float())
+
+
+def test_a_span_has_a_step() -> None:
+    with pytest.raises(ConfigError, match=r"loss\.decisive_span is 0"):
+        LossConfig(decisive_span=0)

@@ -1,0 +1,107 @@
+"""Rollouts that choose weights keep their simulators, and let go of them in the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import trainers.train
+from rate.envs.tmaze import TMazeVector
+from rate.weights import load_model
+from tests.trainers.conftest import MakeConfig
+from trainers.errors import Interrupted
+from trainers.registry import get_environment
+from trainers.train import train
+
+
+class Kept:
+    """Vector environments as an entry makes them, and what became of them."""
+
+    def __init__(self, tells_success: bool = True) -> None:
+        self.made: list[tuple[int, int]] = []
+        self.open = 0
+        self.tells_success = tells_success
+
+    def __call__(self, num_envs: int, length: int) -> Any:
+        kept = self
+
+        class Vector(TMazeVector):
+            def step(self, actions: Any) -> Any:
+                *news, info = super().step(actions)
+                return *news, info if kept.tells_success else {}
+
+            def close_extras(self, **_: Any) -> None:
+                kept.open -= 1
+
+        self.made.append((num_envs, length))
+        self.open += 1
+        return Vector(num_envs, length)
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> Kept:
+    """Trains the T-Maze in vector environments that are counted."""
+    vectors = Kept()
+    entry = replace(get_environment("tmaze"), make_vector=vectors, num_envs=3)
+    monkeypatch.setattr(trainers.train, "get_environment", lambda *_: entry)
+    return vectors
+
+
+def test_simulators_are_made_once_and_closed(kept: Kept, make_config: MakeConfig) -> None:
+    config = make_config(
+        evaluation__every_n_steps=2,
+        evaluation__selection_lengths=[6, 9],
+        evaluation__selection_episodes=2,
+    )
+    seen: list[int] = []
+    train(config, report=lambda phase, *_: seen.append(kept.open) if phase == "training" else None)
+    assert max(seen) == 2
+    # Four selections in two rows each, since there are no more episodes; then last and best.
+    assert kept.made[:2] == [(2, 6), (2, 9)]
+    assert set(kept.made[2:]) == {(3, 8)}
+    assert kept.open == 0
+
+
+def crash() -> None:
+    raise RuntimeError("crash")
+
+
+def stop() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("end", "error"), [(crash, RuntimeError), (stop, Interrupted)])
+def test_simulators_are_closed_where_training_ends_early(
+    kept: Kept, make_config: MakeConfig, end: Callable[[], None], error: type[BaseException]
+) -> None:
+    opened: list[int] = []
+
+    def report(phase: str, step: int, total: int) -> None:
+        opened.append(kept.open)
+        if step == 6:
+            end()
+
+    with pytest.raises(error):
+        train(make_config(), report=report)
+    assert opened[-1] == 1
+    assert kept.open == 0
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_weights_are_chosen_by_success_or_else_by_return(
+    kept: Kept, make_config: MakeConfig, tells: bool
+) -> None:
+    kept.tells_success = tells
+    folder = train(make_config(evaluation__selection_episodes=5)).folder
+    extra = load_model(folder / "checkpoints" / "best").extra
+    (row,) = extra["selection"]
+    assert (row["success"] is not None) == tells
+    assert row["episodes"] == 5
+    header = (folder / "metrics.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
+    assert ("selection/success@6" in header) == tells
+    assert "selection/return@6" in header

@@ -1,0 +1,92 @@
+"""What models are compared with: an expert that sees the true state, and chance."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rate.errors import ConfigError, UserError
+from trainers.entries import BASELINES, EnvironmentEntry
+from trainers.rollout import RolloutResult, scores
+
+if TYPE_CHECKING:
+    from datamodules.players import Player
+
+_CHUNK = 5
+
+
+def score_baseline(
+    policy: str,
+    environment: EnvironmentEntry,
+    *,
+    lengths: Sequence[int],
+    seeds: Sequence[int],
+    workers: int | None = None,
+) -> list[dict[str, Any]]:
+    """Scores of the expert or of chance, as `trainers.rollout.evaluate` gives those of a model.
+
+    Args:
+        policy: One of `BASELINES`.
+        environment: Where it plays.
+        lengths: What lengths are, the environment says.
+        seeds: Of the episodes.
+        workers: Processes; None is one per core.
+
+    Raises:
+        ConfigError: If there is no such policy here.
+        UserError: If the simulator died.
+    """
+    if policy not in BASELINES:
+        raise ConfigError(f"There is no baseline '{policy}'; there are: {', '.join(BASELINES)}.")
+    if environment.make_player is None:
+        raise ConfigError(f"{environment.spec.name} has no expert that plays for comparison.")
+    rows = []
+    for length in lengths:
+        make_player = partial(environment.make_player, policy, length)
+        result = _play_all(make_player, list(seeds), workers or os.cpu_count() or 1)
+        rows.append({"length": length, "episodes": len(seeds), **scores(result, environment.group)})
+    return rows
+
+
+def _play_all(make_player: Callable[[], Player], seeds: list[int], workers: int) -> RolloutResult:
+    """Play an episode of every seed in several processes."""
+    chunks = [seeds[i : i + _CHUNK] for i in range(0, len(seeds), _CHUNK)]
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(chunks)), context, _begin, (make_player,))
+    with pool:
+        try:
+            played = [episode for part in pool.map(_play, chunks) for episode in part]
+        except BrokenProcessPool as error:
+            raise UserError(
+                "A process in which the simulator ran has died. python scripts/doctor.py tells "
+                "what runs here."
+            ) from error
+    names = dict.fromkeys(name for _, _, outcome in played for name in outcome)
+    return RolloutResult(
+        returns=np.array([earned for earned, _, _ in played]),
+        lengths=np.array([length for _, length, _ in played]),
+        outcomes={name: np.array([outcome[name] for *_, outcome in played]) for name in names},
+    )
+
+
+_PLAYER: list[Player] = []  # of this process
+
+
+def _begin(make_player: Callable[[], Player]) -> None:
+    _PLAYER.append(make_player())
+
+
+def _play(seeds: list[int]) -> list[tuple[float, int, dict[str, float]]]:
+    """Return, length and outcome of each seed's episode."""
+    recordings = [_PLAYER[0].play(seed) for seed in seeds]
+    return [
+        (float(np.sum(r.episode.rewards, dtype=np.float64)), len(r.episode), r.outcome)
+        for r in recordings
+    ]

@@ -1,0 +1,249 @@
+"""Try one part of the trainer and say what came of it: `python -m trainers.probe vizdoom FILE`.
+
+`scripts/doctor.py` calls this in a process of its own for each part, because a simulator or a
+driver that does not work may take its process with it, or never answer. The answer is a `Finding`
+as JSON in FILE, out of the way of what simulators print.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib import import_module, metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rate.errors import UserError
+from trainers.registry import ENVIRONMENTS, get_environment
+
+TRAINER = "trainer"  # the part that is no environment
+LENGTH = 51  # of the episodes that are tried; every environment has it
+STEPS, SECONDS = 50, 0.3  # both are reached at least
+
+# On Debian and Ubuntu; libosmesa6 does as well.
+_RENDERER = "apt-get install -y --no-install-recommends libegl1 libgl1-mesa-dri"
+
+
+@dataclass
+class Finding:
+    """What is known of a part of the trainer.
+
+    Attributes:
+        name: `trainer`, or the environment's name.
+        works: Whether it can be used here.
+        problem: Why not.
+        fix: The command that should mend it, if there is one; `extra:NAME` stands for the one that
+            installs that extra, `extra:` for the one that installs the trainer.
+        facts: What else there is to know, by title, in the order to show it.
+    """
+
+    name: str
+    works: bool = False
+    problem: str = ""
+    fix: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+class Problem(Exception):
+    """A part does not work: the problem, and the fix."""
+
+
+def probe(name: str) -> Finding:
+    """Try a part, with whatever that does to this process."""
+    finding = Finding(name)
+    try:
+        describe_trainer(finding.facts) if name == TRAINER else try_environment(name, finding.facts)
+        finding.works = True
+    except Problem as problem:
+        finding.problem, finding.fix = problem.args
+    except UserError as error:
+        finding.problem = str(error)
+    except ModuleNotFoundError as error:
+        extra = ENVIRONMENTS[name].extra if name in ENVIRONMENTS else ""
+        finding.problem, finding.fix = f"{error.name} is not installed", f"extra:{extra}"
+    except Exception as error:  # noqa: BLE001 (whatever is wrong here is what we want to know)
+        finding.problem = f"{type(error).__name__}: {error}"
+    return finding
+
+
+def describe_trainer(facts: dict[str, str]) -> None:
+    """What training itself needs, and has here."""
+    facts["Python"] = f"{platform.python_version()} ({sys.executable})"
+    facts["system"] = platform.platform()
+    facts["cores"] = _cores()
+    facts["memory"] = _memory()
+    facts["disk"] = f"{shutil.disk_usage('.').free / 1e9:.0f} GB free in {Path.cwd()}"
+    import lightning
+    import torch
+
+    # Names the build (CPU or CUDA), which the package's metadata may not.
+    facts["PyTorch"] = f"{torch.__version__}, {torch.get_num_threads()} threads"
+    facts["CUDA"] = _cuda(torch)
+    torch.ones(2, 2) @ torch.ones(2, 2)
+    facts["Lightning"] = lightning.__version__
+    facts["others"] = _versions("gymnasium", "minari", "numpy")
+
+
+def _cuda(torch: Any) -> str:
+    if torch.version.cuda is None:
+        return "none: this PyTorch is built for the CPU"
+    if not torch.cuda.is_available():
+        return f"none: PyTorch is built for CUDA {torch.version.cuda}, but sees no device or driver"
+    found = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    names = [f"{device.name}, {device.total_memory / 1e9:.0f} GB" for device in found]
+    return f"{torch.version.cuda}: " + "; ".join(names)
+
+
+def _cores() -> str:
+    there = os.cpu_count() or 1
+    ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else there
+    text = f"{ours} of {there}" if ours < there else str(there)
+    try:  # what a container may use
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        text += f", limited to the work of {int(quota) / int(period):g}"
+    except (OSError, ValueError):  # no container, or one without a limit
+        pass
+    return text
+
+
+def _memory() -> str:
+    try:
+        page = os.sysconf("SC_PAGE_SIZE") / 1e9
+        total, free = page * os.sysconf("SC_PHYS_PAGES"), page * os.sysconf("SC_AVPHYS_PAGES")
+    except (AttributeError, ValueError):
+        return "unknown"
+    text = f"{total:.0f} GB, {free:.0f} GB of it unused"
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
+        text += f", limited to {limit / 1e9:.0f} GB"
+    except (OSError, ValueError):
+        pass
+    return text
+
+
+def try_environment(name: str, facts: dict[str, str]) -> None:
+    """Make an environment as training does, and take random steps in it.
+
+    Raises:
+        Problem: If it cannot run here; names the way out if it is known.
+        UserError: Likewise, said by the environment.
+    """
+    needs, extra = ENVIRONMENTS[name].needs, ENVIRONMENTS[name].extra
+    _check_packages(needs, extra)
+    shown = (*needs, "mujoco") if "dm_control" in needs else needs
+    facts["packages"] = _versions(*(shown or ("gymnasium", "numpy")))
+    facts["draws with"] = next(
+        (DRAWS[each]() for each in needs if each in DRAWS), "nothing to draw"
+    )
+    facts["steps/s"] = f"{measure(name):,.0f}"
+
+
+def _check_packages(needs: tuple[str, ...], extra: str) -> None:
+    missing = [package for package in needs if find_spec(package) is None]
+    if missing and extra == "memory-maze" and sys.version_info >= (3, 13):
+        raise Problem(
+            f"{' and '.join(missing)} not installed: labmaze, which they need, has no wheel for "
+            "Python 3.13 or later",
+            "make install EXTRAS=memory-maze PYTHON=python3.12 VENV=.venv-3.12",
+        )
+    if missing:
+        raise Problem(f"{' and '.join(missing)} not installed", f"extra:{extra}")
+    if "dm_control" in needs and int(metadata.version("mujoco").split(".")[0]) > 3:
+        raise Problem(
+            f"mujoco {metadata.version('mujoco')} is installed, and dm_control needs 3",
+            f'{sys.executable} -m pip install "mujoco>=3.17.0,<4"',
+        )
+
+
+def _versions(*packages: str) -> str:
+    """`name version` of the packages that are installed."""
+    found = []
+    for package in packages:
+        try:
+            found.append(f"{package.replace('_', '-')} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            found.append(f"{package} (version unknown)")
+    return ", ".join(found)
+
+
+def _mujoco_draws() -> str:
+    """The library and the device or program that draw for MuJoCo.
+
+    Raises:
+        Problem: If nothing can draw.
+    """
+    from rate.envs.headless import choose_renderer
+
+    asked = os.environ.get("MUJOCO_GL")
+    try:
+        library = choose_renderer()
+        import mujoco
+
+        context = mujoco.GLContext(64, 64)
+        context.make_current()
+        opengl = import_module("OpenGL.GL")  # comes with mujoco
+        renderer = opengl.glGetString(opengl.GL_RENDERER)
+        context.free()
+    except UserError as error:
+        raise Problem(str(error), _RENDERER) from error
+    except Exception as error:
+        # Whatever a driver says: PyOpenGL has an AttributeError where a library is missing.
+        problem = f"MuJoCo cannot draw with MUJOCO_GL={asked}, {type(error).__name__}: {error}"
+        raise Problem(problem, "unset MUJOCO_GL" if asked else _RENDERER) from error
+    if renderer is None:
+        raise Problem(f"MuJoCo cannot draw: {library} gives it no OpenGL", "unset MUJOCO_GL")
+    name = {"egl": "EGL", "osmesa": "OSMesa", "glfw": "GLFW"}.get(library, library)
+    return f"{name}: {renderer.decode(errors='replace')}"
+
+
+# How what comes with a package draws; the others do not need anything.
+DRAWS: dict[str, Callable[[], str]] = {
+    "dm_control": _mujoco_draws,
+    "minigrid": lambda: "NumPy",
+    "vizdoom": lambda: "ViZDoom (in software)",
+}
+
+
+def measure(name: str) -> float:
+    """Steps per second of one row with random actions; resets are not counted.
+
+    Raises:
+        UserError: If a simulator does not work.
+        ValueError: Likewise.
+    """
+    vector = get_environment(name, workers=1).make_vector(1, LENGTH)
+    try:
+        vector.reset(seed=1)
+        vector.action_space.seed(1)
+        steps, seconds, seed = 0, 0.0, 1
+        while steps < STEPS or seconds < SECONDS:
+            action = vector.action_space.sample()
+            start = time.perf_counter()
+            _, _, terminated, truncated, _ = vector.step(action)
+            seconds += time.perf_counter() - start
+            steps += 1
+            if (terminated | truncated).any():
+                seed += 1
+                vector.reset(seed=seed)
+    finally:
+        vector.close()
+    return steps / seconds
+
+
+def main(name: str, file: str) -> None:
+    """Write the finding about the part `name` to `file`."""
+    # So that whoever loses patience also ends the processes that simulators run in.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    Path(file).write_text(json.dumps(asdict(probe(name))), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,272 @@
+"""One episode of a model, kept step by step for the eye: what it saw, did and remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rate.config import Decoding
+from rate.decoders import SegmentDecoder
+from rate.embeddings import TOKENS_PER_STEP
+from rate.heads import ActionHead, DiscreteHead, MultiDiscreteHead
+from rate.policy import Policy
+
+Array = NDArray[Any]
+Pixels = NDArray[np.uint8]
+_PIXEL_CHANNELS = (1, 3)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A step of the episode, or its end.
+
+    Attributes:
+        step: Actions taken before it.
+        segment: The segment it is in; models without segments have but one.
+        first_in_view: The first step that the model can still look at.
+        picture: `(H, W, 3)` what the environment draws, if it draws.
+        observation: `(D,)` numbers that the model saw, if they are no picture.
+        odds: For every part of an action, the probabilities `(A,)` of its values before any top-k;
+            of continuous actions, the action itself. Nothing at the end.
+        action: The action taken, a number per part; None at the end.
+        return_to_go: What is left of the return that was asked for.
+        earned: The rewards so far.
+    """
+
+    step: int
+    segment: int
+    first_in_view: int
+    picture: Pixels | None
+    observation: Array
+    odds: list[Array]
+    action: Array | None
+    return_to_go: float
+    earned: float
+
+
+@dataclass
+class EpisodeRecord:
+    """An episode as it was played.
+
+    Attributes:
+        moments: In their order, evenly apart, the last one after the last action.
+        memories: For every segment, the `(m, d)` memory tokens that it read, if there are any.
+        caches: For every segment, the norms `(L, C)` of the cached states of each layer, the
+            newest last, NaN where nothing is cached yet; if there is a cache.
+        returns_to_go: At every step.
+        steps: Actions taken.
+        earned: Sum of rewards.
+        finished: Whether the episode ended, and was not cut by a limit of steps.
+        outcome: What the environment said of the episode at its end, for example `success`.
+    """
+
+    moments: list[Moment] = field(default_factory=list)
+    memories: list[Array] = field(default_factory=list)
+    caches: list[Array] = field(default_factory=list)
+    returns_to_go: list[float] = field(default_factory=list)
+    steps: int = 0
+    earned: float = 0.0
+    finished: bool = False
+    outcome: dict[str, float] = field(default_factory=dict)
+
+
+def record_episode(
+    policy: Policy,
+    env: gymnasium.vector.VectorEnv[Any, Any, Any],
+    seed: int,
+    *,
+    max_steps: int | None = None,
+    max_moments: int = 300,
+    on_step: Callable[[int], None] | None = None,
+) -> EpisodeRecord:
+    """Play one episode and keep what there is to see of it.
+
+    Args:
+        policy: With one row.
+        env: With one row, and without autoreset. If it has a `render_row`, that gives the pictures.
+        seed: Of the episode.
+        max_steps: The most actions to take; None plays to the end.
+        max_moments: The most moments to keep. Of a longer episode only every second, fourth, ...
+            is kept; memory is kept at every segment.
+        on_step: Told the number of actions taken, after each.
+
+    Raises:
+        ValueError: If the policy or the environment has more rows than one.
+    """
+    if env.num_envs != 1 or len(policy.timesteps) != 1:
+        raise ValueError("an episode is recorded in an environment and a policy of one row")
+    # Gymnasium's vector environments take a list; its annotation does not say so.
+    observations, _ = env.reset(seed=[seed])  # type: ignore[arg-type]
+    policy.reset()
+    rewards: Array | None = None
+    recorder = _Recorder(policy, env, max_moments)
+    record = recorder.record
+    with _watching(policy.model.head) as predictions:
+        while not record.finished and record.steps != max_steps:
+            actions = policy.act(observations, rewards)
+            recorder.note(observations, predictions[-1], actions)
+            observations, rewards, terminated, truncated, info = env.step(actions)
+            if np.asarray(info.pop("restarted", False)).any():  # the simulator died: once more
+                policy.reset()
+                rewards, recorder = None, _Recorder(policy, env, max_moments)
+                record = recorder.record
+                continue
+            recorder.took(float(rewards[0]))
+            record.finished = bool(terminated[0] | truncated[0])
+            if on_step is not None:
+                on_step(record.steps)
+    record.outcome = _outcome(info) if record.finished else {}
+    recorder.end(observations)
+    return record
+
+
+class _Recorder:
+    """Looks at a policy and its environment between two steps."""
+
+    def __init__(self, policy: Policy, env: Any, max_moments: int) -> None:
+        self.policy, self.env, self.record = policy, env, EpisodeRecord()
+        self.config, self.most, self.every = policy.model.config, max(max_moments, 2), 1
+        self.draws, self.left = hasattr(env, "render_row"), policy.target_return
+
+    def note(self, observations: Any, predictions: Tensor, actions: Array) -> None:
+        """A step: the action is chosen, but not taken yet."""
+        record, segment = self.record, self._segment
+        if segment == max(len(record.memories), len(record.caches)):
+            self._note_memory()
+        record.returns_to_go.append(float(self.policy.returns_to_go[0, 0]))
+        if record.steps % self.every:
+            return
+        moments = record.moments
+        if len(moments) == self.most - 1:  # one more is kept for the end
+            del moments[1::2]
+            self.every *= 2
+        if record.steps % self.every == 0:
+            chances = odds(self.policy.model.head, predictions[0], self.policy.decoding)
+            action = np.atleast_1d(actions[0])
+            moments.append(self._moment(observations, segment, chances, action))
+
+    def took(self, reward: float) -> None:
+        """The action is taken, and brought a reward."""
+        self.record.steps += 1
+        self.record.earned += reward
+        self.left = float(self.policy.returns_to_go[0, 0]) - reward
+
+    def end(self, observations: Any) -> None:
+        """What is seen after the last action; nothing is chosen any more."""
+        self.record.returns_to_go.append(self.left)
+        segment = max(len(self.record.memories), len(self.record.caches), 1) - 1
+        self.record.moments.append(self._moment(observations, segment, [], None))
+
+    @property
+    def _segment(self) -> int:
+        if self.config.context == "window":
+            return 0
+        return self.record.steps // self.config.context_length
+
+    def _note_memory(self) -> None:
+        decoder = self.policy.decoder
+        if not isinstance(decoder, SegmentDecoder):
+            return
+        state = decoder.state
+        if state.tokens is not None:
+            self.record.memories.append(state.tokens[0].float().cpu().numpy().copy())
+        if state.cache is not None and state.cached is not None:
+            norms = state.cache[0].float().norm(dim=-1).cpu().numpy()
+            norms[:, : norms.shape[1] - int(state.cached[0])] = np.nan
+            self.record.caches.append(norms)
+
+    def _moment(
+        self, observations: Any, segment: int, chances: list[Array], action: Array | None
+    ) -> Moment:
+        picture = self.env.render_row(0) if self.draws else _picture(observations)
+        if picture is None and self.draws and self.record.moments:
+            picture = self.record.moments[-1].picture  # its process died of drawing
+        return Moment(
+            step=self.record.steps,
+            segment=segment,
+            first_in_view=self._first_in_view(segment),
+            picture=picture,
+            observation=_numbers(observations),
+            odds=chances,
+            action=action,
+            return_to_go=self.record.returns_to_go[-1],
+            earned=self.record.earned,
+        )
+
+    def _first_in_view(self, segment: int) -> int:
+        length = self.config.context_length
+        if self.config.context == "window":
+            return max(0, self.record.steps - length + 1)
+        return max(0, segment * length - self.config.cache_length // TOKENS_PER_STEP)
+
+
+def odds(head: ActionHead, prediction: Tensor, decoding: Decoding) -> list[Array]:
+    """Probabilities of the values of every part of an action, from the head's output for one row.
+
+    Without top-k. The prediction of a continuous action has none: it is given back.
+    """
+    temperature = decoding.temperature if decoding.method == "sample" else 1.0
+    logits = prediction.float().cpu()
+    if isinstance(head, DiscreteHead):
+        parts = [logits]
+    elif isinstance(head, MultiDiscreteHead):
+        parts = list(torch.split(logits, head.sizes))
+    else:
+        return [logits.numpy()]
+    return [(part / temperature).softmax(-1).numpy() for part in parts]
+
+
+@contextmanager
+def _watching(module: torch.nn.Module) -> Iterator[list[Tensor]]:
+    """The module's newest output, as a list of one."""
+    newest: list[Tensor] = []
+
+    def keep(_module: torch.nn.Module, _inputs: Any, output: Tensor) -> None:
+        newest[:] = [output.detach()]
+
+    handle = module.register_forward_hook(keep)
+    try:
+        yield newest
+    finally:
+        handle.remove()
+
+
+def _picture(observations: Any) -> Pixels | None:
+    """The first picture `(H, W, C)` in a batch of one observation, if there is one."""
+    for array in _parts(observations):
+        if array.dtype != np.uint8 or array.ndim != 3:
+            continue
+        if array.shape[-1] in _PIXEL_CHANNELS:
+            return array.copy()
+        if array.shape[0] in _PIXEL_CHANNELS:
+            return np.ascontiguousarray(array.transpose(1, 2, 0))
+    return None
+
+
+def _numbers(observations: Any) -> Array:
+    """What is no picture in a batch of one observation, as one vector."""
+    parts = [part for part in _parts(observations) if part.dtype != np.uint8]
+    return np.concatenate([np.zeros(0), *(np.asarray(p, np.float64).ravel() for p in parts)])
+
+
+def _parts(observations: Any) -> list[Array]:
+    many = observations.values() if isinstance(observations, dict) else [observations]
+    return [np.asarray(array)[0] for array in many]
+
+
+def _outcome(info: dict[str, Any]) -> dict[str, float]:
+    """The scalars of a vector environment's last info, without the masks beside them."""
+    arrays = {key: np.asarray(value) for key, value in info.items() if not key.startswith("_")}
+    return {
+        key: float(array[0])
+        for key, array in arrays.items()
+        if array.shape == (1,) and array.dtype.kind in "biuf"
+    }
