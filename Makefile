@@ -1,7 +1,8 @@
 # Every command runs in .venv, which the first one makes from requirements.lock.
 #   make train                       train a memory agent from nothing to success, on a CPU
 #   make test PYTHON=python3.12      choose the interpreter (3.10 to 3.13)
-#   make install EXTRAS=vizdoom,wandb    add optional dependencies of pyproject.toml
+#   make install EXTRAS=vizdoom,wandb    add optional parts of pyproject.toml (environments: all)
+#   make doctor                      say which environments run here, and what is missing
 #   make train ARGS="--help"         hand options to the command
 
 PYTHON ?= python3
@@ -21,11 +22,12 @@ CHECK_VERSION := import sys; v = sys.version_info; \
 	and $(PYTHON) is %d.%d. Name another: make test PYTHON=python3.12" % v[:2])
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test lint format lock clean python env-test env-dev
+.PHONY: help install train doctor test test-full studies lint format lock clean \
+	python env-test env-dev
 
 help:  ## List the commands
 	@echo "usage: make <command> [PYTHON=python3.12] [VENV=.venv] [EXTRAS=wandb] [ARGS=...]"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: python  ## Make the environment, with the extras named in EXTRAS
 	@$(BOOTSTRAP) --extras "$(EXTRAS)"
@@ -33,8 +35,21 @@ install: python  ## Make the environment, with the extras named in EXTRAS
 train: install  ## Train and evaluate a memory agent, as a first taste (minutes on a CPU)
 	@$(RUN) -m scripts.study scripts/studies/quickstart.yaml $(ARGS)
 
-test: lint  ## Check style and types, then run every test
+doctor: install  ## Say what runs on this machine and what is missing (ARGS=vizdoom: that alone)
+	@$(RUN) -m scripts.doctor $(ARGS)
+
+test: lint  ## Check style and types, then run every test that takes seconds
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
+
+test-full: lint  ## Also run the tests that take minutes or more
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -m "long or not long" --timeout 7200 \
+		--numprocesses $(WORKERS) --dist worksteal $(ARGS)
+
+studies: python  ## Train and score everything in scripts/studies (hours; go on with the same command)
+	@$(BOOTSTRAP) --extras "environments,$(EXTRAS)"
+	@for study in scripts/studies/*.yaml; do \
+		$(RUN) -m scripts.study "$$study" $(ARGS) || exit; \
+	done
 
 lint: env-test  ## Check style (ruff) and types (mypy)
 	@$(RUN) -m ruff check .
@@ -45,10 +60,11 @@ format: env-test  ## Rewrite the code in the house style
 	@$(RUN) -m ruff check --fix .
 	@$(RUN) -m ruff format .
 
-lock: env-dev  ## Pin the newest versions that pyproject.toml allows in requirements.lock
+lock: env-dev  ## Pin what pyproject.toml needs in requirements.lock (ARGS=--upgrade: the newest)
+	@cp requirements.lock requirements.lock.all
 	@sed -n '/^#/p' requirements.lock > requirements.lock.new
 	@$(RUN) -m uv pip compile pyproject.toml --extra test --extra lint --universal \
-		--python-version 3.10 --no-header --no-annotate --quiet --output-file requirements.lock.all
+		--python-version 3.10 --no-header --no-annotate --quiet --output-file requirements.lock.all $(ARGS)
 	@sed -E '/^(cuda|nvidia)-|^triton=/d' requirements.lock.all >> requirements.lock.new
 	@rm requirements.lock.all && mv requirements.lock.new requirements.lock
 	@echo "Wrote requirements.lock. Next: make test, with the oldest and the newest Python."

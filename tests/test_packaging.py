@@ -28,6 +28,8 @@ PACKAGES = ["rate", "datamodules", "trainers", "scripts"]
 FLOORS = {package: set(PACKAGES[index + 1 :]) for index, package in enumerate(PACKAGES)}
 LIGHTNING = {"lightning", "lightning_fabric", "pytorch_lightning", "torchmetrics"}
 FLOORS["rate"] |= LIGHTNING
+SIMULATORS = {"dm-control", "labmaze", "memory-maze", "minigrid", "mujoco", "vizdoom"}
+NOTEBOOKS = {"ipykernel", "nbclient", "nbformat"}
 # Each build of torch brings its own.
 CUDA = re.compile(r"(nvidia|cuda)-|triton$")
 
@@ -61,14 +63,23 @@ def pins(lock: list[Requirement], python: str) -> dict[str, str]:
     }
 
 
+def requirements(project: dict[str, Any], *extras: str) -> Iterator[Requirement]:
+    """What the named extras ask for, with those that they are made of; "" is the project itself."""
+    for extra in extras:
+        group = project["optional-dependencies"][extra] if extra else project["dependencies"]
+        for requirement in map(Requirement, group):
+            if requirement.name == project["name"]:
+                yield from requirements(project, *requirement.extras)
+            else:
+                yield requirement
+
+
 @pytest.mark.parametrize("python", PYTHONS)
 def test_the_lock_pins_every_direct_dependency_within_its_range(
     project: dict[str, Any], lock: list[Requirement], python: str
 ) -> None:
     pinned = pins(lock, python)
-    extras = project["optional-dependencies"]
-    direct = [*project["dependencies"], *extras["test"], *extras["lint"]]
-    for requirement in map(Requirement, direct):
+    for requirement in requirements(project, "", "test", "lint"):
         short = {"python_version": python.rpartition(".")[0]}
         if requirement.marker is None or requirement.marker.evaluate(short):
             version = pinned[canonicalize_name(requirement.name)]
@@ -93,8 +104,7 @@ def test_the_lock_holds_nothing_but_pins(lock: list[Requirement]) -> None:
 def test_the_lock_is_complete(project: dict[str, Any], lock: list[Requirement]) -> None:
     """Whatever the installed packages ask for is pinned too, so that nothing floats."""
     pinned = pins(lock, "{}.{}.{}".format(*sys.version_info[:3]))
-    extras = project["optional-dependencies"]
-    pending = [Requirement(text) for text in (*project["dependencies"], *extras["test"])]
+    pending = list(requirements(project, "", "test"))
     seen: set[tuple[str, frozenset[str]]] = set()
     while pending:
         requirement = pending.pop()
@@ -112,6 +122,33 @@ def test_the_lock_is_complete(project: dict[str, Any], lock: list[Requirement]) 
                 pending.append(child)
 
 
+def test_the_tests_bring_simulators_and_notebooks(project: dict[str, Any]) -> None:
+    names = {requirement.name for requirement in requirements(project, "test")}
+    assert names >= SIMULATORS | NOTEBOOKS
+
+
+def test_training_alone_brings_none_of_them(project: dict[str, Any]) -> None:
+    names = {requirement.name for requirement in requirements(project, "")}
+    assert not names & (SIMULATORS | NOTEBOOKS)
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_every_python_has_its_simulators(lock: list[Requirement], python: str) -> None:
+    missing = SIMULATORS - pins(lock, python).keys()
+    # labmaze has no wheel for Python 3.13, and Memory Maze needs it.
+    assert missing == (SIMULATORS - {"minigrid", "vizdoom"} if "3.13" in python else set())
+
+
+@pytest.mark.parametrize("python", PYTHONS[:-1])
+def test_mujoco_is_one_that_dm_control_works_with(lock: list[Requirement], python: str) -> None:
+    assert pins(lock, python)["mujoco"].startswith("3.")
+
+
+def test_the_lock_leaves_out_what_harms(lock: list[Requirement]) -> None:
+    """Two builds of OpenCV overwrite each other; gym is not maintained; moviepy is large."""
+    assert not {"gym", "moviepy", "opencv-python"} & {canonicalize_name(pin.name) for pin in lock}
+
+
 def applies(marker: Any, extras: set[str]) -> bool:
     return marker is None or any(marker.evaluate({"extra": extra}) for extra in extras)
 
@@ -127,6 +164,12 @@ def test_every_supported_python_is_declared(project: dict[str, Any]) -> None:
     assert all(supported.contains(python) for python in PYTHONS)
     assert not supported.contains("3.9.18")
     assert not supported.contains("3.14.0")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_folder_with_code_is_a_package(package: str) -> None:
+    folders = {path.parent for path in (ROOT / package).rglob("*.py")}
+    assert not [folder for folder in folders if not (folder / "__init__.py").is_file()]
 
 
 @pytest.mark.parametrize("package", ["rate", "datamodules", "trainers"])
