@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rate.attention import Attention
@@ -62,6 +63,30 @@ class Join(nn.Module):
         return joined
 
 
+class GatedUnit(nn.Module):
+    """The hidden units of SwiGLU, `(x W) * silu(x V)` (Shazeer 2020, section 2).
+
+    Products of what the stream holds: what a memory means for what is seen is learnt sooner.
+    """
+
+    def __init__(self, d_model: int, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(d_model, 2 * width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.linear(x).chunk(2, dim=-1)
+        hidden: Tensor = value * F.silu(gate)
+        return hidden
+
+
+def _hidden(config: ModelConfig) -> list[nn.Module]:
+    """The first half of a feed-forward layer."""
+    if config.feed_forward == "swiglu":
+        return [GatedUnit(config.d_model, config.ff_width)]
+    activation = nn.GELU() if config.block == "pre_norm" else nn.ReLU()
+    return [nn.Linear(config.d_model, config.ff_width), activation]
+
+
 class Block(nn.Module):
     """Attention and a feed-forward layer, in one of the arrangements of `BlockKind`."""
 
@@ -84,8 +109,7 @@ class Block(nn.Module):
         if not config.skip_ffn:
             self.feed_forward = nn.Sequential(
                 nn.LayerNorm(d_model) if norm_first else nn.Identity(),
-                nn.Linear(d_model, config.ff_width),
-                nn.GELU() if kind == "pre_norm" else nn.ReLU(),
+                *_hidden(config),
                 nn.Dropout(config.dropout),
                 nn.Linear(config.ff_width, d_model),
                 nn.Dropout(config.dropout),

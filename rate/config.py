@@ -14,6 +14,7 @@ ValveKind = Literal[
 ]
 ValveActivation = Literal["none", "relu", "leaky_relu", "elu", "tanh"]
 PositionKind = Literal["relative", "timestep"]
+FeedForwardKind = Literal["mlp", "swiglu"]
 ContextKind = Literal["segments", "window"]
 
 
@@ -37,6 +38,8 @@ class ModelConfig:
         num_heads: Attention heads.
         d_head: Width of a head; None is `d_model / num_heads`.
         d_ff: Inner width of the feed-forward layer; None is `4 * d_model`.
+        feed_forward: `mlp` (one activation), or `swiglu` (gated; Shazeer 2020), which learns sooner
+            what a memory means for what is seen.
         skip_ffn: Leave out the feed-forward layers (the field's `--skip_dec_ffn`).
         dropout: Dropout of embeddings, attention output and feed-forward.
         attention_dropout: Dropout of attention probabilities and of the memory retention valve.
@@ -64,6 +67,7 @@ class ModelConfig:
     num_heads: int = 4
     d_head: int | None = None
     d_ff: int | None = None
+    feed_forward: FeedForwardKind = "mlp"
     skip_ffn: bool = False
     dropout: float = 0.0
     attention_dropout: float = 0.0
@@ -162,6 +166,7 @@ _CHOICES = {
     "context": ContextKind,
     "block": BlockKind,
     "position": PositionKind,
+    "feed_forward": FeedForwardKind,
     "valve": ValveKind,
     "valve_activation": ValveActivation,
 }

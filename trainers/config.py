@@ -9,7 +9,7 @@ from rate.config import Decoding, ModelConfig
 from rate.errors import ConfigError
 
 Schedule = Literal["constant", "linear", "cosine"]
-DecisiveSteps = Literal["none", "final", "rewarded"]
+DecisiveSteps = Literal["none", "final", "rewarded", "changes"]
 Window = Literal["start", "random"]
 
 
@@ -111,8 +111,9 @@ class LossConfig:
 
     Attributes:
         label_smoothing: Of the cross-entropy of discrete actions.
-        decisive_steps: Steps that count more: the `final` steps of an episode, or every step that
-            was `rewarded` (its reward is not 0).
+        decisive_steps: Steps that count more: the `final` steps of an episode, every step that was
+            `rewarded` (its reward is not 0), or `changes`, every step whose action is another than
+            the one before: there a model that copies itself is wrong (Wen et al. 2021).
         decisive_span: How many steps before its end an episode is decided, the last one included.
         decisive_weight: How many ordinary steps a decisive one counts for.
     """

@@ -64,7 +64,8 @@ def make_datamodule(
     target = config.evaluation.target_return
     target = environment.spec.target_return if target is None else target
     low, high = datamodule.store.return_range
-    if not low <= target <= high and is_main_process():
+    seen = config.model.condition_on_return
+    if seen and not low <= target <= high and is_main_process():
         warnings.warn(
             f"The return to ask for in rollouts is {target:g} (evaluation.target_return), but the "
             f"episodes of {datamodule.store.path} have returns from {low:g} to {high:g}: the model "

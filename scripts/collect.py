@@ -1,0 +1,68 @@
+"""Have an environment's expert play a data set, in parallel; a stopped collection goes on.
+
+    python scripts/collect.py minigrid
+    python scripts/collect.py vizdoom --data.num_episodes 5000 --data.max_length 150 \
+        --env.pillar_steps 90
+    python scripts/collect.py memory_maze --data.workers 8 --data.noise 0.1
+
+It takes the options of the environment's train script, and makes what that would make by itself:
+a Minari data set under data/minari, the packed store that models train on, and a table with seed,
+length, return and outcome of every episode.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from datamodules.collect import summarise, table_path
+from datamodules.store import Store
+from scripts.console import make_parser, user_errors
+from trainers.callbacks.progress import collecting
+from trainers.cli import parse
+from trainers.registry import ENVIRONMENTS, get_environment
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = make_parser(__doc__)
+    parser.add_argument("environment", choices=sorted(ENVIRONMENTS), help="what is played")
+    options, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else arguments)
+    with user_errors():
+        config = parse(options.environment, rest).config
+        environment = get_environment(config.environment, config.env)
+        with collecting(config.logging.progress, None) as on_episode:
+            store = environment.prepare_data(config.data, config.max_length, on_episode)
+        show_summary(store, Console())
+
+
+def show_summary(path: Path, console: Console) -> None:
+    """Print where a data set is and how good it is.
+
+    Raises:
+        DatasetError: If it cannot be read.
+    """
+    store = Store.open(path)
+    table = Table(title=f"{store.num_episodes} episodes, {store.num_steps} steps")
+    for name in ("", "mean", "least", "greatest"):
+        table.add_column(name, justify="left" if not name else "right")
+    if table_path(path).is_file():
+        rows = summarise(path)
+    else:  # an environment that is played in one batch keeps no table
+        returns, lengths = store.arrays["returns_to_go"][store.offsets[:-1]], store.lengths
+        columns = {"length": lengths, "return": returns}
+        rows = {
+            name: (float(c.mean()), float(c.min()), float(c.max())) for name, c in columns.items()
+        }
+    for name, numbers in rows.items():
+        table.add_row(name, *(f"{number:.4g}" for number in numbers))
+    console.print(table)
+    console.print(f"The store is {path}", highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()
