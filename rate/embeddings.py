@@ -28,6 +28,7 @@ class StepEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         d_model = config.d_model
+        self.action_weight = 1.0 if config.condition_on_action else 0.0
         self.return_weight = 1 / config.return_scale if config.condition_on_return else 0.0
         self.returns = nn.Linear(1, d_model)
         self.observation = make_encoder(observation_space, d_model, config.image_channels)
@@ -51,10 +52,14 @@ class StepEmbedding(nn.Module):
         """
         wanted = self.returns(self.return_weight * returns_to_go.to(self.returns.weight.dtype))
         tokens = torch.stack(
-            (wanted, self.observation(observations), self.action(actions)),
-            dim=2,
+            (wanted, self.observation(observations), self.embed_actions(actions)), dim=2
         )
         return self.place(tokens, timesteps)
+
+    def embed_actions(self, actions: Tensor) -> Tensor:
+        """`(B, T)` or `(B, T, A)` to `(B, T, d_model)`."""
+        embedded: Tensor = self.action_weight * self.action(actions)
+        return embedded
 
     def place(self, tokens: Tensor, timesteps: Tensor) -> Tensor:
         """Give tokens `(B, T, n, d)` of steps `(B, T)` their place in time, if they carry it."""

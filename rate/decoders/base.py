@@ -86,7 +86,7 @@ class Decoder:
         now = embed(returns_to_go[:, None], observations, actions, timesteps)[:, 0]
         previous = now[:, ACTION]
         if embed.timestep is not None:  # a_{t-1} belongs to the step before
-            previous = embed.place(embed.action(actions)[:, :, None], timesteps - 1)[:, 0, 0]
+            previous = embed.place(embed.embed_actions(actions)[:, :, None], timesteps - 1)[:, 0, 0]
         return torch.stack((previous, now[:, RETURN], now[:, OBSERVATION]), dim=1)
 
     def _forward(
