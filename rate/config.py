@@ -52,8 +52,8 @@ class ModelConfig:
         max_timestep: Rows of the learned timestep embedding; later steps use the last row.
         image_channels: Channels of the first convolution over images; the others have twice as
             many. 32 is DQN's.
-        condition_on_action: Whether the model sees its past actions. A smooth expert mostly does what
-            it just did, and a model that sees that may learn to copy itself and not to look.
+        condition_on_action: Whether the model sees its past actions. A smooth expert mostly does
+            what it just did, and a model that sees that may learn to copy itself, not to look.
         condition_on_return: Whether the model sees returns-to-go. Where a return tells how long an
             episode is, and with it what the expert is about to do, to see it is to see the answer.
         return_scale: What returns-to-go are divided by before they are embedded; about the largest

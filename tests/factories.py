@@ -53,6 +53,7 @@ MODELS: dict[str, ModelConfig] = {
     "gpt_with_memory": ModelConfig(**RATE, block="gpt", cache_length=7),
     "timestep_with_memory": ModelConfig(**RATE, position="timestep", cache_length=7),
     "skip_ffn": ModelConfig(**RATE, skip_ffn=True, cache_length=7),
+    "swiglu": ModelConfig(**RATE, feed_forward="swiglu", cache_length=7),
     "free_d_head": ModelConfig(**RATE, d_head=5, d_ff=11, cache_length=7),
     "window_of_one": ModelConfig(**{**TINY, "context": "window", "context_length": 1}),
 }

@@ -36,7 +36,8 @@ def alive(pid):
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    status = Path(f"/proc/{pid}/stat")  # on Linux: a zombie is not alive
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def pids(log):
@@ -129,7 +130,7 @@ def test_a_worker_that_dies_is_replaced_and_its_episode_played_again(made, tmp_p
     run(tmp_path / "data", workers=2, log=log, failures={3: 2, SEEDS[2]: 1}, how="kill")
     assert contents(tmp_path / "data") == contents(made[0])
     plays = {seed: len((log / str(seed)).read_text().split()) for seed in SEEDS}
-    assert plays == {seed: 1 for seed in SEEDS} | {3: 3, SEEDS[2]: 2}
+    assert plays == dict.fromkeys(SEEDS, 1) | {3: 3, SEEDS[2]: 2}
     assert not any(alive(pid) for pid in pids(log))
 
 
@@ -147,7 +148,7 @@ def test_errors_of_a_player(made, tmp_path, workers):
     log = tmp_path / "log"
     with pytest.raises(DatasetError, match=r"seed 5 failed 3 times: (?s:.*)the engine has a probl"):
         run(tmp_path / "data", workers, log, failures={5: 9}, how="bug")
-    with pytest.raises(ConfigError, match="^the engine has a problem$"):  # trying again is no use
+    with pytest.raises(ConfigError, match=r"^the engine has a problem$"):  # trying again is no use
         run(tmp_path / "data", workers, log, failures={5: 9}, how="user")
     assert len((log / "5").read_text().split()) == 4
     run(tmp_path / "data", workers, log, failures={5: 5}, how="bug")

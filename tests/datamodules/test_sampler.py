@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -137,6 +139,43 @@ def test_the_curriculum_draws_short_episodes_only(store):
     drawn = np.concatenate([sampler.episodes(index) for index in range(6)])
     assert set(store.lengths[drawn].tolist()) == {1, 3, 4}
     assert np.bincount(drawn, minlength=8)[[1, 3, 6]].tolist() == [16, 16, 16]
+
+
+def test_only_good_and_long_episodes_are_drawn(store):
+    returns = np.array([store.episode(i).rewards.sum(dtype=np.float64) for i in range(8)])
+    limit = float(np.sort(returns)[3])
+    good = set(np.flatnonzero(returns >= limit - 1e-6).tolist())
+    long = set(np.flatnonzero(store.lengths >= 5).tolist())
+    for limits, wanted in (
+        ({"min_return": limit - 1e-6}, good),
+        ({"min_length": 5}, long),
+        ({"min_return": limit - 1e-6, "min_length": 5}, good & long),
+        ({"min_length": 5, "max_episode_length": 7}, long - {2, 5}),
+    ):
+        sampler = WindowSampler(store, 4, 4, seed=0, **limits)
+        assert sampler.num_episodes == len(wanted)
+        assert set(np.concatenate([sampler.episodes(i) for i in range(9)]).tolist()) == wanted
+    unlimited = WindowSampler(store, 4, 4, seed=1, min_return=-100.0, min_length=1)
+    assert_same(unlimited.batch(3), WindowSampler(store, 4, 4, seed=1).batch(3))
+
+
+def test_a_return_at_the_limit_is_kept_whatever_its_rounding(tmp_path, spec, make_episode):
+    episodes = [
+        replace(make_episode(2), rewards=np.array([0, reward])) for reward in (0.95, 0.96, 0.97)
+    ]
+    store = pack(episodes, tmp_path / "s", spec, {})
+    assert WindowSampler(store, 1, 2, seed=0, min_return=0.96).num_episodes == 2
+
+
+def test_limits_that_no_episode_meets_are_refused(store, make_store, tmp_path):
+    with pytest.raises(DatasetError, match=r"at least 99; those of the 8 episodes are -.* to \d"):
+        WindowSampler(store, 1, 3, seed=0, min_return=99)
+    with pytest.raises(DatasetError, match="at least 10 steps; the lengths are 1 to 9"):
+        WindowSampler(store, 1, 3, seed=0, min_length=10)
+    best = max(store.arrays["returns_to_go"][store.offsets[:-1]])
+    length = int(store.lengths[np.argmax(store.arrays["returns_to_go"][store.offsets[:-1]])])
+    with pytest.raises(DatasetError, match=f"any episode of a return of .*longest has {length} ac"):
+        WindowSampler(store, 1, length + 2, seed=0, min_return=float(best))
 
 
 def test_windows_that_no_episode_fills_are_refused(store):

@@ -3,13 +3,14 @@ from __future__ import annotations
 import warnings
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from datamodules import DatasetError
+from datamodules import DatasetError, Episode, pack
 from datamodules.trajectories import TrajectoryDataModule
 from rate.envs.spec import EnvironmentSpec
 
@@ -179,7 +180,7 @@ def test_processes_share_the_batch(store):
 
 
 def test_settings_that_the_data_cannot_serve_are_refused_at_once(store, tmp_path):
-    with pytest.raises(DatasetError, match="window of 1[25] steps"):
+    with pytest.raises(DatasetError, match=r"window of 1[25] steps"):
         make_data(store, segments=5)
     with pytest.raises(DatasetError, match="not a trajectory store"):
         TrajectoryDataModule(tmp_path / "absent", 3, 3, 3, 0)
@@ -189,7 +190,7 @@ def test_settings_that_the_data_cannot_serve_are_refused_at_once(store, tmp_path
         make_data(store, batches_per_epoch=0)
     with pytest.raises(ValueError, match="a stage of 0 segments"):
         make_data(store).set_curriculum(0, 0)
-    with pytest.raises(DatasetError, match="window of 1[25] steps"):
+    with pytest.raises(DatasetError, match=r"window of 1[25] steps"):
         make_data(store).set_curriculum(5, 0)
 
 
@@ -198,3 +199,39 @@ def test_data_of_another_environment_are_refused(store, spec):
     other = EnvironmentSpec("maze", spec.observation_space, spaces.Discrete(4), 1.0)
     with pytest.raises(DatasetError, match=r"the action_space of the data is Box.*maze has Disc"):
         make_data(store, spec=other)
+
+
+def test_the_limits_belong_to_what_a_checkpoint_holds_only_where_they_are_set(store):
+    plain, limited = make_data(store), make_data(store, min_length=4)
+    assert "min_length" not in plain.state_dict()
+    assert "min_return" not in plain.state_dict()
+    assert (plain.num_episodes, limited.num_episodes) == (8, 6)
+    assert (plain.batches_per_epoch, limited.batches_per_epoch) == (2, 2)
+    make_data(store, min_length=4).load_state_dict(limited.state_dict())
+    with pytest.raises(ValueError, match="made with min_length = None, but it is now 4"):
+        limited.load_state_dict(plain.state_dict())
+    with pytest.raises(ValueError, match="made with min_length = 4, but it is now None"):
+        plain.load_state_dict(limited.state_dict())
+    with pytest.raises(DatasetError, match="a return of at least 99"):
+        make_data(store, min_return=99.0)
+
+
+def test_training_may_see_one_part_of_the_observations(tmp_path):
+    vector = spaces.Box(-1, 1, (2,), np.float32)
+    hint = spaces.Box(-1, 1, (1,), np.float32)
+    whole = EnvironmentSpec(
+        "hinted", spaces.Dict({"vector": vector, "hint": hint}), spaces.Discrete(3), 1.0
+    )
+    observations = {"vector": np.ones((3, 2), np.float32), "hint": np.zeros((3, 1), np.float32)}
+    episode = Episode(observations, np.zeros(3, int), np.zeros(3), True, False)
+    store = pack([episode], tmp_path / "s", whole, {})
+    without = EnvironmentSpec("hinted", vector, spaces.Discrete(3), 1.0)
+    data = make_data(store, spec=without, segments=1)
+    assert data.next_batch().observations.shape == (3, 3, 2)
+    assert data.store.spec == without
+    assert set(make_data(store, spec=whole, segments=1).next_batch().observations) == {
+        "vector",
+        "hint",
+    }
+    with pytest.raises(DatasetError, match="the observation_space of the data is Dict"):
+        make_data(store, spec=EnvironmentSpec("x", spaces.Discrete(2), spaces.Discrete(3), 1.0))

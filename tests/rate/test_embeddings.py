@@ -85,3 +85,19 @@ def test_a_scale_must_be_above_zero() -> None:
     for scale in (0.0, -1.0):
         with pytest.raises(ConfigError, match=r"model\.return_scale is .*above 0"):
             ModelConfig(return_scale=scale)
+
+
+@pytest.mark.parametrize("name", ["rate", "dt"])
+def test_a_model_can_be_kept_from_its_actions_or_returns(name: str) -> None:
+    model, batch = make_model(name), make_batch(make_model(name))
+    other = batch._map(torch.clone)
+    other.actions.copy_((batch.actions + 1) % 4)
+    other.returns_to_go.mul_(3)
+    plain = twin(model)
+    assert not torch.equal(plain.embed(other), plain.embed(batch))
+    blind = twin(model, condition_on_action=False, condition_on_return=False)
+    assert torch.equal(blind.embed(other), blind.embed(batch))
+    seeing = twin(model, condition_on_action=False)
+    tokens, changed = seeing.embed(batch), seeing.embed(other)
+    assert torch.equal(tokens[:, :, ACTION], changed[:, :, ACTION])
+    assert not torch.equal(tokens[:, :, RETURN], changed[:, :, RETURN])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -214,3 +216,27 @@ def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, text: str, messag
     with pytest.raises(ConfigError) as caught:
         parse("tmaze", [f"--config={path}"])
     assert message in str(caught.value)
+
+
+ONE_BIT = "--arch_mode TrXL --ckpt_folder X --text 'my comment' --mrv_act"
+PUBLIC_COMMANDS = [
+    f"--model_mode RATE {ONE_BIT} relu --nmt 5 --mem_len 300 --n_head_ca 2 --skip_dec_attn",
+    f"--model_mode RATE {ONE_BIT} no_act --nmt 5 --mem_len 0 --n_head_ca 0",
+    f"--model_mode RATE {ONE_BIT} no_act --nmt 0 --mem_len 270 --n_head_ca 0",
+    f"--model_mode DT {ONE_BIT} no_act --nmt 0 --mem_len 0 --n_head_ca 0",
+]
+
+
+@pytest.mark.parametrize("environment", ["retrieval", "minigrid", "vizdoom", "memory_maze"])
+@pytest.mark.parametrize("command", PUBLIC_COMMANDS)
+def test_the_public_commands_of_each_environment_are_understood(
+    environment: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainers.registry.find_spec", lambda name: name)
+    if environment == "memory_maze" and find_spec("memory_maze") is None:
+        pytest.skip("Memory Maze is not installed, which asks for its packages when it is made")
+    config = parse(environment, shlex.split(command)).config
+    assert config.run_name == f"{environment}-X-1"
+    assert config.logging.comment == "my comment"
+    assert config.model.block == "trxl"
+    assert config.model.num_memory_tokens == (5 if "--nmt 5" in command else 0)

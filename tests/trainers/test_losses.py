@@ -10,7 +10,7 @@ from rate.batch import Batch
 from rate.errors import ConfigError
 from tests.factories import make_batch, make_model
 from trainers.config import LossConfig
-from trainers.losses import batch_totals, final_steps, step_weights
+from trainers.losses import batch_totals, changes, final_steps, step_weights
 
 
 def windows(lengths: list[int], steps: int) -> Batch:
@@ -73,3 +73,20 @@ def test_other_steps_count_as_before() -> None:
 def test_a_span_has_a_step() -> None:
     with pytest.raises(ConfigError, match=r"loss\.decisive_span is 0"):
         LossConfig(decisive_span=0)
+
+
+def test_changes_are_where_an_action_is_not_the_one_before() -> None:
+    batch = windows([5, 3], steps=5)
+    batch.actions[0] = torch.tensor([1, 1, 2, 2, 0])
+    batch.actions[1] = torch.tensor([3, 3, 3, 0, 0])  # the last two are padding
+    expected = [[0, 2, 4], [0]]
+    assert marked(changes(batch)) == expected
+    weights = step_weights(batch, LossConfig(decisive_steps="changes", decisive_weight=7.0))
+    assert marked(weights == 7) == expected
+    assert torch.equal(weights == 0, ~batch.mask)
+
+
+def test_an_action_vector_changes_with_any_of_its_parts() -> None:
+    batch = make_batch(make_model("rate", "matrix_to_bounded"), [4], 4)
+    batch.actions[0] = torch.tensor([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    assert marked(changes(batch)) == [[0, 2]]

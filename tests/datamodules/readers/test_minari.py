@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import gymnasium
@@ -146,6 +147,36 @@ def test_what_is_not_a_data_set_is_refused(tmp_path, camera):
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(DatasetError, match=r"camera/x-v0, episode 0: cannot be read"):
         list(read_minari(dataset))
+
+
+@pytest.mark.skipif(not LOSSLESS, reason="this Minari changes pixels, and is refused")
+def test_episodes_are_written_one_at_a_time(tmp_path, camera):
+    alive = []
+
+    def play():
+        for number in range(20):
+            recording = record(5, number, True)
+            alive.append(weakref.ref(recording.episode))
+            # The one before this may still be in the writer's hands.
+            assert sum(episode() is not None for episode in alive) <= 2
+            yield recording
+
+    path = write_minari(play(), tmp_path, "camera/s-v0", camera, "random", "A test.", {"made": 1})
+    dataset = open_minari(path)
+    assert dataset.total_episodes == 20
+    assert dataset.total_steps == 100
+    assert minari_provenance(dataset) == {"made": 1}
+
+
+@pytest.mark.skipif(not LOSSLESS, reason="this Minari changes pixels, and is refused")
+def test_nothing_stands_where_the_recordings_fail(tmp_path, camera):
+    def play():
+        yield record(3, 1, True)
+        raise DatasetError("broken")
+
+    with pytest.raises(DatasetError, match="broken"):
+        write_minari(play(), tmp_path, "camera/f-v0", camera, "random", "A test.")
+    assert not list(tmp_path.iterdir())
 
 
 def test_importing_the_packages_does_not_import_minari_or_torch():
