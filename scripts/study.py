@@ -18,11 +18,10 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from rate.errors import ConfigError, UserError
@@ -30,99 +29,12 @@ from scripts.console import STOPPED, count, make_parser, show_scores, user_error
 from scripts.plot import plot_scores
 from scripts.progress import Board
 from scripts.scores import training_seconds, write_scores
-from trainers.cli import parse
+from scripts.study_file import Study, load_study
 from trainers.config import LoggingConfig, RunConfig
 from trainers.config_files import load_config_file
-from trainers.entries import BASELINES
 from trainers.errors import Interrupted, TrainingError
 from trainers.files import write_json
 from trainers.registry import get_environment
-
-_OPTIONAL = {"options", "baselines"}
-
-
-@dataclass(frozen=True)
-class Study:
-    """A study file, with every run's whole configuration.
-
-    Attributes:
-        name: The file's stem.
-        runs: Configurations in the order of the file, seed by seed.
-        baselines: What else is scored, on the same episodes as the first run.
-    """
-
-    name: str
-    runs: list[RunConfig]
-    baselines: list[str]
-
-
-def load_study(
-    path: Path, seeds: list[int] | None, only: list[str] | None, extra: list[str]
-) -> Study:
-    """Read a study.
-
-    Args:
-        path: The YAML file.
-        seeds: Instead of the file's own.
-        only: Labels of the runs to take; None takes all.
-        extra: Options added to every run.
-
-    Raises:
-        ConfigError: If the file or one of its runs cannot be used.
-    """
-    environment, common, runs, baselines = _read_study(path)
-    unknown = set(only or []) - set(runs)
-    if unknown:
-        raise ConfigError(
-            f"{path} has no run {', '.join(sorted(unknown))}; it has: {', '.join(runs)}."
-        )
-    configs = []
-    for label, (options, own_seeds) in runs.items():
-        if only is not None and label not in only:
-            continue
-        words = [*shlex.split(common), *shlex.split(options), *extra, f"--logging.name={label}"]
-        for seed in dict.fromkeys(seeds or own_seeds):
-            try:
-                command = parse(
-                    environment, [*words, f"--training.seed={seed}", "--logging.progress=false"]
-                )
-            except ConfigError as error:
-                raise ConfigError(f"Run {label} of {path}: {error}") from error
-            configs.append(command.config)
-    return Study(path.stem, configs, [] if only else baselines)
-
-
-def _read_study(path: Path) -> tuple[str, str, dict[str, tuple[str, list[int]]], list[str]]:
-    """Environment, common options, options and seeds by label, and baselines of a study file."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} is not a YAML file: {error}") from error
-    required = {"environment", "seeds", "runs"}
-    if not isinstance(content, dict) or not required <= set(content) <= required | _OPTIONAL:
-        raise ConfigError(
-            f"{path} is no study: it needs the keys environment, seeds and runs, and may have "
-            "options and baselines. See scripts/studies."
-        )
-    runs = content["runs"]
-    if not isinstance(runs, dict) or not runs:
-        raise ConfigError(f"{path}: runs must name at least one run, as LABEL: OPTIONS.")
-    labelled = {}
-    for label, run in runs.items():
-        settings = run if isinstance(run, dict) else {"options": run}
-        if not set(settings) <= {"options", "seeds"}:
-            raise ConfigError(f"{path}: the run {label} may have options and seeds, nothing else.")
-        seeds = settings.get("seeds", content["seeds"])
-        if not isinstance(seeds, list) or not seeds or not all(isinstance(s, int) for s in seeds):
-            raise ConfigError(f"{path}: seeds must be whole numbers, like [1, 2, 3].")
-        labelled[str(label)] = (str(settings.get("options") or ""), seeds)
-    baselines = content.get("baselines") or []
-    if not isinstance(baselines, list) or not set(baselines) <= set(BASELINES):
-        raise ConfigError(f"{path}: baselines is a list of some of {', '.join(BASELINES)}.")
-    common = str(content.get("options") or "")
-    return str(content["environment"]), common, labelled, baselines
 
 
 def run_study(study: Study, jobs: int, console: Console) -> list[dict[str, Any]]:
@@ -184,8 +96,10 @@ def _run_all(
     """Train in `jobs` processes; returns what came of every run, by its name."""
     context = multiprocessing.get_context("spawn")
     queue, stop = context.Queue(), context.Event()
+    # A process of its own for every run, so that none inherits what another left in memory.
+    fresh: dict[str, Any] = {"max_tasks_per_child": 1} if sys.version_info >= (3, 11) else {}
     pool = ProcessPoolExecutor(
-        min(jobs, len(configs)), context, initializer=_connect, initargs=(queue, stop)
+        min(jobs, len(configs)), context, initializer=_connect, initargs=(queue, stop), **fresh
     )
     with pool, Board(console) as board:
         futures: dict[str, Future[str | None]] = {}

@@ -76,15 +76,18 @@ def _play_all(make_player: Callable[[], Player], seeds: list[int], workers: int)
     )
 
 
-_PLAYER: list[Player] = []  # of this process
+_MAKE: list[Callable[[], Player]] = []  # in a process of the pool: what to play with
+_PLAYER: list[Player] = []
 
 
 def _begin(make_player: Callable[[], Player]) -> None:
-    _PLAYER.append(make_player())
+    _MAKE.append(make_player)
 
 
 def _play(seeds: list[int]) -> list[tuple[float, int, dict[str, float]]]:
     """Return, length and outcome of each seed's episode."""
+    if not _PLAYER:  # here, where an error finds its way back
+        _PLAYER.append(_MAKE[0]())
     recordings = [_PLAYER[0].play(seed) for seed in seeds]
     return [
         (float(np.sum(r.episode.rewards, dtype=np.float64)), len(r.episode), r.outcome)

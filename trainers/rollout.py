@@ -82,9 +82,9 @@ class _Rows:
         return [int(seeds[i]) for i in self.episode.tolist()]
 
     def progress(self) -> tuple[int, int]:
-        """Episodes that have ended, and the steps of the longest that has not."""
+        """Episodes that have ended, and the steps of those that have not."""
         running = self.episode[self.running]
-        return self.next - len(running), int(self.lengths[running].max(initial=0))
+        return self.next - len(running), int(self.lengths[running].sum())
 
 
 def rollout(
@@ -102,8 +102,8 @@ def rollout(
             It may begin an episode again, and then says so in `info["restarted"]`.
         seeds: Of the episodes, at least as many as rows.
         max_steps: Steps after which the episodes that still run are cut; None waits for the end.
-        on_step: Told the number of episodes that have ended and the steps of the longest of those
-            that have not, after every step.
+        on_step: Told the number of episodes that have ended and the steps of those that have not,
+            after every step.
     """
     rows, nobody = _Rows(env.num_envs, len(seeds)), np.zeros(env.num_envs, dtype=bool)
     # Gymnasium's vector environments take a list; its annotation of the base class does not say so.
@@ -191,7 +191,7 @@ def _tell(
     on_progress: OnProgress, length: int, episodes: int, longest: int, ended: int, steps: int
 ) -> None:
     """Translate episodes and steps into a share of the whole."""
-    on_progress(length, min(1.0, (ended + min(1.0, steps / longest)) / episodes))
+    on_progress(length, min(1.0, (ended + steps / longest) / episodes))
 
 
 def scores(

@@ -11,7 +11,8 @@ from rich.console import Console
 
 import trainers.baselines
 from scripts.scores import read_scores
-from scripts.study import load_study, main, run_study
+from scripts.study import main, run_study
+from scripts.study_file import load_study
 
 STUDY = """\
 environment: retrieval

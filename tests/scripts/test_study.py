@@ -16,7 +16,8 @@ import yaml
 
 from rate.errors import ConfigError
 from scripts.scores import COLUMNS, read_scores
-from scripts.study import load_study, main
+from scripts.study import main
+from scripts.study_file import load_study
 
 ROOT = Path(__file__).parents[2]
 STUDY = """\

@@ -1,0 +1,100 @@
+"""Study files: which runs, with which options and seeds, belong together."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from rate.errors import ConfigError
+from trainers.cli import parse
+from trainers.config import RunConfig
+from trainers.entries import BASELINES
+
+_OPTIONAL = {"options", "baselines"}
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file, with every run's whole configuration.
+
+    Attributes:
+        name: The file's stem.
+        runs: Configurations in the order of the file, seed by seed.
+        baselines: What else is scored, on the same episodes as the first run.
+    """
+
+    name: str
+    runs: list[RunConfig]
+    baselines: list[str]
+
+
+def load_study(
+    path: Path, seeds: list[int] | None, only: list[str] | None, extra: list[str]
+) -> Study:
+    """Read a study.
+
+    Args:
+        path: The YAML file.
+        seeds: Instead of the file's own.
+        only: Labels of the runs to take; None takes all.
+        extra: Options added to every run.
+
+    Raises:
+        ConfigError: If the file or one of its runs cannot be used.
+    """
+    environment, common, runs, baselines = _read_study(path)
+    unknown = set(only or []) - set(runs)
+    if unknown:
+        raise ConfigError(
+            f"{path} has no run {', '.join(sorted(unknown))}; it has: {', '.join(runs)}."
+        )
+    configs = []
+    for label, (options, own_seeds) in runs.items():
+        if only is not None and label not in only:
+            continue
+        words = [*shlex.split(common), *shlex.split(options), *extra, f"--logging.name={label}"]
+        for seed in dict.fromkeys(seeds or own_seeds):
+            try:
+                command = parse(
+                    environment, [*words, f"--training.seed={seed}", "--logging.progress=false"]
+                )
+            except ConfigError as error:
+                raise ConfigError(f"Run {label} of {path}: {error}") from error
+            configs.append(command.config)
+    return Study(path.stem, configs, [] if only else baselines)
+
+
+def _read_study(path: Path) -> tuple[str, str, dict[str, tuple[str, list[int]]], list[str]]:
+    """Environment, common options, options and seeds by label, and baselines of a study file."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is not a YAML file: {error}") from error
+    required = {"environment", "seeds", "runs"}
+    if not isinstance(content, dict) or not required <= set(content) <= required | _OPTIONAL:
+        raise ConfigError(
+            f"{path} is no study: it needs the keys environment, seeds and runs, and may have "
+            "options and baselines. See scripts/studies."
+        )
+    runs = content["runs"]
+    if not isinstance(runs, dict) or not runs:
+        raise ConfigError(f"{path}: runs must name at least one run, as LABEL: OPTIONS.")
+    labelled = {}
+    for label, run in runs.items():
+        settings = run if isinstance(run, dict) else {"options": run}
+        if not set(settings) <= {"options", "seeds"}:
+            raise ConfigError(f"{path}: the run {label} may have options and seeds, nothing else.")
+        seeds = settings.get("seeds", content["seeds"])
+        if not isinstance(seeds, list) or not seeds or not all(isinstance(s, int) for s in seeds):
+            raise ConfigError(f"{path}: seeds must be whole numbers, like [1, 2, 3].")
+        labelled[str(label)] = (str(settings.get("options") or ""), seeds)
+    baselines = content.get("baselines") or []
+    if not isinstance(baselines, list) or not set(baselines) <= set(BASELINES):
+        raise ConfigError(f"{path}: baselines is a list of some of {', '.join(BASELINES)}.")
+    common = str(content.get("options") or "")
+    return str(content["environment"]), common, labelled, baselines
