@@ -106,7 +106,7 @@ class MemoryMazeExpert:
     ) -> Array:
         """`(P,)`: the steps to the target under each plan, the rest at full speed."""
         place = np.tile(position, (len(_PLANS), 1))
-        angle = np.full(len(_PLANS), np.arctan2(direction[1], direction[0]))
+        angle: Array = np.full(len(_PLANS), np.arctan2(direction[1], direction[0]))
         room = _look_up(self._clearance, place)
         cost = np.zeros(len(_PLANS))
         done = np.zeros(len(_PLANS), dtype=bool)

@@ -181,7 +181,7 @@ def _eligible(
     min_length: int | None,
 ) -> npt.NDArray[np.int64]:
     """The episodes to draw from; refuses a window or a limit that the data cannot serve."""
-    kept = np.arange(store.num_episodes)
+    kept: npt.NDArray[np.int64] = np.arange(store.num_episodes)
     if min_return is not None:
         returns = store.arrays["returns_to_go"][store.offsets[:-1]]
         # The limit is rounded as the returns were, so that 0.96 keeps an episode of 0.96.

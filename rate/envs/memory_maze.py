@@ -187,13 +187,14 @@ def hint(state: MazeState) -> npt.NDArray[np.float32]:
     x, y = state.direction
     to_agent = np.array([[x, y], [-y, x]])  # forward, left
     way = to_agent @ (waypoint - position)
-    return np.concatenate(
+    hidden: npt.NDArray[np.float32] = np.concatenate(
         [
             to_agent @ (target - position) / (np.sqrt(2) * size),
             way / max(float(np.linalg.norm(way)), 1e-9),
             [min(1.0, (len(path) - 1) / (4 * size))],
         ]
     ).clip(-1, 1, dtype=np.float32)
+    return hidden
 
 
 def _cell(position: npt.NDArray[np.float64]) -> Cell:

@@ -188,7 +188,7 @@ class RetrievalVector(VectorEnv[Observation, npt.NDArray[np.int64], Array]):
         self._range = _length_range(length)
         self._seeds = np.zeros(num_envs, dtype=np.uint64)
         self._time, self._last = (np.zeros(num_envs, dtype=np.int64) for _ in range(2))
-        self._cue = np.full(num_envs, UNKNOWN)
+        self._cue: Array = np.full(num_envs, UNKNOWN)
         self._success = np.zeros(num_envs, dtype=bool)
         self._finished, self._rows = (np.ones(num_envs, dtype=bool) for _ in range(2))
 
