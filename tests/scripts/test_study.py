@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from rate.errors import ConfigError
 from scripts.scores import COLUMNS, read_scores
 from scripts.study import main
 from scripts.study_file import load_study
+from trainers.registry import ENVIRONMENTS
 
 ROOT = Path(__file__).parents[2]
 STUDY = """\
@@ -46,6 +48,9 @@ def files(folder: Path) -> dict[Path, int]:
 @pytest.mark.parametrize("path", sorted((ROOT / "scripts/studies").glob("*.yaml")), ids=str)
 def test_the_studies_of_the_project_can_be_read(path: Path) -> None:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    needs = ENVIRONMENTS[content["environment"]].needs
+    if any(find_spec(package) is None for package in needs):
+        pytest.skip(f"not installed here: {', '.join(needs)}")
     runs = load_study(path, None, None, []).runs
     seeds = [
         run["seeds"] if isinstance(run, dict) else content["seeds"]
