@@ -14,8 +14,8 @@ import sys
 import threading
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
@@ -23,6 +23,7 @@ from types import FrameType
 from datamodules.episodes import DatasetError
 from datamodules.parts import Parts
 from datamodules.players import Player
+from datamodules.variables import environment_variable
 from rate.errors import UserError
 
 ATTEMPTS = 3  # for each episode
@@ -105,7 +106,7 @@ class _Worker:
         self.process: SpawnProcess = context.Process(
             target=_work, args=(theirs, parts, make_player), daemon=True
         )
-        with _one_thread_each():
+        with environment_variable("OMP_NUM_THREADS", "1"):
             self.process.start()
         theirs.close()
         self.seed = -1
@@ -232,18 +233,3 @@ def _cannot_play(source: str, seed: int, reason: str, parts: Parts) -> DatasetEr
         f"{source}: the episode of seed {seed} failed {ATTEMPTS} times: {reason.strip()}\n"
         f"The episodes that are finished are kept in {parts.path}; the same command goes on there."
     )
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """What is started in this block uses one thread for numerics, as there are several of them."""
-    name = "OMP_NUM_THREADS"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before

@@ -10,7 +10,6 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ import numpy as np
 
 from datamodules.episodes import Array, DatasetError, Episode, Recording, observation_items
 from datamodules.npy import fsync_directory
+from datamodules.variables import environment_variable
 
 if TYPE_CHECKING:
     from minari import MinariDataset
@@ -114,7 +114,10 @@ def write_minari(
     destination, temporary = root / dataset_id, root / f".{dataset_id.replace('/', '-')}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)  # from a process that died
     try:
-        with _datasets_path(temporary), warnings.catch_warnings():
+        with (
+            environment_variable("MINARI_DATASETS_PATH", str(temporary)),
+            warnings.catch_warnings(),
+        ):
             # Minari asks for authors and links, which a user's own data need not have.
             warnings.simplefilter("ignore", UserWarning)
             dataset = minari.create_dataset_from_buffers(
@@ -184,21 +187,6 @@ def _publish(written: Path, destination: Path) -> None:
         file.replace(destination.parent / file.name)
     written.rename(destination)
     fsync_directory(destination.parent)
-
-
-@contextmanager
-def _datasets_path(path: Path) -> Iterator[None]:
-    """Point Minari at a directory, for as long as the block lasts."""
-    name = "MINARI_DATASETS_PATH"
-    before = os.environ.get(name)
-    os.environ[name] = str(path)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 def _first(observations: Any, steps: int) -> Any:

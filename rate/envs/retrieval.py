@@ -26,6 +26,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from rate.envs.row_seeds import row_seeds
 from rate.envs.spec import EnvironmentSpec
 from rate.envs.tmaze import mix, mix_array
 
@@ -35,7 +36,6 @@ UNKNOWN = -1  # the cue before the first action
 
 # The noise uses the counters from 0 on, one each step; this one is out of its reach.
 _LENGTH_COUNTER = (1 << 62) + 3
-_WORD = (1 << 64) - 1
 
 Array = npt.NDArray[Any]
 Observation = Array | dict[str, Array]
@@ -202,7 +202,7 @@ class RetrievalVector(VectorEnv[Observation, npt.NDArray[np.int64], Array]):
         rows = np.asarray((options or {}).get("reset_mask", self._rows), dtype=bool)
         if rows.shape != (self.num_envs,):
             raise ValueError(f"reset_mask has shape {rows.shape}; expected ({self.num_envs},)")
-        seeds = self._row_seeds(seed)[rows]
+        seeds = row_seeds(self, seed)[rows]
         low, high = self._range
         counter = np.array([_LENGTH_COUNTER], dtype=np.uint64)
         spread = mix_array(seeds, counter) % np.uint64(high - low + 1)
@@ -236,17 +236,6 @@ class RetrievalVector(VectorEnv[Observation, npt.NDArray[np.int64], Array]):
     def _flag(self) -> npt.NDArray[np.bool_]:
         flag: npt.NDArray[np.bool_] = ~self._finished & (self._time == self._last)
         return flag
-
-    def _row_seeds(self, seed: int | Sequence[int] | None) -> npt.NDArray[np.uint64]:
-        """`(N,)` episode seeds; without a seed they come from the generator of the last one."""
-        if seed is None:
-            return self.np_random.integers(1 << 63, size=self.num_envs).astype(np.uint64)
-        if isinstance(seed, (int, np.integer)):
-            super().reset(seed=int(seed))
-            seed = [int(seed) + row for row in range(self.num_envs)]
-        if len(seed) != self.num_envs:
-            raise ValueError(f"got {len(seed)} seeds for {self.num_envs} environments")
-        return np.array([int(value) & _WORD for value in seed], dtype=np.uint64)
 
     def _info(self) -> dict[str, Any]:
         return {

@@ -24,6 +24,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from rate.envs.row_seeds import row_seeds
 from rate.envs.spec import EnvironmentSpec
 
 RIGHT, UP, LEFT, DOWN = range(4)
@@ -225,7 +226,7 @@ class TMazeVector(VectorEnv[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.
         rows = np.asarray((options or {}).get("reset_mask", self._rows), dtype=bool)
         if rows.shape != (self.num_envs,):
             raise ValueError(f"reset_mask has shape {rows.shape}; expected ({self.num_envs},)")
-        seeds = self._row_seeds(seed)[rows]
+        seeds = row_seeds(self, seed)[rows]
         lengths, goals = draw_episodes(seeds, self._range)
         self._seeds[rows] = seeds
         self._junction[rows] = lengths - 2
@@ -254,17 +255,6 @@ class TMazeVector(VectorEnv[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.
         info = self._info()
         rewards = (info["success"] & active).astype(np.float64)
         return self._observe(), rewards, self._terminated.copy(), self._truncated.copy(), info
-
-    def _row_seeds(self, seed: int | Sequence[int] | None) -> npt.NDArray[np.uint64]:
-        """`(N,)` episode seeds; without a seed they come from the generator of the last one."""
-        if seed is None:
-            return self.np_random.integers(1 << 63, size=self.num_envs).astype(np.uint64)
-        if isinstance(seed, (int, np.integer)):
-            super().reset(seed=int(seed))
-            seed = [int(seed) + row for row in range(self.num_envs)]
-        if len(seed) != self.num_envs:
-            raise ValueError(f"got {len(seed)} seeds for {self.num_envs} environments")
-        return np.array([int(value) & _WORD for value in seed], dtype=np.uint64)
 
     def _info(self) -> dict[str, Any]:
         return {"success": self._y == self._goal, "_success": self._rows.copy()}
