@@ -39,12 +39,16 @@ def plot_scores(rows: Sequence[dict[str, Any]], path: Path, trained_length: int)
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     models = list(dict.fromkeys(str(row["model"]) for row in rows))
     metric = main_metric(rows)
-    for model, colour in zip(models, COLOURS * len(models), strict=False):
+    for index, (model, colour) in enumerate(zip(models, COLOURS * len(models), strict=False)):
         scores = by_length(rows, metric, model)
+        is_baseline = model in BASELINES
+        # Equal scores show one around the other, and baselines on top of them all.
+        width = 1.5 if is_baseline else 1.5 + 1.2 * (len(models) - 1 - index)
+        style = "--" if is_baseline else "-o"
         lengths = sorted(scores)
         means = [statistics.mean(scores[length]) for length in lengths]
-        style = "--" if model in BASELINES else "-o"
-        axes.plot(lengths, means, style, color=colour, label=model, markersize=4)
+        (line,) = axes.plot(lengths, means, style, color=colour, label=model, linewidth=width)
+        line.set(markersize=width + 2.5, zorder=3 if is_baseline else 2)
         for length in lengths:
             axes.plot([length] * len(scores[length]), scores[length], ".", color=colour, alpha=0.35)
     axes.axvline(trained_length, color="black", linestyle=":", linewidth=1)
