@@ -1,0 +1,168 @@
+"""What is measured: an environment's shapes, a model's sizes, and the runs made of them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rate.config import ModelConfig
+from rate.envs.spec import EnvironmentSpec
+from rate.errors import ConfigError
+from trainers.config import (
+    DataConfig,
+    EvaluationConfig,
+    LoggingConfig,
+    OptimizerConfig,
+    RunConfig,
+    TrainingConfig,
+    Window,
+)
+from trainers.config_files import config_from_dict
+
+MODELS = ("rate", "rmt", "trxl", "dtxl", "dt_relative", "dt")
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the public code's own training step took: float32, data already on the device.
+
+    Attributes:
+        timesteps_per_second: Real steps of episodes in a second.
+        memory: Peak memory of the device in GiB; None where nobody looked.
+        device: What it ran on: `cuda` is one H100 with 80 GB, `cpu` four shared cores.
+        batch_size: Windows in its batch.
+    """
+
+    timesteps_per_second: float
+    memory: float | None
+    device: str = "cuda"
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """An environment's shapes, and the model that is trained on them.
+
+    Attributes:
+        name: As the command line has it.
+        environment: The name that the public code knows the environment by, for its encoders.
+        spec: The spaces.
+        model: Architecture of the configuration's own model.
+        own: The name of that model.
+        segments: N, segments of a training window.
+        batch_size: Windows in a batch.
+        cpu_batch_size: The same on a CPU.
+        episode_length: Steps of an episode of the data.
+        epoch: Batches of an epoch of the published data.
+        optimizer: AdamW's settings.
+        published: Measurements of the public code.
+        num_envs: Episodes rolled out side by side.
+        cpu_num_envs: The same on a CPU.
+        simulator: Name of the registered environment whose simulator can be timed, and the length
+            of its episodes.
+    """
+
+    name: str
+    environment: str
+    spec: EnvironmentSpec
+    model: ModelConfig
+    own: str
+    segments: int
+    batch_size: int
+    cpu_batch_size: int
+    episode_length: int
+    epoch: int
+    optimizer: OptimizerConfig
+    published: tuple[Published, ...] = ()
+    num_envs: int = 100
+    cpu_num_envs: int = 100
+    simulator: tuple[str, int] | None = None
+
+    @property
+    def window(self) -> int:
+        """Steps of a training window."""
+        return self.model.context_length * self.segments
+
+    def with_model(self, name: str) -> Configuration:
+        """The same size of another model, as the public code derives one from the other.
+
+        Raises:
+            ConfigError: If there is no such model.
+        """
+        if name == self.own:
+            return self
+        if name not in MODELS:
+            raise ConfigError(f"There is no model '{name}'; there are: {', '.join(MODELS)}.")
+        memory = replace(self.model, context="segments", position="relative")
+        if memory.block == "gpt":
+            memory = replace(memory, block="trxl")
+        tokens, cache = memory.num_memory_tokens or 15, memory.cache_length
+        long = {"context_length": self.window}  # one segment as long as the window
+        none: dict[str, Any] = {"num_memory_tokens": 0, "valve": "none"}
+        changes: dict[str, dict[str, Any]] = {
+            "rate": {"num_memory_tokens": tokens, "valve": "cross_attention"},
+            "rmt": {"num_memory_tokens": tokens, "valve": "none", "cache_length": 0},
+            "trxl": {**none, "cache_length": cache or 3 * self.window},
+            "dtxl": {**none, **long, "cache_length": cache or 3 * self.window},
+            "dt_relative": {**none, **long, "cache_length": 0, "context": "window"},
+            "dt": {
+                **(none | long | {"cache_length": 0, "context": "window"}),
+                **{"block": "gpt", "position": "timestep"},
+            },
+        }
+        segments = 1 if name in ("dt", "dt_relative", "dtxl") else max(self.segments, 3)
+        return replace(
+            self,
+            model=replace(memory, **changes[name]),
+            own=name,
+            segments=segments,
+            published=(),  # it is of the configuration's own model
+        )
+
+    def run_config(
+        self, store: Path, device: str, batch_size: int, settings: dict[str, Any]
+    ) -> RunConfig:
+        """The run whose training is measured.
+
+        Args:
+            store: The synthetic data.
+            device: `cpu` or `cuda`.
+            batch_size: Windows in a batch.
+            settings: What the command line sets: dotted names of a run's settings to values.
+
+        Raises:
+            ConfigError: If a setting does not exist or cannot be.
+        """
+        window: Window = "random" if self.episode_length > self.window else "start"
+        config = RunConfig(
+            name=self.own,
+            model=self.model,
+            data=DataConfig(store=str(store), window=window),
+            training=TrainingConfig(
+                segments=self.segments,
+                batch_size=batch_size,
+                max_steps=1_000_000,  # time is up before
+                accelerator="gpu" if device == "cuda" else "cpu",
+                precision="bf16-mixed" if device == "cuda" else "32-true",
+                checkpoint_every_n_steps=1_000_000,
+            ),
+            optimizer=self.optimizer,
+            evaluation=EvaluationConfig(every_n_steps=0),
+            logging=LoggingConfig(progress=False),
+        )
+        return _with_settings(config, settings)
+
+
+def _with_settings(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
+    """A run with other values of the settings of these dotted names."""
+    values = asdict(config)
+    for name, value in settings.items():
+        *path, last = name.split(".")
+        part: Any = values
+        for key in path:
+            part = part.get(key) if isinstance(part, dict) else None
+        if not isinstance(part, dict):
+            raise ConfigError(f"--set has {name}; write it as training.precision or model.block.")
+        part[last] = value
+    return config_from_dict(values)

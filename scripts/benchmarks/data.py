@@ -1,0 +1,88 @@
+"""Synthetic trajectories of the right shapes and types, in a real store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Discrete
+from torch import Tensor
+
+from datamodules.episodes import Array, Episode
+from datamodules.store import Store, pack
+from rate.batch import Batch
+from rate.envs.spec import EnvironmentSpec
+
+
+def draw(space: gymnasium.Space[Any], count: int, rng: np.random.Generator) -> Array:
+    """`(count, *shape)` random elements of a Box or a Discrete space.
+
+    Raises:
+        TypeError: If it is another space.
+    """
+    if isinstance(space, Discrete):
+        return rng.integers(space.start, space.start + space.n, count)
+    if not isinstance(space, Box):
+        raise TypeError(f"no random elements of {space} are made here")
+    shape = (count, *space.shape)
+    if space.dtype == np.uint8:
+        return np.frombuffer(bytearray(rng.bytes(int(np.prod(shape)))), np.uint8).reshape(shape)
+    low, high = np.maximum(space.low, -1), np.minimum(space.high, 1)
+    return rng.uniform(low, high, shape).astype(space.dtype)
+
+
+def make_store(folder: Path, spec: EnvironmentSpec, episodes: int, length: int) -> Store:
+    """Pack episodes of equal length, each with a return of 1; pixels are noise, no two alike.
+
+    An observation of several frames is kept as single ones, as real data are.
+    """
+    single = spec
+    if spec.frame_stack > 1:
+        shape = (spec.observation_space.shape or ())[1:]
+        single = replace(spec, observation_space=Box(0, 255, shape, np.uint8), frame_stack=1)
+
+    def generate() -> Iterator[Episode]:
+        rng = np.random.default_rng(0)
+        rewards = np.zeros(length, dtype=np.float32)
+        rewards[-1] = 1
+        for _ in range(episodes):
+            yield Episode(
+                observations=draw(single.observation_space, length, rng),
+                actions=draw(single.action_space, length, rng),
+                rewards=rewards,
+                terminated=True,
+                truncated=False,
+            )
+
+    return pack(generate(), folder, single, {"source": "benchmark"})
+
+
+def random_batch(spec: EnvironmentSpec, rows: int, steps: int) -> Batch:
+    """Random windows without padding, as a model takes them."""
+    rng = np.random.default_rng(0)
+
+    def tensor(space: gymnasium.Space[Any]) -> Tensor:
+        values = draw(space, rows * steps, rng)
+        return torch.from_numpy(values).view(rows, steps, *values.shape[1:])
+
+    ones = torch.ones(rows, steps)
+    return Batch(
+        observations=tensor(spec.observation_space),
+        actions=tensor(spec.action_space),
+        returns_to_go=ones[..., None],
+        timesteps=torch.arange(steps).expand(rows, -1),
+        mask=ones.bool(),
+        rewards=ones,
+        episode_end=torch.zeros(rows, steps, dtype=torch.bool),
+    )
+
+
+def batch_bytes(batch: Batch) -> int:
+    """Bytes of all tensors of a batch."""
+    parts = (v.values() if isinstance(v, dict) else (v,) for v in vars(batch).values())
+    return sum(tensor.nbytes for part in parts for tensor in part if isinstance(tensor, Tensor))

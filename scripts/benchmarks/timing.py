@@ -1,0 +1,178 @@
+"""How long things take: warmed up, in blocks, medians of many."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+_BLOCKS = 40  # as many medians are taken of, where time allows
+_SHORTEST_BLOCK = 0.02  # seconds; shorter ones are lost in the clock's and the scheduler's noise
+_WARM_UP = 0.2  # share of the time, after the first piece, that goes into warming up
+_MOST_WARM_UPS = 50
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long a piece of work takes.
+
+    Attributes:
+        seconds: The median over the blocks.
+        spread: Distance of the quartiles, as a share of the median.
+        repeats: How many pieces were timed.
+    """
+
+    seconds: float
+    spread: float
+    repeats: int
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Stopwatch:
+    """Times pieces of work that follow one another; told of the end of each.
+
+    A device is waited for at the ends of blocks alone, so that within one it can run behind.
+
+    Args:
+        device: Where the work is done.
+        budget: Seconds to measure for. A few pieces are timed even where there is no time.
+        least: Blocks to time at the least.
+    """
+
+    def __init__(self, device: torch.device, budget: float, least: int = 3) -> None:
+        self._device, self._budget, self._least = device, budget, least
+        self._pieces, self._size, self._in_block = 0, 0, 0
+        self._begin = self._mark = 0.0
+        self._blocks: list[float] = []
+
+    def start(self) -> None:
+        """The first piece begins."""
+        self._begin = self._mark = self._now()
+
+    def tick(self) -> bool:
+        """A piece is over; returns whether that is enough."""
+        self._pieces += 1
+        if not self._size:
+            self._warm_up()
+            return False
+        self._in_block += 1
+        if self._in_block < self._size:
+            return False
+        now = self._now()
+        self._blocks.append((now - self._mark) / self._size)
+        self._mark, self._in_block = now, 0
+        return len(self._blocks) >= self._least and now - self._begin >= self._budget
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether pieces count."""
+        return self._size > 0
+
+    def timing(self) -> Timing:
+        median = statistics.median(self._blocks)
+        low, _, high = statistics.quantiles(self._blocks, n=4)
+        return Timing(median, (high - low) / median, len(self._blocks) * self._size)
+
+    def _warm_up(self) -> None:
+        now = self._now()
+        if self._pieces == 1:
+            self._begin = now  # it may have compiled something; that is no measure of the others
+        elapsed = now - self._begin
+        if self._pieces >= 2 and (
+            elapsed >= _WARM_UP * self._budget or self._pieces >= _MOST_WARM_UPS
+        ):
+            piece = max(now - self._mark, 1e-9)
+            self._budget = max(self._budget - elapsed, 0.0)
+            self._size = max(1, round(max(_SHORTEST_BLOCK, self._budget / _BLOCKS) / piece))
+            if self._size == 1:
+                self._blocks.append(piece)  # so slow that every piece counts
+            self._begin = now
+        self._mark = now
+
+    def _now(self) -> float:
+        synchronise(self._device)
+        return time.perf_counter()
+
+
+def time_calls(call: Callable[[], object], device: torch.device, budget: float) -> Timing:
+    """The time of one call of a function, called again and again."""
+    watch = Stopwatch(device, budget)
+    watch.start()
+    while True:
+        call()
+        if watch.tick():
+            return watch.timing()
+
+
+@contextmanager
+def one_thread(device: torch.device) -> Iterator[None]:
+    """One CPU thread inside, as evaluation has it: a step is over before a second one wakes up."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if device.type == "cpu" else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class PeakMemory:
+    """The most memory used at once in a piece of work.
+
+    Attributes:
+        gib: In GiB. Of a GPU all that is allocated; of a CPU what the process came to hold on top
+            of what it had. None where the system does not tell.
+    """
+
+    def __init__(self) -> None:
+        self.gib: float | None = None
+
+
+@contextmanager
+def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
+    """Measure the peak inside."""
+    peak = PeakMemory()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        yield peak
+        peak.gib = torch.cuda.max_memory_allocated(device) / 2**30
+        return
+    before = _resident("VmRSS") if _reset_peak() else None
+    yield peak
+    after = _resident("VmHWM")
+    if before is not None and after is not None:
+        peak.gib = (after - before) / 2**20
+
+
+def _reset_peak() -> bool:
+    """Give back what is free, and forget the process's peak of before; only Linux can."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # else what was used before would be used again, unseen
+        _CLEAR.write_text("5", encoding="ascii")
+    except (OSError, AttributeError):  # no such file, or another C library
+        return False
+    return True
+
+
+def _resident(field: str) -> int | None:
+    """A size from the process's status, in KiB."""
+    try:
+        lines = _STATUS.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = [int(line.split()[1]) for line in lines if line.startswith(f"{field}:")]
+    return found[0] if found else None
