@@ -27,13 +27,14 @@ class Episode:
     """What happened between a reset and the end: `T` actions, and what was seen before each.
 
     Attributes:
-        observations: `(T, *obs)`, or a dictionary of such arrays. The observation that follows
-            the last action is not kept: no action was taken on it.
+        observations: `(T, *obs)`, or a dictionary of such arrays.
         actions: `(T,)` integers, `(T, A)` integers or floats.
         rewards: `(T,)`, the reward that followed each action.
         terminated: Whether the environment ended the episode.
         truncated: Whether a time limit did.
         seed: The seed of the reset, where known.
+        last_observation: `(*obs)`, or a dictionary of such arrays: what followed the last action,
+            where known. Nothing is learnt from it, as no action was taken on it.
     """
 
     observations: Array | dict[str, Array]
@@ -42,6 +43,7 @@ class Episode:
     terminated: bool
     truncated: bool
     seed: int | None = None
+    last_observation: Array | dict[str, Array] | None = None
 
     def __len__(self) -> int:
         """The number of actions `T`."""
@@ -104,6 +106,10 @@ def validate_episode(episode: Episode, spec: EnvironmentSpec, source: str, index
     for key, space in wanted.items():
         name = f"observations[{key!r}]" if key else "observations"
         _check_array(items[key], space, steps, f"{place}: {name}")
+    if episode.last_observation is not None:
+        last = observation_items(episode.last_observation)
+        for key, space in wanted.items():
+            _check_array(last[key][None], space, 1, f"{place}: last observation {key}".rstrip())
     _check_array(episode.actions, spec.action_space, steps, f"{place}: actions")
     rewards = np.asarray(episode.rewards)
     if rewards.shape != (steps,):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import struct
 from pathlib import Path
@@ -25,12 +26,28 @@ class NpyWriter:
         path: The file to make.
         dtype: Type of the elements; rows are cast to it.
         shape: Shape of one row.
+        rows: How many rows of a file that is there to keep, to go on after them; what was written
+            after them is cut off.
+
+    Raises:
+        DatasetError: If the file that is there has fewer rows.
     """
 
-    def __init__(self, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-        self.path, self.dtype, self.shape, self.rows = path, np.dtype(dtype), shape, 0
-        self._file = path.open("wb")
+    def __init__(
+        self, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], rows: int = 0
+    ) -> None:
+        self.path, self.dtype, self.shape, self.rows = path, np.dtype(dtype), shape, rows
+        self._file = path.open("r+b" if rows else "wb")
         self._file.write(self._header())
+        size = _HEADER_BYTES + rows * self.dtype.itemsize * math.prod(shape)
+        if path.stat().st_size < size and rows:
+            self._file.close()
+            raise DatasetError(
+                f"{path}: damaged, there are fewer than the {rows} rows that were written; delete "
+                "its folder and begin anew"
+            )
+        self._file.truncate(size)
+        self._file.seek(size)
 
     def append(self, rows: Array) -> None:
         """Write `(T, *shape)` rows.
@@ -41,14 +58,18 @@ class NpyWriter:
         self._file.write(np.ascontiguousarray(rows, dtype=self.dtype).data.cast("B"))
         self.rows += len(rows)
 
+    def sync(self) -> None:
+        """Make the rows durable."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Write the header with the final length and make the file durable."""
         if self._file.closed:
             return
         self._file.seek(0)
         self._file.write(self._header())
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self.sync()
         self._file.close()
 
     def __enter__(self) -> NpyWriter:

@@ -1,7 +1,7 @@
 """The store: every trajectory of a data set in a few flat arrays, memory-mapped.
 
 A store is a directory with one `.npy` file of `(sum of T, ...)` rows for each quantity, the offsets
-of the episodes in them, and `manifest.json`. Making one is `datamodules.packing.pack`.
+of the episodes in them, and `manifest.json`. Making one is `pack`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ import numpy.typing as npt
 
 from datamodules.episodes import Array, DatasetError, Episode, observation_spaces
 from datamodules.npy import file_sha256, open_array
-from datamodules.packing import (
+from datamodules.packing import pack_directory
+from datamodules.store_files import (
     FORMAT,
+    LAST,
     MANIFEST,
     OBSERVATIONS,
     SCHEMA_VERSION,
     UNKNOWN_SEED,
-    pack_directory,
 )
 from rate.envs.spec import EnvironmentSpec
 
@@ -106,14 +107,16 @@ class Store:
     @cached_property
     def observations(self) -> Array | dict[str, Array]:
         """`(num_steps, *obs)`, or a dictionary of such arrays."""
-        if OBSERVATIONS in self.arrays:
-            return self.arrays[OBSERVATIONS]
-        prefix = f"{OBSERVATIONS}/"
-        return {
-            name[len(prefix) :]: array
-            for name, array in self.arrays.items()
-            if name.startswith(prefix)
-        }
+        return self._parts(OBSERVATIONS)
+
+    @cached_property
+    def last_observations(self) -> Array | dict[str, Array] | None:
+        """`(num_episodes, *obs)`, or a dictionary of such arrays: what followed the last actions.
+
+        None where the store does not keep it.
+        """
+        found = self._parts(LAST)
+        return None if isinstance(found, dict) and not found else found
 
     @cached_property
     def normalisation(self) -> dict[str, tuple[Array, Array]]:
@@ -140,15 +143,15 @@ class Store:
         rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         observations = self.observations
         seed = int(self.arrays["seeds"][index])
+        last = self.last_observations
         return Episode(
-            observations={key: array[rows].copy() for key, array in observations.items()}
-            if isinstance(observations, dict)
-            else observations[rows].copy(),
+            observations=_copy(observations, rows),
             actions=self.arrays["actions"][rows].copy(),
             rewards=self.arrays["rewards"][rows].copy(),
             terminated=bool(self.arrays["terminated"][index]),
             truncated=bool(self.arrays["truncated"][index]),
             seed=None if seed == UNKNOWN_SEED else seed,
+            last_observation=None if last is None else _copy(last, index),
         )
 
     def observing(self, space: gymnasium.Space[Any]) -> Store:
@@ -177,7 +180,7 @@ class Store:
             return {
                 OBSERVATIONS if key == name else key: value
                 for key, value in table.items()
-                if key == name or not key.startswith(prefix)
+                if key == name or not key.startswith((prefix, LAST))
             }
 
         manifest = {
@@ -187,6 +190,17 @@ class Store:
             "arrays": keep(self.manifest["arrays"]),
         }
         return Store(self.path, manifest, keep(self.arrays))
+
+    def _parts(self, name: str) -> Array | dict[str, Array]:
+        """An array, or those of the keys of a dictionary."""
+        if name in self.arrays:
+            return self.arrays[name]
+        prefix = f"{name}/"
+        return {
+            key[len(prefix) :]: array
+            for key, array in self.arrays.items()
+            if key.startswith(prefix)
+        }
 
     def _check_consistent(self) -> None:
         """The arrays fit each other, so that no episode points outside a file."""
@@ -199,6 +213,13 @@ class Store:
                 raise DatasetError(
                     f"{self.path}: {name} has {len(self.arrays[name])} rows, but the episodes "
                     f"have {steps} steps; make the store again"
+                )
+        last = [n for n in self.arrays if n.startswith(LAST)]
+        for name in [*last, "terminated", "truncated", "seeds"]:
+            if len(self.arrays[name]) != self.num_episodes:
+                raise DatasetError(
+                    f"{self.path}: {name} has {len(self.arrays[name])} rows, but there are "
+                    f"{self.num_episodes} episodes; make the store again"
                 )
 
 
@@ -227,12 +248,24 @@ def pack(
     return Store.open(destination)
 
 
+def _copy(observations: Array | dict[str, Array], rows: slice | int) -> Any:
+    """Some rows of every array, in memory."""
+    if isinstance(observations, dict):
+        return {key: np.array(array[rows]) for key, array in observations.items()}
+    return np.array(observations[rows])
+
+
 def _read_manifest(path: Path) -> dict[str, Any]:
     file = path / MANIFEST
     if not file.is_file():
+        from datamodules.formats import find_format  # knows this format, too
+
+        found = find_format(path)
+        advice = "check the path" if found is None else f"it is {found.what}"
+        name = "SOURCE" if found is None else path
         raise DatasetError(
-            f"{path}: not a trajectory store, there is no {MANIFEST}; "
-            "make one from your data with the convert command, or check the path"
+            f"{path}: not a trajectory store, there is no {MANIFEST}; {advice}. "
+            f"Make a store of your data with: python scripts/convert.py {name} DEST"
         )
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))

@@ -15,17 +15,16 @@ Actions are one-hot, `(T, 6)`, or indices, `(T,)`. Episodes end at the time limi
 
 from __future__ import annotations
 
-import math
-import re
-import zipfile
-import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from datamodules.episodes import Array, DatasetError, Episode
+from datamodules.readers.npz import NpzFile, npz_files, open_npz
+from datamodules.source import OnBad, Source, refuse
+from rate.envs.memory_maze import memory_maze_spec
 
 _FRAME = (64, 64, 3)
 _ACTIONS = 6
@@ -33,22 +32,57 @@ _ACTIONS = 6
 _MOST_ROWS = 100_000
 
 
-def read_npz_folder(folder: Path | str) -> Iterator[Episode]:
+def open_memory_maze(path: Path) -> Source:
+    """A folder as a source. The number of steps is not known before all files are read."""
+    files = tuple(npz_files(path))
+    return Source(
+        format="memory-maze",
+        path=path,
+        files=files,
+        spec=memory_maze_spec(),
+        read=partial(read_npz_folder, path),
+        num_episodes=len(files),
+        place=lambda number: str(files[number]),
+    )
+
+
+def is_memory_maze(path: Path) -> bool:
+    """Whether a folder's first `.npz` file has frames of Memory Maze."""
+    files = npz_files(path) if path.is_dir() else []
+    if not files:
+        return False
+    try:
+        with open_npz(files[0]) as npz:
+            key = "image" if "image" in npz.keys else "obs"
+            return key in npz.keys and npz.header(key)[0][1:] == _FRAME
+    except DatasetError:
+        return False
+
+
+def read_npz_folder(
+    folder: Path | str, start: int = 0, on_bad: OnBad = refuse
+) -> Iterator[Episode]:
     """The episodes of a folder of `.npz` files, one at a time, in the order of their numbers.
 
     Args:
         folder: Holds the files; other files and folders in it are left alone.
+        start: The number of the first to read.
+        on_bad: Told of each that is damaged or of another layout.
 
     Raises:
         DatasetError: If there are none, or one is damaged or of another layout; names the file,
             the key and the row. Pickled objects are refused, not loaded.
     """
-    folder = Path(folder)
-    files = sorted(folder.glob("*.npz"), key=_by_numbers)
+    files = npz_files(Path(folder))
     if not files:
         raise DatasetError(f"{folder}: there are no .npz files in this folder")
-    for file in files:
-        yield read_npz(file)
+    for file in files[start:]:
+        try:
+            episode = read_npz(file)
+        except DatasetError as error:
+            on_bad(error)
+        else:
+            yield episode
 
 
 def read_npz(path: Path | str) -> Episode:
@@ -58,44 +92,32 @@ def read_npz(path: Path | str) -> Episode:
         DatasetError: If the file is damaged or of another layout.
     """
     path = Path(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return _read(archive, path)
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise DatasetError(
-            f"{path}: not a whole .npz file ({error}); get or make it again"
-        ) from error
+    with open_npz(path) as npz:
+        return _read(npz, path)
 
 
-def _by_numbers(path: Path) -> list[tuple[int, str]]:
-    """So that file 10 comes after file 9."""
-    parts = re.split(r"(\d+)", path.name)
-    return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
-
-
-def _read(archive: zipfile.ZipFile, path: Path) -> Episode:
-    keys = {name[: -len(".npy")] for name in archive.namelist() if name.endswith(".npy")}
-    frames_key = "image" if "image" in keys else "obs"
+def _read(npz: NpzFile, path: Path) -> Episode:
+    frames_key = "image" if "image" in npz.keys else "obs"
     for key in (frames_key, "action", "reward"):
-        if key not in keys:
+        if key not in npz.keys:
             raise DatasetError(
-                f"{path}: there is no key '{key}'; the file has {sorted(keys)}, but Memory Maze "
-                "data have 'image' or 'obs', 'action' and 'reward'"
+                f"{path}: there is no key '{key}'; the file has {sorted(npz.keys)}, but Memory "
+                "Maze data have 'image' or 'obs', 'action' and 'reward'"
             )
-    frames = _array(archive, path, frames_key)
+    frames = _array(npz, frames_key)
     if frames.shape[1:] != _FRAME or frames.dtype != np.uint8:
         raise DatasetError(
             f"{path}: {frames_key} is {frames.dtype} {frames.shape}, not uint8 (T, 64, 64, 3)"
         )
     rows = len(frames)
-    raw = _array(archive, path, "action")
+    raw = _array(npz, "action")
     shift = int(
         frames_key == "image" or (raw.ndim == 2 and len(raw) > 0 and not np.asarray(raw[0]).any())
     )
-    rewards = _rewards(_array(archive, path, "reward"), rows, f"{path}: reward")
+    rewards = _rewards(_array(npz, "reward"), rows, f"{path}: reward")
     actions = _actions(raw, rows, shift, f"{path}: action")
-    if "done" in keys:
-        _check_done(_array(archive, path, "done"), rows, f"{path}: done")
+    if "done" in npz.keys:
+        _check_done(_array(npz, "done"), rows, f"{path}: done")
     if rows - shift < 1:
         raise DatasetError(f"{path}: the file has {rows} rows, which are no step; leave it out")
     return Episode(
@@ -104,34 +126,12 @@ def _read(archive: zipfile.ZipFile, path: Path) -> Episode:
         rewards=rewards[shift:],
         terminated=False,
         truncated=True,
+        last_observation=frames[-1] if shift else None,
     )
 
 
-def _array(archive: zipfile.ZipFile, path: Path, key: str) -> Array:
-    """One array, whose size is looked at before memory is taken for it."""
-    place = f"{path}: {key}"
-    npy: Any = np.lib.format  # without annotations in the NumPy of Python 3.10
-    with archive.open(f"{key}.npy") as file:
-        try:
-            if (version := npy.read_magic(file)) != (1, 0):  # others hold records of columns
-                raise ValueError(f"version {version} of the format")
-            shape, fortran, dtype = npy.read_array_header_1_0(file)
-        except (ValueError, zlib.error) as error:
-            raise DatasetError(f"{place} is damaged or not an array ({error})") from error
-        if dtype.kind not in "biuf":
-            raise DatasetError(f"{place} holds {dtype}, not numbers; it is not loaded")
-        row = math.prod(shape[1:])
-        if not shape or min(shape) < 0 or shape[0] > _MOST_ROWS or row > math.prod(_FRAME):
-            raise DatasetError(f"{place} has shape {shape}, which is not one Memory Maze episode")
-        size = shape[0] * row * dtype.itemsize
-        try:
-            data = file.read(size)
-            rest = file.read(1)
-        except zlib.error as error:
-            raise DatasetError(f"{place} is damaged ({error}); get or make it again") from error
-    if len(data) != size or rest:
-        raise DatasetError(f"{place} is not {dtype} {shape}, as it says: {len(data)} bytes of data")
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+def _array(npz: NpzFile, key: str) -> Array:
+    return npz.array(key, _MOST_ROWS, int(np.prod(_FRAME)), "one Memory Maze episode")
 
 
 def _check_rows(array: Array, rows: int, place: str) -> None:

@@ -16,14 +16,25 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 import numpy as np
 
-from datamodules.episodes import Array, DatasetError, Episode, Recording, observation_items
+from datamodules.episodes import (
+    Array,
+    DatasetError,
+    Episode,
+    Recording,
+    observation_items,
+)
 from datamodules.npy import fsync_directory
+from datamodules.readers.spaces import action_array, observation_arrays
+from datamodules.source import OnBad, refuse
 from datamodules.variables import environment_variable
+from rate.envs.spec import EnvironmentSpec
 
 if TYPE_CHECKING:
     from minari import MinariDataset
 
 _PROVENANCE = "provenance"
+# What h5py, Pillow and Arrow raise for files that were cut off or changed.
+_UNREADABLE = (OSError, KeyError, ValueError, IndexError, TypeError, RuntimeError, AssertionError)
 
 
 def open_minari(path: Path | str) -> MinariDataset:
@@ -39,47 +50,103 @@ def open_minari(path: Path | str) -> MinariDataset:
         raise DatasetError(f"{path}: not a Minari data set, there is no 'data' directory in it")
     try:
         return minari.MinariDataset(data)
+    except ImportError as error:
+        raise DatasetError(
+            f"{path}: {error}; Minari's formats other than HDF5 need pyarrow: "
+            "make install EXTRAS=minari"
+        ) from error
     except (OSError, ValueError, KeyError, AssertionError) as error:
         raise DatasetError(f"{path}: the Minari data set cannot be read ({error})") from error
 
 
-def read_minari(dataset: MinariDataset) -> Iterator[Episode]:
+def read_minari(
+    dataset: MinariDataset, start: int = 0, on_bad: OnBad = refuse
+) -> Iterator[Episode]:
     """The episodes of a Minari data set, one at a time.
 
-    Minari keeps one observation more than actions; the last one is dropped.
+    Args:
+        dataset: In any of Minari's formats, of any space: nested observations come as one
+            dictionary whose keys are paths.
+        start: The number of the first to read.
+        on_bad: Told of each that cannot be read.
 
     Raises:
         DatasetError: If an episode cannot be read, naming it.
     """
     source = f"Minari data set {dataset.spec.dataset_id}"
     numbers = [int(index) for index in dataset.episode_indices]
-    # The storage reads a whole series through one open file; one call each would be slow.
-    storage = dataset.storage
-    series = zip(storage.get_episodes(numbers), storage.get_episode_metadata(numbers), strict=True)
-    for number in numbers:
-        try:
-            data, metadata = next(series)
-        except (OSError, KeyError, RuntimeError, AssertionError) as error:
-            raise DatasetError(f"{source}, episode {number}: cannot be read ({error})") from error
-        steps = len(data["rewards"])
-        if not steps:
-            raise DatasetError(f"{source}, episode {number}: the episode has no steps")
-        seed = metadata.get("seed")
-        yield Episode(
-            observations=_first(data["observations"], steps),
-            actions=np.asarray(data["actions"]),
-            rewards=data["rewards"],
-            terminated=bool(data["terminations"][-1]),
-            truncated=bool(data["truncations"][-1]),
-            seed=None if seed is None else int(seed),
+    while start < len(numbers):
+        # The storage reads a whole series through one open file; one call each would be slow.
+        series = _series(dataset.storage, numbers[start:])
+        for number in numbers[start:]:
+            start += 1
+            try:
+                data, metadata = next(series)
+                episode = _episode(dataset, data, metadata, f"{source}, episode {number}")
+            except DatasetError as error:
+                on_bad(error)
+            except _UNREADABLE as error:
+                on_bad(DatasetError(f"{source}, episode {number}: cannot be read ({error})"))
+                break  # a series that failed has ended
+            else:
+                yield episode
+
+
+def _series(storage: Any, numbers: list[int]) -> Iterator[tuple[Any, Any]]:
+    """Data and metadata of episodes, in order."""
+    if storage.FORMAT == "hdf5":
+        yield from zip(
+            storage.get_episodes(numbers), storage.get_episode_metadata(numbers), strict=True
         )
+        return
+    for number in numbers:  # a file each: nothing to share
+        (data,) = storage.get_episodes([number])
+        (metadata,) = storage.get_episode_metadata([number])
+        yield data, metadata
+
+
+def _episode(dataset: MinariDataset, data: Any, metadata: Any, place: str) -> Episode:
+    """An episode as Minari gives it, with one observation more than actions."""
+    steps = len(data["rewards"])
+    if not steps:
+        raise DatasetError(f"{place}: the episode has no steps")
+    actions = action_array(data["actions"])
+    observations = observation_arrays(dataset.spec.observation_space, data["observations"])
+    for key, array in observation_items(observations).items():
+        if len(array) != steps + 1:
+            name = f"observations[{key!r}]" if key else "observations"
+            raise DatasetError(
+                f"{place}: {name} has {len(array)} rows, but {steps} rewards need {steps + 1}"
+            )
+    for name, array in (
+        ("actions", actions),
+        ("terminations", data["terminations"]),
+        ("truncations", data["truncations"]),
+    ):
+        if len(array) != steps:
+            raise DatasetError(f"{place}: {name} has {len(array)} steps, but rewards has {steps}")
+        if name != "actions" and np.any(array[:-1]):
+            raise DatasetError(
+                f"{place}: {name} is true at step {int(np.argmax(array[:-1]))}, but the episode "
+                f"goes on to step {steps - 1}"
+            )
+    seed = metadata.get("seed")
+    return Episode(
+        observations=_rows(observations, slice(steps)),
+        actions=actions,
+        rewards=np.asarray(data["rewards"]),
+        terminated=bool(data["terminations"][-1]),
+        truncated=bool(data["truncations"][-1]),
+        seed=None if seed is None else int(seed),
+        last_observation=_rows(observations, -1),
+    )
 
 
 def write_minari(
     recordings: Iterable[Recording],
     root: Path,
     dataset_id: str,
-    env: gymnasium.Env[Any, Any],
+    env: gymnasium.Env[Any, Any] | EnvironmentSpec,
     algorithm: str,
     description: str,
     provenance: dict[str, Any] | None = None,
@@ -94,7 +161,7 @@ def write_minari(
         root: Where the data sets lie; set `MINARI_DATASETS_PATH` to it to list them with Minari.
         dataset_id: A Minari id, `namespace/name-v0`.
         env: The environment that was played, made with `gymnasium.make`, so that Minari can
-            recover it.
+            recover it; or only what is known of it.
         algorithm: Name of the policy.
         description: One sentence for those who find the data set.
         provenance: What to remember of their origin, plain JSON types; `minari_provenance` tells.
@@ -108,6 +175,11 @@ def write_minari(
     import minari
 
     options: dict[str, Any] = {"data_format": "hdf5"}
+    if isinstance(env, EnvironmentSpec):
+        options["observation_space"] = env.observation_space
+        options["action_space"] = env.action_space
+    else:
+        options["env"] = env
     if keeps_pixels():
         options["jpeg_encoding"] = False  # Minari's default for pixels is lossy
     root = root.absolute()  # Minari joins a relative path to itself
@@ -123,7 +195,6 @@ def write_minari(
             dataset = minari.create_dataset_from_buffers(
                 dataset_id,
                 _buffers(recordings, dataset_id),  # it takes them one by one
-                env=env,
                 algorithm_name=algorithm,
                 description=description,
                 **options,
@@ -189,11 +260,11 @@ def _publish(written: Path, destination: Path) -> None:
     fsync_directory(destination.parent)
 
 
-def _first(observations: Any, steps: int) -> Any:
-    """The first `steps` rows, key by key in a dictionary."""
+def _rows(observations: Array | dict[str, Array], rows: Any) -> Any:
+    """Some rows, key by key in a dictionary."""
     if isinstance(observations, dict):
-        return {key: _first(item, steps) for key, item in observations.items()}
-    return np.asarray(observations)[:steps]
+        return {key: array[rows] for key, array in observations.items()}
+    return observations[rows]
 
 
 def _append(observations: Any, last: Any) -> Any:

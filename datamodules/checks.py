@@ -1,0 +1,85 @@
+"""Everything that can be wrong with a data set, found before training does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.episodes import DatasetError
+from datamodules.formats import Options, open_source
+from datamodules.readers.d4rl import broken_chains
+from datamodules.source import Checked, Source
+
+_MOST_WARNINGS = 1000
+
+
+@dataclass
+class Report:
+    """What a check found.
+
+    Attributes:
+        format: The data set's format, empty if it could not be opened.
+        episodes: Whole, valid episodes.
+        steps: Their steps.
+        returns: The least and the greatest return of these.
+        problems: What makes data unusable, each with file, episode and step.
+        warnings: What is odd, likewise; a conversion takes it as it is.
+    """
+
+    format: str = ""
+    episodes: int = 0
+    steps: int = 0
+    returns: tuple[float, float] = (np.inf, -np.inf)
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def check(
+    path: Path | str,
+    options: Options | None = None,
+    on_episode: Callable[[int, int | None], None] | None = None,
+) -> Report:
+    """Read a data set of any format from end to end.
+
+    Args:
+        path: The file or folder.
+        options: What a person has to say of it.
+        on_episode: Told the number of episodes that were read, and of all if that is known.
+    """
+    report = Report()
+    try:
+        source = open_source(path, options)
+        report.format = source.format
+        report.warnings += source.notes
+        _check_episodes(source, report, on_episode or (lambda done, total: None))
+        if source.format == "d4rl":
+            report.warnings += islice(broken_chains(source.path), _MOST_WARNINGS)
+    except (DatasetError, OSError) as error:
+        report.problems.append(str(error))
+    return report
+
+
+def _check_episodes(
+    source: Source, report: Report, tell: Callable[[int, int | None], None]
+) -> None:
+    episodes = Checked(source, on_bad=lambda error: report.problems.append(str(error)))
+    open_ends = 0
+    for episode in episodes:
+        earned = float(np.sum(episode.rewards, dtype=np.float64))
+        low, high = report.returns
+        report.returns = min(low, earned), max(high, earned)
+        report.episodes += 1
+        report.steps += len(episode)
+        open_ends += not (episode.terminated or episode.truncated)
+        tell(episodes.position, source.num_episodes)
+    if open_ends:
+        report.warnings.append(
+            f"{source.path}: {open_ends} episodes end with neither a terminal nor a time-out: "
+            "their returns may be cut short"
+        )
+    if not report.episodes and not report.problems:
+        report.problems.append(f"{source.path}: there are no episodes")

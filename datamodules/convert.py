@@ -1,0 +1,231 @@
+"""Data of any format into a store or a Minari data set."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from datamodules.episodes import DatasetError, Recording
+from datamodules.npy import file_sha256
+from datamodules.packing import publish
+from datamodules.readers.minari import minari_provenance, open_minari, write_minari
+from datamodules.source import Checked, OnBad, Source, refuse
+from datamodules.store import Store
+from datamodules.store_files import StoreWriter, store_bytes
+
+# What to tell of progress: what is done, how much of it, and of how much if that is known.
+OnProgress = Callable[[str, int, int | None], None]
+SAVE_SECONDS = 5.0
+_MINARI_NAME = re.compile(r"[-\w]+-v\d+")
+
+
+def convert(
+    source: Source,
+    destination: Path | str,
+    *,
+    on_bad: OnBad = refuse,
+    on_progress: OnProgress | None = None,
+    save_seconds: float = SAVE_SECONDS,
+) -> Path:
+    """Make a store of a data set, unless it is made already.
+
+    Episodes go through memory one by one. Until all are written they stand in a hidden directory
+    beside the store, whose state is made durable every few seconds: after an interruption of any
+    kind, calling this again goes on from there.
+
+    Args:
+        source: The data set.
+        destination: The store's directory.
+        on_bad: Told of each episode that is not valid, which is then left out and counted; may
+            raise. By default the first ends the conversion.
+        on_progress: Told of progress: `checking` bytes of the source, `converting` episodes.
+        save_seconds: How often the state is made durable.
+
+    Returns:
+        The store's directory.
+
+    Raises:
+        DatasetError: If the destination holds something else, the disk has no room, or an episode
+            is not valid.
+        KeyboardInterrupt: With what is kept as its message.
+    """
+    destination = Path(destination)
+    tell = on_progress or (lambda phase, done, total: None)
+    known = provenance(source, tell)
+    if destination.exists():
+        return _already(destination, Store.open(destination).manifest["provenance"], known)
+    digest = hashlib.sha256(json.dumps([known, source.spec.to_dict()]).encode()).hexdigest()[:12]
+    partial = destination.with_name(f".{destination.name}.partial-{digest}")
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(destination.with_name(f".{destination.name}.lock")):
+            for left in destination.parent.glob(f".{destination.name}.partial-*"):
+                if left != partial:  # of another source, or of this one before it was changed
+                    shutil.rmtree(left)
+            check_room(source, destination, partial)
+            partial.mkdir(exist_ok=True)
+            _write(source, partial, known, on_bad, tell, save_seconds)
+            publish(partial, destination)
+    except OSError as error:
+        raise DatasetError(
+            f"{destination}: cannot be written ({error.strerror or error}); what was converted is "
+            "kept, and the same command goes on with it"
+        ) from error
+    return destination
+
+
+def _write(
+    source: Source,
+    partial: Path,
+    known: dict[str, Any],
+    on_bad: OnBad,
+    tell: OnProgress,
+    save_seconds: float,
+) -> None:
+    with StoreWriter(partial, source.spec, _has_last(source)) as writer:
+        episodes = Checked(source, writer.position, on_bad)
+        skipped, saved = writer.skipped, time.monotonic()
+        try:
+            for episode in episodes:
+                writer.append(episode)
+                tell("converting", episodes.position, source.num_episodes)
+                if time.monotonic() - saved >= save_seconds:
+                    writer.save(episodes.position, skipped + episodes.skipped)
+                    saved = time.monotonic()
+        except KeyboardInterrupt:  # perhaps in the midst of an episode: the last save holds
+            raise KeyboardInterrupt(
+                f"Stopped after {episodes.position} episodes; what was converted is kept, and the "
+                "same command goes on with it."
+            ) from None
+        except DatasetError:
+            writer.save(episodes.position, skipped + episodes.skipped)
+            raise
+        writer.finish({**known, "skipped": skipped + episodes.skipped})
+
+
+def convert_to_minari(
+    source: Source,
+    destination: Path | str,
+    *,
+    on_bad: OnBad = refuse,
+    on_progress: OnProgress | None = None,
+) -> Path:
+    """Make a Minari data set, without loss: every array in the type that the source has it in.
+
+    Minari wants what followed the last action; where the source does not tell, the last
+    observation stands there once more, and the data set's `provenance` says so. A conversion that
+    was interrupted is begun anew.
+
+    Args:
+        source: The data set.
+        destination: The data set's directory, whose name is its Minari id: `name-v0`.
+        on_bad: As for `convert`.
+        on_progress: As for `convert`.
+
+    Returns:
+        `destination`.
+
+    Raises:
+        DatasetError: As `convert`, and if the name is no Minari id.
+    """
+    destination = Path(destination)
+    tell = on_progress or (lambda phase, done, total: None)
+    if not _MINARI_NAME.fullmatch(destination.name):
+        raise DatasetError(
+            f"{destination}: a Minari data set's name is letters, digits, - and _, and ends with "
+            f"its version; for example {destination.name or 'data'}-v0"
+        )
+    known = provenance(source, tell)
+    if not _has_last(source):
+        known["last_observation"] = "repeated"
+    if destination.exists():
+        return _already(destination, minari_provenance(open_minari(destination)) or {}, known)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    check_room(source, destination)
+    episodes = Checked(source, on_bad=on_bad)
+
+    def recordings() -> Iterator[Recording]:
+        for episode in episodes:
+            last = episode.last_observation
+            if last is None:
+                seen = episode.observations
+                last = {k: v[-1] for k, v in seen.items()} if isinstance(seen, dict) else seen[-1]
+            yield Recording(episode, last)
+            tell("converting", episodes.position, source.num_episodes)
+
+    return write_minari(
+        recordings(),
+        destination.parent,
+        destination.name,
+        source.spec,
+        algorithm="unknown",
+        description=f"Converted from {known['source']} ({source.format}).",
+        provenance=known,
+    )
+
+
+def provenance(source: Source, tell: OnProgress) -> dict[str, Any]:
+    """What to remember of a source: its name and format, and the SHA-256 of each of its files."""
+    sizes = {file: file.stat().st_size for file in source.files}
+    root, done, total = source.path.parent, 0, sum(sizes.values())
+    digests = {}
+    for file, size in sizes.items():
+        digests[file.relative_to(root).as_posix()] = file_sha256(file)
+        done += size
+        tell("checking", done, total)
+    return {
+        "source": source.path.resolve().name,
+        "format": source.format,
+        "notes": list(source.notes),
+        "sha256": digests,
+    }
+
+
+def predicted_bytes(source: Source) -> int | None:
+    """About how large the store of a source will be, or None if that is not known."""
+    if source.num_steps is None or source.num_episodes is None:
+        return None
+    return store_bytes(source.spec, source.num_episodes, source.num_steps, _has_last(source))
+
+
+def check_room(source: Source, destination: Path, partial: Path | None = None) -> None:
+    """Refuse what the disk cannot hold.
+
+    Raises:
+        DatasetError: If there is less room than the data will take.
+    """
+    wanted = predicted_bytes(source)
+    if wanted is None:
+        return
+    done = 0
+    if partial is not None and partial.is_dir():
+        done = sum(file.stat().st_size for file in partial.iterdir())
+    free = shutil.disk_usage(destination.parent).free
+    if wanted - done > free:
+        raise DatasetError(
+            f"{destination}: the data will take {wanted / 1e9:.3g} GB, but only {free / 1e9:.3g} "
+            "GB are free there; choose a destination on another disk"
+        )
+
+
+def _has_last(source: Source) -> bool:
+    """Whether a source tells what followed the last actions."""
+    first = next(source.read(0, lambda error: None), None)
+    return first is not None and first.last_observation is not None
+
+
+def _already(destination: Path, found: dict[str, Any], wanted: dict[str, Any]) -> Path:
+    """The destination, if it was made of the same files."""
+    if {key: found.get(key) for key in wanted} != wanted:
+        raise DatasetError(
+            f"{destination}: holds other data; delete it, or choose another destination"
+        )
+    return destination

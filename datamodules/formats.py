@@ -1,0 +1,127 @@
+"""Every format that data can come in. A new one is one entry here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from datamodules.episodes import DatasetError
+from datamodules.readers.d4rl import is_d4rl, open_d4rl
+from datamodules.readers.memory_maze import is_memory_maze, open_memory_maze
+from datamodules.readers.minari_source import is_minari, open_minari_source
+from datamodules.readers.own_store import is_store, open_store
+from datamodules.readers.rate import (
+    is_rate_folder,
+    is_tmaze_pickle,
+    open_rate_folder,
+    open_tmaze_pickle,
+)
+from datamodules.readers.trajectories import is_pickle, open_trajectories
+from datamodules.source import Source
+from rate.envs.spec import EnvironmentSpec
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person may have to say of a source.
+
+    Attributes:
+        time_limit: After how many steps an episode ends, for D4RL files without `timeouts`.
+        spec: The environment, in place of what the source says of it.
+    """
+
+    time_limit: int | None = None
+    spec: EnvironmentSpec | None = None
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of data sets.
+
+    Attributes:
+        name: Its short name.
+        what: What a path of it is, for messages.
+        matches: Whether a path is of it, at a glance: a damaged file still has a format.
+        open: Makes a source of such a path.
+    """
+
+    name: str
+    what: str
+    matches: Callable[[Path], bool]
+    open: Callable[[Path, Options], Source]
+
+
+def _plain(open_path: Callable[[Path], Source]) -> Callable[[Path, Options], Source]:
+    return lambda path, options: open_path(path)
+
+
+# The first that matches is taken.
+FORMATS = (
+    Format(
+        "store", "a trajectory store (a folder with manifest.json)", is_store, _plain(open_store)
+    ),
+    Format(
+        "minari",
+        "a Minari data set (a folder with data/metadata.json)",
+        is_minari,
+        _plain(open_minari_source),
+    ),
+    Format(
+        "d4rl",
+        "a D4RL file (HDF5)",
+        is_d4rl,
+        lambda path, options: open_d4rl(path, options.time_limit),
+    ),
+    Format(
+        "rate-tmaze",
+        "the RATE paper's T-Maze (a pickled dictionary of episodes)",
+        is_tmaze_pickle,
+        _plain(open_tmaze_pickle),
+    ),
+    Format(
+        "trajectories",
+        "trajectories of the Decision Transformer's code (a pickled list of episodes)",
+        is_pickle,
+        _plain(open_trajectories),
+    ),
+    Format(
+        "memory-maze",
+        "Memory Maze data (a folder of .npz files with 64x64 frames)",
+        is_memory_maze,
+        _plain(open_memory_maze),
+    ),
+    Format(
+        "rate-npz",
+        "the RATE paper's data (a folder of .npz files with obs, action and reward)",
+        is_rate_folder,
+        _plain(open_rate_folder),
+    ),
+)
+
+
+def find_format(path: Path | str) -> Format | None:
+    """The format of a file or folder, if it is a known one."""
+    path = Path(path)
+    return next((known for known in FORMATS if path.exists() and known.matches(path)), None)
+
+
+def open_source(path: Path | str, options: Options | None = None) -> Source:
+    """A data set in whatever format.
+
+    Raises:
+        DatasetError: If there is none, its format is not known, or it is damaged. What was looked
+            for is listed.
+    """
+    path, options = Path(path), options or Options()
+    if not path.exists():
+        raise DatasetError(f"{path}: there is no such file or folder")
+    try:
+        known = find_format(path)
+        if known is None:
+            wanted = "".join(f"\n  - {item.what}" for item in FORMATS)
+            raise DatasetError(f"{path}: not a data set of a known format. It is none of:{wanted}")
+        source = known.open(path, options)
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error})") from error
+    return source if options.spec is None else replace(source, spec=options.spec)

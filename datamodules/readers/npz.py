@@ -1,0 +1,110 @@
+"""Arrays of `.npz` files, looked at before they are loaded."""
+
+from __future__ import annotations
+
+import math
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from datamodules.episodes import Array, DatasetError
+
+_DAMAGED = (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, zlib.error)
+
+
+class NpzFile:
+    """An open `.npz` file.
+
+    Args:
+        path: The file, for messages.
+        archive: It, opened.
+
+    Attributes:
+        keys: The names of its arrays.
+    """
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
+        self.path, self._archive = path, archive
+        self.keys = {name[: -len(".npy")] for name in archive.namelist() if name.endswith(".npy")}
+
+    def header(self, key: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Shape and type of an array, without its contents."""
+        with self._archive.open(f"{key}.npy") as file:
+            shape, _, dtype = _read_header(file, f"{self.path}: {key}")
+        return shape, dtype
+
+    def array(self, key: str, most_rows: int, largest_row: int, what: str) -> Array:
+        """One array; memory is taken for it once its size is known to be sensible.
+
+        Args:
+            key: Its name.
+            most_rows: The most rows it can have.
+            largest_row: The most elements of a row.
+            what: What an array within these limits is, for the message.
+
+        Raises:
+            DatasetError: If it is damaged, larger, or holds anything but numbers. Pickled objects
+                are never loaded.
+        """
+        place = f"{self.path}: {key}"
+        with self._archive.open(f"{key}.npy") as file:
+            shape, fortran, dtype = _read_header(file, place)
+            row = math.prod(shape[1:])
+            if not shape or min(shape) < 0 or shape[0] > most_rows or row > largest_row:
+                raise DatasetError(f"{place} has shape {shape}, which is not {what}")
+            size = shape[0] * row * dtype.itemsize
+            try:
+                data = file.read(size)
+                rest = file.read(1)
+            except zlib.error as error:
+                raise DatasetError(f"{place} is damaged ({error}); get or make it again") from error
+        if len(data) != size or rest:
+            raise DatasetError(
+                f"{place} is not {dtype} {shape}, as it says: {len(data)} bytes of data"
+            )
+        return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+@contextmanager
+def open_npz(path: Path) -> Iterator[NpzFile]:
+    """Open an `.npz` file.
+
+    Raises:
+        DatasetError: If it is damaged, now or while it is read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield NpzFile(path, archive)
+    except _DAMAGED as error:
+        raise DatasetError(
+            f"{path}: not a whole .npz file ({error}); get or make it again"
+        ) from error
+
+
+def npz_files(folder: Path) -> list[Path]:
+    """The `.npz` files of a folder in the order of their numbers: 10 comes after 9."""
+    return sorted(folder.glob("*.npz"), key=_by_numbers)
+
+
+def _by_numbers(path: Path) -> list[tuple[int, str]]:
+    parts = re.split(r"(\d+)", path.name)
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
+
+
+def _read_header(file: IO[bytes], place: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    npy: Any = np.lib.format  # without annotations in the NumPy of Python 3.10
+    try:
+        if (version := npy.read_magic(file)) != (1, 0):  # others hold records of columns
+            raise ValueError(f"version {version} of the format")
+        shape, fortran, dtype = npy.read_array_header_1_0(file)
+    except (ValueError, zlib.error) as error:
+        raise DatasetError(f"{place} is damaged or not an array ({error})") from error
+    if dtype.kind not in "biuf":
+        raise DatasetError(f"{place} holds {dtype}, not numbers; it is not loaded")
+    return shape, fortran, dtype

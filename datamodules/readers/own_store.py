@@ -1,0 +1,70 @@
+"""Our own store as a source, for conversions to other formats."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.episodes import DatasetError, Episode
+from datamodules.source import OnBad, Source, refuse
+from datamodules.store import Store
+from datamodules.store_files import FORMAT, MANIFEST, returns_to_go
+
+
+def is_store(path: Path) -> bool:
+    """Whether a path is a store's folder."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except OSError:
+        return False
+    except ValueError:
+        return True  # damaged: to open it tells how
+    return isinstance(manifest, dict) and manifest.get("format") == FORMAT
+
+
+def open_store(path: Path) -> Source:
+    """A store as a source; every file is compared with its checksum.
+
+    Raises:
+        DatasetError: If one is missing, truncated or changed.
+    """
+    store = Store.open(path, verify=True)
+    arrays = store.manifest["arrays"].values()
+    return Source(
+        format="store",
+        path=path,
+        files=(path / MANIFEST, *(path / entry["file"] for entry in arrays)),
+        spec=store.spec,
+        read=partial(read_store, store),
+        num_episodes=store.num_episodes,
+        num_steps=store.num_steps,
+    )
+
+
+def read_store(store: Store, start: int = 0, on_bad: OnBad = refuse) -> Iterator[Episode]:
+    """The episodes of a store, as copies.
+
+    Args:
+        store: The store.
+        start: The number of the first to read.
+        on_bad: Told of each whose returns-to-go are not the sums of its rewards.
+    """
+    for number in range(start, store.num_episodes):
+        episode = store.episode(number)
+        rows = slice(store.offsets[number], store.offsets[number + 1])
+        kept, wanted = store.arrays["returns_to_go"][rows], returns_to_go(episode.rewards)
+        wrong = ~np.isclose(kept, wanted, rtol=1e-4, atol=1e-3 * max(1, np.abs(wanted).max()))
+        if wrong.any():
+            step = int(np.argmax(wrong))
+            on_bad(
+                DatasetError(
+                    f"{store.path}, episode {number}: the return-to-go at step {step} is "
+                    f"{kept[step]:g}, but the rewards from there on are {wanted[step]:g} in all"
+                )
+            )
+        else:
+            yield episode

@@ -1,0 +1,152 @@
+"""What every reader makes of a path: a stream of episodes and what is known before it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from datamodules.episodes import Array, DatasetError, Episode, validate_episode
+from rate.envs.mujoco import TASKS, MujocoOptions, mujoco_spec
+from rate.envs.spec import EnvironmentSpec
+
+# The target return of a specification that was inferred: the best episode of the data.
+UNKNOWN_RETURN = float("nan")
+OnBad = Callable[[DatasetError], None]
+
+
+def refuse(error: DatasetError) -> None:
+    """What to do with a bad episode unless told otherwise: not go on."""
+    raise error
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that can be read, whatever its format.
+
+    Attributes:
+        format: Name of the format.
+        path: The file or folder.
+        files: The files that are read.
+        spec: The environment, as the file says or its contents let one infer.
+        read: `read(start, on_bad)` yields the episodes from number `start` on, one in memory at a
+            time. An episode that cannot be read is told to `on_bad`, which may raise, and counts.
+        num_episodes: How many there are, where that is known without reading them.
+        num_steps: How many steps these have, likewise.
+        place: Where an episode is, for messages.
+        notes: What is left out or assumed, for people.
+    """
+
+    format: str
+    path: Path
+    files: tuple[Path, ...]
+    spec: EnvironmentSpec
+    read: Callable[[int, OnBad], Iterator[Episode]]
+    num_episodes: int | None = None
+    num_steps: int | None = None
+    place: Callable[[int], str] | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Checked:
+    """The valid episodes of a source.
+
+    Args:
+        source: The source.
+        start: The first episode to read.
+        on_bad: Told of each that is not valid.
+
+    Attributes:
+        position: The number of the episode that comes next.
+        skipped: How many were not valid.
+    """
+
+    def __init__(self, source: Source, start: int = 0, on_bad: OnBad = refuse) -> None:
+        self.source, self.position, self.skipped = source, start, 0
+        self._on_bad = on_bad
+
+    def __iter__(self) -> Iterator[Episode]:
+        source = self.source
+        for episode in source.read(self.position, self._bad):
+            place = str(source.path) if source.place is None else source.place(self.position)
+            try:
+                validate_episode(episode, source.spec, place, self.position)
+            except DatasetError as error:
+                self._bad(error)
+            else:
+                self.position += 1
+                yield episode
+
+    def _bad(self, error: DatasetError) -> None:
+        self._on_bad(error)
+        self.position += 1
+        self.skipped += 1
+
+
+def known_mujoco(spec: EnvironmentSpec, name: str, version: str) -> EnvironmentSpec:
+    """The task of MuJoCo that a data set's name tells, if its spaces have the task's shapes.
+
+    Args:
+        spec: What else is known of the environment.
+        name: For example `hopper_medium-v2.hdf5` or `mujoco/hopper/medium-v0`.
+        version: Of Gymnasium's environment, which models of the data are rolled out in.
+    """
+    task = next((task for task in TASKS if task in name.lower()), None)
+    if task is None:
+        return spec
+    options = MujocoOptions(task=task, version=version)
+    known = replace(mujoco_spec(options), options={"task": task, "version": version})
+    same = spec.observation_space.shape == known.observation_space.shape
+    return known if same and spec.action_space.shape == known.action_space.shape else spec
+
+
+def observation_box(shape: tuple[int, ...], dtype: np.dtype[Any]) -> spaces.Box:
+    """The space of observations of which only shape and type are known; bytes are pixels.
+
+    Raises:
+        DatasetError: If they are not numbers.
+    """
+    if dtype == np.uint8:
+        return spaces.Box(0, 255, shape, np.uint8)
+    if dtype.kind not in "fiub":
+        raise DatasetError(f"the observations are {dtype}, not numbers")
+    return spaces.Box(-np.inf, np.inf, shape, np.float32)
+
+
+class ActionRange:
+    """Infers the space of actions from all of them, which it sees a part at a time."""
+
+    def __init__(self) -> None:
+        self._kind = ""
+        self._shape: tuple[int, ...] = ()
+        self._low, self._high = np.inf, -np.inf
+
+    def see(self, actions: Array) -> None:
+        """Take note of `(T, *shape)` actions; those that are not finite are left to the checks."""
+        self._kind, self._shape = self._kind or actions.dtype.kind, actions.shape[1:]
+        finite = actions[np.isfinite(actions)] if actions.dtype.kind == "f" else actions
+        if finite.size:
+            self._low = min(self._low, float(finite.min()))
+            self._high = max(self._high, float(finite.max()))
+
+    def space(self) -> gymnasium.Space[Any]:
+        """Integers are indices; floats have the bounds -1 and 1, or none if they exceed these.
+
+        Raises:
+            DatasetError: If actions are negative indices or not numbers.
+        """
+        if self._kind in "iub" and np.isfinite(self._high):
+            if self._low < 0:
+                raise DatasetError(f"an action is {self._low:g}, but an index is not negative")
+            count = int(self._high) + 1
+            shape = self._shape
+            return spaces.MultiDiscrete(np.full(shape, count)) if shape else spaces.Discrete(count)
+        if self._kind != "f":
+            raise DatasetError("there are no actions, or they are not numbers")
+        bound = 1.0 if max(-self._low, self._high) <= 1 + 1e-5 else np.inf
+        return spaces.Box(-bound, bound, self._shape, np.float32)

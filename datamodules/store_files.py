@@ -1,0 +1,293 @@
+"""A store's files: what they are called, what they hold, and how they are written."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+
+from datamodules.episodes import Array, DatasetError, Episode, observation_items, observation_spaces
+from datamodules.npy import NpyWriter, file_sha256
+from rate.envs.spec import EnvironmentSpec
+
+FORMAT = "rate-trajectories"
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+OBSERVATIONS, LAST = "observations", "last_observations"
+UNKNOWN_SEED = -1
+_STATE = "unfinished.json"
+_PER_EPISODE = ("offsets", "terminated", "truncated", "seeds")
+
+
+def storage_dtype(space: gymnasium.Space[Any]) -> np.dtype[Any]:
+    """How elements of a space are kept: pixels as uint8, integers as int64, the rest as float32."""
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+        return np.dtype(np.int64)
+    if isinstance(space, spaces.Box):
+        if np.dtype(space.dtype).kind == "b" or space.dtype == np.uint8:
+            return np.dtype(np.uint8)
+        floating = np.issubdtype(space.dtype, np.floating)
+        return np.dtype(np.float32 if floating else np.int64)
+    raise DatasetError(f"the space {type(space).__name__} is not supported inside a data set")
+
+
+def returns_to_go(rewards: Array) -> npt.NDArray[np.float64]:
+    """`(T,)` undiscounted sums of the rewards from each step on, in float64 whatever the input."""
+    return np.cumsum(np.asarray(rewards, dtype=np.float64)[::-1])[::-1]
+
+
+@dataclass
+class _Moments:
+    """Mean and variance of a stream of `(T, D)` rows (Chan, Golub and LeVeque, 1979)."""
+
+    count: int = 0
+    mean: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(()))
+    squares: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(()))
+
+    def update(self, rows: Array) -> None:
+        rows = rows.astype(np.float64)
+        mean = rows.mean(axis=0)
+        difference = mean - self.mean
+        total = self.count + len(rows)
+        self.squares = (
+            self.squares
+            + ((rows - mean) ** 2).sum(axis=0)
+            + difference**2 * (self.count * len(rows) / total)
+        )
+        self.mean = self.mean + difference * (len(rows) / total)
+        self.count = total
+
+    def state(self) -> dict[str, Any]:
+        """What `_Moments(**state)` goes on from, exactly, as plain JSON types."""
+        return {
+            "count": self.count,
+            "mean": self.mean.tolist(),
+            "squares": self.squares.tolist(),
+        }
+
+    def __post_init__(self) -> None:
+        self.mean, self.squares = np.array(self.mean), np.array(self.squares)
+
+    def to_dict(self) -> dict[str, list[float]]:
+        std = np.sqrt(self.squares / max(self.count, 1))
+        return {"mean": self.mean.tolist(), "std": std.tolist()}
+
+
+class StoreWriter:
+    """Writes a store's directory, an episode at a time, in memory that does not grow.
+
+    Args:
+        directory: The directory. One that `save` was called for is gone on with.
+        spec: The environment that the episodes come from, and are valid in.
+        keep_last: Keep what followed the last action of each episode as well, for other formats;
+            nothing here reads it.
+
+    Attributes:
+        position: What the last `save` was told, 0 without one.
+
+    Raises:
+        DatasetError: If a directory that is gone on with is damaged.
+    """
+
+    def __init__(self, directory: Path, spec: EnvironmentSpec, keep_last: bool = False) -> None:
+        self.directory, self.spec = directory, spec
+        state = _read_state(directory / _STATE)
+        self.position, self.skipped = int(state["position"]), int(state["skipped"])
+        self._low, self._high = state["returns"]
+        layout = _layout(spec, keep_last)
+        self._writers = {
+            name: NpyWriter(
+                directory / _file_name(index, name), dtype, shape, state["rows"].get(name, 0)
+            )
+            for index, (name, (dtype, shape)) in enumerate(layout.items())
+        }
+        self._moments = {
+            name: _Moments(**state["moments"].get(name, {}))
+            for name, (dtype, shape) in layout.items()
+            if name.startswith(OBSERVATIONS) and dtype == np.float32 and len(shape) == 1
+        }
+        if not self._writers["offsets"].rows:
+            self._writers["offsets"].append(np.zeros(1))
+
+    @property
+    def num_episodes(self) -> int:
+        return self._writers["offsets"].rows - 1
+
+    def append(self, episode: Episode) -> None:
+        """Write an episode, which must be valid.
+
+        Raises:
+            OSError: If the files cannot be written.
+        """
+        rows = _rows(episode, offset=self._writers["actions"].rows)
+        earned = float(rows.pop("return"))
+        self._low, self._high = min(self._low, earned), max(self._high, earned)
+        for name, writer in self._writers.items():
+            writer.append(rows[name])
+        for name, moment in self._moments.items():
+            moment.update(rows[name])
+
+    def save(self, position: int, skipped: int) -> None:
+        """Make what was written durable, so that a writer made later goes on from here."""
+        for writer in self._writers.values():
+            writer.sync()
+        state = {
+            "position": position,
+            "skipped": skipped,
+            "returns": [self._low, self._high],
+            "rows": {name: writer.rows for name, writer in self._writers.items()},
+            "moments": {name: moment.state() for name, moment in self._moments.items()},
+        }
+        draft = self.directory / f"{_STATE}.tmp"
+        _write_json(draft, state, allow_nan=True)
+        draft.replace(self.directory / _STATE)
+
+    def finish(self, provenance: dict[str, Any]) -> None:
+        """Close the files and write the manifest.
+
+        Raises:
+            DatasetError: If there are no episodes.
+        """
+        episodes = self.num_episodes
+        if not episodes:
+            raise DatasetError(
+                f"{provenance.get('source', self.directory)}: there are no episodes to pack"
+            )
+        self.close()
+        spec = self.spec
+        if math.isnan(spec.target_return):  # nobody knows: the best of the data
+            spec = replace(spec, target_return=self._high)
+        manifest = {
+            "format": FORMAT,
+            "schema_version": SCHEMA_VERSION,
+            "num_episodes": episodes,
+            "num_steps": self._writers["actions"].rows,
+            "return_range": [self._low, self._high],
+            "environment": spec.to_dict(),
+            "normalisation": {name: moment.to_dict() for name, moment in self._moments.items()},
+            "provenance": provenance,
+            "arrays": {name: _describe(writer) for name, writer in self._writers.items()},
+        }
+        _write_json(self.directory / MANIFEST, manifest)
+        (self.directory / _STATE).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close the files, whole."""
+        for writer in self._writers.values():
+            writer.close()
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for writer in self._writers.values():
+            writer.__exit__(*error)  # type: ignore[arg-type]
+
+
+def store_bytes(spec: EnvironmentSpec, episodes: int, steps: int, keep_last: bool = False) -> int:
+    """About how large a store is on the disk."""
+    per_step = per_episode = 0
+    for name, (dtype, shape) in _layout(spec, keep_last).items():
+        size = dtype.itemsize * math.prod(shape)
+        if name.startswith(LAST) or name in _PER_EPISODE:
+            per_episode += size
+        else:
+            per_step += size
+    return per_step * steps + per_episode * episodes
+
+
+def _layout(
+    spec: EnvironmentSpec, keep_last: bool
+) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+    """The type and row shape of every array of a store."""
+    layout = {
+        f"{OBSERVATIONS}/{key}" if key else OBSERVATIONS: (
+            storage_dtype(space),
+            tuple(space.shape or ()),
+        )
+        for key, space in observation_spaces(spec.observation_space).items()
+    }
+    last = {f"{LAST}{name[len(OBSERVATIONS) :]}": kind for name, kind in layout.items()}
+    layout["actions"] = (storage_dtype(spec.action_space), tuple(spec.action_space.shape or ()))
+    for name, kind in (
+        ("rewards", "float32"),
+        ("returns_to_go", "float32"),
+        ("offsets", "int64"),
+        ("terminated", "bool"),
+        ("truncated", "bool"),
+        ("seeds", "int64"),
+    ):
+        layout[name] = (np.dtype(kind), ())
+    return {**layout, **last} if keep_last else layout
+
+
+def _rows(episode: Episode, offset: int) -> dict[str, Any]:
+    """What one episode adds to each array, and its return."""
+    to_go = returns_to_go(episode.rewards)
+    rows: dict[str, Any] = {
+        f"{OBSERVATIONS}/{key}" if key else OBSERVATIONS: values
+        for key, values in observation_items(episode.observations).items()
+    }
+    last = episode.last_observation
+    for name, values in list(rows.items()):
+        key = name[len(OBSERVATIONS) :]
+        known = None if last is None else observation_items(last)[key[1:]]
+        rows[f"{LAST}{key}"] = values[-1:] if known is None else np.asarray(known)[None]
+    return rows | {
+        "actions": episode.actions,
+        "rewards": episode.rewards,
+        "returns_to_go": to_go,
+        "offsets": np.array([offset + len(episode)]),
+        "terminated": np.array([episode.terminated]),
+        "truncated": np.array([episode.truncated]),
+        "seeds": np.array([UNKNOWN_SEED if episode.seed is None else episode.seed]),
+        "return": to_go[0],
+    }
+
+
+def _file_name(index: int, name: str) -> str:
+    """A plain file name for an array, whatever characters an observation key has."""
+    kind, slash, key = name.partition("/")
+    if not slash:
+        return f"{name}.npy"
+    readable = "".join(c if c.isascii() and c.isalnum() else "_" for c in key)
+    return f"{kind}-{index}_{readable}.npy"
+
+
+def _describe(writer: NpyWriter) -> dict[str, Any]:
+    """A written array's entry in the manifest."""
+    return {
+        "file": writer.path.name,
+        "dtype": str(writer.dtype),
+        "shape": [writer.rows, *writer.shape],
+        "bytes": writer.path.stat().st_size,
+        "sha256": file_sha256(writer.path),
+    }
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """What `StoreWriter.save` kept; without it, a beginning."""
+    empty = {"position": 0, "skipped": 0, "returns": [math.inf, -math.inf], "rows": {}}
+    if not path.is_file():
+        return {**empty, "moments": {}}
+    try:
+        state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DatasetError(f"{path}: damaged ({error}); delete its folder") from error
+    return state
+
+
+def _write_json(path: Path, data: dict[str, Any], allow_nan: bool = False) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        json.dump(data, file, indent=2, allow_nan=allow_nan)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,139 @@
+"""Convert a data set of any known format into a store to train on, or into a Minari data set.
+
+    python scripts/convert.py hopper_medium-v2.hdf5 data/hopper-medium
+    python scripts/convert.py path/to/npz-folder data/two-colors --environment vizdoom
+    python scripts/convert.py data/hopper-medium data/minari/hopper-v0 --to minari
+    python scripts/train.py mujoco --data.store data/hopper-medium
+
+The format is recognised. Episodes are streamed: memory does not grow with the data. The same
+command goes on after an interruption, and does nothing if the store is there. It remembers the
+SHA-256 of every file that it was made of.
+
+--environment and its options (--env.task hopper, ...) give the spaces of an environment of ours;
+without it they are those that the data set tells, or that its contents let one infer.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from datamodules.convert import OnProgress, convert, convert_to_minari, predicted_bytes
+from datamodules.episodes import DatasetError
+from datamodules.formats import Options, open_source
+from datamodules.source import Source
+from rate.envs.spec import EnvironmentSpec
+from scripts.console import count, make_parser, user_errors
+from trainers.cli import parse
+from trainers.registry import ENVIRONMENTS, get_environment
+
+SHOWN = 10  # skipped episodes that are told of one by one
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = make_parser(__doc__)
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="file or folder to read")
+    parser.add_argument("destination", type=Path, metavar="DEST", help="folder to make")
+    parser.add_argument("--to", choices=("store", "minari"), default="store", help="what to make")
+    parser.add_argument("--environment", choices=sorted(ENVIRONMENTS), help="what the data are of")
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave out episodes that are not valid"
+    )
+    parser.add_argument(
+        "--time-limit",
+        type=count,
+        metavar="STEPS",
+        help="where episodes end in D4RL files without timeouts",
+    )
+    options, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else arguments)
+    if rest and options.environment is None:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    console, skipped = Console(), Skipped()
+    with user_errors():
+        spec = None if options.environment is None else environment_spec(options.environment, rest)
+        source = open_source(options.source, Options(options.time_limit, spec))
+        describe(source, options.to, console)
+        with progress(Console(stderr=True)) as tell:
+            make = convert if options.to == "store" else convert_to_minari
+            on_bad = skipped if options.skip_bad else refuse
+            made = make(source, options.destination, on_bad=on_bad, on_progress=tell)
+        skipped.show(console)
+        console.print(f"{made} is made.", highlight=False, soft_wrap=True)
+
+
+def environment_spec(name: str, arguments: Sequence[str]) -> EnvironmentSpec:
+    """The specification of an environment from the options on the command line."""
+    config = parse(name, arguments).config
+    return get_environment(config.environment, config.env).spec
+
+
+def describe(source: Source, to: str, console: Console) -> None:
+    """Print what was recognised and how much room it will take."""
+    sizes = [
+        f"{number:,} {name}"
+        for number, name in ((source.num_episodes, "episodes"), (source.num_steps, "steps"))
+        if number is not None
+    ]
+    size = predicted_bytes(source)
+    room = "" if size is None else f"; the {to} will take about {readable(size)}"
+    text = f"{source.path} ({source.format}): {', '.join(sizes) or 'of unknown size'}{room}"
+    console.print(text, highlight=False, soft_wrap=True)
+    for note in source.notes:
+        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+
+
+def readable(size: float) -> str:
+    """A number of bytes as people say it."""
+    units = ("bytes", "kB", "MB", "GB", "TB")
+    step = min(int(math.log10(max(size, 1)) // 3), len(units) - 1)
+    return f"{size / 1000**step:.3g} {units[step]}"
+
+
+def refuse(error: DatasetError) -> NoReturn:
+    """End the conversion at an episode that is not valid."""
+    raise DatasetError(f"{error} (--skip-bad leaves out episodes that are not valid)") from error
+
+
+class Skipped:
+    """Counts what is left out, and tells of the first few."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __call__(self, error: DatasetError) -> None:
+        self.number += 1
+        if self.number <= SHOWN:
+            print(f"skipped: {error}", file=sys.stderr)
+
+    def show(self, console: Console) -> None:
+        if self.number:
+            console.print(f"Left out as not valid: {self.number} episodes.")
+
+
+@contextmanager
+def progress(console: Console) -> Iterator[OnProgress]:
+    """A bar for each phase of a conversion; nothing where there is no terminal."""
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%")
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    ) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(phase: str, done: int, total: int | None) -> None:
+            if phase not in tasks:
+                tasks[phase] = bar.add_task(phase, total=total)
+            bar.update(tasks[phase], completed=done)
+
+        yield tell
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Download a public data set by name; an interrupted download goes on.
+
+    python scripts/download.py hopper-medium-v2
+    python scripts/download.py mujoco/hopper/medium-v0
+    python scripts/download.py dqn-breakout --checkpoints 1
+    python scripts/download.py --list
+
+D4RL's go to data/d4rl, Minari's to data/minari, DQN replay to data/dqn. Without a connection it
+says which file to get from where, and where to put it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from datamodules.downloads import CHECKPOINTS, Remote, fetch, fetch_minari, find, names
+from scripts.console import count, make_parser, user_errors
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = make_parser(__doc__)
+    parser.add_argument("name", nargs="?", metavar="NAME", help="name of the data set")
+    parser.add_argument("--list", action="store_true", help="list the names")
+    parser.add_argument(
+        "--root", type=Path, default=Path("data"), help="folder of data sets (default: data)"
+    )
+    parser.add_argument("--run", type=count, default=1, help="of a DQN: which of its five runs")
+    parser.add_argument(
+        "--checkpoints",
+        type=count,
+        default=CHECKPOINTS,
+        help="of a DQN: how many of its last checkpoints, 1 million steps each (default: all 50)",
+    )
+    options = parser.parse_args(arguments)
+    if options.list:
+        print("\n".join([*names(), "mujoco/TASK/QUALITY-v0 and all others of Minari"]))
+        return
+    if options.name is None:
+        parser.error("name a data set, or --list them")
+    with user_errors():
+        if "/" in options.name:
+            made = fetch_minari(options.name, options.root / "minari")
+        else:
+            made = fetch_all(
+                find(options.name, options.run, min(options.checkpoints, CHECKPOINTS)),
+                options.root,
+                Console(stderr=True),
+            )
+    print(f"{made} is here. Next: python scripts/convert.py {made} DEST")
+
+
+def fetch_all(files: Sequence[Remote], root: Path, console: Console) -> Path:
+    """Get files, with a bar each; returns the file, or the folder of several."""
+    columns = BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    path = root
+    with Progress(
+        TextColumn("{task.description}"),
+        *columns,
+        console=console,
+        disable=not console.is_terminal,
+    ) as bar:
+        for remote in files:
+            task = bar.add_task(Path(remote.path).name, total=None)
+
+            def tell(done: int, total: int | None, task: int = task) -> None:
+                bar.update(task, completed=done, total=total)  # type: ignore[arg-type]
+
+            path = fetch(remote, root, tell)
+    return path if len(files) == 1 else path.parent
+
+
+if __name__ == "__main__":
+    main()

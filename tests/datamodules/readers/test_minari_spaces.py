@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import h5py
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from datamodules.episodes import DatasetError
+from datamodules.readers.minari import keeps_pixels, open_minari, read_minari
+from datamodules.readers.minari_source import open_minari_source
+from datamodules.readers.spaces import plain_actions, plain_observations
+from datamodules.source import Checked
+from tests.datamodules.samples import LENGTHS, nested, write_minari
+
+needs_arrow = pytest.mark.skipif(
+    find_spec("pyarrow") is None, reason="Minari needs pyarrow: make install EXTRAS=minari"
+)
+FORMS = ["hdf5", pytest.param("arrow", marks=needs_arrow)]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_nested_observations_of_every_kind(tmp_path, form):
+    source = open_minari_source(write_minari(tmp_path, form=form))
+    episodes = list(Checked(source))
+    assert [len(episode) for episode in episodes] == list(LENGTHS)
+    for number, episode in enumerate(episodes):
+        wanted = nested(LENGTHS[number], number)
+        flat = {
+            "image": wanted["image"],
+            "goal.position": wanted["goal"]["position"],
+            "choices.0": wanted["choices"][0],
+            "choices.1": wanted["choices"][1],
+        }
+        assert episode.observations.keys() == flat.keys()
+        for key, array in flat.items():
+            if key != "image" or keeps_pixels():
+                np.testing.assert_array_equal(episode.observations[key], array[:-1])
+                np.testing.assert_array_equal(episode.last_observation[key], array[-1])
+        assert episode.seed == number
+        assert episode.terminated == (number % 2 == 0)
+    assert source.notes[0] == "the observations' mission is no array of numbers and is left out"
+    assert (source.num_episodes, source.num_steps) == (3, sum(LENGTHS))
+    assert [len(episode) for episode in source.read(1, pytest.fail)] == list(LENGTHS[1:])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_layout_of_mujoco(tmp_path, form):
+    space = spaces.Box(-np.inf, np.inf, (11,), np.float64)
+    path = write_minari(
+        tmp_path,
+        "mujoco/hopper/medium-v0",
+        form,
+        space,
+        spaces.Box(-1, 1, (3,), np.float32),
+        lambda length, number: np.random.default_rng(number).standard_normal((length + 1, 11)),
+    )
+    source = open_minari_source(path)
+    assert source.spec.name == "mujoco-hopper"
+    assert source.spec.options == {"task": "hopper", "version": "v5"}
+    assert source.spec.observation_space.dtype == np.float32
+    assert sum(len(episode) for episode in Checked(source)) == sum(LENGTHS)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_tuples_of_choices_are_vectors_of_them(tmp_path, form):
+    actions = spaces.Tuple((spaces.Discrete(3), spaces.Discrete(2)))
+    assert plain_actions(actions, "x") == spaces.MultiDiscrete([3, 2])
+    assert plain_actions(spaces.MultiBinary(2), "x") == spaces.MultiDiscrete([2, 2])
+    path = write_minari(
+        tmp_path,
+        form=form,
+        space=spaces.Discrete(5),
+        actions=spaces.MultiDiscrete([3, 2]),
+        make=lambda length, number: np.arange(length + 1) % 5,
+    )
+    (first, *_) = Checked(open_minari_source(path))
+    assert first.actions.shape == (4, 2)
+    assert first.observations.tolist() == [0, 1, 2, 3]
+
+
+def test_spaces_without_numbers():
+    with pytest.raises(DatasetError, match=r"x: the observation space Text.* no numbers"):
+        plain_observations(spaces.Text(4), "x")
+    with pytest.raises(DatasetError, match=r"x: actions of the space Dict"):
+        plain_actions(spaces.Dict(a=spaces.Discrete(2)), "x")
+
+
+def damage(path, change):
+    with h5py.File(path / "data" / "main_data.hdf5", "r+") as file:
+        change(file["episode_1"])
+    return open_minari(path)
+
+
+def shorten(key, length):
+    def change(group):
+        data = group[key][()]
+        del group[key]
+        group[key] = data[:length]
+
+    return change
+
+
+def early(group):
+    group["terminations"][2] = True
+
+
+def remove(group):
+    del group["actions"]
+
+
+BAD = {
+    "actions": (shorten("actions", 5), "episode 1: actions has 5 steps, but rewards has 6"),
+    "frames": (shorten("observations/image", 6), r"\['image'\] has 6 rows, but 6 rewards need 7"),
+    "flags": (shorten("truncations", 3), "episode 1: truncations has 3 steps"),
+    "early": (early, "terminations is true at step 2, but the episode goes on to step 5"),
+    "empty": (shorten("rewards", 0), "episode 1: the episode has no steps"),
+    "removed": (remove, "episode 1: cannot be read"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_wrong_is_said_or_skipped(tmp_path, name):
+    change, message = BAD[name]
+    dataset = damage(write_minari(tmp_path), change)
+    with pytest.raises(DatasetError, match=message):
+        list(read_minari(dataset))
+    bad = []
+    assert [len(episode) for episode in read_minari(dataset, on_bad=bad.append)] == [4, 3]
+    assert len(bad) == 1
+
+
+@needs_arrow
+def test_a_damaged_arrow_file_costs_its_episode_alone(tmp_path):
+    path = write_minari(tmp_path, form="arrow")
+    (file,) = (path / "data" / "1").glob("*.arrow")
+    file.write_bytes(file.read_bytes()[:100])
+    bad = []
+    dataset = open_minari(path)
+    assert [len(episode) for episode in read_minari(dataset, on_bad=bad.append)] == [4, 3]
+    assert "episode 1: cannot be read" in str(bad[0])

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import pickle
+
+import h5py
+import numpy as np
+import pytest
+
+from datamodules import DatasetError, Store
+from datamodules.formats import FORMATS, Options, find_format, open_source
+from rate.envs.two_colors import two_colors_spec
+from tests.datamodules import samples
+
+WRITERS = {
+    "store": None,
+    "minari": lambda path: samples.write_minari(path.parent, f"{path.name}-v0"),
+    "d4rl": samples.write_d4rl,
+    "rate-tmaze": samples.write_tmaze,
+    "trajectories": samples.write_trajectories,
+    "memory-maze": samples.write_memory_maze,
+    "rate-npz": samples.write_rate_npz,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_format_is_told_by_its_contents(tmp_path, own_store, name):
+    # No name tells: they are all called alike, and have no suffix.
+    path = own_store.path if name == "store" else WRITERS[name](tmp_path / "data")
+    assert find_format(path).name == name
+    source = open_source(path)
+    assert source.format == name
+    assert all(file.is_file() for file in source.files)
+    lengths = [len(episode) for episode in source.read(0, pytest.fail)]
+    assert source.num_episodes == len(lengths)
+    assert source.num_steps in (sum(lengths), None)
+    # From any episode on, as a conversion that goes on needs it.
+    for start in range(len(lengths) + 1):
+        assert [len(episode) for episode in source.read(start, pytest.fail)] == lengths[start:]
+
+
+def test_every_format_is_tested_here():
+    ours = {item.name for item in FORMATS} - {"dqn-replay", "rl-unplugged"}
+    assert ours == WRITERS.keys()
+
+
+def test_what_is_of_no_format_gets_a_list(tmp_path):
+    with pytest.raises(DatasetError, match="there is no such file or folder"):
+        open_source(tmp_path / "absent")
+    (tmp_path / "notes.txt").write_text("hello")
+    for path in (tmp_path, tmp_path / "notes.txt"):
+        with pytest.raises(DatasetError, match="none of:") as error:
+            open_source(path)
+        assert all(item.what in str(error.value) for item in FORMATS)
+
+
+def test_damaged_files_still_have_a_format(tmp_path, own_store):
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps([1])[:5])
+    (tmp_path / "x.hdf5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    (own_store.path / "manifest.json").write_text("{")
+    for path, name in (
+        (tmp_path / "x.pkl", "trajectories"),
+        (tmp_path / "x.hdf5", "d4rl"),
+        (own_store.path, "store"),
+    ):
+        assert find_format(path).name == name
+        with pytest.raises(DatasetError, match=path.name):
+            open_source(path)
+
+
+def test_hdf5_of_something_else(tmp_path):
+    with h5py.File(tmp_path / "x.hdf5", "w") as file:
+        file["data/demo_0/actions"] = np.zeros(3)
+    with pytest.raises(DatasetError, match=r"not a D4RL file: there is no observations.*has data"):
+        open_source(tmp_path / "x.hdf5")
+
+
+def test_a_person_may_say_what_the_environment_is(tmp_path):
+    path = samples.write_rate_npz(tmp_path / "data")
+    spec = two_colors_spec()
+    assert open_source(path, Options(spec=spec)).spec is spec
+    path = samples.write_d4rl(tmp_path / "x.hdf5", timeouts=None)
+    assert open_source(path, Options(time_limit=3)).num_episodes == 5
+
+
+def test_training_names_the_converter(tmp_path):
+    path = samples.write_d4rl(tmp_path / "x.hdf5")
+    with pytest.raises(DatasetError, match=r"it is a D4RL file \(HDF5\).*scripts/convert\.py .*x"):
+        Store.open(path)
+    with pytest.raises(DatasetError, match=r"check the path.*scripts/convert\.py SOURCE DEST"):
+        Store.open(tmp_path)

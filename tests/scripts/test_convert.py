@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from datamodules import Store
+from scripts import convert, train
+from tests.datamodules import samples
+from tests.scripts.conftest import SHORT
+
+
+def run(*arguments):
+    convert.main([str(argument) for argument in arguments])
+
+
+def test_from_a_file_to_training(tmp_path, capsys):
+    path = samples.write_tmaze(tmp_path / "data_T_9.pickle", lengths=(8, 2, 8, 6, 7))
+    run(path, tmp_path / "store")
+    output = capsys.readouterr().out
+    assert "(rate-tmaze): 5 episodes, 31 steps; the store will take about" in output
+    assert "store is made." in output
+    options = ["--model.context_length=3", "--training.segments=3", f"--logging.output={tmp_path}"]
+    kept = [item for item in SHORT if "num_episodes" not in item]
+    store = f"--data.store={tmp_path / 'store'}"
+    train.main("tmaze", ["--model_mode", "RATE", *kept, *options, store])
+    assert (tmp_path / "tmaze-rate-1" / "checkpoints" / "last").is_dir()
+
+
+def test_training_on_what_is_no_store_names_the_command(tmp_path, error_of):
+    path = samples.write_tmaze(tmp_path / "data_T_9.pickle")
+    arguments = ["--model_mode", "DT", *SHORT, f"--data.store={path}"]
+    error = error_of(train.main, "tmaze", [*arguments, f"--logging.output={tmp_path}"])
+    assert f"python scripts/convert.py {path} DEST" in error
+
+
+def test_to_minari(tmp_path, capsys):
+    path = samples.write_d4rl(tmp_path / "hopper_medium-v2.hdf5")
+    run(path, tmp_path / "hopper-v0", "--to", "minari")
+    assert (tmp_path / "hopper-v0" / "data" / "metadata.json").is_file()
+    assert "note: the last 2 steps are no whole episode" in capsys.readouterr().out
+
+
+def test_an_environment_of_ours(tmp_path):
+    pytest.importorskip("minigrid", reason="make install EXTRAS=minigrid")
+    path = samples.write_rate_npz(tmp_path / "data", shape=(3, 84, 84), scale=255)
+    run(path, tmp_path / "store", "--environment", "minigrid", "--env.time_out", "100")
+    assert Store.open(tmp_path / "store").spec.options["time_out"] == 100
+
+
+def test_bad_episodes(tmp_path, capsys, error_of):
+    def change(episodes):
+        for episode in episodes[1:14]:
+            episode["rewards"][0] = np.nan
+
+    path = samples.write_trajectories(tmp_path / "x.pkl", (3,) * 15, change=change)
+    error = error_of(run, path, tmp_path / "store")
+    assert "x.pkl, episode 1: rewards: the value at step 0 is not finite" in error
+    assert "--skip-bad" in error
+    run(path, tmp_path / "store", "--skip-bad")
+    captured = capsys.readouterr()
+    assert captured.err.count("skipped: ") == convert.SHOWN
+    assert "Left out as not valid: 13 episodes." in captured.out
+
+
+def test_d4rl_without_timeouts(tmp_path, error_of):
+    path = samples.write_d4rl(tmp_path / "x.hdf5", timeouts=None)
+    assert "--time-limit 1000" in error_of(run, path, tmp_path / "store")
+    run(path, tmp_path / "store", "--time-limit", "3")
+    assert Store.open(tmp_path / "store").num_episodes == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent", "store"], "no such file or folder"),
+        (["README.md", "store"], "none of:"),
+        (["absent", "store", "--fast"], "unrecognized arguments: --fast"),
+        (["absent", "store", "--environment", "tmaze", "--env.size", "3"], "--env.size"),
+    ],
+)
+def test_what_is_wrong_with_the_command(tmp_path, error_of, arguments, message):
+    assert message in error_of(run, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 bytes"), (999, "999 bytes"), (1_500, "1.5 kB"), (7e13, "70 TB")]
+)
+def test_readable_sizes(size, text):
+    assert convert.readable(size) == text

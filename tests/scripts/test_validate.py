@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from scripts import validate
+from tests.datamodules import samples
+
+
+def run(*arguments):
+    validate.main([str(argument) for argument in arguments])
+
+
+def test_whole_data(tmp_path, capsys):
+    run(samples.write_d4rl(tmp_path / "x.hdf5"))
+    output = capsys.readouterr().out
+    assert "warning: the last 2 steps are no whole episode" in output
+    assert "(d4rl): 3 valid episodes, 13 steps, returns from" in output
+    assert "No problems." in output
+
+
+def test_problems_are_listed_counted_and_give_an_exit_code(tmp_path, capsys):
+    def change(episodes):
+        for episode in episodes[2:]:
+            episode["rewards"][1] = np.nan
+
+    path = samples.write_trajectories(tmp_path / "x.pkl", (3,) * 10, change=change)
+    with pytest.raises(SystemExit) as ended:
+        run(path, "--most", 3)
+    assert ended.value.code == validate.WRONG
+    output = capsys.readouterr().out
+    assert f"problem: {path}, episode 2: rewards: the value at step 1 is not finite" in output
+    assert output.count("problem: ") == 3
+    assert "... and 5 more of these" in output
+    assert "2 valid episodes" in output
+    assert "8 problems." in output
+
+
+@pytest.mark.parametrize("name", ["minari", "rate-npz", "pickle", "store"])
+def test_damaged_files(tmp_path, capsys, own_data, name):
+    path, file = own_data(name)
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(SystemExit) as ended:
+        run(path)
+    assert ended.value.code == validate.WRONG
+    assert file.name.removesuffix(".hdf5") in capsys.readouterr().out or name == "minari"
+
+
+@pytest.fixture
+def own_data(tmp_path):
+    """A data set of a format, and a file of it to damage."""
+
+    def make(name):
+        if name == "minari":
+            path = samples.write_minari(tmp_path)
+            return path, path / "data" / "main_data.hdf5"
+        if name == "rate-npz":
+            path = samples.write_rate_npz(tmp_path / "data")
+            return path, path / "train_data_2.npz"
+        path = samples.write_trajectories(tmp_path / "x.pkl")
+        if name == "pickle":
+            return path, path
+        from datamodules.convert import convert
+        from datamodules.formats import open_source
+
+        store = convert(open_source(path), tmp_path / "store")
+        return store, store / "rewards.npy"
+
+    return make
+
+
+def test_an_environment_gives_the_bounds(tmp_path, capsys):
+    pytest.importorskip("minigrid", reason="make install EXTRAS=minigrid")
+
+    def change(number, data):
+        data["action"] = data["action"] + 3
+
+    path = samples.write_rate_npz(tmp_path / "data", shape=(3, 84, 84), change=change)
+    with pytest.raises(SystemExit):
+        run(path, "--environment", "minigrid")
+    assert "actions: 3 at step 0 is outside the space Discrete(3)" in capsys.readouterr().out
