@@ -40,7 +40,7 @@ class Expert(Protocol):
     def reset(self, env: gymnasium.Env[Any, Any], seed: int) -> None:
         """An episode begins; `env` was reset with `seed`, from which all own chance comes too."""
 
-    def act(self) -> int:
+    def act(self) -> Any:
         """The action for the state that the environment is in now."""
 
 
@@ -51,8 +51,8 @@ class RandomExpert:
         self._space = env.action_space
         self._space.seed(seed % (1 << 32))
 
-    def act(self) -> int:
-        return int(self._space.sample())
+    def act(self) -> Any:
+        return self._space.sample()
 
 
 class Player:

@@ -1,0 +1,255 @@
+"""MuJoCo's data sets: D4RL's and Minari's files are found by name, our own are made by an agent.
+
+Ours are files of D4RL's layout, of the same qualities: `expert` is played by the agent that was the
+best of its run, `medium` by the first that was 40 % as good (D4RL's: 35 to 68 %), `medium-replay`
+is all that the agent did until then, and `medium-expert` is both in one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from filelock import FileLock
+
+from datamodules.collect import make_once
+from datamodules.episodes import DatasetError, Episode
+from datamodules.mujoco_names import DatasetName, read_name
+from datamodules.npy import file_sha256
+from datamodules.players import expert_seeds
+from datamodules.store import pack
+from rate.envs.mujoco import MujocoOptions, mujoco_spec
+from rate.errors import ConfigError
+
+if TYPE_CHECKING:
+    from datamodules.mujoco_agent import Learner
+    from datamodules.mujoco_recording import Columns
+
+MEDIUM = 0.4  # how good a medium agent is, of the way from chance to the best
+STEPS = {"halfcheetah": 200_000, "hopper": 300_000, "walker2d": 400_000}
+VERSION = 1  # of how data are made
+ROWS = 10  # episodes played side by side
+
+OnEpisode = Callable[[int, int], None]
+
+
+def prepare_mujoco(
+    root: Path | str,
+    options: MujocoOptions,
+    dataset: str | None = None,
+    *,
+    num_episodes: int = 100,
+    seed: int = 0,
+    agent_steps: int | None = None,
+    on_episode: OnEpisode | None = None,
+) -> Path:
+    """The store of a data set, made at first use.
+
+    Args:
+        root: Folder of data sets.
+        options: The environment.
+        dataset: Its name; None is `TASK-medium-sac`.
+        num_episodes: Episodes to play for data of our own.
+        seed: Of data of our own.
+        agent_steps: Steps that the agent learns for; None is the task's own choice.
+        on_episode: Told how much of the making is done, and of how much.
+
+    Raises:
+        ConfigError: If there is no such data set, or it is not of the task.
+        DatasetError: If its file is missing or damaged; says how to get it.
+    """
+    known = read_name(dataset or f"{options.task}-medium-sac")
+    if known.task != options.task:
+        raise ConfigError(
+            f"data.dataset {known.name} is of {known.task}, but env.task is {options.task}; "
+            f"--dataset {known.name} sets both."
+        )
+    if known.source == "sac":
+        steps = agent_steps or STEPS[options.task]
+        own = OwnData(Path(root), options, known, num_episodes, seed, steps)
+        return own.prepare(on_episode or (lambda done, total: None))
+    return _convert(Path(root), options, known)
+
+
+def _convert(root: Path, options: MujocoOptions, known: DatasetName) -> Path:
+    """The store made of a public file."""
+    store = root / f"mujoco-{known.name.replace('/', '-')}"
+    try:
+        path = (find_d4rl if known.source == "d4rl" else find_minari)(root, known.name)
+    except DatasetError:
+        if store.exists():  # of a file that was removed since
+            return store
+        raise
+    file = path if path.is_file() else path / "data" / "main_data.hdf5"
+    provenance: dict[str, Any] = {"source": f"{known.source} {known.name}"}
+    if file.is_file():
+        provenance["sha256"] = file_sha256(file)
+    spec = replace(mujoco_spec(options), options={"task": options.task})
+    return make_once(store, provenance, lambda: pack(_read(path), store, spec, provenance))
+
+
+def _read(path: Path) -> Iterator[Episode]:
+    if path.is_file():
+        from datamodules.readers.d4rl import read_d4rl
+
+        return read_d4rl(path)
+    from datamodules.readers.minari import open_minari, read_minari
+
+    return read_minari(open_minari(path))
+
+
+def find_d4rl(root: Path, name: str) -> Path:
+    """D4RL's file of a data set, under the names that it goes by.
+
+    Raises:
+        DatasetError: If it is not there; says how to get it.
+    """
+    stem, _, version = name.rpartition("-")
+    names = (f"{name}.hdf5", f"{stem.replace('-', '_')}-{version}.hdf5")  # D4RL's own is the second
+    folders = (root / "d4rl", Path.home() / ".d4rl" / "datasets")
+    for path in (folder / file for folder in folders for file in names):
+        if path.is_file():
+            return path
+    raise DatasetError(
+        f"{folders[0] / names[0]}: D4RL's {name} is not there; get it with "
+        f"`python scripts/download.py {name}`, or have data like it made by an agent, with "
+        f"`--dataset {stem}-sac`"
+    )
+
+
+def find_minari(root: Path, name: str) -> Path:
+    """The folder of a Minari data set.
+
+    Raises:
+        DatasetError: If it is not there; says how to get it.
+    """
+    home = Path(os.environ.get("MINARI_DATASETS_PATH", Path.home() / ".minari" / "datasets"))
+    for path in (root / "minari" / name, home / name):
+        if (path / "data").is_dir():
+            return path
+    raise DatasetError(
+        f"{root / 'minari' / name}: Minari's {name} is not there; get it with "
+        f"`python scripts/download.py {name}`"
+    )
+
+
+def minari_references(root: Path, name: str) -> dict[str, float]:
+    """The returns that a Minari data set gives the scores 0 and 100, by our setting; often none."""
+    path = find_minari(root, name) / "data" / "metadata.json"
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path}: cannot be read ({error}); get the data set again") from error
+    names = {"score_0": "ref_min_score", "score_100": "ref_max_score"}
+    found = {ours: metadata.get(theirs) for ours, theirs in names.items()}
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def _simulator(options: MujocoOptions) -> dict[str, Any]:
+    """The settings that data depend on; what a score is called is not among them."""
+    return {"task": options.task, "version": options.version}
+
+
+class OwnData:
+    """A data set that is made here.
+
+    Args:
+        root: Folder of data sets.
+        options: The environment.
+        known: Which data set.
+        num_episodes: Episodes to play.
+        seed: Of the agent and the episodes.
+        steps: Steps that the agent learns for.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        options: MujocoOptions,
+        known: DatasetName,
+        num_episodes: int,
+        seed: int,
+        steps: int,
+    ) -> None:
+        self.root, self.known, self.num_episodes, self.seed = root, known, num_episodes, seed
+        self.options, self.steps = options, steps
+        self.provenance: dict[str, Any] = {
+            "source": f"SAC on {options.task}-{options.version}",
+            "collector": f"mujoco-sac-{VERSION}",
+            "quality": known.quality,
+            **_simulator(options),
+            "num_episodes": num_episodes,
+            "seed": seed,
+            "agent_steps": steps,
+        }
+        text = json.dumps(self.provenance, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        name = f"{known.name}-{options.version}-{num_episodes}-seed{seed}-{digest}"
+        self.store, self.file = root / f"mujoco-{name}", root / "mujoco" / f"{name}.hdf5"
+
+    def prepare(self, on_episode: OnEpisode) -> Path:
+        """The store, and beside it the file in D4RL's layout; both made unless they are there."""
+
+        def make() -> None:
+            if not self.file.is_file():
+                self._make_file(on_episode)
+            spec = replace(mujoco_spec(self.options), options=_simulator(self.options))
+            pack(_read(self.file), self.store, spec, self.provenance)
+
+        return make_once(self.store, self.provenance, make)
+
+    def _make_file(self, on_episode: OnEpisode) -> None:
+        from datamodules.mujoco_agent import Learner
+        from datamodules.mujoco_recording import write_d4rl
+
+        run = f"agent-{self.options.task}-{self.options.version}-seed{self.seed}-{VERSION}"
+        folder = self.root / "mujoco" / run
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            learner = Learner(folder, self.options, self.seed, self.steps)
+            total = learner.rounds + self.num_episodes
+            learner.learn(lambda done, _: on_episode(done, total))
+        medium, best = _rounds(learner)
+        metadata: dict[str, Any] = {"algorithm": "SAC", "iteration": medium}
+        if self.known.quality == "medium-replay":
+            learnt = range(1, medium + 1)
+            replay = (episode for number in learnt for episode in learner.episodes(number))
+            write_d4rl(self.file, replay, metadata)
+            return
+        chosen = {"medium": [medium], "expert": [best]}.get(self.known.quality, [medium, best])
+        metadata["iteration"] = chosen[-1]
+        for name, value in learner.policy(chosen[-1]).items():
+            metadata[f"policy/{name}"] = value
+        episodes = self._play(learner, chosen, lambda n: on_episode(learner.rounds + n, total))
+        write_d4rl(self.file, episodes, metadata)
+
+    def _play(
+        self, learner: Learner, chosen: Sequence[int], tell: Callable[[int], None]
+    ) -> Iterator[Columns]:
+        """Episodes of the agent after the chosen rounds, as many of each."""
+        from datamodules.mujoco_recording import Rows, play
+
+        rows, done, seeds = Rows(self.options, ROWS), 0, expert_seeds(self.num_episodes, self.seed)
+        for number, part in zip(chosen, np.array_split(seeds, len(chosen)), strict=True):
+            for first in range(0, len(part), ROWS):
+                batch = part[first : first + ROWS].tolist()
+                with learner.as_after(number, seed=batch[0]):
+                    episodes = play(learner.act, rows, batch)
+                yield from episodes
+                done += len(episodes)
+                tell(done)
+
+
+def _rounds(learner: Learner) -> tuple[int, int]:
+    """The rounds after which an agent was medium, and the best."""
+    returns = [learner.mean_return(number) for number in range(1, learner.rounds + 1)]
+    chance, best = returns[0], max(returns)
+    wanted = chance + MEDIUM * (best - chance)
+    medium = next(number for number, mean in enumerate(returns, start=1) if mean >= wanted)
+    return medium, 1 + returns.index(best)

@@ -1,0 +1,260 @@
+"""An agent that learns a task of MuJoCo by itself; data sets are made of what it did and became.
+
+The agent is the SAC (Haarnoja et al. 2018) of stable-baselines3, with small networks at a high
+rate: on a CPU, what is learnt in a minute depends on the updates in a second. It learns in rounds,
+1000 steps in each of a few rows. A round depends on those before it alone, and is kept on disk when
+it is over, weights and experience: a run that is stopped goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+
+from datamodules.episodes import Array, DatasetError
+from datamodules.mujoco_recording import Columns, Rows, split, stack
+from rate.envs.mujoco import PUBLISHED_LENGTH, Mujoco, MujocoOptions
+from rate.envs.tmaze import mix
+from rate.errors import ConfigError
+
+if TYPE_CHECKING:
+    from stable_baselines3 import SAC
+    from stable_baselines3.common.buffers import ReplayBuffer
+
+ROWS = 8  # episodes played side by side
+LENGTH = PUBLISHED_LENGTH  # steps that each of them takes in a round
+STEPS_PER_UPDATE = 2
+BATCH = 128
+_SETTINGS: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "batch_size": BATCH,
+    "policy_kwargs": {"net_arch": [64, 64], "optimizer_kwargs": {"fused": True}},
+}
+
+
+class Learner:
+    """A run of SAC, kept in a folder.
+
+    Args:
+        folder: Where its rounds are kept.
+        options: The task.
+        seed: Of weights, exploration and episodes.
+        steps: In the environment, over all rows and rounds; at least one round is learnt.
+
+    Attributes:
+        rounds: How many there are, counted from 1.
+
+    Raises:
+        ConfigError: If stable-baselines3 is missing.
+    """
+
+    def __init__(self, folder: Path, options: MujocoOptions, seed: int, steps: int) -> None:
+        self.folder, self.seed, self.rounds = folder, seed, max(1, steps // (ROWS * LENGTH))
+        self._rows = Rows(options, ROWS)
+        self._model = _make_sac(options, seed)
+        self._temperature = cast("torch.Tensor", self._model.log_ent_coef)
+        self._buffer = _make_buffer(options, self.rounds * ROWS * LENGTH)
+        self._model.replay_buffer = self._buffer
+
+    def learn(self, on_round: Callable[[int, int], None]) -> None:
+        """Learn the rounds that are not on disk.
+
+        Args:
+            on_round: Told the rounds that are done, and of all, after every one.
+
+        Raises:
+            DatasetError: If a file of a round is damaged.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        done = next(k for k in count() if not self._weights(k + 1).exists())
+        if done >= self.rounds:
+            return
+        for number in range(1, done + 1):
+            for step in _steps(self.experience(number)):
+                self._remember(step)
+        if done:
+            self._load(done)
+        for number in range(done + 1, self.rounds + 1):
+            with _own_chance(mix(self.seed, number)):
+                experience = self._learn_round(number)
+            with _writing(self._experience(number)) as file:
+                np.savez(file, **experience)  # type: ignore[arg-type]
+            with _writing(self._weights(number)) as file:
+                torch.save(self._state(), file)
+            on_round(number, self.rounds)
+
+    @torch.no_grad()
+    def act(self, observations: Array) -> tuple[Array, Array]:
+        """Actions `(N, A)` float32 drawn for `(N, D)` observations, and their log-probabilities."""
+        actions, log_probs = self._model.actor.action_log_prob(torch.from_numpy(observations))
+        return actions.numpy(), log_probs.numpy()
+
+    @contextmanager
+    def as_after(self, number: int, seed: int) -> Iterator[None]:
+        """The agent as it was after a round, with chance of its own, to play with."""
+        self._load(number)
+        with _own_chance(seed):
+            yield
+
+    def experience(self, number: int) -> Columns:
+        """The steps of a round, `(1000, ROWS, ...)` by D4RL's column.
+
+        Raises:
+            DatasetError: If its file is damaged.
+        """
+        path = self._experience(number)
+        try:
+            with np.load(path) as file:
+                return {name: file[name] for name in file.files}
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
+            raise _damaged(path, error) from error
+
+    def episodes(self, number: int) -> Iterator[Columns]:
+        """The episodes of a round, one after another. The last of each row may have been cut."""
+        experience = self.experience(number)
+        for row in range(ROWS):
+            yield from split(experience, row)
+
+    def mean_return(self, number: int) -> float:
+        """Mean return of the episodes of a round."""
+        returns = [np.sum(e["rewards"], dtype=np.float64) for e in self.episodes(number)]
+        return float(np.mean(returns))
+
+    def policy(self, number: int) -> dict[str, Any]:
+        """The actor after a round: weights, and what else D4RL says of it, by its names there."""
+        self._load(number)
+        actor: Any = self._model.actor
+        layers = {"fc0": actor.latent_pi[0], "fc1": actor.latent_pi[2]}
+        layers |= {"last_fc": actor.mu, "last_fc_log_std": actor.log_std}
+        weights = {
+            f"{name}/{part}": getattr(layer, part).detach().numpy().copy()
+            for name, layer in layers.items()
+            for part in ("weight", "bias")
+        }
+        return {**weights, "nonlinearity": "relu", "output_distribution": "tanh_gaussian"}
+
+    def _learn_round(self, number: int) -> Columns:
+        """Play 1000 steps in every row, and learn along the way."""
+        seeds = iter(range(number << 20, (number + 1) << 20))
+        for row in range(ROWS):
+            self._rows.reset(row, next(seeds))
+        steps = []
+        for time in range(LENGTH):
+            step = self._rows.step(self._explore if number == 1 else self.act)
+            ended = step["terminals"] | step["timeouts"]
+            if time == LENGTH - 1:
+                step["timeouts"] = ~step["terminals"]
+            steps.append(step)
+            self._remember(step)
+            for row in np.flatnonzero(ended).tolist():
+                self._rows.reset(row, next(seeds))
+            if number > 1:
+                self._model.train(ROWS // STEPS_PER_UPDATE, BATCH)
+        return stack(steps)
+
+    def _explore(self, observations: Array) -> tuple[Array, Array]:
+        """Random actions, and their log-probabilities."""
+        shape = (len(observations), *(self._model.action_space.shape or ()))
+        actions = np.random.uniform(-1, 1, shape).astype(np.float32)  # noqa: NPY002 (`_own_chance`)
+        return actions, np.full(len(actions), -shape[1] * math.log(2), dtype=np.float32)
+
+    def _remember(self, step: Columns) -> None:
+        """Add a step of every row to what is learnt from."""
+        self._buffer.add(
+            step["observations"],
+            step["next_observations"],
+            step["actions"],
+            step["rewards"],
+            step["terminals"] | step["timeouts"],
+            [{"TimeLimit.truncated": bool(cut)} for cut in step["timeouts"]],
+        )
+
+    def _state(self) -> dict[str, Any]:
+        return {**self._model.get_parameters(), "log_ent_coef": self._temperature.detach()}
+
+    def _load(self, number: int) -> None:
+        """Take on the weights of after a round."""
+        path = self._weights(number)
+        try:
+            state = torch.load(path, weights_only=True)
+            with torch.no_grad():
+                self._temperature.copy_(state.pop("log_ent_coef"))
+            self._model.set_parameters(state)
+        except (OSError, ValueError, RuntimeError, KeyError, EOFError) as error:
+            raise _damaged(path, error) from error
+
+    def _weights(self, number: int) -> Path:
+        return self.folder / f"round-{number:04d}.pt"
+
+    def _experience(self, number: int) -> Path:
+        return self.folder / f"round-{number:04d}.npz"
+
+
+def _make_sac(options: MujocoOptions, seed: int) -> SAC:
+    try:
+        from stable_baselines3 import SAC
+        from stable_baselines3.common.logger import Logger
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "To make data of MuJoCo an agent learns first, with stable-baselines3, which this "
+            "Python does not have. Install it with: make install EXTRAS=mujoco"
+        ) from error
+    with _own_chance(seed):
+        model = SAC("MlpPolicy", Mujoco(options), buffer_size=1, device="cpu", **_SETTINGS)
+    model.set_logger(Logger(folder=None, output_formats=[]))
+    return model
+
+
+def _make_buffer(options: MujocoOptions, steps: int) -> ReplayBuffer:
+    from stable_baselines3.common.buffers import ReplayBuffer
+
+    env = Mujoco(options)
+    spaces = env.observation_space, env.action_space
+    return ReplayBuffer(steps, *spaces, device="cpu", n_envs=ROWS)
+
+
+@contextmanager
+def _own_chance(seed: int) -> Iterator[None]:
+    """Seed the generators that stable-baselines3 draws from; afterwards they are as before.
+
+    Inside there is one thread: a second one would cost more than it does for such small networks.
+    """
+    state, threads = np.random.get_state(), torch.get_num_threads()  # noqa: NPY002
+    torch.set_num_threads(1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.seed(seed % (1 << 32))  # noqa: NPY002
+        try:
+            yield
+        finally:
+            np.random.set_state(state)  # noqa: NPY002
+            torch.set_num_threads(threads)
+
+
+def _steps(experience: Columns) -> Iterator[Columns]:
+    for time in range(len(experience["rewards"])):
+        yield {name: column[time] for name, column in experience.items()}
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which is there whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _damaged(path: Path, error: Exception) -> DatasetError:
+    return DatasetError(f"{path}: cannot be read ({error}); delete the folder {path.parent}")

@@ -1,0 +1,255 @@
+"""Locomotion of D4RL and Minari: HalfCheetah, Hopper and Walker2d, simulated by MuJoCo.
+
+The simulations are Gymnasium's, version v4 or v5; no `d4rl` and no `mujoco-py`. D4RL's data were
+recorded in v2, whose rewards and observations v4 has (v5 pays a fallen Hopper or Walker2d no
+longer for standing, and is what Minari's data were recorded in). Physics has changed a little
+since, so that scores of v2, v4 and v5 are close but not equal: the version belongs to every score,
+and is among the settings of every run and saved model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+from gymnasium.error import ResetNeeded
+
+from rate.envs.headless import choose_renderer
+from rate.envs.spec import EnvironmentSpec
+from rate.envs.sync import SyncRows
+from rate.errors import ConfigError
+
+PUBLISHED_LENGTH = 1000
+VERSIONS = ("v4", "v5")
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is known of a task.
+
+    Attributes:
+        gym_name: Name of Gymnasium's environment, without its version.
+        observations: Numbers in an observation: joint positions but the distance travelled, and
+            velocities.
+        actions: Numbers in an action: a torque for each joint, in [-1, 1].
+        target_return: What the published Decision Transformers ask for.
+        random: Return of random actions, D4RL's reference for a score of 0.
+        expert: Return of D4RL's expert, its reference for a score of 100.
+    """
+
+    gym_name: str
+    observations: int
+    actions: int
+    target_return: float
+    random: float
+    expert: float
+
+
+TASKS = {
+    "halfcheetah": Task("HalfCheetah", 17, 6, 12_000, -280.178953, 12_135.0),
+    "hopper": Task("Hopper", 11, 3, 3_600, -20.272305, 3_234.3),
+    "walker2d": Task("Walker2d", 17, 6, 5_000, 1.629008, 4_592.3),
+}
+
+
+@dataclass(frozen=True)
+class MujocoOptions:
+    """What can be chosen in MuJoCo.
+
+    Attributes:
+        task: `halfcheetah`, `hopper` or `walker2d`.
+        version: Of Gymnasium's environment: `v4` for D4RL's data, `v5` for Minari's.
+        score_0: Return that has the normalised score 0; None is D4RL's, of random actions.
+        score_100: Return that has the normalised score 100; None is D4RL's, of its expert.
+    """
+
+    task: str = "halfcheetah"
+    version: str = "v4"
+    score_0: float | None = None
+    score_100: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, known in (("task", tuple(TASKS)), ("version", VERSIONS)):
+            if getattr(self, name) not in known:
+                raise ConfigError(
+                    f"env.{name} is '{getattr(self, name)}'; choose one of: {', '.join(known)}."
+                )
+        low, high = self.references
+        if not low < high:
+            raise ConfigError(
+                f"env.score_0 is {low:g} and env.score_100 is {high:g}; the return with the score "
+                "100 must be the greater one."
+            )
+
+    @property
+    def references(self) -> tuple[float, float]:
+        """The returns that have the normalised scores 0 and 100."""
+        task = TASKS[self.task]
+        return (
+            task.random if self.score_0 is None else self.score_0,
+            task.expert if self.score_100 is None else self.score_100,
+        )
+
+
+def mujoco_spec(options: MujocoOptions | None = None) -> EnvironmentSpec:
+    """A task as models see it: a vector in, torques out, and the return published work asks for."""
+    options = options or MujocoOptions()
+    task = TASKS[options.task]
+    return EnvironmentSpec(
+        f"mujoco-{options.task}", *_task_spaces(task), target_return=task.target_return
+    )
+
+
+def _task_spaces(task: Task) -> tuple[spaces.Box, spaces.Box]:
+    return (
+        spaces.Box(-np.inf, np.inf, (task.observations,), np.float32),
+        spaces.Box(-1, 1, (task.actions,), np.float32),
+    )
+
+
+def normalised_score(earned: float, options: MujocoOptions) -> float:
+    """A return on D4RL's scale: 0 for random actions, 100 for the expert of the references."""
+    low, high = options.references
+    return 100 * (earned - low) / (high - low)
+
+
+class Mujoco(gymnasium.Env[Array, Array]):
+    """One task of MuJoCo.
+
+    Observations are `(D,)` float32, actions `(A,)` in [-1, 1]. Hopper and Walker2d terminate when
+    they fall. At the end of an episode `info["normalised_score"]` is its return on D4RL's scale.
+
+    Args:
+        options: See `MujocoOptions`.
+        length: Steps after which an episode is truncated; 1000 is published.
+        render_mode: Gymnasium's; `render` works in any.
+
+    Raises:
+        ValueError: If the length is below 1.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012 (Gymnasium's own convention)
+        "render_modes": ["rgb_array"],
+        "render_fps": 20,
+    }
+
+    def __init__(
+        self,
+        options: MujocoOptions | None = None,
+        length: int = PUBLISHED_LENGTH,
+        render_mode: str | None = None,
+    ) -> None:
+        self.options = options or MujocoOptions()
+        self.render_mode = render_mode
+        if length < 1:
+            raise ValueError(f"MuJoCo length {length!r}: an episode has at least 1 step")
+        self.observation_space, self.action_space = _task_spaces(TASKS[self.options.task])
+        self.max_steps = length
+        # Made at the first reset: it takes a while, and the spaces are of use without it.
+        self._simulator: Any = None
+        self._observation: Array = np.zeros(self.observation_space.shape, dtype=np.float32)
+        self._time, self._return, self._flags = 0, 0.0, (True, False)
+
+    @property
+    def state(self) -> tuple[Array, Array]:
+        """Positions and velocities of all joints, the distance travelled included, float64.
+
+        Raises:
+            ResetNeeded: If no episode has begun.
+        """
+        if self._simulator is None:
+            raise ResetNeeded("MuJoCo: call reset() first")
+        return self._simulator.data.qpos.copy(), self._simulator.data.qvel.copy()
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
+        """Start an episode that depends on `seed` only, or on the generator if there is none."""
+        super().reset(seed=seed)
+        seed = seed if seed is not None else int(self.np_random.integers(1 << 63))
+        if self._simulator is None:
+            self._simulator = _make_simulator(self.options)
+        observation, _ = self._simulator.reset(seed=seed)
+        self._observation = observation.astype(np.float32)
+        self._time, self._return, self._flags = 0, 0.0, (False, False)
+        return self._observation.copy(), {}
+
+    def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        """One action. After its end an episode stays as it is, with zero reward."""
+        if self._simulator is None:
+            raise ResetNeeded("MuJoCo: call reset() before step()")
+        action = np.asarray(action, dtype=np.float32)
+        if not self.action_space.contains(action):
+            raise ValueError(f"MuJoCo action {action!r}: expected one of {self.action_space}")
+        reward = 0.0
+        if not any(self._flags):
+            observation, earned, terminated, _, _ = self._simulator.step(action)
+            self._observation, reward = observation.astype(np.float32), float(earned)
+            self._time += 1
+            self._return += reward
+            self._flags = bool(terminated), not terminated and self._time >= self.max_steps
+        info: dict[str, Any] = {}
+        if any(self._flags):
+            info["normalised_score"] = normalised_score(self._return, self.options)
+        return self._observation.copy(), reward, *self._flags, info
+
+    def render(self) -> npt.NDArray[np.uint8]:
+        """A picture, `(H, W, 3)`.
+
+        Raises:
+            ConfigError: If nothing can draw here.
+            ResetNeeded: If no episode has begun.
+        """
+        if self._simulator is None:
+            raise ResetNeeded("MuJoCo: call reset() before render()")
+        choose_renderer()
+        image: npt.NDArray[np.uint8] = self._simulator.render()
+        return image
+
+    def close(self) -> None:
+        """Free the simulator; another `reset` makes a new one."""
+        if self._simulator is not None:
+            self._simulator.close()
+            self._simulator = None
+
+
+class MujocoVector(SyncRows):
+    """`N` rows of a task in this process: a step is faster than a word with another one.
+
+    Args:
+        num_envs: The number of rows.
+        options: See `MujocoOptions`.
+        length: Steps after which an episode is truncated.
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        options: MujocoOptions | None = None,
+        length: int = PUBLISHED_LENGTH,
+    ) -> None:
+        super().__init__(partial(Mujoco, options, length), num_envs)
+
+
+def _make_simulator(options: MujocoOptions) -> Any:
+    """Gymnasium's environment as it is, without the wrappers that check each step."""
+    import mujoco
+    from gymnasium.envs.registration import load_env_creator
+
+    found = gymnasium.spec(f"{TASKS[options.task].gym_name}-{options.version}")
+    make = load_env_creator(str(found.entry_point))
+    # MuJoCo would print, and write into a file in the working directory, that Gymnasium's models
+    # use words of an older version.
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda message: None)
+    try:
+        return make(render_mode="rgb_array", width=320, height=240, **found.kwargs)
+    finally:
+        mujoco.set_mju_user_warning(before)
