@@ -13,7 +13,7 @@ ValveKind = Literal[
     "none", "cross_attention", "cross_attention_reverse", "gru", "lstm", "gated", "latch"
 ]
 ValveActivation = Literal["none", "relu", "leaky_relu", "elu", "tanh"]
-PositionKind = Literal["relative", "timestep"]
+PositionKind = Literal["relative", "timestep", "sinusoidal"]
 FeedForwardKind = Literal["mlp", "swiglu"]
 ContextKind = Literal["segments", "window"]
 
@@ -32,7 +32,9 @@ class ModelConfig:
         block: `pre_norm` (default: one residual, norm first), `trxl` (post-norm, Transformer-XL),
             `trxl_i` (identity map reordering) and `gtrxl` (gated), both Parisotto et al. 2020,
             or `gpt` (Decision Transformer's GPT-2 block).
-        position: `relative` (Transformer-XL) or `timestep` (learned embedding, Chen et al. 2021).
+        position: `relative` (Transformer-XL), `timestep` (learned embedding, Chen et al. 2021), or
+            `sinusoidal`: learned too, but from sinusoids on, in which "as long before a step as
+            another is after it" is a linear map. Mirrored sequences are learnt twice as fast.
         d_model: Width of the residual stream.
         num_layers: Number of blocks.
         num_heads: Attention heads.
@@ -52,6 +54,8 @@ class ModelConfig:
         max_timestep: Rows of the learned timestep embedding; later steps use the last row.
         image_channels: Channels of the first convolution over images; the others have twice as
             many. 32 is DQN's.
+        image_norm: Whether the embedding of an image is normalised (LayerNorm), so that at the
+            start of training what is seen and what is remembered weigh alike.
         condition_on_action: Whether the model sees its past actions. A smooth expert mostly does
             what it just did, and a model that sees that may learn to copy itself, not to look.
         condition_on_return: Whether the model sees returns-to-go. Where a return tells how long an
@@ -81,6 +85,7 @@ class ModelConfig:
     memory_noise: float = 0.0
     max_timestep: int = 4096
     image_channels: int = 32
+    image_norm: bool = False
     condition_on_action: bool = True
     condition_on_return: bool = True
     return_scale: float = 1.0
@@ -113,8 +118,10 @@ class ModelConfig:
                 f"model.num_heads={self.num_heads} does not divide model.d_model={self.d_model}; "
                 "change one of them, or set model.d_head."
             )
-        if self.position == "relative" and self.d_model % 2:
-            raise ConfigError(f"model.d_model={self.d_model} must be even for relative positions.")
+        if self.position != "timestep" and self.d_model % 2:
+            raise ConfigError(
+                f"model.d_model={self.d_model} must be even for {self.position} positions."
+            )
         if self.valve != "none" and self.num_memory_tokens == 0:
             raise ConfigError(
                 f"model.valve={self.valve} has no memory tokens to work on; set "

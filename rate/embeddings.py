@@ -8,6 +8,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
+from rate.attention import sinusoidal_embedding
 from rate.batch import Observations
 from rate.config import ModelConfig
 from rate.encoders import VectorEncoder, make_encoder
@@ -19,8 +20,9 @@ RETURN, OBSERVATION, ACTION = range(TOKENS_PER_STEP)
 class StepEmbedding(nn.Module):
     """The tokens R_t, o_t, a_t of a step (Chen et al. 2021, section 3).
 
-    With `position="timestep"` a learned embedding of the step's index is added to all three, and
-    the result is normalised, as in Decision Transformer. Indices beyond the table use its last row.
+    With `position="timestep"` (or `sinusoidal`) a learned embedding of the step's index is added to
+    all three, and the result is normalised, as in Decision Transformer. Indices beyond the table
+    use its last row.
     """
 
     def __init__(
@@ -31,11 +33,16 @@ class StepEmbedding(nn.Module):
         self.action_weight = 1.0 if config.condition_on_action else 0.0
         self.return_weight = 1 / config.return_scale if config.condition_on_return else 0.0
         self.returns = nn.Linear(1, d_model)
-        self.observation = make_encoder(observation_space, d_model, config.image_channels)
-        self.action = make_encoder(action_space, d_model, config.image_channels, name="action")
+        self.observation = make_encoder(
+            observation_space, d_model, config.image_channels, config.image_norm
+        )
+        self.action = make_encoder(action_space, d_model, name="action")
         self.timestep: nn.Embedding | None = None
-        if config.position == "timestep":
+        if config.position != "relative":
             self.timestep = nn.Embedding(config.max_timestep, d_model)
+            if config.position == "sinusoidal":
+                steps = torch.arange(config.max_timestep)
+                self.timestep.weight.data.copy_(sinusoidal_embedding(steps, d_model))
             self.norm = nn.LayerNorm(d_model)
         self.dropout = nn.Dropout(config.dropout)
 

@@ -81,11 +81,14 @@ class ImageEncoder(nn.Module):
         shape: Of an image.
         d_model: Width of the embedding.
         channels: Of the first layer; the other two have twice as many.
+        norm: Whether the embedding is normalised (LayerNorm).
     """
 
     MAX_CHANNELS = 16
 
-    def __init__(self, shape: tuple[int, ...], d_model: int, channels: int = 32) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], d_model: int, channels: int = 32, norm: bool = False
+    ) -> None:
         super().__init__()
         if min(shape[0], shape[-1]) > self.MAX_CHANNELS:
             raise ConfigError(
@@ -103,6 +106,7 @@ class ImageEncoder(nn.Module):
             height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
         self.convolutions = nn.Sequential(*layers, nn.Flatten())
         self.linear = nn.Linear(depth * height * width, d_model)
+        self.norm = nn.LayerNorm(d_model) if norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, T, C, H, W)` or `(B, T, H, W, C)` to `(B, T, d_model)`; every frame in one call."""
@@ -122,9 +126,8 @@ class ImageEncoder(nn.Module):
         scale = 1 / 255 if frames.dtype == torch.uint8 else 1.0
         if self.channels_last:
             frames = frames.movedim(-1, 1)
-        features: Tensor = self.linear(
-            self.convolutions(frames.to(self.linear.weight.dtype) * scale)
-        )
+        pixels = frames.to(self.linear.weight.dtype) * scale
+        features: Tensor = self.norm(self.linear(self.convolutions(pixels)))
         return features
 
 
@@ -152,27 +155,37 @@ def distinct_frames(frames: Tensor) -> tuple[Tensor, Tensor] | None:
 
 
 class DictionaryEncoder(nn.Module):
-    """One encoder per entry of a dictionary, mixed by a linear layer."""
+    """The sum of one embedding per entry of a dictionary.
+
+    Each is normalised first: what an entry means for another one is learnt from their products in
+    later layers, and with a bit beside a picture, whose embedding is many times larger, that took
+    several times as many updates.
+    """
 
     def __init__(self, space: gym.spaces.Dict, d_model: int, image_channels: int) -> None:
         super().__init__()
         self.keys = list(space.spaces)
         self.encoders = nn.ModuleList(
-            make_encoder(part, d_model, image_channels, name=key)
+            nn.Sequential(
+                make_encoder(part, d_model, image_channels, name=key), nn.LayerNorm(d_model)
+            )
             for key, part in space.spaces.items()
         )
-        self.mix = nn.Linear(len(self.keys) * d_model, d_model)
 
     def forward(self, x: Observations) -> Tensor:
         if not isinstance(x, dict):
             raise TypeError(f"Observations must be a dictionary with the keys {self.keys}.")
         parts = zip(self.keys, self.encoders, strict=True)
-        out: Tensor = self.mix(torch.cat([encoder(x[key]) for key, encoder in parts], dim=-1))
+        out: Tensor = torch.stack([encoder(x[key]) for key, encoder in parts]).sum(0)
         return out
 
 
 def make_encoder(
-    space: gym.Space[Any], d_model: int, image_channels: int = 32, name: str = "observation"
+    space: gym.Space[Any],
+    d_model: int,
+    image_channels: int = 32,
+    image_norm: bool = False,
+    name: str = "observation",
 ) -> nn.Module:
     """The encoder of a space: `(B, T, *space)` to `(B, T, d_model)`.
 
@@ -187,7 +200,7 @@ def make_encoder(
         return SymbolEncoder(space.nvec.ravel().tolist(), space.start.ravel().tolist(), d_model)
     if isinstance(space, gym.spaces.Box):
         if len(space.shape) == 3:
-            return ImageEncoder(space.shape, d_model, image_channels)
+            return ImageEncoder(space.shape, d_model, image_channels, image_norm)
         return VectorEncoder(space.shape, d_model)
     raise ConfigError(
         f"There is no encoder for the {name} space {space}; supported are Box (vectors and "

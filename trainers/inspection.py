@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
 import torch
 from torch import Tensor
 
-from rate.batch import Batch
+from rate.batch import Batch, Observations, map_tensors
 from rate.memory import MemoryState
 from rate.model import SequenceModel
 from rate.policy import Policy
@@ -41,12 +41,14 @@ def record(policy: Policy, env: gymnasium.vector.VectorEnv[Any, Any, Any], seed:
     """Play one episode in every row and keep what the model saw and did, as a batch `(B, T)`."""
     observations, _ = env.reset(seed=seed)
     policy.reset()
-    seen, done, rewards_seen, wanted = [], [], [], []
+    seen: list[Observations] = []
+    done, rewards_seen, wanted = [], [], []
     running = np.ones(env.num_envs, dtype=bool)
     rewards = None
     while running.any():
         actions = policy.act(observations, rewards)
-        seen.append(torch.as_tensor(observations))
+        # A vector environment may write the next observations where these are.
+        seen.append(map_tensors(observations, lambda part: torch.as_tensor(part).clone()))
         done.append(torch.as_tensor(actions))
         wanted.append(policy.returns_to_go.float().cpu())
         observations, rewards, terminated, truncated, _ = env.step(actions)
@@ -56,7 +58,7 @@ def record(policy: Policy, env: gymnasium.vector.VectorEnv[Any, Any, Any], seed:
     mask = torch.ones(env.num_envs, steps, dtype=torch.bool)
     timesteps = torch.arange(steps).expand(env.num_envs, -1)
     return Batch(
-        observations=torch.stack(seen, dim=1),
+        observations=_stack(seen),
         actions=torch.stack(done, dim=1),
         returns_to_go=torch.stack(wanted, dim=1),
         timesteps=timesteps,
@@ -64,6 +66,15 @@ def record(policy: Policy, env: gymnasium.vector.VectorEnv[Any, Any, Any], seed:
         rewards=torch.stack(rewards_seen, dim=1),
         episode_end=timesteps == steps - 1,
     )
+
+
+def _stack(steps: list[Observations]) -> Observations:
+    """Observations `(B, T, *obs)` from those `(B, *obs)` of every step."""
+    first = steps[0]
+    if not isinstance(first, dict):
+        return torch.stack(cast("list[Tensor]", steps), dim=1)
+    parts = cast("list[dict[str, Tensor]]", steps)
+    return {key: torch.stack([part[key] for part in parts], dim=1) for key in first}
 
 
 @torch.no_grad()

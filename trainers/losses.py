@@ -4,13 +4,45 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import gymnasium as gym
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from rate.batch import Batch
 from rate.heads import ActionHead
 from trainers.config import LossConfig
+
+
+class HintHead(nn.Module):
+    """Tells the hidden state of the environment; of use in training alone (`loss.hint_weight`).
+
+    Args:
+        space: Of the hidden state: a bounded Box.
+        d_model: Width of what it reads.
+    """
+
+    low: Tensor
+    range: Tensor
+
+    def __init__(self, space: gym.spaces.Box, d_model: int) -> None:
+        super().__init__()
+        low, high = (torch.tensor(bound).flatten() for bound in (space.low, space.high))
+        self.register_buffer("low", low, persistent=False)
+        self.register_buffer("range", high - low, persistent=False)
+        self.linear = nn.Linear(d_model, len(low))
+
+    def loss(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """`(B, T)`: mean cross-entropy of the parts of the state, each scaled to [0, 1].
+
+        Raises:
+            ValueError: If the batch has no hidden state.
+        """
+        if batch.hint is None:
+            raise ValueError("The batch has no hidden state (hint) to be predicted.")
+        wanted = (batch.hint.flatten(2) - self.low) / self.range
+        logits = self.linear(hidden).float()
+        return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(-1)
 
 
 @dataclass(frozen=True)
@@ -86,7 +118,11 @@ def changes(batch: Batch) -> Tensor:
 
 
 def batch_totals(
-    head: ActionHead, predictions: Tensor, batch: Batch, config: LossConfig
+    head: ActionHead,
+    predictions: Tensor,
+    batch: Batch,
+    config: LossConfig,
+    hint_losses: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The weighted sum of the losses, to differentiate, and the sums that `Totals` names.
 
@@ -95,11 +131,14 @@ def batch_totals(
         predictions: `(B, T, ...)` of the head.
         batch: What should have been predicted.
         config: The settings of the loss.
+        hint_losses: `(B, T)` of a `HintHead`, if the hidden state is to be told as well.
 
     Returns:
         A scalar with gradient, and `(6,)` float32 without.
     """
     losses = head.loss(predictions, batch.actions, config.label_smoothing)  # (B, T)
+    if hint_losses is not None:
+        losses = losses + config.hint_weight * hint_losses
     weights = step_weights(batch, config)
     # Padding is cut out, not multiplied by 0, which would let a NaN through.
     loss = (weights * losses.masked_fill(~batch.mask, 0.0)).sum()

@@ -145,6 +145,25 @@ def test_every_entry_of_a_dictionary_counts() -> None:
         assert not torch.allclose(encoder(changed), before), key
 
 
+def test_a_picture_does_not_drown_the_bit_beside_it() -> None:
+    """Each entry of a dictionary has the same size in the sum, so each changes it as much."""
+    space = Dict(image=Box(0, 255, (3, 36, 36), np.uint8), bit=Box(0, 1, (1,), np.float32))
+    encoder = make_encoder(space, 64)
+    frame = torch.randint(256, (1, 1, 3, 36, 36), dtype=torch.uint8)
+    with torch.no_grad():
+        parts = [encoder({"image": frame, "bit": torch.full((1, 1, 1), bit)}) for bit in (0.0, 1.0)]
+    assert (parts[1] - parts[0]).norm() > 0.2 * parts[0].norm()
+
+
+def test_the_embedding_of_an_image_can_be_normalised() -> None:
+    frames = torch.randint(256, (1, 5, 3, 36, 36), dtype=torch.uint8)
+    space = Box(0, 255, (3, 36, 36), np.uint8)
+    with torch.no_grad():
+        out = make_encoder(space, 64, image_norm=True)(frames)
+    torch.testing.assert_close(out.std(-1, correction=0), torch.ones(1, 5), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(out.mean(-1), torch.zeros(1, 5), rtol=0, atol=1e-5)
+
+
 def test_gpt_models_start_with_small_weights() -> None:
     model = SequenceModel(MODELS["dt"], *SPACES["vector_to_discrete"])
     weights = torch.cat([block.attention.qkv.weight.flatten() for block in model.layers])

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from rate.config import ModelConfig
+from rate.envs.retrieval import RetrievalOptions, RetrievalVector, retrieval_spec
 from rate.envs.tmaze import TMAZE_SPEC, TMazeVector
 from rate.model import SequenceModel
 from rate.policy import Policy
@@ -48,6 +49,20 @@ def test_a_record_holds_what_was_seen_and_done() -> None:
     first, _ = TMazeVector(EPISODES, LENGTH).reset(seed=5)
     np.testing.assert_array_equal(batch.observations[:, 0], first)
     assert batch.timesteps[0].tolist() == list(range(steps))
+
+
+def test_a_record_takes_dictionaries() -> None:
+    options = RetrievalOptions(hint=True)
+    spec = retrieval_spec(options)
+    config = ModelConfig(**TINY, num_memory_tokens=3)
+    model = SequenceModel(config, spec.observation_space, spec.action_space).eval()
+    policy = Policy(model, num_envs=EPISODES, target_return=1.0)
+    batch = record(policy, RetrievalVector(EPISODES, options, 6), seed=5)
+    assert isinstance(batch.observations, dict)
+    assert batch.observations["hint"].shape == (EPISODES, batch.num_steps, 2)
+    first, _ = RetrievalVector(EPISODES, options, 6).reset(seed=5)
+    for key, part in first.items():
+        np.testing.assert_array_equal(batch.observations[key][:, 0], part)
 
 
 def test_a_teacher_forced_pass_over_a_record_repeats_its_actions() -> None:

@@ -1,0 +1,122 @@
+"""The hidden state as a second thing to be told: in training alone."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box
+
+from datamodules.store import Store
+from datamodules.trajectories import TrajectoryDataModule
+from rate.batch import Batch
+from rate.errors import ConfigError
+from rate.weights import load_model
+from tests.factories import make_batch, make_model
+from trainers.config import RunConfig
+from trainers.config_files import config_from_dict
+from trainers.losses import HintHead
+from trainers.registry import check_run, get_environment
+from trainers.train import train
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("hints")
+
+
+def make_config(root: Path, name: str, environment: str = "retrieval", **loss: float) -> RunConfig:
+    settings = {
+        "environment": environment,
+        "model": {
+            "context_length": 4,
+            "d_model": 16,
+            "num_layers": 1,
+            "num_heads": 2,
+            "num_memory_tokens": 2,
+        },
+        "data": {"root": str(root), "num_episodes": 30, "max_length": 12, "workers": 1},
+        "training": {"segments": 3, "batch_size": 8, "max_steps": 6, "log_every_n_steps": 1},
+        "evaluation": {"every_n_steps": 0, "lengths": [8], "episodes": 4},
+        "loss": loss,
+        "logging": {
+            "output": str(root / "runs"),
+            "name": name,
+            "progress": False,
+            "tensorboard": False,
+        },
+    }
+    return config_from_dict(settings)
+
+
+def hinted(batch: Batch, low: float, high: float) -> Batch:
+    """The batch with a hidden state: its lowest in even rows, its highest in odd ones."""
+    odd = (torch.arange(batch.batch_size) % 2).view(-1, 1, 1)
+    hint = low + (high - low) * odd.float()
+    return replace(batch, hint=hint.expand(-1, batch.num_steps, 2))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-1.0, 1.0), (3.0, 7.0)])
+def test_it_is_a_cross_entropy_whatever_the_range(low: float, high: float) -> None:
+    batch = hinted(make_batch(make_model("rate"), [4, 4], 4), low, high)
+    head = HintHead(Box(low, high, (2,), np.float32), 8)
+    with torch.no_grad():
+        head.linear.weight.zero_()
+        head.linear.bias.fill_(1.0)
+    losses = head.loss(torch.randn(2, 4, 8), batch)
+    assert losses.shape == (2, 4)
+    assert losses[0, 0].item() == pytest.approx(math.log(1 + math.e))
+    assert losses[1, 0].item() == pytest.approx(math.log(1 + math.exp(-1)))
+
+
+def test_a_batch_without_a_hidden_state_is_refused() -> None:
+    batch = make_batch(make_model("rate"), [4], 4)
+    with pytest.raises(ValueError, match="no hidden state"):
+        HintHead(Box(0, 1, (2,), np.float32), 8).loss(torch.randn(1, 4, 8), batch)
+
+
+def test_it_trains_the_model_and_leaves_with_nobody(root: Path) -> None:
+    """The same run, with and without: other weights of the same names, seeing no hint."""
+    plain = train(make_config(root, "plain")).folder / "checkpoints" / "last"
+    told = train(make_config(root, "told", hint_weight=0.5)).folder / "checkpoints" / "last"
+    weights = [load_model(path).model.state_dict() for path in (plain, told)]
+    assert weights[0].keys() == weights[1].keys()
+    assert not torch.equal(weights[0]["memory"], weights[1]["memory"])
+    assert load_model(told).spec.observation_space == load_model(plain).spec.observation_space
+
+
+def test_a_resumed_run_goes_on_as_if_nothing_had_been(root: Path) -> None:
+    """The head that tells the hidden state is in the training state."""
+    config = make_config(root, "whole", hint_weight=0.5)
+    config = replace(config, optimizer=replace(config.optimizer, schedule="constant"))
+    half = replace(config, logging=replace(config.logging, name="half"))
+    short = replace(half, training=replace(half.training, max_steps=3))
+    folders = [train(config).folder, train(half, resume=train(short).folder).folder]
+    rows = [list(csv.DictReader((f / "metrics.csv").open())) for f in folders]
+    assert [row["loss"] for row in rows[0]] == [row["loss"] for row in rows[1]]
+
+
+def test_batches_have_it_only_when_asked(root: Path) -> None:
+    entry = get_environment("retrieval")
+    store = next(root.glob("retrieval-12-30-*/manifest.json")).parent
+    for wanted in (False, True):
+        data = TrajectoryDataModule(store, 4, 4, 3, seed=0, spec=entry.spec, with_hint=wanted)
+        batch = data.make_sampler(None).batch(0)
+        assert isinstance(batch.observations, torch.Tensor)
+        assert (batch.hint is not None) == wanted
+    whole = Store.open(store)
+    assert isinstance(whole.observations, dict)
+    chosen = int(data.make_sampler(None).episodes(0)[0])
+    first = whole.observations["hint"][whole.offsets[chosen]]
+    assert batch.hint is not None
+    assert np.array_equal(batch.hint[0, 0].numpy(), first)
+
+
+def test_an_environment_that_hides_nothing_is_refused(root: Path) -> None:
+    with pytest.raises(ConfigError, match=r"loss\.hint_weight is set, but tmaze"):
+        check_run(make_config(root, "none", "tmaze", hint_weight=1.0))
