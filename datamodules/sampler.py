@@ -14,7 +14,8 @@ from datamodules.store import Store
 from rate.batch import Batch
 
 Mode = Literal["start", "random"]
-_PERMUTATION, _START = 0, 1
+Sampling = Literal["episodes", "steps"]
+_PERMUTATION, _START, _EPISODE = 0, 1, 2
 # A batch rarely spans more than two passes over the episodes; older orders are made again.
 _CACHED_PASSES = 4
 
@@ -22,7 +23,7 @@ _CACHED_PASSES = 4
 class WindowSampler:
     """Batches of windows from a store; batch `i` is a pure function of `(seed, stream, i)`.
 
-    Episodes are drawn without replacement: each pass over the eligible episodes is a new
+    By default episodes are drawn without replacement: each pass over the eligible episodes is a new
     permutation, and a batch may end one pass and begin the next. Every number comes from raw Philox
     words (Salmon et al., 2011), which NumPy never changes, at a counter that is computed rather
     than advanced. So no worker, rank or restart can change what batch `i` is.
@@ -43,6 +44,10 @@ class WindowSampler:
             segment, so that the last one is never empty in all of a batch.
         min_return: Draw only episodes of at least this return (to imitate the good ones).
         min_length: Draw only episodes of at least so many steps.
+        sampling: `episodes` draws each of them equally often; `steps` draws with replacement and in
+            proportion to length, as Chen et al. (2021) do, so that every step counts alike.
+        frame_stack: Frames that make one observation, at most; see `batch`.
+        hint: The hidden state at each step of the store, to go into batches.
 
     Raises:
         DatasetError: If the window is longer than any episode, or no episode is within the limits.
@@ -63,21 +68,34 @@ class WindowSampler:
         spare: int = 0,
         min_return: float | None = None,
         min_length: int | None = None,
+        sampling: Sampling = "episodes",
+        frame_stack: int = 1,
+        hint: Array | None = None,
     ) -> None:
         if mode not in ("start", "random"):
             raise ValueError(f"mode {mode!r}: choose 'start' or 'random'")
-        if batch_size < 1 or window < 1:
-            raise ValueError(f"batch_size ({batch_size}) and window ({window}) must be at least 1")
+        if sampling not in ("episodes", "steps"):
+            raise ValueError(f"sampling {sampling!r}: choose 'episodes' or 'steps'")
+        for name, count in (
+            ("batch_size", batch_size),
+            ("window", window),
+            ("frame_stack", frame_stack),
+        ):
+            if count < 1:
+                raise ValueError(f"{name} ({count}) must be at least 1")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is not one of {world_size} processes")
-        self.store, self.batch_size, self.window = store, batch_size, window
+        self.store, self.batch_size, self.window, self.hint = store, batch_size, window, hint
         self.mode, self.rank, self.world_size = mode, rank, world_size
         self._key = np.array([seed % (1 << 64), stream % (1 << 64)], dtype=np.uint64)
         limits = max_episode_length, min_return, min_length
         self._episodes = _eligible(store, window, spare, *limits)
         self._first_rows = store.offsets[:-1][self._episodes]
         self._lengths = store.lengths[self._episodes]
+        self._ends = np.cumsum(self._lengths) if sampling == "steps" else None
         self._steps = np.arange(window)
+        # A window's frames begin before its steps, by as many as the first of them looks back.
+        self._frames = np.arange(1 - frame_stack, window) if frame_stack > 1 else None
         self._passes: dict[int, npt.NDArray[np.int64]] = {}
 
     @property
@@ -95,7 +113,10 @@ class WindowSampler:
 
         Returns:
             Windows of `window` steps. What lies beyond an episode's last step is zero, and False
-            in the mask.
+            in the mask. With a `frame_stack` of `k` the observations are `(B, k - 1 + T, *obs)`,
+            single frames from `k - 1` before the first step on: each is sent to a device once, and
+            `rate.batch.stack_frames` makes `T` observations of them there. Frames before an
+            episode's first are zero.
 
         Raises:
             ValueError: If `index` is negative.
@@ -112,24 +133,36 @@ class WindowSampler:
         padding = None if mask.all() else ~mask
         if padding is not None:
             timesteps[padding] = 0
-        arrays = self.store.arrays
-        observations = self.store.observations
+        arrays, observations = self.store.arrays, self.store.observations
+        seen = rows, padding
+        if self._frames is not None:
+            steps = start[:, None] + self._frames  # (B, k - 1 + T)
+            outside = (steps < 0) | (steps >= (start + valid)[:, None])
+            seen = steps + self._first_rows[chosen][:, None], outside
         return Batch(
-            observations={k: _gather(a, rows, padding) for k, a in observations.items()}
+            observations={key: _gather(array, *seen) for key, array in observations.items()}
             if isinstance(observations, dict)
-            else _gather(observations, rows, padding),
+            else _gather(observations, *seen),
             actions=_gather(arrays["actions"], rows, padding),
             returns_to_go=_gather(arrays["returns_to_go"], rows, padding).unsqueeze(-1),
             timesteps=torch.from_numpy(timesteps),
             mask=torch.from_numpy(mask),
             rewards=_gather(arrays["rewards"], rows, padding),
             episode_end=torch.from_numpy(mask & (timesteps == (lengths - 1)[:, None])),
+            hint=None if self.hint is None else _gather(self.hint, rows, padding),
         )
 
     def _draw(self, index: int) -> npt.NDArray[np.int64]:
-        """`(B,)` positions among the eligible episodes, from the passes laid end to end."""
+        """`(B,)` positions among the eligible episodes.
+
+        For `episodes` from the passes laid end to end, for `steps` from the steps laid end to end.
+        """
         if index < 0:
             raise ValueError(f"batch {index}: the index of a batch is 0 or more")
+        if self._ends is not None:
+            step = (self._fractions(_EPISODE, index) * self._ends[-1]).astype(np.int64)
+            drawn: npt.NDArray[np.int64] = np.searchsorted(self._ends, step, side="right")
+            return drawn
         first = (index * self.world_size + self.rank) * self.batch_size
         last = first + self.batch_size - 1
         count = self.num_episodes
@@ -155,12 +188,17 @@ class WindowSampler:
         """`(B,)`, the step of its episode at which each window starts."""
         if self.mode == "start":
             return np.zeros_like(lengths)
-        begin = self.rank * self.batch_size
-        words = self._words(_START, index, begin + self.batch_size)[begin:]
-        fraction = (words >> np.uint64(11)) * 2.0**-53  # uniform over [0, 1)
         slack = np.maximum(lengths - self.window, 0)
-        starts: npt.NDArray[np.int64] = (fraction * (slack + 1)).astype(np.int64)
+        starts: npt.NDArray[np.int64] = (self._fractions(_START, index) * (slack + 1)).astype(
+            np.int64
+        )
         return starts
+
+    def _fractions(self, purpose: int, index: int) -> npt.NDArray[np.float64]:
+        """`(B,)` uniform over [0, 1), this rank's of a batch."""
+        begin = self.rank * self.batch_size
+        words = self._words(purpose, index, begin + self.batch_size)[begin:]
+        return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
     def _words(self, purpose: int, number: int, count: int) -> npt.NDArray[np.uint64]:
         """`(count,)` uniform 64-bit words at the counter of a pass or a batch."""
@@ -223,7 +261,7 @@ def _gather(
 ) -> Tensor:
     """`(B, T, ...)` rows of an `(S, ...)` array, zero where padded."""
     out: npt.NDArray[Any] = np.empty((*rows.shape, *array.shape[1:]), dtype=array.dtype)
-    # The rows are within bounds; "clip" only spares numpy the buffer of its checked mode.
+    # Rows are within bounds, or padded; "clip" only spares numpy the buffer of its checked mode.
     np.take(array, rows, axis=0, out=out, mode="clip")
     if padding is not None:
         out[padding] = 0

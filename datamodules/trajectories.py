@@ -14,15 +14,19 @@ How this fits Lightning (read in the source of 2.6, and tested):
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+from gymnasium import spaces
 from lightning.pytorch import LightningDataModule
 
-from datamodules.episodes import DatasetError
-from datamodules.sampler import Mode, WindowSampler
+from datamodules.episodes import Array, DatasetError, observation_spaces
+from datamodules.sampler import Mode, Sampling, WindowSampler
 from datamodules.store import Store
-from rate.batch import Batch
+from rate.batch import Batch, stack_frames
+from rate.envs.frame_stack import stacked_space
 from rate.envs.spec import EnvironmentSpec
 
 
@@ -63,9 +67,12 @@ class TrajectoryDataModule(LightningDataModule):
         batches_per_epoch: What Lightning shall call an epoch; by default one pass over the
             episodes. It changes no batch.
         spec: The environment that the model is for, if the data are to be checked against it. Its
-            observations may be one part of the data's.
+            observations may be one part of the data's, or several frames of it.
         min_return: Draw only episodes of at least this return.
         min_length: Draw only episodes of at least so many steps.
+        sampling: See `WindowSampler`.
+        with_hint: Whether batches have the hidden state, which data of our collectors have as the
+            part `hint` of their observations.
 
     Raises:
         DatasetError: If the store is damaged, is of another environment, or has no episodes that
@@ -85,6 +92,8 @@ class TrajectoryDataModule(LightningDataModule):
         spec: EnvironmentSpec | None = None,
         min_return: float | None = None,
         min_length: int | None = None,
+        sampling: Sampling = "episodes",
+        with_hint: bool = False,
     ) -> None:
         super().__init__()
         if context_length < 1 or segments < 1:
@@ -94,12 +103,14 @@ class TrajectoryDataModule(LightningDataModule):
         if batches_per_epoch is not None and batches_per_epoch < 1:
             raise ValueError(f"batches_per_epoch ({batches_per_epoch}) must be at least 1")
         self.store = Store.open(store_path)
+        self.hint = _hint(self.store) if with_hint else None
+        self.frame_stack = 1 if spec is None else spec.frame_stack
         if spec is not None:
-            self.store = self.store.observing(spec.observation_space)
+            self.store = self.store.observing(_single_frames(self.store, spec))
             _check_actions(self.store, spec)
         self.batch_size, self.context_length, self.segments = batch_size, context_length, segments
         self.seed, self.mode = seed, mode
-        self.min_return, self.min_length = min_return, min_length
+        self.min_return, self.min_length, self.sampling = min_return, min_length, sampling
         self._stage: tuple[int, int] | None = None
         self._batches_done = 0
         # Made now for its checks; it is made again once the processes are known.
@@ -152,6 +163,9 @@ class TrajectoryDataModule(LightningDataModule):
             spare=self.context_length - 1 if self.segments > 1 else 0,
             min_return=self.min_return,
             min_length=self.min_length,
+            sampling=self.sampling,
+            frame_stack=self.frame_stack,
+            hint=self.hint,
         )
 
     def set_curriculum(self, segments: int, start_step: int) -> None:
@@ -195,6 +209,12 @@ class TrajectoryDataModule(LightningDataModule):
                 self.trainer.world_size,
             )
 
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Make observations of the single frames that were sent to the device."""
+        if self.frame_stack == 1 or isinstance(batch.observations, dict):
+            return batch
+        return replace(batch, observations=stack_frames(batch.observations, self.frame_stack))
+
     def train_dataloader(self) -> BatchStream:
         return BatchStream(self, self.batches_per_epoch)
 
@@ -234,7 +254,33 @@ class TrajectoryDataModule(LightningDataModule):
             "mode": self.mode,
             "min_return": self.min_return,
             "min_length": self.min_length,
+            "sampling": None if self.sampling == "episodes" else self.sampling,
+            "frame_stack": None if self.frame_stack == 1 else self.frame_stack,
         }
+
+
+def _hint(store: Store) -> Array:
+    """The hidden state at each step of a store, `(S, *hint)`."""
+    observations = store.observations
+    if not isinstance(observations, dict) or "hint" not in observations:
+        raise DatasetError(
+            f"{store.path}: loss.hint_weight needs the hidden state, but the observations of the "
+            "data have no part 'hint'; set loss.hint_weight=0, or collect the data here"
+        )
+    return observations["hint"]
+
+
+def _single_frames(store: Store, spec: EnvironmentSpec) -> gymnasium.Space[Any]:
+    """The space of the part of a store's observations that a model for `spec` sees."""
+    if spec.frame_stack > 1:
+        for part in observation_spaces(store.spec.observation_space).values():
+            if (
+                isinstance(part, spaces.Box)
+                and len(part.shape) in (2, 3)
+                and stacked_space(part, spec.frame_stack) == spec.observation_space
+            ):
+                return part
+    return spec.observation_space
 
 
 def _check_actions(store: Store, spec: EnvironmentSpec) -> None:

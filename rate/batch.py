@@ -24,6 +24,8 @@ class Batch:
         mask: `(B, T)` bool, True where the step is real. Padding stands at the end of a row.
         rewards: `(B, T)` float32.
         episode_end: `(B, T)` bool, True at the last real step of an episode.
+        hint: `(B, T, *hint)` the hidden state, for a training loss that asks for it; no model
+            looks at it. Else None.
     """
 
     observations: Observations
@@ -33,6 +35,7 @@ class Batch:
     mask: Tensor
     rewards: Tensor
     episode_end: Tensor
+    hint: Tensor | None = None
 
     @property
     def batch_size(self) -> int:
@@ -50,8 +53,9 @@ class Batch:
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
         mapped: dict[str, Any] = {
-            f.name: map_tensors(getattr(self, f.name), function) for f in fields(self)
+            name: map_tensors(part, function) for name, part in parts.items() if part is not None
         }
         return Batch(**mapped)
 
@@ -61,3 +65,23 @@ def map_tensors(value: Observations, function: Callable[[Tensor], Tensor]) -> Ob
     if isinstance(value, dict):
         return {key: function(tensor) for key, tensor in value.items()}
     return function(value)
+
+
+def stack_frames(frames: Tensor, count: int) -> Tensor:
+    """Observations of `count` frames each, the newest last, from single frames.
+
+    Args:
+        frames: `(B, count - 1 + T, *frame)`. A frame is `(H, W)`, or an image with its channels
+            first or last (the shorter of the two axes).
+        count: Frames of an observation.
+
+    Returns:
+        `(B, T, *obs)`, the frames being channels: `(count, H, W)`, or `count` times as many
+        channels as a frame has.
+    """
+    windows = frames.unfold(1, count, 1)  # (B, T, *frame, count), a view
+    if frames.ndim == 4:
+        return windows.movedim(-1, 2)
+    if frames.shape[-1] < frames.shape[2]:  # (B, T, H, W, C, count)
+        return windows.transpose(-1, -2).flatten(-2)
+    return windows.movedim(-1, 2).flatten(2, 3)

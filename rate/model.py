@@ -88,6 +88,19 @@ class SequenceModel(nn.Module):
     ) -> tuple[Tensor, MemoryState]:
         """Predictions for every step of a batch, folded over its segments.
 
+        Takes what `hidden` takes.
+
+        Returns:
+            Predictions `(B, T, ...)` of the action head, and the state after the last segment.
+        """
+        hidden, state = self.hidden(batch, state, detach_every=detach_every)
+        return self.head(hidden), state
+
+    def hidden(
+        self, batch: Batch, state: MemoryState | None = None, *, detach_every: int | None = None
+    ) -> tuple[Tensor, MemoryState]:
+        """What the heads read at every step of a batch, folded over its segments.
+
         Args:
             batch: `T` steps; cut into segments of `context_length`, the last may be shorter.
                 With `context="window"` all T steps are one pass in which a step sees the last K.
@@ -95,7 +108,7 @@ class SequenceModel(nn.Module):
             detach_every: Segments between two cuts of the gradient through memory; None never cuts.
 
         Returns:
-            Predictions `(B, T, ...)` of the action head, and the state after the last segment.
+            Hidden states `(B, T, d)`, and the state after the last segment.
         """
         state = self.initial_state(batch.batch_size) if state is None else state
         tokens, mask = self.embed(batch), batch.mask
@@ -111,7 +124,7 @@ class SequenceModel(nn.Module):
             steps = slice(start, start + length)
             out, state = self.segment(tokens[:, steps], mask[:, steps], state)
             hidden.append(out)
-        return self.head(torch.cat(hidden, dim=1)[:, : batch.num_steps]), state
+        return torch.cat(hidden, dim=1)[:, : batch.num_steps], state
 
     def segment(
         self, tokens: Tensor, mask: Tensor, state: MemoryState

@@ -28,6 +28,7 @@ from trainers.config import (
 )
 from trainers.config_files import config_from_dict, load_config_file
 from trainers.registry import check_run, environment_options
+from trainers.tasks import preset_for_task
 
 PRESETS = Path(__file__).parent / "presets"
 SECTIONS: dict[str, type] = {
@@ -64,8 +65,8 @@ def load_preset(environment: str, name: str) -> dict[str, Any]:
         )
     if name not in known:
         raise ConfigError(
-            f"There is no preset '{name}' for {environment}.{nearest(name, known)} "
-            f"There are: {', '.join(known)}."
+            f"There is no preset '{name}' for {environment} (--model_mode)."
+            f"{nearest(name, known)} There are: {', '.join(known)}."
         )
     preset: dict[str, Any] = yaml.safe_load(path.read_text())
     return preset
@@ -171,9 +172,11 @@ def _base(environment: str, translation: flags.Translation) -> dict[str, Any]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for option in ("--config", "--resume"):
         parser.add_argument(option, nargs="?")  # the parser proper asks for a missing value
+    parser.add_argument("--env.task", dest="task", nargs="?")
     known, _ = parser.parse_known_args(translation.options)
     if known.config is None and known.resume is None:
-        return load_preset(environment, translation.preset or "rate")
+        preset = load_preset(environment, translation.preset or "rate")
+        return preset_for_task(environment, preset, known.task)
     if translation.preset:
         source = "--resume" if known.config is None else "--config"
         raise ConfigError(

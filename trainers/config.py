@@ -11,6 +11,7 @@ from rate.errors import ConfigError
 Schedule = Literal["constant", "linear", "cosine"]
 DecisiveSteps = Literal["none", "final", "rewarded", "changes"]
 Window = Literal["start", "random"]
+Sampling = Literal["episodes", "steps"]
 
 
 @dataclass(frozen=True)
@@ -20,40 +21,55 @@ class DataConfig:
     Attributes:
         root: Folder of data sets. Generated ones are made here at first use.
         store: A packed store to train on; None generates the environment's own.
+        dataset: Which data set, where an environment has several. Those of mujoco are D4RL's
+            (`hopper-medium-v2`), Minari's (`mujoco/hopper/medium-v0`) and our own
+            (`hopper-medium-sac`); `--dataset` sets the task as well.
         max_length: Length of the environment that data are generated in (see
             `evaluation.lengths`): the longest episode; for minigrid the largest grid. None is
             K * N.
         num_episodes: Episodes to generate.
         seed: Seed of the generation.
         noise: How noisy the expert is: the share of steps at which it begins to act at random.
+        agent_steps: Steps that an agent learns for before it generates (mujoco); None is the
+            environment's own choice.
         workers: Processes that generate; None is one per core.
         min_return: Train only on episodes with at least this return.
         min_length: Train only on episodes of at least so many steps.
         normalise: Normalise vector observations by the data's mean and standard deviation; the
             weights carry both.
         window: Cut windows from the `start` of episodes, or at `random` places.
+        sampling: Draw all `episodes` equally often, or in proportion to their `steps`, as
+            published Decision Transformers do.
+        frame_stack: Frames of an image environment that make one observation. Data keep single
+            frames, and so does a batch on its way to the device.
     """
 
     root: str = "data"
     store: str | None = None
+    dataset: str | None = None
     max_length: int | None = None
     num_episodes: int = 2000
     seed: int = 0
     noise: float = 0.0
+    agent_steps: int | None = None
     workers: int | None = None
     min_return: float | None = None
     min_length: int | None = None
     normalise: bool = False
     window: Window = "start"
+    sampling: Sampling = "episodes"
+    frame_stack: int = 1
 
     def __post_init__(self) -> None:
         _choice("data.window", self.window, Window)
+        _choice("data.sampling", self.sampling, Sampling)
+        _at_least("data.frame_stack", self.frame_stack, 1)
         _at_least("data.num_episodes", self.num_episodes, 2)
         if not 0 <= self.seed < 2**20:
             raise ConfigError(f"data.seed is {self.seed}; it must be in [0, {2**20}).")
         if not 0 <= self.noise <= 1:
             raise ConfigError(f"data.noise is {self.noise}; it must be in [0, 1].")
-        for name in ("workers", "min_length"):
+        for name in ("workers", "min_length", "agent_steps"):
             if getattr(self, name) is not None:
                 _at_least(f"data.{name}", getattr(self, name), 1)
         if self.max_length is not None:
@@ -116,14 +132,20 @@ class LossConfig:
             the one before: there a model that copies itself is wrong (Wen et al. 2021).
         decisive_span: How many steps before its end an episode is decided, the last one included.
         decisive_weight: How many ordinary steps a decisive one counts for.
+        hint_weight: Weight of a second loss, in training alone: to tell the hidden state (the
+            data's `hint`) at every step, from what the action is told from. It teaches a memory
+            what to keep where actions alone would take far longer (asymmetric training; Pinto et
+            al. 2017). No model is ever shown the hint; 0 does without.
     """
 
     label_smoothing: float = 0.0
     decisive_steps: DecisiveSteps = "none"
     decisive_span: int = 1
     decisive_weight: float = 10.0
+    hint_weight: float = 0.0
 
     def __post_init__(self) -> None:
+        _at_least("loss.hint_weight", self.hint_weight, 0)
         _choice("loss.decisive_steps", self.decisive_steps, DecisiveSteps)
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError(f"loss.label_smoothing is {self.label_smoothing}; use [0, 1).")
@@ -223,6 +245,8 @@ class EvaluationConfig:
         selection_seed: First environment seed of the evaluations that choose.
         test_seed: First environment seed of the evaluation that is reported.
         target_return: The return asked for; None is the environment's own.
+        target_from_data: Where `target_return` is None, ask for the return of the data's best
+            episode instead.
         exact_window: Sliding-window models recompute their window at every step past their
             context (slow); false keeps keys of the last K steps instead.
         decoding: How actions are drawn.
@@ -238,6 +262,7 @@ class EvaluationConfig:
     selection_seed: int = 10_000
     test_seed: int = 20_000
     target_return: float | None = None
+    target_from_data: bool = False
     exact_window: bool = True
     decoding: Decoding = field(default_factory=Decoding)
 
@@ -336,7 +361,11 @@ class RunConfig:
 
     @property
     def run_name(self) -> str:
-        return f"{self.environment}-{self.logging.name or self.name}-{self.training.seed}"
+        """The run's folder: `env-model-seed`, with the task where an environment has several."""
+        task = self.data.dataset or self.env.get("task") or self.env.get("game", "").lower()
+        task = str(task).replace("/", "-")
+        name = self.logging.name or "-".join(filter(None, (task, self.name)))
+        return f"{self.environment}-{name}-{self.training.seed}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain YAML types."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 from rate.envs.spec import EnvironmentSpec
+from rate.errors import ConfigError
 from trainers.config import DataConfig
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Kind:
         num_envs: Rows that are good to roll out side by side.
         vector: Name of its own vector environment; None runs rows in worker processes.
         group: See `EnvironmentEntry`.
+        keep_hint: Data have the hidden state even if the model is not to see it, so that all
+            models share them.
     """
 
     module: str
@@ -75,6 +78,7 @@ class Kind:
     num_envs: int | None = None
     vector: str | None = None
     group: tuple[str, tuple[str, str]] | None = None
+    keep_hint: bool = True
 
     @property
     def options(self) -> tuple[str, str]:
@@ -94,8 +98,10 @@ class Kind:
         if policy == "random":
             return Player(partial(self.make_env, options, length), RandomExpert)
         module = importlib.import_module(f"datamodules.{self.module}")
-        expert = partial(getattr(module, f"{self.name}Expert"), noise)
-        return Player(partial(self.make_env, options, length), expert)
+        expert = getattr(module, f"{self.name}Expert", None)
+        if expert is None:
+            raise ConfigError(f"{self.module} has no expert that plays for comparison.")
+        return Player(partial(self.make_env, options, length), partial(expert, noise))
 
     def entry(self, options: Any, workers: int | None) -> EnvironmentEntry:
         return EnvironmentEntry(
@@ -122,7 +128,8 @@ class Kind:
         from datamodules.collect import collect
         from datamodules.players import expert_seeds
 
-        options = replace(options, hint=True)
+        if hasattr(options, "hint"):
+            options = replace(options, hint=options.hint or self.keep_hint)
         length = max_length if self.shortest is None else (self.shortest, max_length)
         settings = {
             **asdict(options),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,12 @@ def make_datamodule(
         spec=environment.spec,
         min_return=data.min_return,
         min_length=data.min_length,
+        sampling=data.sampling,
+        with_hint=config.loss.hint_weight > 0,
     )
     target = config.evaluation.target_return
-    target = environment.spec.target_return if target is None else target
+    if target is None:
+        target = with_target(config, environment, datamodule).spec.target_return
     low, high = datamodule.store.return_range
     seen = config.model.condition_on_return
     if seen and not low <= target <= high and is_main_process():
@@ -73,6 +76,16 @@ def make_datamodule(
             stacklevel=2,
         )
     return datamodule
+
+
+def with_target(
+    config: RunConfig, environment: EnvironmentEntry, datamodule: TrajectoryDataModule
+) -> EnvironmentEntry:
+    """The environment that asks for what the settings say: its own target, or the data's best."""
+    if not config.evaluation.target_from_data:
+        return environment
+    best = datamodule.store.return_range[1]
+    return replace(environment, spec=replace(environment.spec, target_return=best))
 
 
 _WANDB_SETTINGS = {"project", "entity", "mode", "group", "tags"}

@@ -10,20 +10,13 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from datamodules.mujoco_names import read_name
 from rate.errors import ConfigError
 
 PUBLIC_CONTEXT_LENGTH = 30  # K of the public scripts wherever they are given N alone
 
-MODEL_MODES = {
-    "rate": "rate",
-    "ratem": "rmt",
-    "rmt": "rmt",
-    "rate_wo_nmt": "trxl",
-    "trxl": "trxl",
-    "dtxl": "dtxl",
-    "dt": "dt",
-    "dt_relative": "dt_relative",
-}
+# What the public scripts call a preset; any other preset goes by its own name.
+MODEL_MODES = {"ratem": "rmt", "rate_wo_nmt": "trxl"}
 ARCH_MODES = {
     "trxl": "trxl",
     "trxl-i": "trxl_i",
@@ -31,7 +24,7 @@ ARCH_MODES = {
     "pre_norm": "pre_norm",
     "gpt": "gpt",
 }
-ONE_SEGMENT = ("dt", "dt_relative", "dtxl")  # models that see K * N steps as one segment
+ONE_SEGMENT = "dt"  # how presets of models begin that see K * N steps as one segment
 
 
 @dataclass
@@ -70,6 +63,11 @@ def _valve_heads(translation: Translation, value: str) -> None:
     translation.set("model.valve_heads", value)
 
 
+def _dataset(translation: Translation, value: str) -> None:
+    for option, setting in read_name(value).settings.items():
+        translation.set(option, setting)
+
+
 def _skip_dec_attn(translation: Translation, value: str) -> None:
     translation.set("model.skip_ffn", value)
     translation.notes.append(
@@ -91,6 +89,7 @@ FLAGS: dict[str, Flag] = {
     "model_mode": Flag(_remember("model_mode"), "preset: RATE, RMT, TrXL, DTXL, DT, DT_relative"),
     "arch_mode": Flag(_remember("arch_mode"), "model.block: TrXL, TrXL-I, GTrXL, pre_norm"),
     "nmt": Flag(_rename("model.num_memory_tokens"), "model.num_memory_tokens"),
+    "num_mem_tokens": Flag(_rename("model.num_memory_tokens"), "the same, in older scripts"),
     "mem_len": Flag(_rename("model.cache_length"), "model.cache_length"),
     "n_head_ca": Flag(_valve_heads, "model.valve_heads of a cross-attention valve; 0: no valve"),
     "mrv_act": Flag(
@@ -99,7 +98,13 @@ FLAGS: dict[str, Flag] = {
     ),
     "skip_dec_ffn": Flag(_rename("model.skip_ffn"), "model.skip_ffn true", is_switch=True),
     "skip_dec_attn": Flag(_skip_dec_attn, "the same, as older commands have it", is_switch=True),
+    "game": Flag(_rename("env.game"), "env.game of atari: Breakout, Qbert, Seaquest, Pong, ..."),
+    "env": Flag(_rename("env.task"), "env.task: the task, where an environment has many"),
+    "dataset": Flag(_dataset, "data.dataset of mujoco, and its task: hopper-medium-v2"),
+    "env_id": Flag(_dataset, "the same, by its number in the public MuJoCo script: 0 to 11"),
     "max_n_final": Flag(_remember("sections"), "training.segments; K is 30 unless given"),
+    "number_of_segments": Flag(_remember("sections"), "training.segments; K is 30 unless given"),
+    "segment_length": Flag(_remember("context_length"), "model.context_length (K)"),
     "sections": Flag(_remember("sections"), "training.segments; K is 30 unless given"),
     "context_length": Flag(_remember("context_length"), "model.context_length (K)"),
     "curr": Flag(_rename("curriculum.enabled"), "curriculum.enabled"),
@@ -148,7 +153,8 @@ def _finish(translation: Translation) -> None:
     """Settle what depends on several flags: preset, block and the shape of a window."""
     seen = translation.seen
     if "model_mode" in seen:
-        translation.preset = _known("model_mode", seen["model_mode"], MODEL_MODES)
+        mode = seen["model_mode"].lower()
+        translation.preset = MODEL_MODES.get(mode, mode)
     if "arch_mode" in seen:
         block = _known("arch_mode", seen["arch_mode"], ARCH_MODES)
         translation.set("model.block", block)
@@ -172,7 +178,7 @@ def _set_window(translation: Translation) -> None:
         context = PUBLIC_CONTEXT_LENGTH
         translation.notes.append(f"K is {context}, as in the public scripts (--context_length).")
     window: list[str] = []
-    if translation.preset in ONE_SEGMENT:
+    if (translation.preset or "").startswith(ONE_SEGMENT):
         if context is not None:
             window.append(f"--model.context_length={context * (sections or 1)}")
     else:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from gymnasium import spaces
 
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
@@ -55,7 +57,10 @@ def length_name(name: str) -> str:
 
 
 def get_environment(
-    name: str, options: dict[str, Any] | None = None, workers: int | None = None
+    name: str,
+    options: dict[str, Any] | None = None,
+    workers: int | None = None,
+    frame_stack: int = 1,
 ) -> EnvironmentEntry:
     """The entry of an environment; only its own packages are imported.
 
@@ -63,6 +68,7 @@ def get_environment(
         name: Its name.
         options: Its settings; what is left out has its default.
         workers: Processes that step a simulator; None is one per core.
+        frame_stack: Frames that make one observation of what models see.
 
     Raises:
         ConfigError: If there is none of this name, a setting does not work, or its packages are
@@ -82,26 +88,49 @@ def get_environment(
     except TypeError as error:  # of a model saved by another version; a file's are checked before
         raise ConfigError(f"{name} does not have these settings: {error}.") from error
     entry = registration.make(settings, workers)
-    return replace(entry, spec=replace(entry.spec, name=name, options=asdict(settings)))
+    entry = replace(entry, spec=replace(entry.spec, name=name, options=asdict(settings)))
+    return entry if frame_stack == 1 else _stacking(entry, frame_stack)
 
 
 def environment_of(spec: EnvironmentSpec, workers: int | None = None) -> EnvironmentEntry:
     """The entry of the environment that a saved model was trained for, with its own target."""
-    return replace(get_environment(spec.name, spec.options, workers), spec=spec)
+    return replace(get_environment(spec.name, spec.options, workers, spec.frame_stack), spec=spec)
+
+
+def hint_space(name: str, options: dict[str, Any]) -> spaces.Box:
+    """The space of an environment's hidden state.
+
+    Raises:
+        ConfigError: If it does not say what its hidden state is.
+    """
+    if "hint" in {field.name for field in fields(environment_options(name))}:
+        observation = get_environment(name, {**options, "hint": True}).spec.observation_space
+        if isinstance(observation, spaces.Dict) and isinstance(observation["hint"], spaces.Box):
+            return observation["hint"]
+    raise ConfigError(
+        f"loss.hint_weight is set, but {name} has no hidden state to be told (env.hint); "
+        "set loss.hint_weight=0."
+    )
 
 
 def check_run(config: RunConfig) -> None:
     """Refuse a run whose environment cannot be as the settings say.
 
     Raises:
-        ConfigError: If an episode length does not exist there, or no episode fills a window.
+        ConfigError: If an episode length does not exist there, no episode fills a window, or the
+            loss asks for a hidden state that it does not tell.
     """
-    entry = get_environment(config.environment, config.env)
+    if config.loss.hint_weight:
+        hint_space(config.environment, config.env)
+    entry = get_environment(config.environment, config.env, frame_stack=config.data.frame_stack)
     for name in ("lengths", "selection_lengths"):
         check_lengths(entry, getattr(config.evaluation, name), f"evaluation.{name}")
     if config.data.store is None:
         longest = check_lengths(entry, [config.max_length], "data.max_length")
-        if longest < config.window:
+        # Where episodes have an end of their own, the last of several segments need not be full.
+        own_end = longest < config.max_length and config.training.segments > 1
+        spare = config.model.context_length - 1 if own_end else 0
+        if longest < config.window - spare:
             raise ConfigError(
                 f"data.max_length={config.max_length} is shorter than a training window of K * N = "
                 f"{config.model.context_length} * {config.training.segments} = {config.window} "
@@ -128,6 +157,18 @@ def check_lengths(entry: EnvironmentEntry, lengths: list[int], name: str) -> int
     return longest
 
 
+def _stacking(entry: EnvironmentEntry, count: int) -> EnvironmentEntry:
+    """The environment as it is to who sees its last frames at once."""
+    from rate.envs.frame_stack import FrameStackVector, stacked_space
+
+    space, make_vector = stacked_space(entry.spec.observation_space, count), entry.make_vector
+    return replace(
+        entry,
+        spec=replace(entry.spec, observation_space=space, frame_stack=count),
+        make_vector=lambda num_envs, length: FrameStackVector(make_vector(num_envs, length), count),
+    )
+
+
 def _registration(name: str) -> Registration:
     if name not in ENVIRONMENTS:
         close = difflib.get_close_matches(name, ENVIRONMENTS, n=1)
@@ -147,6 +188,30 @@ def _tmaze(options: Any, workers: int | None) -> EnvironmentEntry:
         return generate_tmaze(data.root, max_length, data.num_episodes, data.seed)
 
     return EnvironmentEntry(TMAZE_SPEC, TMazeVector, check_length, prepare)
+
+
+def _atari(options: Any, workers: int | None) -> EnvironmentEntry:
+    def make_vector(num_envs: int, length: int) -> Any:
+        return _ATARI.load("AtariVector")(num_envs, options, length, workers)
+
+    return replace(_ATARI.entry(options, workers), make_vector=make_vector)
+
+
+def _mujoco(options: Any, workers: int | None) -> EnvironmentEntry:
+    def prepare(data: DataConfig, max_length: int, on_episode: Any) -> Path:
+        from datamodules.mujoco import prepare_mujoco
+
+        return prepare_mujoco(
+            data.root,
+            options,
+            data.dataset,
+            num_episodes=data.num_episodes,
+            seed=data.seed,
+            agent_steps=data.agent_steps,
+            on_episode=on_episode,
+        )
+
+    return replace(_MUJOCO.entry(options, workers), prepare_data=prepare)
 
 
 def _of(kind: Kind, *needs: str, **others: str) -> Registration:
@@ -177,10 +242,16 @@ _RETRIEVAL = Kind(
     vector="RetrievalVector",
     group=("cue", ("0", "1")),
 )
+_POPGYM = Kind("popgym", "Popgym", "popgym_spec", vector="PopgymVector", keep_hint=False)
+_MUJOCO = Kind("mujoco", "Mujoco", "mujoco_spec", num_envs=20, vector="MujocoVector")
+_ATARI = Kind("atari", "Atari", "atari_spec", num_envs=16)
 ENVIRONMENTS = {
     "tmaze": Registration(("rate.envs.tmaze", "TMazeOptions"), _tmaze),
     "retrieval": _of(_RETRIEVAL),
     "minigrid": _of(_MINIGRID, "minigrid", extra="minigrid", length_name="size of the grid"),
     "vizdoom": _of(_VIZDOOM, "vizdoom", extra="vizdoom"),
     "memory_maze": _of(_MEMORY_MAZE, "memory_maze", "dm_control", extra="memory-maze"),
+    "atari": Registration(_ATARI.options, _atari, ("ale_py",), extra="atari"),
+    "mujoco": Registration(_MUJOCO.options, _mujoco, ("mujoco",), extra="mujoco"),
+    "popgym": _of(_POPGYM, "popgym", "mazelib", extra="popgym"),
 }

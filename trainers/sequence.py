@@ -26,9 +26,10 @@ from trainers.config import RunConfig
 from trainers.config_files import config_from_dict
 from trainers.distributed import sum_gradients, sum_over_processes
 from trainers.errors import TrainingError
-from trainers.losses import Totals, batch_totals
+from trainers.losses import HintHead, Totals, batch_totals
 from trainers.optimization import make_optimizer
 from trainers.randomness import mix, seed_step
+from trainers.registry import hint_space
 
 
 class SequenceTrainer(LightningModule):
@@ -61,14 +62,22 @@ class SequenceTrainer(LightningModule):
             self.model = SequenceModel(
                 self.config.model, self.spec.observation_space, self.spec.action_space
             )
+            self.hint_head = self._make_hint_head()
         # Totals, sum of gradient norms, optimiser steps.
         self._since_log: tuple[Totals, float, int] = (Totals(), 0.0, 0)
         self._totals = torch.zeros(0)
         self._step_totals, self._step_norm, self._learning_rate = Totals(), 0.0, 0.0
 
+    def _make_hint_head(self) -> HintHead | None:
+        """What tells the hidden state; not part of the model, whose weights leave without it."""
+        if not self.config.loss.hint_weight:
+            return None
+        space = hint_space(self.config.environment, self.config.env)
+        return HintHead(space, self.config.model.d_model)
+
     def configure_optimizers(self) -> Any:
         optimizer, scheduler = make_optimizer(
-            self.model,
+            self,
             self.config.optimizer,
             self.config.training.max_steps,
             fused=not self.config.training.precision.startswith("16"),
@@ -87,8 +96,8 @@ class SequenceTrainer(LightningModule):
         seed_step(self.config.training.seed, self._batch_number, self.global_rank)
         segments = math.ceil(batch.num_steps / self.config.model.context_length)
         total = Totals()
-        for part, predictions in self._predict(batch):
-            self._optimise(part, predictions)
+        for part, hidden in self._hidden(batch):
+            self._optimise(part, hidden)
             total += self._step_totals
             self._log(segments)
         return {
@@ -102,30 +111,32 @@ class SequenceTrainer(LightningModule):
         """How many batches came before this one, over all epochs and interruptions."""
         return int(self.trainer.fit_loop.total_batch_idx)
 
-    def _predict(self, batch: Batch) -> Iterator[tuple[Batch, Tensor]]:
-        """What to take one optimiser step on, and the predictions for it, one after another."""
+    def _hidden(self, batch: Batch) -> Iterator[tuple[Batch, Tensor]]:
+        """What to take one optimiser step on, and what heads read there, one after another."""
         detach_every = self.config.training.bptt_segments
         if detach_every != 0:
-            yield batch, self.model(batch, detach_every=detach_every)[0]
+            yield batch, self.model.hidden(batch, detach_every=detach_every)[0]
             return
         state, length = None, self.config.model.context_length
         for start in range(0, batch.num_steps, length):
             segment = batch.steps(start, start + length)
-            predictions, state = self.model(segment, state)
-            yield segment, predictions
+            hidden, state = self.model.hidden(segment, state)
+            yield segment, hidden
             state = state.detach()
 
-    def _optimise(self, batch: Batch, predictions: Tensor) -> None:
+    def _optimise(self, batch: Batch, hidden: Tensor) -> None:
         """One optimiser step on the loss of all processes' batches."""
         optimizer = cast("LightningOptimizer", self.optimizers())
         scheduler = cast("LRScheduler", self.lr_schedulers())
-        loss, totals = batch_totals(self.model.head, predictions, batch, self.config.loss)
+        head, hints = self.model.head, self.hint_head
+        hint_losses = None if hints is None else hints.loss(hidden, batch)
+        loss, totals = batch_totals(head, head(hidden), batch, self.config.loss, hint_losses)
         self._totals = sum_over_processes(totals)
         weight = self._totals[1]
         optimizer.zero_grad(set_to_none=True)
         with self._without_ddp_reducer():
             self.manual_backward(loss / torch.where(weight > 0, weight, 1.0))
-        sum_gradients(self.model.parameters())
+        sum_gradients(self.parameters())
         self._learning_rate = float(scheduler.get_last_lr()[0])
         optimizer.step()
         scheduler.step()
@@ -141,7 +152,7 @@ class SequenceTrainer(LightningModule):
         transfer from the device in an optimiser step: it brings all that is logged.
         """
         limit = self.config.optimizer.gradient_clip or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters(), limit)
         *totals, self._step_norm = torch.cat((self._totals, norm.float()[None])).tolist()
         self._step_totals = Totals(*totals)
         loss = self._step_totals.mean_loss

@@ -26,6 +26,7 @@ from trainers.fitting import (
     is_main_process,
     make_datamodule,
     make_fitting,
+    with_target,
 )
 from trainers.registry import check_run, get_environment
 from trainers.rollout import OnProgress, evaluate
@@ -94,7 +95,9 @@ def train(
         Interrupted: If it was stopped by SIGINT or SIGTERM; its state is saved.
     """
     check_run(config)
-    environment = get_environment(config.environment, config.env, config.evaluation.workers)
+    environment = get_environment(
+        config.environment, config.env, config.evaluation.workers, config.data.frame_stack
+    )
     folder = resume or Path(config.logging.output) / config.run_name
     if is_main_process():
         if resume is None:
@@ -105,6 +108,7 @@ def train(
     with _threads(config.training.threads), _quiet():
         try:
             datamodule = make_datamodule(config, environment, report)
+            environment = with_target(config, environment, datamodule)
             module = SequenceTrainer(config, environment.spec)
             if config.data.normalise:
                 _normalise(module, datamodule)
@@ -180,6 +184,7 @@ def _evaluate(
         result.folder / EVALUATION,
         {
             "environment": config.environment,
+            "environment_options": environment.spec.options,
             "seed": config.training.seed,
             "first_episode_seed": settings.test_seed,
             "last_episode_seed": settings.test_seed + settings.episodes - 1,

@@ -21,6 +21,9 @@ _WITH_OPTIONS = {
     "RATE/MinigridMemory-v0": ("rate.envs.minigrid_memory", "MinigridMemory"),
     "RATE/TwoColors-v0": ("rate.envs.two_colors", "TwoColors"),
     "RATE/MemoryMaze-v0": ("rate.envs.memory_maze", "MemoryMaze"),
+    "RATE/Atari-v0": ("rate.envs.atari", "Atari"),
+    "RATE/Mujoco-v0": ("rate.envs.mujoco", "Mujoco"),
+    "RATE/Popgym-v0": ("rate.envs.popgym", "Popgym"),
 }
 
 

@@ -87,7 +87,7 @@ class Rows:
             shared.rewards[row] = reward
             shared.terminated[row], shared.truncated[row] = terminated, truncated
             if terminated or truncated:
-                ended[row] = _scalars(info)
+                ended[row] = scalars(info)
         return ended
 
     def render(self, row: int) -> Any:
@@ -105,7 +105,7 @@ class Rows:
         return self._shared
 
 
-def _scalars(info: dict[str, Any]) -> dict[str, Any]:
+def scalars(info: dict[str, Any]) -> dict[str, Any]:
     """The numbers and truth values in `info`, as Python's own."""
     kinds = (bool, int, float, np.bool_, np.integer, np.floating)
     return {

@@ -20,6 +20,7 @@ class EnvironmentSpec:
         action_space: Space of one action.
         target_return: The return to ask for when acting, in the environment's own reward units.
         options: The environment's settings, plain JSON types: what makes it once more.
+        frame_stack: Frames of the environment's own that make one observation.
     """
 
     name: str
@@ -27,6 +28,7 @@ class EnvironmentSpec:
     action_space: gymnasium.Space[Any]
     target_return: float
     options: dict[str, Any] = field(default_factory=dict)
+    frame_stack: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """The specification as plain JSON types.
@@ -34,13 +36,17 @@ class EnvironmentSpec:
         Raises:
             ValueError: If a space is of a kind that JSON has no form for here.
         """
-        plain = {
+        plain: dict[str, Any] = {
             "name": self.name,
             "observation_space": space_to_dict(self.observation_space),
             "action_space": space_to_dict(self.action_space),
             "target_return": float(self.target_return),
         }
-        return {**plain, "options": dict(self.options)} if self.options else plain
+        if self.options:
+            plain["options"] = dict(self.options)
+        if self.frame_stack > 1:
+            plain["frame_stack"] = self.frame_stack
+        return plain
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> EnvironmentSpec:
@@ -56,6 +62,7 @@ class EnvironmentSpec:
                 action_space=space_from_dict(data["action_space"]),
                 target_return=float(data["target_return"]),
                 options=dict(data.get("options", {})),
+                frame_stack=int(data.get("frame_stack", 1)),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"the environment specification is incomplete: {error!r}") from error

@@ -13,7 +13,8 @@ from rate.envs.spec import EnvironmentSpec
 
 
 def tensors(batch):
-    return {name: getattr(batch, name) for name in batch.__dataclass_fields__}
+    parts = {name: getattr(batch, name) for name in batch.__dataclass_fields__}
+    return {name: part for name, part in parts.items() if part is not None}
 
 
 def assert_same(first, second):
@@ -191,6 +192,10 @@ def test_senseless_arguments_are_refused(store, make_store, tmp_path):
         WindowSampler(store, 1, 3, seed=0, mode="middle")
     with pytest.raises(ValueError, match=r"batch_size \(0\)"):
         WindowSampler(store, 0, 3, seed=0)
+    with pytest.raises(ValueError, match=r"frame_stack \(0\)"):
+        WindowSampler(store, 1, 3, seed=0, frame_stack=0)
+    with pytest.raises(ValueError, match="sampling 'windows'"):
+        WindowSampler(store, 1, 3, seed=0, sampling="windows")
     with pytest.raises(ValueError, match="rank 2 is not one of 2"):
         WindowSampler(store, 1, 3, seed=0, rank=2, world_size=2)
     with pytest.raises(ValueError, match="batch -1"):
@@ -236,3 +241,51 @@ def test_dictionaries_and_pixels_stay_as_stored(tmp_path):
     )
     assert not batch.observations["rgb"][row, 3:].any()
     assert batch.returns_to_go[row, :, 0].tolist() == [3, 2, 1, 0, 0]
+
+
+def test_steps_draws_episodes_in_proportion_to_their_length(store):
+    sampler = WindowSampler(store, 100, 4, seed=2, mode="random", sampling="steps")
+    drawn = np.concatenate([sampler.episodes(index) for index in range(300)])
+    share = np.bincount(drawn, minlength=8) / len(drawn)
+    np.testing.assert_allclose(share, store.lengths / store.num_steps, atol=0.01)
+    within = WindowSampler(store, 100, 4, seed=2, sampling="steps", max_episode_length=4)
+    drawn = np.concatenate([within.episodes(index) for index in range(100)])
+    share = np.bincount(drawn, minlength=8) / len(drawn)
+    np.testing.assert_allclose(share, np.where(store.lengths <= 4, store.lengths, 0) / 8, atol=0.02)
+
+
+def test_the_order_of_steps_is_pinned_and_split_among_ranks(store):
+    def make(batch_size, **changes):
+        settings = {"seed": 4, "mode": "random", "sampling": "steps"} | changes
+        return WindowSampler(store, batch_size, 5, **settings)
+
+    alone = make(6)
+    assert alone.episodes(0).tolist() == [2, 2, 4, 3, 4, 4]
+    assert alone.batch(0).timesteps[:, 0].tolist() == [2, 2, 2, 0, 1, 2]
+    ranks = [make(2, rank=rank, world_size=3) for rank in range(3)]
+    for index in (11, 3, 0):
+        whole, parts = tensors(alone.batch(index)), [tensors(r.batch(index)) for r in ranks]
+        for name, tensor in whole.items():
+            assert torch.equal(torch.cat([part[name] for part in parts]), tensor), name
+    assert alone.episodes(0).tolist() != make(6, seed=5).episodes(0).tolist()
+    assert alone.episodes(0).tolist() != make(6, stream=1).episodes(0).tolist()
+
+
+@pytest.mark.parametrize("sampling", ["episodes", "steps"])
+@pytest.mark.parametrize("mode", ["start", "random"])
+def test_frames_are_sent_once_and_begin_before_the_window(store, mode, sampling):
+    settings = {"seed": 1, "mode": mode, "sampling": sampling}
+    single = WindowSampler(store, 12, 5, **settings)
+    stacked = WindowSampler(store, 12, 5, frame_stack=3, **settings)
+    for index in range(6):
+        alone, batch = single.batch(index), stacked.batch(index)
+        assert batch.observations.shape == (12, 7, 3)
+        assert torch.equal(batch.observations[:, 2:], alone.observations)
+        for name in set(tensors(batch)) - {"observations"}:
+            assert torch.equal(getattr(batch, name), getattr(alone, name)), name
+        for row, number in enumerate(stacked.episodes(index)):
+            start = int(batch.timesteps[row, 0])
+            episode = store.episode(number).observations
+            for back in (1, 2):
+                wanted = episode[start - back] if start >= back else np.zeros(3, np.float32)
+                np.testing.assert_array_equal(batch.observations[row, 2 - back], wanted)

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from datamodules import DatasetError, Episode, pack
 from datamodules.trajectories import TrajectoryDataModule
+from rate.envs.frame_stack import stacked_space
 from rate.envs.spec import EnvironmentSpec
 
 
@@ -235,3 +236,37 @@ def test_training_may_see_one_part_of_the_observations(tmp_path):
     }
     with pytest.raises(DatasetError, match="the observation_space of the data is Dict"):
         make_data(store, spec=EnvironmentSpec("x", spaces.Discrete(2), spaces.Discrete(3), 1.0))
+
+
+def test_a_model_trains_on_stacks_of_the_frames_that_a_store_has_once(tmp_path):
+    """The store holds frames beside a hint, as collectors record them."""
+    frame = spaces.Box(0, 255, (6, 5), np.uint8)
+    whole = spaces.Dict({"image": frame, "hint": spaces.Box(0, 1, (2,), np.float32)})
+    recorded = EnvironmentSpec("film", whole, spaces.Discrete(2), 1.0)
+    rng = np.random.default_rng(0)
+    images = rng.integers(1, 256, (9, 6, 5), dtype=np.uint8)
+    hints, steps = np.zeros((9, 2), np.float32), np.zeros(9, np.int64)
+    episode = Episode({"image": images, "hint": hints}, steps, np.ones(9), True, False)
+    store = pack([episode], tmp_path / "film", recorded, {})
+    spec = EnvironmentSpec("film", stacked_space(frame, 3), recorded.action_space, 1.0, {}, 3)
+    data = make_data(store, batch_size=1, segments=2, spec=spec, mode="random")
+
+    class Model(Recorder):
+        def training_step(self, batch, batch_idx):
+            for number, step in enumerate(batch.timesteps[0].tolist()):
+                wanted = [images[t] if t >= 0 else 0 * images[0] for t in range(step - 2, step + 1)]
+                np.testing.assert_array_equal(batch.observations[0, number], np.stack(wanted))
+            return super().training_step(batch, batch_idx)
+
+    module = Model()
+    make_trainer(8).fit(module, datamodule=data)
+    assert len(module.seen) == 8
+    assert data.next_batch().observations.shape == (1, 8, 6, 5)
+
+
+def test_what_is_drawn_belongs_to_what_a_checkpoint_holds(store):
+    data = make_data(store)
+    state = data.state_dict()
+    assert not {"sampling", "frame_stack"} & set(state)  # as checkpoints were before
+    with pytest.raises(ValueError, match="sampling = None, but it is now 'steps'"):
+        make_data(store, sampling="steps").load_state_dict(state)

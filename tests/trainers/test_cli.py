@@ -61,7 +61,7 @@ BAD = [
     ("--training.max_steps 0", "training.max_steps is 0; it must be at least 1"),
     ("--evaluation.episodes=0", "evaluation.episodes is 0"),
     ("--model_mode DT --training.segments=3", "training.segments=1"),
-    ("--model_mode GPT", "There is no --model_mode GPT."),
+    ("--model_mode GPT", "There is no preset 'gpt' for tmaze (--model_mode)."),
     ("--resume nowhere", "nowhere holds no run"),
     ("--config nowhere.yaml", "nowhere.yaml cannot be read"),
     ("--config a.yaml --model_mode DT", "--model_mode chooses a preset, but --config"),
@@ -73,7 +73,7 @@ BAD_ENVIRONMENT = [
     ("retrieval", "--env.hnit true", "no option --env.hnit. Did you mean --env.hint?"),
     ("retrieval", "--env.hint maybe", "--env.hint: expected true or false, got 'maybe'."),
     ("retrieval", "--env.hint", "--env.hint needs a value."),
-    ("retrieval", "--env=true", "--env takes a YAML file; for one setting write --env.NAME VALUE."),
+    ("retrieval", "--env=Easy", "no option --env.task. Did you mean --env.hint?"),
     ("minigrid", "--env.time_out soon", "--env.time_out: expected a whole number or null"),
     ("minigrid", "--env.time_out 0", "env.time_out is 0; it must be at least 1"),
     ("minigrid", "--env.observation pixel", "env.observation is 'pixel'"),
@@ -160,7 +160,8 @@ def test_without_options_it_is_the_rate_preset() -> None:
 
 
 def test_an_unknown_preset_is_refused_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"no preset 'rat' for tmaze\. Did you mean rate\?"):
+    message = r"no preset 'rat' for tmaze \(--model_mode\)\. Did you mean rate\?"
+    with pytest.raises(ConfigError, match=message):
         load_preset("tmaze", "rat")
     assert preset_names("nowhere") == []
 

@@ -11,6 +11,7 @@ from trainers.flags import ARCH_MODES, FLAGS, MODEL_MODES, describe, translate
 
 ONE_TO_ONE = [
     ("nmt", "7", "model.num_memory_tokens=7"),
+    ("num_mem_tokens", "7", "model.num_memory_tokens=7"),
     ("mem_len", "270", "model.cache_length=270"),
     ("mrv_act", "relu", "model.valve_activation=relu"),
     ("mrv_act", "no_act", "model.valve_activation=none"),
@@ -27,7 +28,13 @@ ONE_TO_ONE = [
     ("d_inner", "256", "model.d_ff=256"),
     ("arch_mode", "GTrXL", "model.block=gtrxl"),
     ("context_length", "10", "model.context_length=10"),
+    ("segment_length", "10", "model.context_length=10"),
+    ("game", "Pong", "env.game=Pong"),
+    ("env", "AutoencodeEasy", "env.task=AutoencodeEasy"),
 ]
+# What they become depends on other flags, or is more than one option.
+OTHERS = {"model_mode", "n_head_ca", "sections", "max_n_final", "number_of_segments"}
+OTHERS |= {"dataset", "env_id"}
 
 
 @pytest.mark.parametrize(("flag", "value", "option"), ONE_TO_ONE)
@@ -40,19 +47,32 @@ def test_a_flag_becomes_an_option_with_and_without_an_equals_sign(
 
 def test_every_flag_is_covered_here_and_in_the_help() -> None:
     tested = {flag for flag, _, _ in ONE_TO_ONE}
-    assert set(FLAGS) - tested == {"model_mode", "n_head_ca", "sections", "max_n_final"}
+    assert set(FLAGS) - tested == OTHERS
     assert all(f"--{flag} " in describe() for flag in FLAGS)
 
 
-@pytest.mark.parametrize(("mode", "preset"), MODEL_MODES.items())
+@pytest.mark.parametrize(
+    ("mode", "preset"), [*MODEL_MODES.items(), ("dt_corl", "dt_corl"), ("rate", "rate")]
+)
 def test_a_model_mode_chooses_a_preset_in_any_case(mode: str, preset: str) -> None:
     for written in (mode, mode.upper()):
         assert translate(["--model_mode", written]).preset == preset
 
 
-def test_every_preset_has_a_model_mode() -> None:
-    presets = Path(__file__).parents[2] / "trainers/presets/tmaze"
-    assert set(MODEL_MODES.values()) == {path.stem for path in presets.glob("*.yaml")}
+def test_every_public_mode_stands_for_a_preset() -> None:
+    presets = Path(__file__).parents[2] / "trainers/presets"
+    assert set(MODEL_MODES.values()) <= {path.stem for path in presets.glob("tmaze/*.yaml")}
+
+
+@pytest.mark.parametrize("flag", ["dataset", "env_id"])
+def test_a_data_set_sets_its_task(flag: str) -> None:
+    name = "hopper-medium-v2" if flag == "dataset" else "6"
+    assert translate([f"--{flag}", name]).options == [
+        "--data.dataset=hopper-medium-v2",
+        "--env.task=hopper",
+    ]
+    with pytest.raises(ConfigError, match="There is no data set"):
+        translate([f"--{flag}", "12"])
 
 
 @pytest.mark.parametrize(("mode", "block"), ARCH_MODES.items())
@@ -124,8 +144,6 @@ def test_everything_else_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--model_mode RAET", "Did you mean rate?"),
-        ("--model_mode GPT5", "There are: rate, ratem"),
         ("--arch_mode GTrXXL", "Did you mean gtrxl?"),
         ("--nmt", "--nmt needs a value"),
         ("--nmt --seed 3", "--nmt needs a value"),

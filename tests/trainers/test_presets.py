@@ -52,7 +52,7 @@ def test_a_preset_says_what_it_is(name: str) -> None:
 EVERY = [(path.parent.name, path.stem) for path in sorted(PRESETS.glob("*/*.yaml"))]
 
 
-@pytest.mark.parametrize(("environment", "name"), EVERY, ids="-".join)
+@pytest.mark.parametrize(("environment", "name"), EVERY, ids=["-".join(one) for one in EVERY])
 def test_a_preset_of_any_environment_can_be_used(environment: str, name: str) -> None:
     """It says what it is, its data fill its windows, and its model takes its observations."""
     if any(find_spec(package) is None for package in ENVIRONMENTS[environment].needs):
@@ -62,7 +62,7 @@ def test_a_preset_of_any_environment_can_be_used(environment: str, name: str) ->
     config = parse(environment, [f"--model_mode={name}"]).config
     assert config.name == name
     assert config_from_dict(yaml.safe_load(yaml.safe_dump(config.to_dict()))) == config
-    spec = get_environment(environment, config.env).spec
+    spec = get_environment(environment, config.env, frame_stack=config.data.frame_stack).spec
     SequenceModel(config.model, spec.observation_space, spec.action_space)
 
 

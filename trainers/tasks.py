@@ -1,0 +1,59 @@
+"""Presets of environments with many tasks: what each of them changes.
+
+A preset may have a table `tasks`, of settings by the pattern of a task's name. All that match are
+applied, in their order. And a task whose episodes are shorter than the preset's training window
+gets fewer segments, or a shorter context, so that one preset does for all.
+"""
+
+from __future__ import annotations
+
+import math
+from copy import deepcopy
+from fnmatch import fnmatchcase
+from typing import Any
+
+from rate.config import ModelConfig
+from trainers.registry import environment_options, get_environment
+
+TASKS = "tasks"
+
+
+def preset_for_task(environment: str, preset: dict[str, Any], task: str | None) -> dict[str, Any]:
+    """What a preset is for one task.
+
+    Args:
+        environment: The environment; its settings have a field `task`.
+        preset: The preset; one without a table of tasks is returned as it is.
+        task: The task's name; None is the environment's own choice.
+
+    Raises:
+        ConfigError: If there is no such task.
+    """
+    if TASKS not in preset:
+        return preset
+    options = environment_options(environment)(**({} if task is None else {"task": task}))
+    merged = deepcopy(preset)
+    for pattern, changes in merged.pop(TASKS).items():
+        if fnmatchcase(options.task, pattern):
+            _merge(merged, changes)
+    entry = get_environment(environment, {"task": options.task})
+    _fit(merged, entry.steps_at(merged["data"]["max_length"]))
+    merged["env"] = {**merged.get("env", {}), "task": options.task}
+    merged.setdefault("logging", {})["name"] = f"{options.task}-{merged['name']}"
+    return merged
+
+
+def _merge(into: dict[str, Any], changes: dict[str, Any]) -> None:
+    for name, value in changes.items():
+        if isinstance(value, dict) and isinstance(into.get(name), dict):
+            _merge(into[name], value)
+        else:
+            into[name] = value
+
+
+def _fit(preset: dict[str, Any], steps: int) -> None:
+    """Let the window be no longer than episodes of so many steps."""
+    model, training = preset["model"], preset["training"]
+    context = min(model.get("context_length", ModelConfig.context_length), steps)
+    model["context_length"] = context
+    training["segments"] = min(training["segments"], math.ceil(steps / context))
