@@ -8,6 +8,7 @@ from pathlib import Path
 
 from datamodules.episodes import DatasetError
 from datamodules.readers.d4rl import is_d4rl, open_d4rl
+from datamodules.readers.dqn_replay import is_dqn_replay, open_dqn_replay
 from datamodules.readers.memory_maze import is_memory_maze, open_memory_maze
 from datamodules.readers.minari_source import is_minari, open_minari_source
 from datamodules.readers.own_store import is_store, open_store
@@ -17,6 +18,7 @@ from datamodules.readers.rate import (
     open_rate_folder,
     open_tmaze_pickle,
 )
+from datamodules.readers.rl_unplugged import is_rl_unplugged, open_rl_unplugged
 from datamodules.readers.trajectories import is_pickle, open_trajectories
 from datamodules.source import Source
 from rate.envs.spec import EnvironmentSpec
@@ -72,6 +74,18 @@ FORMATS = (
         "a D4RL file (HDF5)",
         is_d4rl,
         lambda path, options: open_d4rl(path, options.time_limit),
+    ),
+    Format(
+        "dqn-replay",
+        "a run of DQN-replay ($store$_observation_ckpt.N.gz and so on, in a folder or replay_logs)",
+        is_dqn_replay,
+        _plain(open_dqn_replay),
+    ),
+    Format(
+        "rl-unplugged",
+        "episodes of RL Unplugged's Atari data (TFRecord shards: NAME-00000-of-00100)",
+        is_rl_unplugged,
+        _plain(open_rl_unplugged),
     ),
     Format(
         "rate-tmaze",

@@ -40,10 +40,10 @@ class Layout:
     allowed: Tensor
 
 
-def sinusoidal_embedding(positions: Tensor, width: int) -> Tensor:
-    """Sine and cosine of `positions` `(n,)` at geometric frequencies: `(n, width)`."""
+def sinusoidal_embedding(positions: Tensor, width: int, slowest: float = 10_000.0) -> Tensor:
+    """Sine and cosine of `positions` `(n,)` at frequencies from 1 to 1 / `slowest`: `(n, width)`."""
     frequencies = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32)
-    angles = positions.float()[:, None] * torch.exp(-math.log(10_000.0) * frequencies / width)
+    angles = positions.float()[:, None] * torch.exp(-math.log(slowest) * frequencies / width)
     return torch.cat((angles.sin(), angles.cos()), dim=-1)
 
 

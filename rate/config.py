@@ -56,6 +56,9 @@ class ModelConfig:
             many. 32 is DQN's.
         image_norm: Whether the embedding of an image is normalised (LayerNorm), so that at the
             start of training what is seen and what is remembered weigh alike.
+        image_contrast: Whether each image is standardised first (its mean is taken off, and it is
+            divided by its deviation). Where little moves on a flat ground, as in Atari games, a
+            model that sees it as it is learns nothing for hundreds of updates.
         condition_on_action: Whether the model sees its past actions. A smooth expert mostly does
             what it just did, and a model that sees that may learn to copy itself, not to look.
         condition_on_return: Whether the model sees returns-to-go. Where a return tells how long an
@@ -86,6 +89,7 @@ class ModelConfig:
     max_timestep: int = 4096
     image_channels: int = 32
     image_norm: bool = False
+    image_contrast: bool = False
     condition_on_action: bool = True
     condition_on_return: bool = True
     return_scale: float = 1.0

@@ -34,15 +34,20 @@ class StepEmbedding(nn.Module):
         self.return_weight = 1 / config.return_scale if config.condition_on_return else 0.0
         self.returns = nn.Linear(1, d_model)
         self.observation = make_encoder(
-            observation_space, d_model, config.image_channels, config.image_norm
+            observation_space,
+            d_model,
+            config.image_channels,
+            config.image_norm,
+            config.image_contrast,
         )
         self.action = make_encoder(action_space, d_model, name="action")
         self.timestep: nn.Embedding | None = None
         if config.position != "relative":
             self.timestep = nn.Embedding(config.max_timestep, d_model)
             if config.position == "sinusoidal":
-                steps = torch.arange(config.max_timestep)
-                self.timestep.weight.data.copy_(sinusoidal_embedding(steps, d_model))
+                rows = config.max_timestep
+                table = sinusoidal_embedding(torch.arange(rows), d_model, slowest=rows)
+                self.timestep.weight.data.copy_(table)
             self.norm = nn.LayerNorm(d_model)
         self.dropout = nn.Dropout(config.dropout)
 

@@ -82,14 +82,23 @@ class ImageEncoder(nn.Module):
         d_model: Width of the embedding.
         channels: Of the first layer; the other two have twice as many.
         norm: Whether the embedding is normalised (LayerNorm).
+        contrast: Whether each image is standardised first.
     """
 
     MAX_CHANNELS = 16
 
     def __init__(
-        self, shape: tuple[int, ...], d_model: int, channels: int = 32, norm: bool = False
+        self,
+        shape: tuple[int, ...],
+        d_model: int,
+        channels: int = 32,
+        norm: bool = False,
+        contrast: bool = False,
     ) -> None:
         super().__init__()
+        if len(shape) == 2:
+            shape = (1, *shape)
+        self.shape, self.contrast = shape, contrast
         if min(shape[0], shape[-1]) > self.MAX_CHANNELS:
             raise ConfigError(
                 f"An image needs at most {self.MAX_CHANNELS} channels in its first or last axis, "
@@ -109,8 +118,8 @@ class ImageEncoder(nn.Module):
         self.norm = nn.LayerNorm(d_model) if norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, T, C, H, W)` or `(B, T, H, W, C)` to `(B, T, d_model)`; every frame in one call."""
-        frames = x.flatten(0, 1)
+        """`(B, T, [C,] H, W)` or `(B, T, H, W, C)` to `(B, T, d_model)`; all frames in one call."""
+        frames = x.reshape(-1, *self.shape)
         # Grid worlds show few different frames. On a GPU to look for them would wait for it.
         found = distinct_frames(frames) if x.device.type == "cpu" else None
         frames = frames if found is None else frames[found[0]]
@@ -127,6 +136,9 @@ class ImageEncoder(nn.Module):
         if self.channels_last:
             frames = frames.movedim(-1, 1)
         pixels = frames.to(self.linear.weight.dtype) * scale
+        if self.contrast:
+            deviation, mean = torch.std_mean(pixels, dim=(1, 2, 3), keepdim=True)
+            pixels = (pixels - mean) / deviation.clamp(min=1 / 255)
         features: Tensor = self.norm(self.linear(self.convolutions(pixels)))
         return features
 
@@ -185,6 +197,7 @@ def make_encoder(
     d_model: int,
     image_channels: int = 32,
     image_norm: bool = False,
+    image_contrast: bool = False,
     name: str = "observation",
 ) -> nn.Module:
     """The encoder of a space: `(B, T, *space)` to `(B, T, d_model)`.
@@ -199,8 +212,8 @@ def make_encoder(
     if isinstance(space, gym.spaces.MultiDiscrete):
         return SymbolEncoder(space.nvec.ravel().tolist(), space.start.ravel().tolist(), d_model)
     if isinstance(space, gym.spaces.Box):
-        if len(space.shape) == 3:
-            return ImageEncoder(space.shape, d_model, image_channels, image_norm)
+        if len(space.shape) == 3 or (len(space.shape) == 2 and space.dtype == np.uint8):
+            return ImageEncoder(space.shape, d_model, image_channels, image_norm, image_contrast)
         return VectorEncoder(space.shape, d_model)
     raise ConfigError(
         f"There is no encoder for the {name} space {space}; supported are Box (vectors and "

@@ -17,16 +17,14 @@ from rate.config import ModelConfig
 from rate.errors import ConfigError
 from trainers import flags
 from trainers.config import (
-    CurriculumConfig,
     DataConfig,
     EvaluationConfig,
     LoggingConfig,
-    LossConfig,
-    OptimizerConfig,
     RunConfig,
     TrainingConfig,
 )
 from trainers.config_files import config_from_dict, load_config_file
+from trainers.config_learning import CurriculumConfig, LossConfig, OptimizerConfig
 from trainers.registry import check_run, environment_options
 from trainers.tasks import preset_for_task
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from rate.config import Decoding, ModelConfig
 from rate.errors import ConfigError
+from trainers.checks import at_least, choice
+from trainers.config_learning import CurriculumConfig, LossConfig, OptimizerConfig
 
-Schedule = Literal["constant", "linear", "cosine"]
-DecisiveSteps = Literal["none", "final", "rewarded", "changes"]
 Window = Literal["start", "random"]
 Sampling = Literal["episodes", "steps"]
 
@@ -61,123 +61,19 @@ class DataConfig:
     frame_stack: int = 1
 
     def __post_init__(self) -> None:
-        _choice("data.window", self.window, Window)
-        _choice("data.sampling", self.sampling, Sampling)
-        _at_least("data.frame_stack", self.frame_stack, 1)
-        _at_least("data.num_episodes", self.num_episodes, 2)
+        choice("data.window", self.window, Window)
+        choice("data.sampling", self.sampling, Sampling)
+        at_least("data.frame_stack", self.frame_stack, 1)
+        at_least("data.num_episodes", self.num_episodes, 2)
         if not 0 <= self.seed < 2**20:
             raise ConfigError(f"data.seed is {self.seed}; it must be in [0, {2**20}).")
         if not 0 <= self.noise <= 1:
             raise ConfigError(f"data.noise is {self.noise}; it must be in [0, 1].")
         for name in ("workers", "min_length", "agent_steps"):
             if getattr(self, name) is not None:
-                _at_least(f"data.{name}", getattr(self, name), 1)
+                at_least(f"data.{name}", getattr(self, name), 1)
         if self.max_length is not None:
-            _at_least("data.max_length", self.max_length, 3)
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW and its schedule, counted in optimiser steps.
-
-    Attributes:
-        learning_rate: The peak, reached after warm-up.
-        beta_1: Decay of the first moment.
-        beta_2: Decay of the second moment.
-        weight_decay: Applied to matrices alone; biases, norms, embeddings and memory tokens are
-            in a group without decay.
-        warmup_steps: Steps of linear warm-up.
-        schedule: What follows the warm-up.
-        final_fraction: Where the schedule ends, as a fraction of the peak.
-        gradient_clip: Largest norm of the gradient; 0 does not clip.
-    """
-
-    learning_rate: float = 1e-3
-    beta_1: float = 0.9
-    beta_2: float = 0.95
-    weight_decay: float = 0.01
-    warmup_steps: int = 20
-    schedule: Schedule = "cosine"
-    final_fraction: float = 0.1
-    gradient_clip: float = 1.0
-
-    def __post_init__(self) -> None:
-        _choice("optimizer.schedule", self.schedule, Schedule)
-        if not self.learning_rate > 0:
-            raise ConfigError(
-                f"optimizer.learning_rate is {self.learning_rate}; it must be above 0."
-            )
-        for name in ("weight_decay", "warmup_steps", "gradient_clip", "final_fraction"):
-            _at_least(f"optimizer.{name}", getattr(self, name), 0)
-        if self.final_fraction > 1:
-            raise ConfigError(
-                f"optimizer.final_fraction is {self.final_fraction}; above 1 the learning rate "
-                "would rise after its peak. Use [0, 1]."
-            )
-        for name in ("beta_1", "beta_2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(
-                    f"optimizer.{name} is {getattr(self, name)}; it must be in [0, 1)."
-                )
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """The training loss, a weighted mean over real steps.
-
-    Attributes:
-        label_smoothing: Of the cross-entropy of discrete actions.
-        decisive_steps: Steps that count more: the `final` steps of an episode, every step that was
-            `rewarded` (its reward is not 0), or `changes`, every step whose action is another than
-            the one before: there a model that copies itself is wrong (Wen et al. 2021).
-        decisive_span: How many steps before its end an episode is decided, the last one included.
-        decisive_weight: How many ordinary steps a decisive one counts for.
-        hint_weight: Weight of a second loss, in training alone: to tell the hidden state (the
-            data's `hint`) at every step, from what the action is told from. It teaches a memory
-            what to keep where actions alone would take far longer (asymmetric training; Pinto et
-            al. 2017). No model is ever shown the hint; 0 does without.
-    """
-
-    label_smoothing: float = 0.0
-    decisive_steps: DecisiveSteps = "none"
-    decisive_span: int = 1
-    decisive_weight: float = 10.0
-    hint_weight: float = 0.0
-
-    def __post_init__(self) -> None:
-        _at_least("loss.hint_weight", self.hint_weight, 0)
-        _choice("loss.decisive_steps", self.decisive_steps, DecisiveSteps)
-        if not 0 <= self.label_smoothing < 1:
-            raise ConfigError(f"loss.label_smoothing is {self.label_smoothing}; use [0, 1).")
-        _at_least("loss.decisive_span", self.decisive_span, 1)
-        _at_least("loss.decisive_weight", self.decisive_weight, 0)
-
-
-@dataclass(frozen=True)
-class CurriculumConfig:
-    """Growth of the number of segments from 1 to `training.segments`.
-
-    A stage trains on episodes that fit into its segments. The next stage begins when the actions
-    at the ends of episodes are predicted well enough, and learnt at the latest after `max_steps`.
-
-    Attributes:
-        enabled: Whether there is a curriculum (`--curr`).
-        threshold: Mean accuracy at episode ends that ends a stage.
-        window: Batches the mean is taken over.
-        max_steps: Longest stage in optimiser steps; None has no limit.
-    """
-
-    enabled: bool = False
-    threshold: float = 0.99
-    window: int = 5
-    max_steps: int | None = None
-
-    def __post_init__(self) -> None:
-        _at_least("curriculum.window", self.window, 1)
-        if not 0 < self.threshold <= 1:
-            raise ConfigError(f"curriculum.threshold is {self.threshold}; it must be in (0, 1].")
-        if self.max_steps is not None:
-            _at_least("curriculum.max_steps", self.max_steps, 1)
+            at_least("data.max_length", self.max_length, 3)
 
 
 @dataclass(frozen=True)
@@ -217,11 +113,11 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         names = ("segments", "batch_size", "max_steps", "devices")
         for name in (*names, "log_every_n_steps", "checkpoint_every_n_steps"):
-            _at_least(f"training.{name}", getattr(self, name), 1)
+            at_least(f"training.{name}", getattr(self, name), 1)
         if self.bptt_segments is not None:
-            _at_least("training.bptt_segments", self.bptt_segments, 0)
+            at_least("training.bptt_segments", self.bptt_segments, 0)
         if self.threads is not None:
-            _at_least("training.threads", self.threads, 1)
+            at_least("training.threads", self.threads, 1)
         if self.batch_size % self.devices:
             raise ConfigError(
                 f"training.batch_size={self.batch_size} is over all devices and must be a "
@@ -267,11 +163,11 @@ class EvaluationConfig:
     decoding: Decoding = field(default_factory=Decoding)
 
     def __post_init__(self) -> None:
-        _at_least("evaluation.every_n_steps", self.every_n_steps, 0)
-        _at_least("evaluation.episodes", self.episodes, 1)
+        at_least("evaluation.every_n_steps", self.every_n_steps, 0)
+        at_least("evaluation.episodes", self.episodes, 1)
         for name in ("selection_episodes", "num_envs", "workers"):
             if getattr(self, name) is not None:
-                _at_least(f"evaluation.{name}", getattr(self, name), 1)
+                at_least(f"evaluation.{name}", getattr(self, name), 1)
         apart = abs(self.selection_seed - self.test_seed)
         if apart < max(self.episodes, self.selection_episodes or 0):
             raise ConfigError(
@@ -370,14 +266,3 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain YAML types."""
         return asdict(self)
-
-
-def _choice(name: str, value: str, kind: Any) -> None:
-    if value not in get_args(kind):
-        choices = ", ".join(get_args(kind))
-        raise ConfigError(f"{name} is '{value}'; choose one of: {choices}.")
-
-
-def _at_least(name: str, value: float, minimum: int) -> None:
-    if not value >= minimum:
-        raise ConfigError(f"{name} is {value}; it must be at least {minimum}.")

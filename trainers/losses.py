@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rate.batch import Batch
 from rate.heads import ActionHead
-from trainers.config import LossConfig
+from trainers.config_learning import LossConfig
 
 
 class HintHead(nn.Module):

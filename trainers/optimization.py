@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from trainers.config import OptimizerConfig
+from trainers.config_learning import OptimizerConfig
 
 # Layers that multiply by a matrix. Everything else sets a scale, an offset or a starting point.
 _MATRIX_LAYERS = (nn.Linear, _ConvNd, nn.RNNCellBase)

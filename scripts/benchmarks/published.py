@@ -17,7 +17,7 @@ from rate.config import ModelConfig
 from rate.envs.spec import EnvironmentSpec
 from rate.envs.tmaze import TMAZE_SPEC
 from scripts.benchmarks.configurations import Configuration, Published
-from trainers.config import OptimizerConfig
+from trainers.config_learning import OptimizerConfig
 
 # Decision Transformer for MuJoCo and for Atari, and RATE, as their authors published them.
 _DT = ModelConfig(

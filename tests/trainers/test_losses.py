@@ -9,7 +9,7 @@ from torch import Tensor
 from rate.batch import Batch
 from rate.errors import ConfigError
 from tests.factories import make_batch, make_model
-from trainers.config import LossConfig
+from trainers.config_learning import LossConfig
 from trainers.losses import batch_totals, changes, final_steps, step_weights
 
 

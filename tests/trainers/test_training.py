@@ -22,7 +22,7 @@ from rate.errors import UserError
 from rate.model import SequenceModel
 from rate.weights import load_model
 from tests.factories import MODELS
-from trainers.config import LossConfig, OptimizerConfig
+from trainers.config_learning import LossConfig, OptimizerConfig
 from trainers.errors import TrainingError
 from trainers.losses import batch_totals, step_weights
 from trainers.optimization import learning_rate_factor, parameter_groups

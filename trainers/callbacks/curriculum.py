@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from datamodules.trajectories import TrajectoryDataModule
-from trainers.config import CurriculumConfig
+from trainers.config_learning import CurriculumConfig
 
 
 class Curriculum(Callback):

@@ -1,0 +1,116 @@
+"""How a model learns: optimiser, loss and curriculum, typed and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rate.errors import ConfigError
+from trainers.checks import at_least, choice
+
+Schedule = Literal["constant", "linear", "cosine"]
+DecisiveSteps = Literal["none", "final", "rewarded", "changes"]
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW and its schedule, counted in optimiser steps.
+
+    Attributes:
+        learning_rate: The peak, reached after warm-up.
+        beta_1: Decay of the first moment.
+        beta_2: Decay of the second moment.
+        weight_decay: Applied to matrices alone; biases, norms, embeddings and memory tokens are
+            in a group without decay.
+        warmup_steps: Steps of linear warm-up.
+        schedule: What follows the warm-up.
+        final_fraction: Where the schedule ends, as a fraction of the peak.
+        gradient_clip: Largest norm of the gradient; 0 does not clip.
+    """
+
+    learning_rate: float = 1e-3
+    beta_1: float = 0.9
+    beta_2: float = 0.95
+    weight_decay: float = 0.01
+    warmup_steps: int = 20
+    schedule: Schedule = "cosine"
+    final_fraction: float = 0.1
+    gradient_clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        choice("optimizer.schedule", self.schedule, Schedule)
+        if not self.learning_rate > 0:
+            raise ConfigError(
+                f"optimizer.learning_rate is {self.learning_rate}; it must be above 0."
+            )
+        for name in ("weight_decay", "warmup_steps", "gradient_clip", "final_fraction"):
+            at_least(f"optimizer.{name}", getattr(self, name), 0)
+        if self.final_fraction > 1:
+            raise ConfigError(
+                f"optimizer.final_fraction is {self.final_fraction}; above 1 the learning rate "
+                "would rise after its peak. Use [0, 1]."
+            )
+        for name in ("beta_1", "beta_2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(
+                    f"optimizer.{name} is {getattr(self, name)}; it must be in [0, 1)."
+                )
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The training loss, a weighted mean over real steps.
+
+    Attributes:
+        label_smoothing: Of the cross-entropy of discrete actions.
+        decisive_steps: Steps that count more: the `final` steps of an episode, every step that was
+            `rewarded` (its reward is not 0), or `changes`, every step whose action is another than
+            the one before: there a model that copies itself is wrong (Wen et al. 2021).
+        decisive_span: How many steps before its end an episode is decided, the last one included.
+        decisive_weight: How many ordinary steps a decisive one counts for.
+        hint_weight: Weight of a second loss, in training alone: to tell the hidden state (the
+            data's `hint`) at every step, from what the action is told from. It teaches a memory
+            what to keep where actions alone would take far longer (asymmetric training; Pinto et
+            al. 2017). No model is ever shown the hint; 0 does without.
+    """
+
+    label_smoothing: float = 0.0
+    decisive_steps: DecisiveSteps = "none"
+    decisive_span: int = 1
+    decisive_weight: float = 10.0
+    hint_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least("loss.hint_weight", self.hint_weight, 0)
+        choice("loss.decisive_steps", self.decisive_steps, DecisiveSteps)
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"loss.label_smoothing is {self.label_smoothing}; use [0, 1).")
+        at_least("loss.decisive_span", self.decisive_span, 1)
+        at_least("loss.decisive_weight", self.decisive_weight, 0)
+
+
+@dataclass(frozen=True)
+class CurriculumConfig:
+    """Growth of the number of segments from 1 to `training.segments`.
+
+    A stage trains on episodes that fit into its segments. The next stage begins when the actions
+    at the ends of episodes are predicted well enough, and learnt at the latest after `max_steps`.
+
+    Attributes:
+        enabled: Whether there is a curriculum (`--curr`).
+        threshold: Mean accuracy at episode ends that ends a stage.
+        window: Batches the mean is taken over.
+        max_steps: Longest stage in optimiser steps; None has no limit.
+    """
+
+    enabled: bool = False
+    threshold: float = 0.99
+    window: int = 5
+    max_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        at_least("curriculum.window", self.window, 1)
+        if not 0 < self.threshold <= 1:
+            raise ConfigError(f"curriculum.threshold is {self.threshold}; it must be in (0, 1].")
+        if self.max_steps is not None:
+            at_least("curriculum.max_steps", self.max_steps, 1)
