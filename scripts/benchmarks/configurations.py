@@ -13,12 +13,12 @@ from trainers.config import (
     DataConfig,
     EvaluationConfig,
     LoggingConfig,
-    OptimizerConfig,
     RunConfig,
     TrainingConfig,
     Window,
 )
 from trainers.config_files import config_from_dict
+from trainers.config_learning import OptimizerConfig
 
 MODELS = ("rate", "rmt", "trxl", "dtxl", "dt_relative", "dt")
 
