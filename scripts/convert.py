@@ -3,7 +3,7 @@
     python scripts/convert.py hopper_medium-v2.hdf5 data/hopper-medium
     python scripts/convert.py path/to/npz-folder data/two-colors --environment vizdoom
     python scripts/convert.py data/hopper-medium data/minari/hopper-v0 --to minari
-    python scripts/train.py mujoco --data.store data/hopper-medium
+    python scripts/train_mujoco.py --data.store data/hopper-medium
 
 The format is recognised. Episodes are streamed: memory does not grow with the data. The same
 command goes on after an interruption, and does nothing if the store is there. It remembers the

@@ -29,7 +29,11 @@ PER_SAMPLE = "per-sample Python"
 EAGER = "eager float32, a step per segment"
 REFERENCE = "reference module"
 # What turns every fast path off, for the check that all paths learn the same.
-PLAIN: dict[str, Any] = {"training.precision": "32-true"}
+PLAIN: dict[str, Any] = {
+    "training.precision": "32-true",
+    "training.compile": "never",
+    "training.checkpoint_segments": False,
+}
 # Two paths may draw different masks from one seed.
 _CHECKED = {
     **{"model.dropout": 0.0, "model.attention_dropout": 0.0, "model.memory_noise": 0.0},
@@ -104,6 +108,7 @@ def sampler_tasks(subject: Subject) -> Iterator[Task]:
 
 def _sampler(subject: Subject, budget: float) -> Row:
     datamodule = subject.datamodule()
+    datamodule.place_on(subject.device)
     sampler, numbers = datamodule.make_sampler(None), itertools.count()
 
     def call() -> None:

@@ -1,0 +1,98 @@
+"""Experts for POPGym: for every task one that is perfect, or as good as memory allows."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from datamodules.popgym_experts.bandits import MultiarmedBandit
+from datamodules.popgym_experts.boards import Battleship, MineSweeper
+from datamodules.popgym_experts.cards import (
+    Autoencode,
+    Concentration,
+    CountRecall,
+    HigherLower,
+    RepeatFirst,
+    RepeatPrevious,
+)
+from datamodules.popgym_experts.control import CartPole, Pendulum
+from datamodules.popgym_experts.mazes import Labyrinth
+from rate.envs.popgym import Popgym
+from rate.envs.popgym_tasks import TASKS
+
+HOLD = 10
+
+
+class TaskExpert(Protocol):
+    """An expert for one episode of a task."""
+
+    def __init__(self, task: Any) -> None: ...
+
+    def act(self, seen: Any) -> Any:
+        """An action of the task, from what it showed last."""
+
+
+EXPERTS: dict[str, type[TaskExpert]] = {
+    "Autoencode": Autoencode,
+    "Battleship": Battleship,
+    "Concentration": Concentration,
+    "CountRecall": CountRecall,
+    "HigherLower": HigherLower,
+    "LabyrinthEscape": Labyrinth,
+    "LabyrinthExplore": Labyrinth,
+    "MineSweeper": MineSweeper,
+    "MultiarmedBandit": MultiarmedBandit,
+    "NoisyPositionOnlyCartPole": CartPole,
+    "NoisyPositionOnlyPendulum": Pendulum,
+    "PositionOnlyCartPole": CartPole,
+    "PositionOnlyPendulum": Pendulum,
+    "RepeatFirst": RepeatFirst,
+    "RepeatPrevious": RepeatPrevious,
+    "VelocityOnlyCartPole": CartPole,
+}
+
+
+class PopgymExpert:
+    """The expert of whatever task the environment is.
+
+    Args:
+        noise: Probability to begin to act at random: for a step, or with continuous actions for up
+            to `HOLD` steps with the same action, for single ones hardly move anything. Who learns
+            from it sees how to get back from where the expert alone never gets.
+
+    Raises:
+        ValueError: If `noise` is no probability.
+    """
+
+    def __init__(self, noise: float = 0.0) -> None:
+        if not 0 <= noise <= 1:
+            raise ValueError(f"noise is {noise}; a probability is in [0, 1]")
+        self._noise = noise
+
+    def reset(self, env: gymnasium.Env[Any, Any], seed: int) -> None:
+        """Play the episode that `env` was reset to; `seed` decides where noise strikes."""
+        episode = env.unwrapped
+        if not isinstance(episode, Popgym):
+            raise TypeError(f"the expert plays POPGym, not {type(episode).__name__}")
+        self._episode = episode
+        self._expert = EXPERTS[TASKS[episode.options.task].family](episode.task)
+        self._random, self._held, self._action = np.random.default_rng([seed, 1]), 0, None
+        episode.action_space.seed(seed % (1 << 32))
+
+    def act(self) -> Any:
+        """The next action."""
+        action = self._expert.act(self._episode.seen)
+        space, own = self._episode.action_space, self._episode.task.action_space
+        if not self._held and self._noise and self._random.random() < self._noise:
+            continuous = isinstance(space, spaces.Box)
+            self._held = int(self._random.integers(1, HOLD + 1)) if continuous else 1
+            self._action = space.sample()
+        if self._held:
+            self._held -= 1
+            return self._action
+        if space != own and isinstance(own, spaces.MultiDiscrete):
+            return int(np.ravel_multi_index(tuple(action), tuple(own.nvec)))
+        return action

@@ -1,0 +1,221 @@
+"""POPGym (Morad et al. 2023): 16 kinds of partially observable tasks, each in three difficulties.
+
+The environments are those of the `popgym` package. Here they get the spaces that models take
+(tuples and what is counted in floats become multi-discrete), a time-out, and episodes that depend
+on their seed alone: the labyrinths draw from Python's and NumPy's global generators, which are left
+as they were.
+
+What an agent did belongs to what it knows; the models here see their own actions, so that no task
+needs POPGym's wrapper that adds the last action to the observation.
+"""
+
+from __future__ import annotations
+
+import difflib
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+
+from rate.envs.popgym_tasks import TASKS
+from rate.envs.spec import EnvironmentSpec
+from rate.envs.sync import SyncRows
+from rate.envs.tmaze import mix
+from rate.errors import ConfigError
+
+Array = npt.NDArray[Any]
+Observation = Array | np.int64 | dict[str, Any]
+
+_MAZE_COUNTER = (1 << 62) + 5  # which hash of a seed labyrinths are made of
+
+
+@dataclass(frozen=True)
+class PopgymOptions:
+    """What can be chosen in POPGym.
+
+    Attributes:
+        task: One of the 48, for example `RepeatFirstEasy`.
+        flat_actions: Actions of two numbers (Battleship, MineSweeper) as one: the cell's number.
+            What is to be done is a cell; a row and a column that are likely apart need not be.
+        hint: Also show the hidden state (for an Oracle-DT), as numbers.
+    """
+
+    task: str = "RepeatFirstEasy"
+    flat_actions: bool = False
+    hint: bool = False
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            close = difflib.get_close_matches(self.task, TASKS, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise ConfigError(
+                f"env.task is '{self.task}'; there is no such task in POPGym.{hint} "
+                f"There are: {', '.join(TASKS)}."
+            )
+
+
+def popgym_spec(options: PopgymOptions | None = None) -> EnvironmentSpec:
+    """A task as models see it; the return to ask for is what our expert gets."""
+    options = options or PopgymOptions()
+    env, target = Popgym(options), TASKS[options.task].expert_return
+    name = f"popgym-{options.task}"
+    return EnvironmentSpec(name, env.observation_space, env.action_space, target)
+
+
+class Popgym(gymnasium.Env[Observation, Any]):
+    """One task of POPGym.
+
+    Observations are `()` or `(C,)` int64 symbols, or `(C,)` float32 vectors; with `hint` a
+    dictionary of `symbols` or `vector`, and `hint` `(H,)` float32.
+
+    Args:
+        options: See `PopgymOptions`.
+        length: Steps after which an episode is truncated, if the task has not ended it; None for
+            the task's own end alone.
+
+    Attributes:
+        task: The environment of the package.
+        seen: Its last observation, as it gave it.
+
+    Raises:
+        ConfigError: If the package is missing.
+        ValueError: If the length is below 1.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (Gymnasium's own convention)
+
+    def __init__(self, options: PopgymOptions | None = None, length: int | None = None) -> None:
+        self.options = options or PopgymOptions()
+        if length is not None and length < 1:
+            raise ValueError(f"POPGym length {length}: an episode has at least 1 step")
+        self.task = _make(self.options.task)
+        steps = TASKS[self.options.task].steps
+        self.max_steps = min(steps, length or steps)
+        self._plain = _plain_space(self.task.observation_space)
+        self._key = "vector" if isinstance(self._plain, spaces.Box) else "symbols"
+        self.observation_space = self._plain
+        if self.options.hint:
+            with _own_chance(0):
+                self.task.reset(seed=0)
+            hint = spaces.Box(-np.inf, np.inf, _state(self.task).shape, np.float32)
+            self.observation_space = spaces.Dict({self._key: self._plain, "hint": hint})
+        self.action_space = self.task.action_space
+        if self.options.flat_actions and isinstance(self.action_space, spaces.MultiDiscrete):
+            self.action_space = spaces.Discrete(int(np.prod(self.action_space.nvec)))
+        self.time = 0
+        self.seen: Any = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Start an episode that depends on `seed` only, or on the generator if there is none."""
+        super().reset(seed=seed)
+        seed = int(self.np_random.integers(1 << 31)) if seed is None else seed
+        self.time = 0
+        maze = mix(seed, _MAZE_COUNTER)  # NumPy's global generator takes 32 bits
+        with _own_chance(maze):
+            observation, _ = self.task.reset(seed=maze if hasattr(self.task, "maze_dims") else seed)
+        return self._observe(observation), {}
+
+    def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """One action."""
+        if not self.action_space.contains(_as_element(self.action_space, action)):
+            raise ValueError(f"{self.options.task} action {action!r}: not in {self.action_space}")
+        if isinstance(self.action_space, spaces.Discrete):
+            action = int(action)
+            if self.action_space != self.task.action_space:
+                action = np.array(divmod(action, int(self.task.action_space.nvec[1])))
+        observation, reward, terminated, truncated, _ = self.task.step(action)
+        self.time += 1
+        truncated = bool(truncated) or (self.time >= self.max_steps and not terminated)
+        return self._observe(observation), float(reward), bool(terminated), truncated, {}
+
+    def close(self) -> None:
+        self.task.close()
+
+    def _observe(self, observation: Any) -> Observation:
+        self.seen = observation
+        plain: Any
+        if isinstance(self._plain, spaces.Discrete):
+            plain = np.int64(observation)
+        else:
+            parts = observation if isinstance(observation, tuple) else (observation,)
+            plain = np.concatenate([np.ravel(part) for part in parts]).astype(self._plain.dtype)
+        return {self._key: plain, "hint": _state(self.task)} if self.options.hint else plain
+
+
+class PopgymVector(SyncRows):
+    """`N` tasks side by side in this process; see `SyncRows`.
+
+    Args:
+        num_envs: The number `N` of rows.
+        options: See `PopgymOptions`.
+        length: As in `Popgym`.
+    """
+
+    def __init__(
+        self, num_envs: int, options: PopgymOptions | None = None, length: int | None = None
+    ) -> None:
+        super().__init__(partial(Popgym, options, length), num_envs)
+
+
+def _make(task: str) -> Any:
+    try:
+        import popgym.envs
+
+        make = getattr(popgym.envs, task)
+    except (ModuleNotFoundError, AttributeError) as error:  # no labyrinths without mazelib
+        raise ConfigError(
+            f"POPGym's {task} cannot be made ({error}). Install what it needs with: "
+            "make install EXTRAS=popgym (or pip install '.[popgym]')."
+        ) from error
+    with warnings.catch_warnings():  # labyrinths say that they can do without memory
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return make()
+
+
+def _plain_space(space: gymnasium.Space[Any]) -> gymnasium.Space[Any]:
+    """What models take of a task's observation space."""
+    if isinstance(space, spaces.Discrete):
+        return spaces.Discrete(int(space.n))
+    if isinstance(space, spaces.MultiDiscrete):
+        return spaces.MultiDiscrete(space.nvec.astype(np.int64))
+    if isinstance(space, spaces.Tuple):
+        return spaces.MultiDiscrete([int(part.n) for part in space.spaces])  # type: ignore[attr-defined]
+    return space
+
+
+def _as_element(space: gymnasium.Space[Any], action: Any) -> Any:
+    """An action with the type that the space insists on; nothing is rounded."""
+    array = np.asarray(action)
+    if np.issubdtype(array.dtype, np.integer) or isinstance(space, spaces.Box):
+        array = array.astype(space.dtype)
+    return array[()] if isinstance(space, spaces.Discrete) and array.ndim == 0 else array
+
+
+def _state(task: Any) -> Array:
+    """`(H,)` float32: the hidden state, all of its parts one after another."""
+    state = task.get_state()
+    parts = state if isinstance(state, tuple) else (state,)
+    return np.concatenate([np.ravel(part) for part in parts]).astype(np.float32)
+
+
+@contextmanager
+def _own_chance(seed: int) -> Iterator[None]:
+    """Let a task draw from the global generators, and leave these as they were."""
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002 (what the package uses)
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002

@@ -1,0 +1,122 @@
+"""Train and score a model on all 48 tasks of POPGym; what is done already is not repeated.
+
+    python scripts/benchmark_popgym.py                          # RATE, one seed: hours on a CPU
+    python scripts/benchmark_popgym.py --tasks "Repeat*" "*Easy" --seeds 1 2 3
+    python scripts/benchmark_popgym.py --model_mode DT --jobs 4
+
+Prints the returns beside the published ones (Cherepanov et al. 2023; `data` is what their models
+learnt from), and the sums. Any other option, as --NAME=VALUE, goes to train_popgym.py.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rate.envs.popgym_tasks import TASKS
+from rate.errors import ConfigError
+from scripts.console import count, make_parser, user_errors
+from scripts.scores import by_length, read_scores, read_table, write_scores
+from scripts.study import run_study
+from scripts.study_file import Study
+from trainers.cli import parse
+from trainers.config import RunConfig
+
+RESULTS = Path("data/results/popgym.csv")
+PUBLISHED = Path(__file__).parents[1] / "data" / "results" / "published" / "popgym.csv"
+_COLUMNS = ("ours", "expert", "rate", "dt", "data")
+
+
+def choose_tasks(patterns: Sequence[str]) -> list[str]:
+    """The tasks that match a pattern, easy ones first.
+
+    Raises:
+        ConfigError: If a pattern matches none.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in TASKS):
+            raise ConfigError(f"--tasks {pattern} is no task of POPGym: {', '.join(TASKS)}.")
+    chosen = [name for name in TASKS if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    return sorted(chosen, key=lambda name: TASKS[name].steps)
+
+
+def run_all(runs: list[RunConfig], jobs: int, results: Path, console: Console) -> None:
+    """Train what has not been trained. However that ends, what has finished gets into the table."""
+    try:
+        run_study(Study("popgym", runs, []), jobs, console)
+    finally:
+        done = [run for run in runs if _folder(run).joinpath("evaluation.json").is_file()]
+        if done:
+            rows = run_study(Study("popgym", done, []), jobs, Console(quiet=True))
+            keep = read_scores(results) if results.is_file() else []
+            fresh = {(row["model"], row["seed"]) for row in rows}
+            keep = [row for row in keep if (row["model"], row["seed"]) not in fresh]
+            write_scores(results, [*keep, *rows])
+
+
+def compare(rows: Sequence[dict[str, Any]], model: str) -> dict[str, dict[str, float]]:
+    """Returns by task: ours (mean over seeds of the last weights), our expert's, the published."""
+    compared = {}
+    for published in read_table(PUBLISHED):
+        task = published["task"]
+        ours = [x for xs in by_length(rows, "return", f"{task}-{model}").values() for x in xs]
+        known = {name: float(published[name]) for name in ("rate", "dt", "data")}
+        if ours:
+            expert = TASKS[task].expert_return
+            compared[task] = {"ours": statistics.mean(ours), "expert": expert, **known}
+    return compared
+
+
+def show(compared: dict[str, dict[str, float]], model: str, console: Console) -> None:
+    """Print a row per task, and the sums."""
+    table = Table(title=f"POPGym: mean return in {len(compared)} of {len(TASKS)} tasks")
+    titles = (model, "our expert", "published RATE", "published DT", "their data")
+    for title in ("task", *titles):
+        table.add_column(title, justify="left" if title == "task" else "right")
+    for task, scores in compared.items():
+        table.add_row(task, *(f"{scores[name]:.2f}" for name in _COLUMNS))
+    sums = [sum(scores[name] for scores in compared.values()) for name in _COLUMNS]
+    table.add_section()
+    table.add_row("sum", *(f"{total:.2f}" for total in sums))
+    console.print(table)
+
+
+def _folder(run: RunConfig) -> Path:
+    return Path(run.logging.output) / run.run_name
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--model_mode", default="RATE", help="as in train_popgym.py")
+    parser.add_argument("--tasks", nargs="+", default=["*"], help="names, * and ? allowed")
+    parser.add_argument("--seeds", type=count, nargs="+", default=[1])
+    parser.add_argument("--jobs", type=count, help="runs side by side (default: one per core)")
+    parser.add_argument("--output", default="runs", help="folder of the runs (default: runs)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help=f"table (default: {RESULTS})")
+    options, extra = parser.parse_known_args(arguments)
+    common = [f"--model_mode={options.model_mode}", f"--logging.output={options.output}", *extra]
+    console = Console()
+    with user_errors():
+        runs = [
+            parse(
+                "popgym",
+                [*common, f"--env={task}", f"--training.seed={seed}", "--logging.progress=false"],
+            ).config
+            for seed in options.seeds
+            for task in choose_tasks(options.tasks)
+        ]
+        run_all(runs, options.jobs or os.cpu_count() or 1, options.results, console)
+        show(compare(read_scores(options.results), runs[0].name), runs[0].name, console)
+    console.print(f"The table is {options.results}", highlight=False)
+
+
+if __name__ == "__main__":
+    main()

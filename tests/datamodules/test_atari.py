@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from datamodules.atari import STAY, AtariExpert, find_ball, find_paddle
+from datamodules.players import Player, RandomExpert
+from rate.envs.atari import Atari, AtariOptions
+from rate.envs.retrieval import Retrieval
+
+pytest.importorskip("ale_py", reason="Atari needs ale-py: make install EXTRAS=atari")
+
+
+def player(game="Pong", length=400, noise=0.05):
+    return Player(partial(Atari, AtariOptions(game), length), partial(AtariExpert, noise))
+
+
+def test_the_seed_decides_what_it_plays():
+    first, again, other = (player().play(seed).episode for seed in (1 << 40, 1 << 40, 7))
+    np.testing.assert_array_equal(first.observations, again.observations)
+    assert first.actions.tolist() == again.actions.tolist()
+    assert first.actions.tolist() != other.actions.tolist()
+    assert first.observations.shape == (400, 84, 84)
+    assert first.observations.dtype == np.uint8
+
+
+def test_it_is_far_better_at_pong_than_chance():
+    steps = 1000
+    skilled = [player(length=steps).play(seed).outcome["score"] for seed in (1, 2, 3)]
+    chance = Player(partial(Atari, AtariOptions("Pong"), steps), RandomExpert)
+    assert np.mean(skilled) > -6
+    assert chance.play(1).outcome["score"] < -15
+
+
+def test_other_games_are_played_at_random():
+    recording = player("Breakout", length=50).play(1)
+    assert set(recording.episode.actions.tolist()) == {0, 1, 2, 3}
+    assert "normalised_score" in recording.outcome
+
+
+def test_it_finds_ball_and_paddle():
+    frame = np.full((84, 84), 87, dtype=np.uint8)
+    assert find_ball(frame) is None
+    assert find_paddle(frame, otherwise=12.0) == 12.0
+    frame[40:48, 74] = 147
+    frame[30:32, 50:52] = 236
+    frame[5, 5] = frame[80, 40] = 236  # score and wall
+    assert find_ball(frame) == (30.5, 50.5)
+    assert find_paddle(frame, otherwise=12.0) == 43.5
+    expert = AtariExpert()
+    game = Atari(AtariOptions("Pong"), 9)
+    game.reset(seed=1)
+    expert.reset(game, 1)
+    game.frame = frame
+    assert expert.act() == STAY  # the paddle is in the middle, and no ball is coming
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="noise is 2"):
+        AtariExpert(2)
+    with pytest.raises(TypeError, match="plays Atari, not Retrieval"):
+        AtariExpert().reset(Retrieval(), 0)

@@ -1,0 +1,86 @@
+"""From nothing to a score on Atari, by the command that people type."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from datamodules.store import Store
+from scripts import evaluate, train_atari
+from scripts.scores import read_scores
+from trainers.cli import parse
+
+pytest.importorskip("ale_py", reason="Atari needs ale-py: make install EXTRAS=atari")
+
+SHORT = [
+    *("--training.max_steps=3", "--training.batch_size=4", "--training.log_every_n_steps=1"),
+    *("--data.num_episodes=2", "--data.max_length=60", "--data.workers=1"),
+    *("--model.d_model=16", "--model.image_channels=2", "--evaluation.lengths=30"),
+    *("--evaluation.episodes=3", "--evaluation.num_envs=2", "--evaluation.workers=1"),
+    *("--logging.progress=false", "--logging.tensorboard=false"),
+]
+
+
+def words(folder: Path, *more: str) -> list[str]:
+    return [*SHORT, f"--data.root={folder}/data", f"--logging.output={folder}/runs", *more]
+
+
+@pytest.mark.parametrize("model", ["DT_quick", "RATE_quick"])
+def test_a_run_goes_from_nothing_to_scores(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_atari.main(words(tmp_path, "--model_mode", model))
+    out = capsys.readouterr().out
+    assert "data, to be played by a scripted player if they are not there, of at most 2 epi" in out
+    assert "MB of frames there, once stacked" in out
+    run = tmp_path / "runs" / f"atari-pong-{model.lower()}-1"
+    rows = json.loads((run / "evaluation.json").read_text())["rows"]
+    assert {(row["which"], row["length"], row["episodes"]) for row in rows} == {("last", 30, 3)}
+    assert set(rows[0]) >= {"return", "score", "normalised_score", "steps"}
+    store = Store.open(next((tmp_path / "data").glob("atari-*/manifest.json")).parent)
+    assert store.observations.shape == (120, 84, 84)  # every frame once
+    described = json.loads((run / "checkpoints" / "last" / "model.json").read_text())["environment"]
+    assert described["frame_stack"] == 4
+    assert described["observation_space"]["shape"] == [4, 84, 84]
+    assert described["options"]["game"] == "Pong"
+
+    table = tmp_path / "scores.csv"
+    evaluate.main([str(run), "--results", str(table)])
+    assert [row["return"] for row in read_scores(table)] == [row["return"] for row in rows]
+
+
+def test_a_store_is_measured_before_it_is_loaded(
+    tmp_path: Path, error_of: Callable[..., str]
+) -> None:
+    train_atari.main(words(tmp_path, "--model_mode=DT_quick"))
+    store = next((tmp_path / "data").glob("atari-*/manifest.json")).parent
+    command = parse("atari", ["--model_mode=DT_quick", f"--data.store={store}"])
+    assert train_atari.predict(command.config).startswith("data 2 episodes, 120 steps: 0.8 MB")
+    again = words(tmp_path, "--model_mode=DT_quick", f"--data.store={store}", "--logging.name=x")
+    train_atari.main(again)
+    error = error_of(train_atari.main, [*again, "--game=Breakout", "--logging.name=y"])
+    assert "the action_space of the data is Discrete(6), but atari has Discrete(4)" in error
+
+
+def test_the_public_command_runs_with_its_flags() -> None:
+    """The seeds' README: only the script's path is another."""
+    line = (
+        "--game Seaquest --num_mem_tokens 15 --mem_len 360 --n_head_ca 1 --mrv_act relu "
+        "--skip_dec_ffn --seed 123"
+    )
+    config = parse("atari", line.split()).config
+    assert config.env["game"] == "Seaquest"
+    assert (config.model.num_memory_tokens, config.model.cache_length) == (15, 360)
+    assert (config.model.valve, config.model.valve_heads) == ("cross_attention", 1)
+    assert (config.model.context_length, config.training.segments) == (30, 3)
+    assert config.run_name == "atari-seaquest-rate-123"
+    assert "to be played by chance" in train_atari.predict(config)
+
+
+def test_what_cannot_be_is_refused(error_of: Callable[..., str]) -> None:
+    assert "Did you mean Breakout?" in error_of(train_atari.main, ["--game", "Brakout"])
+    error = error_of(train_atari.main, ["--data.frame_stack", "0"])
+    assert "data.frame_stack is 0; it must be at least 1" in error
