@@ -28,7 +28,10 @@ PACKAGES = ["rate", "datamodules", "trainers", "scripts"]
 FLOORS = {package: set(PACKAGES[index + 1 :]) for index, package in enumerate(PACKAGES)}
 LIGHTNING = {"lightning", "lightning_fabric", "pytorch_lightning", "torchmetrics"}
 FLOORS["rate"] |= LIGHTNING
-SIMULATORS = {"dm-control", "labmaze", "memory-maze", "minigrid", "mujoco", "vizdoom"}
+MEMORY_MAZE = {"dm-control", "labmaze", "memory-maze"}
+SIMULATORS = MEMORY_MAZE | {
+    *("ale-py", "minigrid", "mujoco", "popgym", "stable-baselines3", "vizdoom")
+}
 NOTEBOOKS = {"ipykernel", "nbclient", "nbformat"}
 # Each build of torch brings its own.
 CUDA = re.compile(r"(nvidia|cuda)-|triton$")
@@ -136,7 +139,7 @@ def test_training_alone_brings_none_of_them(project: dict[str, Any]) -> None:
 def test_every_python_has_its_simulators(lock: list[Requirement], python: str) -> None:
     missing = SIMULATORS - pins(lock, python).keys()
     # labmaze has no wheel for Python 3.13, and Memory Maze needs it.
-    assert missing == (SIMULATORS - {"minigrid", "vizdoom"} if "3.13" in python else set())
+    assert missing == (MEMORY_MAZE if "3.13" in python else set())
 
 
 @pytest.mark.parametrize("python", PYTHONS[:-1])
