@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from datamodules.episodes import Array, DatasetError
+from datamodules.columns import Columns, Plan
+from datamodules.episodes import DatasetError
 from datamodules.store import Store
 from rate.batch import Batch
 
@@ -47,7 +46,7 @@ class WindowSampler:
         sampling: `episodes` draws each of them equally often; `steps` draws with replacement and in
             proportion to length, as Chen et al. (2021) do, so that every step counts alike.
         frame_stack: Frames that make one observation, at most; see `batch`.
-        hint: The hidden state at each step of the store, to go into batches.
+        columns: What batches are gathered from; by default the store's files.
 
     Raises:
         DatasetError: If the window is longer than any episode, or no episode is within the limits.
@@ -70,7 +69,7 @@ class WindowSampler:
         min_length: int | None = None,
         sampling: Sampling = "episodes",
         frame_stack: int = 1,
-        hint: Array | None = None,
+        columns: Columns | None = None,
     ) -> None:
         if mode not in ("start", "random"):
             raise ValueError(f"mode {mode!r}: choose 'start' or 'random'")
@@ -85,7 +84,8 @@ class WindowSampler:
                 raise ValueError(f"{name} ({count}) must be at least 1")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is not one of {world_size} processes")
-        self.store, self.batch_size, self.window, self.hint = store, batch_size, window, hint
+        self.store, self.batch_size, self.window = store, batch_size, window
+        self.columns = columns or Columns.of(store)
         self.mode, self.rank, self.world_size = mode, rank, world_size
         self._key = np.array([seed % (1 << 64), stream % (1 << 64)], dtype=np.uint64)
         limits = max_episode_length, min_return, min_length
@@ -121,36 +121,30 @@ class WindowSampler:
         Raises:
             ValueError: If `index` is negative.
         """
+        return self.columns.gather(self.plan(index))
+
+    def plan(self, index: int) -> Plan:
+        """The rows of batch `index`; no data are looked at.
+
+        Raises:
+            ValueError: If `index` is negative.
+        """
         chosen = self._draw(index)
         lengths = self._lengths[chosen]
         start = self._starts(index, lengths)
         valid = np.minimum(lengths - start, self.window)
-        # (B, T): the row of each step; beyond the end the last row, whose content is then zeroed.
-        rows = np.minimum(self._steps, (valid - 1)[:, None])
-        timesteps = rows + start[:, None]
-        rows += (self._first_rows[chosen] + start)[:, None]
+        # (B, T): beyond the end the last row, whose content is then zeroed.
+        steps = np.minimum(self._steps, (valid - 1)[:, None])
         mask = self._steps < valid[:, None]
-        padding = None if mask.all() else ~mask
-        if padding is not None:
-            timesteps[padding] = 0
-        arrays, observations = self.store.arrays, self.store.observations
-        seen = rows, padding
+        timesteps = np.where(mask, steps + start[:, None], 0)
+        rows = steps + (self._first_rows[chosen] + start)[:, None]
+        frames, shown = rows, mask
         if self._frames is not None:
-            steps = start[:, None] + self._frames  # (B, k - 1 + T)
-            outside = (steps < 0) | (steps >= (start + valid)[:, None])
-            seen = steps + self._first_rows[chosen][:, None], outside
-        return Batch(
-            observations={key: _gather(array, *seen) for key, array in observations.items()}
-            if isinstance(observations, dict)
-            else _gather(observations, *seen),
-            actions=_gather(arrays["actions"], rows, padding),
-            returns_to_go=_gather(arrays["returns_to_go"], rows, padding).unsqueeze(-1),
-            timesteps=torch.from_numpy(timesteps),
-            mask=torch.from_numpy(mask),
-            rewards=_gather(arrays["rewards"], rows, padding),
-            episode_end=torch.from_numpy(mask & (timesteps == (lengths - 1)[:, None])),
-            hint=None if self.hint is None else _gather(self.hint, rows, padding),
-        )
+            seen = start[:, None] + self._frames  # (B, k - 1 + T)
+            shown = (seen >= 0) & (seen < (start + valid)[:, None])
+            frames = seen + self._first_rows[chosen][:, None]
+        ends = mask & (timesteps == (lengths - 1)[:, None])
+        return Plan(rows, mask, timesteps, ends, frames, shown)
 
     def _draw(self, index: int) -> npt.NDArray[np.int64]:
         """`(B,)` positions among the eligible episodes.
@@ -254,15 +248,3 @@ def _eligible(
                 f"{len(lengths)} has {lengths.min()}. Begin the curriculum with more segments"
             )
     return kept
-
-
-def _gather(
-    array: Array, rows: npt.NDArray[np.int64], padding: npt.NDArray[np.bool_] | None
-) -> Tensor:
-    """`(B, T, ...)` rows of an `(S, ...)` array, zero where padded."""
-    out: npt.NDArray[Any] = np.empty((*rows.shape, *array.shape[1:]), dtype=array.dtype)
-    # Rows are within bounds, or padded; "clip" only spares numpy the buffer of its checked mode.
-    np.take(array, rows, axis=0, out=out, mode="clip")
-    if padding is not None:
-        out[padding] = 0
-    return torch.from_numpy(out)

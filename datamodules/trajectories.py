@@ -18,15 +18,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gymnasium
-from gymnasium import spaces
+import torch
 from lightning.pytorch import LightningDataModule
 
-from datamodules.episodes import Array, DatasetError, observation_spaces
+from datamodules.columns import Columns
+from datamodules.placement import DataDevice, Prefetcher, choose_placement
 from datamodules.sampler import Mode, Sampling, WindowSampler
 from datamodules.store import Store
+from datamodules.suitability import check_actions, hidden_state, single_frames
 from rate.batch import Batch, stack_frames
-from rate.envs.frame_stack import stacked_space
 from rate.envs.spec import EnvironmentSpec
 
 
@@ -73,6 +73,10 @@ class TrajectoryDataModule(LightningDataModule):
         sampling: See `WindowSampler`.
         with_hint: Whether batches have the hidden state, which data of our collectors have as the
             part `hint` of their observations.
+        data_device: Where batches are gathered; see `place_on`.
+
+    Attributes:
+        placement: Where they are and why, in one line; empty until that is settled.
 
     Raises:
         DatasetError: If the store is damaged, is of another environment, or has no episodes that
@@ -94,6 +98,7 @@ class TrajectoryDataModule(LightningDataModule):
         min_length: int | None = None,
         sampling: Sampling = "episodes",
         with_hint: bool = False,
+        data_device: DataDevice = "host",
     ) -> None:
         super().__init__()
         if context_length < 1 or segments < 1:
@@ -103,17 +108,20 @@ class TrajectoryDataModule(LightningDataModule):
         if batches_per_epoch is not None and batches_per_epoch < 1:
             raise ValueError(f"batches_per_epoch ({batches_per_epoch}) must be at least 1")
         self.store = Store.open(store_path)
-        self.hint = _hint(self.store) if with_hint else None
+        hint = hidden_state(self.store) if with_hint else None
         self.frame_stack = 1 if spec is None else spec.frame_stack
         if spec is not None:
-            self.store = self.store.observing(_single_frames(self.store, spec))
-            _check_actions(self.store, spec)
+            self.store = self.store.observing(single_frames(self.store, spec))
+            check_actions(self.store, spec)
         self.batch_size, self.context_length, self.segments = batch_size, context_length, segments
         self.seed, self.mode = seed, mode
         self.min_return, self.min_length, self.sampling = min_return, min_length, sampling
+        self.columns, self.data_device = Columns.of(self.store, hint), data_device
+        self.placement = ""
+        self._prefetcher: Prefetcher | None = None
         self._stage: tuple[int, int] | None = None
         self._batches_done = 0
-        # Made now for its checks; it is made again once the processes are known.
+        # Made now for its checks; `setup` makes it again, when the processes are known.
         self._sampler = self.make_sampler(None)
         self._processes = (0, 1)
         self.num_episodes = self._sampler.num_episodes
@@ -165,7 +173,7 @@ class TrajectoryDataModule(LightningDataModule):
             min_length=self.min_length,
             sampling=self.sampling,
             frame_stack=self.frame_stack,
-            hint=self.hint,
+            columns=self.columns,
         )
 
     def set_curriculum(self, segments: int, start_step: int) -> None:
@@ -192,22 +200,48 @@ class TrajectoryDataModule(LightningDataModule):
 
     def next_batch(self) -> Batch:
         """The batch that follows those that are done, for this process."""
-        trainer = self.trainer
-        processes = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
-        if processes != self._processes:
-            self._sampler = self.make_sampler(self._stage[0] if self._stage else None, *processes)
-            self._processes = processes
-        start = self._stage[1] if self._stage else 0
-        return self._sampler.batch(self.batches_done - start)
+        index = self.batches_done - (self._stage[1] if self._stage else 0)
+        if self._prefetcher is not None:
+            return self._prefetcher.batch(self._sampler, index)
+        return self._sampler.batch(index)
 
     def setup(self, stage: str) -> None:
-        """Refuse a batch that the processes do not divide, before training begins."""
-        if self.trainer is not None:
-            self.make_sampler(
-                self._stage[0] if self._stage else None,
-                self.trainer.global_rank,
-                self.trainer.world_size,
-            )
+        """Settle where the data are; refuse a batch that the processes do not divide."""
+        if self.trainer is None:
+            return
+        self.place_on(self.trainer.strategy.root_device)
+        self._processes = (self.trainer.global_rank, self.trainer.world_size)
+        self._sampler = self.make_sampler(self._stage[0] if self._stage else None, *self._processes)
+
+    def place_on(self, device: torch.device) -> None:
+        """Gather batches on a device where the data fit, else make them ready ahead of time.
+
+        On a CPU the data stay in their files, which the system keeps in memory as it sees fit.
+
+        Raises:
+            DatasetError: If the data must be on the device, and do not fit.
+        """
+        self.close()
+        if device.type == "cpu" and self.data_device != "device":
+            return
+        placement = choose_placement(self.columns.nbytes, device, self.data_device)
+        self.placement = placement.reason
+        if not placement.resident:
+            self._prefetcher = Prefetcher(device)
+        elif self.columns.device != device:
+            self.columns = self.columns.to(device)
+
+    def teardown(self, stage: str) -> None:
+        self.close()
+
+    def on_exception(self, exception: BaseException) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the thread that makes batches, if there is one."""
+        if self._prefetcher is not None:
+            self._prefetcher.close()
+            self._prefetcher = None
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Make observations of the single frames that were sent to the device."""
@@ -257,35 +291,3 @@ class TrajectoryDataModule(LightningDataModule):
             "sampling": None if self.sampling == "episodes" else self.sampling,
             "frame_stack": None if self.frame_stack == 1 else self.frame_stack,
         }
-
-
-def _hint(store: Store) -> Array:
-    """The hidden state at each step of a store, `(S, *hint)`."""
-    observations = store.observations
-    if not isinstance(observations, dict) or "hint" not in observations:
-        raise DatasetError(
-            f"{store.path}: loss.hint_weight needs the hidden state, but the observations of the "
-            "data have no part 'hint'; set loss.hint_weight=0, or collect the data here"
-        )
-    return observations["hint"]
-
-
-def _single_frames(store: Store, spec: EnvironmentSpec) -> gymnasium.Space[Any]:
-    """The space of the part of a store's observations that a model for `spec` sees."""
-    if spec.frame_stack > 1:
-        for part in observation_spaces(store.spec.observation_space).values():
-            if (
-                isinstance(part, spaces.Box)
-                and len(part.shape) in (2, 3)
-                and stacked_space(part, spec.frame_stack) == spec.observation_space
-            ):
-                return part
-    return spec.observation_space
-
-
-def _check_actions(store: Store, spec: EnvironmentSpec) -> None:
-    if spec.action_space != store.spec.action_space:
-        raise DatasetError(
-            f"{store.path}: the action_space of the data is {store.spec.action_space}, but "
-            f"{spec.name} has {spec.action_space}"
-        )

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import torch
 import torch.nn.functional as F
@@ -41,21 +43,24 @@ class Layout:
 
 
 def sinusoidal_embedding(positions: Tensor, width: int, slowest: float = 10_000.0) -> Tensor:
-    """Sine and cosine of `positions` `(n,)` at frequencies from 1 to 1 / `slowest`: `(n, width)`."""
+    """Sine and cosine of `positions` `(n,)` at frequencies of 1 to 1 / `slowest`: `(n, width)`."""
     frequencies = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32)
     angles = positions.float()[:, None] * torch.exp(-math.log(slowest) * frequencies / width)
     return torch.cat((angles.sin(), angles.cos()), dim=-1)
 
 
 def relative_shift(scores: Tensor) -> Tensor:
-    """Turn scores by distance into scores by key (Dai et al. 2019, appendix B).
+    """Turn scores by distance into scores by key (Dai et al. 2019, appendix B), without a copy.
 
-    `scores` is `(B, H, Q, D)`, where column t belongs to the distance D - 1 - t. Row i, column j
-    of the result belongs to the distance D - Q + i - j; entries of negative distance are undefined.
+    Args:
+        scores: `(B, H, Q, D + 1)`, contiguous; column t belongs to the distance D - t.
+
+    Returns:
+        `(B, H, Q, D)`, a view. Row i, column j belongs to the distance D - Q + i - j; entries of
+        negative distance are undefined.
     """
-    batch, heads, queries, distances = scores.shape
-    padded = F.pad(scores, (1, 0))
-    return padded.view(batch, heads, distances + 1, queries)[:, :, 1:].view_as(scores)
+    queries = scores.shape[-2]
+    return scores.flatten(-2)[..., queries:].view(*scores.shape[:-1], -1)
 
 
 def masked_bias(bias: Tensor, allowed: Tensor) -> Tensor:
@@ -64,6 +69,27 @@ def masked_bias(bias: Tensor, allowed: Tensor) -> Tensor:
     It is finite, so that a row with nothing to look at (padding) has no NaN in it.
     """
     return bias.masked_fill(~allowed, torch.finfo(bias.dtype).min / 2)
+
+
+def plain_attention(
+    queries: Tensor, keys: Tensor, values: Tensor, biases: tuple[Tensor, ...], dropout: float
+) -> Tensor:
+    """`scaled_dot_product_attention` under finite biases, in as few passes as can be.
+
+    PyTorch has no fused kernel on a CPU where a bias has a gradient, and what it does instead goes
+    over the scores twice as often.
+
+    Args:
+        queries: `(B, H, Q, d)`.
+        keys: `(B, H, K, d)`.
+        values: `(B, H, K, d)`.
+        biases: Added to the scores; each expands to `(B, H, Q, K)`.
+        dropout: Dropout of the attention probabilities.
+    """
+    scores = (queries / math.sqrt(queries.shape[-1])) @ keys.transpose(-1, -2)
+    for bias in biases:
+        scores += bias
+    return F.dropout(scores.softmax(-1), dropout, training=dropout > 0) @ values
 
 
 class Attention(nn.Module):
@@ -113,10 +139,10 @@ class Attention(nn.Module):
             cached_keys, cached_values = self.project_cache(cache)
             keys = torch.cat((cached_keys, keys), dim=2)
             values = torch.cat((cached_values, values), dim=2)
-        bias = queries.new_zeros(())
+        biases = [masked_bias(queries.new_zeros(()), layout.allowed)]  # one for all heads
         if self.relative:
-            bias = self._segment_bias(queries, layout)
-        return self.attend(queries, keys, values, masked_bias(bias, layout.allowed))
+            biases.append(self._segment_bias(queries, layout))
+        return self.attend(queries, keys, values, *biases)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values `(B, H, T, d_head)` of `x` `(B, T, d_model)`."""
@@ -133,18 +159,18 @@ class Attention(nn.Module):
         keys, values = heads.permute(2, 0, 3, 1, 4)
         return keys, values
 
-    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-        """Softmax attention under an additive bias, then the output projection."""
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, *biases: Tensor) -> Tensor:
+        """Softmax attention under additive biases, then the output projection."""
         if self.relative:
             queries = queries + self.content_bias
-        mixed = F.scaled_dot_product_attention(
-            queries,
-            keys,
-            values,
-            attn_mask=bias,
-            dropout_p=self.dropout if self.training else 0.0,
-        )  # (B, H, T, d_head)
-        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        dropout = self.dropout if self.training else 0.0
+        if queries.device.type == "cpu" and torch.is_grad_enabled():
+            mixed = plain_attention(queries, keys, values, biases, dropout)
+        else:
+            mixed = F.scaled_dot_product_attention(
+                queries, keys, values, reduce(add, biases), dropout_p=dropout
+            )
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))  # of (B, H, T, d_head)
         return out
 
     def distance_table(self, num_distances: int, device: torch.device) -> Tensor:
@@ -162,7 +188,7 @@ class Attention(nn.Module):
     def _segment_bias(self, queries: Tensor, layout: Layout) -> Tensor:
         """Position term `(B, H, queries, keys)`; nothing where a memory token is the key."""
         placed = layout.steps + layout.write
-        table = self.distance_table(layout.cache + placed, queries.device)
+        table = self.distance_table(layout.cache + placed + 1, queries.device)
         scores = relative_shift(self.distance_scores(queries[:, :, :placed], table))
         scores = scores[..., : layout.cache + layout.steps]
         if layout.read == 0:

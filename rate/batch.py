@@ -52,6 +52,19 @@ class Batch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
+    def pin_memory(self) -> Batch:
+        """A copy in memory that a GPU can fetch from by itself."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """Tell the memory's owner that `stream` uses it as well."""
+
+        def record(tensor: Tensor) -> Tensor:
+            tensor.record_stream(stream)
+            return tensor
+
+        self._map(record)
+
     def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
         mapped: dict[str, Any] = {

@@ -11,6 +11,7 @@ tokens and every step, and each other. Read tokens see each other alone. (RATE, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ import gymnasium as gym
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from rate.attention import Layout
 from rate.batch import Batch
@@ -26,6 +28,8 @@ from rate.config import ModelConfig
 from rate.embeddings import OBSERVATION, TOKENS_PER_STEP, StepEmbedding
 from rate.heads import make_head
 from rate.memory import MemoryState, RetentionValve
+
+RunSegment = Callable[[Tensor, Tensor, MemoryState, Layout], tuple[Tensor, MemoryState]]
 
 
 class SequenceModel(nn.Module):
@@ -56,6 +60,7 @@ class SequenceModel(nn.Module):
             self.valve = RetentionValve(config)
         if config.block == "gpt":
             self.blocks.apply(_init_gpt)
+        self._compiled: RunSegment | None = None
 
     @property
     def layers(self) -> list[Block]:
@@ -97,7 +102,12 @@ class SequenceModel(nn.Module):
         return self.head(hidden), state
 
     def hidden(
-        self, batch: Batch, state: MemoryState | None = None, *, detach_every: int | None = None
+        self,
+        batch: Batch,
+        state: MemoryState | None = None,
+        *,
+        detach_every: int | None = None,
+        recompute: bool = False,
     ) -> tuple[Tensor, MemoryState]:
         """What the heads read at every step of a batch, folded over its segments.
 
@@ -106,25 +116,43 @@ class SequenceModel(nn.Module):
                 With `context="window"` all T steps are one pass in which a step sees the last K.
             state: What came before; None is the initial state.
             detach_every: Segments between two cuts of the gradient through memory; None never cuts.
+            recompute: Keep nothing of a segment but its state, and compute the rest again when its
+                gradient is due (Chen et al. 2016, "Training Deep Nets with Sublinear Memory
+                Cost"). Frames are then encoded segment by segment.
 
         Returns:
             Hidden states `(B, T, d)`, and the state after the last segment.
         """
         state = self.initial_state(batch.batch_size) if state is None else state
-        tokens, mask = self.embed(batch), batch.mask
         length = batch.num_steps if self.config.context == "window" else self.config.context_length
-        if self.config.num_memory_tokens:
-            # Write tokens stand after step K, so that memory does not depend on where a batch ends.
-            missing = -batch.num_steps % length
-            tokens, mask = F.pad(tokens, (0, 0, 0, 0, 0, missing)), F.pad(mask, (0, missing))
+        tokens = None if recompute else self.embed(batch)
         hidden = []
         for n, start in enumerate(range(0, batch.num_steps, length)):
             if detach_every and n and n % detach_every == 0:
                 state = state.detach()
-            steps = slice(start, start + length)
-            out, state = self.segment(tokens[:, steps], mask[:, steps], state)
+            part = batch.steps(start, start + length)
+            if tokens is None:
+                out, state = checkpoint(self._embedded, part, state, use_reentrant=False)
+            else:
+                out, state = self._padded(tokens[:, start : start + length], part.mask, state)
             hidden.append(out)
-        return torch.cat(hidden, dim=1)[:, : batch.num_steps], state
+        return torch.cat(hidden, dim=1), state
+
+    def _embedded(self, batch: Batch, state: MemoryState) -> tuple[Tensor, MemoryState]:
+        return self._padded(self.embed(batch), batch.mask, state)
+
+    def _padded(
+        self, tokens: Tensor, mask: Tensor, state: MemoryState
+    ) -> tuple[Tensor, MemoryState]:
+        """A segment that may be a shorter, last one.
+
+        Write tokens stand after step K, so that memory does not depend on where a batch ends.
+        """
+        steps = mask.shape[1]
+        if self.config.num_memory_tokens and (missing := self.config.context_length - steps):
+            tokens, mask = F.pad(tokens, (0, 0, 0, 0, 0, missing)), F.pad(mask, (0, missing))
+        hidden, state = self.segment(tokens, mask, state)
+        return hidden[:, :steps], state
 
     def segment(
         self, tokens: Tensor, mask: Tensor, state: MemoryState
@@ -139,13 +167,28 @@ class SequenceModel(nn.Module):
         Returns:
             `(B, K, d)` hidden states at the observation tokens, and the new state.
         """
+        layout = self._layout(mask, state)
+        run = self._run_segment if self._compiled is None else self._compiled
+        return run(tokens, mask, state, layout)
+
+    def compile_segments(self, backend: str | None = "inductor") -> None:
+        """Let `torch.compile` make one program of a segment's many small steps; None undoes it.
+
+        It does so at the first segment of each shape.
+        """
+        self._compiled = None
+        if backend is not None:
+            self._compiled = torch.compile(self._run_segment, backend=backend, dynamic=False)
+
+    def _run_segment(
+        self, tokens: Tensor, mask: Tensor, state: MemoryState, layout: Layout
+    ) -> tuple[Tensor, MemoryState]:
         num_steps = tokens.shape[1]
         x = tokens.flatten(1, 2)  # (B, 3K, d)
         length = x.shape[1]
         if state.tokens is not None:
             memory = self.addressed(state.tokens)
             x = torch.cat((x, memory, memory), dim=1)  # steps, write, read
-        layout = self._layout(mask, state)
         inputs = []
         for index, block in enumerate(self.layers):
             inputs.append(x[:, :length])

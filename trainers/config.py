@@ -12,6 +12,8 @@ from trainers.config_learning import CurriculumConfig, LossConfig, OptimizerConf
 
 Window = Literal["start", "random"]
 Sampling = Literal["episodes", "steps"]
+DataDevice = Literal["auto", "host", "device"]
+Compile = Literal["never", "auto", "always"]  # YAML takes "on" and "off" for booleans
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,12 @@ class TrainingConfig:
         threads: CPU threads of a process; None chooses.
         log_every_n_steps: Steps between two rows of metrics.
         checkpoint_every_n_steps: Steps between two checkpoints of the training state.
+        checkpoint_segments: Compute each segment's activations again when its gradient is due, and
+            keep nothing but its state: memory for long windows, at the price of a second forward.
+        data_device: Where batches are gathered: from data that are on the `device`, or from the
+            `host`'s files while the device computes. `auto` looks whether they fit.
+        compile: Compile the model (`torch.compile`). `auto` does on a GPU, and does without where
+            that fails.
     """
 
     segments: int = 3
@@ -109,8 +117,13 @@ class TrainingConfig:
     threads: int | None = None
     log_every_n_steps: int = 10
     checkpoint_every_n_steps: int = 100
+    checkpoint_segments: bool = False
+    data_device: DataDevice = "auto"
+    compile: Compile = "auto"
 
     def __post_init__(self) -> None:
+        choice("training.data_device", self.data_device, DataDevice)
+        choice("training.compile", self.compile, Compile)
         names = ("segments", "batch_size", "max_steps", "devices")
         for name in (*names, "log_every_n_steps", "checkpoint_every_n_steps"):
             at_least(f"training.{name}", getattr(self, name), 1)

@@ -62,6 +62,7 @@ def make_datamodule(
         min_length=data.min_length,
         sampling=data.sampling,
         with_hint=config.loss.hint_weight > 0,
+        data_device=training.data_device,
     )
     target = config.evaluation.target_return
     if target is None:

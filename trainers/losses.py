@@ -83,6 +83,9 @@ class Totals:
         return values
 
 
+TOTALS = tuple(vars(Totals()))
+
+
 def step_weights(batch: Batch, config: LossConfig) -> Tensor:
     """What every step counts in the loss, `(B, T)` float32: 0 for padding."""
     weights = batch.mask.float()

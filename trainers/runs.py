@@ -29,6 +29,7 @@ _FREE_SETTINGS = (
     "data.store",
     "data.workers",
     "training.checkpoint_every_n_steps",
+    "training.data_device",
     "training.max_steps",
     "training.threads",
 )

@@ -9,6 +9,7 @@ whole global batch before, so that the sum is the gradient that one process woul
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
@@ -21,15 +22,19 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from rate.batch import Batch
 from rate.envs.spec import EnvironmentSpec
+from rate.errors import ConfigError
 from rate.model import SequenceModel
 from trainers.config import RunConfig
 from trainers.config_files import config_from_dict
 from trainers.distributed import sum_gradients, sum_over_processes
 from trainers.errors import TrainingError
-from trainers.losses import HintHead, Totals, batch_totals
+from trainers.ledger import Ledger
+from trainers.losses import TOTALS, HintHead, batch_totals
 from trainers.optimization import make_optimizer
 from trainers.randomness import mix, seed_step
 from trainers.registry import hint_space
+
+_OUTPUTS = ("steps", "decisive", "decisive_correct")
 
 
 class SequenceTrainer(LightningModule):
@@ -63,10 +68,10 @@ class SequenceTrainer(LightningModule):
                 self.config.model, self.spec.observation_space, self.spec.action_space
             )
             self.hint_head = self._make_hint_head()
-        # Totals, sum of gradient norms, optimiser steps.
-        self._since_log: tuple[Totals, float, int] = (Totals(), 0.0, 0)
-        self._totals = torch.zeros(0)
-        self._step_totals, self._step_norm, self._learning_rate = Totals(), 0.0, 0.0
+        self._ledger = Ledger()
+        self._totals = torch.zeros(0)  # of the optimiser step that is being taken
+        self._learning_rate = 0.0
+        self._is_ready = False
 
     def _make_hint_head(self) -> HintHead | None:
         """What tells the hidden state; not part of the model, whose weights leave without it."""
@@ -84,27 +89,53 @@ class SequenceTrainer(LightningModule):
         )
         return [optimizer], [scheduler]
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, float]:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """One batch: one optimiser step, or one per segment in the detached recipe.
 
         Returns:
-            Sums over the batches of all processes: `steps`, `decisive` and `decisive_correct`.
+            Sums over the batches of all processes, on the device: `steps`, `decisive` and
+            `decisive_correct`. Whoever reads one there waits for it.
 
         Raises:
             TrainingError: If the loss or its gradient is not finite. No parameter has changed.
         """
+        if not self._is_ready:
+            self._compile(batch)
+            self._is_ready = True
         seed_step(self.config.training.seed, self._batch_number, self.global_rank)
         segments = math.ceil(batch.num_steps / self.config.model.context_length)
-        total = Totals()
+        sums = []
         for part, hidden in self._hidden(batch):
             self._optimise(part, hidden)
-            total += self._step_totals
+            sums.append(self._totals)
             self._log(segments)
-        return {
-            "steps": total.steps,
-            "decisive": total.decisive,
-            "decisive_correct": total.decisive_correct,
-        }
+        named = zip(TOTALS, torch.stack(sums).sum(0), strict=True)
+        return {name: total for name, total in named if name in _OUTPUTS}
+
+    def _compile(self, batch: Batch) -> None:
+        """Compile the model where the settings say so, and try it on the first batch.
+
+        Raises:
+            ConfigError: If it must be compiled, and cannot be.
+        """
+        wanted = self.config.training.compile
+        if wanted == "never" or (wanted == "auto" and self.device.type != "cuda"):
+            return
+        try:
+            self.model.compile_segments()
+            for _, hidden in self._hidden(batch):
+                with self._without_ddp_reducer():
+                    hidden.sum().backward()  # type: ignore[no-untyped-call]
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a compiler may lack: nobody can list it
+            self.model.compile_segments(None)
+            cause = getattr(error, "inner_exception", error)
+            what = f"{type(cause).__name__}: {cause}".splitlines()[0]
+            reason = f"The model cannot be compiled here ({what})."
+            if wanted == "always":
+                raise ConfigError(f"{reason} Set training.compile=never.") from error
+            warnings.warn(f"{reason} Training goes on without.", stacklevel=2)
 
     @property
     def _batch_number(self) -> int:
@@ -113,14 +144,16 @@ class SequenceTrainer(LightningModule):
 
     def _hidden(self, batch: Batch) -> Iterator[tuple[Batch, Tensor]]:
         """What to take one optimiser step on, and what heads read there, one after another."""
-        detach_every = self.config.training.bptt_segments
+        training = self.config.training
+        detach_every, recompute = training.bptt_segments, training.checkpoint_segments
         if detach_every != 0:
-            yield batch, self.model.hidden(batch, detach_every=detach_every)[0]
+            hidden, _ = self.model.hidden(batch, detach_every=detach_every, recompute=recompute)
+            yield batch, hidden
             return
         state, length = None, self.config.model.context_length
         for start in range(0, batch.num_steps, length):
             segment = batch.steps(start, start + length)
-            hidden, state = self.model.hidden(segment, state)
+            hidden, state = self.model.hidden(segment, state, recompute=recompute)
             yield segment, hidden
             state = state.detach()
 
@@ -146,24 +179,38 @@ class SequenceTrainer(LightningModule):
         return cast("AbstractContextManager[Any]", block())
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clip the gradient, and stop where it or the loss is not finite.
+        """Clip the gradient, and change nothing where it or the loss is not finite.
 
-        Called once gradients are unscaled and before any parameter changes. Here is the one
-        transfer from the device in an optimiser step: it brings all that is logged.
+        Called once gradients are unscaled and before any parameter changes. A GPU sees to that by
+        itself, and training learns of it when it next reads what the steps came to.
         """
         limit = self.config.optimizer.gradient_clip or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.parameters(), limit)
-        *totals, self._step_norm = torch.cat((self._totals, norm.float()[None])).tolist()
-        self._step_totals = Totals(*totals)
-        loss = self._step_totals.mean_loss
-        # With float16 an overflow is in order: the scaler skips the step and scales less.
+        self._ledger.add(self.global_step + 1, self._batch_number, self._totals, norm)
+        if self._waits or not optimizer.defaults["fused"]:
+            self.check()
+        else:
+            optimizer.found_inf = self._ledger.found_inf  # type: ignore[attr-defined]
+
+    @property
+    def _waits(self) -> bool:
+        """Whether every step is waited for, which costs nothing where the host does the work."""
+        return self.device.type == "cpu"
+
+    def check(self) -> None:
+        """Wait for the device, and see that all its steps went well.
+
+        Raises:
+            TrainingError: If the loss or the gradient of one was not finite.
+        """
         has_scaler = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        if math.isfinite(loss) and (has_scaler or math.isfinite(self._step_norm)):
+        failure = self._ledger.read(may_overflow=has_scaler)
+        if failure is None:
             return
         saved = getattr(self.trainer.checkpoint_callback, "last_saved", None)
         raise TrainingError(
-            f"The loss is {loss} and the norm of its gradient {self._step_norm} at optimiser step "
-            f"{self.global_step + 1}, in batch {self._batch_number} of the data (counted from 0). "
+            f"The loss is {failure.loss} and the norm of its gradient {failure.norm} at optimiser "
+            f"step {failure.step}, in batch {failure.batch} of the data (counted from 0). "
             "Nothing was updated with it. "
             + (f"The last good checkpoint is {saved}. " if saved else "No checkpoint was saved. ")
             + "Lower optimizer.learning_rate or optimizer.gradient_clip, or look for values in "
@@ -171,28 +218,26 @@ class SequenceTrainer(LightningModule):
         )
 
     def _log(self, segments: int) -> None:
-        """Add the step just taken to the running means, and log these when it is time to."""
-        totals, norms, steps = self._since_log
-        totals, norms, steps = totals + self._step_totals, norms + self._step_norm, steps + 1
-        self._since_log = (totals, norms, steps)
+        """Log the means of the steps since the last time, when it is time to."""
         training, step = self.config.training, self.global_step
         if step % training.log_every_n_steps and step < training.max_steps:
             return
+        self.check()
         metrics = {
-            **totals.metrics(),
-            "grad_norm": norms / steps,
+            **self._ledger.metrics(),
             "learning_rate": self._learning_rate,
             "segments": segments,
         }
-        self._since_log = (Totals(), 0.0, 0)
         for logger in self.trainer.loggers:
             logger.log_metrics(metrics, step)
         self.log_dict(metrics, logger=False)  # for callbacks
 
+    def on_train_end(self) -> None:
+        self.check()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        totals, norms, steps = self._since_log
-        checkpoint["since_log"] = [*vars(totals).values(), norms, steps]
+        self.check()
+        checkpoint["since_log"] = self._ledger.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        *totals, norms, steps = checkpoint["since_log"]
-        self._since_log = (Totals(*totals), norms, steps)
+        self._ledger.load_state_dict(checkpoint["since_log"])

@@ -171,7 +171,10 @@ def test_processes_share_the_batch(store):
     done = SimpleNamespace(total=SimpleNamespace(processed=3))
     for rank, part in enumerate(data):
         loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=done))
-        part.trainer = SimpleNamespace(global_rank=rank, world_size=2, fit_loop=loop)
+        strategy = SimpleNamespace(root_device=torch.device("cpu"))
+        part.trainer = SimpleNamespace(
+            global_rank=rank, world_size=2, fit_loop=loop, strategy=strategy
+        )
         part.setup("fit")
     found = torch.cat([part.next_batch().observations for part in data])
     assert torch.equal(found, alone.make_sampler(None).batch(3).observations)

@@ -74,14 +74,15 @@ def test_fused_attention_equals_the_equation(
 
 @pytest.mark.parametrize(("queries", "distances"), [(1, 1), (1, 5), (4, 4), (3, 7), (6, 20)])
 def test_relative_shift_against_a_loop(queries: int, distances: int) -> None:
-    scores = torch.randn(2, 3, queries, distances)
+    scores = torch.randn(2, 3, queries, distances + 1)
     shifted = relative_shift(scores)
-    assert shifted.shape == scores.shape
+    assert shifted.shape == (2, 3, queries, distances)
+    assert shifted._base is scores
     for i in range(queries):
         for j in range(distances):
             distance = distances - queries + i - j
             if distance >= 0:
-                assert torch.equal(shifted[..., i, j], scores[..., i, distances - 1 - distance])
+                assert torch.equal(shifted[..., i, j], scores[..., i, distances - distance])
 
 
 def test_sinusoids_are_distinct_and_bounded() -> None:
@@ -96,9 +97,9 @@ def test_distance_scores_depend_on_distance_alone() -> None:
     """The decoder looks a distance up in a table; a segment shifts a matrix: the same numbers."""
     attention, queries = make_attention(), torch.randn(1, HEADS, 6, D_HEAD)
     with torch.no_grad():
-        short = attention.distance_scores(queries, attention.distance_table(6, queries.device))
+        short = attention.distance_scores(queries, attention.distance_table(7, queries.device))
         long = attention.distance_scores(queries, attention.distance_table(40, queries.device))
-        torch.testing.assert_close(long[..., -6:], short)
+        torch.testing.assert_close(long[..., -7:], short)
         shifted = relative_shift(short)
     for i in range(6):
         for j in range(i + 1):

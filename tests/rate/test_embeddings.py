@@ -31,13 +31,24 @@ def test_tokens_stand_in_order() -> None:
     assert torch.equal(tokens[:, :, ACTION], embed.action(batch.actions))
 
 
-def test_timesteps_are_one_for_all_tokens_of_a_step_and_end_with_the_table() -> None:
-    embed = embedding(position="timestep", max_timestep=5)
+@pytest.mark.parametrize("position", ["timestep", "sinusoidal"])
+def test_timesteps_are_one_for_all_tokens_of_a_step_and_end_with_the_table(position: str) -> None:
+    embed = embedding(position=position, max_timestep=5)
     tokens = torch.randn(1, 1, 3, D).expand(1, 7, 3, D)
     with torch.no_grad():
         placed = embed.place(tokens, torch.tensor([[0, 1, 2, 3, 4, 5, 900]]))
     assert len(placed[0].flatten(1).unique(dim=0)) == 5
     assert torch.equal(placed[0, 4], placed[0, 6])
+
+
+def test_mirrored_times_are_a_linear_map_of_each_other() -> None:
+    """As they are not with embeddings that are drawn; 40 times, and a map of 16 numbers."""
+    for position, linear in (("sinusoidal", True), ("timestep", False)):
+        embed = embedding(position=position, max_timestep=40)
+        assert embed.timestep is not None
+        table = embed.timestep.weight.detach().double()
+        mirror = torch.linalg.lstsq(table, table.flip(0)).solution
+        assert torch.allclose(table @ mirror, table.flip(0), atol=1e-3) is linear
 
 
 def test_relative_positions_leave_the_tokens_alone() -> None:

@@ -275,3 +275,21 @@ def test_the_width_of_image_encoders_is_a_setting() -> None:
     assert "convolutions.0.weight" in " ".join(model.state_dict())
     (first,) = (p for name, p in model.named_parameters() if name.endswith("convolutions.0.weight"))
     assert first.shape[0] == 6
+
+
+def test_frames_without_channels_are_images() -> None:
+    """Of bytes alone: a matrix of other numbers is no picture."""
+    encoder = make_encoder(Box(0, 255, (36, 36), np.uint8), D)
+    assert isinstance(encoder, ImageEncoder)
+    frames = torch.randint(0, 256, (2, 3, 36, 36), dtype=torch.uint8)
+    same = make_encoder(Box(0, 255, (1, 36, 36), np.uint8), D)
+    same.load_state_dict(encoder.state_dict())
+    torch.testing.assert_close(encoder(frames), same(frames[:, :, None]))
+    assert isinstance(make_encoder(Box(-1, 1, (36, 36)), D), VectorEncoder)
+
+
+def test_contrast_makes_brightness_irrelevant() -> None:
+    encoder = make_encoder(Box(0, 255, (1, 36, 36), np.uint8), D, image_contrast=True)
+    dark = torch.randint(0, 100, (1, 2, 1, 36, 36), dtype=torch.uint8)
+    torch.testing.assert_close(encoder(dark), encoder(2 * dark + 50), rtol=1e-4, atol=1e-5)
+    assert torch.isfinite(encoder(torch.zeros(1, 1, 1, 36, 36, dtype=torch.uint8))).all()

@@ -42,8 +42,10 @@ class Curriculum(Callback):
     ) -> None:
         if self.segments >= self.max_segments:
             return
-        if outputs["decisive"]:
-            self._accuracies.append(outputs["decisive_correct"] / outputs["decisive"])
+        # To read these is to wait for the device, which training without a curriculum never does.
+        decisive, correct = (float(outputs[name]) for name in ("decisive", "decisive_correct"))
+        if decisive:
+            self._accuracies.append(correct / decisive)
         learnt = (
             len(self._accuracies) == self.config.window
             and sum(self._accuracies) / len(self._accuracies) >= self.config.threshold

@@ -61,6 +61,7 @@ class SelectionRollouts(Callback):
         trainer.strategy.barrier("selection rollouts")
 
     def _evaluate(self, trainer: Trainer, module: SequenceTrainer) -> None:
+        module.check()  # the weights are those of this step only if all went well
         config, step = module.config.evaluation, trainer.global_step
         rows = evaluate(
             module.model,

@@ -39,6 +39,8 @@ class Progress(Callback):
             return
         self._start = (trainer.global_step, time.perf_counter())
         self._next_line = trainer.global_step + self.max_steps / SPARSE_LINES
+        if placement := getattr(trainer.datamodule, "placement", ""):  # type: ignore[attr-defined]
+            self.console.print(placement)
         if self.console.is_terminal:
             self._bar = Bar(
                 TextColumn("[bold]{task.description}"),

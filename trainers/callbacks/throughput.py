@@ -1,11 +1,17 @@
-"""How fast training goes. Times differ from run to run, so they stay out of `metrics.csv`."""
+"""How fast training goes. Times differ from run to run, so they stay out of `metrics.csv`.
+
+A GPU runs behind the host. What is timed is right once it was waited for, as it is whenever metrics
+are logged.
+"""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from trainers.csv_logger import MetricsTable
 
@@ -22,9 +28,19 @@ class Throughput(Callback):
     """
 
     def __init__(self, every: int) -> None:
-        self.every, self.seconds, self.timesteps = every, 0.0, 0.0
+        self.every, self.seconds = every, 0.0
+        self._timesteps = 0.0
+        self._unread: list[Tensor] = []  # sums that are on the device still
         self._mark = (0, 0.0, 0.0)  # optimiser steps, seconds and timesteps at the last log
         self._started = 0.0
+
+    @property
+    def timesteps(self) -> float:
+        """Waits for the device."""
+        if self._unread:
+            self._timesteps += sum(torch.stack(self._unread).tolist())
+            self._unread.clear()
+        return self._timesteps
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._mark = (trainer.global_step, self.seconds, self.timesteps)
@@ -39,7 +55,7 @@ class Throughput(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.seconds += time.perf_counter() - self._started
-        self.timesteps += outputs["steps"]
+        self._unread.append(outputs["steps"])
         steps, seconds, timesteps = self._mark
         if trainer.global_step - steps < self.every:
             return
@@ -57,4 +73,4 @@ class Throughput(Callback):
         return {"seconds": self.seconds, "timesteps": self.timesteps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.seconds, self.timesteps = state_dict["seconds"], state_dict["timesteps"]
+        self.seconds, self._timesteps = state_dict["seconds"], state_dict["timesteps"]

@@ -1,0 +1,54 @@
+"""Whether a store's data suit a model, and which part of them it sees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+from gymnasium import spaces
+
+from datamodules.episodes import Array, DatasetError, observation_spaces
+from datamodules.store import Store
+from rate.envs.frame_stack import stacked_space
+from rate.envs.spec import EnvironmentSpec
+
+
+def hidden_state(store: Store) -> Array:
+    """The hidden state at each step of a store, `(S, *hint)`.
+
+    Raises:
+        DatasetError: If the data do not have it.
+    """
+    observations = store.observations
+    if not isinstance(observations, dict) or "hint" not in observations:
+        raise DatasetError(
+            f"{store.path}: loss.hint_weight needs the hidden state, but the observations of the "
+            "data have no part 'hint'; set loss.hint_weight=0, or collect the data here"
+        )
+    return observations["hint"]
+
+
+def single_frames(store: Store, spec: EnvironmentSpec) -> gymnasium.Space[Any]:
+    """The space of the part of a store's observations that a model for `spec` sees."""
+    if spec.frame_stack > 1:
+        for part in observation_spaces(store.spec.observation_space).values():
+            if (
+                isinstance(part, spaces.Box)
+                and len(part.shape) in (2, 3)
+                and stacked_space(part, spec.frame_stack) == spec.observation_space
+            ):
+                return part
+    return spec.observation_space
+
+
+def check_actions(store: Store, spec: EnvironmentSpec) -> None:
+    """Refuse data of other actions.
+
+    Raises:
+        DatasetError: If they are.
+    """
+    if spec.action_space != store.spec.action_space:
+        raise DatasetError(
+            f"{store.path}: the action_space of the data is {store.spec.action_space}, but "
+            f"{spec.name} has {spec.action_space}"
+        )

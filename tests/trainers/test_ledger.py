@@ -1,0 +1,153 @@
+"""Steps whose outcome stays on the device until metrics are due."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tests.trainers.test_resume import same_run
+from trainers.config_learning import OptimizerConfig
+from trainers.errors import TrainingError
+from trainers.ledger import Ledger
+from trainers.optimization import make_optimizer
+from trainers.sequence import SequenceTrainer
+from trainers.train import train
+
+NAN = float("nan")
+
+
+@pytest.fixture
+def lagging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU as a device that the host does not wait for."""
+    monkeypatch.setattr(SequenceTrainer, "_waits", False)
+
+
+def totals(loss: float) -> torch.Tensor:
+    return torch.tensor([loss, 2.0, 2.0, 1.0, 1.0, 1.0])
+
+
+class TestLedger:
+    def test_means_are_over_all_steps_since_the_last_time(self) -> None:
+        ledger = Ledger()
+        for step, loss in enumerate((1.0, 3.0), start=1):
+            ledger.add(step, step - 1, totals(loss), torch.tensor(loss))
+        assert ledger.read() is None
+        found = ledger.metrics()
+        assert found == {"loss": 1, "accuracy": 0.5, "decisive_accuracy": 1, "grad_norm": 2}
+        assert ledger.state_dict() == [0] * 8
+
+    @pytest.mark.parametrize(("loss", "norm"), [(NAN, 1.0), (float("inf"), 1.0), (1.0, NAN)])
+    def test_the_first_step_that_is_not_finite_is_named(self, loss: float, norm: float) -> None:
+        ledger = Ledger()
+        ledger.add(7, 3, totals(1.0), torch.tensor(1.0))
+        ledger.add(8, 4, totals(loss), torch.tensor(norm))
+        ledger.add(9, 5, totals(NAN), torch.tensor(NAN))
+        failure = ledger.read()
+        assert failure is not None
+        assert (failure.step, failure.batch) == (8, 4)
+
+    def test_no_weight_changes_from_a_bad_step_on(self) -> None:
+        model, ledger = torch.nn.Linear(3, 2), Ledger()
+        optimizer, _ = make_optimizer(model, OptimizerConfig(), 10, fused=True)
+        before = []
+        for step, loss in enumerate((1.0, NAN, 1.0)):
+            for parameter in model.parameters():
+                parameter.grad = torch.full_like(parameter, loss)
+            ledger.add(step, step, totals(loss), torch.tensor(1.0))
+            optimizer.found_inf = ledger.found_inf  # type: ignore[attr-defined]
+            optimizer.step()
+            before.append([parameter.detach().clone() for parameter in model.parameters()])
+        first, *others = before
+        assert all(torch.equal(a, b) for after in others for a, b in zip(first, after, strict=True))
+        assert all(state["step"] == 1 for state in optimizer.state.values())
+
+
+@pytest.mark.parametrize("bptt_segments", [None, 0])
+def test_waiting_changes_nothing(make_config, monkeypatch, bptt_segments) -> None:
+    settings = {"training__bptt_segments": bptt_segments, "training__log_every_n_steps": 3}
+    at_once = train(make_config(logging__name="at-once", **settings)).folder
+    monkeypatch.setattr(SequenceTrainer, "_waits", False)
+    same_run(at_once, train(make_config(logging__name="later", **settings)).folder)
+
+
+@pytest.mark.usefixtures("lagging")
+def test_a_failure_is_told_later_and_leaves_the_weights_alone(make_config, monkeypatch) -> None:
+    """Batch 4 is spoilt, metrics are due at step 8: the weights are those after four batches."""
+    from rate.batch import Batch
+
+    seen: list[dict[str, torch.Tensor]] = []
+    training_step = SequenceTrainer.training_step
+
+    def spoil(module: SequenceTrainer, batch: Batch, index: int) -> Any:
+        seen.append({name: p.detach().clone() for name, p in module.model.named_parameters()})
+        if index == 4:
+            batch.returns_to_go.fill_(NAN)
+        return training_step(module, batch, index)
+
+    monkeypatch.setattr(SequenceTrainer, "training_step", spoil)
+    settings = {"training__log_every_n_steps": 8, "training__checkpoint_every_n_steps": 100}
+    with pytest.raises(TrainingError, match="optimiser step 5, in batch 4 of the data"):
+        train(make_config(evaluation__every_n_steps=0, **settings))
+    assert len(seen) == 8
+    assert all(torch.equal(seen[4][name], value) for name, value in seen[7].items())
+
+
+@pytest.mark.usefixtures("lagging")
+def test_a_failure_is_told_before_anything_is_saved(make_config, monkeypatch) -> None:
+    config = make_config(
+        optimizer__learning_rate=1e30,
+        optimizer__gradient_clip=0.0,
+        optimizer__warmup_steps=0,
+        training__log_every_n_steps=100,
+        training__max_steps=100,
+        training__checkpoint_every_n_steps=10,
+        evaluation__every_n_steps=0,
+    )
+    with pytest.raises(TrainingError, match="No checkpoint was saved"):
+        train(config)
+
+
+class _NoReading(TorchDispatchMode):
+    """Refuses what makes the host wait for a GPU."""
+
+    REFUSED = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket._qualified_op_name.split("::")[1]
+        if name in self.REFUSED:
+            raise AssertionError(f"{func} waits for the device")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.usefixtures("lagging")
+@pytest.mark.parametrize("bptt_segments", [None, 1, 0])
+def test_a_step_reads_nothing_from_the_device(make_config, monkeypatch, bptt_segments) -> None:
+    training_step = SequenceTrainer.training_step
+
+    def watched(*args: Any) -> Any:
+        with _NoReading():
+            return training_step(*args)
+
+    monkeypatch.setattr(SequenceTrainer, "training_step", watched)
+    monkeypatch.setattr(SequenceTrainer, "_log", lambda *_: None)
+    config = make_config(training__bptt_segments=bptt_segments, loss__decisive_steps="final")
+    train(config)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_step_on_a_gpu_waits_for_nothing(make_config, monkeypatch) -> None:
+    training_step = SequenceTrainer.training_step
+
+    def watched(module: SequenceTrainer, batch: Any, index: int) -> Any:
+        # The first step makes tables, the last one logs.
+        torch.cuda.set_sync_debug_mode("error" if 0 < index < 7 else "default")
+        try:
+            return training_step(module, batch, index)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(SequenceTrainer, "training_step", watched)
+    train(make_config(training__accelerator="gpu", training__log_every_n_steps=100))
