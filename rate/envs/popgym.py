@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from rate.envs.popgym_tasks import TASKS
+from rate.envs.popgym_tasks import DIFFICULTIES, TASKS
 from rate.envs.spec import EnvironmentSpec
 from rate.envs.sync import SyncRows
 from rate.envs.tmaze import mix
@@ -56,9 +56,10 @@ class PopgymOptions:
         if self.task not in TASKS:
             close = difflib.get_close_matches(self.task, TASKS, n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
+            families = dict.fromkeys(task.family for task in TASKS.values())
             raise ConfigError(
-                f"env.task is '{self.task}'; there is no such task in POPGym.{hint} "
-                f"There are: {', '.join(TASKS)}."
+                f"env.task is '{self.task}'; there is no such task in POPGym.{hint} There are "
+                f"{', '.join(families)}, each with {', '.join(DIFFICULTIES)} at its end."
             )
 
 

@@ -24,8 +24,10 @@ TINY = [
 
 
 # Discrete, multi-discrete and continuous actions; symbols, many of them, and vectors.
-@pytest.mark.parametrize("task", ["CountRecallEasy", "MineSweeperEasy", "PositionOnlyPendulumHard"])
-@pytest.mark.parametrize("model", ["RATE", "DT"])
+@pytest.mark.parametrize(
+    ("task", "model"),
+    [("CountRecallEasy", "RATE"), ("MineSweeperEasy", "DT"), ("PositionOnlyPendulumHard", "RATE")],
+)
 def test_a_task_is_learnt_from_nothing(
     task: str, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
