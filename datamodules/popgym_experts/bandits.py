@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-_BONUS = 0.5
+_DEVIATIONS = 2.0
 
 
 class MultiarmedBandit:
@@ -28,5 +28,5 @@ class MultiarmedBandit:
         deviation = np.sqrt(mean * (1 - mean) / (pulls + 1))
         left = 1 - self._time / self._steps
         self._time += 1
-        self._last = int(np.argmax(mean + _BONUS * 4 * left * deviation))
+        self._last = int(np.argmax(mean + _DEVIATIONS * left * deviation))
         return self._last
