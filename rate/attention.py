@@ -164,7 +164,7 @@ class Attention(nn.Module):
         if self.relative:
             queries = queries + self.content_bias
         dropout = self.dropout if self.training else 0.0
-        if queries.device.type == "cpu" and torch.is_grad_enabled():
+        if self.relative and queries.device.type == "cpu" and torch.is_grad_enabled():
             mixed = plain_attention(queries, keys, values, biases, dropout)
         else:
             mixed = F.scaled_dot_product_attention(
