@@ -12,6 +12,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
+from datamodules.players import probability
 from rate.envs.atari import Atari
 
 STAY, UP, DOWN = 0, 2, 3  # actions of Pong; 1, 4 and 5 are the same with the fire button
@@ -49,9 +50,7 @@ class AtariExpert:
     """
 
     def __init__(self, noise: float = 0.0) -> None:
-        if not 0 <= noise <= 1:
-            raise ValueError(f"noise is {noise}; a probability is in [0, 1]")
-        self._noise = noise
+        self._noise = probability(noise)
 
     def reset(self, env: gymnasium.Env[Any, Any], seed: int) -> None:
         """Play the episode that `env` was or will be reset to; `seed` decides the noise."""

@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from datamodules.players import probability
 from rate.envs.minigrid_memory import FORWARD, LEFT, RIGHT, VIEW, MinigridMemory
 
 # Column, row and direction (0 right, 1 down, 2 left, 3 up).
@@ -41,9 +42,7 @@ class MinigridMemoryExpert:
     """
 
     def __init__(self, noise: float = 0.0) -> None:
-        if not 0 <= noise <= 1:
-            raise ValueError(f"noise is {noise}; a probability is in [0, 1]")
-        self._noise = noise
+        self._noise = probability(noise)
 
     def reset(self, env: gymnasium.Env[Any, Any], seed: int) -> None:
         """Play the episode that `env` was or will be reset to; `seed` decides the noise."""

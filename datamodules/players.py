@@ -31,6 +31,17 @@ def expert_seeds(num_episodes: int, seed: int) -> range:
     return range(first, first + num_episodes)
 
 
+def probability(noise: float) -> float:
+    """The noise of an expert, if it is a probability.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if not 0 <= noise <= 1:
+        raise ValueError(f"noise is {noise}; a probability is in [0, 1]")
+    return noise
+
+
 class Expert(Protocol):
     """A policy that may look at the true state of the environment that it plays in.
 

@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from datamodules.players import probability
 from datamodules.popgym_experts.bandits import MultiarmedBandit
 from datamodules.popgym_experts.boards import Battleship, MineSweeper
 from datamodules.popgym_experts.cards import (
@@ -68,9 +69,7 @@ class PopgymExpert:
     """
 
     def __init__(self, noise: float = 0.0) -> None:
-        if not 0 <= noise <= 1:
-            raise ValueError(f"noise is {noise}; a probability is in [0, 1]")
-        self._noise = noise
+        self._noise = probability(noise)
 
     def reset(self, env: gymnasium.Env[Any, Any], seed: int) -> None:
         """Play the episode that `env` was reset to; `seed` decides where noise strikes."""

@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
+from datamodules.players import probability
 from rate.envs.retrieval import STAY, Retrieval
 from rate.envs.tmaze import mix
 
@@ -33,9 +34,7 @@ class RetrievalExpert:
     """
 
     def __init__(self, noise: float = 0.0) -> None:
-        if not 0 <= noise <= 1:
-            raise ValueError(f"noise is {noise}; a probability is in [0, 1]")
-        self._noise = noise
+        self._noise = probability(noise)
 
     def reset(self, env: gymnasium.Env[Any, Any], seed: int) -> None:
         """Play the episode that `env` was or will be reset to; `seed` decides the actions."""

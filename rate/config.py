@@ -57,7 +57,7 @@ class ModelConfig:
         image_norm: Whether the embedding of an image is normalised (LayerNorm), so that at the
             start of training what is seen and what is remembered weigh alike.
         image_contrast: Whether each image is standardised first (its mean is taken off, and it is
-            divided by its deviation). Where little moves on a flat ground, as in Atari games, a
+            divided by its deviation). Where little moves on a flat ground, a
             model that sees it as it is learns nothing for hundreds of updates.
         condition_on_action: Whether the model sees its past actions. A smooth expert mostly does
             what it just did, and a model that sees that may learn to copy itself, not to look.
