@@ -6,18 +6,21 @@ The score of query i and key j (Dai et al. 2019, section 3.3) is
 
 The second term needs only the distance i - j. It is computed for every distance at once and
 handed to `scaled_dot_product_attention` as an additive bias, so that one fused call does the rest.
+Training on a CPU computes the same in blocks: see `rate.cpu_attention`.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from operator import add
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from rate.cpu_attention import QUERIES, RelativeAttention, make_plan
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,12 @@ class Layout:
     write: int
     read: int
     allowed: Tensor
+
+    @cached_property
+    def bias(self) -> Tensor:
+        """The mask as `RelativeAttention` adds it to the scores of every layer."""
+        bias = masked_bias(torch.zeros(()), self.allowed)
+        return bias.roll(self.read, dims=-1).transpose(0, 1)
 
 
 def sinusoidal_embedding(positions: Tensor, width: int, slowest: float = 10_000.0) -> Tensor:
@@ -77,7 +86,7 @@ def plain_attention(
     """`scaled_dot_product_attention` under finite biases, in as few passes as can be.
 
     PyTorch has no fused kernel on a CPU where a bias has a gradient, and what it does instead goes
-    over the scores twice as often.
+    over the scores twice as often; for the three queries of a step its own is no faster either.
 
     Args:
         queries: `(B, H, Q, d)`.
@@ -134,6 +143,8 @@ class Attention(nn.Module):
             cache: `(B, C, d_model)` cached hidden states, or None where there is no cache.
             layout: The segment's geometry.
         """
+        if self._in_blocks(x):
+            return self._attend_in_blocks(x, cache, layout)
         queries, keys, values = self.project(x)
         if cache is not None:
             cached_keys, cached_values = self.project_cache(cache)
@@ -144,6 +155,30 @@ class Attention(nn.Module):
             biases.append(self._segment_bias(queries, layout))
         return self.attend(queries, keys, values, *biases)
 
+    def _in_blocks(self, x: Tensor) -> bool:
+        """Whether `RelativeAttention` is faster, and can do without dropout and half precision."""
+        return (
+            self.relative
+            and x.shape[1] > QUERIES
+            and not (self.training and self.dropout)
+            and x.device.type == "cpu"
+            and torch.is_grad_enabled()
+            and not torch.is_autocast_enabled("cpu")
+            and not torch.compiler.is_compiling()
+        )
+
+    def _attend_in_blocks(self, x: Tensor, cache: Tensor | None, layout: Layout) -> Tensor:
+        heads = self.qkv(x).unflatten(-1, (3, self.num_heads, self.d_head))
+        table = self.distance_table(layout.cache + layout.steps + layout.write + 1, x.device)
+        cached = None if cache is None else self._cached_heads(cache)
+        plan = make_plan(layout.cache, layout.steps, layout.write, layout.read)
+        u, v = self.content_bias, self.position_bias
+        mixed = RelativeAttention.apply(  # type: ignore[no-untyped-call]
+            heads, cached, table, u, v, layout.bias, plan
+        )
+        out: Tensor = self.out(mixed.flatten(2))
+        return out
+
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values `(B, H, T, d_head)` of `x` `(B, T, d_model)`."""
         heads = self.qkv(x).unflatten(-1, (3, self.num_heads, self.d_head))
@@ -152,19 +187,22 @@ class Attention(nn.Module):
 
     def project_cache(self, cache: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values `(B, H, C, d_head)` of cached states `(B, C, d_model)`."""
+        keys, values = self._cached_heads(cache).permute(2, 0, 3, 1, 4)
+        return keys, values
+
+    def _cached_heads(self, cache: Tensor) -> Tensor:
+        """Keys and values `(B, C, 2, H, d_head)` of cached states `(B, C, d_model)`."""
         inner = self.num_heads * self.d_head
         bias = self.qkv.bias[inner:] if self.bias else None
         heads = F.linear(cache, self.qkv.weight[inner:], bias)
-        heads = heads.view(*cache.shape[:2], 2, self.num_heads, self.d_head)
-        keys, values = heads.permute(2, 0, 3, 1, 4)
-        return keys, values
+        return heads.view(*cache.shape[:2], 2, self.num_heads, self.d_head)
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, *biases: Tensor) -> Tensor:
         """Softmax attention under additive biases, then the output projection."""
         if self.relative:
             queries = queries + self.content_bias
         dropout = self.dropout if self.training else 0.0
-        if self.relative and queries.device.type == "cpu" and torch.is_grad_enabled():
+        if self.relative and queries.device.type == "cpu":
             mixed = plain_attention(queries, keys, values, biases, dropout)
         else:
             mixed = F.scaled_dot_product_attention(
@@ -183,7 +221,8 @@ class Attention(nn.Module):
     def distance_scores(self, queries: Tensor, table: Tensor) -> Tensor:
         """The scaled position term of every query for every distance of `table`: `(B, H, Q, D)`."""
         queries = (queries + self.position_bias) / math.sqrt(self.d_head)
-        return queries @ table.transpose(-1, -2)
+        # Of all rows at once: they share the table, which `@` would copy for each of them.
+        return torch.einsum("bhqd,htd->bhqt", queries, table)
 
     def _segment_bias(self, queries: Tensor, layout: Layout) -> Tensor:
         """Position term `(B, H, queries, keys)`; nothing where a memory token is the key."""

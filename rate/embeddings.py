@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rate.attention import sinusoidal_embedding
 from rate.batch import Observations
+from rate.blocks import Dropout
 from rate.config import ModelConfig
 from rate.encoders import VectorEncoder, make_encoder
 
@@ -49,7 +50,7 @@ class StepEmbedding(nn.Module):
                 table = sinusoidal_embedding(torch.arange(rows), d_model, slowest=rows)
                 self.timestep.weight.data.copy_(table)
             self.norm = nn.LayerNorm(d_model)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self, returns_to_go: Tensor, observations: Observations, actions: Tensor, timesteps: Tensor

@@ -193,9 +193,8 @@ class SequenceModel(nn.Module):
         for index, block in enumerate(self.layers):
             inputs.append(x[:, :length])
             x = self._whole_segment(block, x, state, index, layout)
-        hidden = self.norm(x)
-        out = hidden[:, :length].unflatten(1, (num_steps, TOKENS_PER_STEP))[:, :, OBSERVATION]
-        written = hidden[:, length : length + layout.write]
+        hidden = self.norm(x)  # of observation and write tokens, see `_whole_segment`
+        out, written = hidden[:, :num_steps], hidden[:, num_steps:]
         return out, self.advance(state, written, inputs, mask)
 
     def addressed(self, tokens: Tensor) -> Tensor:
@@ -239,7 +238,14 @@ class SequenceModel(nn.Module):
         self, block: Block, x: Tensor, state: MemoryState, index: int, layout: Layout
     ) -> Tensor:
         cache = None if state.cache is None else block.attention_norm(state.cache[:, index])
-        out: Tensor = block(x, lambda y: block.attention(y, cache, layout))
+
+        def read_out(y: Tensor) -> Tensor:
+            """The tokens whose last hidden states are read: by the head, and by the valve."""
+            steps, written = y[:, : layout.steps], y[:, layout.steps :][:, : layout.write]
+            return torch.cat((steps[:, OBSERVATION::TOKENS_PER_STEP], written), dim=1)
+
+        select = read_out if index == self.config.num_layers - 1 else None
+        out: Tensor = block(x, lambda y: block.attention(y, cache, layout), select)
         return out
 
     def _layout(self, mask: Tensor, state: MemoryState) -> Layout:

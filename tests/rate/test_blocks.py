@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rate.blocks import Block, GRUGate
+from rate.blocks import Block, Dropout, GRUGate
 from rate.config import BlockKind, ModelConfig
 from tests.factories import TINY
 
@@ -87,3 +89,31 @@ def test_a_fresh_gate_is_close_to_the_identity() -> None:
 def test_only_gpt_has_biases_in_attention(kind: BlockKind) -> None:
     names = [n for n, _ in make_block(kind).attention.named_parameters()]
     assert ("qkv.bias" in names) == (kind == "gpt")
+
+
+@pytest.mark.parametrize("p", [0.01, 0.2, 0.5, 0.9])
+def test_dropout_drops_a_share_and_keeps_the_mean(p: float) -> None:
+    dropout, x = Dropout(p).train(), torch.ones(1001, 999, requires_grad=True)
+    torch.manual_seed(0)
+    out = dropout(x)
+    share, error = float((out == 0).float().mean()), 5 * math.sqrt(p * (1 - p)) / 1000
+    assert abs(share - p) < error
+    assert abs(float(out.detach().mean()) - 1) < error / (1 - p)
+    out.sum().backward()
+    assert torch.equal(x.grad, out.detach())
+    torch.manual_seed(0)
+    assert torch.equal(dropout(x), out)
+    assert not torch.equal(dropout(x), out)
+
+
+def test_dropout_is_idle_in_evaluation_and_at_zero() -> None:
+    x = torch.randn(7, 3)
+    assert torch.equal(Dropout(0.5).eval()(x), x)
+    assert torch.equal(Dropout(0.0).train()(x), x)
+
+
+@pytest.mark.parametrize("kind", ["pre_norm", "trxl", "trxl_i", "gtrxl", "gpt"])
+def test_tokens_left_out_after_attention_change_no_other(kind: BlockKind) -> None:
+    block, x = make_block(kind), torch.randn(2, 7, TINY["d_model"])
+    found = block(x, attend, lambda y: y[:, 1::3])
+    torch.testing.assert_close(found, block(x, attend)[:, 1::3], rtol=0, atol=1e-6)

@@ -1,0 +1,235 @@
+"""Relative attention for training on a CPU, in blocks that stay in its cache.
+
+PyTorch has no fused kernel for a bias that has a gradient. Without one, every score goes to memory
+and back about ten times, and half of them are of keys that lie ahead and weigh nothing. Here
+queries are taken a few at a time, of a few rows of the batch, with no more keys than they may see.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+QUERIES = 48  # of a block; a segment of no more gains nothing here
+_MULTIPLE = 16  # of sizes: matrix products are a quarter faster
+_BYTES = 2**20  # of a block's scores in the cache of a core
+
+
+@dataclass(frozen=True)
+class Block:
+    """A few queries, and the first keys of the order `[read | cache | steps | write]`.
+
+    Attributes:
+        queries: Which they are, of `[steps | write | read]`.
+        keys: How many keys there are for them.
+        reach: The largest distance to a key is one less; 0 where distance has no say.
+        timed: How many keys, after the read tokens, have a place on the time axis.
+    """
+
+    queries: slice
+    keys: int
+    reach: int
+    timed: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A segment cut into blocks.
+
+    Attributes:
+        cache: Number of cached keys.
+        placed: Number of step and write tokens.
+        read: Number of read tokens.
+        blocks: Every query once.
+    """
+
+    cache: int
+    placed: int
+    read: int
+    blocks: list[Block]
+
+
+@lru_cache(maxsize=64)
+def make_plan(cache: int, steps: int, write: int, read: int, queries: int = QUERIES) -> Plan:
+    """Cut a segment of so many tokens into blocks of so many queries."""
+    placed, blocks = steps + write, []
+    total = read + cache + placed
+    for start in range(0, placed, queries):
+        stop = min(start + queries, placed)
+        # Write tokens see each other; they stand in the last blocks alone.
+        keys = total if stop > steps else _round_up(read + cache + stop, total)
+        timed = cache + min(stop, steps)
+        blocks.append(Block(slice(start, stop), keys, cache + stop, timed))
+    if read:
+        blocks.append(Block(slice(placed, placed + read), _round_up(read, total), 0, 0))
+    return Plan(cache, placed, read, blocks)
+
+
+class RelativeAttention(torch.autograd.Function):
+    """Attention of queries q over keys k and values v; r_t is the projection of distance t.
+
+        S_ij = ((q_i + a) . k_j + (q_i + b) . r_{i-j}) / sqrt(d)     P = softmax(S)     O = P v
+
+    With dX for the gradient of X, and D_it = dS_ij where i - j = t (the shift undone):
+
+        dv = P' dO                 dS = P * (dO v' - rowsum(dO * O))     dq = d(q + a) + d(q + b)
+        dk = dS' (q + a) / sqrt(d)     d(q + a) = dS k / sqrt(d)         da = sum of d(q + a)
+        dr = D' (q + b) / sqrt(d)      d(q + b) = D r / sqrt(d)          db = sum of d(q + b)
+
+    Scores are `(H, B, queries, keys)`: the queries of all rows share a table of distances.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, heads: Tensor, cached: Tensor | None, table: Tensor, a: Tensor, b: Tensor,
+        bias: Tensor, plan: Plan,
+    ) -> Tensor:  # fmt: skip
+        """`(B, T, H, d)` of `heads` `(B, T, 3, H, d)`: queries, keys and values side by side.
+
+        Args:
+            ctx: Keeps what the gradient needs.
+            heads: Tokens in the order `[steps | write | read]`.
+            cached: `(B, C, 2, H, d)` keys and values of cached tokens.
+            table: `(H, D, d)`, the distances D - 1 down to 0.
+            a: `(H, 1, d)`.
+            b: `(H, 1, d)`.
+            bias: `(1, B, queries, keys)`, very low where a query may not look; keys in the order
+                `[read | cache | steps | write]`.
+            plan: The blocks.
+        """
+        out, kept = torch.empty_like(heads[:, :, 0]), []
+        scale = 1 / math.sqrt(heads.shape[-1])
+        scaled_table = scale * table
+        ctx.plan, ctx.parts = plan, _parts(heads, plan)
+        for rows in ctx.parts:
+            keys, values = _keys_and_values(heads, cached, rows, plan)
+            keys *= scale
+            queries, mixed = _by_head(heads[rows, :, 0]), _by_head(out[rows])
+            for block in plan.blocks:
+                q = queries[:, :, block.queries]
+                scores = _product(q + a[:, None], keys[:, : block.keys].mT)
+                if block.reach:
+                    near = _nearest(scaled_table, block)
+                    by_distance = (q + b[:, None]).flatten(1, 2) @ near.mT
+                    _timed(scores, block, plan).add_(_shifted(by_distance, block, q.shape[2]))
+                scores += bias[:, rows, block.queries, : block.keys]
+                torch.softmax(scores, -1, out=scores)
+                mixed[:, :, block.queries] = _product(scores, values[:, : block.keys])
+                kept.append(scores)
+        ctx.save_for_backward(heads, cached, table, a, b, out, *kept)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the arguments of `forward`."""
+        heads, cached, table, a, b, out, *kept = ctx.saved_tensors
+        plan, probabilities = ctx.plan, iter(kept)
+        d_heads, d_cached = torch.empty_like(heads), None
+        if cached is not None:
+            d_cached = torch.empty_like(cached)
+        d_table, d_a, d_b = (torch.zeros_like(x) for x in (table, a, b))
+        scale = 1 / math.sqrt(heads.shape[-1])
+        scaled_table = scale * table
+        for rows in ctx.parts:
+            keys, values = _keys_and_values(heads, cached, rows, plan)
+            keys *= scale
+            d_keys, d_values = torch.zeros_like(keys), torch.zeros_like(values)
+            queries, d_queries = _by_head(heads[rows, :, 0]), _by_head(d_heads[rows, :, 0])
+            d_mixed = _by_head(d_out[rows])
+            mean = _by_head((d_out[rows] * out[rows]).sum(-1, keepdim=True))
+            for block in plan.blocks:
+                at, seen, p = block.queries, slice(block.keys), next(probabilities)
+                q, d_o = queries[:, :, at], d_mixed[:, :, at].contiguous()
+                d_values[:, seen] += p.flatten(0, 1).mT @ d_o.flatten(0, 1)
+                d_scores = _product(d_o, values[:, seen].mT).sub_(mean[:, :, at]).mul_(p)
+                d_keys[:, seen] += d_scores.flatten(0, 1).mT @ (q + a[:, None]).flatten(0, 1)
+                d_q = _product(d_scores, keys[:, seen])
+                d_a += d_q.sum((1, 2))[:, None]
+                if block.reach:
+                    near = _nearest(scaled_table, block)
+                    by_distance = near.new_zeros(len(near), d_q[0, ..., 0].numel(), near.shape[1])
+                    shifted = _shifted(by_distance, block, q.shape[2])
+                    shifted.copy_(_timed(d_scores, block, plan))
+                    q_b = (q + b[:, None]).flatten(1, 2)
+                    _nearest(d_table, block).add_(by_distance.mT @ q_b)
+                    d_q_b = by_distance @ near
+                    d_b += d_q_b.sum(1, keepdim=True)
+                    d_q += d_q_b.view_as(d_q)
+                d_queries[:, :, at] = d_q
+            d_keys *= scale
+            _put_back((d_keys, d_values), d_heads, d_cached, rows, plan)
+        return d_heads, d_cached, scale * d_table, d_a, d_b, None, None
+
+
+def _parts(heads: Tensor, plan: Plan) -> list[slice]:
+    """As many rows of the batch at a time as fit the cache."""
+    largest = max((b.queries.stop - b.queries.start) * b.keys for b in plan.blocks)
+    size = largest * heads.shape[3] * heads.element_size()
+    step = max(1, _BYTES * torch.get_num_threads() // size)
+    return [slice(start, start + step) for start in range(0, len(heads), step)]
+
+
+def _by_head(x: Tensor) -> Tensor:
+    """A view `(H, B, T, d)` of `(B, T, H, d)`."""
+    return x.permute(2, 0, 1, 3)
+
+
+def _product(x: Tensor, matrices: Tensor) -> Tensor:
+    """`(H, B, n, m)` times `(H * B, m, l)`: `(H, B, n, l)`."""
+    return torch.bmm(x.flatten(0, 1), matrices).view(*x.shape[:3], -1)
+
+
+def _keys_and_values(
+    heads: Tensor, cached: Tensor | None, rows: slice, plan: Plan
+) -> tuple[Tensor, Tensor]:
+    """`(H * B, keys, d)` each, in the order `[read | cache | steps | write]`."""
+    pieces = [heads[rows, plan.placed :, 1:], heads[rows, : plan.placed, 1:]]
+    if cached is not None:
+        pieces.insert(1, cached[rows])
+    keys, values = (
+        torch.cat([_by_head(piece[:, :, i]) for piece in pieces], dim=2).flatten(0, 1)
+        for i in range(2)
+    )
+    return keys, values
+
+
+def _put_back(
+    gradients: tuple[Tensor, Tensor], d_heads: Tensor, d_cached: Tensor | None, rows: slice,
+    plan: Plan,
+) -> None:  # fmt: skip
+    """The reverse of `_keys_and_values`, for gradients."""
+    for i, gradient in enumerate(gradients):
+        own = _by_head(d_heads[rows, :, 1 + i])
+        gradient = gradient.view(*own.shape[:2], -1, own.shape[3])
+        read, cache, placed = torch.split(gradient, [plan.read, plan.cache, plan.placed], dim=2)
+        own[:, :, : plan.placed], own[:, :, plan.placed :] = placed, read
+        if d_cached is not None:
+            _by_head(d_cached[rows, :, i]).copy_(cache)
+
+
+def _nearest(table: Tensor, block: Block) -> Tensor:
+    """The part of a table of distances that a block needs, and no more than rounds it up."""
+    return table[:, -_round_up(block.reach + 1, table.shape[1]) :]
+
+
+def _timed(scores: Tensor, block: Block, plan: Plan) -> Tensor:
+    """The columns of the keys that have a place on the time axis."""
+    return scores[..., plan.read : plan.read + block.timed]
+
+
+def _shifted(by_distance: Tensor, block: Block, queries: int) -> Tensor:
+    """A view by key, `(H, B, queries, timed)`, of scores by distance; see `relative_shift`."""
+    columns = by_distance.shape[-1] - 1
+    flat = by_distance.view(len(by_distance), -1, queries * (columns + 1))[..., queries:]
+    by_key = flat.view(*flat.shape[:2], queries, columns)
+    return by_key[..., columns - block.reach :][..., : block.timed]
+
+
+def _round_up(size: int, limit: int) -> int:
+    """The next multiple of what products are fast for, or the limit if it comes first."""
+    return min(-(-size // _MULTIPLE) * _MULTIPLE, limit)

@@ -1,0 +1,125 @@
+"""Attention in blocks, against attention all at once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import rate.cpu_attention
+from rate.attention import Attention, Layout
+from rate.cpu_attention import QUERIES, RelativeAttention, make_plan
+from rate.model import visibility
+
+STEPS, D_MODEL, ROWS = 2 * QUERIES + 3, 8, 3
+CASES = [(0, 0, None), (7, 0, None), (0, 4, None), (7, 4, None), (150, 20, None), (0, 0, 24)]
+
+
+def make_attention(dropout: float = 0.0) -> Attention:
+    torch.manual_seed(0)
+    attention = Attention(D_MODEL, 2, 5, dropout=dropout).double().train()
+    with torch.no_grad():
+        for parameter in attention.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return attention
+
+
+def make_inputs(
+    cache: int, memory: int, window: int | None
+) -> tuple[Tensor, Tensor | None, Layout]:
+    """A batch whose second row is padded and whose third has a cache that is half empty."""
+    allowed = visibility(cache, STEPS, memory, window, torch.device("cpu"))
+    seen = torch.ones(ROWS, allowed.shape[1], dtype=torch.bool)
+    seen[1, cache + STEPS // 2 : cache + STEPS] = False
+    seen[2, : cache // 2] = False
+    layout = Layout(cache, STEPS, memory, memory, allowed & seen[:, None, None, :])
+    x = torch.randn(ROWS, STEPS + 2 * memory, D_MODEL, dtype=torch.float64, requires_grad=True)
+    cached = torch.randn(ROWS, cache, D_MODEL, dtype=torch.float64, requires_grad=True)
+    return x, cached if cache else None, layout
+
+
+def outcome(
+    attention: Attention, x: Tensor, cached: Tensor | None, layout: Layout
+) -> dict[str, Tensor]:
+    """What comes out where there was something to look at, and every gradient of it."""
+    visible = layout.allowed.any(-1)[:, 0, :, None]
+    out = attention(x, cached, layout) * visible
+    named = dict(attention.named_parameters()) | {"x": x}
+    if cached is not None:
+        named["cached"] = cached
+    weights = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
+    gradients = torch.autograd.grad((out * weights).sum(), list(named.values()))
+    return {"out": out.detach(), **dict(zip(named, gradients, strict=True))}
+
+
+@pytest.mark.parametrize("cache_bytes", [1, 2**20], ids=["row-by-row", "all-rows"])
+@pytest.mark.parametrize(("cache", "memory", "window"), CASES)
+def test_blocks_compute_what_plain_attention_does(
+    cache: int, memory: int, window: int | None, cache_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attention, inputs = make_attention(), make_inputs(cache, memory, window)
+    monkeypatch.setattr(rate.cpu_attention, "_BYTES", cache_bytes)
+    found = outcome(attention, *inputs)
+    monkeypatch.setattr(Attention, "_in_blocks", lambda *_: False)
+    expected = outcome(attention, *inputs)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize(("cache", "memory"), [(0, 0), (3, 0), (0, 2), (3, 2)])
+def test_the_gradient_is_that_of_differences(cache: int, memory: int) -> None:
+    steps, heads, width = 7, 2, 3
+    plan = make_plan(cache, steps, memory, memory, queries=3)
+    allowed = visibility(cache, steps, memory, None, torch.device("cpu")).roll(memory, -1)
+    bias = torch.zeros(allowed.shape, dtype=torch.float64).masked_fill(~allowed, -1e30)
+    shapes = [
+        (2, steps + 2 * memory, 3, heads, width),
+        (2, cache, 2, heads, width),
+        (heads, cache + steps + memory + 1, width),
+        (heads, 1, width),
+        (heads, 1, width),
+    ]
+    tensors: list[Tensor | None] = [
+        torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes
+    ]
+    if not cache:
+        tensors[1] = None
+    bias = bias.expand(1, 2, -1, -1)
+    assert torch.autograd.gradcheck(RelativeAttention.apply, (*tensors, bias, plan))
+
+
+@pytest.mark.parametrize("queries", [1, 4, 16, 1000])
+@pytest.mark.parametrize(("cache", "steps", "memory"), [(0, 9, 0), (0, 30, 3), (40, 30, 5)])
+def test_a_plan_has_every_query_once_and_leaves_out_no_key_it_sees(
+    cache: int, steps: int, memory: int, queries: int
+) -> None:
+    allowed = visibility(cache, steps, memory, None, torch.device("cpu")).roll(memory, -1)
+    seen = torch.zeros(len(allowed), dtype=torch.int64)
+    for block in make_plan(cache, steps, memory, memory, queries).blocks:
+        seen[block.queries] += 1
+        assert block.keys <= allowed.shape[1]
+        assert not allowed[block.queries, block.keys :].any()
+    assert (seen == 1).all()
+
+
+def test_a_row_that_sees_nothing_is_finite() -> None:
+    attention, (x, _, layout) = make_attention(), make_inputs(0, 0, None)
+    layout.allowed[1] = False
+    out = attention(x, None, layout)
+    out.sum().backward()
+    assert torch.isfinite(out).all()
+    assert x.grad is not None
+    assert torch.isfinite(x.grad).all()
+
+
+def test_where_blocks_are_of_no_use() -> None:
+    x = torch.randn(2, QUERIES + 1, D_MODEL, dtype=torch.float64)
+    assert make_attention()._in_blocks(x)
+    assert not make_attention()._in_blocks(x[:, 1:])
+    assert not make_attention(dropout=0.1)._in_blocks(x)
+    assert make_attention(dropout=0.1).eval()._in_blocks(x)
+    with torch.no_grad():
+        assert not make_attention()._in_blocks(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not make_attention()._in_blocks(x)
