@@ -132,10 +132,11 @@ class ImageEncoder(nn.Module):
 
     def _encode(self, frames: Tensor) -> Tensor:
         """`(F, C, H, W)` or `(F, H, W, C)` to `(F, d_model)`."""
-        scale = 1 / 255 if frames.dtype == torch.uint8 else 1.0
         if self.channels_last:
             frames = frames.movedim(-1, 1)
-        pixels = frames.to(self.linear.weight.dtype) * scale
+        pixels = frames.to(self.linear.weight.dtype)
+        if frames.dtype == torch.uint8:
+            pixels.mul_(1 / 255)  # in place: memory for another copy would cost more than the sum
         if self.contrast:
             deviation, mean = torch.std_mean(pixels, dim=(1, 2, 3), keepdim=True)
             pixels = (pixels - mean) / deviation.clamp(min=1 / 255)

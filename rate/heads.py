@@ -13,17 +13,25 @@ from rate.config import Decoding
 from rate.errors import ConfigError
 
 
-def draw(logits: Tensor, decoding: Decoding, generator: torch.Generator | None = None) -> Tensor:
-    """Action indices `(...)` from logits `(..., A)`."""
+def draw(logits: Tensor, decoding: Decoding, chances: Tensor | None = None) -> Tensor:
+    """Action indices `(...)` from logits `(..., A)`.
+
+    Args:
+        logits: One for each action.
+        decoding: How to draw.
+        chances: `(...)` float64 in [0, 1), what decides where it is sampled; drawn if None.
+    """
     if decoding.method == "argmax":
         return logits.argmax(-1)
-    shape, candidates = logits.shape[:-1], None
-    logits = logits.reshape(-1, logits.shape[-1])
+    if chances is None:
+        chances = torch.rand(logits.shape[:-1], dtype=torch.float64, device=logits.device)
+    candidates = None
     if decoding.top_k is not None and decoding.top_k < logits.shape[-1]:
         logits, candidates = logits.topk(decoding.top_k, dim=-1)  # exactly k, whatever the ties
-    probabilities = (logits.float() / decoding.temperature).softmax(-1)
-    drawn = probabilities.multinomial(1, generator=generator)
-    return (drawn if candidates is None else candidates.gather(-1, drawn)).view(shape)
+    sums = (logits.double() / decoding.temperature).softmax(-1).cumsum(-1)
+    # The first whose sum is above; rounding must not let a chance pass the last one.
+    drawn = (sums[..., :-1] <= chances[..., None] * sums[..., -1:]).sum(-1)
+    return drawn if candidates is None else candidates.gather(-1, drawn[..., None])[..., 0]
 
 
 class DiscreteHead(nn.Module):
@@ -52,9 +60,10 @@ class DiscreteHead(nn.Module):
         return predictions.argmax(-1) == actions
 
     def decode(
-        self, predictions: Tensor, decoding: Decoding, generator: torch.Generator | None = None
+        self, predictions: Tensor, decoding: Decoding, chances: Tensor | None = None
     ) -> Tensor:
-        return draw(predictions, decoding, generator)
+        """Actions `(...)` of predictions `(..., A)`; `chances` `(..., 1)` as `draw` has them."""
+        return draw(predictions, decoding, None if chances is None else chances[..., 0])
 
 
 class MultiDiscreteHead(nn.Module):
@@ -85,9 +94,13 @@ class MultiDiscreteHead(nn.Module):
         return torch.stack(hits).all(0)
 
     def decode(
-        self, predictions: Tensor, decoding: Decoding, generator: torch.Generator | None = None
+        self, predictions: Tensor, decoding: Decoding, chances: Tensor | None = None
     ) -> Tensor:
-        parts = [draw(logits, decoding, generator) for _, logits in self._by_part(predictions)]
+        """Actions `(..., C)`; `chances` `(..., C)` as `draw` has them."""
+        parts = [
+            draw(logits, decoding, None if chances is None else chances[..., i])
+            for i, (_, logits) in enumerate(self._by_part(predictions))
+        ]
         return torch.stack(parts, dim=-1)
 
     def _by_part(self, predictions: Tensor) -> list[tuple[DiscreteHead, Tensor]]:
@@ -124,7 +137,7 @@ class ContinuousHead(nn.Module):
         return ((predictions - actions).abs() <= 0.1 * span).all(-1)
 
     def decode(
-        self, predictions: Tensor, decoding: Decoding, generator: torch.Generator | None = None
+        self, predictions: Tensor, decoding: Decoding, chances: Tensor | None = None
     ) -> Tensor:
         """The prediction itself, held within the bounds: rounding can push it past them.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rate.batch import Observations
+from rate.chances import chances, mix
 from rate.config import Decoding
 from rate.decoders import make_decoder
 from rate.model import SequenceModel
@@ -25,20 +27,23 @@ def evaluating(model: SequenceModel) -> Iterator[None]:
     In the weights' own precision, too: a decoder's buffers would not take what autocast makes.
     """
     training = model.training
-    model.eval()
+    if training:  # to walk through all modules takes longer than some of a small model's layers
+        model.eval()
     try:
         with torch.autocast(next(model.parameters()).device.type, enabled=False):
             yield
     finally:
-        model.train(training)
+        if training:
+            model.train()
 
 
 class Policy:
     """A batch of agents, each with its own episode, that share a model.
 
     The policy keeps what an agent has to keep (memory, return-to-go, step count); the environment
-    gives observations and rewards. Dropout is off, and sampling draws from a generator of its own,
-    so acting never touches the random state of training.
+    gives observations and rewards. Dropout is off, and what is sampled is a function of the seed,
+    the episode and the step, so acting never touches the random state of training, and no row has a
+    say in another one's actions.
 
         policy = Policy(model, num_envs=100, target_return=1.0)
         actions = policy.act(observations)
@@ -68,23 +73,39 @@ class Policy:
         self.model, self.target_return = model, target_return
         self.decoding = decoding or Decoding()
         self.device = next(model.parameters()).device
-        self.generator = torch.Generator(self.device).manual_seed(seed)
         with evaluating(model):
             self.decoder = make_decoder(model, num_envs, exact_window=exact_window)
         # In float64, as the data's are made: many small rewards must not add up to a drift.
         self.returns_to_go = torch.zeros(num_envs, 1, dtype=torch.float64, device=self.device)
         self.timesteps = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
+        self._seed = mix(torch.tensor(seed, device=self.device))
+        self._keys, self._begun = torch.zeros_like(self.timesteps), 0
         space = model.action_space
         self.actions = torch.as_tensor(
             np.zeros((num_envs, *(space.shape or ())), space.dtype), device=self.device
         )
         self.reset()
 
-    def reset(self, rows: NDArray[np.bool_] | Tensor | None = None) -> None:
-        """Start a new episode in the rows `(B,)` bool that are True; in all of them if None."""
+    def reset(
+        self,
+        rows: NDArray[np.bool_] | Tensor | None = None,
+        episodes: Sequence[int] | None = None,
+    ) -> None:
+        """Start a new episode in the rows `(B,)` bool that are True; in all of them if None.
+
+        Args:
+            rows: Which rows.
+            episodes: Of every row, what tells its episode apart (the environment's seed, say):
+                sampling the same one again draws the same. None counts them.
+        """
         chosen = torch.ones(len(self.timesteps), dtype=torch.bool, device=self.device)
         if rows is not None:
             chosen = torch.as_tensor(rows, dtype=torch.bool, device=self.device)
+        if episodes is None:
+            episodes = range(self._begun, self._begun + len(chosen))
+            self._begun += len(chosen)
+        keys = mix(self._seed + torch.tensor(episodes, device=self.device))
+        self._keys = torch.where(chosen, keys, self._keys)
         self.returns_to_go[chosen] = self.target_return
         self.timesteps[chosen] = 0
         with evaluating(self.model):
@@ -111,8 +132,12 @@ class Policy:
                 self._to_tensors(observations),
                 self.timesteps,
             )
+        drawn = None
+        if self.decoding.method == "sample":
+            parts = math.prod(self.model.action_space.shape or ())
+            drawn = chances(self._keys, self.timesteps, parts)
         self.timesteps += 1
-        self.actions = self.model.head.decode(predictions, self.decoding, self.generator)
+        self.actions = self.model.head.decode(predictions, self.decoding, drawn)
         # A copy: what the caller does to its actions must not reach the next step.
         return self.actions.cpu().numpy().astype(self.model.action_space.dtype)
 

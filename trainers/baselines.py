@@ -14,7 +14,8 @@ import numpy as np
 
 from rate.errors import ConfigError, UserError
 from trainers.entries import BASELINES, EnvironmentEntry
-from trainers.rollout import RolloutResult, scores
+from trainers.episode_rows import RolloutResult
+from trainers.rollout import scores
 
 if TYPE_CHECKING:
     from datamodules.players import Player

@@ -230,7 +230,7 @@ _VIZDOOM = Kind(
     "two_colors",
     "TwoColors",
     "two_colors_spec",
-    num_envs=16,
+    num_envs=32,
     group=("red", ("green", "red")),
 )
 _MEMORY_MAZE = Kind("memory_maze", "MemoryMaze", "memory_maze_spec", num_envs=8)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -15,120 +14,109 @@ import torch
 from numpy.typing import NDArray
 
 from rate.model import SequenceModel
-from rate.policy import Policy
+from rate.policy import Policy, evaluating
 from trainers.config import EvaluationConfig
 from trainers.entries import EnvironmentEntry, MakeVector
+from trainers.episode_rows import Record, RolloutResult, Rows
 
 VectorEnv = gymnasium.vector.VectorEnv[Any, Any, Any]
 OnProgress = Callable[[int, float], None]  # told of a length, and the share that is done
-
-
-@dataclass(frozen=True)
-class RolloutResult:
-    """A number of episodes.
-
-    Attributes:
-        returns: `(E,)` float64, undiscounted sums of rewards.
-        lengths: `(E,)` int64, actions taken.
-        outcomes: What the environment said of each episode at its end, `(E,)` float64 by name; for
-            example `success`. An episode that was cut has 0.
-    """
-
-    returns: NDArray[np.float64]
-    lengths: NDArray[np.int64]
-    outcomes: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-
-
-class _Rows:
-    """The rows of a vector environment, and the episode that each of them plays."""
-
-    def __init__(self, num_envs: int, num_episodes: int) -> None:
-        self.returns, self.lengths = np.zeros(num_episodes), np.zeros(num_episodes, dtype=np.int64)
-        self.outcomes: dict[str, NDArray[np.float64]] = {}
-        self.episode = np.arange(num_envs)
-        self.running = np.ones(num_envs, dtype=bool)
-        self.next = num_envs
-
-    def add(self, rewards: NDArray[Any], restarted: NDArray[Any]) -> None:
-        """Count a step. A row whose simulator was restarted begins its episode again."""
-        played = self.episode[self.running & ~restarted]
-        self.returns[played] += rewards[self.running & ~restarted]
-        self.lengths[played] += 1
-        self.forget(restarted)
-
-    def forget(self, restarted: NDArray[Any]) -> None:
-        """Count nothing of the episodes under way in these rows: they begin again."""
-        again = self.episode[self.running & restarted]
-        self.returns[again], self.lengths[again] = 0.0, 0
-
-    def end(self, ended: NDArray[np.bool_], info: dict[str, Any]) -> NDArray[np.bool_]:
-        """Note how rows ended; returns those that go on with another episode, `(N,)` bool."""
-        for name, values in info.items():
-            if name.startswith("_") or np.asarray(values).dtype.kind not in "biuf":
-                continue
-            known = self.outcomes.setdefault(name, np.zeros(len(self.returns)))
-            known[self.episode[ended]] = np.asarray(values, dtype=np.float64)[ended]
-        self.running &= ~ended
-        rows = np.flatnonzero(ended)[: max(len(self.returns) - self.next, 0)]
-        self.episode[rows] = np.arange(self.next, self.next + len(rows))
-        self.next += len(rows)
-        again = np.zeros_like(ended)
-        again[rows] = True
-        self.running |= again
-        return again
-
-    def pick(self, seeds: Sequence[int]) -> list[int]:
-        """The seeds of the rows' episodes."""
-        return [int(seeds[i]) for i in self.episode.tolist()]
-
-    def progress(self) -> tuple[int, int]:
-        """Episodes that have ended, and the steps of those that have not."""
-        running = self.episode[self.running]
-        return self.next - len(running), int(self.lengths[running].sum())
+_GROUPS = 2  # of rows, where there are simulators in other processes: one thinks, one steps
+_OVER = object()
 
 
 def rollout(
-    policy: Policy,
-    env: VectorEnv,
+    policies: Sequence[Policy],
+    envs: Sequence[VectorEnv],
     seeds: Sequence[int],
     max_steps: int | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> RolloutResult:
     """Play an episode of every seed; a row that has finished goes on with the next one.
 
+    With several environments, each with its policy, one's simulators step while the next one's
+    policy thinks, if the environment has `step_async`. They take turns in a fixed order, so that
+    nothing but the time depends on who is how fast.
+
     Args:
-        policy: With as many rows as the environment; it starts new episodes in all of them.
-        env: Without autoreset, so that rows that have nothing left to play wait for the others.
-            It may begin an episode again, and then says so in `info["restarted"]`.
+        policies: With as many rows as the environments; they start new episodes in all of them.
+        envs: Without autoreset, so that rows that have nothing left to play wait for the others.
+            One may begin an episode again, and then says so in `info["restarted"]`.
         seeds: Of the episodes, at least as many as rows.
         max_steps: Steps after which the episodes that still run are cut; None waits for the end.
         on_step: Told the number of episodes that have ended and the steps of those that have not,
             after every step.
     """
-    rows, nobody = _Rows(env.num_envs, len(seeds)), np.zeros(env.num_envs, dtype=bool)
-    # Gymnasium's vector environments take a list; its annotation of the base class does not say so.
-    observations, _ = env.reset(seed=rows.pick(seeds))  # type: ignore[arg-type]
-    policy.reset()
-    actions = policy.act(observations)
-    step = 0
+    record = Record(seeds)
+    games = [
+        play(policy, env, Rows(env.num_envs, record), max_steps, on_step)
+        for policy, env in zip(policies, envs, strict=True)
+    ]
+    while games:
+        games = [game for game in games if next(game, _OVER) is not _OVER]
+    return record.result()
+
+
+def play(
+    policy: Policy,
+    env: VectorEnv,
+    rows: Rows,
+    max_steps: int | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Iterator[None]:
+    """The rollout of one environment, see `rollout`, a turn at a time.
+
+    A turn ends where the simulators have been told what to do: to step, or to begin episodes.
+    """
+    nobody = np.zeros(env.num_envs, dtype=bool)
+    observations, _ = yield from _reset(env, seed=rows.seeds)
+    policy.reset(episodes=rows.seeds)
+    actions, step = policy.act(observations), 0
     while True:
-        observations, rewards, terminated, truncated, info = env.step(actions)
+        observations, rewards, terminated, truncated, info = yield from _step(env, actions)
         step += 1
         fresh = np.asarray(info.pop("restarted", nobody), dtype=bool)
         rows.add(rewards, fresh)
         again = rows.end(rows.running & (terminated | truncated), info)
         if on_step is not None:
-            on_step(*rows.progress())
+            on_step(*rows.record.progress())
         if not rows.running.any() or step == max_steps:
-            return RolloutResult(rows.returns, rows.lengths, rows.outcomes)
+            return
         if again.any():
-            observations, info = env.reset(seed=rows.pick(seeds), options={"reset_mask": again})  # type: ignore[arg-type]
+            options = {"reset_mask": again}
+            observations, info = yield from _reset(env, seed=rows.seeds, options=options)
             restarted = np.asarray(info.get("restarted", nobody), dtype=bool)
             rows.forget(restarted)
             fresh = fresh | again | restarted
         if fresh.any():
-            policy.reset(fresh)
+            policy.reset(fresh, episodes=rows.seeds)
         actions = policy.act(observations, rewards)
+
+
+def row_groups(env: Any) -> list[VectorEnv]:
+    """The groups of rows that are played in turns: a single one, if they cannot be told apart."""
+    groups: list[VectorEnv] = env.groups(_GROUPS) if hasattr(env, "groups") else [env]
+    return groups
+
+
+def _reset(env: Any, **how: Any) -> Generator[None, None, Any]:
+    """Reset an environment, and let others have their turn meanwhile."""
+    if not hasattr(env, "step_async"):
+        yield
+        return env.reset(**how)
+    env.reset_async(**how)
+    yield
+    return env.reset_wait()
+
+
+def _step(env: Any, actions: NDArray[Any]) -> Generator[None, None, Any]:
+    """Step an environment, and let others have their turn meanwhile."""
+    if not hasattr(env, "step_async"):
+        yield
+        return env.step(actions)
+    env.step_async(actions)
+    yield
+    return env.step_wait()
 
 
 def evaluate(
@@ -166,20 +154,24 @@ def evaluate(
     rows = []
     for length in lengths:
         env = (make_vector or environment.make_vector)(num_envs, length)
-        policy = Policy(
-            model,
-            num_envs=num_envs,
-            target_return=environment.spec.target_return if target is None else target,
-            decoding=config.decoding,
-            seed=first_seed,
-            exact_window=config.exact_window,
-        )
+        groups = row_groups(env)
+        policies = [
+            Policy(
+                model,
+                num_envs=group.num_envs,
+                target_return=environment.spec.target_return if target is None else target,
+                decoding=config.decoding,
+                seed=first_seed,
+                exact_window=config.exact_window,
+            )
+            for group in groups
+        ]
         report = None
         if on_progress is not None:
             report = partial(_tell, on_progress, length, count, environment.steps_at(length))
         try:
-            with _one_thread(policy.device):
-                result = rollout(policy, env, seeds, on_step=report)
+            with _one_thread(policies[0].device), evaluating(model):
+                result = rollout(policies, groups, seeds, on_step=report)
         finally:
             if make_vector is None:
                 env.close()

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from datamodules.trajectories import TrajectoryDataModule
-from rate.encoders import VectorEncoder
+from rate.encoders import DictionaryEncoder, VectorEncoder
 from rate.errors import ConfigError
 from rate.weights import SavedModel, load_model, save_model
 from trainers.callbacks import Report
@@ -128,13 +129,26 @@ def train(
 
 def _normalise(module: SequenceTrainer, datamodule: TrajectoryDataModule) -> None:
     """Put the data's mean and deviation into the encoder, so that they travel with the weights."""
-    statistics = datamodule.store.normalisation.get("")
-    if statistics is None or not isinstance(module.model.embed_steps.observation, VectorEncoder):
+    known = datamodule.store.normalisation
+    encoders = _vector_encoders(module.model.embed_steps.observation)
+    if not known.keys() & encoders.keys():
         raise ConfigError(
             "data.normalise is for vectors of floats, and these observations are "
             f"{module.spec.observation_space}; leave it false."
         )
-    module.model.embed_steps.set_normalisation(*map(torch.from_numpy, statistics))
+    for key in known.keys() & encoders.keys():
+        encoders[key].set_normalisation(*map(torch.from_numpy, known[key]))
+
+
+def _vector_encoders(encoder: nn.Module) -> dict[str, VectorEncoder]:
+    """The encoders of vectors by key, which is empty for one that stands alone."""
+    parts: dict[str, Any] = {"": encoder}
+    if isinstance(encoder, DictionaryEncoder):
+        parts = {
+            key: part.get_submodule("0")
+            for key, part in zip(encoder.keys, encoder.encoders, strict=True)
+        }
+    return {key: part for key, part in parts.items() if isinstance(part, VectorEncoder)}
 
 
 def _save_last(module: SequenceTrainer, folder: Path, step: int) -> None:

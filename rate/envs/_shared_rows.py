@@ -70,6 +70,12 @@ class SharedRows:
         named = dict(zip(parts, observations, strict=True))
         self.observations: Observation = named if keyed else named[""]
 
+    @property
+    def under_way(self) -> npt.NDArray[np.bool_]:
+        """`(N,)` bool, the rows that have not finished."""
+        finished: npt.NDArray[np.bool_] = self.terminated | self.truncated
+        return ~finished
+
     def write(self, row: int, observation: Any) -> None:
         """Store the observation of a row.
 
@@ -83,14 +89,18 @@ class SharedRows:
             _store(array, row, observation[key])
 
     def check(self, actions: npt.ArrayLike, space: gymnasium.Space[Any]) -> npt.NDArray[Any]:
-        """Actions `(N, *action)` for all rows, as an array.
+        """Actions `(n, *action)` for some rows, as an array.
+
+        Args:
+            actions: For all rows of `space`.
+            space: The batched action space of these rows.
 
         Raises:
             ValueError: If they are not of the shape and kind of the batched action space, or
                 outside of it where it holds integers. (Simulators may clip other numbers.)
         """
         actions, dtype = np.asarray(actions), self.actions.dtype
-        fits = actions.shape == self.actions.shape
+        fits = actions.shape == space.shape
         fits = fits and np.can_cast(actions.dtype, dtype, "same_kind")
         if fits and np.issubdtype(dtype, np.integer):
             fits = space.contains(actions.astype(dtype))

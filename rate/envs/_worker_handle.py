@@ -92,7 +92,7 @@ class Worker:
             self._pipe.send((method, argument))
 
     def answer(self) -> Any:
-        """Wait for the answer to the last request.
+        """Wait for the answer to the oldest request that has none.
 
         Raises:
             WorkerDied: If there is none.
@@ -100,7 +100,6 @@ class Worker:
         """
         kind, *content = self._receive()
         while kind == "alive":
-            self._deadline = time.monotonic() + self._limit
             kind, *content = self._receive()
         if kind == "lost":
             raise WorkerDied(self.kill(content[0]))
@@ -116,6 +115,7 @@ class Worker:
             if not self._pipe.poll(max(0.0, self._deadline - time.monotonic())):
                 raise WorkerDied(self.kill(f"it did not answer within {self._limit:g} seconds"))
             message: tuple[Any, ...] = self._pipe.recv()
+            self._deadline = time.monotonic() + self._limit
         except (EOFError, OSError):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(CLOSING_TIME)
@@ -181,10 +181,11 @@ class Outcomes:
         for values in self._values.values():
             values[row] = None
 
-    def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """`(N,)` values under each key that a row knows, and under `_key` which rows do."""
+    def arrays(self, rows: slice = slice(None)) -> dict[str, npt.NDArray[Any]]:
+        """`(N,)` values under each key that one of the rows knows, and under `_key` which do."""
         arrays: dict[str, npt.NDArray[Any]] = {}
-        for key, values in self._values.items():
+        for key, all_values in self._values.items():
+            values = all_values[rows]
             known = [value for value in values if value is not None]
             if known:
                 truth = all(isinstance(value, bool) for value in known)

@@ -74,15 +74,13 @@ class Rows:
             self._beat()
         return {}
 
-    def step(self, _: None) -> dict[int, dict[str, Any]]:
-        """Step the rows that are not finished; returns `{row: outcomes}` of those that end now."""
+    def step(self, rows: list[int]) -> dict[int, dict[str, Any]]:
+        """Step rows that are not finished; returns `{row: outcomes}` of those that end now."""
         shared = self._board
         ended = {}
-        for row, env in self._envs.items():
-            if shared.terminated[row] or shared.truncated[row]:
-                continue
+        for row in rows:
             action = shared.actions[row].copy()  # an environment may keep it
-            observation, reward, terminated, truncated, info = env.step(action)
+            observation, reward, terminated, truncated, info = self._envs[row].step(action)
             shared.write(row, observation)
             shared.rewards[row] = reward
             shared.terminated[row], shared.truncated[row] = terminated, truncated

@@ -66,6 +66,7 @@ class FrameStackVector(VectorWrapper[Array, Any, Array, Any, Array]):
         self.observation_space = batch_space(self.single_observation_space, env.num_envs)
         self._frames: Array = np.zeros((env.num_envs, count, *(frame.shape or ())), frame.dtype)
         self._finished = np.ones(env.num_envs, dtype=bool)
+        self._begun = self._finished  # by the last reset
 
     def reset(
         self,
@@ -74,14 +75,31 @@ class FrameStackVector(VectorWrapper[Array, Any, Array, Any, Array]):
         options: dict[str, Any] | None = None,
     ) -> tuple[Array, dict[str, Any]]:
         """Start episodes in all rows, or in those of `options["reset_mask"]`."""
-        frames, info = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
-        rows = np.asarray((options or {}).get("reset_mask", np.ones(self.num_envs, dtype=bool)))
-        self._begin(rows | self._restarted(info), frames)
-        return _as_channels(self._frames), info
+        self._begun = self._rows_of(options)
+        return self._begin_with(*self.env.reset(seed=seed, options=options))  # type: ignore[arg-type]
 
     def step(self, actions: Any) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """One action in every row. A row that has finished keeps its last observation."""
-        frames, rewards, terminated, truncated, info = self.env.step(actions)
+        return self._add(*self.env.step(actions))
+
+    def groups(self, count: int) -> list[Any]:
+        """The rows in up to `count` groups, if the environment has them; see `WorkerVector`."""
+        groups = getattr(self.env, "groups", None)
+        if groups is None:
+            return [self]
+        return [_FrameStackRows(group, self._frames.shape[1]) for group in groups(count)]
+
+    def _rows_of(self, options: dict[str, Any] | None) -> Array:
+        return np.asarray((options or {}).get("reset_mask", np.ones(self.num_envs, dtype=bool)))
+
+    def _begin_with(self, frames: Array, info: dict[str, Any]) -> tuple[Array, dict[str, Any]]:
+        self._begin(self._begun | self._restarted(info), frames)
+        return _as_channels(self._frames), info
+
+    def _add(
+        self, frames: Array, rewards: Array, terminated: Array, truncated: Array, info: Any
+    ) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
+        """What a step brought, its frames behind those of before."""
         going = ~self._finished
         self._frames[going, :-1] = self._frames[going, 1:]
         self._frames[going, -1] = frames[going]
@@ -98,3 +116,20 @@ class FrameStackVector(VectorWrapper[Array, Any, Array, Any, Array]):
     def _restarted(self, info: dict[str, Any]) -> Array:
         """`(N,)` bool, rows whose simulator died and which have begun their episode again."""
         return np.asarray(info.get("restarted", np.zeros(self.num_envs, dtype=bool)))
+
+
+class _FrameStackRows(FrameStackVector):
+    """The same of a group of rows, which can begin what others wait for later."""
+
+    def reset_async(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> None:
+        self._begun = self._rows_of(options)
+        self.env.reset_async(seed=seed, options=options)  # type: ignore[attr-defined]
+
+    def reset_wait(self) -> tuple[Array, dict[str, Any]]:
+        return self._begin_with(*self.env.reset_wait())  # type: ignore[attr-defined]
+
+    def step_async(self, actions: Any) -> None:
+        self.env.step_async(actions)  # type: ignore[attr-defined]
+
+    def step_wait(self) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
+        return self._add(*self.env.step_wait())  # type: ignore[attr-defined]

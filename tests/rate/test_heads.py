@@ -20,7 +20,8 @@ GREEDY = Decoding()
 
 
 def drawn(decoding: Decoding, logits: torch.Tensor, count: int, seed: int = 0) -> torch.Tensor:
-    return draw(logits.expand(count, -1), decoding, torch.Generator().manual_seed(seed))
+    chances = torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return draw(logits.expand(count, -1), decoding, chances)
 
 
 @pytest.mark.parametrize("shape", [(5,), (3, 5), (3, 2, 5)])
@@ -66,7 +67,7 @@ def test_top_k_keeps_the_odds() -> None:
     torch.testing.assert_close(counts[[1, 3]], expected, rtol=0, atol=0.015)
 
 
-def test_a_generator_decides_and_the_global_one_is_left_alone() -> None:
+def test_chances_decide_and_the_global_generator_is_left_alone() -> None:
     logits, decoding = torch.zeros(10), Decoding("sample")
     before = torch.get_rng_state()
     first, second = drawn(decoding, logits, 50, seed=3), drawn(decoding, logits, 50, seed=3)

@@ -135,6 +135,22 @@ def test_the_seed_decides_what_is_sampled() -> None:
     assert not np.array_equal(first, act_out(model, decoding=decoding, seed=2))
 
 
+def test_what_is_sampled_depends_on_the_episode_and_not_on_its_neighbours() -> None:
+    model, decoding = make_model("rate"), Decoding("sample", temperature=5.0)
+    observations = [observe(model, step) for step in range(2 * K + 1)]
+
+    def sample(rows: list[int], episodes: list[int] | None) -> Array:
+        policy = Policy(model, num_envs=len(rows), target_return=1.0, decoding=decoding)
+        policy.reset(episodes=episodes)
+        return np.stack([policy.act(observation[rows]) for observation in observations])
+
+    together = sample([0, 1, 2], [7, 8, 7])
+    assert np.array_equal(sample([1], [8])[:, 0], together[:, 1])
+    assert np.array_equal(sample([2, 0], [7, 7]), together[:, [2, 0]])
+    assert not np.array_equal(sample([1], [9])[:, 0], together[:, 1])
+    assert not np.array_equal(sample([0, 1, 2], None), sample([0, 1, 2], [3, 4, 4]))
+
+
 def test_what_the_caller_does_to_its_actions_stays_there() -> None:
     model = make_model("rate", "matrix_to_bounded")
     results = []

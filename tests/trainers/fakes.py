@@ -78,7 +78,7 @@ class Idle:
     def __init__(self) -> None:
         self.resets, self.rewards = 0, 0
 
-    def reset(self, rows: Any = None) -> None:
+    def reset(self, rows: Any = None, episodes: Any = None) -> None:
         self.resets += 1
 
     def act(self, observations: Any, rewards: Any = None) -> Any:
@@ -92,7 +92,7 @@ class Counting:
     def __init__(self, num_envs: int) -> None:
         self.time = np.zeros(num_envs, np.int64)
 
-    def reset(self, rows: Any = None) -> None:
+    def reset(self, rows: Any = None, episodes: Any = None) -> None:
         self.time[slice(None) if rows is None else rows] = 0
 
     def act(self, observations: Any, rewards: Any = None) -> Any:

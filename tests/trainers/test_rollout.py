@@ -20,8 +20,9 @@ from tests.trainers.fakes import Countdown, Counting, Idle, Numbers, Punctual
 from tests.worker_envs import Noise
 from trainers.config import EvaluationConfig
 from trainers.entries import EnvironmentEntry
+from trainers.episode_rows import RolloutResult
 from trainers.registry import get_environment
-from trainers.rollout import RolloutResult, evaluate, rollout
+from trainers.rollout import evaluate, rollout
 
 
 def make_model(**changes: Any) -> SequenceModel:
@@ -42,7 +43,7 @@ def entry_of(make_vector: Any, **changes: Any) -> EnvironmentEntry:
 
 def test_a_finished_row_counts_no_more() -> None:
     env, policy, told = Countdown(4), Idle(), []
-    result = rollout(policy, env, [7, 8, 9, 10], on_step=lambda *news: told.append(news))
+    result = rollout([policy], [env], [7, 8, 9, 10], on_step=lambda *news: told.append(news))
     assert env.seeds == [7, 8, 9, 10]
     assert result.returns.tolist() == [1, 2, 3, 4]
     assert result.lengths.tolist() == [1, 2, 3, 4]
@@ -52,13 +53,13 @@ def test_a_finished_row_counts_no_more() -> None:
 
 
 def test_a_rollout_can_be_cut() -> None:
-    result = rollout(Idle(), Countdown(4), range(4), max_steps=2)
+    result = rollout([Idle()], [Countdown(4)], range(4), max_steps=2)
     assert result.lengths.tolist() == [1, 2, 2, 2]
     assert result.outcomes["success"].tolist() == [1, 0, 0, 0]
 
 
 def test_an_environment_may_tell_no_success() -> None:
-    assert rollout(Idle(), Countdown(2, tells=False), range(2)).outcomes == {}
+    assert rollout([Idle()], [Countdown(2, tells=False)], range(2)).outcomes == {}
     entry = entry_of(lambda count, length: Countdown(count, tells=False))
     (row,) = evaluate(make_model(), entry, EvaluationConfig(episodes=2), lengths=[5], first_seed=0)
     assert (row["success"], row["sem"], row["return"]) == (None, None, 1.5)
@@ -66,13 +67,13 @@ def test_an_environment_may_tell_no_success() -> None:
 
 def test_the_oracle_succeeds() -> None:
     class Oracle(TMazeOracle):
-        def reset(self) -> None:  # type: ignore[override]
+        def reset(self, **_: Any) -> None:  # type: ignore[override]
             super().reset(20)
 
         def act(self, observations: Any, rewards: Any = None) -> Any:
             return self.step(observations)
 
-    result = rollout(Oracle(), TMazeVector(20, 9), range(20))
+    result = rollout([Oracle()], [TMazeVector(20, 9)], range(20))
     assert (result.outcomes["success"] == 1).all()
     assert (result.returns == 1).all()
     assert (result.lengths == 8).all()
@@ -83,7 +84,7 @@ def test_rows_go_on_until_every_seed_was_played_once(num_envs: int) -> None:
     seeds = [int(seed) for seed in np.random.default_rng(0).permutation(60)[:20]]
     env, told = Numbers(num_envs, {}), []
     policy = Punctual(num_envs)
-    result = rollout(policy, env, seeds, on_step=lambda *news: told.append(news))
+    result = rollout([policy], [env], seeds, on_step=lambda *news: told.append(news))
     assert sorted(env.begun) == sorted(seeds)
     assert result.lengths.tolist() == [1 + seed % 5 for seed in seeds]
     assert result.returns.tolist() == [seed * (1 + seed % 5) for seed in seeds]
@@ -100,7 +101,7 @@ def test_an_episode_that_begins_again_counts_once(in_reset: bool) -> None:
     seeds = range(30)
     crashes = {3: 2, 4: 4, 9: 4, 14: 1, 28: 3}
     env, policy = Numbers(6, crashes, in_reset), Punctual(6)
-    result = rollout(policy, env, seeds)
+    result = rollout([policy], [env], seeds)
     assert len(env.crashes) <= in_reset * 2  # in a reset not every moment comes
     assert sorted(env.begun) == list(seeds)
     assert result.lengths.tolist() == [1 + seed % 5 for seed in seeds]
@@ -114,7 +115,7 @@ def test_a_simulator_that_dies_changes_no_score(tmp_path: Any) -> None:
     def play(make_env: Any) -> RolloutResult:
         env = WorkerVector(make_env, 3, 2)
         try:
-            return rollout(Counting(3), env, range(9, 16))
+            return rollout([Counting(3)], [env], range(9, 16))
         finally:
             env.close()
 
@@ -128,8 +129,87 @@ def test_a_simulator_that_dies_changes_no_score(tmp_path: Any) -> None:
     }
 
 
+class InOrder:
+    """A group of rows whose simulators step only when they are waited for."""
+
+    def __init__(self, env: Any) -> None:
+        self.num_envs, self.reset, self.step = env.num_envs, env.reset, env.step
+
+
+@pytest.mark.parametrize("deaths", [False, True])
+def test_overlapped_simulators_change_nothing(deaths: bool, tmp_path: Any) -> None:
+    """A model that samples, with simulators that are killed while other rows think."""
+    model = make_image_model()
+    once = tmp_path / "killed"
+
+    def play(groups: int, overlap: bool, rows: int = 6) -> RolloutResult:
+        make_env = (lambda: Noise(misdeed="kill", once=once)) if deaths and overlap else Noise
+        env = WorkerVector(make_env, rows, 2)
+        parts = [part if overlap else InOrder(part) for part in env.groups(groups)]
+        assert [part.num_envs for part in parts] == [rows // groups] * groups
+        decoding = Decoding("sample", temperature=5.0)
+        policies = [
+            Policy(model, num_envs=part.num_envs, target_return=1.0, decoding=decoding)
+            for part in parts
+        ]
+        try:
+            return rollout(policies, parts, range(5, 30))
+        finally:
+            env.close()
+
+    overlapped, told = play(2, True), play(2, False)
+    assert once.exists() is deaths
+    for other in (told, play(1, False), play(1, False, rows=4)):
+        assert other.returns.tolist() == overlapped.returns.tolist()
+        assert other.lengths.tolist() == overlapped.lengths.tolist()
+        assert other.outcomes.keys() == overlapped.outcomes.keys()
+        for name, values in other.outcomes.items():
+            assert values.tolist() == overlapped.outcomes[name].tolist()
+
+
+def make_image_model() -> SequenceModel:
+    """A model that sees what `Noise` shows."""
+    torch.manual_seed(3)
+    env = Noise()
+    return SequenceModel(MODELS["rate"], env.observation_space, env.action_space).eval()
+
+
+def test_simulators_step_while_a_policy_thinks() -> None:
+    """Each group's simulators have been told what to do before the other one's are waited for."""
+    calls: list[tuple[int, str]] = []
+
+    class Told(Numbers):
+        def __init__(self, name: int) -> None:
+            super().__init__(3, {})
+            self.name = name
+
+        def reset_async(self, **how: Any) -> None:
+            self.answer = lambda: self.reset(**how)
+            calls.append((self.name, "ask"))
+
+        def step_async(self, actions: Any) -> None:
+            self.answer = lambda: self.step(actions)
+            calls.append((self.name, "ask"))
+
+        def step_wait(self) -> Any:
+            calls.append((self.name, "wait"))
+            return self.answer()
+
+        reset_wait = step_wait
+
+    result = rollout([Punctual(3), Punctual(3)], [Told(0), Told(1)], range(20))
+    assert result.lengths.tolist() == [1 + seed % 5 for seed in range(20)]
+    turns = [name for name, what in calls if what == "wait"]
+    assert turns[:10] == [0, 1] * 5
+    for index, (name, what) in enumerate(calls[:20]):
+        if what == "wait":  # the other one is under way
+            others = [what for other, what in calls[:index] if other != name]
+            assert others[-1] == "ask"
+
+
 @pytest.mark.parametrize("name", ["rate", "dtxl", "dt"])
-def test_the_number_of_rows_changes_nothing(name: str) -> None:
+@pytest.mark.parametrize("method", ["argmax", "sample"])
+def test_the_number_of_rows_changes_nothing(name: str, method: Any) -> None:
     """Retrieval, where what is done depends on memory; episodes of 3 to 12 steps."""
     make_vector = lambda rows, length: RetrievalVector(rows, RetrievalOptions(), (3, 12))  # noqa: E731
     spec = get_environment("retrieval").spec
@@ -140,8 +220,8 @@ def test_the_number_of_rows_changes_nothing(name: str) -> None:
             parameter.add_(0.2 * torch.randn_like(parameter))
 
     def play(rows: int) -> RolloutResult:
-        policy = Policy(model, num_envs=rows, target_return=1.0)
-        return rollout(policy, make_vector(rows, 12), range(100))
+        policy = Policy(model, num_envs=rows, target_return=1.0, decoding=Decoding(method))
+        return rollout([policy], [make_vector(rows, 12)], range(100))
 
     all_at_once, few = play(100), play(7)
     assert np.array_equal(few.returns, all_at_once.returns)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainers.rollout import RolloutResult, scores
+from trainers.episode_rows import RolloutResult
+from trainers.rollout import scores
 
 GROUP = ("cue", ("ball", "key"))
 

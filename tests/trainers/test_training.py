@@ -213,13 +213,6 @@ class TestRun:
         assert {row["which"] for row in result.rows} == {"last", "best"}
         assert {row["length"] for row in result.rows} == {8}
 
-    def test_normalisation_travels_with_the_weights(self, make_config, data_root) -> None:
-        folder = train(make_config(data__normalise=True)).folder
-        encoder = load_model(folder / "checkpoints" / "last").model.embed_steps.observation
-        mean, std = Store.open(data_root / "tmaze-12-60-seed0").normalisation[""]
-        assert encoder.mean.tolist() == mean.tolist()
-        assert encoder.std.tolist() == [value or 1.0 for value in std.tolist()]
-
     def test_a_failed_start_leaves_nothing(self, make_config, tmp_path) -> None:
         short = generate_tmaze(tmp_path / "short", 6, num_episodes=20)
         config = make_config(data__store=str(short))

@@ -10,7 +10,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from rate.batch import stack_frames
 from rate.envs.frame_stack import FrameStackVector, stacked_space
+from rate.envs.workers import WorkerVector
 from rate.errors import ConfigError
+from tests.worker_envs import Noise
 
 FRAMES = [(6, 5), (2, 6, 5), (6, 5, 2)]
 
@@ -117,3 +119,22 @@ def test_spaces_keep_their_bounds_and_others_are_refused():
     for space in (spaces.Discrete(3), spaces.Box(0, 1, (4,)), spaces.Dict(a=spaces.Discrete(2))):
         with pytest.raises(ConfigError, match=r"data\.frame_stack=4 is for images alone"):
             stacked_space(space, 4)
+
+
+def test_groups_of_rows_in_worker_processes_have_their_own_frames():
+    vectors = [FrameStackVector(WorkerVector(Noise, 4, 2), 3) for _ in range(2)]
+    whole, (even, odd) = vectors[0], vectors[1].groups(2)
+    expected, _ = whole.reset(seed=[4, 5, 6, 7])
+    even.reset_async(seed=[4, 6])
+    odd.reset_async(seed=[5, 7])
+    for group, first in ((even, 0), (odd, 1)):
+        np.testing.assert_array_equal(group.reset_wait()[0], expected[first::2])
+    for _ in range(4):
+        expected = whole.step([0, 1, 2, 3])[0]
+        even.step_async([0, 2])
+        odd.step_async([1, 3])
+        for group, first in ((even, 0), (odd, 1)):
+            np.testing.assert_array_equal(group.step_wait()[0], expected[first::2])
+    for vector in vectors:
+        vector.close()
+    assert FrameStackVector(Film((6, 5)), 2).groups(2)[0].num_envs == 3  # it has no groups

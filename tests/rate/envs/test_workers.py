@@ -186,7 +186,7 @@ def test_copies_are_kept_and_views_are_not():
         kept = first.copy()
         second = vector.step([0, 0])[0]
         assert np.array_equal(first, kept) is copy
-        assert (second is first) is not copy
+        assert np.shares_memory(second, first) is not copy
         vector.close()
 
 
@@ -203,6 +203,69 @@ def test_split_steps_and_their_order():
     vector.step_async([1, 1])
     vector.reset(seed=0)  # an unfinished step does no harm
     np.testing.assert_array_equal(vector.step([0, 1])[0], split)
+    vector.close()
+
+
+def test_groups_step_each_on_its_own():
+    vector, whole = WorkerVector(Noise, 5, 2), WorkerVector(Noise, 5, 2)
+    assert [group.num_envs for group in vector.groups(9)] == [3, 2]  # no more than rows of a worker
+    groups = vector.groups(2)
+    rows = [slice(0, None, 2), slice(1, None, 2)]
+    seeds = np.arange(20, 25)
+    expected, _ = whole.reset(seed=seeds.tolist())
+    for group, part in zip(groups, rows, strict=True):
+        group.reset_async(seed=seeds[part].tolist())
+    with pytest.raises(AlreadyPendingCallError, match="reset_wait"):
+        groups[0].step_async([0, 0, 0])
+    for group, part in zip(groups, rows, strict=True):
+        np.testing.assert_array_equal(group.reset_wait()[0], expected[part])
+    actions = np.array([0, 1, 2, 3, 0])
+    for _ in range(6):
+        expected = whole.step(actions)
+        for group, part in zip(groups, rows, strict=True):
+            group.step_async(actions[part])
+        for group, part in reversed(list(zip(groups, rows, strict=True))):
+            found = group.step_wait()
+            for mine, all_rows in zip(found[:4], expected[:4], strict=True):
+                np.testing.assert_array_equal(mine, all_rows[part])
+            for key, values in found[4].items():
+                np.testing.assert_array_equal(values, expected[4][key][part])
+    for group in groups:
+        group.close()  # together with the vector
+    assert not groups[0].closed
+    vector.close()
+    whole.close()
+    assert groups[0].closed
+    with pytest.raises(ClosedEnvironmentError):
+        groups[0].step([0, 0, 0])
+
+
+def test_groups_keep_their_vector_alive():
+    groups = WorkerVector(Noise, 2, 1).groups(2)
+    gc.collect()
+    for group in groups:
+        group.reset(seed=4)
+    del group, groups
+
+
+def test_a_worker_that_dies_begins_the_episodes_of_all_groups_again(tmp_path):
+    make_env = partial(Noise, misdeed="kill", once=tmp_path / "once")
+    vector = WorkerVector(make_env, 4, 2)
+    asked, thinking = vector.groups(2)  # rows 0 and 2, rows 1 and 3
+    first = asked.reset(seed=[13, 7])[0], thinking.reset(seed=[7, 7])[0]
+    asked.step([0, 0])
+    asked.step_async([0, 0])  # row 0 kills its worker, which has row 1 as well
+    thinking.step_async([0, 0])
+    for group, begun in zip((asked, thinking), first, strict=True):
+        observations, rewards, terminated, truncated, info = group.step_wait()
+        np.testing.assert_array_equal(info["restarted"], [True, False])
+        np.testing.assert_array_equal(observations[0], begun[0])
+        assert rewards.astype(bool).tolist() == [False, True]
+        assert not (terminated | truncated).any()
+        assert not group.step([0, 0])[4]["restarted"].any()
+    os.kill(vector._crew.workers[1].pid, signal.SIGKILL)
+    assert asked.step([0, 0])[4]["restarted"].tolist() == [False, True]
+    assert thinking.step([0, 0])[4]["restarted"].tolist() == [False, True]  # it had not asked
     vector.close()
 
 
@@ -279,7 +342,7 @@ def test_killed_from_outside_while_a_row_has_finished():
     first, _ = vector.reset(seed=[4, 7])
     for _ in range(3):
         before = vector.step([2, 2])
-    os.kill(vector._workers[0].pid, signal.SIGKILL)
+    os.kill(vector._crew.workers[0].pid, signal.SIGKILL)
     observations, rewards, terminated, truncated, info = vector.step([2, 2])
     np.testing.assert_array_equal(info["restarted"], [False, True])
     np.testing.assert_array_equal(info["steps"], [3, np.nan])
@@ -294,7 +357,7 @@ def test_killed_before_a_masked_reset_and_while_rendering():
     vector = WorkerVector(Noise, 2, 1)
     first, _ = vector.reset(seed=[4, 7])
     vector.step([0, 0])
-    os.kill(vector._workers[0].pid, signal.SIGKILL)
+    os.kill(vector._crew.workers[0].pid, signal.SIGKILL)
     assert vector.render_row(0) is None
     again, info = vector.reset(seed=[4, 0], options={"reset_mask": [True, False]})
     np.testing.assert_array_equal(again, first)
@@ -373,12 +436,12 @@ def test_workers_do_not_load_torch():
 
 def test_close_twice_and_by_the_collector():
     vector = WorkerVector(Noise, 2, 2)
-    pids = [worker.pid for worker in vector._workers]
+    pids = [worker.pid for worker in vector._crew.workers]
     vector.close()
     vector.close()
     assert not any(map(alive, pids))
     other = WorkerVector(Noise, 1)
-    pid = other._workers[0].pid
+    pid = other._crew.workers[0].pid
     del other
     wait_until(lambda: not alive(pid))
 
@@ -392,7 +455,7 @@ from tests.worker_envs import Noise
 vector = WorkerVector(partial(Noise, misdeed="hang"), 2, 2)
 vector.reset(seed=[{seed}, 4])
 vector.step([0, 0])
-print(*[worker.pid for worker in vector._workers], flush=True)
+print(*[worker.pid for worker in vector._crew.workers], flush=True)
 {ending}
 """
 
