@@ -4,6 +4,7 @@
     python scripts/benchmark.py --only step --configurations tmaze --device cuda
     python scripts/benchmark.py --only step --reference-module ../RATE/RATE/RATE_model.py
     python scripts/benchmark.py --scale                            # cost against K, N, cache, ...
+    python scripts/benchmark.py --markdown                         # what was measured, as tables
 
 Data are synthetic and of the real shapes, so no simulator is needed. Every figure is a median of
 many, after a warm-up. Nothing is asserted about time.
@@ -43,6 +44,7 @@ from scripts.benchmarks.report import (
 )
 from scripts.benchmarks.rows import Row, Skipped, Subject, Task
 from scripts.benchmarks.scale import SERIES, scale_tasks
+from scripts.benchmarks.table import markdown
 from scripts.benchmarks.training import agreement_tasks, fit_tasks, sampler_tasks, step_tasks
 from scripts.console import count, make_parser, user_errors
 from trainers.errors import TrainingError
@@ -60,6 +62,7 @@ def make_tasks(
         Subject(
             CONFIGURATIONS[name].with_model(model or CONFIGURATIONS[name].own),
             *(machine, folder, options.batch_size, options.num_envs, options.set),
+            workers=options.workers,
         )
         for name in options.configurations
         for model in options.models or [None]
@@ -131,6 +134,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = shlex.join(["python", "scripts/benchmark.py", *typed])
     console = Console()
     with user_errors():
+        if options.markdown:
+            print(markdown(options.results, options.only))
+            return
         device = choose_device(options.device)
         torch.set_num_threads(options.threads or torch.get_num_threads())
         budget = options.budget_seconds or _BUDGETS[device.type]
@@ -172,6 +178,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=count, help="windows in a batch")
     parser.add_argument("--num-envs", type=count, help="episodes rolled out side by side")
     parser.add_argument(
+        "--workers", type=count, help="processes of simulators (default: all cores)"
+    )
+    parser.add_argument(
         "--scale", nargs="*", choices=SERIES, metavar="SERIES",
         help=f"measure cost against {', '.join(SERIES)} (all, if none is named)",
     )  # fmt: skip
@@ -186,6 +195,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="folder")
     parser.add_argument(
         "--results", type=Path, default=Path("data/results/speed.csv"), help="table to add rows to"
+    )
+    parser.add_argument(
+        "--markdown", action="store_true", help="measure nothing; print the tables of --results"
     )
     options = parser.parse_args(arguments)
     options.set = dict(options.set)

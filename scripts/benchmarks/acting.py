@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from gymnasium.vector import VectorEnv
 
+import trainers
 from datamodules.episodes import Array
+from rate.config import ModelConfig
 from rate.envs.spec import EnvironmentSpec
 from rate.envs.tmaze import RIGHT, TMazeVector
 from rate.model import SequenceModel
 from rate.policy import Policy
 from scripts.benchmarks.baselines import FullWindowPolicy
 from scripts.benchmarks.data import draw
-from scripts.benchmarks.rows import Row, Subject, Task
-from scripts.benchmarks.timing import one_thread, peak_memory, time_calls
+from scripts.benchmarks.rows import PRESET, Row, Subject, Task
+from scripts.benchmarks.timing import PeakMemory, one_thread, time_calls
+from trainers.episode_rows import Record, Rows
 from trainers.registry import get_environment
+from trainers.rollout import play, row_groups
 
 FULL_WINDOW = "one environment, full window"
 RAW = "raw simulator, random actions"
 _LONG = 1_000_000  # no episode ends while it is timed
+_EPISODES = 20_000  # more than are played in that time
 _STORED = 8  # different observations of a synthetic environment
 _PIECE = 20  # simulator steps that are timed as one
 
@@ -75,42 +83,49 @@ class Corridor:
         self._env.close()
 
 
-class Play:
-    """An endless rollout: a row whose episode is over begins another one.
+class RandomPolicy:
+    """Acts at random, in no time.
 
     Args:
-        env: A vector environment without autoreset.
-        choose: The actions for observations and rewards (None at the first step).
-        begin: Told which rows `(N,)` bool begin an episode.
+        env: What it plays.
     """
 
-    def __init__(
-        self,
-        env: Any,
-        choose: Callable[[Any, Array | None], Array],
-        begin: Callable[[Array], None] | None = None,
-    ) -> None:
-        self._env, self._choose, self._begin = env, choose, begin
-        self._seed = itertools.count(0, env.num_envs)
-        observations, _ = env.reset(seed=self._seeds())
-        self._actions = choose(observations, None)
+    def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
+        self._space = env.action_space
+        self._space.seed(0)
+
+    def reset(self, *_: Any, **__: Any) -> None:
+        """It knows of no episodes."""
+
+    def act(self, *_: Any) -> Array:
+        return np.asarray(self._space.sample())
+
+
+class Play:
+    """A rollout, as evaluation does it, that goes on for as long as anybody asks.
+
+    Args:
+        policies: With as many rows as the environments.
+        envs: Groups of rows that step in turn.
+    """
+
+    def __init__(self, policies: Sequence[Any], envs: Sequence[Any]) -> None:
+        record = Record(range(_EPISODES))
+        self._left = 0
+        self._games = [
+            play(policy, env, Rows(env.num_envs, record), on_step=self._count)
+            for policy, env in zip(policies, envs, strict=True)
+        ]
 
     def steps(self, count: int) -> None:
         """Go on for a number of steps in every row."""
-        for _ in range(count):
-            observations, rewards, terminated, truncated, info = self._env.step(self._actions)
-            over = np.asarray(terminated | truncated)
-            fresh = over | np.asarray(info.get("restarted", np.zeros_like(over)), dtype=bool)
-            if over.any():
-                options = {"reset_mask": over}
-                observations, _ = self._env.reset(seed=self._seeds(), options=options)
-            if fresh.any() and self._begin is not None:
-                self._begin(fresh)
-            self._actions = self._choose(observations, rewards)
+        self._left += count * len(self._games)
+        while self._left > 0:
+            for game in self._games:
+                next(game)
 
-    def _seeds(self) -> list[int]:
-        first = next(self._seed)
-        return list(range(first, first + self._env.num_envs))
+    def _count(self, *_: int) -> None:
+        self._left -= 1
 
 
 def synthetic_env(spec: EnvironmentSpec, num_envs: int) -> Any:
@@ -118,16 +133,18 @@ def synthetic_env(spec: EnvironmentSpec, num_envs: int) -> Any:
     return Corridor(num_envs) if spec.name == "tmaze" else SyntheticVector(spec, num_envs)
 
 
-def make_play(subject: Subject, model: SequenceModel, env: Any) -> Play:
-    """Our rollout of a model in an environment."""
-    evaluation = subject.run.evaluation
-    policy = Policy(
-        model,
-        num_envs=env.num_envs,
-        target_return=subject.configuration.spec.target_return,
-        exact_window=evaluation.exact_window,
-    )
-    return Play(env, policy.act, policy.reset)
+def make_play(subject: Subject, model: SequenceModel, envs: Sequence[Any]) -> Play:
+    """Our rollout of a model in groups of rows."""
+    policies = [
+        Policy(
+            model,
+            num_envs=env.num_envs,
+            target_return=subject.configuration.spec.target_return,
+            exact_window=subject.run.evaluation.exact_window,
+        )
+        for env in envs
+    ]
+    return Play(policies, envs)
 
 
 def rollout_tasks(subject: Subject) -> Iterator[Task]:
@@ -139,9 +156,10 @@ def rollout_tasks(subject: Subject) -> Iterator[Task]:
 def time_rollout(subject: Subject, budget: float) -> Row:
     """Our rollout, timed a segment at a time."""
     steps = subject.configuration.model.context_length
-    with one_thread(subject.device), peak_memory(subject.device) as peak:
+    peak = PeakMemory(subject.device)
+    with one_thread(subject.device):
         env = synthetic_env(subject.configuration.spec, subject.rows)
-        play = make_play(subject, subject.model(), env)
+        play = make_play(subject, subject.model().eval(), [env])
         timing = time_calls(lambda: play.steps(steps), subject.device, budget)
     row = subject.row("rollout", size=subject.rows, peak_memory=peak.gib)
     if subject.run.model.context == "window" and subject.run.evaluation.exact_window:
@@ -152,11 +170,7 @@ def time_rollout(subject: Subject, budget: float) -> Row:
 def _full_window(subject: Subject, budget: float) -> Row:
     spec, steps = subject.configuration.spec, subject.configuration.model.context_length
     policy = FullWindowPolicy(subject.model(), spec.target_return)
-
-    def choose(observations: Array, rewards: Array | None) -> Array:
-        return policy.act(observations, 0.0 if rewards is None else float(rewards[0]))
-
-    play = Play(synthetic_env(spec, 1), choose)
+    play = Play([policy], [synthetic_env(spec, 1)])
     with one_thread(subject.device):
         timing = time_calls(lambda: play.steps(steps), subject.device, budget)
     return subject.row("rollout", FULL_WINDOW, size=1).timed(timing, steps, steps)
@@ -166,32 +180,40 @@ def simulator_tasks(subject: Subject) -> Iterator[Task]:
     """Acting in the real environment, where it is installed, against its own rate."""
     if subject.configuration.simulator is None:
         return
-    yield Task(RAW, lambda budget: _simulator(subject, RAW, budget))
-    yield Task("ours", lambda budget: _simulator(subject, "ours", budget))
+    for variant in (RAW, "ours", PRESET):
+        yield Task(variant, partial(_simulator, subject, variant))
 
 
 def _simulator(subject: Subject, variant: str, budget: float) -> Row:
-    """The same loop with random actions or with the policy.
+    """The same loop with random actions or with a policy.
 
     Raises:
         ConfigError: If the simulator is not installed.
     """
     name, length = subject.configuration.simulator or ("", 0)
-    entry = get_environment(name)
-    with closing(
-        entry.make_vector(min(subject.rows, entry.num_envs or subject.rows), length)
-    ) as env:
-        play = _random_play(env)
-        if variant != RAW:
-            space = entry.spec.observation_space
-            model = SequenceModel(subject.run.model, space, entry.spec.action_space)
-            play = make_play(subject, model.to(subject.device), env)
-        with one_thread(subject.device):
-            timing = time_calls(lambda: play.steps(_PIECE), subject.device, budget)
-        row = subject.row("simulators", variant, size=env.num_envs)
-        return row.timed(timing, env.num_envs * _PIECE, _PIECE)
+    entry = get_environment(name, workers=subject.workers)
+    rows = subject.num_envs or entry.num_envs or subject.configuration.num_envs
+    with closing(entry.make_vector(rows, length)) as env, one_thread(subject.device):
+        envs = row_groups(env)
+        if variant == RAW:
+            play = Play([RandomPolicy(group) for group in envs], envs)
+        else:
+            config = _preset(name) if variant == PRESET else subject.run.model
+            spec = entry.spec
+            model = SequenceModel(config, spec.observation_space, spec.action_space).eval()
+            play = make_play(subject, model.to(subject.device), envs)
+        timing = time_calls(lambda: play.steps(_PIECE), subject.device, budget)
+    row = subject.row(
+        "simulators",
+        variant,
+        size=rows,
+        workers=getattr(env, "num_workers", None),
+        note=f"{rows} episodes of {length:,} steps: {timing.seconds / _PIECE * length:,.0f} s",
+    )
+    return row.timed(timing, rows * _PIECE, _PIECE)
 
 
-def _random_play(env: VectorEnv[Any, Any, Any]) -> Play:
-    env.action_space.seed(0)
-    return Play(env, lambda *_: np.asarray(env.action_space.sample()))
+def _preset(environment: str) -> ModelConfig:
+    """The size of the model that our preset of an environment trains."""
+    path = Path(trainers.__file__).parent / "presets" / environment / "rate.yaml"
+    return ModelConfig(**yaml.safe_load(path.read_text(encoding="utf-8"))["model"])

@@ -70,22 +70,23 @@ class FullWindowPolicy:
         self.device = next(model.parameters()).device
         self.reset()
 
-    def reset(self) -> None:
+    def reset(self, *_: object, **__: object) -> None:
         """Begin an episode."""
         self._state = self.model.initial_state(1)
         self._history: list[tuple[Array, Array, float, int]] = []
         self._return, self._time = self.target_return, 0
 
     @torch.no_grad()
-    def act(self, observation: Array, reward: float) -> Array:
+    def act(self, observation: Array, reward: Array | None = None) -> Array:
         """The next action, of a batch of one.
 
         Args:
             observation: `(1, *obs)`.
-            reward: What the last action earned.
+            reward: `(1,)` what the last action earned; None, or no matter what, at the first step.
         """
         config = self.model.config
-        self._return -= reward
+        if reward is not None and self._time:
+            self._return -= float(reward[0])
         # The action of this step is not known yet; causality keeps what stands there unseen.
         space = self.model.action_space
         blank = np.zeros((1, *(space.shape or ())), space.dtype)

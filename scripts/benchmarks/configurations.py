@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from trainers.config import (
 from trainers.config_files import config_from_dict
 from trainers.config_learning import OptimizerConfig
 
+_HAS_TENSORBOARD = find_spec("tensorboard") is not None
 MODELS = ("rate", "rmt", "trxl", "dtxl", "dt_relative", "dt")
 
 
@@ -150,7 +152,7 @@ class Configuration:
             ),
             optimizer=self.optimizer,
             evaluation=EvaluationConfig(every_n_steps=0),
-            logging=LoggingConfig(progress=False),
+            logging=LoggingConfig(progress=False, tensorboard=_HAS_TENSORBOARD),
         )
         return _with_settings(config, settings)
 

@@ -60,7 +60,7 @@ _TMAZE = Configuration(
     optimizer=OptimizerConfig(3e-4, 0.9, 0.999, 0.01, 1000, "linear", 0.01, 1.0),
     published=(Published(12_236, 3.0), Published(308, None, "cpu", 32)),
     cpu_num_envs=10,
-    simulator=("tmaze", 150),
+    simulator=("tmaze", 9600),
 )
 _VIZDOOM = Configuration(
     name="vizdoom",

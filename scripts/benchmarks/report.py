@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
@@ -16,7 +16,7 @@ from rich.table import Table
 
 from rate.errors import ConfigError
 from scripts.benchmarks.machine import Machine
-from scripts.benchmarks.rows import OURS, Row
+from scripts.benchmarks.rows import OURS, PRESET, Row
 from scripts.benchmarks.training import REFERENCE
 from scripts.plot import COLOURS, pyplot, save
 from trainers.files import write_json
@@ -38,13 +38,13 @@ def with_ratios(rows: Sequence[Row]) -> list[Row]:
     """The rows, ours with how many times as fast they are as what they are measured against."""
     speeds: dict[tuple[str, str, str, bool], float] = {}
     for row in rows:
-        if row.variant != OURS and row.timesteps_per_second:
+        if row.variant not in (OURS, PRESET) and row.timesteps_per_second:
             key = (row.part, row.configuration, row.model, row.variant == REFERENCE)
             speeds[key] = row.timesteps_per_second
 
     def ratio(row: Row, reference: bool) -> float | None:
         against = speeds.get((row.part, row.configuration, row.model, reference))
-        ours = row.variant == OURS and row.timesteps_per_second
+        ours = row.variant in (OURS, PRESET) and row.timesteps_per_second
         return ours / against if ours and against else None
 
     return [
@@ -60,14 +60,18 @@ def show_rows(rows: Sequence[Row], console: Console) -> None:
         if not chosen:
             continue
         table = Table(title=title, title_justify="left", box=box.SIMPLE)
-        columns = [
-            (name, show) for name, show in _COLUMNS.items() if any(show(row) for row in chosen)
-        ]
-        for name, _ in columns:
-            table.add_column(name, justify="left" if name in _LEFT else "right", no_wrap=True)
+        names = column_names(chosen)
+        for name in names:
+            side: Literal["left", "right"] = "left" if name in TEXT_COLUMNS else "right"
+            table.add_column(name, justify=side, no_wrap=True)
         for row in chosen:
-            table.add_row(*(show(row) for _, show in columns))
+            table.add_row(*(COLUMNS[name](row) for name in names))
         wide.print(table)
+
+
+def column_names(rows: Sequence[Row]) -> list[str]:
+    """The columns that one of the rows has something for."""
+    return [name for name, show in COLUMNS.items() if any(show(row) for row in rows)]
 
 
 def show_skipped(skipped: dict[str, str], console: Console) -> None:
@@ -242,14 +246,15 @@ def _times(value: float | None) -> str:
     return "" if value is None else f"{value:,.3g}x"
 
 
-_LEFT = ("configuration", "model", "variant", "series", "note")
-_COLUMNS: dict[str, Callable[[Row], str]] = {
+TEXT_COLUMNS = ("configuration", "model", "variant", "series", "note")
+COLUMNS: dict[str, Callable[[Row], str]] = {
     "configuration": lambda row: "" if row.series else row.configuration,
     "model": lambda row: "" if row.series else row.model,
     "variant": lambda row: "" if row.series else row.variant,
     "series": lambda row: row.series or "",
     "value": lambda row: "" if row.value is None else f"{row.value:,.0f}",
     "size": lambda row: str(row.size or ""),
+    "processes": lambda row: str(row.workers or ""),
     "ms": lambda row: "" if row.milliseconds is None else f"{row.milliseconds:.4g}",
     "±": lambda row: _share(row.spread),
     "of": lambda row: str(row.repeats or ""),

@@ -25,6 +25,7 @@ from trainers.entries import EnvironmentEntry
 from trainers.fitting import make_datamodule
 
 OURS = "ours"
+PRESET = "ours, as small as the preset"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Row:
         model: The model's name.
         variant: `ours`, or the name of a baseline.
         size: Windows in a batch, or episodes rolled out side by side.
+        workers: Processes that step simulators.
         precision: As Lightning calls it.
         milliseconds: Of a batch, or of a step of all episodes; the median of many.
         spread: Distance of the quartiles, as a share of the median.
@@ -63,6 +65,7 @@ class Row:
     model: str
     variant: str = OURS
     size: int | None = None
+    workers: int | None = None
     precision: str | None = None
     milliseconds: float | None = None
     spread: float | None = None
@@ -125,6 +128,7 @@ class Subject:
         num_envs: Episodes side by side; None is the configuration's own.
         settings: What the command line sets: dotted names to values.
         episodes: Of the synthetic data; None is enough for two batches.
+        workers: Processes that step simulators; None is one per core.
     """
 
     configuration: Configuration
@@ -134,6 +138,7 @@ class Subject:
     num_envs: int | None = None
     settings: dict[str, Any] | None = None
     episodes: int | None = None
+    workers: int | None = None
 
     @property
     def device(self) -> torch.device:

@@ -12,13 +12,13 @@ from scripts.benchmarks.acting import Play, make_play, synthetic_env, time_rollo
 from scripts.benchmarks.configurations import Configuration
 from scripts.benchmarks.published import CONFIGURATIONS
 from scripts.benchmarks.rows import Row, Skipped, Subject, Task
-from scripts.benchmarks.timing import Stopwatch, one_thread, time_calls
+from scripts.benchmarks.timing import PeakMemory, Stopwatch, one_thread, time_calls
 from scripts.benchmarks.training import sampler_tasks, time_step
 
 _CPU_LAYERS, _CPU_BATCH = 2, 8  # of ten, and of 128
 _LAST, _PIECE = 500, 50  # steps of an episode that are timed, and as one
 _WARM_UPS = 2
-_PATIENCE = 10  # how many times its budget a long episode may take
+_PATIENCE = 30  # how many times its budget a long episode may take
 
 
 def _model(base: Configuration, **changes: Any) -> Configuration:
@@ -75,7 +75,8 @@ def _points(base: Subject, name: str) -> Iterator[tuple[int, Callable[[float], R
         for value in _ENVIRONMENTS:
             yield value, partial(time_rollout, replace(base, num_envs=value))
     elif name == "episode_length":
-        episode = _Episode(base)
+        alone = base.num_envs or (1 if base.device.type == "cpu" else None)
+        episode = _Episode(replace(base, num_envs=alone))
         for value in _LENGTHS:
             yield value, partial(episode.time, value)
     else:
@@ -98,7 +99,9 @@ def _point(name: str, value: int, measure: Callable[[float], Row], budget: float
 def _dataset(subject: Subject, budget: float) -> Row:
     """Sampling from a large data set, and what it takes to open it."""
     *_, ours = sampler_tasks(subject)
-    row = ours.measure(budget / 2)
+    _ = subject.store  # made before anything is measured
+    peak = PeakMemory(subject.device)
+    row = replace(ours.measure(budget / 2), peak_memory=peak.gib)
     opening = time_calls(lambda: Store.open(subject.store), subject.device, budget / 2)
     return replace(row, note=f"the store opens in {1e3 * opening.seconds:.2f} ms")
 
@@ -119,8 +122,9 @@ class _Episode:
         """
         subject = self._subject
         if self._play is None:
+            self._peak = PeakMemory(subject.device)
             env = synthetic_env(subject.configuration.spec, subject.rows)
-            self._play = make_play(subject, subject.model(), env)
+            self._play = make_play(subject, subject.model().eval(), [env])
         needed = (length - self._steps) * self._seconds
         if needed > _PATIENCE * budget:
             raise Skipped(f"it would take {needed:.0f} s to get there; give a larger budget")
@@ -134,5 +138,5 @@ class _Episode:
                     break
         timing = watch.timing()
         self._seconds, self._steps = timing.seconds / _PIECE, length
-        row = subject.row("scale", size=subject.rows)
+        row = subject.row("scale", size=subject.rows, peak_memory=self._peak.gib)
         return row.timed(timing, _PIECE * subject.rows, _PIECE)

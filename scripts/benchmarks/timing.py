@@ -129,33 +129,30 @@ def one_thread(device: torch.device) -> Iterator[None]:
 
 
 class PeakMemory:
-    """The most memory used at once in a piece of work.
+    """The most memory used at once since this was made.
 
-    Attributes:
-        gib: In GiB. Of a GPU all that is allocated; of a CPU what the process came to hold on top
-            of what it had. None where the system does not tell.
+    Args:
+        device: Of a GPU all that is allocated counts; of a CPU what the process came to hold on
+            top of what it had.
     """
 
-    def __init__(self) -> None:
-        self.gib: float | None = None
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._before: int | None = None
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
+        elif _reset_peak():
+            self._before = _resident("VmRSS")
 
-
-@contextmanager
-def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
-    """Measure the peak inside."""
-    peak = PeakMemory()
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-        yield peak
-        peak.gib = torch.cuda.max_memory_allocated(device) / 2**30
-        return
-    before = _resident("VmRSS") if _reset_peak() else None
-    yield peak
-    after = _resident("VmHWM")
-    if before is not None and after is not None:
-        peak.gib = (after - before) / 2**20
+    @property
+    def gib(self) -> float | None:
+        """In GiB; None where the system does not tell."""
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device) / 2**30
+        after = _resident("VmHWM")
+        return None if self._before is None or after is None else (after - self._before) / 2**20
 
 
 def _reset_peak() -> bool:

@@ -21,7 +21,7 @@ from scripts.benchmarks.data import batch_bytes
 from scripts.benchmarks.eager import RATE
 from scripts.benchmarks.public import PublicTraining
 from scripts.benchmarks.rows import Row, Skipped, Subject, Task, quiet
-from scripts.benchmarks.timing import Stopwatch, Timing, peak_memory, time_calls
+from scripts.benchmarks.timing import PeakMemory, Stopwatch, Timing, time_calls
 from trainers.fitting import make_fitting
 from trainers.sequence import SequenceTrainer
 
@@ -141,12 +141,12 @@ def step_tasks(subject: Subject, reference: type[nn.Module] | None) -> Iterator[
 def _public_step(
     subject: Subject, variant: str, model_class: type[nn.Module], budget: float
 ) -> Row:
-    with peak_memory(subject.device) as peak:
-        training = PublicTraining(model_class, subject.configuration, subject.device)
-        batches = [training.prepare(batch) for batch in subject.batches(1)]
-        size = batch_bytes(batches[0])
-        series = itertools.cycle(batches)
-        timing = time_calls(lambda: training.step(next(series)), subject.device, budget)
+    peak = PeakMemory(subject.device)
+    training = PublicTraining(model_class, subject.configuration, subject.device)
+    batches = [training.prepare(batch) for batch in subject.batches(1)]
+    size = batch_bytes(batches[0])
+    series = itertools.cycle(batches)
+    timing = time_calls(lambda: training.step(next(series)), subject.device, budget)
     row = subject.row(
         "step",
         variant,
@@ -163,7 +163,8 @@ def _public_step(
 def time_step(subject: Subject, budget: float) -> Row:
     """The project's own module in Lightning's loop, without loggers and checkpoints."""
     watch = Stopwatch(subject.device, budget)
-    with peak_memory(subject.device) as peak, quiet():
+    peak = PeakMemory(subject.device)
+    with quiet():
         module = SequenceTrainer(subject.run, subject.configuration.spec)
         batches = subject.batches()
         _bare_trainer(subject, Laps(watch)).fit(module, train_dataloaders=Cycle(batches))
@@ -187,7 +188,8 @@ def _fit(subject: Subject, budget: float) -> Row:
     watch = Stopwatch(subject.device, budget)
     laps = Laps(watch)
     try:
-        with peak_memory(subject.device) as peak, quiet():
+        peak = PeakMemory(subject.device)
+        with quiet():
             datamodule = subject.datamodule()
             fitting = make_fitting(subject.run, subject.environment, datamodule, folder, None)
             fitting.trainer.callbacks.append(laps)  # type: ignore[attr-defined]
