@@ -16,7 +16,7 @@ import numpy as np
 from filelock import FileLock
 from gymnasium import spaces
 
-from datamodules.crew import available_cores, play_parts
+from datamodules.crew import TIMEOUT_S, available_cores, play_parts
 from datamodules.episodes import DatasetError, Recording, observation_spaces
 from datamodules.parts import Parts
 from datamodules.players import Player
@@ -44,6 +44,7 @@ def collect(
     description: str,
     algorithm: str = "expert",
     workers: int | None = None,
+    timeout: float = TIMEOUT_S,
     on_episode: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Have an expert play an episode for each seed, unless the data set exists.
@@ -67,6 +68,8 @@ def collect(
         description: One sentence on the data set.
         algorithm: Name of the expert, for Minari.
         workers: Processes that play; by default one for each processor core. 1 plays in this one.
+        timeout: Seconds without a step after which a process counts as hung. One that hangs or dies
+            is replaced, and its episode played again; but not this one.
         on_episode: Told the number of finished episodes and of all, after every episode.
 
     Returns:
@@ -94,7 +97,7 @@ def collect(
         if minari.exists():  # whoever removed the store need not have it all played again
             _check_minari(minari, known)
         else:
-            _play(parts, numbers, make_player, workers, spec.name, on_episode)
+            _play(parts, numbers, make_player, workers, timeout, spec.name, on_episode)
             _write_table(table_path(store), map(parts.read, numbers))
             if _can_be_minari(spec):
                 environment = env()
@@ -214,6 +217,7 @@ def _play(
     seeds: Sequence[int],
     make_player: Callable[[], Player],
     workers: int | None,
+    timeout: float,
     source: str,
     on_episode: Callable[[int, int], None] | None,
 ) -> None:
@@ -228,9 +232,9 @@ def _play(
         if on_episode is not None:
             on_episode(done, total)
 
-    count = min(workers or available_cores(), len(missing))
+    count = 0 if workers == 1 else min(workers or available_cores(), len(missing))
     try:
-        play_parts(parts, missing, make_player, count, source, tell)
+        play_parts(parts, missing, make_player, count, source, tell, timeout)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"Stopped after {done} of {total} episodes, which are kept; the same command goes on."

@@ -11,15 +11,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock
 
-from datamodules.episodes import DatasetError, Recording
+from datamodules.episodes import (
+    DatasetError,
+    Episode,
+    Recording,
+    observation_items,
+    observation_spaces,
+)
 from datamodules.npy import file_sha256
 from datamodules.packing import publish
 from datamodules.readers.minari import minari_provenance, open_minari, write_minari
 from datamodules.source import Checked, OnBad, Source, refuse
 from datamodules.store import Store
-from datamodules.store_files import StoreWriter, store_bytes
+from datamodules.store_files import StoreWriter, storage_dtype, store_bytes
 
 # What to tell of progress: what is done, how much of it, and of how much if that is known.
 OnProgress = Callable[[str, int, int | None], None]
@@ -60,6 +67,7 @@ def convert(
     destination = Path(destination)
     tell = on_progress or (lambda phase, done, total: None)
     known = provenance(source, tell)
+    known["notes"] += narrowed(source)
     if destination.exists():
         return _already(destination, Store.open(destination).manifest["provenance"], known)
     digest = hashlib.sha256(json.dumps([known, source.spec.to_dict()]).encode()).hexdigest()[:12]
@@ -189,6 +197,27 @@ def provenance(source: Source, tell: OnProgress) -> dict[str, Any]:
     }
 
 
+def narrowed(source: Source) -> list[str]:
+    """What a store keeps in a type that does not hold every number of the source's, for people."""
+    first = _first(source)
+    if first is None:
+        return []
+    wanted = observation_spaces(source.spec.observation_space)
+    seen = observation_items(first.observations)
+    columns = {
+        f"observations {key}".rstrip(): (seen[key].dtype, storage_dtype(space))
+        for key, space in wanted.items()
+        if key in seen
+    }
+    columns["actions"] = first.actions.dtype, storage_dtype(source.spec.action_space)
+    columns["rewards"] = np.asarray(first.rewards).dtype, np.dtype(np.float32)
+    return [
+        f"{name} are {found}, and the store keeps them as {kept}"
+        for name, (found, kept) in columns.items()
+        if found.kind in "fiu" and not np.can_cast(found, kept)
+    ]
+
+
 def predicted_bytes(source: Source) -> int | None:
     """About how large the store of a source will be, or None if that is not known."""
     if source.num_steps is None or source.num_episodes is None:
@@ -216,9 +245,14 @@ def check_room(source: Source, destination: Path, partial: Path | None = None) -
         )
 
 
+def _first(source: Source) -> Episode | None:
+    """The first episode of a source that can be read."""
+    return next(source.read(0, lambda error: None), None)
+
+
 def _has_last(source: Source) -> bool:
     """Whether a source tells what followed the last actions."""
-    first = next(source.read(0, lambda error: None), None)
+    first = _first(source)
     return first is not None and first.last_observation is not None
 
 

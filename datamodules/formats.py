@@ -138,4 +138,8 @@ def open_source(path: Path | str, options: Options | None = None) -> Source:
         source = known.open(path, options)
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read ({error})") from error
+    except DatasetError as error:
+        if path.name in str(error):
+            raise
+        raise DatasetError(f"{path}: {error}") from error  # of spaces that were inferred
     return source if options.spec is None else replace(source, spec=options.spec)

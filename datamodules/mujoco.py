@@ -23,7 +23,8 @@ from datamodules.episodes import DatasetError, Episode
 from datamodules.mujoco_names import DatasetName, read_name
 from datamodules.npy import file_sha256
 from datamodules.players import expert_seeds
-from datamodules.store import pack
+from datamodules.readers.minari_source import reference_scores
+from datamodules.store import Store, pack
 from rate.envs.mujoco import MujocoOptions, mujoco_spec
 from rate.errors import ConfigError
 
@@ -146,9 +147,20 @@ def minari_references(root: Path, name: str) -> dict[str, float]:
         metadata = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path}: cannot be read ({error}); get the data set again") from error
-    names = {"score_0": "ref_min_score", "score_100": "ref_max_score"}
-    found = {ours: metadata.get(theirs) for ours, theirs in names.items()}
-    return {name: float(value) for name, value in found.items() if value is not None}
+    return reference_scores(metadata)
+
+
+def has_published_target(store: Path) -> bool:
+    """Whether published work may say what to ask for: not for Minari's data, nor for our own.
+
+    A path that is no store counts as if it did: to open it tells what is wrong.
+    """
+    try:
+        known = Store.open(store).manifest["provenance"]
+    except DatasetError:
+        return True
+    of_minari = known.get("format") == "minari" or str(known.get("source")).startswith("minari ")
+    return not (of_minari or "collector" in known)
 
 
 def _simulator(options: MujocoOptions) -> dict[str, Any]:

@@ -22,6 +22,7 @@ import torch
 
 from datamodules.episodes import Array, DatasetError
 from datamodules.mujoco_recording import Columns, Rows, split, stack
+from datamodules.npy import BAD_HEADER
 from rate.envs.mujoco import PUBLISHED_LENGTH, Mujoco, MujocoOptions
 from rate.envs.tmaze import mix
 from rate.errors import ConfigError
@@ -115,7 +116,7 @@ class Learner:
         try:
             with np.load(path) as file:
                 return {name: file[name] for name in file.files}
-        except (OSError, ValueError, EOFError, BadZipFile) as error:
+        except (OSError, EOFError, BadZipFile, *BAD_HEADER) as error:
             raise _damaged(path, error) from error
 
     def episodes(self, number: int) -> Iterator[Columns]:

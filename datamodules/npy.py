@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import struct
+import tokenize
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,6 +18,8 @@ from datamodules.episodes import Array, DatasetError
 # One fixed size for every header, so that the final length can be written over the first one.
 _HEADER_BYTES = 256
 _CHUNK_BYTES = 1 << 20
+# What NumPy raises for headers that are none or were changed; it reads them as Python is read.
+BAD_HEADER = (ValueError, SyntaxError, tokenize.TokenError, MemoryError)
 
 
 class NpyWriter:
@@ -119,7 +122,7 @@ def open_array(path: Path, dtype: str, shape: tuple[int, ...], size: int) -> Arr
         )
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError) as error:
+    except (*BAD_HEADER, OSError, EOFError) as error:
         raise DatasetError(f"{path}: not a plain .npy file ({error})") from error
     if array.dtype != np.dtype(dtype) or array.shape != shape:
         raise DatasetError(

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from datamodules.episodes import Array, DatasetError, Episode, Recording, observation_items
+from datamodules.npy import BAD_HEADER
 
 _FIRST, _LAST = "first", "last"
 # What NumPy and zipfile raise for files that were cut off or changed.
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile)
+_UNREADABLE = (OSError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, *BAD_HEADER)
 
 
 @dataclass(frozen=True)

@@ -82,11 +82,12 @@ class Player:
         self._env = make_env()
         self._expert = make_expert()
 
-    def play(self, seed: int) -> Recording:
+    def play(self, seed: int, on_step: Callable[[], None] | None = None) -> Recording:
         """Play one episode to its end.
 
         Args:
             seed: Decides all of the episode.
+            on_step: Called after the reset and every step.
 
         Returns:
             The episode; its outcome is whatever numbers the environment's last `info` holds.
@@ -104,6 +105,8 @@ class Player:
         while True:
             for key, value in observation_items(observation).items():
                 seen[key].append(value)
+            if on_step is not None:
+                on_step()
             if terminated or truncated:
                 break
             action = expert.act()

@@ -88,19 +88,22 @@ class Checked:
         self.skipped += 1
 
 
-def known_mujoco(spec: EnvironmentSpec, name: str, version: str) -> EnvironmentSpec:
+def known_mujoco(
+    spec: EnvironmentSpec, name: str, version: str, references: dict[str, float] | None = None
+) -> EnvironmentSpec:
     """The task of MuJoCo that a data set's name tells, if its spaces have the task's shapes.
 
     Args:
         spec: What else is known of the environment.
         name: For example `hopper_medium-v2.hdf5` or `mujoco/hopper/medium-v0`.
         version: Of Gymnasium's environment, which models of the data are rolled out in.
+        references: The returns that the data set itself scores with, by `MujocoOptions`' names.
     """
     task = next((task for task in TASKS if task in name.lower()), None)
     if task is None:
         return spec
-    options = MujocoOptions(task=task, version=version)
-    known = replace(mujoco_spec(options), options={"task": task, "version": version})
+    told = {"task": task, "version": version, **(references or {})}
+    known = replace(mujoco_spec(MujocoOptions(task=task, version=version)), options=told)
     same = spec.observation_space.shape == known.observation_space.shape
     return known if same and spec.action_space.shape == known.action_space.shape else spec
 

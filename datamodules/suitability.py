@@ -12,6 +12,8 @@ from datamodules.store import Store
 from rate.envs.frame_stack import stacked_space
 from rate.envs.spec import EnvironmentSpec
 
+_TASKS = ("task", "game")  # settings of environments that make another problem of them
+
 
 def hidden_state(store: Store) -> Array:
     """The hidden state at each step of a store, `(S, *hint)`.
@@ -39,6 +41,21 @@ def single_frames(store: Store, spec: EnvironmentSpec) -> gymnasium.Space[Any]:
             ):
                 return part
     return spec.observation_space
+
+
+def check_task(store: Store, spec: EnvironmentSpec) -> None:
+    """Refuse data of another task, whose spaces may well be the same.
+
+    Raises:
+        DatasetError: If they are.
+    """
+    for name in _TASKS:
+        found, wanted = (str(known.options.get(name, "")) for known in (store.spec, spec))
+        if found and wanted and found.lower() != wanted.lower():
+            raise DatasetError(
+                f"{store.path}: the data are of {found}, but env.{name} is {wanted}; "
+                f"leave env.{name} out, or take other data"
+            )
 
 
 def check_actions(store: Store, spec: EnvironmentSpec) -> None:

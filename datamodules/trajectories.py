@@ -25,7 +25,7 @@ from datamodules.columns import Columns
 from datamodules.placement import DataDevice, Prefetcher, choose_placement
 from datamodules.sampler import Mode, Sampling, WindowSampler
 from datamodules.store import Store
-from datamodules.suitability import check_actions, hidden_state, single_frames
+from datamodules.suitability import check_actions, check_task, hidden_state, single_frames
 from rate.batch import Batch, stack_frames
 from rate.envs.spec import EnvironmentSpec
 
@@ -111,6 +111,7 @@ class TrajectoryDataModule(LightningDataModule):
         hint = hidden_state(self.store) if with_hint else None
         self.frame_stack = 1 if spec is None else spec.frame_stack
         if spec is not None:
+            check_task(self.store, spec)
             self.store = self.store.observing(single_frames(self.store, spec))
             check_actions(self.store, spec)
         self.batch_size, self.context_length, self.segments = batch_size, context_length, segments

@@ -25,7 +25,13 @@ from typing import NoReturn
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from datamodules.convert import OnProgress, convert, convert_to_minari, predicted_bytes
+from datamodules.convert import (
+    OnProgress,
+    convert,
+    convert_to_minari,
+    narrowed,
+    predicted_bytes,
+)
 from datamodules.episodes import DatasetError
 from datamodules.formats import Options, open_source
 from datamodules.source import Source
@@ -86,7 +92,7 @@ def describe(source: Source, to: str, console: Console) -> None:
     room = "" if size is None else f"; the {to} will take about {readable(size)}"
     text = f"{source.path} ({source.format}): {', '.join(sizes) or 'of unknown size'}{room}"
     console.print(text, highlight=False, soft_wrap=True)
-    for note in source.notes:
+    for note in [*source.notes, *(narrowed(source) if to == "store" else ())]:
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
 
 

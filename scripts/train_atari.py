@@ -1,7 +1,7 @@
 """Train a model on an Atari game and evaluate it by rollouts.
 
-python scripts/train_atari.py --model_mode DT_quick                  # Pong, from a scripted player
-python scripts/train_atari.py --model_mode RATE_quick --seed 2
+python scripts/train_atari.py                                # a small RATE, on a scripted Pong
+python scripts/train_atari.py --model_mode DT_quick --seed 2
 python scripts/convert.py dqn/Breakout/1 data/breakout               # DQN-replay, or RL Unplugged
 python scripts/train_atari.py --game Breakout --data.store data/breakout --training.accelerator gpu
 python scripts/train_atari.py --game Pong --num_mem_tokens 15 --mem_len 360 --n_head_ca 1 \
@@ -14,7 +14,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from math import prod
-from pathlib import Path
 
 from rich.console import Console
 
@@ -43,7 +42,7 @@ def predict(config: RunConfig) -> str:
         DatasetError: If the store that the run names cannot be read.
     """
     data = config.data
-    if data.store is not None and Path(data.store).exists():
+    if data.store is not None:
         store = Store.open(data.store)
         episodes, steps, words = store.num_episodes, store.num_steps, "data"
     else:

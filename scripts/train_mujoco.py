@@ -1,10 +1,11 @@
 """Train a model on a data set of MuJoCo and evaluate it by rollouts.
 
-python scripts/train_mujoco.py --model_mode DT_quick --dataset halfcheetah-medium-sac   # made here
-python scripts/train_mujoco.py --model_mode RATE_quick --dataset halfcheetah-expert-sac
+python scripts/train_mujoco.py                                # a small RATE, on data made here
+python scripts/train_mujoco.py --model_mode DT_quick --dataset hopper-expert-sac        # likewise
 python scripts/train_mujoco.py --model_mode DT --dataset hopper-medium-v2               # D4RL's
 python scripts/train_mujoco.py --env_id 6 --number_of_segments 3 --segment_length 20    # the same
 python scripts/train_mujoco.py --model_mode DT --dataset mujoco/hopper/expert-v0        # Minari's
+python scripts/train_mujoco.py --model_mode DT --data.store data/hopper         # converted
 python scripts/train_mujoco.py --resume runs/mujoco-hopper-medium-v2-dt-1
 """
 
@@ -15,7 +16,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from datamodules.mujoco import minari_references
+from datamodules.mujoco import has_published_target, minari_references
+from datamodules.mujoco_names import read_name
 from scripts import train
 from scripts.console import user_errors
 
@@ -24,17 +26,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     arguments = sys.argv[1:] if arguments is None else arguments
     with user_errors():
-        arguments = [*references(arguments), *arguments]
+        arguments = [*settings_of_data(arguments), *arguments]
     train.main("mujoco", arguments)
 
 
-def references(arguments: Sequence[str]) -> list[str]:
-    """The reference scores of the Minari data set that a command line names, as options."""
+def settings_of_data(arguments: Sequence[str]) -> list[str]:
+    """What the data that a command line names say of scores and of what to ask for, as options."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--dataset", nargs="?")
     parser.add_argument("--data.root", dest="root", nargs="?", default="data")
+    parser.add_argument("--data.store", dest="store", nargs="?")
     known, _ = parser.parse_known_args(arguments)
-    if not (known.dataset or "").startswith("mujoco/"):
+    if known.store and not has_published_target(Path(known.store)):
+        return ["--evaluation.target_from_data=true"]
+    if not known.dataset or read_name(known.dataset).source != "minari":
         return []
     found = minari_references(Path(known.root or "data"), known.dataset)
     return [f"--env.{name}={value}" for name, value in found.items()]

@@ -6,7 +6,7 @@ import argparse
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
@@ -25,6 +25,7 @@ from trainers.config import (
 )
 from trainers.config_files import config_from_dict, load_config_file
 from trainers.config_learning import CurriculumConfig, LossConfig, OptimizerConfig
+from trainers.defaults import PRESET, default_preset, settings_of_store, warn_of_work
 from trainers.registry import check_run, environment_options
 from trainers.tasks import preset_for_task
 
@@ -162,7 +163,8 @@ def parse(environment: str, argv: Sequence[str]) -> Command:
     )
     check_run(config)
     resume = None if arguments.resume is None else Path(arguments.resume)
-    return Command(config, resume, translation.notes)
+    notes = translation.notes + warn_of_work(config, preset_names(environment))
+    return Command(config, resume, notes)
 
 
 def _base(environment: str, translation: flags.Translation) -> dict[str, Any]:
@@ -170,11 +172,12 @@ def _base(environment: str, translation: flags.Translation) -> dict[str, Any]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for option in ("--config", "--resume"):
         parser.add_argument(option, nargs="?")  # the parser proper asks for a missing value
-    parser.add_argument("--env.task", dest="task", nargs="?")
+    for option, name in (("env.task", "task"), ("env.game", "game"), ("data.store", "store")):
+        parser.add_argument(f"--{option}", dest=name, nargs="?")
+    parser.add_argument("--data.dataset", dest="dataset", nargs="?")
     known, _ = parser.parse_known_args(translation.options)
     if known.config is None and known.resume is None:
-        preset = load_preset(environment, translation.preset or "rate")
-        return preset_for_task(environment, preset, known.task)
+        return _preset(environment, translation, known)
     if translation.preset:
         source = "--resume" if known.config is None else "--config"
         raise ConfigError(
@@ -193,6 +196,26 @@ def _base(environment: str, translation: flags.Translation) -> dict[str, Any]:
             f"scripts/train_{base.environment}.py."
         )
     return base.to_dict()
+
+
+def _preset(
+    environment: str, translation: flags.Translation, known: argparse.Namespace
+) -> dict[str, Any]:
+    """The preset that is named or goes with the data, for the task that is named or is theirs."""
+    names, name = preset_names(environment), translation.preset
+    if name is None:
+        name = default_preset(names, known.store or known.dataset or known.game)
+        if name != PRESET:
+            published = f"--model_mode {PRESET.upper()} is the published model, for a GPU."
+            translation.notes.append(f"the preset is {name}, small and for a CPU. {published}")
+    told = settings_of_store(environment, known.store)
+    preset = load_preset(environment, name)
+    preset = preset_for_task(environment, preset, known.task or told.get("task"))
+    usual = {**asdict(environment_options(environment)()), **preset.get("env", {})}
+    if unusual := [f"env.{name}={value}" for name, value in told.items() if value != usual[name]]:
+        words = ", ".join(unusual)
+        translation.notes.append(f"as in the data, unless you say otherwise: {words}.")
+    return {**preset, "env": {**preset.get("env", {}), **told}}
 
 
 def _join_lists(options: Sequence[str]) -> list[str]:

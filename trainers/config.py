@@ -34,10 +34,11 @@ class DataConfig:
         noise: How noisy the expert is: the share of steps at which it begins to act at random.
         agent_steps: Steps that an agent learns for before it generates (mujoco); None is the
             environment's own choice.
-        workers: Processes that generate; None is one per core.
+        workers: Processes that generate; None is one per core. 1 generates in this process, where
+            nothing ends a simulator that hangs.
         min_return: Train only on episodes with at least this return.
         min_length: Train only on episodes of at least so many steps.
-        normalise: Normalise vector observations by the data's mean and standard deviation; the
+        normalise: Normalise vectors in observations by the data's mean and standard deviation; the
             weights carry both.
         window: Cut windows from the `start` of episodes, or at `random` places.
         sampling: Draw all `episodes` equally often, or in proportion to their `steps`, as

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rate.batch import Batch, Observations, map_tensors
+from rate.config import Decoding
 from rate.memory import MemoryState
 from rate.model import SequenceModel
 from rate.policy import Policy
@@ -28,7 +29,8 @@ class MemoryReport:
         drift: `(N - 1,)` mean relative change from segment to segment, |M' - M| / |M|.
         rank: `(N,)` mean effective rank of the `(m, d)` memory of an episode.
         survival: For every strength of noise, the share of episodes whose actions stay the same
-            although memory was disturbed once.
+            although memory was disturbed once; of actions that are numbers, within a tenth of
+            their range.
     """
 
     spread: list[float]
@@ -94,16 +96,16 @@ def inspect_memory(
     """
     path = list(_fold(model, batch, None, 0.0))
     memories = torch.stack([tokens for tokens, _ in path])  # (N, B, m, d)
-    actions = torch.cat([chosen for _, chosen in path], dim=1)
+    actions = model.head.decode(torch.cat([chosen for _, chosen in path], dim=1), Decoding())
     flat = memories.flatten(2)  # (N, B, m * d)
     size = flat.norm(dim=-1)
     drift = (flat[1:] - flat[:-1]).norm(dim=-1) / size[:-1]
     apart = (flat - flat.mean(1, keepdim=True)).square().sum(-1).mean(1).sqrt() / size.mean(1)
     survival = {}
     for strength in noise:
-        disturbed = [a for _, a in _fold(model, batch, disturbed_segment, strength)]
-        same = torch.cat(disturbed, dim=1) == actions
-        survival[strength] = float(same.flatten(1).all(1).float().mean())
+        disturbed = [chosen for _, chosen in _fold(model, batch, disturbed_segment, strength)]
+        same = model.head.correct(torch.cat(disturbed, dim=1), actions)
+        survival[strength] = float(same.all(1).float().mean())
     rank = effective_rank(memories).mean(-1)
     return MemoryReport(apart.tolist(), drift.mean(-1).tolist(), rank.tolist(), survival)
 
@@ -123,7 +125,7 @@ def effective_rank(matrices: Tensor) -> Tensor:
 def _fold(
     model: SequenceModel, batch: Batch, disturbed_segment: int | None, strength: float
 ) -> list[tuple[Tensor, Tensor]]:
-    """Memory tokens after, and likeliest actions in, every segment."""
+    """Memory tokens after, and what the action head says in, every segment."""
     generator = torch.Generator().manual_seed(0)
     state: MemoryState | None = None
     results = []
@@ -136,5 +138,5 @@ def _fold(
         predictions, state = model(batch.steps(start, start + length), state)
         if state.tokens is None:
             raise ValueError("the model has no memory tokens to look at")
-        results.append((state.tokens, predictions.argmax(-1)))
+        results.append((state.tokens, predictions))
     return results

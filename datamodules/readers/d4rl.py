@@ -171,13 +171,15 @@ def _open(path: Path) -> Iterator[h5py.File]:
 
 
 def _read_layout(file: h5py.File, path: Path, time_limit: int | None) -> _Layout:
-    missing = [key for key in _KEYS if not hasattr(file.get(key), "shape")]
+    missing = [key for key in _KEYS if not getattr(file.get(key), "shape", ())]
     if missing:
         raise DatasetError(
-            f"{path}: not a D4RL file: there is no {' and no '.join(missing)}; it has "
+            f"{path}: not a D4RL file: there is no array {' and no '.join(missing)}; it has "
             f"{', '.join(sorted(file)[:12])}"
         )
     rows = len(file["actions"])
+    if not rows:
+        raise DatasetError(f"{path}: there are no steps in it")
     for key in (*_KEYS, "timeouts", "next_observations"):
         if key in file and len(file[key]) != rows:
             raise DatasetError(f"{path}: {key} has {len(file[key])} rows, but actions has {rows}")

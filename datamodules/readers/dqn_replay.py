@@ -19,6 +19,7 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
+from bisect import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -29,13 +30,14 @@ import numpy as np
 import numpy.typing as npt
 
 from datamodules.episodes import Array, DatasetError, Episode
+from datamodules.npy import BAD_HEADER
 from datamodules.readers.atari_games import FRAME, atari_data_spec, known_game
 from datamodules.source import OnBad, Source, refuse
 
 _OBSERVATION = re.compile(r"\$store\$_observation_ckpt\.(\d+)\.gz")
 _PADDING = 3  # rows of zeros before an episode
 _FRAME_BYTES = int(np.prod(FRAME.shape))
-_DAMAGED = (OSError, EOFError, zlib.error, ValueError)
+_DAMAGED = (OSError, EOFError, zlib.error, *BAD_HEADER)
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,10 @@ def open_dqn_replay(path: Path) -> Source:
         DatasetError: If a file is missing, damaged or disagrees with another, or no episode ends.
     """
     files = _frame_files(path)
-    game, episodes, steps, highest = known_game(path), 0, 0, 0
+    game, bounds, steps, highest = known_game(path), [0], 0, 0
     for file in files:
         checkpoint = _open_checkpoint(file)
-        episodes += len(checkpoint.ends)
+        bounds.append(bounds[-1] + len(checkpoint.ends))
         steps += int(checkpoint.ends[-1]) - checkpoint.first
         highest = max(highest, int(checkpoint.actions.max()))
     return Source(
@@ -85,8 +87,9 @@ def open_dqn_replay(path: Path) -> Source:
         files=tuple(sibling for file in files for sibling in _siblings(file).values()),
         spec=atari_data_spec(game, highest + 1),
         read=partial(read_dqn_replay, path),
-        num_episodes=episodes,
+        num_episodes=bounds[-1],
         num_steps=steps,
+        place=lambda number: f"{path}, checkpoint {_number(files[bisect(bounds, number) - 1])}",
         notes=("parts of episodes at the ends of checkpoints are left out",),
     )
 
@@ -120,6 +123,8 @@ def _read_checkpoint(
 ) -> Iterator[Episode | DatasetError]:
     """The episodes of a checkpoint from the `skip`-th on; `number` is that one's in the run."""
     path = checkpoint.observations
+    if skip == len(checkpoint.ends):
+        return
     problem = ""
     with gzip.open(path) as file:
         beginning = _read_header(file, path, len(checkpoint.actions))
@@ -134,8 +139,21 @@ def _read_checkpoint(
                 problem = str(error)
                 yield DatasetError(f"{path}, episode {number}: damaged or truncated ({error})")
             else:
+                if end == checkpoint.ends[-1]:
+                    _check_sum(file, path)  # first: who has all episodes does not come back
                 yield _without_padding(frames, checkpoint.actions[rows], checkpoint.rewards[rows])
             number += 1
+
+
+def _check_sum(file: Any, path: Path) -> None:
+    """Read the rest: at its end stands the checksum of all frames."""
+    try:
+        while file.read(_FRAME_BYTES):
+            pass
+    except _DAMAGED as error:
+        raise DatasetError(
+            f"{path}: damaged ({error}), and nobody knows in which episode; get it again"
+        ) from error
 
 
 def _without_padding(frames: Array, actions: Array, rewards: Array) -> Episode:
@@ -209,6 +227,7 @@ def _load(path: Path) -> Array:
     try:
         with gzip.open(path) as file:
             array: Array = np.load(file)
+            file.read()  # to the checksum
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: is missing; a checkpoint has a file a quantity") from error
     except _DAMAGED as error:

@@ -34,7 +34,15 @@ if TYPE_CHECKING:
 
 _PROVENANCE = "provenance"
 # What h5py, Pillow and Arrow raise for files that were cut off or changed.
-_UNREADABLE = (OSError, KeyError, ValueError, IndexError, TypeError, RuntimeError, AssertionError)
+_UNREADABLE = (
+    OSError,
+    LookupError,
+    ValueError,
+    TypeError,
+    RuntimeError,
+    AssertionError,
+    MemoryError,
+)
 
 
 def open_minari(path: Path | str) -> MinariDataset:
@@ -55,7 +63,7 @@ def open_minari(path: Path | str) -> MinariDataset:
             f"{path}: {error}; Minari's formats other than HDF5 need pyarrow: "
             "make install EXTRAS=minari"
         ) from error
-    except (OSError, ValueError, KeyError, AssertionError) as error:
+    except _UNREADABLE as error:
         raise DatasetError(f"{path}: the Minari data set cannot be read ({error})") from error
 
 
@@ -71,9 +79,9 @@ def read_minari(
         on_bad: Told of each that cannot be read.
 
     Raises:
-        DatasetError: If an episode cannot be read, naming it.
+        DatasetError: If an episode cannot be read, naming the folder and it.
     """
-    source = f"Minari data set {dataset.spec.dataset_id}"
+    source = str(Path(dataset.storage.data_path).parent)
     numbers = [int(index) for index in dataset.episode_indices]
     while start < len(numbers):
         # The storage reads a whole series through one open file; one call each would be slow.

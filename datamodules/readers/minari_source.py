@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,13 @@ from rate.envs.spec import EnvironmentSpec
 def is_minari(path: Path) -> bool:
     """Whether a path is the folder of a Minari data set."""
     return (path / "data" / "metadata.json").is_file()
+
+
+def reference_scores(metadata: dict[str, Any]) -> dict[str, float]:
+    """The returns that a data set gives the scores 0 and 100, by our settings; often none."""
+    names = {"score_0": "ref_min_score", "score_100": "ref_max_score"}
+    found = {ours: metadata.get(theirs) for ours, theirs in names.items()}
+    return {name: float(value) for name, value in found.items() if value is not None}
 
 
 def open_minari_source(path: Path) -> Source:
@@ -38,7 +46,7 @@ def open_minari_source(path: Path) -> Source:
         format="minari",
         path=path,
         files=tuple(sorted(file for file in (path / "data").rglob("*") if file.is_file())),
-        spec=known_mujoco(spec, name, "v5"),
+        spec=known_mujoco(spec, name, "v5", reference_scores(dataset.storage.metadata)),
         read=partial(read_minari, dataset),
         num_episodes=int(dataset.total_episodes),
         num_steps=int(dataset.total_steps),

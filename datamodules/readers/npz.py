@@ -14,6 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from datamodules.episodes import Array, DatasetError
+from datamodules.npy import BAD_HEADER
 
 _DAMAGED = (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, zlib.error)
 
@@ -103,7 +104,7 @@ def _read_header(file: IO[bytes], place: str) -> tuple[tuple[int, ...], bool, np
         if (version := npy.read_magic(file)) != (1, 0):  # others hold records of columns
             raise ValueError(f"version {version} of the format")
         shape, fortran, dtype = npy.read_array_header_1_0(file)
-    except (ValueError, zlib.error) as error:
+    except (*BAD_HEADER, zlib.error) as error:
         raise DatasetError(f"{place} is damaged or not an array ({error})") from error
     if dtype.kind not in "biuf":
         raise DatasetError(f"{place} holds {dtype}, not numbers; it is not loaded")

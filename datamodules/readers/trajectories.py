@@ -95,8 +95,13 @@ def read_trajectories(
 
 
 def _episode(item: Any, place: str) -> Episode:
-    if not isinstance(item, dict) or not all(isinstance(v, np.ndarray) for v in item.values()):
-        raise DatasetError(f"{place}: not a dictionary of arrays")
+    if not isinstance(item, dict):
+        raise DatasetError(
+            f"{place}: not a dictionary of arrays, but of type {type(item).__name__}"
+        )
+    for key, value in item.items():
+        if not isinstance(value, np.ndarray):
+            raise DatasetError(f"{place}: '{key}' is no array, but of type {type(value).__name__}")
     for key in _KEYS:
         if key not in item:
             raise DatasetError(f"{place}: there is no '{key}'; it has {sorted(map(str, item))}")

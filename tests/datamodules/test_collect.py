@@ -143,6 +143,30 @@ def test_an_episode_that_always_kills_its_worker_is_named(tmp_path):
     assert not any(alive(pid) for pid in pids(log))
 
 
+@posix
+def test_a_worker_that_hangs_is_replaced_and_its_episode_played_again(made, tmp_path):
+    log = tmp_path / "log"
+    run(tmp_path / "data", workers=2, log=log, failures={3: 1}, how="hang", timeout=3)
+    assert contents(tmp_path / "data") == contents(made[0])
+    plays = {seed: len((log / str(seed)).read_text().split()) for seed in SEEDS}
+    assert plays == dict.fromkeys(SEEDS, 1) | {3: 2}
+    assert not any(alive(pid) for pid in pids(log))
+
+
+@posix
+def test_an_episode_that_always_hangs_is_named(tmp_path):
+    log, what = tmp_path / "log", r"seed 12 failed 3 times: it took no step within 2 seconds"
+    with pytest.raises(DatasetError, match=what):
+        run(tmp_path / "data", workers=2, log=log, failures={12: 9}, how="hang", timeout=2)
+    assert len((log / "12").read_text().split()) == 3
+    assert not any(alive(pid) for pid in pids(log))
+
+
+def test_slow_steps_are_no_hang(made, tmp_path):
+    run(tmp_path / "data", workers=3, log=tmp_path / "log", delay=0.7, timeout=3)
+    assert contents(tmp_path / "data") == contents(made[0])
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_errors_of_a_player(made, tmp_path, workers):
     log = tmp_path / "log"

@@ -70,7 +70,9 @@ def test_damaged_files_still_have_a_format(tmp_path, own_store):
 def test_hdf5_of_something_else(tmp_path):
     with h5py.File(tmp_path / "x.hdf5", "w") as file:
         file["data/demo_0/actions"] = np.zeros(3)
-    with pytest.raises(DatasetError, match=r"not a D4RL file: there is no observations.*has data"):
+    with pytest.raises(
+        DatasetError, match=r"not a D4RL file: there is no array observations.*has data"
+    ):
         open_source(tmp_path / "x.hdf5")
 
 

@@ -76,14 +76,17 @@ class Failing(Player):
         super().__init__(partial(Walk, delay), Chance)
         self.log, self.failures, self.how = log, failures, how
 
-    def play(self, seed):
+    def play(self, seed, on_step=None):
         with (self.log / str(seed)).open("a") as file:
             file.write(f"{os.getpid()}\n")
         if len((self.log / str(seed)).read_text().split()) <= self.failures.get(seed, 0):
             if self.how == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if self.how == "hang":
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # as in native code
+                time.sleep(600)
             raise {"bug": RuntimeError, "user": ConfigError}[self.how]("the engine has a problem")
-        return super().play(seed)
+        return super().play(seed, on_step)
 
 
 def make_env():

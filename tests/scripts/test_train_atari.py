@@ -62,7 +62,15 @@ def test_a_store_is_measured_before_it_is_loaded(
     again = words(tmp_path, "--model_mode=DT_quick", f"--data.store={store}", "--logging.name=x")
     train_atari.main(again)
     error = error_of(train_atari.main, [*again, "--game=Breakout", "--logging.name=y"])
-    assert "the action_space of the data is Discrete(6), but atari has Discrete(4)" in error
+    assert "the data are of Pong, but env.game is Breakout" in error
+
+
+def test_a_bare_command_trains_a_small_model_on_data_made_here() -> None:
+    command = parse("atari", [])
+    assert command.config.run_name == "atari-pong-rate_quick-1"
+    assert "--model_mode RATE is the published model" in command.notes[0]
+    assert "takes a CPU hours or days" in parse("atari", ["--game", "Pong"]).notes[0]
+    assert parse("atari", ["--game", "Pong", "--training.accelerator", "gpu"]).notes == []
 
 
 def test_the_public_command_runs_with_its_flags() -> None:

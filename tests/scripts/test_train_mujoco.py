@@ -17,7 +17,7 @@ from minari.data_collector import EpisodeBuffer
 from datamodules import Store, mujoco_agent
 from datamodules.mujoco_recording import Columns, Rows, play, write_d4rl
 from rate.envs.mujoco import Mujoco, MujocoOptions, mujoco_spec, normalised_score
-from scripts import collect, evaluate, train_mujoco
+from scripts import collect, convert, evaluate, train_mujoco
 from scripts.scores import read_scores
 from trainers.cli import parse
 
@@ -153,6 +153,13 @@ def test_a_minari_data_set_has_its_own_target_and_references(
     assert report["target_return"] == pytest.approx(best)
     for row in report["rows"]:
         assert row["normalised_score"] == pytest.approx((row["return"] - 1.5) / (4000 - 1.5) * 100)
+
+    store = root / "converted"
+    convert.main([str(root / "minari" / "mujoco/hopper/expert-v0"), str(store)])
+    notes = Store.open(store).manifest["provenance"]["notes"]
+    assert "observations are float64, and the store keeps them as float32" in notes
+    train_mujoco.main([f"--data.store={store}", *words, "--model_mode=DT", "--logging.name=store"])
+    assert saved_in(runs_of(words) / "mujoco-store-1") == saved
 
 
 def test_the_public_command_means_what_it_meant(root: Path) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
+from rate.batch import Batch
 from rate.config import ModelConfig
 from rate.envs.retrieval import RetrievalOptions, RetrievalVector, retrieval_spec
 from rate.envs.tmaze import TMAZE_SPEC, TMazeVector
@@ -88,6 +90,34 @@ def test_a_report_has_a_value_per_segment_and_per_noise() -> None:
     assert all(1 <= rank <= 3 + 1e-4 for rank in report.rank)
     assert all(np.isfinite(report.drift))
     assert inspect_memory(model, batch, noise=(1.0,)).survival[1.0] == report.survival[1.0]
+
+
+@pytest.mark.parametrize("space", [spaces.MultiDiscrete([2, 3]), spaces.Box(-1, 1, (2,))])
+def test_actions_of_any_kind_survive_or_not(space: spaces.Space[Any]) -> None:
+    parts = {"numbers": spaces.Box(-1, 1, (3,)), "text": spaces.Discrete(4)}
+    config = ModelConfig(**TINY, num_memory_tokens=3)
+    model = SequenceModel(config, spaces.Dict(parts), space).eval()
+    steps = 8 * K
+    observations = {
+        "numbers": torch.randn(EPISODES, steps, 3),
+        "text": torch.randint(4, (EPISODES, steps)),
+    }
+    timesteps = torch.arange(steps).expand(EPISODES, -1)
+    batch = Batch(
+        observations=observations,
+        actions=torch.zeros(EPISODES, steps, 2).to(torch.from_numpy(space.sample()).dtype),
+        returns_to_go=torch.ones(EPISODES, steps, 1),
+        timesteps=timesteps,
+        mask=torch.ones(EPISODES, steps, dtype=torch.bool),
+        rewards=torch.zeros(EPISODES, steps),
+        episode_end=timesteps == steps - 1,
+    )
+    with torch.no_grad():
+        for parameter in model.head.parameters():
+            parameter.mul_(20 if parameter.ndim == 2 else 0)  # decisive, and by no bias
+    survival = inspect_memory(model, batch, noise=(0.0, 1e4)).survival
+    assert survival[0.0] == 1
+    assert survival[1e4] < 1
 
 
 def test_memory_that_reaches_no_action_survives_any_noise() -> None:

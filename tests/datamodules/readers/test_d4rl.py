@@ -61,7 +61,12 @@ def flags(place, value, kind=np.float32):
 
 
 BAD = {
-    "no actions": ({"actions": None}, "there is no actions; it has infos, metadata"),
+    "no actions": ({"actions": None}, "there is no array actions; it has infos, metadata"),
+    "no steps": (
+        {name: np.zeros((0, 3)) for name in ("observations", "actions", "next_observations")}
+        | {name: np.zeros(0) for name in ("rewards", "terminals", "timeouts")},
+        "bad.hdf5: there are no steps",
+    ),
     "few rewards": (
         {"rewards": np.zeros(STEPS - 1)},
         f"rewards has 14 rows, but actions has {STEPS}",
@@ -84,6 +89,14 @@ def test_what_is_wrong_is_said(tmp_path, name):
     changes, message = BAD[name]
     path = write_d4rl(tmp_path / "bad.hdf5", **changes)
     with pytest.raises(DatasetError, match=message):
+        open_d4rl(path)
+
+
+def test_a_number_is_no_column(tmp_path):
+    path = write_d4rl(tmp_path / "number.hdf5", rewards=None)
+    with h5py.File(path, "r+") as file:
+        file["rewards"] = 1.0
+    with pytest.raises(DatasetError, match="there is no array rewards"):
         open_d4rl(path)
 
 

@@ -10,6 +10,7 @@ import pytest
 from datamodules import DatasetError, pack
 from datamodules.formats import find_format, open_source
 from datamodules.readers.dqn_replay import open_dqn_replay, read_dqn_replay
+from datamodules.source import Checked
 
 GAME = [
     (7, 6),
@@ -135,6 +136,34 @@ def test_damage_is_named(run):
     ]
     with pytest.raises(DatasetError, match="episode 2: damaged"):
         list(read_dqn_replay(run))
+
+
+def test_a_flipped_bit_is_found_by_the_checksum_however_reading_goes_on(run):
+    path = file(run, "observation", 0)
+    contents = bytearray(path.read_bytes())
+    contents[50_000] ^= 1  # noise is stored as it is: decompression sees nothing odd
+    path.write_bytes(bytes(contents))
+    for start in (0, 1):
+        with pytest.raises(DatasetError, match=r"ckpt\.0\.gz: damaged \(CRC check failed"):
+            list(read_dqn_replay(run, start))
+
+
+def test_the_checksum_of_a_column_is_read(run):
+    path = file(run, "reward", 1)
+    contents = bytearray(path.read_bytes())
+    contents[-8] ^= 1
+    path.write_bytes(bytes(contents))
+    with pytest.raises(DatasetError, match=r"reward_ckpt\.1\.gz: damaged.*CRC"):
+        open_dqn_replay(run)
+
+
+def test_the_checkpoint_of_an_episode_is_named(run):
+    write(file(run, "action", 1), np.full(25, 9, np.int32))
+    bad = []
+    assert len(list(Checked(open_source(run), on_bad=bad.append))) == 2
+    assert [str(error).split(": ")[0] for error in bad] == [
+        f"{run}, checkpoint 1, episode {number}" for number in (2, 3)
+    ]
 
 
 DAMAGE = [

@@ -65,7 +65,7 @@ BAD = {
     "next": (put(1, "next_observations", np.zeros((7, 11))), "next_observations has 7 steps"),
     "late": (put(1, "terminals", LATE), "episode 1: step 2 is a terminal.* goes on to step 5"),
     "flag": (put(1, "terminals", np.full(6, 2)), "episode 1: the terminal of step 0 is 2"),
-    "list": (put(1, "rewards", [1.0]), "episode 1: not a dictionary of arrays"),
+    "list": (put(1, "rewards", [1.0]), "episode 1: 'rewards' is no array, but of type list"),
     "columns": (put(1, "terminals", np.zeros((6, 2))), r"terminals have shape \(6, 2\)"),
     "scalar": (put(1, "rewards", np.array(1.0)), "rewards has 0 steps"),
 }

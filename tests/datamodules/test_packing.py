@@ -1,0 +1,80 @@
+"""A store is there whole, or not at all."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from datamodules import DatasetError, Store, pack
+
+
+def test_nothing_appears_when_an_episode_is_wrong(tmp_path, spec, make_episode):
+    def episodes():
+        yield make_episode(4)
+        yield replace(make_episode(4), rewards=np.array([0, np.nan, 0, 0]))
+
+    with pytest.raises(DatasetError, match=r"bad\.h5, episode 1: rewards: the value at step 1"):
+        pack(episodes(), tmp_path / "s", spec, {"source": "bad.h5"})
+    with pytest.raises(DatasetError, match="no episodes"):
+        pack([], tmp_path / "s", spec, {})
+    assert [path.name for path in tmp_path.iterdir() if "lock" not in path.name] == []
+
+
+def test_an_existing_store_is_not_overwritten(own_store, spec, make_episode):
+    with pytest.raises(DatasetError, match="already exists"):
+        pack([make_episode(3)], own_store.path, spec, {})
+    Store.open(own_store.path, verify=True)
+
+
+def _pack_for_ever(path, spec, episode):
+    def episodes():
+        while True:
+            yield episode
+            time.sleep(0.001)
+
+    pack(episodes(), path, spec, {})
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills a process")
+def test_a_killed_packer_leaves_no_store_and_the_next_one_cleans_up(tmp_path, spec, make_episode):
+    path = tmp_path / "s"
+    process = multiprocessing.get_context("fork").Process(
+        target=_pack_for_ever, args=(path, spec, make_episode(50))
+    )
+    process.start()
+    while not list(tmp_path.glob(".s.tmp-*/actions.npy")):
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    (left,) = tmp_path.glob(".s.tmp-*")
+    assert not path.exists()
+    with pytest.raises(DatasetError, match="not a trajectory store"):
+        Store.open(left)
+    assert pack([make_episode(3)], path, spec, {}).num_episodes == 1
+    assert not left.exists()
+
+
+def test_of_two_packers_at_once_one_wins_and_its_store_is_whole(tmp_path, spec, make_episode):
+    results = []
+
+    def run():
+        try:
+            pack([make_episode(5)] * 50, tmp_path / "s", spec, {})
+            results.append("made")
+        except DatasetError as error:
+            results.append(str(error))
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(result == "made" for result in results) == [False, True]
+    assert Store.open(tmp_path / "s", verify=True).num_episodes == 50

@@ -1,0 +1,101 @@
+"""What a command line means that leaves things out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datamodules import Episode, pack
+from datamodules.episodes import DatasetError
+from datamodules.trajectories import TrajectoryDataModule
+from rate.envs.mujoco import MujocoOptions, mujoco_spec
+from rate.envs.spec import EnvironmentSpec
+from trainers.cli import Command, parse
+from trainers.defaults import settings_of_store
+
+
+def walker(options: dict[str, object]) -> EnvironmentSpec:
+    spec = mujoco_spec(MujocoOptions("walker2d"))
+    return EnvironmentSpec(spec.name, spec.observation_space, spec.action_space, 0.0, options)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A store of Walker2d, whose spaces are those of HalfCheetah."""
+    steps = 40
+    observations = np.zeros((steps, 17), dtype=np.float32)
+    actions, rewards = np.zeros((steps, 6), dtype=np.float32), np.ones(steps)
+    episode = Episode(observations, actions, rewards, terminated=False, truncated=True)
+    options = {"task": "walker2d", "version": "v5", "score_100": 99.0, "score_0": None}
+    pack([episode], tmp_path / "walker", walker(options), {"source": "a test"})
+    return tmp_path / "walker"
+
+
+def of(*arguments: str) -> Command:
+    return parse("mujoco", list(arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "preset"),
+    [
+        ([], "rate_quick"),
+        (["--dataset", "hopper-expert-sac"], "rate_quick"),
+        (["--env.task", "hopper"], "rate_quick"),
+        (["--dataset", "hopper-expert-v2"], "rate"),
+        (["--dataset", "mujoco/hopper/expert-v0"], "rate"),
+        (["--env_id", "6"], "rate"),
+        (["--model_mode", "DT"], "dt"),
+        (["--model_mode", "RATE"], "rate"),
+    ],
+)
+def test_a_small_model_is_the_default_for_data_that_are_made_here(
+    arguments: list[str], preset: str
+) -> None:
+    assert of(*arguments).config.name == preset
+
+
+def test_what_keeps_a_cpu_busy_for_hours_is_said() -> None:
+    (note,) = of("--model_mode=DT").notes
+    assert note.startswith("128 million steps of data")
+    assert note.endswith(
+        "--training.accelerator gpu, or train a model for a CPU: --model_mode dt_quick."
+    )
+    assert of("--model_mode=DT", "--training.max_steps=1000").notes == []
+    assert of("--model_mode=DT", "--training.accelerator=gpu").notes == []
+
+
+def test_a_store_tells_the_environment_it_is_of(store: Path) -> None:
+    command = of("--model_mode=DT_quick", f"--data.store={store}")
+    assert command.config.env["task"] == "walker2d"
+    assert (command.config.env["version"], command.config.env["score_100"]) == ("v5", 99.0)
+    assert "env.task=walker2d, env.version=v5, env.score_100=99.0" in command.notes[0]
+    said = of("--model_mode=DT_quick", f"--data.store={store}", "--env.version=v4")
+    assert (said.config.env["task"], said.config.env["version"]) == ("walker2d", "v4")
+
+
+def test_a_store_does_not_say_what_a_model_sees(tmp_path: Path) -> None:
+    manifest = {"environment": walker({"hint": True, "random_length": True}).to_dict()}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert settings_of_store("minigrid", str(tmp_path)) == {"random_length": True}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"environment": {"name": "x"}}'])
+def test_a_damaged_manifest_tells_nothing_here(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text, encoding="utf-8")
+    assert settings_of_store("mujoco", str(tmp_path)) == {}
+    assert settings_of_store("mujoco", str(tmp_path / "nothing")) == {}
+    assert settings_of_store("mujoco", None) == {}
+
+
+def test_a_store_of_another_environment_tells_nothing(store: Path) -> None:
+    assert settings_of_store("popgym", str(store)) == {}  # though both have tasks
+
+
+def test_data_of_another_task_with_the_same_spaces_are_refused(store: Path) -> None:
+    wanted = walker({"task": "halfcheetah", "version": "v5"})
+    with pytest.raises(DatasetError, match=r"the data are of walker2d, but env.task is halfcheeta"):
+        TrajectoryDataModule(store, 2, 4, 1, seed=0, spec=wanted)
+    TrajectoryDataModule(store, 2, 4, 1, seed=0, spec=walker({"task": "walker2d"}))

@@ -1,0 +1,63 @@
+"""What a command line means that leaves things out: which preset, and which of an environment."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from datamodules.store_files import MANIFEST
+from rate.envs.spec import EnvironmentSpec
+from trainers.config import RunConfig
+from trainers.registry import environment_options
+
+PRESET, QUICK = "rate", "_quick"
+MADE_HERE = "-sac"  # how names of data sets end that are made here
+# Steps of data, ten times what small presets train on: on a CPU, more than that takes hours.
+LONG = 30_000_000
+_CHOICES = {"hint"}  # what a model sees, whatever the data hold
+
+
+def default_preset(names: list[str], data: str | None) -> str:
+    """The preset of a command line that names none.
+
+    It is the published model for public data, and a small one for those that are made here, so
+    that a command without options comes to a result on any machine.
+
+    Args:
+        names: The presets there are.
+        data: The data or the game that the command line names, if any.
+    """
+    made_here = data is None or data.endswith(MADE_HERE)
+    return PRESET + QUICK if made_here and PRESET + QUICK in names else PRESET
+
+
+def settings_of_store(environment: str, store: str | None) -> dict[str, Any]:
+    """The settings of an environment that a store's data were recorded with.
+
+    A path that is no store has none, and one of another environment neither: to open it for
+    training says what is wrong with it.
+    """
+    known = {field.name for field in fields(environment_options(environment))}
+    try:
+        manifest = json.loads((Path(store or "") / MANIFEST).read_text(encoding="utf-8"))
+        options = EnvironmentSpec.from_dict(manifest["environment"]).options
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    if not options.keys() <= known:
+        return {}
+    return {k: v for k, v in options.items() if k not in _CHOICES and v is not None}
+
+
+def warn_of_work(config: RunConfig, presets: list[str]) -> list[str]:
+    """A note on a run that will keep a CPU busy for hours."""
+    training, quick = config.training, f"{config.name}{QUICK}"
+    steps = training.batch_size * config.window * training.max_steps
+    if training.accelerator != "cpu" or steps < LONG:
+        return []
+    small = f", or train a model for a CPU: --model_mode {quick}" if quick in presets else ""
+    return [
+        f"{steps / 1e6:,.0f} million steps of data are to be trained on, which takes a CPU hours "
+        f"or days. Use a GPU: --training.accelerator gpu{small}."
+    ]
