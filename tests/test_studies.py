@@ -58,6 +58,8 @@ CLAIMS = [
     Claim("vizdoom", 300, "return", {"rate": 13.0}, {"dt": 11.0}, "vizdoom"),
     Claim("memory_maze", 1000, "return", {"oracle_dt": 15.0}, {}, "dm_control"),
     Claim("popgym", 1024, "return", POPGYM, {}, "popgym"),
+    # The data's mean return is 2459 and 4392, where these figures were taken.
+    Claim("mujoco", 1000, "return", {"medium-dt": 2200.0, "expert-dt": 3950.0}, {}, "mujoco"),
     Claim("atari", 2000, "return", {"pong-dt": -12.0}, {}, "ale_py"),  # random play: -20.7
 ]
 
