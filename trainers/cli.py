@@ -52,16 +52,11 @@ def load_preset(environment: str, name: str) -> dict[str, Any]:
     """A preset as nested plain types.
 
     Raises:
-        ConfigError: If there is no such preset; names the nearest.
+        ConfigError: If there is no such environment or preset; names the nearest.
     """
+    environment_options(environment)  # refuses one that does not exist
     path = PRESETS / environment / f"{name}.yaml"
     known = preset_names(environment)
-    if not known:
-        environments = sorted(path.name for path in PRESETS.iterdir())
-        raise ConfigError(
-            f"There is no environment '{environment}'.{nearest(environment, environments)} "
-            f"There are: {', '.join(environments)}."
-        )
     if name not in known:
         raise ConfigError(
             f"There is no preset '{name}' for {environment} (--model_mode)."

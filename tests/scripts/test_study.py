@@ -192,7 +192,7 @@ def test_an_option_that_cannot_work_names_the_run(study: Path) -> None:
         (STUDY + "baselines: expert", "baselines is a list of some of expert, random"),
         (
             "environment: tmaz\nseeds: [1]\nruns: {a: ''}",
-            "no environment 'tmaz'. Did you mean tmaze?",
+            "no environment 'tmaz'; did you mean 'tmaze'?",
         ),
     ],
 )
