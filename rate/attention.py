@@ -12,8 +12,7 @@ Training on a CPU computes the same in blocks: see `rate.cpu_attention`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import reduce
 from operator import add
 
 import torch
@@ -21,34 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rate.cpu_attention import QUERIES, RelativeAttention, make_plan
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the tokens of a segment stand, for the attention of a whole segment.
-
-    Queries are ordered `[steps | write | read]`, keys `[cache | steps | write | read]`. Only
-    step and write tokens have a place on the time axis; the write tokens follow the last step.
-
-    Attributes:
-        cache: Number of cached keys.
-        steps: Number of step tokens (three a step).
-        write: Number of write tokens; 0 where the segment does not write.
-        read: Number of read tokens.
-        allowed: `(B, 1, queries, keys)` bool, True where a query may look at a key.
-    """
-
-    cache: int
-    steps: int
-    write: int
-    read: int
-    allowed: Tensor
-
-    @cached_property
-    def bias(self) -> Tensor:
-        """The mask as `RelativeAttention` adds it to the scores of every layer."""
-        bias = masked_bias(torch.zeros(()), self.allowed)
-        return bias.roll(self.read, dims=-1).transpose(0, 1)
+from rate.layout import Layout, Run, masked_bias, relative_shift
+from rate.linear import Linear, linear
 
 
 def sinusoidal_embedding(positions: Tensor, width: int, slowest: float = 10_000.0) -> Tensor:
@@ -56,28 +29,6 @@ def sinusoidal_embedding(positions: Tensor, width: int, slowest: float = 10_000.
     frequencies = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32)
     angles = positions.float()[:, None] * torch.exp(-math.log(slowest) * frequencies / width)
     return torch.cat((angles.sin(), angles.cos()), dim=-1)
-
-
-def relative_shift(scores: Tensor) -> Tensor:
-    """Turn scores by distance into scores by key (Dai et al. 2019, appendix B), without a copy.
-
-    Args:
-        scores: `(B, H, Q, D + 1)`, contiguous; column t belongs to the distance D - t.
-
-    Returns:
-        `(B, H, Q, D)`, a view. Row i, column j belongs to the distance D - Q + i - j; entries of
-        negative distance are undefined.
-    """
-    queries = scores.shape[-2]
-    return scores.flatten(-2)[..., queries:].view(*scores.shape[:-1], -1)
-
-
-def masked_bias(bias: Tensor, allowed: Tensor) -> Tensor:
-    """`bias` where `allowed`, else a number so low that softmax gives it exactly no weight.
-
-    It is finite, so that a row with nothing to look at (padding) has no NaN in it.
-    """
-    return bias.masked_fill(~allowed, torch.finfo(bias.dtype).min / 2)
 
 
 def plain_attention(
@@ -128,31 +79,38 @@ class Attention(nn.Module):
         self.num_heads, self.d_head = num_heads, d_head
         self.dropout, self.relative, self.bias = dropout, relative, bias
         inner = num_heads * d_head
-        self.qkv = nn.Linear(d_model, 3 * inner, bias=bias)
-        self.out = nn.Linear(inner, d_model, bias=bias)
+        self.qkv = Linear(d_model, 3 * inner, bias=bias)
+        self.out = Linear(inner, d_model, bias=bias)
         if relative:
-            self.position = nn.Linear(d_model, inner, bias=False)
+            self.position = Linear(d_model, inner, bias=False)
             self.content_bias = nn.Parameter(torch.zeros(num_heads, 1, d_head))  # u
             self.position_bias = nn.Parameter(torch.zeros(num_heads, 1, d_head))  # v
 
-    def forward(self, x: Tensor, cache: Tensor | None, layout: Layout) -> Tensor:
-        """Attend within a segment and its cache: `(B, Q, d_model)` to the same shape.
+    def forward(
+        self, x: Tensor, cache: Tensor | None, layout: Layout, steps: slice | None = None
+    ) -> Tensor:
+        """Attend within a segment and its cache.
 
         Args:
-            x: `(B, Q, d_model)` tokens in the order of `layout`.
+            x: `(B, T, d_model)` tokens in the order of `layout`.
             cache: `(B, C, d_model)` cached hidden states, or None where there is no cache.
             layout: The segment's geometry.
+            steps: The step tokens that attend, if not all tokens do; see `Layout.queries`.
+
+        Returns:
+            `(B, Q, d_model)` for the tokens that attend.
         """
         if self._in_blocks(x):
-            return self._attend_in_blocks(x, cache, layout)
+            return self._attend_in_blocks(x, cache, layout, steps)
         queries, keys, values = self.project(x)
         if cache is not None:
             cached_keys, cached_values = self.project_cache(cache)
             keys = torch.cat((cached_keys, keys), dim=2)
             values = torch.cat((cached_values, values), dim=2)
-        biases = [masked_bias(queries.new_zeros(()), layout.allowed)]  # one for all heads
+        queries, allowed = (layout.queries(x, steps) for x in (queries, layout.allowed))
+        biases = [masked_bias(queries.new_zeros(()), allowed)]  # one for all heads
         if self.relative:
-            biases.append(self._segment_bias(queries, layout))
+            biases.append(self._segment_bias(queries, layout, steps))
         return self.attend(queries, keys, values, *biases)
 
     def _in_blocks(self, x: Tensor) -> bool:
@@ -167,11 +125,14 @@ class Attention(nn.Module):
             and not torch.compiler.is_compiling()
         )
 
-    def _attend_in_blocks(self, x: Tensor, cache: Tensor | None, layout: Layout) -> Tensor:
+    def _attend_in_blocks(
+        self, x: Tensor, cache: Tensor | None, layout: Layout, steps: slice | None
+    ) -> Tensor:
+        runs = layout.runs(steps)
         heads = self.qkv(x).unflatten(-1, (3, self.num_heads, self.d_head))
-        table = self.distance_table(layout.cache + layout.steps + layout.write + 1, x.device)
+        table = self.distance_table(_num_distances(layout.cache, runs), x.device)
         cached = None if cache is None else self._cached_heads(cache)
-        plan = make_plan(layout.cache, layout.steps, layout.write, layout.read)
+        plan = make_plan(layout.cache, layout.steps, layout.write, layout.read, runs)
         u, v = self.content_bias, self.position_bias
         mixed = RelativeAttention.apply(  # type: ignore[no-untyped-call]
             heads, cached, table, u, v, layout.bias, plan
@@ -194,7 +155,7 @@ class Attention(nn.Module):
         """Keys and values `(B, C, 2, H, d_head)` of cached states `(B, C, d_model)`."""
         inner = self.num_heads * self.d_head
         bias = self.qkv.bias[inner:] if self.bias else None
-        heads = F.linear(cache, self.qkv.weight[inner:], bias)
+        heads = linear(cache, self.qkv.weight[inner:], bias)
         return heads.view(*cache.shape[:2], 2, self.num_heads, self.d_head)
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, *biases: Tensor) -> Tensor:
@@ -224,12 +185,21 @@ class Attention(nn.Module):
         # Of all rows at once: they share the table, which `@` would copy for each of them.
         return torch.einsum("bhqd,htd->bhqt", queries, table)
 
-    def _segment_bias(self, queries: Tensor, layout: Layout) -> Tensor:
-        """Position term `(B, H, queries, keys)`; nothing where a memory token is the key."""
-        placed = layout.steps + layout.write
-        table = self.distance_table(layout.cache + placed + 1, queries.device)
-        scores = relative_shift(self.distance_scores(queries[:, :, :placed], table))
-        scores = scores[..., : layout.cache + layout.steps]
-        if layout.read == 0:
-            return scores
-        return F.pad(scores, (0, layout.write + layout.read, 0, layout.read))
+    def _segment_bias(self, queries: Tensor, layout: Layout, steps: slice | None) -> Tensor:
+        """Position term `(B, H, Q, keys)`; nothing where a memory token is the key."""
+        runs, keys = layout.runs(steps), layout.allowed.shape[-1]
+        table = self.distance_table(_num_distances(layout.cache, runs), queries.device)
+        pieces, before = [], 0
+        for run in runs:
+            nearest = table[:, -(layout.cache + run.end + 1) :]
+            scores = self.distance_scores(queries[:, :, before : before + run.count], nearest)
+            by_key = relative_shift(scores, run.stride)[..., : layout.cache + layout.steps]
+            pieces.append(F.pad(by_key, (0, keys - by_key.shape[-1])))
+            before += run.count
+        bias = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
+        return F.pad(bias, (0, 0, 0, queries.shape[2] - before))
+
+
+def _num_distances(cache: int, runs: tuple[Run, ...]) -> int:
+    """From the oldest key to the newest query, and what a shift goes beyond."""
+    return cache + max(run.end for run in runs) + 1

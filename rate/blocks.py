@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rate.attention import Attention
 from rate.config import BlockKind, ModelConfig
+from rate.linear import Linear
 
 
 class Dropout(nn.Dropout):
@@ -37,9 +38,9 @@ class GRUGate(nn.Module):
 
     def __init__(self, d_model: int, bias: float = 2.0) -> None:
         super().__init__()
-        self.from_update = nn.Linear(d_model, 3 * d_model, bias=False)
-        self.from_stream = nn.Linear(d_model, 2 * d_model, bias=False)
-        self.from_reset = nn.Linear(d_model, d_model, bias=False)
+        self.from_update = Linear(d_model, 3 * d_model, bias=False)
+        self.from_stream = Linear(d_model, 2 * d_model, bias=False)
+        self.from_reset = Linear(d_model, d_model, bias=False)
         self.bias = nn.Parameter(torch.full((d_model,), bias))
 
     def forward(self, stream: Tensor, update: Tensor) -> Tensor:
@@ -86,7 +87,7 @@ class GatedUnit(nn.Module):
 
     def __init__(self, d_model: int, width: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(d_model, 2 * width)
+        self.linear = Linear(d_model, 2 * width)
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.linear(x).chunk(2, dim=-1)
@@ -99,7 +100,7 @@ def _hidden(config: ModelConfig) -> list[nn.Module]:
     if config.feed_forward == "swiglu":
         return [GatedUnit(config.d_model, config.ff_width)]
     activation = nn.GELU() if config.block == "pre_norm" else nn.ReLU()
-    return [nn.Linear(config.d_model, config.ff_width), activation]
+    return [Linear(config.d_model, config.ff_width), activation]
 
 
 class Block(nn.Module):
@@ -126,7 +127,7 @@ class Block(nn.Module):
                 nn.LayerNorm(d_model) if norm_first else nn.Identity(),
                 *_hidden(config),
                 Dropout(config.dropout),
-                nn.Linear(config.ff_width, d_model),
+                Linear(config.ff_width, d_model),
                 Dropout(config.dropout),
             )
             self.feed_forward_join = Join(kind, d_model)
@@ -144,11 +145,11 @@ class Block(nn.Module):
             attend: Attention over the normalised stream. A whole segment and a single step look
                 at different keys; the block around them is the same. It may answer for the last
                 tokens alone, and then only these go on.
-            select: Picks the tokens that go on from there, where not all are of use.
+            select: Picks the tokens of `x` that `attend` answers for, where these are others.
         """
         update = attend(self.attention_norm(x))
         if select is not None:
-            x, update = select(x), select(update)
+            x = select(x)
         update = self.dropout(update)
         x = self.attention_join(x[:, -update.shape[1] :], update)
         if self.feed_forward is not None:

@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rate.layout import Run, relative_shift
+
 QUERIES = 48  # of a block; a segment of no more gains nothing here
 _MULTIPLE = 16  # of sizes: matrix products are a quarter faster
-_BYTES = 2**20  # of a block's scores in the cache of a core
+_BYTES = 2**21  # of a block's scores in the cache of a core
 
 
 @dataclass(frozen=True)
@@ -26,15 +28,27 @@ class Block:
 
     Attributes:
         queries: Which they are, of `[steps | write | read]`.
+        rows: Where what they attend to stands in the output.
         keys: How many keys there are for them.
         reach: The largest distance to a key is one less; 0 where distance has no say.
         timed: How many keys, after the read tokens, have a place on the time axis.
     """
 
     queries: slice
+    rows: slice
     keys: int
     reach: int
     timed: int
+
+    @property
+    def count(self) -> int:
+        """How many queries there are."""
+        return int(self.rows.stop - self.rows.start)
+
+    @property
+    def stride(self) -> int:
+        """From a query to the next."""
+        return int(self.queries.step or 1)
 
 
 @dataclass(frozen=True)
@@ -45,7 +59,7 @@ class Plan:
         cache: Number of cached keys.
         placed: Number of step and write tokens.
         read: Number of read tokens.
-        blocks: Every query once.
+        blocks: Every query that attends, once.
     """
 
     cache: int
@@ -53,20 +67,34 @@ class Plan:
     read: int
     blocks: list[Block]
 
+    @property
+    def rows(self) -> int:
+        """How many queries attend."""
+        return int(self.blocks[-1].rows.stop)
+
 
 @lru_cache(maxsize=64)
-def make_plan(cache: int, steps: int, write: int, read: int, queries: int = QUERIES) -> Plan:
-    """Cut a segment of so many tokens into blocks of so many queries."""
-    placed, blocks = steps + write, []
-    total = read + cache + placed
-    for start in range(0, placed, queries):
-        stop = min(start + queries, placed)
-        # Write tokens see each other; they stand in the last blocks alone.
-        keys = total if stop > steps else _round_up(read + cache + stop, total)
-        timed = cache + min(stop, steps)
-        blocks.append(Block(slice(start, stop), keys, cache + stop, timed))
-    if read:
-        blocks.append(Block(slice(placed, placed + read), _round_up(read, total), 0, 0))
+def make_plan(
+    cache: int, steps: int, write: int, read: int, runs: tuple[Run, ...], queries: int = QUERIES
+) -> Plan:
+    """Cut a segment of so many tokens, with the queries of `runs`, into blocks of so many."""
+    placed, total = steps + write, read + cache + steps + write
+    blocks: list[Block] = []
+    before = 0
+    for run in runs:
+        for first in range(0, run.count, queries):
+            piece = Run(run.start + run.stride * first, run.stride, min(queries, run.count - first))
+            newest = piece.end - run.stride + 1
+            # Write tokens see each other; they stand in the last blocks alone.
+            keys = total if newest > steps else _round_up(read + cache + newest, total)
+            where = slice(piece.start, piece.end, run.stride)
+            rows = slice(before, before + piece.count)
+            timed = cache + min(newest, steps)
+            blocks.append(Block(where, rows, keys, cache + piece.end, timed))
+            before += piece.count
+    if read and len(runs) == 1:
+        rows = slice(before, before + read)
+        blocks.append(Block(slice(placed, placed + read), rows, _round_up(read, total), 0, 0))
     return Plan(cache, placed, read, blocks)
 
 
@@ -89,7 +117,7 @@ class RelativeAttention(torch.autograd.Function):
         ctx: Any, heads: Tensor, cached: Tensor | None, table: Tensor, a: Tensor, b: Tensor,
         bias: Tensor, plan: Plan,
     ) -> Tensor:  # fmt: skip
-        """`(B, T, H, d)` of `heads` `(B, T, 3, H, d)`: queries, keys and values side by side.
+        """`(B, Q, H, d)` of `heads` `(B, T, 3, H, d)`: queries, keys and values side by side.
 
         Args:
             ctx: Keeps what the gradient needs.
@@ -102,7 +130,7 @@ class RelativeAttention(torch.autograd.Function):
                 `[read | cache | steps | write]`.
             plan: The blocks.
         """
-        out, kept = torch.empty_like(heads[:, :, 0]), []
+        out, kept = heads.new_empty(len(heads), plan.rows, *heads.shape[3:]), []
         scale = 1 / math.sqrt(heads.shape[-1])
         scaled_table = scale * table
         ctx.plan, ctx.parts = plan, _parts(heads, plan)
@@ -116,10 +144,10 @@ class RelativeAttention(torch.autograd.Function):
                 if block.reach:
                     near = _nearest(scaled_table, block)
                     by_distance = (q + b[:, None]).flatten(1, 2) @ near.mT
-                    _timed(scores, block, plan).add_(_shifted(by_distance, block, q.shape[2]))
+                    _timed(scores, block, plan).add_(_shifted(by_distance, block))
                 scores += bias[:, rows, block.queries, : block.keys]
                 torch.softmax(scores, -1, out=scores)
-                mixed[:, :, block.queries] = _product(scores, values[:, : block.keys])
+                mixed[:, :, block.rows] = _product(scores, values[:, : block.keys])
                 kept.append(scores)
         ctx.save_for_backward(heads, cached, table, a, b, out, *kept)
         return out
@@ -130,6 +158,8 @@ class RelativeAttention(torch.autograd.Function):
         heads, cached, table, a, b, out, *kept = ctx.saved_tensors
         plan, probabilities = ctx.plan, iter(kept)
         d_heads, d_cached = torch.empty_like(heads), None
+        if plan.rows < heads.shape[1]:
+            d_heads[:, :, 0] = 0  # of queries that did not attend
         if cached is not None:
             d_cached = torch.empty_like(cached)
         d_table, d_a, d_b = (torch.zeros_like(x) for x in (table, a, b))
@@ -143,8 +173,8 @@ class RelativeAttention(torch.autograd.Function):
             d_mixed = _by_head(d_out[rows])
             mean = _by_head((d_out[rows] * out[rows]).sum(-1, keepdim=True))
             for block in plan.blocks:
-                at, seen, p = block.queries, slice(block.keys), next(probabilities)
-                q, d_o = queries[:, :, at], d_mixed[:, :, at].contiguous()
+                at, seen, p = block.rows, slice(block.keys), next(probabilities)
+                q, d_o = queries[:, :, block.queries], d_mixed[:, :, at].contiguous()
                 d_values[:, seen] += p.flatten(0, 1).mT @ d_o.flatten(0, 1)
                 d_scores = _product(d_o, values[:, seen].mT).sub_(mean[:, :, at]).mul_(p)
                 d_keys[:, seen] += d_scores.flatten(0, 1).mT @ (q + a[:, None]).flatten(0, 1)
@@ -153,14 +183,14 @@ class RelativeAttention(torch.autograd.Function):
                 if block.reach:
                     near = _nearest(scaled_table, block)
                     by_distance = near.new_zeros(len(near), d_q[0, ..., 0].numel(), near.shape[1])
-                    shifted = _shifted(by_distance, block, q.shape[2])
+                    shifted = _shifted(by_distance, block)
                     shifted.copy_(_timed(d_scores, block, plan))
                     q_b = (q + b[:, None]).flatten(1, 2)
                     _nearest(d_table, block).add_(by_distance.mT @ q_b)
                     d_q_b = by_distance @ near
                     d_b += d_q_b.sum(1, keepdim=True)
                     d_q += d_q_b.view_as(d_q)
-                d_queries[:, :, at] = d_q
+                d_queries[:, :, block.queries] = d_q
             d_keys *= scale
             _put_back((d_keys, d_values), d_heads, d_cached, rows, plan)
         return d_heads, d_cached, scale * d_table, d_a, d_b, None, None
@@ -168,9 +198,10 @@ class RelativeAttention(torch.autograd.Function):
 
 def _parts(heads: Tensor, plan: Plan) -> list[slice]:
     """As many rows of the batch at a time as fit the cache."""
-    largest = max((b.queries.stop - b.queries.start) * b.keys for b in plan.blocks)
+    largest = max(block.count * block.keys for block in plan.blocks)
     size = largest * heads.shape[3] * heads.element_size()
-    step = max(1, _BYTES * torch.get_num_threads() // size)
+    most = max(1, _BYTES * torch.get_num_threads() // size)
+    step = -(-len(heads) // -(-len(heads) // most))  # equal parts
     return [slice(start, start + step) for start in range(0, len(heads), step)]
 
 
@@ -222,12 +253,11 @@ def _timed(scores: Tensor, block: Block, plan: Plan) -> Tensor:
     return scores[..., plan.read : plan.read + block.timed]
 
 
-def _shifted(by_distance: Tensor, block: Block, queries: int) -> Tensor:
-    """A view by key, `(H, B, queries, timed)`, of scores by distance; see `relative_shift`."""
-    columns = by_distance.shape[-1] - 1
-    flat = by_distance.view(len(by_distance), -1, queries * (columns + 1))[..., queries:]
-    by_key = flat.view(*flat.shape[:2], queries, columns)
-    return by_key[..., columns - block.reach :][..., : block.timed]
+def _shifted(by_distance: Tensor, block: Block) -> Tensor:
+    """A view by key, `(H, B, queries, timed)`, of scores by distance `(H, B * queries, D)`."""
+    by_row = by_distance.view(len(by_distance), -1, block.count, by_distance.shape[-1])
+    farther = by_distance.shape[-1] - 1 - block.reach
+    return relative_shift(by_row, block.stride)[..., farther:][..., : block.timed]
 
 
 def _round_up(size: int, limit: int) -> int:

@@ -13,6 +13,7 @@ from rate.batch import Observations
 from rate.blocks import Dropout
 from rate.config import ModelConfig
 from rate.encoders import VectorEncoder, make_encoder
+from rate.linear import Linear
 
 TOKENS_PER_STEP = 3
 RETURN, OBSERVATION, ACTION = range(TOKENS_PER_STEP)
@@ -33,7 +34,7 @@ class StepEmbedding(nn.Module):
         d_model = config.d_model
         self.action_weight = 1.0 if config.condition_on_action else 0.0
         self.return_weight = 1 / config.return_scale if config.condition_on_return else 0.0
-        self.returns = nn.Linear(1, d_model)
+        self.returns = Linear(1, d_model)
         self.observation = make_encoder(
             observation_space,
             d_model,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rate.batch import Observations
 from rate.errors import ConfigError
+from rate.linear import Linear
 
 
 class VectorEncoder(nn.Module):
@@ -28,7 +29,7 @@ class VectorEncoder(nn.Module):
         width = int(np.prod(shape))
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("std", torch.ones(width))
-        self.linear = nn.Linear(width, d_model)
+        self.linear = Linear(width, d_model)
 
     def set_normalisation(self, mean: Tensor, std: Tensor) -> None:
         """Normalise by `(x - mean) / std` from now on; a component that never varies is centred."""
@@ -114,7 +115,7 @@ class ImageEncoder(nn.Module):
             depth = out
             height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
         self.convolutions = nn.Sequential(*layers, nn.Flatten())
-        self.linear = nn.Linear(depth * height * width, d_model)
+        self.linear = Linear(depth * height * width, d_model)
         self.norm = nn.LayerNorm(d_model) if norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:

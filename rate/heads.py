@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rate.config import Decoding
 from rate.errors import ConfigError
+from rate.linear import Linear
 
 
 def draw(logits: Tensor, decoding: Decoding, chances: Tensor | None = None) -> Tensor:
@@ -39,7 +40,7 @@ class DiscreteHead(nn.Module):
 
     def __init__(self, d_model: int, num_actions: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(d_model, num_actions, bias=False)
+        self.linear = Linear(d_model, num_actions, bias=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self.linear(hidden)
@@ -117,7 +118,7 @@ class ContinuousHead(nn.Module):
     def __init__(self, d_model: int, space: gym.spaces.Box) -> None:
         super().__init__()
         self.bounded = bool(space.is_bounded())
-        self.linear = nn.Linear(d_model, int(space.shape[0]))
+        self.linear = Linear(d_model, int(space.shape[0]))
         for name, bound in (("low", space.low), ("high", space.high)):
             self.register_buffer(name, torch.tensor(bound, dtype=torch.float32), persistent=False)
 

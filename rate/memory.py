@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rate.blocks import GRUGate
 from rate.config import ModelConfig
+from rate.linear import Linear
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,9 @@ class CrossAttention(nn.Module):
     def __init__(self, d_model: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.num_heads, self.dropout = num_heads, dropout
-        self.query = nn.Linear(d_model, d_model)
-        self.key_value = nn.Linear(d_model, 2 * d_model)
-        self.out = nn.Linear(d_model, d_model)
+        self.query = Linear(d_model, d_model)
+        self.key_value = Linear(d_model, 2 * d_model)
+        self.out = Linear(d_model, d_model)
 
     def forward(self, queries: Tensor, context: Tensor) -> Tensor:
         """`(B, m, d)` queries over `(B, n, d)` context: `(B, m, d)`."""

@@ -21,12 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from rate.attention import Layout
 from rate.batch import Batch
 from rate.blocks import Block
 from rate.config import ModelConfig
 from rate.embeddings import OBSERVATION, TOKENS_PER_STEP, StepEmbedding
 from rate.heads import make_head
+from rate.layout import Layout
 from rate.memory import MemoryState, RetentionValve
 
 RunSegment = Callable[[Tensor, Tensor, MemoryState, Layout], tuple[Tensor, MemoryState]]
@@ -238,14 +238,15 @@ class SequenceModel(nn.Module):
         self, block: Block, x: Tensor, state: MemoryState, index: int, layout: Layout
     ) -> Tensor:
         cache = None if state.cache is None else block.attention_norm(state.cache[:, index])
-
-        def read_out(y: Tensor) -> Tensor:
-            """The tokens whose last hidden states are read: by the head, and by the valve."""
-            steps, written = y[:, : layout.steps], y[:, layout.steps :][:, : layout.write]
-            return torch.cat((steps[:, OBSERVATION::TOKENS_PER_STEP], written), dim=1)
-
-        select = read_out if index == self.config.num_layers - 1 else None
-        out: Tensor = block(x, lambda y: block.attention(y, cache, layout), select)
+        if index < self.config.num_layers - 1:
+            return cast("Tensor", block(x, lambda y: block.attention(y, cache, layout)))
+        # Of the last layer nothing else is read: by the head, and by the valve.
+        read = slice(OBSERVATION, None, TOKENS_PER_STEP)
+        out: Tensor = block(
+            x,
+            lambda y: block.attention(y, cache, layout, read),
+            lambda x: layout.queries(x, read),
+        )
         return out
 
     def _layout(self, mask: Tensor, state: MemoryState) -> Layout:

@@ -7,9 +7,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from rate.attention import masked_bias
 from rate.batch import Observations, map_tensors
 from rate.embeddings import ACTION, OBSERVATION, RETURN
+from rate.layout import masked_bias
 from rate.model import SequenceModel
 
 

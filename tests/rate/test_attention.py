@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from rate.attention import Attention, Layout, masked_bias, relative_shift, sinusoidal_embedding
+from rate.attention import Attention, sinusoidal_embedding
 from rate.config import ModelConfig
+from rate.layout import Layout, masked_bias, relative_shift
 from rate.model import visibility
 from tests.factories import RATE, TINY, K, make_model
 
@@ -70,6 +71,9 @@ def test_fused_attention_equals_the_equation(
     with torch.no_grad():
         expected = by_hand(attention, x, cached, layout)
         torch.testing.assert_close(attention(x, cached, layout), expected, rtol=0, atol=2e-6)
+        some = slice(1, None, 3)
+        found, expected = attention(x, cached, layout, some), layout.queries(expected, some)
+        torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize(("queries", "distances"), [(1, 1), (1, 5), (4, 4), (3, 7), (6, 20)])
@@ -81,6 +85,18 @@ def test_relative_shift_against_a_loop(queries: int, distances: int) -> None:
     for i in range(queries):
         for j in range(distances):
             distance = distances - queries + i - j
+            if distance >= 0:
+                assert torch.equal(shifted[..., i, j], scores[..., i, distances - distance])
+
+
+@pytest.mark.parametrize(("queries", "distances", "stride"), [(1, 4, 3), (3, 10, 3), (4, 9, 2)])
+def test_a_shift_of_several_steps_against_a_loop(queries: int, distances: int, stride: int) -> None:
+    scores = torch.randn(2, 3, queries, distances + 1)
+    shifted = relative_shift(scores, stride)
+    assert shifted.shape == (2, 3, queries, distances + 1 - stride)
+    for i in range(queries):
+        for j in range(distances + 1 - stride):
+            distance = distances - stride * (queries - i) - j
             if distance >= 0:
                 assert torch.equal(shifted[..., i, j], scores[..., i, distances - distance])
 

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 import rate.cpu_attention
-from rate.attention import Attention, Layout
+from rate.attention import Attention
 from rate.cpu_attention import QUERIES, RelativeAttention, make_plan
+from rate.layout import Layout
 from rate.model import visibility
 
 STEPS, D_MODEL, ROWS = 2 * QUERIES + 3, 8, 3
+OBSERVATIONS = slice(1, None, 3)
 CASES = [(0, 0, None), (7, 0, None), (0, 4, None), (7, 4, None), (150, 20, None), (0, 0, 24)]
 
 
@@ -39,11 +41,15 @@ def make_inputs(
 
 
 def outcome(
-    attention: Attention, x: Tensor, cached: Tensor | None, layout: Layout
+    attention: Attention,
+    x: Tensor,
+    cached: Tensor | None,
+    layout: Layout,
+    steps: slice | None,
 ) -> dict[str, Tensor]:
     """What comes out where there was something to look at, and every gradient of it."""
-    visible = layout.allowed.any(-1)[:, 0, :, None]
-    out = attention(x, cached, layout) * visible
+    visible = layout.queries(layout.allowed, steps).any(-1)[:, 0, :, None]
+    out = attention(x, cached, layout, steps) * visible
     named = dict(attention.named_parameters()) | {"x": x}
     if cached is not None:
         named["cached"] = cached
@@ -53,30 +59,38 @@ def outcome(
 
 
 @pytest.mark.parametrize("cache_bytes", [1, 2**20], ids=["row-by-row", "all-rows"])
+@pytest.mark.parametrize("steps", [None, OBSERVATIONS, slice(2, None, 5)])
 @pytest.mark.parametrize(("cache", "memory", "window"), CASES)
 def test_blocks_compute_what_plain_attention_does(
-    cache: int, memory: int, window: int | None, cache_bytes: int, monkeypatch: pytest.MonkeyPatch
+    cache: int,
+    memory: int,
+    window: int | None,
+    steps: slice | None,
+    cache_bytes: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     attention, inputs = make_attention(), make_inputs(cache, memory, window)
     monkeypatch.setattr(rate.cpu_attention, "_BYTES", cache_bytes)
-    found = outcome(attention, *inputs)
+    found = outcome(attention, *inputs, steps)
     monkeypatch.setattr(Attention, "_in_blocks", lambda *_: False)
-    expected = outcome(attention, *inputs)
+    expected = outcome(attention, *inputs, steps)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-10, msg=name)
 
 
+@pytest.mark.parametrize("asking", [None, OBSERVATIONS])
 @pytest.mark.parametrize(("cache", "memory"), [(0, 0), (3, 0), (0, 2), (3, 2)])
-def test_the_gradient_is_that_of_differences(cache: int, memory: int) -> None:
-    steps, heads, width = 7, 2, 3
-    plan = make_plan(cache, steps, memory, memory, queries=3)
+def test_the_gradient_is_that_of_differences(cache: int, memory: int, asking: slice | None) -> None:
+    steps, heads, width = 9, 2, 3
+    runs = Layout(cache, steps, memory, memory, torch.empty(0)).runs(asking)
+    plan = make_plan(cache, steps, memory, memory, runs, queries=2)
     allowed = visibility(cache, steps, memory, None, torch.device("cpu")).roll(memory, -1)
     bias = torch.zeros(allowed.shape, dtype=torch.float64).masked_fill(~allowed, -1e30)
     shapes = [
         (2, steps + 2 * memory, 3, heads, width),
         (2, cache, 2, heads, width),
-        (heads, cache + steps + memory + 1, width),
+        (heads, cache + max(run.end for run in runs) + 1, width),
         (heads, 1, width),
         (heads, 1, width),
     ]
@@ -89,18 +103,24 @@ def test_the_gradient_is_that_of_differences(cache: int, memory: int) -> None:
     assert torch.autograd.gradcheck(RelativeAttention.apply, (*tensors, bias, plan))
 
 
+@pytest.mark.parametrize("asking", [None, OBSERVATIONS])
 @pytest.mark.parametrize("queries", [1, 4, 16, 1000])
 @pytest.mark.parametrize(("cache", "steps", "memory"), [(0, 9, 0), (0, 30, 3), (40, 30, 5)])
 def test_a_plan_has_every_query_once_and_leaves_out_no_key_it_sees(
-    cache: int, steps: int, memory: int, queries: int
+    cache: int, steps: int, memory: int, queries: int, asking: slice | None
 ) -> None:
     allowed = visibility(cache, steps, memory, None, torch.device("cpu")).roll(memory, -1)
     seen = torch.zeros(len(allowed), dtype=torch.int64)
-    for block in make_plan(cache, steps, memory, memory, queries).blocks:
+    layout = Layout(cache, steps, memory, memory, torch.empty(0))
+    plan = make_plan(cache, steps, memory, memory, layout.runs(asking), queries)
+    for block in plan.blocks:
         seen[block.queries] += 1
+        assert len(seen[block.queries]) == block.count
         assert block.keys <= allowed.shape[1]
         assert not allowed[block.queries, block.keys :].any()
-    assert (seen == 1).all()
+    wanted = layout.queries(torch.arange(len(allowed))[:, None], asking)[:, 0]
+    assert seen.nonzero()[:, 0].tolist() == wanted.tolist()
+    assert seen.sum() == len(wanted) == plan.rows
 
 
 def test_a_row_that_sees_nothing_is_finite() -> None:
