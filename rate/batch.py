@@ -52,18 +52,31 @@ class Batch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
+    def clone(self) -> Batch:
+        """A copy of its own."""
+        return self._map(torch.clone)
+
+    def copy_(self, other: Batch) -> None:
+        """Take over the values of a batch of the same shape."""
+        for mine, theirs in zip(self.tensors(), other.tensors(), strict=True):
+            mine.copy_(theirs, non_blocking=True)
+
+    def tensors(self) -> list[Tensor]:
+        """All its tensors, in the order of the attributes."""
+        found: list[Tensor] = []
+        for field in fields(self):
+            part = getattr(self, field.name)
+            found += part.values() if isinstance(part, dict) else [] if part is None else [part]
+        return found
+
     def pin_memory(self) -> Batch:
         """A copy in memory that a GPU can fetch from by itself."""
         return self._map(lambda tensor: tensor.pin_memory())
 
     def record_stream(self, stream: torch.cuda.Stream) -> None:
         """Tell the memory's owner that `stream` uses it as well."""
-
-        def record(tensor: Tensor) -> Tensor:
+        for tensor in self.tensors():
             tensor.record_stream(stream)
-            return tensor
-
-        self._map(record)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         parts = {f.name: getattr(self, f.name) for f in fields(self)}

@@ -13,7 +13,7 @@ from trainers.config_learning import CurriculumConfig, LossConfig, OptimizerConf
 Window = Literal["start", "random"]
 Sampling = Literal["episodes", "steps"]
 DataDevice = Literal["auto", "host", "device"]
-Compile = Literal["never", "auto", "always"]  # YAML takes "on" and "off" for booleans
+When = Literal["never", "auto", "always"]  # YAML takes "on" and "off" for booleans
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,9 @@ class TrainingConfig:
             `host`'s files while the device computes. `auto` looks whether they fit.
         compile: Compile the model (`torch.compile`). `auto` does on a GPU, and does without where
             that fails.
+        cuda_graphs: Record a step's forward and backward pass once and launch it as a whole. `auto`
+            does on a GPU, unless another setting is in the way (see `graph_obstacle`), and does
+            without where that fails or comes to another gradient than a plain step.
     """
 
     segments: int = 3
@@ -120,11 +123,13 @@ class TrainingConfig:
     checkpoint_every_n_steps: int = 100
     checkpoint_segments: bool = False
     data_device: DataDevice = "auto"
-    compile: Compile = "auto"
+    compile: When = "auto"
+    cuda_graphs: When = "auto"
 
     def __post_init__(self) -> None:
         choice("training.data_device", self.data_device, DataDevice)
-        choice("training.compile", self.compile, Compile)
+        choice("training.compile", self.compile, When)
+        choice("training.cuda_graphs", self.cuda_graphs, When)
         names = ("segments", "batch_size", "max_steps", "devices")
         for name in (*names, "log_every_n_steps", "checkpoint_every_n_steps"):
             at_least(f"training.{name}", getattr(self, name), 1)
@@ -137,6 +142,29 @@ class TrainingConfig:
                 f"training.batch_size={self.batch_size} is over all devices and must be a "
                 f"multiple of training.devices={self.devices}."
             )
+        if self.cuda_graphs == "always" and self.graph_obstacle:
+            raise ConfigError(
+                f"training.cuda_graphs=always does not go with {self.graph_obstacle}. Set "
+                "training.cuda_graphs=auto, or change that."
+            )
+
+    @property
+    def graph_obstacle(self) -> str | None:
+        """The setting that a step cannot be recorded with, if there is one."""
+        return next(
+            (
+                f"training.{setting}"
+                for setting, in_the_way in {
+                    "accelerator=cpu": self.accelerator == "cpu",
+                    f"devices={self.devices}": self.devices > 1,  # they wait for each other
+                    "bptt_segments=0": self.bptt_segments == 0,  # several steps in a batch
+                    "checkpoint_segments=true": self.checkpoint_segments,  # reads the generator
+                    f"precision={self.precision}": self.precision.startswith("16"),  # rescaled
+                }.items()
+                if in_the_way
+            ),
+            None,
+        )
 
 
 @dataclass(frozen=True)

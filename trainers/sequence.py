@@ -28,6 +28,7 @@ from trainers.config import RunConfig
 from trainers.config_files import config_from_dict
 from trainers.distributed import sum_gradients, sum_over_processes
 from trainers.errors import TrainingError
+from trainers.graphs import GraphedGradients
 from trainers.ledger import Ledger
 from trainers.losses import TOTALS, HintHead, batch_totals
 from trainers.optimization import make_optimizer
@@ -72,6 +73,7 @@ class SequenceTrainer(LightningModule):
         self._totals = torch.zeros(0)  # of the optimiser step that is being taken
         self._learning_rate = 0.0
         self._is_ready = False
+        self._graphs: GraphedGradients | None = None
 
     def _make_hint_head(self) -> HintHead | None:
         """What tells the hidden state; not part of the model, whose weights leave without it."""
@@ -101,13 +103,14 @@ class SequenceTrainer(LightningModule):
         """
         if not self._is_ready:
             self._compile(batch)
+            self._graphs = self._make_graphs()
             self._is_ready = True
-        seed_step(self.config.training.seed, self._batch_number, self.global_rank)
         segments = math.ceil(batch.num_steps / self.config.model.context_length)
         sums = []
-        for part, hidden in self._hidden(batch):
-            self._optimise(part, hidden)
-            sums.append(self._totals)
+        for totals in self._gradients(batch):
+            self._totals = totals
+            sums.append(totals.clone())
+            self._optimise()
             self._log(segments)
         named = zip(TOTALS, torch.stack(sums).sum(0), strict=True)
         return {name: total for name, total in named if name in _OUTPUTS}
@@ -119,7 +122,7 @@ class SequenceTrainer(LightningModule):
             ConfigError: If it must be compiled, and cannot be.
         """
         wanted = self.config.training.compile
-        if wanted == "never" or (wanted == "auto" and self.device.type != "cuda"):
+        if wanted == "never" or (wanted == "auto" and not self._on_gpu):
             return
         try:
             self.model.compile_segments()
@@ -137,10 +140,49 @@ class SequenceTrainer(LightningModule):
                 raise ConfigError(f"{reason} Set training.compile=never.") from error
             warnings.warn(f"{reason} Training goes on without.", stacklevel=2)
 
+    def _make_graphs(self) -> GraphedGradients | None:
+        """Graphs for batches to come, where the settings and the device allow them.
+
+        Raises:
+            ConfigError: If there must be graphs, and this is no GPU.
+        """
+        training = self.config.training
+        if training.cuda_graphs == "always" and not self._on_gpu:
+            raise ConfigError(
+                f"training.cuda_graphs=always needs an NVIDIA GPU, and this run is on the "
+                f"{self.device.type}. Set training.cuda_graphs=auto."
+            )
+        if training.cuda_graphs == "never" or training.graph_obstacle or not self._on_gpu:
+            return None
+
+        def compute(batch: Batch) -> Tensor:
+            (totals,) = (self._backward(*piece) for piece in self._hidden(batch))
+            return totals
+
+        required = training.cuda_graphs == "always"
+        return GraphedGradients(compute, self.parameters(), required=required)
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self.device.type == "cuda"
+
     @property
     def _batch_number(self) -> int:
         """How many batches came before this one, over all epochs and interruptions."""
         return int(self.trainer.fit_loop.total_batch_idx)
+
+    def _gradients(self, batch: Batch) -> Iterator[Tensor]:
+        """Leave the gradient of one optimiser step after another in `.grad`; yields their sums."""
+
+        def seed() -> None:
+            seed_step(self.config.training.seed, self._batch_number, self.global_rank)
+
+        if self._graphs is not None:
+            yield self._graphs(batch, seed)
+            return
+        seed()
+        for piece in self._hidden(batch):
+            yield self._backward(*piece)
 
     def _hidden(self, batch: Batch) -> Iterator[tuple[Batch, Tensor]]:
         """What to take one optimiser step on, and what heads read there, one after another."""
@@ -157,21 +199,24 @@ class SequenceTrainer(LightningModule):
             yield segment, hidden
             state = state.detach()
 
-    def _optimise(self, batch: Batch, hidden: Tensor) -> None:
-        """One optimiser step on the loss of all processes' batches."""
-        optimizer = cast("LightningOptimizer", self.optimizers())
-        scheduler = cast("LRScheduler", self.lr_schedulers())
+    def _backward(self, batch: Batch, hidden: Tensor) -> Tensor:
+        """The gradient of the loss of all processes' batches, and the sums that `TOTALS` names."""
         head, hints = self.model.head, self.hint_head
         hint_losses = None if hints is None else hints.loss(hidden, batch)
         loss, totals = batch_totals(head, head(hidden), batch, self.config.loss, hint_losses)
-        self._totals = sum_over_processes(totals)
-        weight = self._totals[1]
-        optimizer.zero_grad(set_to_none=True)
+        totals = sum_over_processes(totals)
+        weight = totals[1]
+        cast("LightningOptimizer", self.optimizers()).zero_grad(set_to_none=True)
         with self._without_ddp_reducer():
             self.manual_backward(loss / torch.where(weight > 0, weight, 1.0))
+        return totals
+
+    def _optimise(self) -> None:
+        """One optimiser step on the gradient that every process has left."""
         sum_gradients(self.parameters())
+        scheduler = cast("LRScheduler", self.lr_schedulers())
         self._learning_rate = float(scheduler.get_last_lr()[0])
-        optimizer.step()
+        cast("LightningOptimizer", self.optimizers()).step()
         scheduler.step()
 
     def _without_ddp_reducer(self) -> AbstractContextManager[Any]:

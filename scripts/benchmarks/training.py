@@ -32,6 +32,7 @@ REFERENCE = "reference module"
 PLAIN: dict[str, Any] = {
     "training.precision": "32-true",
     "training.compile": "never",
+    "training.cuda_graphs": "never",
     "training.checkpoint_segments": False,
 }
 # Two paths may draw different masks from one seed.

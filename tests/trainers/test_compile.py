@@ -6,7 +6,6 @@ import warnings
 from contextlib import nullcontext
 
 import pytest
-import torch
 
 from datamodules.sampler import WindowSampler
 from datamodules.store import Store
@@ -58,6 +57,6 @@ def test_training_goes_on_without_a_compiler(make_config, data_root, monkeypatch
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         module._compile(batch)  # on a CPU it is not tried
-    monkeypatch.setattr(SequenceTrainer, "device", torch.device("cuda"))
+    monkeypatch.setattr(SequenceTrainer, "_on_gpu", True)
     with pytest.warns(UserWarning, match=r"no compiler\). Training goes on"):
         module._compile(batch)

@@ -1,0 +1,152 @@
+"""Gradients out of a recording: whose, and what happens where there can be none."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rate.errors import ConfigError
+from tests.trainers.test_resume import same_run
+from tests.trainers.test_training import column
+from trainers import graphs
+from trainers.config import RunConfig
+from trainers.sequence import SequenceTrainer
+from trainers.train import train
+
+OFF = {"training__accelerator": "auto", "training__compile": "never"}
+Recording = tuple[Callable[[], None], Tensor, list[Tensor | None]]
+
+
+def repeat(function: Callable[[], Tensor], parameters: list[nn.Parameter]) -> Recording:
+    """What a graph does, on a CPU: the same again, on the same memory."""
+    result = function()
+    gradients = [parameter.grad for parameter in parameters]
+
+    def again() -> None:
+        result.copy_(function())
+        for kept, parameter in zip(gradients, parameters, strict=True):
+            if kept is not None:
+                kept.copy_(parameter.grad)
+
+    return again, result, gradients
+
+
+def keep(function: Callable[[], Tensor], parameters: list[nn.Parameter]) -> Recording:
+    """A graph that uses old weights and old data: it gives the first batch's gradient for ever."""
+    result = function().clone()
+    gradients = [None if p.grad is None else p.grad.clone() for p in parameters]
+    kept = [None if gradient is None else gradient.clone() for gradient in gradients]
+
+    def again() -> None:
+        for gradient, first in zip(gradients, kept, strict=True):
+            if gradient is not None:
+                gradient.copy_(first)
+
+    return again, result, gradients
+
+
+def refuse(function: Callable[[], Tensor], parameters: list[nn.Parameter]) -> Recording:
+    raise RuntimeError("operation not permitted when stream is capturing\n(and its stack)")
+
+
+@pytest.fixture
+def with_graphs(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
+    """Puts one of the above in the place of CUDA; gives the list of recordings."""
+    made: list[int] = []
+
+    def put(record: Callable[..., Recording]) -> list[int]:
+        def counted(*args) -> Recording:
+            made.append(len(args[1]))
+            return record(*args)
+
+        monkeypatch.setattr(graphs, "record", counted)
+        monkeypatch.setattr(SequenceTrainer, "_on_gpu", True)
+        return made
+
+    return put
+
+
+@pytest.fixture
+def plain(make_config) -> Callable[..., Path]:
+    """A run without graphs, as the ones with them have to be."""
+    return lambda **settings: (
+        train(
+            make_config(logging__name="plain", training__cuda_graphs="never", **OFF, **settings)
+        ).folder
+    )
+
+
+CURRICULUM = {"curriculum__enabled": True, "curriculum__max_steps": 3}
+
+
+@pytest.mark.parametrize(("settings", "shapes"), [({}, 1), (CURRICULUM, 3)])
+def test_recorded_steps_learn_the_same(make_config, plain, with_graphs, settings, shapes) -> None:
+    expected = plain(**settings)
+    made = with_graphs(repeat)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*cannot be recorded.*")
+        folder = train(make_config(logging__name="graphs", **OFF, **settings)).folder
+    assert len(made) == shapes
+    same_run(expected, folder)
+
+
+def test_a_graph_that_keeps_old_weights_is_found_out(make_config, plain, with_graphs) -> None:
+    expected = plain()
+    assert len(with_graphs(keep)) == 0
+    with pytest.warns(UserWarning, match=r"gradient is off by .*\). Training goes on without"):
+        folder = train(make_config(logging__name="graphs", **OFF)).folder
+    same_run(expected, folder)
+
+
+def test_training_goes_on_where_nothing_can_be_recorded(make_config, plain, with_graphs) -> None:
+    expected = plain()
+    made = with_graphs(refuse)
+    with pytest.warns(UserWarning, match=r"is capturing\). Training goes on without") as told:
+        folder = train(make_config(logging__name="graphs", **OFF)).folder
+    assert len([w for w in told if "recorded" in str(w.message)]) == len(made) == 1
+    same_run(expected, folder)
+
+
+def test_graphs_that_are_required_and_fail_are_an_error(make_config, with_graphs) -> None:
+    with_graphs(refuse)
+    with pytest.raises(ConfigError, match=r"is capturing.*Set training.cuda_graphs=never"):
+        train(make_config(training__cuda_graphs="always", **OFF))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_graphs_that_are_required_need_a_gpu(make_config) -> None:
+    with pytest.raises(ConfigError, match="needs an NVIDIA GPU, and this run is on the cpu"):
+        train(make_config(training__cuda_graphs="always", **OFF))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("accelerator", "cpu"),
+        ("devices", 2),
+        ("bptt_segments", 0),
+        ("checkpoint_segments", True),
+        ("precision", "16-mixed"),
+    ],
+)
+def test_a_setting_in_the_way_is_refused_or_heeded(make_config, setting, value) -> None:
+    settings = {"training__accelerator": "auto", f"training__{setting}": value}
+    config: RunConfig = make_config(**settings)
+    assert f"{setting}={str(value).lower()}" in (config.training.graph_obstacle or "")
+    with pytest.raises(ConfigError, match=f"does not go with training.{setting}"):
+        make_config(training__cuda_graphs="always", **settings)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_graphs_on_a_gpu_learn_the_same(make_config, precision) -> None:
+    settings = {**OFF, "training__accelerator": "gpu", "training__precision": precision}
+    expected = train(make_config(training__cuda_graphs="never", logging__name="plain", **settings))
+    found = train(make_config(training__cuda_graphs="always", logging__name="graphs", **settings))
+    pairs = (column(run.folder, "loss") for run in (expected, found))
+    assert next(pairs) == pytest.approx(next(pairs), rel=1e-3)
