@@ -7,9 +7,10 @@ what cannot be seen from outside:
 * its wrappers, and dm_control's observables, which every sub-step visits one by one. Positions are
   read from the physics instead, and one camera draws the frames of an episode, not one for each;
 * a Python loop over all contacts for each target and sub-step. Far from all targets, all sub-steps
-  are one call. Near one, a look at the array of contacts tells whether to ask the targets;
+  are one call. Near one, a look at the array of contacts tells which target is to be asked;
 * drawing what lies outside of the picture (see `_Scenery`);
 * ten copies of the same eight wall textures: 16 textures are compiled and uploaded instead of 88;
+* 64 MB for the shadows of lights, of which there are none, and room for pictures of 640 x 480;
 * to build everything anew for another seed: the generators start again in the same simulator.
 
 Nothing in these packages is changed, so that others may use them in the same process.
@@ -100,7 +101,7 @@ class MazeSimulator:
 
     def _make_arena(self, size: int, varied: Any) -> Any:
         """The walls and floors of `memory_maze.tasks`."""
-        return self._maze.MazeWithTargetsArena(
+        arena = self._maze.MazeWithTargetsArena(
             x_cells=size + 2,
             y_cells=size + 2,
             xy_scale=_CELL,
@@ -114,6 +115,11 @@ class MazeSimulator:
             random_seed=1,  # of the maze that `reset` replaces
             **self._rooms,
         )
+        visual = arena.mjcf_model.visual
+        visual.quality.shadowsize = 0
+        size_of_picture = getattr(visual, "global")
+        size_of_picture.offwidth = size_of_picture.offheight = FRAME
+        return arena
 
     def reset(self, seed: int) -> Array:
         """Begin the episode that a new `memory_maze.tasks.memory_maze_9x9(seed=seed)` begins with.
@@ -188,11 +194,18 @@ class MazeSimulator:
                 for _ in range(substeps):
                     mujoco.mj_step2(model, data)  # in this order in `physics.step`, too
                     mujoco.mj_step1(model, data)
-                    if self._is_target[data.contact.geom].any():
-                        for target in self._targets:
-                            target.after_substep(physics, None)
+                    self._notice_targets()
         self._task.after_step(physics, self._environment.random_state)
         return self._draw(), float(self._task.get_reward(physics))
+
+    def _notice_targets(self) -> None:
+        """Let targets that something touches for the first time find that out."""
+        touching = self._data.contact.geom  # (contacts, 2)
+        if not self._is_target[touching].any():
+            return
+        for target, geom in zip(self._targets, self._target_ids, strict=True):
+            if not target.activated and (touching == geom).any():
+                target.after_substep(self._physics, None)
 
     def _draw(self) -> Array:
         """The frame now, with its border: `(64, 64, 3)` uint8, which nobody else holds."""
