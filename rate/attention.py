@@ -114,11 +114,10 @@ class Attention(nn.Module):
         return self.attend(queries, keys, values, *biases)
 
     def _in_blocks(self, x: Tensor) -> bool:
-        """Whether `RelativeAttention` is faster, and can do without dropout and half precision."""
+        """Whether `RelativeAttention` is faster, and can do without half precision."""
         return (
             self.relative
             and x.shape[1] > QUERIES
-            and not (self.training and self.dropout)
             and x.device.type == "cpu"
             and torch.is_grad_enabled()
             and not torch.is_autocast_enabled("cpu")
@@ -135,7 +134,7 @@ class Attention(nn.Module):
         plan = make_plan(layout.cache, layout.steps, layout.write, layout.read, runs)
         u, v = self.content_bias, self.position_bias
         mixed = RelativeAttention.apply(  # type: ignore[no-untyped-call]
-            heads, cached, table, u, v, layout.bias, plan
+            heads, cached, table, u, v, layout.bias, plan, self.dropout if self.training else 0.0
         )
         out: Tensor = self.out(mixed.flatten(2))
         return out

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rate.dropout import kept, scale
 from rate.layout import Run, relative_shift
 
 QUERIES = 48  # of a block; a segment of no more gains nothing here
@@ -101,11 +102,12 @@ def make_plan(
 class RelativeAttention(torch.autograd.Function):
     """Attention of queries q over keys k and values v; r_t is the projection of distance t.
 
-        S_ij = ((q_i + a) . k_j + (q_i + b) . r_{i-j}) / sqrt(d)     P = softmax(S)     O = P v
+        S_ij = ((q_i + a) . k_j + (q_i + b) . r_{i-j}) / sqrt(d)     P = softmax(S)     O = M P v
 
-    With dX for the gradient of X, and D_it = dS_ij where i - j = t (the shift undone):
+    M is dropout's mask. With dX for the gradient of X, and D_it = dS_ij where i - j = t (the shift
+    undone):
 
-        dv = P' dO                 dS = P * (dO v' - rowsum(dO * O))     dq = d(q + a) + d(q + b)
+        dv = (M P)' dO         dS = M P * dO v' - P * rowsum(dO * O)     dq = d(q + a) + d(q + b)
         dk = dS' (q + a) / sqrt(d)     d(q + a) = dS k / sqrt(d)         da = sum of d(q + a)
         dr = D' (q + b) / sqrt(d)      d(q + b) = D r / sqrt(d)          db = sum of d(q + b)
 
@@ -115,7 +117,7 @@ class RelativeAttention(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, heads: Tensor, cached: Tensor | None, table: Tensor, a: Tensor, b: Tensor,
-        bias: Tensor, plan: Plan,
+        bias: Tensor, plan: Plan, dropout: float = 0.0,
     ) -> Tensor:  # fmt: skip
         """`(B, Q, H, d)` of `heads` `(B, T, 3, H, d)`: queries, keys and values side by side.
 
@@ -129,14 +131,15 @@ class RelativeAttention(torch.autograd.Function):
             bias: `(1, B, queries, keys)`, very low where a query may not look; keys in the order
                 `[read | cache | steps | write]`.
             plan: The blocks.
+            dropout: Of the probabilities P.
         """
-        out, kept = heads.new_empty(len(heads), plan.rows, *heads.shape[3:]), []
-        scale = 1 / math.sqrt(heads.shape[-1])
-        scaled_table = scale * table
-        ctx.plan, ctx.parts = plan, _parts(heads, plan)
+        out, probabilities = heads.new_empty(len(heads), plan.rows, *heads.shape[3:]), []
+        softer = 1 / math.sqrt(heads.shape[-1])
+        scaled_table = softer * table
+        ctx.plan, ctx.parts, ctx.dropout = plan, _parts(heads, plan), dropout
         for rows in ctx.parts:
             keys, values = _keys_and_values(heads, cached, rows, plan)
-            keys *= scale
+            keys *= softer
             queries, mixed = _by_head(heads[rows, :, 0]), _by_head(out[rows])
             for block in plan.blocks:
                 q = queries[:, :, block.queries]
@@ -146,28 +149,30 @@ class RelativeAttention(torch.autograd.Function):
                     by_distance = (q + b[:, None]).flatten(1, 2) @ near.mT
                     _timed(scores, block, plan).add_(_shifted(by_distance, block))
                 scores += bias[:, rows, block.queries, : block.keys]
-                torch.softmax(scores, -1, out=scores)
-                mixed[:, :, block.rows] = _product(scores, values[:, : block.keys])
-                kept.append(scores)
-        ctx.save_for_backward(heads, cached, table, a, b, out, *kept)
+                p = torch.softmax(scores, -1, out=scores)
+                if dropout:  # a sign tells which: one array then holds P, and M P as well
+                    p = torch.where(kept(p.shape, dropout), p, -p)
+                mixed[:, :, block.rows] = _product(_left(p, dropout), values[:, : block.keys])
+                probabilities.append(p)
+        ctx.save_for_backward(heads, cached, table, a, b, out, *probabilities)
         return out
 
     @staticmethod
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the arguments of `forward`."""
-        heads, cached, table, a, b, out, *kept = ctx.saved_tensors
-        plan, probabilities = ctx.plan, iter(kept)
+        heads, cached, table, a, b, out, *saved = ctx.saved_tensors
+        plan, probabilities = ctx.plan, iter(saved)
         d_heads, d_cached = torch.empty_like(heads), None
         if plan.rows < heads.shape[1]:
             d_heads[:, :, 0] = 0  # of queries that did not attend
         if cached is not None:
             d_cached = torch.empty_like(cached)
         d_table, d_a, d_b = (torch.zeros_like(x) for x in (table, a, b))
-        scale = 1 / math.sqrt(heads.shape[-1])
-        scaled_table = scale * table
+        softer = 1 / math.sqrt(heads.shape[-1])
+        scaled_table = softer * table
         for rows in ctx.parts:
             keys, values = _keys_and_values(heads, cached, rows, plan)
-            keys *= scale
+            keys *= softer
             d_keys, d_values = torch.zeros_like(keys), torch.zeros_like(values)
             queries, d_queries = _by_head(heads[rows, :, 0]), _by_head(d_heads[rows, :, 0])
             d_mixed = _by_head(d_out[rows])
@@ -175,8 +180,13 @@ class RelativeAttention(torch.autograd.Function):
             for block in plan.blocks:
                 at, seen, p = block.rows, slice(block.keys), next(probabilities)
                 q, d_o = queries[:, :, block.queries], d_mixed[:, :, at].contiguous()
-                d_values[:, seen] += p.flatten(0, 1).mT @ d_o.flatten(0, 1)
-                d_scores = _product(d_o, values[:, seen].mT).sub_(mean[:, :, at]).mul_(p)
+                left = _left(p, ctx.dropout)
+                d_values[:, seen] += left.flatten(0, 1).mT @ d_o.flatten(0, 1)
+                d_scores = _product(d_o, values[:, seen].mT)
+                if ctx.dropout:
+                    d_scores.mul_(left).sub_(p.abs().mul_(mean[:, :, at]))
+                else:
+                    d_scores.sub_(mean[:, :, at]).mul_(p)
                 d_keys[:, seen] += d_scores.flatten(0, 1).mT @ (q + a[:, None]).flatten(0, 1)
                 d_q = _product(d_scores, keys[:, seen])
                 d_a += d_q.sum((1, 2))[:, None]
@@ -191,9 +201,9 @@ class RelativeAttention(torch.autograd.Function):
                     d_b += d_q_b.sum(1, keepdim=True)
                     d_q += d_q_b.view_as(d_q)
                 d_queries[:, :, block.queries] = d_q
-            d_keys *= scale
+            d_keys *= softer
             _put_back((d_keys, d_values), d_heads, d_cached, rows, plan)
-        return d_heads, d_cached, scale * d_table, d_a, d_b, None, None
+        return d_heads, d_cached, softer * d_table, d_a, d_b, None, None, None
 
 
 def _parts(heads: Tensor, plan: Plan) -> list[slice]:
@@ -203,6 +213,11 @@ def _parts(heads: Tensor, plan: Plan) -> list[slice]:
     most = max(1, _BYTES * torch.get_num_threads() // size)
     step = -(-len(heads) // -(-len(heads) // most))  # equal parts
     return [slice(start, start + step) for start in range(0, len(heads), step)]
+
+
+def _left(p: Tensor, dropout: float) -> Tensor:
+    """What dropout leaves of probabilities; those that it drops have a minus sign."""
+    return p.clamp(min=0).mul_(scale(dropout)) if dropout else p
 
 
 def _by_head(x: Tensor) -> Tensor:

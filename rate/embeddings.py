@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from rate.attention import sinusoidal_embedding
 from rate.batch import Observations
-from rate.blocks import Dropout
 from rate.config import ModelConfig
+from rate.dropout import Dropout
 from rate.encoders import VectorEncoder, make_encoder
 from rate.linear import Linear
 

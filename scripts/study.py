@@ -24,6 +24,7 @@ from typing import Any
 
 from rich.console import Console
 
+from datamodules.crew import available_cores
 from rate.errors import ConfigError, UserError
 from scripts.console import STOPPED, count, make_parser, show_scores, user_errors
 from scripts.plot import plot_scores
@@ -35,6 +36,8 @@ from trainers.config_files import load_config_file
 from trainers.errors import Interrupted, TrainingError
 from trainers.files import write_json
 from trainers.registry import get_environment
+
+_MOST_THREADS = 4  # a small model gains nothing from more
 
 
 def run_study(study: Study, jobs: int, console: Console) -> list[dict[str, Any]]:
@@ -50,8 +53,18 @@ def run_study(study: Study, jobs: int, console: Console) -> list[dict[str, Any]]
     if done:
         console.print(f"{done} of {len(study.runs)} runs have finished before; they are reused.")
     if waiting:
-        _check(_run_all(waiting, jobs, console))
+        _check(_run_all(waiting, jobs, threads_of_a_run(jobs, len(study.runs)), console))
     return [*baselines, *(row for config in study.runs for row in _rows(config))]
+
+
+def threads_of_a_run(jobs: int, runs: int) -> int | None:
+    """Its share of the cores, of which a study of few runs leaves some; None is the run's choice.
+
+    It depends on the study and not on what is left of it, so that a run that goes on is the same.
+    """
+    if "OMP_NUM_THREADS" in os.environ:  # somebody has chosen already
+        return None
+    return min(max(1, available_cores() // min(jobs, runs)), _MOST_THREADS)
 
 
 def _score_baselines(study: Study, jobs: int, console: Console) -> list[dict[str, Any]]:
@@ -91,7 +104,7 @@ def _kept(path: Path) -> dict[str, Any]:
 
 
 def _run_all(
-    configs: list[RunConfig], jobs: int, console: Console
+    configs: list[RunConfig], jobs: int, threads: int | None, console: Console
 ) -> dict[str, Future[str | None]]:
     """Train in `jobs` processes; returns what came of every run, by its name."""
     context = multiprocessing.get_context("spawn")
@@ -106,7 +119,7 @@ def _run_all(
         try:
             for config in configs:
                 board.add(config)
-                futures[config.run_name] = pool.submit(_work, config)
+                futures[config.run_name] = pool.submit(_work, config, threads)
             while not all(future.done() for future in futures.values()):
                 board.drain(queue)
             board.drain(queue)
@@ -143,8 +156,10 @@ def _connect(queue: Any, stop: Any) -> None:
     _LINES.update(queue=queue, stop=stop)
 
 
-def _work(config: RunConfig) -> str | None:
+def _work(config: RunConfig, threads: int | None) -> str | None:
     """One run, in a process of its own; returns why it stopped early, or None."""
+    if config.training.threads is None:
+        config = replace(config, training=replace(config.training, threads=threads))
     queue, stop = _LINES["queue"], _LINES["stop"]
     if stop.is_set():
         return "Not started."
@@ -224,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, help="table to write (default: OUTPUT/STUDY.csv)")
     parser.epilog = "Any other option, as --NAME=VALUE, goes to the train script of every run."
     options, extra = parser.parse_known_args(arguments)
-    jobs = options.jobs or os.cpu_count() or 1  # a run of a small model takes one thread
+    jobs = options.jobs or available_cores()
     extra.append(f"--logging.output={options.output}")
     console = Console()
     started = time.monotonic()

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import minari
 import numpy as np
@@ -19,6 +18,7 @@ from datamodules.collect import summarise, table_path
 from datamodules.readers.minari import keeps_pixels
 from rate.errors import ConfigError
 from tests.datamodules.walk import SEEDS, SPEC, make_player, run
+from tests.processes import alive
 
 posix = pytest.mark.skipif(os.name != "posix", reason="kills processes")
 lossless = pytest.mark.skipif(not keeps_pixels(), reason="this Minari changes pixels")
@@ -29,15 +29,6 @@ def contents(folder):
     files = {p.relative_to(folder): p for p in folder.rglob("*") if p.is_file()}
     assert not [path for path in files if ".parts-" in str(path) or ".tmp" in str(path)]
     return {path: file.read_bytes() for path, file in files.items() if path.name[0] != "."}
-
-
-def alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    status = Path(f"/proc/{pid}/stat")  # on Linux: a zombie is not alive
-    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def pids(log):

@@ -123,6 +123,36 @@ def test_a_plan_has_every_query_once_and_leaves_out_no_key_it_sees(
     assert seen.sum() == len(wanted) == plan.rows
 
 
+def test_dropout_drops_and_scales_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways draw in an order of their own, so they get one mask: it depends on the key."""
+    attention, inputs = make_attention(dropout=0.25), make_inputs(0, 0, None)
+    keys = torch.arange(STEPS)
+
+    def by_key(shape: torch.Size, share: float) -> Tensor:
+        return (keys[: shape[-1]] % 4 > 0).expand(shape)
+
+    def dropout(p: Tensor, share: float, training: bool) -> Tensor:
+        return p * by_key(p.shape, share) / (1 - share)
+
+    monkeypatch.setattr(rate.cpu_attention, "kept", by_key)
+    monkeypatch.setattr("rate.attention.F.dropout", dropout)
+    found = outcome(attention, *inputs, None)
+    monkeypatch.setattr(Attention, "_in_blocks", lambda *_: False)
+    expected = outcome(attention, *inputs, None)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-10, msg=name)
+
+
+def test_dropout_in_blocks_is_of_its_share_and_ends_with_training() -> None:
+    attention, (x, _, layout) = make_attention(dropout=0.25), make_inputs(0, 0, None)
+    outs = torch.stack([attention(x, None, layout) for _ in range(200)])
+    expected = attention.eval()(x, None, layout)
+    assert torch.equal(expected, attention(x, None, layout))
+    spread = outs.std(0) / 200**0.5
+    assert ((outs.mean(0) - expected).abs() < 6 * spread + 1e-12).all()
+    assert (spread[:, 1:] > 0).all()  # the first query has one key: all or nothing, scaled
+
+
 def test_a_row_that_sees_nothing_is_finite() -> None:
     attention, (x, _, layout) = make_attention(), make_inputs(0, 0, None)
     layout.allowed[1] = False
@@ -137,8 +167,6 @@ def test_where_blocks_are_of_no_use() -> None:
     x = torch.randn(2, QUERIES + 1, D_MODEL, dtype=torch.float64)
     assert make_attention()._in_blocks(x)
     assert not make_attention()._in_blocks(x[:, 1:])
-    assert not make_attention(dropout=0.1)._in_blocks(x)
-    assert make_attention(dropout=0.1).eval()._in_blocks(x)
     with torch.no_grad():
         assert not make_attention()._in_blocks(x)
     with torch.autocast("cpu", dtype=torch.bfloat16):

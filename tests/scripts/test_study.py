@@ -17,7 +17,7 @@ import yaml
 
 from rate.errors import ConfigError
 from scripts.scores import COLUMNS, read_scores
-from scripts.study import main
+from scripts.study import main, threads_of_a_run
 from scripts.study_file import load_study
 from trainers.registry import ENVIRONMENTS
 
@@ -219,3 +219,16 @@ def test_a_command_that_cannot_work_starts_nothing(
     assert "'0' is no whole number" in error_of(main, [str(study), output, "--jobs", "0"])
     assert "no option --seed_s" in error_of(main, [str(study), output, "--seed_s=3"])
     assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("cores", "jobs", "runs", "threads"), [(4, 4, 2, 2), (4, 4, 9, 1), (4, 1, 2, 4), (64, 64, 2, 4)]
+)
+def test_few_runs_share_all_cores(
+    cores: int, jobs: int, runs: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scripts.study.available_cores", lambda: cores)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert threads_of_a_run(jobs, runs) == threads
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert threads_of_a_run(jobs, runs) is None
