@@ -36,11 +36,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _pieces(x: Tensor, weight: Tensor) -> int:
     """Into how many pieces to cut the rows: as many as threads, or the next number that divides."""
     if (
-        x.device.type != "cpu"
+        torch.compiler.is_compiling()  # first: it knows nothing of threads
+        or x.device.type != "cpu"
         or (threads := torch.get_num_threads()) == 1
         or not torch.is_grad_enabled()
         or torch.is_autocast_enabled("cpu")
-        or torch.compiler.is_compiling()
     ):
         return 1
     rows = x.numel() // x.shape[-1]

@@ -27,8 +27,10 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     Parameters that no process has used keep no gradient, so that the optimiser leaves them alone
     as it does in a single process.
     """
+    if not is_distributed():
+        return
     gradients = [p.grad for p in parameters if p.grad is not None]
-    if not gradients or not is_distributed():
+    if not gradients:
         return
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)

@@ -10,7 +10,7 @@ whatever the host decided in between stays decided. So the first batches are com
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -65,11 +65,11 @@ class GraphedGradients:
     def __init__(
         self,
         compute: Callable[[Batch], Tensor],
-        parameters: Iterable[nn.Parameter],
+        parameters: list[nn.Parameter],
         *,
         required: bool,
     ) -> None:
-        self._compute, self._parameters, self._required = compute, list(parameters), required
+        self._compute, self._parameters, self._required = compute, parameters, required
         self._recorded: dict[object, RecordedGradients] = {}
         self._failed = False
 

@@ -69,6 +69,7 @@ class SequenceTrainer(LightningModule):
                 self.config.model, self.spec.observation_space, self.spec.action_space
             )
             self.hint_head = self._make_hint_head()
+        self._trained = list(self.parameters())  # to look for them takes longer than to clip them
         self._ledger = Ledger()
         self._totals = torch.zeros(0)  # of the optimiser step that is being taken
         self._learning_rate = 0.0
@@ -160,7 +161,7 @@ class SequenceTrainer(LightningModule):
             return totals
 
         required = training.cuda_graphs == "always"
-        return GraphedGradients(compute, self.parameters(), required=required)
+        return GraphedGradients(compute, self._trained, required=required)
 
     @property
     def _on_gpu(self) -> bool:
@@ -173,9 +174,10 @@ class SequenceTrainer(LightningModule):
 
     def _gradients(self, batch: Batch) -> Iterator[Tensor]:
         """Leave the gradient of one optimiser step after another in `.grad`; yields their sums."""
+        training = self.config.training
 
         def seed() -> None:
-            seed_step(self.config.training.seed, self._batch_number, self.global_rank)
+            seed_step(training.seed, self._batch_number, self.global_rank, self.device)
 
         if self._graphs is not None:
             yield self._graphs(batch, seed)
@@ -213,7 +215,7 @@ class SequenceTrainer(LightningModule):
 
     def _optimise(self) -> None:
         """One optimiser step on the gradient that every process has left."""
-        sum_gradients(self.parameters())
+        sum_gradients(self._trained)
         scheduler = cast("LRScheduler", self.lr_schedulers())
         self._learning_rate = float(scheduler.get_last_lr()[0])
         cast("LightningOptimizer", self.optimizers()).step()
@@ -230,7 +232,7 @@ class SequenceTrainer(LightningModule):
         itself, and training learns of it when it next reads what the steps came to.
         """
         limit = self.config.optimizer.gradient_clip or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters(), limit)
+        norm = torch.nn.utils.clip_grad_norm_(self._trained, limit)
         self._ledger.add(self.global_step + 1, self._batch_number, self._totals, norm)
         if self._waits or not optimizer.defaults["fused"]:
             self.check()
