@@ -171,6 +171,11 @@ class SequenceModel(nn.Module):
         run = self._run_segment if self._compiled is None else self._compiled
         return run(tokens, mask, state, layout)
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether segments run as `compile_segments` has it."""
+        return self._compiled is not None
+
     def compile_segments(self, backend: str | None = "inductor") -> None:
         """Let `torch.compile` make one program of a segment's many small steps; None undoes it.
 

@@ -60,6 +60,9 @@ class GraphedGradients:
         compute: Leaves the gradient of a batch in `.grad`, anew, and returns sums over the batch.
         parameters: Whose gradient that is.
         required: Whether to do without is an error.
+
+    Attributes:
+        in_use: Whether none has failed.
     """
 
     def __init__(
@@ -71,7 +74,7 @@ class GraphedGradients:
     ) -> None:
         self._compute, self._parameters, self._required = compute, parameters, required
         self._recorded: dict[object, RecordedGradients] = {}
-        self._failed = False
+        self.in_use = True
 
     def __call__(self, batch: Batch, seed: Callable[[], None]) -> Tensor:
         """Leave the gradient of a batch in `.grad`; returns the sums.
@@ -83,7 +86,7 @@ class GraphedGradients:
         Raises:
             ConfigError: If graphs are required, and cannot be used.
         """
-        if not self._failed:
+        if self.in_use:
             try:
                 return self._from_graph(batch, seed)
             except (RuntimeError, _Unusable) as error:  # CUDA has one class for all it refuses
@@ -115,7 +118,7 @@ class GraphedGradients:
         return torch.cat([sums[:1] / sums[1:2], *gradients])
 
     def _fail(self, error: Exception) -> None:
-        self._failed = True
+        self.in_use = False
         self._recorded.clear()
         reason = f"{type(error).__name__.lstrip('_')}: {error}".splitlines()[0]
         what = f"The training step cannot be recorded as a CUDA graph here ({reason})."

@@ -164,6 +164,15 @@ class SequenceTrainer(LightningModule):
         return GraphedGradients(compute, self._trained, required=required)
 
     @property
+    def fast_paths(self) -> list[str]:
+        """What speeds up steps here, once the first was taken."""
+        found = {
+            "compiled": self.model.is_compiled,
+            "CUDA graph": self._graphs is not None and self._graphs.in_use,
+        }
+        return [name for name, is_used in found.items() if is_used]
+
+    @property
     def _on_gpu(self) -> bool:
         return self.device.type == "cuda"
 

@@ -174,6 +174,7 @@ def time_step(subject: Subject, budget: float) -> Row:
         precision=subject.run.training.precision,
         peak_memory=peak.gib,
         parameters=sum(parameter.numel() for parameter in module.parameters()),
+        note=", ".join(module.fast_paths),
     )
     return _batches_row(row, subject, watch.timing(), batches[0])
 

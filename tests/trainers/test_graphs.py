@@ -112,6 +112,16 @@ def test_training_goes_on_where_nothing_can_be_recorded(make_config, plain, with
     same_run(expected, folder)
 
 
+@pytest.mark.filterwarnings("ignore:.*cannot be recorded")
+@pytest.mark.parametrize(("record", "paths"), [(repeat, ["CUDA graph"]), (refuse, [])])
+def test_what_speeds_up_steps_is_told(make_config, with_graphs, monkeypatch, record, paths) -> None:
+    told = []
+    monkeypatch.setattr(SequenceTrainer, "on_train_end", lambda self: told.append(self.fast_paths))
+    with_graphs(record)
+    train(make_config(**OFF))
+    assert told == [paths]
+
+
 def test_graphs_that_are_required_and_fail_are_an_error(make_config, with_graphs) -> None:
     with_graphs(refuse)
     with pytest.raises(ConfigError, match=r"is capturing.*Set training.cuda_graphs=never"):
