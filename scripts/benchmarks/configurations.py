@@ -148,6 +148,7 @@ class Configuration:
                 accelerator="gpu" if device == "cuda" else "cpu",
                 precision="bf16-mixed" if device == "cuda" else "32-true",
                 compile="auto" if device == "cuda" else "never",
+                cuda_graphs="auto" if device == "cuda" else "never",
                 checkpoint_every_n_steps=1_000_000,
             ),
             optimizer=self.optimizer,

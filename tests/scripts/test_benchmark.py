@@ -7,11 +7,13 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from rate.reference import load_reference, run_segments
 from scripts import benchmark
@@ -22,6 +24,7 @@ from scripts.benchmarks.eager import RATE
 from scripts.benchmarks.machine import measure_machine, step_flops
 from scripts.benchmarks.public import PublicTraining, load_class, public_arguments
 from scripts.benchmarks.published import CONFIGURATIONS
+from scripts.benchmarks.rows import Row, Task
 from scripts.benchmarks.timing import Stopwatch, time_calls
 
 CPU = torch.device("cpu")
@@ -256,3 +259,23 @@ def test_the_stopwatch_leaves_the_first_piece_out_and_takes_medians() -> None:
     timing = time_calls(lambda: None, CPU, 0.01)
     assert timing.repeats > 3
     assert 0 < timing.seconds < 0.01
+
+
+def test_the_time_to_get_ready_is_taken_from_every_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without, what comes last would be left out."""
+    monkeypatch.setattr(benchmark, "_LONGEST", 20.0)
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(benchmark, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    shares = []
+
+    def measure(share: float) -> Row:
+        shares.append(share)
+        clock.now += share + 1.5
+        return Row("step", "tmaze", "rate")
+
+    tasks = [(str(number), Task(str(number), measure)) for number in range(20)]
+    rows, skipped = benchmark.run_tasks(tasks, 60.0, Console(quiet=True, force_terminal=True))
+    assert len(rows) == 20
+    assert not skipped
+    assert 58 < clock.now < 62
+    assert min(shares) > 1
