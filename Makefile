@@ -41,9 +41,9 @@ doctor: install  ## Say what runs on this machine and what is missing (ARGS=vizd
 test: lint  ## Check style and types, then run every test that takes seconds
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
-test-full: lint  ## Also run the tests that take minutes or more
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest -m "long or not long" --timeout 7200 \
-		--numprocesses $(WORKERS) --dist worksteal $(ARGS)
+# One after the other: a study takes every core itself.
+test-full: test  ## Also run the tests that take minutes or more: one seed of every study, an hour
+	@$(RUN) -m pytest -m long --timeout 7200 $(ARGS)
 
 studies: python  ## Train and score everything in scripts/studies (hours; go on with the same command)
 	@$(BOOTSTRAP) --extras "environments,$(EXTRAS)"
