@@ -36,8 +36,8 @@ from trainers.sequence import SequenceTrainer
 
 __all__ = ["RunResult", "is_main_process", "train"]
 
-# A model that trains on a CPU in minutes gains little from a second thread, and where cores are
-# shared the two wait for each other: twice the threads have cost five times the time.
+# One, for the same numbers on every machine. A preset gains a third from a second thread, and where
+# cores are shared the two wait for each other: twice the threads have cost five times the time.
 _DEFAULT_THREADS = 1
 # What Lightning says to everyone, and nobody here can act on.
 _NOT_FOR_USERS = (
