@@ -93,6 +93,14 @@ def map_tensors(value: Observations, function: Callable[[Tensor], Tensor]) -> Ob
     return function(value)
 
 
+def on_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on a device, which need not have come to it yet: nobody waits for it.
+
+    What is done to the tensor afterwards does not reach a GPU: CUDA takes a copy before it returns.
+    """
+    return tensor.to(device, non_blocking=True)
+
+
 def stack_frames(frames: Tensor, count: int) -> Tensor:
     """Observations of `count` frames each, the newest last, from single frames.
 

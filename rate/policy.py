@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rate.batch import Observations
+from rate.batch import Observations, on_device
 from rate.chances import chances, mix
 from rate.config import Decoding
 from rate.decoders import make_decoder
@@ -75,10 +75,11 @@ class Policy:
         self.device = next(model.parameters()).device
         with evaluating(model):
             self.decoder = make_decoder(model, num_envs, exact_window=exact_window)
+        # On the host, where they change: a few numbers are not worth a GPU's time.
         # In float64, as the data's are made: many small rewards must not add up to a drift.
-        self.returns_to_go = torch.zeros(num_envs, 1, dtype=torch.float64, device=self.device)
-        self.timesteps = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
-        self._seed = mix(torch.tensor(seed, device=self.device))
+        self.returns_to_go = torch.zeros(num_envs, 1, dtype=torch.float64)
+        self.timesteps = torch.zeros(num_envs, dtype=torch.int64)
+        self._seed = mix(torch.tensor(seed))
         self._keys, self._begun = torch.zeros_like(self.timesteps), 0
         space = model.action_space
         self.actions = torch.as_tensor(
@@ -98,18 +99,19 @@ class Policy:
             episodes: Of every row, what tells its episode apart (the environment's seed, say):
                 sampling the same one again draws the same. None counts them.
         """
-        chosen = torch.ones(len(self.timesteps), dtype=torch.bool, device=self.device)
-        if rows is not None:
-            chosen = torch.as_tensor(rows, dtype=torch.bool, device=self.device)
+        count = len(self.timesteps)
         if episodes is None:
-            episodes = range(self._begun, self._begun + len(chosen))
-            self._begun += len(chosen)
-        keys = mix(self._seed + torch.tensor(episodes, device=self.device))
-        self._keys = torch.where(chosen, keys, self._keys)
-        self.returns_to_go[chosen] = self.target_return
-        self.timesteps[chosen] = 0
+            episodes = range(self._begun, self._begun + count)
+            self._begun += count
+        begun = torch.ones(count, dtype=torch.bool)
+        if rows is not None:
+            begun = torch.as_tensor(rows, dtype=torch.bool, device="cpu")
+        keys = mix(self._seed + torch.tensor(episodes))
+        self._keys = torch.where(begun, keys, self._keys)
+        self.returns_to_go[begun] = self.target_return
+        self.timesteps[begun] = 0
         with evaluating(self.model):
-            self.decoder.reset(chosen)
+            self.decoder.reset(begun)
 
     @torch.no_grad()
     def act(
@@ -123,19 +125,19 @@ class Policy:
                 reset since then ignores its own.
         """
         if rewards is not None:
-            earned = torch.as_tensor(rewards, dtype=torch.float64, device=self.device)[:, None]
+            earned = torch.as_tensor(rewards, dtype=torch.float64)[:, None]
             self.returns_to_go -= torch.where(self.timesteps[:, None] > 0, earned, 0.0)
         with evaluating(self.model):
             predictions = self.decoder.step(
                 self.actions,
-                self.returns_to_go.float(),
+                on_device(self.returns_to_go.float(), self.device),
                 self._to_tensors(observations),
-                self.timesteps,
+                on_device(self.timesteps, self.device),
             )
         drawn = None
         if self.decoding.method == "sample":
             parts = math.prod(self.model.action_space.shape or ())
-            drawn = chances(self._keys, self.timesteps, parts)
+            drawn = on_device(chances(self._keys, self.timesteps, parts), self.device)
         self.timesteps += 1
         self.actions = self.model.head.decode(predictions, self.decoding, drawn)
         # A copy: what the caller does to its actions must not reach the next step.
@@ -143,8 +145,6 @@ class Policy:
 
     def _to_tensors(self, observations: ArrayObservations) -> Observations:
         if isinstance(observations, dict):
-            return {
-                key: torch.as_tensor(value, device=self.device)
-                for key, value in observations.items()
-            }
-        return torch.as_tensor(observations, device=self.device)
+            tensors = {key: torch.as_tensor(value) for key, value in observations.items()}
+            return {key: on_device(tensor, self.device) for key, tensor in tensors.items()}
+        return on_device(torch.as_tensor(observations), self.device)

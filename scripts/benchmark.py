@@ -30,7 +30,7 @@ from torch import nn
 from rate.errors import UserError
 from scripts.benchmarks.acting import rollout_tasks, simulator_tasks
 from scripts.benchmarks.configurations import MODELS
-from scripts.benchmarks.machine import Machine, choose_device, measure_machine
+from scripts.benchmarks.machine import Machine, measure_machine
 from scripts.benchmarks.public import load_class
 from scripts.benchmarks.published import CONFIGURATIONS
 from scripts.benchmarks.report import (
@@ -47,6 +47,7 @@ from scripts.benchmarks.scale import SERIES, scale_tasks
 from scripts.benchmarks.table import markdown
 from scripts.benchmarks.training import agreement_tasks, fit_tasks, sampler_tasks, step_tasks
 from scripts.console import count, make_parser, user_errors
+from scripts.devices import add_device_option, choose_device
 from trainers.errors import TrainingError
 
 PARTS = ("step", "sampler", "fit", "rollout", "simulators", "agreement")
@@ -176,7 +177,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--models", nargs="+", choices=names["models"], metavar="NAME",
         help=f"of {', '.join(names['models'])} (default: each configuration's own)",
     )  # fmt: skip
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add_device_option(parser, "auto")
     parser.add_argument("--threads", type=count, help="CPU threads (default: PyTorch's own choice)")
     parser.add_argument("--budget-seconds", type=float, help="time for all of it, about")
     parser.add_argument("--batch-size", type=count, help="windows in a batch")

@@ -2,6 +2,7 @@
 
     python scripts/evaluate.py runs/tmaze-rate-1
     python scripts/evaluate.py runs/tmaze-rate-1 --lengths 100000 --episodes 100 --seed 50000
+    python scripts/evaluate.py runs/vizdoom-rate_published-1 --device cuda
     python scripts/evaluate.py path/to/model --results scores.csv
 
 Of a run both the last and the best weights are scored, as they were after training. A folder that
@@ -16,11 +17,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from rate.errors import ConfigError
 from rate.weights import DESCRIPTION, SavedModel, load_model
 from scripts.console import count, make_parser, show_scores, user_errors
+from scripts.devices import add_device_option, choose_device
 from scripts.progress import Bars
 from scripts.scores import write_scores
 from trainers.config import EvaluationConfig
@@ -75,7 +78,11 @@ def find_candidates(source: Path) -> list[Candidate]:
 
 
 def score(
-    candidate: Candidate, given: dict[str, Any], first_seed: int | None, console: Console
+    candidate: Candidate,
+    given: dict[str, Any],
+    first_seed: int | None,
+    device: torch.device,
+    console: Console,
 ) -> list[dict[str, Any]]:
     """Rows of scores of a model, as `scripts/study.py` writes them.
 
@@ -83,6 +90,7 @@ def score(
         candidate: The model.
         given: Settings of the evaluation instead of its run's own.
         first_seed: Seed of the first episode; None takes the run's held-out seeds.
+        device: Where the model computes.
         console: Where progress is shown.
 
     Raises:
@@ -96,7 +104,7 @@ def score(
     with Bars(name, config.lengths, console) as bars:
         started = time.monotonic()
         rows = evaluate(
-            saved.model,
+            saved.model.to(device),
             environment,
             config,
             lengths=config.lengths,
@@ -121,16 +129,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--episodes", type=count, help="episodes per length")
     parser.add_argument("--seed", type=int, help="seed of the first episode")
     parser.add_argument("--results", type=Path, help="also write the scores to this table")
+    add_device_option(parser, "cpu")
     options = parser.parse_args(arguments)
     settings = {"lengths": options.lengths, "episodes": options.episodes}
     given = {name: value for name, value in settings.items() if value is not None}
     console = Console()
     with user_errors():
+        device = choose_device(options.device)
         candidates = [found for source in options.sources for found in find_candidates(source)]
         rows = [
             row
             for candidate in candidates
-            for row in score(candidate, given, options.seed, console)
+            for row in score(candidate, given, options.seed, device, console)
         ]
         if options.results:
             write_scores(options.results, rows)

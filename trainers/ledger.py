@@ -76,7 +76,7 @@ class Ledger:
         if not self._unread:
             return None
         unread, self._unread = self._unread, []
-        rows = torch.stack([row for *_, row in unread]).tolist()  # the one transfer
+        rows = torch.stack([row for *_, row in unread]).cpu().tolist()  # the one transfer
         for (step, batch, _), (*totals, norm) in zip(unread, rows, strict=True):
             taken = Totals(*totals)
             if not (math.isfinite(taken.mean_loss) and (may_overflow or math.isfinite(norm))):

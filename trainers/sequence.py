@@ -17,7 +17,7 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from rate.batch import Batch
@@ -69,7 +69,7 @@ class SequenceTrainer(LightningModule):
                 self.config.model, self.spec.observation_space, self.spec.action_space
             )
             self.hint_head = self._make_hint_head()
-        self._trained = list(self.parameters())  # to look for them takes longer than to clip them
+        self._trained: list[nn.Parameter] = []
         self._ledger = Ledger()
         self._totals = torch.zeros(0)  # of the optimiser step that is being taken
         self._learning_rate = 0.0
@@ -84,6 +84,7 @@ class SequenceTrainer(LightningModule):
         return HintHead(space, self.config.model.d_model)
 
     def configure_optimizers(self) -> Any:
+        self._trained = list(self.parameters())  # to look for them takes longer than to clip them
         optimizer, scheduler = make_optimizer(
             self,
             self.config.optimizer,

@@ -123,7 +123,7 @@ def train(
             return RunResult(folder, steps=fitting.trainer.global_step)
         _save_last(module, folder, fitting.trainer.global_step)
         result = _summarise(folder, fitting)
-        _evaluate(config, environment, result, report)
+        _evaluate(config, environment, result, fitting.trainer.strategy.root_device, report)
     return result
 
 
@@ -172,9 +172,13 @@ def _evaluate(
     config: RunConfig,
     environment: EnvironmentEntry,
     result: RunResult,
+    device: torch.device,
     report: Report | None,
 ) -> None:
-    """Score the last and the best weights on the held-out seeds; write `evaluation.json`."""
+    """Score the last and the best weights on the held-out seeds; write `evaluation.json`.
+
+    Where they were trained: a model that wants a GPU wants it here as well.
+    """
     settings = config.evaluation
     scores: dict[int, list[dict[str, Any]]] = {}
     for which, step in (("last", result.steps), ("best", result.best_step)):
@@ -183,7 +187,7 @@ def _evaluate(
         if step not in scores:  # where the best weights are the last ones, once is enough
             saved = load_model(result.folder / CHECKPOINTS / which)
             scores[step] = evaluate(
-                saved.model,
+                saved.model.to(device),
                 environment,
                 settings,
                 lengths=settings.lengths,

@@ -16,6 +16,9 @@ from rate.model import SequenceModel
 class Decoder:
     """What decoders share: buffers of keys and values, and attention over them.
 
+    Where each row stands is known on the host: what a step has to do follows from it, and to ask
+    a GPU would be to wait for it.
+
     A buffer has one slot per remembered token and a first one, the bin, for tokens that are not to
     be remembered (a row's "previous action" before its first step). Slots fill up from the front,
     and a step looks at no more of them than are in use.
@@ -41,8 +44,9 @@ class Decoder:
 
     @torch.no_grad()
     def reset(self, rows: Tensor | None = None) -> None:
-        """Start an episode in the rows `(B,)` bool, or in all of them."""
-        self._restart(torch.ones_like(self.row, dtype=torch.bool) if rows is None else rows)
+        """Start an episode in the rows `(B,)` bool, best on the CPU, or in all of them."""
+        everyone = torch.ones(self.batch_size, dtype=torch.bool)
+        self._restart(everyone if rows is None else rows.cpu())
 
     @torch.no_grad()
     def step(
@@ -65,7 +69,7 @@ class Decoder:
         return predictions
 
     def _restart(self, rows: Tensor) -> None:
-        """Forget the episodes of `rows` `(B,)` bool."""
+        """Forget the episodes of `rows` `(B,)` bool, on the CPU."""
         raise NotImplementedError
 
     def _next(self, tokens: Tensor) -> Tensor:

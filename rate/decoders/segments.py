@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rate.batch import on_device
 from rate.decoders.base import Decoder
 from rate.embeddings import TOKENS_PER_STEP
 from rate.model import SequenceModel
@@ -33,22 +34,23 @@ class SegmentDecoder(Decoder):
             shape = (config.num_layers, batch_size, self.steps + 1, config.d_model)
             self.inputs = self.keys.new_zeros(shape)
         self.state = model.initial_state(batch_size)
-        self.position = torch.zeros(batch_size, dtype=torch.int64, device=self.device)
+        self.position = torch.zeros(batch_size, dtype=torch.int64)  # on the host; in the segment
         self.reset()
 
     def _restart(self, rows: Tensor) -> None:
-        self.state = self.state.reset(rows, self.model.initial_state(self.batch_size))
-        self._open(rows.nonzero()[:, 0])
+        initial = self.model.initial_state(self.batch_size)
+        self.state = self.state.reset(on_device(rows, self.device), initial)
+        self._open(rows)
 
     def _next(self, tokens: Tensor) -> Tensor:
         furthest, length = int(self.position.max()), self.model.config.context_length
         if furthest == length:
-            rows = (self.position == length).nonzero()[:, 0]
-            self._close(rows, tokens[rows, :1])
-            self._open(rows)
+            ended = self.position == length
+            self._close(ended, tokens)
+            self._open(ended)
             furthest = int(self.position.max())
         offsets = torch.arange(-1, TOKENS_PER_STEP - 1, device=self.device)
-        positions = TOKENS_PER_STEP * self.position[:, None] + offsets
+        positions = TOKENS_PER_STEP * on_device(self.position, self.device)[:, None] + offsets
         slots = torch.where(positions < 0, self.bin, self.start + positions)
         self.key_valid[self.row[:, None], slots] = True
         self.key_valid[:, self.bin] = False
@@ -68,10 +70,11 @@ class SegmentDecoder(Decoder):
         past[..., self.read] = True
         return past & self.key_valid[rows, :used][:, None]
 
-    def _close(self, rows: Tensor, last_action: Tensor) -> None:
+    def _close(self, ended: Tensor, tokens: Tensor) -> None:
         """End a segment: take in its last action token, write memory, advance the state."""
+        rows = self._index(ended)
         count, state = rows.shape[0], self.state.rows(rows)
-        x = last_action
+        x = tokens[rows, :1]
         if state.tokens is not None:
             x = torch.cat((x, self.model.addressed(state.tokens)), dim=1)
         positions = torch.arange(self.steps - 1, self.steps + self.memory, device=self.device)
@@ -90,10 +93,11 @@ class SegmentDecoder(Decoder):
         state = self.model.advance(state, hidden, inputs, mask)
         self.state = self.state.put(rows, state)
 
-    def _open(self, rows: Tensor) -> None:
+    def _open(self, begun: Tensor) -> None:
         """Start a segment: forget the old one's tokens, take in the cache and the read tokens."""
+        rows = self._index(begun)
         state, count = self.state.rows(rows), rows.shape[0]
-        self.position[rows] = 0
+        self.position[begun] = 0
         valid = self.key_valid.new_zeros(count, self.write.stop)
         if state.cache is not None and state.cached is not None:
             newest_first = torch.arange(self.cache, 0, -1, device=self.device)
@@ -112,6 +116,10 @@ class SegmentDecoder(Decoder):
             allowed = self.key_valid.new_zeros(count, self.memory, self.read.stop)
             allowed[..., self.read] = True
             self._forward(tokens, rows, slots, torch.zeros_like(slots), allowed, last=1)
+
+    def _index(self, chosen: Tensor) -> Tensor:
+        """The numbers of the rows `(B,)` bool on the CPU that are True, on the device."""
+        return on_device(chosen.nonzero()[:, 0], self.device)
 
     def _keep(self, inputs: list[Tensor], rows: Tensor, slots: Tensor) -> None:
         """Remember what entered each layer: the cache of the next segments is made of it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rate.batch import on_device
 from rate.decoders.base import Decoder
 from rate.embeddings import ACTION, OBSERVATION, RETURN, TOKENS_PER_STEP
 from rate.model import SequenceModel
@@ -22,13 +23,13 @@ class WindowDecoder(Decoder):
         self.window, self.exact = config.context_length, exact
         self.ring = TOKENS_PER_STEP * (self.window + 1)
         super().__init__(model, batch_size, self.ring, self.ring)
-        self.time = torch.zeros(batch_size, dtype=torch.int64, device=self.device)
+        self.time = torch.zeros(batch_size, dtype=torch.int64)  # on the host; in the episode
         shape = (batch_size, self.window, TOKENS_PER_STEP, config.d_model)
         self.tokens = self.keys.new_zeros(shape) if exact else None
 
     def _restart(self, rows: Tensor) -> None:
         self.time[rows] = 0
-        self.key_valid[rows] = False
+        self.key_valid &= on_device(~rows, self.device)[:, None]
 
     def _next(self, tokens: Tensor) -> Tensor:
         if self.tokens is not None:
@@ -40,12 +41,13 @@ class WindowDecoder(Decoder):
         if self.tokens is not None and bool((self.time > self.window).any()):
             oldest = torch.arange(self.window, 0, -1, device=self.device)
             state = self.model.initial_state(self.batch_size)
-            hidden = self.model.segment(self.tokens, oldest <= self.time[:, None], state)[0][:, -1]
+            mask = oldest <= on_device(self.time, self.device)[:, None]
+            hidden = self.model.segment(self.tokens, mask, state)[0][:, -1]
         return hidden
 
     def _step(self, tokens: Tensor) -> Tensor:
         offsets = torch.arange(-1, TOKENS_PER_STEP - 1, device=self.device)
-        positions = TOKENS_PER_STEP * self.time[:, None] + offsets
+        positions = TOKENS_PER_STEP * on_device(self.time, self.device)[:, None] + offsets
         slots = torch.where(positions < 0, self.bin, 1 + positions % self.ring)
         at = (self.row[:, None], slots)
         self.key_position[at], self.key_valid[at] = positions, True

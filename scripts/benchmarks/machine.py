@@ -11,7 +11,6 @@ import torch
 
 from rate.config import ModelConfig
 from rate.envs.spec import EnvironmentSpec
-from rate.errors import ConfigError
 from rate.model import SequenceModel
 from scripts.benchmarks.data import random_batch
 from scripts.benchmarks.timing import time_calls
@@ -48,20 +47,6 @@ class Machine:
             "bfloat16_flops": self.bfloat16,
             "copy_bytes_per_second": self.copy,
         }
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of a name; `auto` is a GPU where there is one.
-
-    Raises:
-        ConfigError: If it is not there.
-    """
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise ConfigError("--device cuda: PyTorch finds no GPU here. Use --device cpu.")
-    if name == "cpu" or not available:
-        return torch.device("cpu")
-    return torch.device("cuda", torch.cuda.current_device())
 
 
 def measure_machine(device: torch.device, budget: float) -> Machine:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from scripts.evaluate import main
 from scripts.scores import COLUMNS, read_scores
@@ -144,6 +145,12 @@ def test_a_damaged_model_is_refused_by_name(
         (["--episodes", "0"], "'0' is no whole number of at least 1"),
         (["--seed", "x"], "invalid int value"),
         (["--length", "9"], "unrecognized arguments: --length"),
+        (["--device", "tpu"], "invalid choice: 'tpu'"),
+        pytest.param(
+            ["--device", "cuda"],
+            "--device cuda: PyTorch finds no GPU here. Use --device cpu.",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
     ],
 )
 def test_an_option_that_cannot_work_is_refused(

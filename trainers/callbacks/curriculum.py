@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from datamodules.trajectories import TrajectoryDataModule
 from trainers.config_learning import CurriculumConfig
@@ -15,7 +17,8 @@ class Curriculum(Callback):
     """Adds a segment once the actions at the ends of episodes are predicted well enough.
 
     The accuracies it looks at are sums over all processes, so that all of them agree. The training
-    module logs the number of segments.
+    module logs the number of segments. To read them is to wait for the device, so it is done when a
+    stage may be over, and not before.
 
     Args:
         config: When to go on.
@@ -30,6 +33,7 @@ class Curriculum(Callback):
         self.max_segments = datamodule.segments
         self.segments, self.start_step = 1, 0
         self._accuracies: deque[float] = deque(maxlen=config.window)
+        self._unread: list[Tensor] = []  # counts that are on the device still
         for segments in range(1, self.max_segments + 1):
             datamodule.make_sampler(segments)  # fails now, not in the middle of the night
 
@@ -42,22 +46,42 @@ class Curriculum(Callback):
     ) -> None:
         if self.segments >= self.max_segments:
             return
-        # To read these is to wait for the device, which training without a curriculum never does.
-        decisive, correct = (float(outputs[name]) for name in ("decisive", "decisive_correct"))
-        if decisive:
-            self._accuracies.append(correct / decisive)
-        learnt = (
-            len(self._accuracies) == self.config.window
-            and sum(self._accuracies) / len(self._accuracies) >= self.config.threshold
-        )
+        self._unread.append(torch.stack([outputs["decisive"], outputs["decisive_correct"]]))
         longest = self.config.max_steps
-        if learnt or (longest is not None and trainer.global_step - self.start_step >= longest):
+        is_over = longest is not None and trainer.global_step - self.start_step >= longest
+        if is_over or (len(self._unread) >= self._soonest() and self._is_learnt()):
             self.segments += 1
             self.start_step = trainer.global_step
             self._accuracies.clear()
+            self._unread.clear()
             self.datamodule.set_curriculum(self.segments, self.datamodule.batches_done)
 
+    def _soonest(self) -> int:
+        """Batches until the stage may be learnt, if all is predicted in each of them."""
+        known = list(self._accuracies)
+        return next(
+            n for n in range(1, self.config.window + 1) if self._suffices(known + n * [1.0])
+        )
+
+    def _is_learnt(self) -> bool:
+        self._read()
+        return self._suffices(list(self._accuracies))
+
+    def _suffices(self, accuracies: list[float]) -> bool:
+        window = self.config.window
+        mean = sum(accuracies[-window:]) / window
+        return len(accuracies) >= window and mean >= self.config.threshold
+
+    def _read(self) -> None:
+        """Wait for the device, and take in what it has found."""
+        if self._unread:
+            for decisive, correct in torch.stack(self._unread).cpu().tolist():
+                if decisive:
+                    self._accuracies.append(correct / decisive)
+            self._unread.clear()
+
     def state_dict(self) -> dict[str, Any]:
+        self._read()
         return {
             "segments": self.segments,
             "start_step": self.start_step,

@@ -38,7 +38,7 @@ class Throughput(Callback):
     def timesteps(self) -> float:
         """Waits for the device."""
         if self._unread:
-            self._timesteps += sum(torch.stack(self._unread).tolist())
+            self._timesteps += sum(torch.stack(self._unread).cpu().tolist())
             self._unread.clear()
         return self._timesteps
 

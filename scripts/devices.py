@@ -1,0 +1,33 @@
+"""Which device a command computes on."""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+from rate.errors import ConfigError
+
+
+def add_device_option(parser: argparse.ArgumentParser, default: str) -> None:
+    """`--device`, which `choose_device` reads."""
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default=default,
+        help=f"where to compute; auto: on a GPU where there is one (default: {default})",
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name; `auto` is a GPU where there is one.
+
+    Raises:
+        ConfigError: If it is not there.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ConfigError("--device cuda: PyTorch finds no GPU here. Use --device cpu.")
+    if name == "cpu" or not available:
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())

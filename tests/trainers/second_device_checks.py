@@ -1,0 +1,135 @@
+"""Training and acting on a device that is not the CPU; run by `test_second_device.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import lightning.pytorch
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
+
+from rate.policy import Policy
+from tests.factories import MODELS, SPACES, K, draw, make_batch, make_model
+from tests.second_device import SECOND, SecondAccelerator, SecondDevice
+from tests.trainers.test_training import column
+from trainers import fitting
+from trainers.sequence import SequenceTrainer
+from trainers.train import train
+
+# For these PyTorch has kernels of its own on other devices than the CPU.
+_CELLS = ("gru", "lstm")
+HERE = [name for name in MODELS if not any(cell in name.split("_") for cell in _CELLS)]
+KINDS = [(name, "vector_to_discrete") for name in HERE] + [("rate_cache", s) for s in SPACES]
+
+
+def gradients(model, batch):
+    model.zero_grad()
+    hidden, _ = model.hidden(batch)
+    (hidden * batch.mask[..., None]).square().mean().backward()
+    return {n: p.grad.detach().clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(("name", "spaces"), KINDS)
+def test_gradients_are_those_of_the_cpu_and_nobody_waits(name, spaces) -> None:
+    model = make_model(name, spaces).train()
+    batch = make_batch(model, [3 * K, 2 * K - 1, 1])
+    torch.manual_seed(3)
+    expected = gradients(model, batch)
+    with SecondDevice() as device:
+        model, batch = model.to(SECOND), batch.to(SECOND)
+        gradients(model, batch)  # tables are made
+        device.waits.clear()
+        torch.manual_seed(3)
+        found = gradients(model, batch)
+        assert not device.waits
+        for key, gradient in expected.items():
+            torch.testing.assert_close(found.pop(key).cpu(), gradient, rtol=1e-3, atol=1e-5)
+    assert not found
+
+
+def act_out(model, steps, device=None):
+    """Actions, and what was waited for in every step."""
+    policy = Policy(model, num_envs=3, target_return=1.0)
+    actions, waits = [], []
+    for step in range(steps):
+        if step == K + 1:
+            policy.reset(np.array([True, False, True]))
+        before = 0 if device is None else device.waits.total()
+        seen = draw(model.observation_space, 3, seed=step)
+        seen = {k: v.numpy() for k, v in seen.items()} if isinstance(seen, dict) else seen.numpy()
+        actions.append(policy.act(seen, np.ones(3) if step else None))
+        waits.append(0 if device is None else device.waits.total() - before)
+    return actions, waits
+
+
+@pytest.mark.parametrize(("name", "spaces"), KINDS)
+def test_acting_is_that_of_the_cpu_and_waits_for_its_actions_alone(name, spaces) -> None:
+    model = make_model(name, spaces)
+    expected, _ = act_out(model, 3 * K + 2)
+    with SecondDevice() as device:
+        act_out(model.to(SECOND), 3 * K + 2)  # tables are made
+        found, waits = act_out(model, 3 * K + 2, device)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert waits == [1] * len(waits)
+
+
+@pytest.fixture
+def on_second(monkeypatch: pytest.MonkeyPatch) -> Callable[[], SecondDevice]:
+    """Switches the second device on, and has Lightning train there."""
+
+    def switch_on() -> SecondDevice:
+        strategy = SingleDeviceStrategy(SECOND, SecondAccelerator())
+        trainer = partial(lightning.pytorch.Trainer, strategy=strategy)
+
+        def make_trainer(**arguments: Any) -> lightning.pytorch.Trainer:
+            return trainer(**{k: v for k, v in arguments.items() if k != "strategy"})
+
+        monkeypatch.setattr(fitting, "Trainer", make_trainer)
+        monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+        return SecondDevice()
+
+    return switch_on
+
+
+# What changes in a run, and how many of its 24 steps may wait besides those that log.
+RUNS = {
+    "plain": ({}, 0),
+    "published": ({"training__bptt_segments": 0}, 0),
+    # Its batches of accuracies are read in fives.
+    "curriculum": ({"curriculum__enabled": True}, 24 // 5),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_is_that_of_the_cpu_and_waits_when_it_logs(
+    make_config, monkeypatch, on_second, name
+) -> None:
+    changes, may_wait = RUNS[name]
+    changes = changes | {"training__max_steps": 24, "training__log_every_n_steps": 6}
+    changes |= {"evaluation__every_n_steps": 0, "training__checkpoint_every_n_steps": 12}
+    changes |= {"model__dropout": 0.0, "model__memory_noise": 0.0}  # each device draws its own
+    expected = train(make_config(logging__name="cpu", **changes))
+    waits: list[tuple[int, int]] = []
+    training_step = SequenceTrainer.training_step
+
+    def watched(module: SequenceTrainer, *arguments: Any) -> Any:
+        waits.append((module.global_step, SecondDevice.waits.total()))
+        SecondDevice.waits.clear()
+        return training_step(module, *arguments)
+
+    monkeypatch.setattr(SequenceTrainer, "training_step", watched)
+    with on_second():
+        settings = {"training__accelerator": "auto", "training__data_device": "device", **changes}
+        found = train(make_config(logging__name="second", **settings))
+    for metric in ("loss", "grad_norm"):
+        one, other = (column(run.folder, metric) for run in (expected, found))
+        assert other == pytest.approx(one, rel=1e-3)
+    for one, other in zip(expected.rows, found.rows, strict=True):
+        assert other["return"] == pytest.approx(one["return"])
+    quiet = [total for step, total in waits if step > 3 and step % 6]
+    assert len(quiet) >= 3
+    assert sum(total > 0 for total in quiet) <= may_wait

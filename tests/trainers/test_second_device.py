@@ -1,0 +1,21 @@
+"""Training and acting beside the CPU, in a process that knows another device."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKS = Path(__file__).with_name("second_device_checks.py")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["gradients", "acting", "run"])
+def test_another_device_computes_the_same_and_is_not_waited_for(what: str) -> None:
+    options = ["-q", "-n", "0", "-p", "no:cacheprovider", "-k", what]
+    command = [sys.executable, "-m", "pytest", str(CHECKS), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
