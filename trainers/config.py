@@ -104,7 +104,7 @@ class TrainingConfig:
             `host`'s files while the device computes. `auto` looks whether they fit.
         compile: Compile the model (`torch.compile`). `auto` does on a GPU, and does without where
             that fails.
-        cuda_graphs: Record a step's forward and backward pass once and launch it as a whole. `auto`
+        cuda_graphs: Record a step up to its clipped gradient once and launch it as a whole. `auto`
             does on a GPU, unless another setting is in the way (see `graph_obstacle`), and does
             without where that fails or comes to another gradient than a plain step.
     """

@@ -32,7 +32,8 @@ class RecordedGradients:
     """Gradients of batches of one shape, out of a graph.
 
     Args:
-        compute: Leaves the gradient of a batch in `.grad`, anew, and returns sums over the batch.
+        compute: Leaves the gradient of a batch in `.grad`, anew, and returns numbers, of which the
+            first two are a sum of losses and of their weights.
         parameters: Whose gradient that is.
         batch: One of that shape.
     """
@@ -45,7 +46,7 @@ class RecordedGradients:
         self._replay, self._sums, self._gradients = record(lambda: compute(self._batch), parameters)
 
     def __call__(self, batch: Batch) -> Tensor:
-        """As `compute`, but the sums and the gradient hold until the next call alone."""
+        """As `compute`, but what it returns and the gradient hold until the next call alone."""
         self._batch.copy_(batch)
         self._replay()
         for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
@@ -57,7 +58,8 @@ class GraphedGradients:
     """Gradients out of graphs, one for every shape of a batch; without, once one fails.
 
     Args:
-        compute: Leaves the gradient of a batch in `.grad`, anew, and returns sums over the batch.
+        compute: Leaves the gradient of a batch in `.grad`, anew, and returns numbers, of which the
+            first two are a sum of losses and of their weights.
         parameters: Whose gradient that is.
         required: Whether to do without is an error.
 
@@ -77,7 +79,7 @@ class GraphedGradients:
         self.in_use = True
 
     def __call__(self, batch: Batch, seed: Callable[[], None]) -> Tensor:
-        """Leave the gradient of a batch in `.grad`; returns the sums.
+        """Leave the gradient of a batch in `.grad`; returns what `compute` does.
 
         Args:
             batch: On the GPU.

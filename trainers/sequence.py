@@ -71,7 +71,8 @@ class SequenceTrainer(LightningModule):
             self.hint_head = self._make_hint_head()
         self._trained: list[nn.Parameter] = []
         self._ledger = Ledger()
-        self._totals = torch.zeros(0)  # of the optimiser step that is being taken
+        # Of the optimiser step that is being taken; the norm is known if the gradient is clipped.
+        self._taken: tuple[Tensor, Tensor | None] = (torch.zeros(0), None)
         self._learning_rate = 0.0
         self._is_ready = False
         self._graphs: GraphedGradients | None = None
@@ -109,8 +110,8 @@ class SequenceTrainer(LightningModule):
             self._is_ready = True
         segments = math.ceil(batch.num_steps / self.config.model.context_length)
         sums = []
-        for totals in self._gradients(batch):
-            self._totals = totals
+        for totals, norm in self._gradients(batch):
+            self._taken = totals, norm
             sums.append(totals.clone())
             self._optimise()
             self._log(segments)
@@ -159,7 +160,7 @@ class SequenceTrainer(LightningModule):
 
         def compute(batch: Batch) -> Tensor:
             (totals,) = (self._backward(*piece) for piece in self._hidden(batch))
-            return totals
+            return torch.cat((totals, self._clip().to(totals.dtype)[None]))
 
         required = training.cuda_graphs == "always"
         return GraphedGradients(compute, self._trained, required=required)
@@ -182,19 +183,24 @@ class SequenceTrainer(LightningModule):
         """How many batches came before this one, over all epochs and interruptions."""
         return int(self.trainer.fit_loop.total_batch_idx)
 
-    def _gradients(self, batch: Batch) -> Iterator[Tensor]:
-        """Leave the gradient of one optimiser step after another in `.grad`; yields their sums."""
+    def _gradients(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Leave the gradient of one optimiser step after another in `.grad`.
+
+        Yields:
+            The step's sums, and the norm of the gradient if it is clipped already.
+        """
         training = self.config.training
 
         def seed() -> None:
             seed_step(training.seed, self._batch_number, self.global_rank, self.device)
 
         if self._graphs is not None:
-            yield self._graphs(batch, seed)
+            row = self._graphs(batch, seed)
+            yield row[:-1], row[-1]
             return
         seed()
         for piece in self._hidden(batch):
-            yield self._backward(*piece)
+            yield self._backward(*piece), None
 
     def _hidden(self, batch: Batch) -> Iterator[tuple[Batch, Tensor]]:
         """What to take one optimiser step on, and what heads read there, one after another."""
@@ -241,13 +247,20 @@ class SequenceTrainer(LightningModule):
         Called once gradients are unscaled and before any parameter changes. A GPU sees to that by
         itself, and training learns of it when it next reads what the steps came to.
         """
-        limit = self.config.optimizer.gradient_clip or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self._trained, limit)
-        self._ledger.add(self.global_step + 1, self._batch_number, self._totals, norm)
+        totals, norm = self._taken
+        if norm is None:
+            norm = self._clip()
+        self._ledger.add(self.global_step + 1, self._batch_number, totals, norm)
         if self._waits or not optimizer.defaults["fused"]:
             self.check()
         else:
             optimizer.found_inf = self._ledger.found_inf  # type: ignore[attr-defined]
+
+    def _clip(self) -> Tensor:
+        """Clip the gradient; returns the norm it had, `()`."""
+        limit = self.config.optimizer.gradient_clip or math.inf
+        norm: Tensor = torch.nn.utils.clip_grad_norm_(self._trained, limit)
+        return norm
 
     @property
     def _waits(self) -> bool:
