@@ -170,7 +170,7 @@ def evaluate(
         if on_progress is not None:
             report = partial(_tell, on_progress, length, count, environment.steps_at(length))
         try:
-            with _one_thread(policies[0].device), evaluating(model):
+            with acting_threads(env, policies[0].device), evaluating(model):
                 result = rollout(policies, groups, seeds, on_step=report)
         finally:
             if make_vector is None:
@@ -225,11 +225,18 @@ def _mean_and_sem(values: NDArray[Any]) -> tuple[float, float]:
 
 
 @contextmanager
-def _one_thread(device: torch.device) -> Iterator[None]:
-    """One CPU thread: a step of a small model is over before a second one has woken up."""
+def acting_threads(env: Any, device: torch.device) -> Iterator[None]:
+    """At most two CPU threads inside, and one where simulators in other processes want the cores.
+
+    A step of a small model is over before a third one has woken up.
+
+    Args:
+        env: What is played.
+        device: What the model is on.
+    """
     threads = torch.get_num_threads()
     if device.type == "cpu":
-        torch.set_num_threads(1)
+        torch.set_num_threads(1 if hasattr(env, "step_async") else min(threads, 2))
     try:
         yield
     finally:

@@ -24,10 +24,10 @@ from rate.policy import Policy
 from scripts.benchmarks.baselines import FullWindowPolicy
 from scripts.benchmarks.data import draw
 from scripts.benchmarks.rows import PRESET, Row, Subject, Task
-from scripts.benchmarks.timing import PeakMemory, one_thread, time_calls
+from scripts.benchmarks.timing import PeakMemory, time_calls
 from trainers.episode_rows import Record, Rows
 from trainers.registry import get_environment
-from trainers.rollout import play, row_groups
+from trainers.rollout import acting_threads, play, row_groups
 
 FULL_WINDOW = "one environment, full window"
 RAW = "raw simulator, random actions"
@@ -157,8 +157,8 @@ def time_rollout(subject: Subject, budget: float) -> Row:
     """Our rollout, timed a segment at a time."""
     steps = subject.configuration.model.context_length
     peak = PeakMemory(subject.device)
-    with one_thread(subject.device):
-        env = synthetic_env(subject.configuration.spec, subject.rows)
+    env = synthetic_env(subject.configuration.spec, subject.rows)
+    with acting_threads(env, subject.device):
         play = make_play(subject, subject.model().eval(), [env])
         timing = time_calls(lambda: play.steps(steps), subject.device, budget)
     row = subject.row("rollout", size=subject.rows, peak_memory=peak.gib)
@@ -170,8 +170,9 @@ def time_rollout(subject: Subject, budget: float) -> Row:
 def _full_window(subject: Subject, budget: float) -> Row:
     spec, steps = subject.configuration.spec, subject.configuration.model.context_length
     policy = FullWindowPolicy(subject.model(), spec.target_return)
-    play = Play([policy], [synthetic_env(spec, 1)])
-    with one_thread(subject.device):
+    env = synthetic_env(spec, 1)
+    play = Play([policy], [env])
+    with acting_threads(env, subject.device):
         timing = time_calls(lambda: play.steps(steps), subject.device, budget)
     return subject.row("rollout", FULL_WINDOW, size=1).timed(timing, steps, steps)
 
@@ -193,7 +194,10 @@ def _simulator(subject: Subject, variant: str, budget: float) -> Row:
     name, length = subject.configuration.simulator or ("", 0)
     entry = get_environment(name, workers=subject.workers)
     rows = subject.num_envs or entry.num_envs or subject.configuration.num_envs
-    with closing(entry.make_vector(rows, length)) as env, one_thread(subject.device):
+    with (
+        closing(entry.make_vector(rows, length)) as env,
+        acting_threads(env, subject.device),
+    ):
         envs = row_groups(env)
         if variant == RAW:
             play = Play([RandomPolicy(group) for group in envs], envs)

@@ -12,8 +12,9 @@ from scripts.benchmarks.acting import Play, make_play, synthetic_env, time_rollo
 from scripts.benchmarks.configurations import Configuration
 from scripts.benchmarks.published import CONFIGURATIONS
 from scripts.benchmarks.rows import Row, Skipped, Subject, Task
-from scripts.benchmarks.timing import PeakMemory, Stopwatch, one_thread, time_calls
+from scripts.benchmarks.timing import PeakMemory, Stopwatch, time_calls
 from scripts.benchmarks.training import sampler_tasks, time_step
+from trainers.rollout import acting_threads
 
 _CPU_LAYERS, _CPU_BATCH = 2, 8  # of ten, and of 128
 _LAST, _PIECE = 500, 50  # steps of an episode that are timed, and as one
@@ -111,6 +112,7 @@ class _Episode:
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
+        self._env = synthetic_env(subject.configuration.spec, subject.rows)
         self._play: Play | None = None
         self._steps, self._seconds = 0, 0.0
 
@@ -123,12 +125,11 @@ class _Episode:
         subject = self._subject
         if self._play is None:
             self._peak = PeakMemory(subject.device)
-            env = synthetic_env(subject.configuration.spec, subject.rows)
-            self._play = make_play(subject, subject.model().eval(), [env])
+            self._play = make_play(subject, subject.model().eval(), [self._env])
         needed = (length - self._steps) * self._seconds
         if needed > _PATIENCE * budget:
             raise Skipped(f"it would take {needed:.0f} s to get there; give a larger budget")
-        with one_thread(subject.device):
+        with acting_threads(self._env, subject.device):
             self._play.steps(length - self._steps - _LAST)
             watch = Stopwatch(subject.device, 0.0, least=_LAST // _PIECE - _WARM_UPS)
             watch.start()

@@ -6,8 +6,7 @@ import ctypes
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,17 +114,6 @@ def time_calls(call: Callable[[], object], device: torch.device, budget: float) 
         call()
         if watch.tick():
             return watch.timing()
-
-
-@contextmanager
-def one_thread(device: torch.device) -> Iterator[None]:
-    """One CPU thread inside, as evaluation has it: a step is over before a second one wakes up."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if device.type == "cpu" else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class PeakMemory:
