@@ -135,7 +135,7 @@ class ImageEncoder(nn.Module):
         """`(F, C, H, W)` or `(F, H, W, C)` to `(F, d_model)`."""
         if self.channels_last:
             frames = frames.movedim(-1, 1)
-        pixels = frames.to(self.linear.weight.dtype)
+        pixels = frames.to(self.linear.weight.dtype if self.contrast else self._precision(frames))
         if frames.dtype == torch.uint8:
             pixels.mul_(1 / 255)  # in place: memory for another copy would cost more than the sum
         if self.contrast:
@@ -143,6 +143,13 @@ class ImageEncoder(nn.Module):
             pixels = (pixels - mean) / deviation.clamp(min=1 / 255)
         features: Tensor = self.norm(self.linear(self.convolutions(pixels)))
         return features
+
+    def _precision(self, frames: Tensor) -> torch.dtype:
+        """What the convolutions compute with: under autocast, frames need never be float32."""
+        device = frames.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            return torch.get_autocast_dtype(device)
+        return self.linear.weight.dtype
 
 
 def distinct_frames(frames: Tensor) -> tuple[Tensor, Tensor] | None:

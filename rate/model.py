@@ -29,6 +29,9 @@ from rate.heads import make_head
 from rate.layout import Layout
 from rate.memory import MemoryState, RetentionValve
 
+_MOST_PROGRAMS = (
+    64  # of shapes and architectures; then PyTorch runs on uncompiled, and says nothing
+)
 RunSegment = Callable[[Tensor, Tensor, MemoryState, Layout], tuple[Tensor, MemoryState]]
 
 
@@ -72,7 +75,8 @@ class SequenceModel(nn.Module):
         config, reference = self.config, next(self.parameters())
         tokens = cell = cache = cached = None
         if config.num_memory_tokens:
-            tokens = self.memory.expand(batch_size, -1, -1)
+            # Contiguous, as in all later segments: one program does for all of them.
+            tokens = self.memory.expand(batch_size, -1, -1).contiguous()
             if config.valve == "lstm":
                 cell = torch.zeros_like(tokens)
         if config.cache_length:
@@ -132,14 +136,18 @@ class SequenceModel(nn.Module):
                 state = state.detach()
             part = batch.steps(start, start + length)
             if tokens is None:
-                out, state = checkpoint(self._embedded, part, state, use_reentrant=False)
+                # The mask goes beside its batch: a tensor tells `checkpoint` which device's random
+                # numbers to draw again.
+                out, state = checkpoint(self._embedded, part, state, part.mask, use_reentrant=False)
             else:
                 out, state = self._padded(tokens[:, start : start + length], part.mask, state)
             hidden.append(out)
         return torch.cat(hidden, dim=1), state
 
-    def _embedded(self, batch: Batch, state: MemoryState) -> tuple[Tensor, MemoryState]:
-        return self._padded(self.embed(batch), batch.mask, state)
+    def _embedded(
+        self, batch: Batch, state: MemoryState, mask: Tensor
+    ) -> tuple[Tensor, MemoryState]:
+        return self._padded(self.embed(batch), mask, state)
 
     def _padded(
         self, tokens: Tensor, mask: Tensor, state: MemoryState
@@ -176,13 +184,16 @@ class SequenceModel(nn.Module):
         """Whether segments run as `compile_segments` has it."""
         return self._compiled is not None
 
-    def compile_segments(self, backend: str | None = "inductor") -> None:
+    def compile_segments(self, backend: str | Callable[..., Any] | None = "inductor") -> None:
         """Let `torch.compile` make one program of a segment's many small steps; None undoes it.
 
         It does so at the first segment of each shape.
         """
         self._compiled = None
         if backend is not None:
+            # The limit is of the method, which all models of a process share.
+            limits = torch._dynamo.config
+            limits.recompile_limit = max(_MOST_PROGRAMS, limits.recompile_limit)
             self._compiled = torch.compile(self._run_segment, backend=backend, dynamic=False)
 
     def _run_segment(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import statistics
 import sys
 import tempfile
 import time
@@ -50,7 +51,7 @@ from scripts.console import count, make_parser, user_errors
 from scripts.devices import add_device_option, choose_device
 from trainers.errors import TrainingError
 
-PARTS = ("step", "sampler", "fit", "rollout", "simulators", "agreement")
+PARTS = ("step", "agreement", "sampler", "fit", "rollout", "simulators")
 _BUDGET = 400.0  # seconds
 _SHORTEST, _LONGEST = 0.3, 20.0  # seconds of a measurement
 
@@ -97,15 +98,19 @@ def run_tasks(
     rows: list[Row] = []
     skipped: dict[str, str] = {}
     deadline = time.monotonic() + budget
-    beside = 0.0  # what getting ready has taken, in sum: it comes on top of a measurement's share
+    # What getting ready has taken, by part: it comes on top of a measurement's share.
+    beside: dict[str, list[float]] = {label.split()[0]: [] for label, _ in tasks}
     for number, (label, task) in enumerate(tasks):
         began = time.monotonic()
         left = deadline - began
         if left <= 0:
             skipped[label] = "for the time was up (--budget-seconds)"
             continue
-        share = left / (len(tasks) - number) - beside / max(number, 1)
-        share = min(max(share, _SHORTEST), _LONGEST)
+        parts = [beside[later.split()[0]] for later, _ in tasks[number:]]
+        left -= sum(statistics.mean(part) for part in parts if part)
+        share = min(max(left / len(parts), _SHORTEST), _LONGEST)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # what is free decides where data go
         with _telling(f"{label} ({number + 1} of {len(tasks)})", console):
             try:
                 rows.append(task.measure(share))
@@ -113,10 +118,12 @@ def run_tasks(
                 skipped[label] = str(error)
             except torch.cuda.OutOfMemoryError:
                 skipped[label] = "the device's memory is too small for it"
+            except RuntimeError as error:  # of CUDA and its libraries: the others are still of use
+                skipped[label] = f"{type(error).__name__}: {error}".splitlines()[0]
             except KeyboardInterrupt:
                 deadline = 0.0
                 skipped[label] = "stopped"
-        beside += max(0.0, time.monotonic() - began - share)
+        beside[label.split()[0]].append(max(0.0, time.monotonic() - began - share))
     return rows, skipped
 
 

@@ -9,6 +9,7 @@ whatever the host decided in between stays decided. So the first batches are com
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Callable
 
@@ -99,6 +100,7 @@ class GraphedGradients:
     def _from_graph(self, batch: Batch, seed: Callable[[], None]) -> Tensor:
         shape = tuple((tensor.shape, tensor.dtype) for tensor in batch.tensors())
         if shape not in self._recorded:
+            self._recorded.clear()  # a curriculum does not come back, and graphs share no memory
             self._recorded[shape] = RecordedGradients(self._compute, self._parameters, batch)
         recorded = self._recorded[shape]
         if recorded.checks == _CHECKS:
@@ -122,7 +124,10 @@ class GraphedGradients:
     def _fail(self, error: Exception) -> None:
         self.in_use = False
         self._recorded.clear()
-        reason = f"{type(error).__name__.lstrip('_')}: {error}".splitlines()[0]
+        cause: BaseException = error
+        while cause.__context__ is not None:  # the end of a recording that failed fails as well
+            cause = cause.__context__
+        reason = f"{type(cause).__name__.lstrip('_')}: {cause}".splitlines()[0]
         what = f"The training step cannot be recorded as a CUDA graph here ({reason})."
         if self._required:
             raise ConfigError(f"{what} Set training.cuda_graphs=never.") from error
@@ -143,19 +148,21 @@ def record(
     """
     generator = torch.cuda.default_generators[torch.cuda.current_device()]
     state = generator.clone_state()
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
+    current, stream = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(current)
     with torch.cuda.stream(stream):
         for _ in range(_WARM_UPS):
             function()
-    torch.cuda.current_stream().wait_stream(stream)
+    current.wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
+    gc.collect()  # not in the middle of the recording, which an older graph's end would spoil
     torch.clear_autocast_cache()  # or the graph would use the weights as they are cast now
     try:
         # Another thread may be making the next batch.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             result = function()
     except RuntimeError:
+        torch.cuda.set_stream(current)  # it leaves its own
         generator.graphsafe_set_state(state)  # it still believes that it is being recorded
         raise
     finally:

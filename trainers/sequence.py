@@ -51,6 +51,8 @@ class SequenceTrainer(LightningModule):
         model: The model.
         config: The run.
         spec: The environment.
+        logged: The metrics that were logged last. Lightning's own are on the device, and to read
+            them is to wait for it.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class SequenceTrainer(LightningModule):
         # Of the optimiser step that is being taken; the norm is known if the gradient is clipped.
         self._taken: tuple[Tensor, Tensor | None] = (torch.zeros(0), None)
         self._learning_rate = 0.0
+        self.logged: dict[str, float] = {}
         self._is_ready = False
         self._graphs: GraphedGradients | None = None
 
@@ -298,6 +301,7 @@ class SequenceTrainer(LightningModule):
             "learning_rate": self._learning_rate,
             "segments": segments,
         }
+        self.logged = metrics
         for logger in self.trainer.loggers:
             logger.log_metrics(metrics, step)
         self.log_dict(metrics, logger=False)  # for callbacks

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -35,12 +35,14 @@ PLAIN: dict[str, Any] = {
     "training.cuda_graphs": "never",
     "training.checkpoint_segments": False,
 }
-# Two paths may draw different masks from one seed.
+# Two paths may draw different masks from one seed. With a warm-up, weights would hardly move.
 _CHECKED = {
+    "optimizer.warmup_steps": 0,
     **{"model.dropout": 0.0, "model.attention_dropout": 0.0, "model.memory_noise": 0.0},
     "training.log_every_n_steps": 1,
 }
 _AGREEMENT_STEPS, _AGREEMENT_BATCH = 5, 16
+_PER_SAMPLE_BATCH = 16  # each window costs as much as the next
 
 
 class Laps(Callback):
@@ -84,7 +86,7 @@ class Losses(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.values.append(float(trainer.callback_metrics["loss"]))
+        self.values.append(cast("SequenceTrainer", pl_module).logged["loss"])
         trainer.should_stop = len(self.values) >= _AGREEMENT_STEPS
 
 
@@ -121,6 +123,7 @@ def _sampler(subject: Subject, budget: float) -> Row:
 
 
 def _per_sample(subject: Subject, budget: float) -> Row:
+    subject = replace(subject, batch_size=min(subject.batch, _PER_SAMPLE_BATCH))
     store, rng = Store.open(subject.store), np.random.default_rng(0)
 
     def call() -> Batch:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch._dynamo.utils import counters
@@ -30,3 +32,20 @@ def test_eager_and_compiled_agree(name: str, recompute: bool) -> None:
         torch.testing.assert_close(found_gradients[key], gradient, rtol=1e-11, atol=1e-11)
     model.compile_segments(None)
     assert torch.equal(model(batch)[0], expected)
+
+
+def test_every_model_of_a_process_is_compiled() -> None:
+    """PyTorch counts the programs of a method, not of a model, and stops compiling at eight."""
+    torch._dynamo.reset()
+    made = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
+        made.append(graph)
+        return graph.forward
+
+    for width in range(2, 24, 2):
+        model = make_model("rate", num_layers=1, d_model=2 * width)
+        before = len(made)
+        model.compile_segments(backend)
+        model(make_batch(model, STEPS))
+        assert len(made) == before + 1, width  # and one does for the first and the later segments

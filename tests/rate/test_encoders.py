@@ -293,3 +293,17 @@ def test_contrast_makes_brightness_irrelevant() -> None:
     dark = torch.randint(0, 100, (1, 2, 1, 36, 36), dtype=torch.uint8)
     torch.testing.assert_close(encoder(dark), encoder(2 * dark + 50), rtol=1e-4, atol=1e-5)
     assert torch.isfinite(encoder(torch.zeros(1, 1, 1, 36, 36, dtype=torch.uint8))).all()
+
+
+def test_frames_under_autocast_are_never_float32() -> None:
+    """And come out as if they had been: every byte is a number of bfloat16."""
+    encoder = make_encoder(Box(0, 255, (3, 36, 36), np.uint8), D)
+    assert isinstance(encoder, ImageEncoder)
+    frames = torch.randint(0, 256, (2, 3, 3, 36, 36), dtype=torch.uint8)
+    seen = []
+    encoder.convolutions.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = encoder(frames)
+        expected = encoder.linear(encoder.convolutions(frames.flatten(0, 1) * (1 / 255)))
+    assert seen == [torch.bfloat16, torch.float32]
+    assert torch.equal(found.flatten(0, 1), expected)

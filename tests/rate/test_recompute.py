@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import checkpoint
 
 from rate.model import SequenceModel
 from tests.factories import MODELS, SPACES, STEPS, K, make_batch, make_model
@@ -33,6 +34,19 @@ def test_gradients_are_the_same(name: str) -> None:
     assert kept.keys() == recomputed.keys()
     for key, gradient in kept.items():
         torch.testing.assert_close(recomputed[key], gradient, rtol=1e-12, atol=1e-12)
+
+
+def test_a_devices_random_numbers_are_those_of_the_first_time(monkeypatch) -> None:
+    """PyTorch finds the device by the tensors that it is given, and looks into no other class."""
+    given = []
+
+    def noted(function: Any, *arguments: Any, **options: Any) -> Any:
+        given.append({str(t.device) for t in tree_leaves(arguments) if isinstance(t, Tensor)})
+        return checkpoint(function, *arguments, **options)
+
+    monkeypatch.setattr("rate.model.checkpoint", noted)
+    gradients(make_model("rate").train(), True)
+    assert given == [{"cpu"}] * 3
 
 
 @pytest.mark.parametrize("spaces", SPACES)

@@ -99,6 +99,7 @@ def on_second(monkeypatch: pytest.MonkeyPatch) -> Callable[[], SecondDevice]:
 RUNS = {
     "plain": ({}, 0),
     "published": ({"training__bptt_segments": 0}, 0),
+    "shown": ({"logging__progress": True}, 0),
     # Its batches of accuracies are read in fives.
     "curriculum": ({"curriculum__enabled": True}, 24 // 5),
 }

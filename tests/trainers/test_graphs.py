@@ -51,7 +51,10 @@ def keep(function: Callable[[], Tensor], parameters: list[nn.Parameter]) -> Reco
 
 
 def refuse(function: Callable[[], Tensor], parameters: list[nn.Parameter]) -> Recording:
-    raise RuntimeError("operation not permitted when stream is capturing\n(and its stack)")
+    try:
+        raise RuntimeError("operation not permitted when stream is capturing\n(and its stack)")
+    finally:  # CUDA ends a recording that failed with an error of its own
+        raise RuntimeError("operation failed due to a previous error during capture")
 
 
 @pytest.fixture

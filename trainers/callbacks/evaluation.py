@@ -56,12 +56,14 @@ class SelectionRollouts(Callback):
     ) -> None:
         if not self._schedule.is_due(trainer.global_step):
             return
-        if trainer.is_global_zero and isinstance(pl_module, SequenceTrainer):
-            self._evaluate(trainer, pl_module)
+        if isinstance(pl_module, SequenceTrainer):
+            # The weights are those of this step only if all went well, which all processes find.
+            pl_module.check()
+            if trainer.is_global_zero:
+                self._evaluate(trainer, pl_module)
         trainer.strategy.barrier("selection rollouts")
 
     def _evaluate(self, trainer: Trainer, module: SequenceTrainer) -> None:
-        module.check()  # the weights are those of this step only if all went well
         config, step = module.config.evaluation, trainer.global_step
         rows = evaluate(
             module.model,

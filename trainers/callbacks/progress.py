@@ -86,13 +86,9 @@ class Progress(Callback):
         self._stop()
 
     def _describe(self, trainer: Trainer) -> str:
-        metrics = trainer.callback_metrics
+        metrics: dict[str, float] = getattr(trainer.lightning_module, "logged", {})
         names = {"loss": "loss", "decisive_accuracy": "decisive", "segments": "N"}
-        parts = [
-            f"{short} {float(metrics[name]):.4g}"
-            for name, short in names.items()
-            if name in metrics
-        ]
+        parts = [f"{short} {metrics[name]:.4g}" for name, short in names.items() if name in metrics]
         first, started = self._start
         speed = (trainer.global_step - first) / max(time.perf_counter() - started, 1e-9)
         return "  ".join([*parts, f"{speed:.1f} steps/s"])
