@@ -37,14 +37,14 @@ def test_eager_and_compiled_agree(name: str, recompute: bool) -> None:
 def test_every_model_of_a_process_is_compiled() -> None:
     """PyTorch counts the programs of a method, not of a model, and stops compiling at eight."""
     torch._dynamo.reset()
-    made = []
+    made, models = [], []
 
     def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
         made.append(graph)
         return graph.forward
 
     for width in range(2, 24, 2):
-        model = make_model("rate", num_layers=1, d_model=2 * width)
+        models.append(model := make_model("rate", num_layers=1, d_model=2 * width))
         before = len(made)
         model.compile_segments(backend)
         model(make_batch(model, STEPS))
