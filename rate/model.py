@@ -29,9 +29,8 @@ from rate.heads import make_head
 from rate.layout import Layout
 from rate.memory import MemoryState, RetentionValve
 
-_MOST_PROGRAMS = (
-    64  # of shapes and architectures; then PyTorch runs on uncompiled, and says nothing
-)
+# Of shapes and architectures. Beyond, PyTorch goes on uncompiled, and says so to a log alone.
+_MOST_PROGRAMS = 64
 RunSegment = Callable[[Tensor, Tensor, MemoryState, Layout], tuple[Tensor, MemoryState]]
 
 
