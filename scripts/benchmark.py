@@ -139,7 +139,12 @@ def _telling(what: str, console: Console) -> Iterator[None]:
         return
     started = time.monotonic()
     yield
-    console.print(f"{time.monotonic() - started:6.1f} s  {what}", highlight=False, soft_wrap=True)
+    console.print(
+        f"{time.monotonic() - started:6.1f} s  {what}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -170,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         append_table(rows, machine, command, options.results)
         figures = draw_figures(rows, machine, options.output)
     for path in (options.output / "benchmark.json", options.results, *figures):
-        console.print(path, highlight=False, soft_wrap=True)
+        console.print(path, highlight=False, markup=False, soft_wrap=True)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

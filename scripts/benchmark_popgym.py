@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ]
         run_all(runs, options.jobs or os.cpu_count() or 1, options.results, console)
         show(compare(read_scores(options.results), runs[0].name), runs[0].name, console)
-    console.print(f"The table is {options.results}", highlight=False)
+    console.print(f"The table is {options.results}", highlight=False, markup=False)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def show_summary(path: Path, console: Console) -> None:
     for name, numbers in rows.items():
         table.add_row(name, *(f"{number:.4g}" for number in numbers))
     console.print(table)
-    console.print(f"The store is {path}", highlight=False, soft_wrap=True)
+    console.print(f"The store is {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

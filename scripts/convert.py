@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             on_bad = skipped if options.skip_bad else refuse
             made = make(source, options.destination, on_bad=on_bad, on_progress=tell)
         skipped.show(console)
-        console.print(f"{made} is made.", highlight=False, soft_wrap=True)
+        console.print(f"{made} is made.", highlight=False, markup=False, soft_wrap=True)
 
 
 def environment_spec(name: str, arguments: Sequence[str]) -> EnvironmentSpec:
@@ -91,9 +91,9 @@ def describe(source: Source, to: str, console: Console) -> None:
     size = predicted_bytes(source)
     room = "" if size is None else f"; the {to} will take about {readable(size)}"
     text = f"{source.path} ({source.format}): {', '.join(sizes) or 'of unknown size'}{room}"
-    console.print(text, highlight=False, soft_wrap=True)
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
     for note in [*source.notes, *(narrowed(source) if to == "store" else ())]:
-        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
 
 
 def readable(size: float) -> str:

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         numbers = (f"{report.spread[-1]:.2f}", f"{late:.3f}", f"{report.rank[-1]:.2f}")
         table.add_row(name, *numbers, *survival)
     console.print(table)
-    console.print(f"The figure {options.output}", highlight=False)
+    console.print(f"The figure {options.output}", highlight=False, markup=False)
 
 
 def look(run: Path, length: int, episodes: int) -> MemoryReport:

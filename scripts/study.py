@@ -254,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seconds = ", ".join(f"{model} {mean:.0f} s" for model, mean in training_seconds(rows).items())
     console.print(f"Training took {seconds}; everything {time.monotonic() - started:.0f} s.")
     for what, where in (("runs", options.output), ("scores", results), ("figure", figure)):
-        console.print(f"The {what:<6} {where}", highlight=False)
+        console.print(f"The {what:<6} {where}", highlight=False, markup=False)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,8 @@ def show_skipped(skipped: dict[str, str], console: Console) -> None:
     """Print what was not measured, by the reason."""
     for reason in dict.fromkeys(skipped.values()):
         labels = [label for label, why in skipped.items() if why == reason]
-        console.print(f"Not measured, {reason}: {'; '.join(labels)}.", highlight=False)
+        text = f"Not measured, {reason}: {'; '.join(labels)}."
+        console.print(text, highlight=False, markup=False)  # an extra stands in brackets
 
 
 def show_machine(machine: Machine, console: Console) -> None:

@@ -24,6 +24,7 @@ from scripts.benchmarks.eager import RATE
 from scripts.benchmarks.machine import measure_machine, step_flops
 from scripts.benchmarks.public import PublicTraining, load_class, public_arguments
 from scripts.benchmarks.published import CONFIGURATIONS
+from scripts.benchmarks.report import show_skipped
 from scripts.benchmarks.rows import Row, Task
 from scripts.benchmarks.timing import Stopwatch, time_calls
 
@@ -280,3 +281,10 @@ def test_the_time_to_get_ready_is_taken_from_every_share(monkeypatch: pytest.Mon
     assert not skipped
     assert 58 < clock.now < 65
     assert min(shares) > 0.5
+
+
+def test_how_to_get_what_is_missing_is_told_to_the_letter(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show_skipped({"one": "pip install '.[vizdoom]'"}, Console(width=200))
+    assert "Not measured, pip install '.[vizdoom]': one." in capsys.readouterr().out
