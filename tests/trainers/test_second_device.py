@@ -7,11 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch.utils import backend_registration
 
 CHECKS = Path(__file__).with_name("second_device_checks.py")
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
+    reason="this PyTorch knows no devices written in Python",
+)
 @pytest.mark.parametrize("what", ["gradients", "acting", "run"])
 def test_another_device_computes_the_same_and_is_not_waited_for(what: str) -> None:
     options = ["-q", "-n", "0", "-p", "no:cacheprovider", "-k", what]
