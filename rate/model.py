@@ -192,7 +192,7 @@ class SequenceModel(nn.Module):
         if backend is not None:
             # The limit is of the method, which all models of a process share.
             limits = torch._dynamo.config
-            limits.recompile_limit = max(_MOST_PROGRAMS, limits.recompile_limit)
+            limits.cache_size_limit = max(_MOST_PROGRAMS, limits.cache_size_limit)
             self._compiled = torch.compile(self._run_segment, backend=backend, dynamic=False)
 
     def _run_segment(
