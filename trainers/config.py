@@ -104,9 +104,9 @@ class TrainingConfig:
             `host`'s files while the device computes. `auto` looks whether they fit.
         compile: Compile the model (`torch.compile`). `auto` does on a GPU, and does without where
             that fails.
-        cuda_graphs: Record a step up to its clipped gradient once and launch it as a whole. `auto`
-            does on a GPU, unless another setting is in the way (see `graph_obstacle`), and does
-            without where that fails or comes to another gradient than a plain step.
+        cuda_graphs: Record an optimiser step once and launch it as a whole. `auto` does on a GPU,
+            unless another setting is in the way (see `graph_obstacle`), and does without where that
+            fails or comes to something else than a plain step.
     """
 
     segments: int = 3

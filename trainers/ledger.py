@@ -49,18 +49,31 @@ class Ledger:
         self.found_inf: Tensor | None = None
         self._unread: list[tuple[int, int, Tensor]] = []
 
-    def add(self, step: int, batch: int, totals: Tensor, norm: Tensor) -> None:
+    def judge(self, totals: Tensor, norm: Tensor) -> Tensor:
+        """See on the device whether an optimiser step went well.
+
+        Args:
+            totals: `(6,)` sums, in the order of `Totals`.
+            norm: `()` of the gradient.
+
+        Returns:
+            `(7,)`, both in a row.
+        """
+        row = torch.cat((totals, norm.to(totals.dtype)[None]))
+        bad = (~torch.isfinite(row).all()).float()
+        if self.found_inf is None:
+            self.found_inf = torch.zeros_like(bad)
+        torch.maximum(self.found_inf, bad, out=self.found_inf)  # a graph knows where it is
+        return row
+
+    def add(self, step: int, batch: int, row: Tensor) -> None:
         """Note an optimiser step, without waiting for it.
 
         Args:
             step: Its number.
             batch: The number of its batch.
-            totals: `(6,)` sums, in the order of `Totals`.
-            norm: `()` of the gradient.
+            row: What `judge` gave.
         """
-        row = torch.cat((totals, norm.to(totals.dtype)[None]))
-        bad = (~torch.isfinite(row).all()).float()
-        self.found_inf = bad if self.found_inf is None else torch.maximum(self.found_inf, bad)
         self._unread.append((step, batch, row))
 
     def read(self, *, may_overflow: bool = False) -> Failure | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from trainers.config_learning import OptimizerConfig
@@ -52,9 +53,70 @@ def learning_rate_factor(step: int, config: OptimizerConfig, max_steps: int) -> 
     return config.final_fraction + (1 - config.final_fraction) * left
 
 
+class AdamW(torch.optim.AdamW):
+    """AdamW (Loshchilov and Hutter 2019) whose steps may be taken by a CUDA graph.
+
+    A graph repeats the numbers that it was recorded with, so it reads the learning rate, one for
+    all parameters, from the device. Everywhere else, in checkpoints too, that is a number.
+
+    Attributes:
+        is_taken: Whether a graph has taken the step that `step` is called for next.
+        found_inf: `()` on the device or None; while it is 1, a fused step changes nothing.
+    """
+
+    is_taken = False
+    found_inf: Tensor | None = None
+    _rate: Tensor | None = None
+
+    @property
+    def learning_rate(self) -> float:
+        """That of the next step."""
+        return float(self.param_groups[0]["lr"])
+
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """Take a step, unless that is done; the closure is called before it, or after."""
+        if not self.is_taken:
+            super().step(closure)
+        elif closure is not None:
+            closure()
+        self.is_taken = False
+
+    def update(self) -> None:
+        """Take a step that `step` is to be called for still."""
+        super().step()
+
+    def update_at_rate(self) -> None:
+        """`update` with the learning rate that `write_rate` has written last."""
+        learning_rate = self.learning_rate
+        if self._rate is None:
+            self.write_rate()
+        # PyTorch warns of groups that could be recorded and are not.
+        is_recorded = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+        self._set(lr=self._rate, capturable=is_recorded)
+        try:
+            self.update()
+        finally:
+            self._set(lr=learning_rate, capturable=False)
+
+    def write_rate(self) -> None:
+        """Write the learning rate to the device."""
+        if self._rate is None:
+            self._rate = torch.zeros((), device=self.param_groups[0]["params"][0].device)
+        self._rate.fill_(self.learning_rate)
+
+    def changed_tensors(self) -> list[Tensor]:
+        """Whatever a step changes: weights, and what is known of their gradients so far."""
+        weights = [weight for group in self.param_groups for weight in group["params"]]
+        return weights + [known for state in self.state.values() for known in state.values()]
+
+    def _set(self, **settings: Any) -> None:
+        for group in self.param_groups:
+            group.update(settings)
+
+
 def make_optimizer(
     model: nn.Module, config: OptimizerConfig, max_steps: int, *, fused: bool
-) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
+) -> tuple[AdamW, torch.optim.lr_scheduler.LambdaLR]:
     """AdamW and its schedule, to be stepped together.
 
     Args:
@@ -63,7 +125,7 @@ def make_optimizer(
         max_steps: Optimiser steps of the whole run.
         fused: One kernel for all parameters; not for float16, whose gradients come scaled.
     """
-    optimizer = torch.optim.AdamW(
+    optimizer = AdamW(
         parameter_groups(model, config.weight_decay),
         lr=config.learning_rate,
         betas=(config.beta_1, config.beta_2),

@@ -28,10 +28,10 @@ from trainers.config import RunConfig
 from trainers.config_files import config_from_dict
 from trainers.distributed import sum_gradients, sum_over_processes
 from trainers.errors import TrainingError
-from trainers.graphs import GraphedGradients
+from trainers.graphs import GraphedSteps
 from trainers.ledger import Ledger
 from trainers.losses import TOTALS, HintHead, batch_totals
-from trainers.optimization import make_optimizer
+from trainers.optimization import AdamW, make_optimizer
 from trainers.randomness import mix, seed_step
 from trainers.registry import hint_space
 
@@ -73,12 +73,11 @@ class SequenceTrainer(LightningModule):
             self.hint_head = self._make_hint_head()
         self._trained: list[nn.Parameter] = []
         self._ledger = Ledger()
-        # Of the optimiser step that is being taken; the norm is known if the gradient is clipped.
-        self._taken: tuple[Tensor, Tensor | None] = (torch.zeros(0), None)
+        self._row = torch.zeros(0)  # what the optimiser step comes to that is being taken
         self._learning_rate = 0.0
         self.logged: dict[str, float] = {}
         self._is_ready = False
-        self._graphs: GraphedGradients | None = None
+        self._graphs: GraphedSteps | None = None
 
     def _make_hint_head(self) -> HintHead | None:
         """What tells the hidden state; not part of the model, whose weights leave without it."""
@@ -112,14 +111,12 @@ class SequenceTrainer(LightningModule):
             self._graphs = self._make_graphs()
             self._is_ready = True
         segments = math.ceil(batch.num_steps / self.config.model.context_length)
-        sums = []
-        for totals, norm in self._gradients(batch):
-            self._taken = totals, norm
-            sums.append(totals.clone())
-            self._optimise()
+        rows = []
+        for row in self._steps(batch):
+            rows.append(row)
             self._log(segments)
-        named = zip(TOTALS, torch.stack(sums).sum(0), strict=True)
-        return {name: total for name, total in named if name in _OUTPUTS}
+        total = rows[0] if len(rows) == 1 else torch.stack(rows).sum(0)
+        return {name: total[index] for index, name in enumerate(TOTALS) if name in _OUTPUTS}
 
     def _compile(self, batch: Batch) -> None:
         """Compile the model where the settings say so, and try it on the first batch.
@@ -146,7 +143,7 @@ class SequenceTrainer(LightningModule):
                 raise ConfigError(f"{reason} Set training.compile=never.") from error
             warnings.warn(f"{reason} Training goes on without.", stacklevel=2)
 
-    def _make_graphs(self) -> GraphedGradients | None:
+    def _make_graphs(self) -> GraphedSteps | None:
         """Graphs for batches to come, where the settings and the device allow them.
 
         Raises:
@@ -161,12 +158,15 @@ class SequenceTrainer(LightningModule):
         if training.cuda_graphs == "never" or training.graph_obstacle or not self._on_gpu:
             return None
 
+        optimizer = cast("AdamW", self.optimizers(use_pl_optimizer=False))
+
         def compute(batch: Batch) -> Tensor:
             (totals,) = (self._backward(*piece) for piece in self._hidden(batch))
-            return torch.cat((totals, self._clip().to(totals.dtype)[None]))
+            row = self._ledger.judge(totals, self._clip())
+            optimizer.found_inf = self._ledger.found_inf
+            return row
 
-        required = training.cuda_graphs == "always"
-        return GraphedGradients(compute, self._trained, required=required)
+        return GraphedSteps(compute, optimizer, required=training.cuda_graphs == "always")
 
     @property
     def fast_paths(self) -> list[str]:
@@ -186,24 +186,21 @@ class SequenceTrainer(LightningModule):
         """How many batches came before this one, over all epochs and interruptions."""
         return int(self.trainer.fit_loop.total_batch_idx)
 
-    def _gradients(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Leave the gradient of one optimiser step after another in `.grad`.
-
-        Yields:
-            The step's sums, and the norm of the gradient if it is clipped already.
-        """
-        training = self.config.training
-
-        def seed() -> None:
-            seed_step(training.seed, self._batch_number, self.global_rank, self.device)
-
-        if self._graphs is not None:
-            row = self._graphs(batch, seed)
-            yield row[:-1], row[-1]
+    def _steps(self, batch: Batch) -> Iterator[Tensor]:
+        """Take one optimiser step after another; yields what each came to, as the ledger does."""
+        row = None if self._graphs is None else self._graphs(batch, self._seed)
+        if row is not None:
+            yield self._take(row, is_taken=True)
             return
-        seed()
+        self._seed()
         for piece in self._hidden(batch):
-            yield self._backward(*piece), None
+            totals = self._backward(*piece)
+            sum_gradients(self._trained)
+            yield self._take(totals, is_taken=False)
+
+    def _seed(self) -> None:
+        """Noise depends on the batch's number, not on what was drawn before."""
+        seed_step(self.config.training.seed, self._batch_number, self.global_rank, self.device)
 
     def _hidden(self, batch: Batch) -> Iterator[tuple[Batch, Tensor]]:
         """What to take one optimiser step on, and what heads read there, one after another."""
@@ -232,13 +229,23 @@ class SequenceTrainer(LightningModule):
             self.manual_backward(loss / torch.where(weight > 0, weight, 1.0))
         return totals
 
-    def _optimise(self) -> None:
-        """One optimiser step on the gradient that every process has left."""
-        sum_gradients(self._trained)
-        scheduler = cast("LRScheduler", self.lr_schedulers())
-        self._learning_rate = float(scheduler.get_last_lr()[0])
-        cast("LightningOptimizer", self.optimizers()).step()
-        scheduler.step()
+    def _take(self, row: Tensor, *, is_taken: bool) -> Tensor:
+        """Take the optimiser step on the gradient that is there, or count one that a graph took.
+
+        Args:
+            row: The sums that the gradient came with; from a graph all that the step came to.
+            is_taken: Whether it is from a graph.
+
+        Returns:
+            What the step came to.
+        """
+        optimizer = cast("LightningOptimizer", self.optimizers())
+        adamw = cast("AdamW", optimizer.optimizer)
+        self._row, adamw.is_taken = row, is_taken
+        self._learning_rate = adamw.learning_rate
+        optimizer.step()
+        cast("LRScheduler", self.lr_schedulers()).step()
+        return self._row
 
     def _without_ddp_reducer(self) -> AbstractContextManager[Any]:
         block = getattr(self.trainer.strategy, "block_backward_sync", nullcontext)
@@ -250,14 +257,14 @@ class SequenceTrainer(LightningModule):
         Called once gradients are unscaled and before any parameter changes. A GPU sees to that by
         itself, and training learns of it when it next reads what the steps came to.
         """
-        totals, norm = self._taken
-        if norm is None:
-            norm = self._clip()
-        self._ledger.add(self.global_step + 1, self._batch_number, totals, norm)
+        adamw = cast("AdamW", optimizer)
+        if not adamw.is_taken:
+            self._row = self._ledger.judge(self._row, self._clip())
+        self._ledger.add(self.global_step + 1, self._batch_number, self._row)
         if self._waits or not optimizer.defaults["fused"]:
             self.check()
         else:
-            optimizer.found_inf = self._ledger.found_inf  # type: ignore[attr-defined]
+            adamw.found_inf = self._ledger.found_inf
 
     def _clip(self) -> Tensor:
         """Clip the gradient; returns the norm it had, `()`."""

@@ -33,7 +33,7 @@ class TestLedger:
     def test_means_are_over_all_steps_since_the_last_time(self) -> None:
         ledger = Ledger()
         for step, loss in enumerate((1.0, 3.0), start=1):
-            ledger.add(step, step - 1, totals(loss), torch.tensor(loss))
+            ledger.add(step, step - 1, ledger.judge(totals(loss), torch.tensor(loss)))
         assert ledger.read() is None
         found = ledger.metrics()
         assert found == {"loss": 1, "accuracy": 0.5, "decisive_accuracy": 1, "grad_norm": 2}
@@ -42,9 +42,9 @@ class TestLedger:
     @pytest.mark.parametrize(("loss", "norm"), [(NAN, 1.0), (float("inf"), 1.0), (1.0, NAN)])
     def test_the_first_step_that_is_not_finite_is_named(self, loss: float, norm: float) -> None:
         ledger = Ledger()
-        ledger.add(7, 3, totals(1.0), torch.tensor(1.0))
-        ledger.add(8, 4, totals(loss), torch.tensor(norm))
-        ledger.add(9, 5, totals(NAN), torch.tensor(NAN))
+        ledger.add(7, 3, ledger.judge(totals(1.0), torch.tensor(1.0)))
+        ledger.add(8, 4, ledger.judge(totals(loss), torch.tensor(norm)))
+        ledger.add(9, 5, ledger.judge(totals(NAN), torch.tensor(NAN)))
         failure = ledger.read()
         assert failure is not None
         assert (failure.step, failure.batch) == (8, 4)
@@ -56,8 +56,8 @@ class TestLedger:
         for step, loss in enumerate((1.0, NAN, 1.0)):
             for parameter in model.parameters():
                 parameter.grad = torch.full_like(parameter, loss)
-            ledger.add(step, step, totals(loss), torch.tensor(1.0))
-            optimizer.found_inf = ledger.found_inf  # type: ignore[attr-defined]
+            ledger.judge(totals(loss), torch.tensor(1.0))
+            optimizer.found_inf = ledger.found_inf
             optimizer.step()
             before.append([parameter.detach().clone() for parameter in model.parameters()])
         first, *others = before
