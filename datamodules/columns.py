@@ -18,25 +18,73 @@ _PIECE = 64 * 2**20  # bytes that are read from a file at once, on their way to 
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Which rows of a store the steps of a batch are; arrays `(B, T)`.
+class Windows:
+    """Which steps of a store a batch is; arrays `(B,)` int64.
+
+    Attributes:
+        first_rows: The row of the first step of each window's episode.
+        starts: The step of its episode that a window begins with.
+        lengths: Steps of its episode.
+        size: Steps `T` of a window, with those that lie beyond its episode's end.
+        frame_stack: Frames `k` that make one observation.
+    """
+
+    first_rows: Array
+    starts: Array
+    lengths: Array
+    size: int
+    frame_stack: int = 1
+
+    def index(self, device: torch.device | None) -> Index:
+        """Where all their steps are: arrays, or on a device tensors that are computed there."""
+        numbers: Any = np.stack((self.first_rows, self.starts, self.lengths))
+        earlier = self.frame_stack - 1
+        seen: Any = np.arange(-earlier, self.size)
+        minimum: Any = np.minimum
+        if device is not None:
+            numbers = _on(device, torch.from_numpy(numbers))
+            seen = torch.arange(-earlier, self.size, device=device)
+            minimum = torch.minimum
+        steps = seen[earlier:]
+        first_rows, starts, lengths = numbers[..., None]  # (B, 1) each
+        last = lengths - 1
+        left = last - starts
+        mask = steps <= left  # (B, T)
+        timesteps = (starts + steps) * mask
+        # Beyond the end the last row, whose content is then zeroed.
+        rows = first_rows + starts + minimum(steps, left)
+        padding = ~mask if (self.lengths - self.starts).min() < self.size else None
+        frames, hidden = rows, padding
+        if earlier:
+            # A window's frames begin before its steps, by as many as the first looks back.
+            seen = starts + seen
+            within = minimum(seen.clip(0), last)
+            frames, hidden = first_rows + within, seen != within  # (B, k - 1 + T)
+        return Index(rows, padding, mask, timesteps, mask & (timesteps == last), frames, hidden)
+
+
+@dataclass(frozen=True)
+class Index:
+    """Which rows of a store the steps of a batch are; arrays or tensors `(B, T)`.
 
     Attributes:
         rows: int64, the row of each step; any row where a window is padded.
-        mask: bool, where it is not padded.
+        padding: bool, where it is padded; None if no window is.
+        mask: bool, where it is not.
         timesteps: int64, the step's index within its episode.
         episode_end: bool, the last step of an episode.
         frames: int64 `(B, k - 1 + T)`, the rows of the frames that observations are made of; for
             `k` of 1 these are `rows`.
-        shown: bool, which of the frames there are.
+        hidden: bool, which of the frames there are not; None if there are all.
     """
 
-    rows: Array
-    mask: Array
-    timesteps: Array
-    episode_end: Array
-    frames: Array
-    shown: Array
+    rows: Any
+    padding: Any
+    mask: Any
+    timesteps: Any
+    episode_end: Any
+    frames: Any
+    hidden: Any
 
 
 class Columns:
@@ -69,38 +117,33 @@ class Columns:
         """Copies on a device."""
         return Columns({name: _load(part, device) for name, part in self.parts.items()}, device)
 
-    def gather(self, plan: Plan) -> Batch:
-        """The batch of a plan, where the columns are."""
-        steps, frames = self._index(plan.rows, plan.mask), self._index(plan.frames, plan.shown)
+    def gather(self, windows: Windows) -> Batch:
+        """The batch of some windows, where the columns are."""
+        index = windows.index(self.device)
         take = _take_rows if self.device is None else _select_rows
         taken = {
-            name: take(part, *(frames if name.startswith(OBSERVATIONS) else steps))
+            name: take(part, index.frames, index.hidden)
+            if name.startswith(OBSERVATIONS)
+            else take(part, index.rows, index.padding)
             for name, part in self.parts.items()
         }
         return Batch(
             observations=_observations(taken),
             actions=taken["actions"],
             returns_to_go=taken["returns_to_go"].unsqueeze(-1),
-            timesteps=self._tensor(plan.timesteps),
-            mask=self._tensor(plan.mask),
+            timesteps=torch.as_tensor(index.timesteps),
+            mask=torch.as_tensor(index.mask),
             rewards=taken["rewards"],
-            episode_end=self._tensor(plan.episode_end),
+            episode_end=torch.as_tensor(index.episode_end),
             hint=taken.get("hint"),
         )
 
-    def _index(self, rows: Array, kept: Array) -> tuple[Any, Any]:
-        """Rows, and what of them is padding (None if nothing is), where the columns are."""
-        padding = None if kept.all() else ~kept
-        if self.device is None:
-            return rows, padding
-        return self._tensor(rows), None if padding is None else self._tensor(padding)
 
-    def _tensor(self, array: Array) -> Tensor:
-        tensor = torch.from_numpy(array)
-        if self.device is None or self.device.type == "cpu":
-            return tensor
-        # From pinned memory the device fetches it when it comes to it, and nobody waits.
-        return tensor.pin_memory().to(self.device, non_blocking=True)
+def _on(device: torch.device, tensor: Tensor) -> Tensor:
+    if device.type == "cpu":
+        return tensor
+    # From pinned memory the device fetches it when it comes to it, and nobody waits.
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _observations(taken: dict[str, Tensor]) -> Observations:
@@ -113,7 +156,7 @@ def _observations(taken: dict[str, Tensor]) -> Observations:
 def _take_rows(array: Array, rows: Array, padding: Array | None) -> Tensor:
     """`(B, T, ...)` rows of an `(S, ...)` array, zero where padded."""
     out: Array = np.empty((*rows.shape, *array.shape[1:]), dtype=array.dtype)
-    # Rows are within bounds, or padded; "clip" only spares numpy the buffer of its checked mode.
+    # "clip" only spares numpy the buffer of its checked mode.
     np.take(array, rows, axis=0, out=out, mode="clip")
     if padding is not None:
         out[padding] = 0
@@ -122,8 +165,7 @@ def _take_rows(array: Array, rows: Array, padding: Array | None) -> Tensor:
 
 def _select_rows(tensor: Tensor, rows: Tensor, padding: Tensor | None) -> Tensor:
     """The same of a tensor, on its device."""
-    within = rows.clamp(0, len(tensor) - 1)  # what is outside is padded
-    out = tensor.index_select(0, within.flatten()).view(*rows.shape, *tensor.shape[1:])
+    out = tensor.index_select(0, rows.flatten()).view(*rows.shape, *tensor.shape[1:])
     if padding is not None:
         out.masked_fill_(padding.view(*padding.shape, *(1 for _ in tensor.shape[1:])), 0)
     return out

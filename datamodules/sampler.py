@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.columns import Columns, Plan
+from datamodules.columns import Columns, Windows
 from datamodules.episodes import DatasetError
 from datamodules.store import Store
 from rate.batch import Batch
@@ -93,9 +93,7 @@ class WindowSampler:
         self._first_rows = store.offsets[:-1][self._episodes]
         self._lengths = store.lengths[self._episodes]
         self._ends = np.cumsum(self._lengths) if sampling == "steps" else None
-        self._steps = np.arange(window)
-        # A window's frames begin before its steps, by as many as the first of them looks back.
-        self._frames = np.arange(1 - frame_stack, window) if frame_stack > 1 else None
+        self.frame_stack = frame_stack
         self._passes: dict[int, npt.NDArray[np.int64]] = {}
 
     @property
@@ -121,30 +119,18 @@ class WindowSampler:
         Raises:
             ValueError: If `index` is negative.
         """
-        return self.columns.gather(self.plan(index))
+        return self.columns.gather(self.windows(index))
 
-    def plan(self, index: int) -> Plan:
-        """The rows of batch `index`; no data are looked at.
+    def windows(self, index: int) -> Windows:
+        """Those of batch `index`; no data are looked at.
 
         Raises:
             ValueError: If `index` is negative.
         """
         chosen = self._draw(index)
         lengths = self._lengths[chosen]
-        start = self._starts(index, lengths)
-        valid = np.minimum(lengths - start, self.window)
-        # (B, T): beyond the end the last row, whose content is then zeroed.
-        steps = np.minimum(self._steps, (valid - 1)[:, None])
-        mask = self._steps < valid[:, None]
-        timesteps = np.where(mask, steps + start[:, None], 0)
-        rows = steps + (self._first_rows[chosen] + start)[:, None]
-        frames, shown = rows, mask
-        if self._frames is not None:
-            seen = start[:, None] + self._frames  # (B, k - 1 + T)
-            shown = (seen >= 0) & (seen < (start + valid)[:, None])
-            frames = seen + self._first_rows[chosen][:, None]
-        ends = mask & (timesteps == (lengths - 1)[:, None])
-        return Plan(rows, mask, timesteps, ends, frames, shown)
+        starts = self._starts(index, lengths)
+        return Windows(self._first_rows[chosen], starts, lengths, self.window, self.frame_stack)
 
     def _draw(self, index: int) -> npt.NDArray[np.int64]:
         """`(B,)` positions among the eligible episodes.

@@ -53,7 +53,7 @@ class TestLedger:
         model, ledger = torch.nn.Linear(3, 2), Ledger()
         optimizer, _ = make_optimizer(model, OptimizerConfig(), 10, fused=True)
         before = []
-        for step, loss in enumerate((1.0, NAN, 1.0)):
+        for loss in (1.0, NAN, 1.0):
             for parameter in model.parameters():
                 parameter.grad = torch.full_like(parameter, loss)
             ledger.judge(totals(loss), torch.tensor(1.0))
