@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rate.batch import Batch
 from rate.errors import ConfigError
-from tests.trainers.test_resume import same_run
+from tests.trainers.test_resume import StopAt, same_run
 from tests.trainers.test_training import column
 from trainers import graphs
 from trainers.config import RunConfig
+from trainers.errors import TrainingError
 from trainers.sequence import SequenceTrainer
 from trainers.train import train
 
@@ -115,6 +117,44 @@ def test_recorded_steps_learn_the_same(make_config, plain, with_graphs, settings
         folder = train(make_config(logging__name="graphs", **OFF, **EXACT, **settings)).folder
     assert len(made) == shapes
     same_run(expected, folder)
+
+
+def test_a_run_with_graphs_goes_on_where_it_stopped(make_config, with_graphs) -> None:
+    with_graphs(repeat)
+    whole = train(make_config(logging__name="whole", **OFF, **EXACT)).folder
+    config = make_config(logging__name="parts", **OFF, **EXACT)
+    with pytest.raises(RuntimeError, match="crash"):
+        train(config, report=StopAt(5))
+    folder = Path(config.logging.output) / config.run_name
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    for group in checkpoint["optimizer_states"][0]["param_groups"]:
+        assert isinstance(group["lr"], float)
+        assert not group["capturable"]
+    train(config, resume=folder)
+    same_run(whole, folder)
+
+
+def test_a_graph_changes_nothing_from_a_bad_step_on(make_config, with_graphs, monkeypatch) -> None:
+    """On a device that is ahead of the host, which learns of it only when metrics are due."""
+    seen = []
+    training_step = SequenceTrainer.training_step
+
+    def spoil(module: SequenceTrainer, batch: Batch, index: int) -> dict[str, Tensor]:
+        seen.append(module.optimizers().optimizer.changed_tensors())
+        seen[-1] = [tensor.detach().clone() for tensor in seen[-1]]
+        if index == 4:
+            batch.returns_to_go.fill_(float("nan"))
+        return training_step(module, batch, index)
+
+    with_graphs(repeat)
+    monkeypatch.setattr(SequenceTrainer, "_waits", False)
+    monkeypatch.setattr(SequenceTrainer, "training_step", spoil)
+    settings = {"training__log_every_n_steps": 8, "training__checkpoint_every_n_steps": 100}
+    with pytest.raises(TrainingError, match="optimiser step 5, in batch 4 of the data"):
+        train(make_config(evaluation__every_n_steps=0, **OFF, **settings))
+    assert len(seen) == 8
+    assert not all(torch.equal(*pair) for pair in zip(seen[3], seen[4], strict=True))
+    assert all(torch.equal(*pair) for pair in zip(seen[4], seen[7], strict=True))
 
 
 @pytest.mark.parametrize(("record", "off"), [(keep, "gradient"), (lose_the_update, "update")])
