@@ -6,35 +6,34 @@ the number of rows, or on a simulator that had to be started again in the middle
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-# SplitMix64 (Steele, Lea and Flood, 2014) in signed arithmetic, which wraps around just the same.
-_GAMMA = 0x9E3779B97F4A7C15 - (1 << 64)
-_MIXES = ((30, 0xBF58476D1CE4E5B9 - (1 << 64)), (27, 0x94D049BB133111EB - (1 << 64)), (31, 1))
+Words = NDArray[np.uint64]
+
+# SplitMix64 (Steele, Lea and Flood, 2014).
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+_MIXES = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
+_STEPS = tuple((np.uint64(shift), np.uint64(factor)) for shift, factor in _MIXES)
 
 
-def mix(values: Tensor) -> Tensor:
-    """A hash of int64 values, element by element."""
+def mix(values: Words) -> Words:
+    """A hash of the words of an array, element by element."""
     values = values + _GAMMA
-    for shift, factor in _MIXES:
-        values = (values ^ _shift_right(values, shift)) * factor
+    for shift, factor in _STEPS:
+        values = (values ^ (values >> shift)) * factor
     return values
 
 
-def chances(keys: Tensor, steps: Tensor, count: int) -> Tensor:
-    """Uniform numbers in [0, 1), `(B, count)` float64.
+def chances(keys: Words, steps: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+    """Uniform numbers in [0, 1), `(B, count)`.
 
     Args:
-        keys: `(B,)` int64, hashes of the episodes.
-        steps: `(B,)` int64, steps within them.
+        keys: `(B,)` hashes of the episodes.
+        steps: `(B,)` steps within them.
         count: Numbers for each step.
     """
-    index = steps[:, None] * count + torch.arange(count, device=steps.device)
-    bits = mix(keys[:, None] + _GAMMA * index)
-    return _shift_right(bits, 11).double() * 2.0**-53
-
-
-def _shift_right(values: Tensor, bits: int) -> Tensor:
-    """A logical shift: zeros come in from the left."""
-    return (values >> bits) & ((1 << (64 - bits)) - 1)
+    index = steps[:, None] * count + np.arange(count)
+    bits = mix(keys[:, None] + _GAMMA * index.astype(np.uint64))
+    drawn: NDArray[np.float64] = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return drawn

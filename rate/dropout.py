@@ -15,7 +15,9 @@ class Dropout(nn.Dropout):
     """PyTorch's own, except on a CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (self.training and self.p) or x.device.type != "cpu":
+        if not (self.training and self.p):
+            return x
+        if x.device.type != "cpu":
             return super().forward(x)
         return x * kept(x.shape, self.p).to(x.dtype).mul_(scale(self.p))
 

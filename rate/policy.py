@@ -30,7 +30,11 @@ def evaluating(model: SequenceModel) -> Iterator[None]:
     if training:  # to walk through all modules takes longer than some of a small model's layers
         model.eval()
     try:
-        with torch.autocast(next(model.parameters()).device.type, enabled=False):
+        device = next(model.parameters()).device.type
+        if torch.is_autocast_enabled(device):
+            with torch.autocast(device, enabled=False):
+                yield
+        else:
             yield
     finally:
         if training:
@@ -79,8 +83,8 @@ class Policy:
         # In float64, as the data's are made: many small rewards must not add up to a drift.
         self.returns_to_go = torch.zeros(num_envs, 1, dtype=torch.float64)
         self.timesteps = torch.zeros(num_envs, dtype=torch.int64)
-        self._seed = mix(torch.tensor(seed))
-        self._keys, self._begun = torch.zeros_like(self.timesteps), 0
+        self._seed = mix(np.array([seed % (1 << 64)], np.uint64))
+        self._keys, self._begun = np.zeros(num_envs, np.uint64), 0
         space = model.action_space
         self.actions = torch.as_tensor(
             np.zeros((num_envs, *(space.shape or ())), space.dtype), device=self.device
@@ -106,8 +110,8 @@ class Policy:
         begun = torch.ones(count, dtype=torch.bool)
         if rows is not None:
             begun = torch.as_tensor(rows, dtype=torch.bool, device="cpu")
-        keys = mix(self._seed + torch.tensor(episodes))
-        self._keys = torch.where(begun, keys, self._keys)
+        keys = mix(self._seed + np.asarray(episodes, np.uint64))
+        self._keys = np.where(begun.numpy(), keys, self._keys)
         self.returns_to_go[begun] = self.target_return
         self.timesteps[begun] = 0
         with evaluating(self.model):
@@ -137,7 +141,8 @@ class Policy:
         drawn = None
         if self.decoding.method == "sample":
             parts = math.prod(self.model.action_space.shape or ())
-            drawn = on_device(chances(self._keys, self.timesteps, parts), self.device)
+            numbers = chances(self._keys, self.timesteps.numpy(), parts)
+            drawn = on_device(torch.from_numpy(numbers), self.device)
         self.timesteps += 1
         self.actions = self.model.head.decode(predictions, self.decoding, drawn)
         # A copy: what the caller does to its actions must not reach the next step.
