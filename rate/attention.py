@@ -128,7 +128,7 @@ class Attention(nn.Module):
         self, x: Tensor, cache: Tensor | None, layout: Layout, steps: slice | None
     ) -> Tensor:
         runs = layout.runs(steps)
-        heads = self.qkv(x).unflatten(-1, (3, self.num_heads, self.d_head))
+        heads = self.heads(x)
         table = self.distance_table(_num_distances(layout.cache, runs), x.device)
         cached = None if cache is None else self._cached_heads(cache)
         plan = make_plan(layout.cache, layout.steps, layout.write, layout.read, runs)
@@ -141,9 +141,13 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values `(B, H, T, d_head)` of `x` `(B, T, d_model)`."""
-        heads = self.qkv(x).unflatten(-1, (3, self.num_heads, self.d_head))
-        queries, keys, values = heads.permute(2, 0, 3, 1, 4)
+        queries, keys, values = self.heads(x).permute(2, 0, 3, 1, 4)
         return queries, keys, values
+
+    def heads(self, x: Tensor) -> Tensor:
+        """The same in one, as they come: `(B, T, 3, H, d_head)`."""
+        heads: Tensor = self.qkv(x)
+        return heads.view(*x.shape[:2], 3, self.num_heads, self.d_head)
 
     def project_cache(self, cache: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values `(B, H, C, d_head)` of cached states `(B, C, d_model)`."""
@@ -182,7 +186,9 @@ class Attention(nn.Module):
         """The scaled position term of every query for every distance of `table`: `(B, H, Q, D)`."""
         queries = (queries + self.position_bias) / math.sqrt(self.d_head)
         # Of all rows at once: they share the table, which `@` would copy for each of them.
-        return torch.einsum("bhqd,htd->bhqt", queries, table)
+        together = queries.transpose(0, 1).flatten(1, 2)  # (H, B Q, d)
+        scores = torch.bmm(together, table.mT)
+        return scores.view(len(table), *queries.shape[0::2], table.shape[1]).transpose(0, 1)
 
     def _segment_bias(self, queries: Tensor, layout: Layout, steps: slice | None) -> Tensor:
         """Position term `(B, H, Q, keys)`; nothing where a memory token is the key."""

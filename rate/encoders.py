@@ -13,6 +13,8 @@ from rate.batch import Observations
 from rate.errors import ConfigError
 from rate.linear import Linear
 
+_FEW = 16  # frames that are encoded sooner than they are compared
+
 
 class VectorEncoder(nn.Module):
     """A linear layer over a (normalised) vector; more axes than one are flattened.
@@ -126,7 +128,8 @@ class ImageEncoder(nn.Module):
         frames = frames if found is None else frames[found[0]]
         # A CPU is faster with pieces that stay in its caches, and whose memory is used again.
         size = 64 if x.device.type == "cpu" else len(frames)
-        features = torch.cat([self._encode(part) for part in torch.split(frames, size)])
+        parts = [self._encode(part) for part in torch.split(frames, size)]
+        features = parts[0] if len(parts) == 1 else torch.cat(parts)
         if found is not None:
             features = features[found[1]]
         return features.view(*x.shape[:2], -1)
@@ -163,7 +166,7 @@ def distinct_frames(frames: Tensor) -> tuple[Tensor, Tensor] | None:
         most are of their own kind, or there is nothing to gain.
     """
     size = frames[0].numel() if len(frames) else 0
-    if frames.dtype != torch.uint8 or len(frames) < 2 or size % 8:
+    if frames.dtype != torch.uint8 or len(frames) < _FEW or size % 8:
         return None
     words = frames.reshape(len(frames), size).contiguous().view(torch.int64)  # (F, size / 8)
     factors = torch.arange(words.shape[1]) * 0x5851F42D4C957F2D + 0x14057B7EF767814F

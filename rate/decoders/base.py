@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rate.batch import Observations, map_tensors
-from rate.embeddings import ACTION, OBSERVATION, RETURN
+from rate.embeddings import ACTION
 from rate.layout import masked_bias
 from rate.model import SequenceModel
+
+# Of keys that stand outside time, for whom distance has no say: further than anything reaches.
+OUTSIDE = -(2**30)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What new tokens look at: the same in every layer.
+
+    Attributes:
+        rows: `(b,)` the rows of the batch they belong to, or every row.
+        place: Where their keys and values are remembered, as an index of a layer's buffer.
+        used: How many slots are in use.
+        mask: `(b, 1, n, used)`, added to scores: 0 for the slots that each may look at.
+        column: `(b, 1, n, used)`, the column of the distance table for each token and slot; None
+            where distances have no say.
+    """
+
+    rows: Tensor | slice
+    place: Any
+    used: int
+    mask: Tensor
+    column: Tensor | None
+
+    def of_last(self, count: int) -> Look:
+        """That of the last tokens alone."""
+        mask, column = self.mask[:, :, -count:], self.column
+        column = None if column is None else column[:, :, -count:]
+        return Look(self.rows, self.place, self.used, mask, column)
 
 
 class Decoder:
@@ -19,28 +51,35 @@ class Decoder:
     Where each row stands is known on the host: what a step has to do follows from it, and to ask
     a GPU would be to wait for it.
 
-    A buffer has one slot per remembered token and a first one, the bin, for tokens that are not to
-    be remembered (a row's "previous action" before its first step). Slots fill up from the front,
+    A buffer has one slot per remembered token and one, the bin, for tokens that are not to be
+    remembered (a row's "previous action" before its first step). Slots fill up from the front,
     and a step looks at no more of them than are in use.
+
+    Args:
+        model: In evaluation mode.
+        batch_size: Rows.
+        num_slots: Slots, with the bin.
+        reach: The distances that keys are seen from: less than this.
     """
 
     def __init__(self, model: SequenceModel, batch_size: int, num_slots: int, reach: int) -> None:
         config, weight = model.config, next(model.parameters())
         self.model, self.batch_size, self.device = model, batch_size, weight.device
-        self.layers, self.bin, self.reach = model.layers, 0, reach
-        shape = (config.num_layers, batch_size, config.num_heads, num_slots + 1, config.head_width)
-        self.keys, self.values = weight.new_zeros(shape), weight.new_zeros(shape)
+        self.layers, self.reach = model.layers, reach
+        # Keys and values: (layers, 2, B, H, slots, d_head).
+        heads = (config.num_heads, num_slots, config.head_width)
+        self.remembered = weight.new_zeros((config.num_layers, 2, batch_size, *heads))
+        # Of each row, or once for all rows.
         self.key_position = torch.zeros(
-            (batch_size, num_slots + 1), dtype=torch.int64, device=self.device
+            (batch_size, num_slots), dtype=torch.int64, device=self.device
         )
-        self.key_valid = torch.zeros_like(self.key_position, dtype=torch.bool)
-        # 0 where a key stands outside time (a memory token), so that distance has no say.
-        self.key_timed = weight.new_ones(num_slots + 1)
         self.row = torch.arange(batch_size, device=self.device)
         self.tables: list[Tensor | None] = [None] * config.num_layers
         if config.position == "relative":
             with torch.no_grad():  # the weights stand still while a decoder lives
-                self.tables = [b.attention.distance_table(reach, self.device) for b in self.layers]
+                tables = [b.attention.distance_table(reach, self.device) for b in self.layers]
+            # Column 0 is that of whatever is further away.
+            self.tables = [F.pad(table, (0, 0, 1, 0)) for table in tables]
 
     @torch.no_grad()
     def reset(self, rows: Tensor | None = None) -> None:
@@ -87,11 +126,12 @@ class Decoder:
         observations = map_tensors(observations, lambda tensor: tensor[:, None])
         actions, timesteps = previous_actions[:, None], timesteps[:, None]
         embed = self.model.embed_steps
-        now = embed(returns_to_go[:, None], observations, actions, timesteps)[:, 0]
-        previous = now[:, ACTION]
-        if embed.timestep is not None:  # a_{t-1} belongs to the step before
-            previous = embed.place(embed.embed_actions(actions)[:, :, None], timesteps - 1)[:, 0, 0]
-        return torch.stack((previous, now[:, RETURN], now[:, OBSERVATION]), dim=1)
+        now: Tensor = embed(returns_to_go[:, None], observations, actions, timesteps)[:, 0]
+        if embed.timestep is None:
+            return now.roll(1, dims=1)  # the action is the last of a step
+        # a_{t-1} belongs to the step before.
+        previous = embed.place(embed.embed_actions(actions)[:, :, None], timesteps - 1)[:, 0]
+        return torch.cat((previous, now[:, :ACTION]), dim=1)
 
     def _forward(
         self, x: Tensor, rows: Tensor, slots: Tensor, positions: Tensor, allowed: Tensor, last: int
@@ -109,47 +149,42 @@ class Decoder:
         Returns:
             Normalised outputs `(b, last, d)`, and every layer's inputs.
         """
-        everyone = rows.shape[0] == self.batch_size
-        key_position = self.key_position if everyone else self.key_position[rows]
-        key_position = key_position[:, : allowed.shape[-1]]
-        distance = positions[:, :, None] - key_position[:, None, :]
-        column = (self.reach - 1 - distance).clamp(0, self.reach - 1)[:, None]  # (b, 1, n, used)
+        look = self._look(rows, slots, positions, allowed)
         inputs = []
         for index, block in enumerate(self.layers):
             inputs.append(x)
-            answers = last if index == len(self.layers) - 1 else x.shape[1]
-            x = block(x, partial(self._attend, index, rows, slots, column, allowed, answers))
+            if index == len(self.layers) - 1 and last < x.shape[1]:
+                look = look.of_last(last)
+            x = block(x, partial(self._attend, index, look))
         return self.model.norm(x), inputs
 
-    def _attend(
-        self,
-        index: int,
-        rows: Tensor,
-        slots: Tensor,
-        column: Tensor,
-        allowed: Tensor,
-        answers: int,
-        y: Tensor,
-    ) -> Tensor:
+    def _look(self, rows: Tensor, slots: Tensor, positions: Tensor, allowed: Tensor) -> Look:
+        """See `_forward`."""
+        used, everyone = allowed.shape[-1], len(rows) == self.batch_size
+        column = None
+        if self.tables[0] is not None:
+            key_position = self.key_position[:, :used]
+            if not everyone and len(key_position) > 1:
+                key_position = key_position[rows]
+            distance = positions[:, :, None] - key_position[:, None]
+            column = (self.reach - distance).clamp(0, self.reach)[:, None]
+        mask = masked_bias(self.remembered.new_zeros(()), allowed)[:, None]
+        place = slice(None), rows[:, None], slice(None), slots
+        return Look(slice(None) if everyone else rows, place, used, mask, column)
+
+    def _attend(self, index: int, look: Look, y: Tensor) -> Tensor:
         """Attention of layer `index`: remember the keys and values of `y`, then look at them all.
 
-        `column` is the column of the distance table that belongs to a query and a key. Only the
-        last `answers` tokens look.
+        The last tokens of `y` look, as many as there are in `look`.
         """
         attention, table = self.layers[index].attention, self.tables[index]
-        keys, values = self.keys[index], self.values[index]
-        q, k, v = attention.project(y)
-        at = (rows[:, None], slice(None), slots)
-        keys[at], values[at] = k.transpose(1, 2), v.transpose(1, 2)
-        if rows.shape[0] < self.batch_size:
-            keys, values = keys[rows], values[rows]
-        used = allowed.shape[-1]
-        q, column = q[:, :, -answers:], column[:, :, -answers:]
-        allowed = allowed[:, None, -answers:]
-        bias = q.new_zeros(())
-        if table is not None:
-            scores = attention.distance_scores(q, table)
-            bias = scores.gather(3, column.expand(-1, scores.shape[1], -1, -1))
-            bias = bias * self.key_timed[:used]
-        bias = masked_bias(bias, allowed)
-        return attention.attend(q, keys[:, :, :used], values[:, :, :used], bias)
+        heads = attention.heads(y)  # (b, n, 3, H, d_head)
+        remembered = self.remembered[index]
+        remembered[look.place] = heads[:, :, 1:]
+        keys, values = remembered[:, look.rows, :, : look.used]
+        queries = heads[:, -look.mask.shape[2] :, 0].transpose(1, 2)
+        biases = [look.mask]
+        if table is not None and look.column is not None:
+            scores = attention.distance_scores(queries, table)
+            biases.append(scores.gather(3, look.column.expand(-1, scores.shape[1], -1, -1)))
+        return attention.attend(queries, keys, values, *biases)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rate.batch import on_device
-from rate.decoders.base import Decoder
+from rate.decoders.base import OUTSIDE, Decoder
 from rate.embeddings import TOKENS_PER_STEP
 from rate.model import SequenceModel
 
@@ -14,25 +14,32 @@ from rate.model import SequenceModel
 class SegmentDecoder(Decoder):
     """Decodes a model that hands a `MemoryState` from segment to segment.
 
-    Slots: `[bin | read | cache | 3K step tokens | write]`.
+    Slots: `[read | cache | bin | 3K step tokens | write]`. So the bin is where a token at position
+    -1 goes by itself.
     """
 
     def __init__(self, model: SequenceModel, batch_size: int) -> None:
         config = model.config
         self.steps = TOKENS_PER_STEP * config.context_length
         self.cache, self.memory = config.cache_length, config.num_memory_tokens
-        self.read = slice(1, 1 + self.memory)
-        self.cached = slice(self.read.stop, self.read.stop + self.cache)
-        self.start = self.cached.stop
+        self.read, self.bin = slice(0, self.memory), self.memory + self.cache
+        self.cached, self.start = slice(self.memory, self.bin), self.bin + 1
         self.write = slice(self.start + self.steps, self.start + self.steps + self.memory)
         reach = self.cache + self.steps + self.memory
-        super().__init__(model, batch_size, self.write.stop - 1, reach)
-        self.key_timed[self.read] = self.key_timed[self.write] = 0
-        self.key_position[:] = torch.arange(self.write.stop, device=self.device) - self.start
+        super().__init__(model, batch_size, self.write.stop, reach)
+        self.offsets = torch.arange(-1, TOKENS_PER_STEP - 1, device=self.device)
+        self.key_position = torch.arange(self.write.stop, device=self.device)[None] - self.start
+        self.key_position[:, self.cached] += 1  # as if there were no bin
+        self.key_position[:, self.read] = self.key_position[:, self.write] = OUTSIDE
+        # Read, step and write tokens are there whenever somebody looks at them.
+        self.key_valid = torch.ones(
+            (batch_size, self.write.stop), dtype=torch.bool, device=self.device
+        )
+        self.key_valid[:, self.bin] = False
         self.inputs: Tensor | None = None
-        if self.cache:  # one spare place at the end: the bin
-            shape = (config.num_layers, batch_size, self.steps + 1, config.d_model)
-            self.inputs = self.keys.new_zeros(shape)
+        if self.cache:  # the first place is the bin
+            shape = (config.num_layers, batch_size, 1 + self.steps, config.d_model)
+            self.inputs = self.remembered.new_zeros(shape)
         self.state = model.initial_state(batch_size)
         self.position = torch.zeros(batch_size, dtype=torch.int64)  # on the host; in the segment
         self.reset()
@@ -49,26 +56,21 @@ class SegmentDecoder(Decoder):
             self._close(ended, tokens)
             self._open(ended)
             furthest = int(self.position.max())
-        offsets = torch.arange(-1, TOKENS_PER_STEP - 1, device=self.device)
-        positions = TOKENS_PER_STEP * on_device(self.position, self.device)[:, None] + offsets
-        slots = torch.where(positions < 0, self.bin, self.start + positions)
-        self.key_valid[self.row[:, None], slots] = True
-        self.key_valid[:, self.bin] = False
+        positions = TOKENS_PER_STEP * on_device(self.position, self.device)[:, None] + self.offsets
+        slots = self.start + positions
         used = self.start + TOKENS_PER_STEP * (furthest + 1)
-        allowed = self._visible(self.row, positions, used)
+        allowed = self._past(positions, used) & self.key_valid[:, None, :used]
         hidden, inputs = self._forward(tokens, self.row, slots, positions, allowed, last=1)
         self._keep(inputs, self.row, slots)
         self.position += 1
         return hidden[:, -1]
 
-    def _visible(self, rows: Tensor, positions: Tensor, used: int) -> Tensor:
-        """Which of the first `used` slots step tokens at `positions` `(b, n)` may look at.
+    def _past(self, positions: Tensor, used: int) -> Tensor:
+        """Which of the first `used` slots do not come after `positions` `(b, n)`.
 
-        The past and memory: read and cached slots all stand before position 0.
+        All of memory is among them: what stands outside time comes after nothing.
         """
-        past = self.key_position[rows, :used][:, None] <= positions[:, :, None]
-        past[..., self.read] = True
-        return past & self.key_valid[rows, :used][:, None]
+        return self.key_position[:, None, :used] <= positions[:, :, None]
 
     def _close(self, ended: Tensor, tokens: Tensor) -> None:
         """End a segment: take in its last action token, write memory, advance the state."""
@@ -78,18 +80,17 @@ class SegmentDecoder(Decoder):
         if state.tokens is not None:
             x = torch.cat((x, self.model.addressed(state.tokens)), dim=1)
         positions = torch.arange(self.steps - 1, self.steps + self.memory, device=self.device)
-        slots = (self.start + positions).expand(count, -1)
-        self.key_valid[rows[:, None], slots] = True
         positions = positions.expand(count, -1)
-        allowed = self._visible(rows, positions, self.write.stop)
+        slots = self.start + positions
+        allowed = self._past(positions, self.write.stop) & self.key_valid[rows][:, None]
         # Write tokens look at each other, not at the cache; the last action sees none of them.
-        allowed[:, 1:, self.write] = True
+        allowed[:, :1, self.write] = False
         allowed[:, 1:, self.cached] = False
         last = max(1, self.memory)
         hidden, inputs = self._forward(x, rows, slots, positions, allowed, last)
         self._keep([layer[:, :1] for layer in inputs], rows, slots[:, :1])
         mask = self.key_valid.new_ones(count, self.model.config.context_length)
-        inputs = [] if self.inputs is None else [layer[rows, : self.steps] for layer in self.inputs]
+        inputs = [] if self.inputs is None else [layer[rows, 1:] for layer in self.inputs]
         state = self.model.advance(state, hidden, inputs, mask)
         self.state = self.state.put(rows, state)
 
@@ -98,23 +99,20 @@ class SegmentDecoder(Decoder):
         rows = self._index(begun)
         state, count = self.state.rows(rows), rows.shape[0]
         self.position[begun] = 0
-        valid = self.key_valid.new_zeros(count, self.write.stop)
         if state.cache is not None and state.cached is not None:
             newest_first = torch.arange(self.cache, 0, -1, device=self.device)
-            valid[:, self.cached] = newest_first <= state.cached[:, None]
+            self.key_valid[rows, self.cached] = newest_first <= state.cached[:, None]
             for index, block in enumerate(self.layers):
                 cache = block.attention_norm(state.cache[:, index])
                 keys, values = block.attention.project_cache(cache)
-                self.keys[index, rows, :, self.cached] = keys
-                self.values[index, rows, :, self.cached] = values
-        valid[:, self.read] = True
-        self.key_valid[rows] = valid
+                self.remembered[index, 0, rows, :, self.cached] = keys
+                self.remembered[index, 1, rows, :, self.cached] = values
         if state.tokens is not None:
             tokens = self.model.addressed(state.tokens)
             slots = torch.arange(self.read.start, self.read.stop, device=self.device)
             slots = slots.expand(count, -1)
             allowed = self.key_valid.new_zeros(count, self.memory, self.read.stop)
-            allowed[..., self.read] = True
+            allowed[:] = True
             self._forward(tokens, rows, slots, torch.zeros_like(slots), allowed, last=1)
 
     def _index(self, chosen: Tensor) -> Tensor:
@@ -125,6 +123,5 @@ class SegmentDecoder(Decoder):
         """Remember what entered each layer: the cache of the next segments is made of it."""
         if self.inputs is None:
             return
-        index = torch.where(slots == self.bin, self.steps, slots - self.start)
         for buffer, layer in zip(self.inputs, inputs, strict=True):
-            buffer[rows[:, None], index] = layer
+            buffer[rows[:, None], slots - self.bin] = layer

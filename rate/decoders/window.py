@@ -22,10 +22,12 @@ class WindowDecoder(Decoder):
         config = model.config
         self.window, self.exact = config.context_length, exact
         self.ring = TOKENS_PER_STEP * (self.window + 1)
-        super().__init__(model, batch_size, self.ring, self.ring)
+        super().__init__(model, batch_size, 1 + self.ring, self.ring)
+        self.bin = 0
+        self.key_valid = torch.zeros_like(self.key_position, dtype=torch.bool)
         self.time = torch.zeros(batch_size, dtype=torch.int64)  # on the host; in the episode
         shape = (batch_size, self.window, TOKENS_PER_STEP, config.d_model)
-        self.tokens = self.keys.new_zeros(shape) if exact else None
+        self.tokens = self.remembered.new_zeros(shape) if exact else None
 
     def _restart(self, rows: Tensor) -> None:
         self.time[rows] = 0
