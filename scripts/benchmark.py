@@ -111,12 +111,14 @@ def run_tasks(
             continue
         parts = [beside[later.split()[0]] for later, _ in tasks[number:]]
         left -= sum(statistics.mean(part) if part else unknown for part in parts)
-        share = min(max(left / len(parts), _SHORTEST), _LONGEST)
+        share = left / sum(later.shares for _, later in tasks[number:])
+        share = task.shares * min(max(share, _SHORTEST), _LONGEST)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # what is free decides where data go
         with _telling(f"{label} ({number + 1} of {len(tasks)})", console):
             try:
-                rows.append(task.measure(share))
+                found = task.measure(share)
+                rows += found if isinstance(found, list) else [found]
             except (Skipped, UserError, TrainingError) as error:
                 skipped[label] = str(error)
             except torch.cuda.OutOfMemoryError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,8 +23,8 @@ from rate.model import SequenceModel
 from rate.policy import Policy
 from scripts.benchmarks.baselines import FullWindowPolicy
 from scripts.benchmarks.data import draw
-from scripts.benchmarks.rows import PRESET, Row, Subject, Task
-from scripts.benchmarks.timing import PeakMemory, time_calls
+from scripts.benchmarks.rows import OURS, PRESET, Row, Subject, Task
+from scripts.benchmarks.timing import PeakMemory, time_calls, time_in_turns
 from trainers.episode_rows import Record, Rows
 from trainers.registry import get_environment
 from trainers.rollout import acting_threads, play, row_groups
@@ -179,14 +179,13 @@ def _full_window(subject: Subject, budget: float) -> Row:
 
 def simulator_tasks(subject: Subject) -> Iterator[Task]:
     """Acting in the real environment, where it is installed, against its own rate."""
-    if subject.configuration.simulator is None:
-        return
-    for variant in (RAW, "ours", PRESET):
-        yield Task(variant, partial(_simulator, subject, variant))
+    if subject.configuration.simulator is not None:
+        label = "simulators alone and with policies"
+        yield Task(label, partial(_simulators, subject), shares=3)
 
 
-def _simulator(subject: Subject, variant: str, budget: float) -> Row:
-    """The same loop with random actions or with a policy.
+def _simulators(subject: Subject, budget: float) -> list[Row]:
+    """The same loop with random actions and with policies, a few steps of each in turns.
 
     Raises:
         ConfigError: If the simulator is not installed.
@@ -194,27 +193,32 @@ def _simulator(subject: Subject, variant: str, budget: float) -> Row:
     name, length = subject.configuration.simulator or ("", 0)
     entry = get_environment(name, workers=subject.workers)
     rows = subject.num_envs or entry.num_envs or subject.configuration.num_envs
-    with (
-        closing(entry.make_vector(rows, length)) as env,
-        acting_threads(env, subject.device),
-    ):
-        envs = row_groups(env)
-        if variant == RAW:
-            play = Play([RandomPolicy(group) for group in envs], envs)
-        else:
-            config = _preset(name) if variant == PRESET else subject.run.model
-            spec = entry.spec
-            model = SequenceModel(config, spec.observation_space, spec.action_space).eval()
-            play = make_play(subject, model.to(subject.device), envs)
-        timing = time_calls(lambda: play.steps(_PIECE), subject.device, budget)
-    row = subject.row(
-        "simulators",
-        variant,
-        size=rows,
-        workers=getattr(env, "num_workers", None),
-        note=f"{rows} episodes of {length:,} steps: {timing.seconds / _PIECE * length:,.0f} s",
-    )
-    return row.timed(timing, rows * _PIECE, _PIECE)
+    sizes = {RAW: None, OURS: subject.run.model, PRESET: _preset(name)}
+    plays = {}
+    with ExitStack() as stack:
+        for variant, config in sizes.items():
+            env = stack.enter_context(closing(entry.make_vector(rows, length)))
+            envs = row_groups(env)
+            if config is None:
+                plays[variant] = Play([RandomPolicy(group) for group in envs], envs)
+            else:
+                spaces = entry.spec.observation_space, entry.spec.action_space
+                model = SequenceModel(config, *spaces).eval()
+                plays[variant] = make_play(subject, model.to(subject.device), envs)
+        stack.enter_context(acting_threads(env, subject.device))
+        calls = {variant: partial(play.steps, _PIECE) for variant, play in plays.items()}
+        timings = time_in_turns(calls, subject.device, budget)
+    workers = getattr(env, "num_workers", None)
+    return [
+        subject.row(
+            "simulators",
+            variant,
+            size=rows,
+            workers=workers,
+            note=f"{rows} episodes of {length:,} steps: {timing.seconds / _PIECE * length:,.0f} s",
+        ).timed(timing, rows * _PIECE, _PIECE)
+        for variant, timing in timings.items()
+    ]
 
 
 def _preset(environment: str) -> ModelConfig:

@@ -110,10 +110,17 @@ class Skipped(Exception):
 
 @dataclass(frozen=True)
 class Task:
-    """A measurement that has not been taken; `measure` takes it in about so many seconds."""
+    """A measurement that has not been taken.
+
+    Attributes:
+        label: What it is.
+        measure: Takes it in about so many seconds.
+        shares: Of the time: as many as rows come of it.
+    """
 
     label: str
-    measure: Callable[[float], Row]
+    measure: Callable[[float], Row | list[Row]]
+    shares: int = 1
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from scripts.benchmarks.configurations import Configuration
 from scripts.benchmarks.published import CONFIGURATIONS
 from scripts.benchmarks.rows import Row, Skipped, Subject, Task
 from scripts.benchmarks.timing import PeakMemory, Stopwatch, time_calls
-from scripts.benchmarks.training import sampler_tasks, time_step
+from scripts.benchmarks.training import time_sampler, time_step
 from trainers.rollout import acting_threads
 
 _CPU_LAYERS, _CPU_BATCH = 2, 8  # of ten, and of 128
@@ -99,10 +99,9 @@ def _point(name: str, value: int, measure: Callable[[float], Row], budget: float
 
 def _dataset(subject: Subject, budget: float) -> Row:
     """Sampling from a large data set, and what it takes to open it."""
-    *_, ours = sampler_tasks(subject)
     _ = subject.store  # made before anything is measured
     peak = PeakMemory(subject.device)
-    row = replace(ours.measure(budget / 2), peak_memory=peak.gib)
+    row = replace(time_sampler(subject, budget / 2), peak_memory=peak.gib)
     opening = time_calls(lambda: Store.open(subject.store), subject.device, budget / 2)
     return replace(row, note=f"the store opens in {1e3 * opening.seconds:.2f} ms")
 

@@ -6,7 +6,7 @@ import ctypes
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ _BLOCKS = 40  # as many medians are taken of, where time allows
 _SHORTEST_BLOCK = 0.02  # seconds; shorter ones are lost in the clock's and the scheduler's noise
 _WARM_UP = 0.2  # share of the time, after the first piece, that goes into warming up
 _MOST_WARM_UPS = 50
+_LEAST_ROUNDS = 3
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -81,9 +82,7 @@ class Stopwatch:
         return self._size > 0
 
     def timing(self) -> Timing:
-        median = statistics.median(self._blocks)
-        low, _, high = statistics.quantiles(self._blocks, n=4)
-        return Timing(median, (high - low) / median, len(self._blocks) * self._size)
+        return _timing(self._blocks, len(self._blocks) * self._size)
 
     def _warm_up(self) -> None:
         now = self._now()
@@ -114,6 +113,34 @@ def time_calls(call: Callable[[], object], device: torch.device, budget: float) 
         call()
         if watch.tick():
             return watch.timing()
+
+
+def time_in_turns(
+    calls: Mapping[str, Callable[[], object]], device: torch.device, budget: float
+) -> dict[str, Timing]:
+    """The times of one call of several functions, called one after another, again and again.
+
+    A machine that is slower for a while is slower for all of them, and their ratios hold.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():  # warms up
+        call()
+    begin = time.perf_counter()
+    rounds = 0
+    while rounds < _LEAST_ROUNDS or time.perf_counter() - begin < budget:
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call()
+            synchronise(device)
+            taken[name].append(time.perf_counter() - started)
+        rounds += 1
+    return {name: _timing(times, rounds) for name, times in taken.items()}
+
+
+def _timing(times: Sequence[float], repeats: int) -> Timing:
+    median = statistics.median(times)
+    low, _, high = statistics.quantiles(times, n=4)
+    return Timing(median, (high - low) / median, repeats)
 
 
 class PeakMemory:
