@@ -200,7 +200,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=count, help="windows in a batch")
     parser.add_argument("--num-envs", type=count, help="episodes rolled out side by side")
     parser.add_argument(
-        "--workers", type=count, help="processes of simulators (default: all cores)"
+        "--workers", type=count, help="processes of simulators (default: as in evaluation)"
     )
     parser.add_argument(
         "--scale", nargs="*", choices=SERIES, metavar="SERIES",

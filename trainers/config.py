@@ -179,7 +179,8 @@ class EvaluationConfig:
         episodes: Episodes per length.
         selection_episodes: Episodes per length of the evaluations that choose; None is as many.
         num_envs: Episodes rolled out side by side; None is the environment's own choice.
-        workers: Processes that step a simulator; None is one per core.
+        workers: Processes that step a simulator; None is one per core, but from four cores on one
+            is left to the policy.
         selection_seed: First environment seed of the evaluations that choose.
         test_seed: First environment seed of the evaluation that is reported.
         target_return: The return asked for; None is the environment's own.

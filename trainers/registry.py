@@ -67,7 +67,7 @@ def get_environment(
     Args:
         name: Its name.
         options: Its settings; what is left out has its default.
-        workers: Processes that step a simulator; None is one per core.
+        workers: Processes that step a simulator; see `EvaluationConfig`.
         frame_stack: Frames that make one observation of what models see.
 
     Raises:

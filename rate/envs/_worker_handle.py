@@ -20,6 +20,7 @@ from rate.envs._worker_process import CLOSING_TIME
 
 # Seconds that a process has at least for its imports and each environment: a cold disk is no hang.
 _STARTING_TIME = 60.0
+_FEW_CORES = 3  # to leave one of them to the policy would cost more than it gains
 
 # Not multiprocessing.Process: it runs the user's script once more in the child, which imports torch
 # there (seconds, and gigabytes over all workers) and needs an `if __name__ == "__main__"`.
@@ -27,9 +28,6 @@ _PROGRAM = """\
 import signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 sys.path[:] = {path!r}
-import numpy as np
-import numpy.typing as npt
-
 from rate.envs._worker_process import main
 main({connection}, {memory})
 """
@@ -149,14 +147,15 @@ def close_workers(workers: list[Worker]) -> None:
 
 
 def chunks(num_envs: int, num_workers: int | None) -> list[range]:
-    """The rows of each worker; by default there are as many as cores for this process.
+    """The rows of each worker; see `WorkerVector` for how many there are by default.
 
     Raises:
         ValueError: If there is nothing to split, or nobody to split it between.
     """
     if num_workers is None:
         usable = hasattr(os, "sched_getaffinity")
-        num_workers = len(os.sched_getaffinity(0)) if usable else os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0)) if usable else os.cpu_count() or 1
+        num_workers = cores - 1 if cores > _FEW_CORES else cores
     if num_envs < 1 or num_workers < 1:
         raise ValueError(f"{num_envs} rows in {num_workers} workers: at least one of each")
     num_workers = min(num_workers, num_envs)

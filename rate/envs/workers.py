@@ -180,7 +180,8 @@ class WorkerVector(WorkerRows):
         make_env: Makes one environment; all are alike. Pickled by value where need be, so that a
             lambda or a function of a notebook will do.
         num_envs: The number `N` of rows.
-        num_workers: The number of processes, at most `N`; all of this process's cores if None.
+        num_workers: The number of processes, at most `N`. None is one for every core that this
+            process may use, but from four cores on one is left to whoever chooses the actions.
         timeout: Seconds after which a worker that does not answer counts as dead. Making or
             resetting environments may take that long for each of them.
         max_restarts: How many workers in all may be replaced.

@@ -135,7 +135,7 @@ class Subject:
         num_envs: Episodes side by side; None is the configuration's own.
         settings: What the command line sets: dotted names to values.
         episodes: Of the synthetic data; None is enough for two batches.
-        workers: Processes that step simulators; None is one per core.
+        workers: Processes that step simulators; None is as many as in evaluation.
     """
 
     configuration: Configuration

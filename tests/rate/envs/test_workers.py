@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from functools import partial
 
 import numpy as np
@@ -12,6 +13,7 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
+from rate.envs._worker_handle import chunks
 from rate.envs.tmaze import TMaze, TMazeVector
 from rate.envs.workers import WorkerVector
 from tests.worker_envs import Noise
@@ -55,6 +57,16 @@ def assert_plays_like_loops(vector, make_env, seeds, steps=8):
                 assert info[key][row] == value
     assert (terminated | truncated).all()
     assert not info["restarted"].any()
+
+
+@pytest.mark.parametrize(
+    ("cores", "num_envs", "expected"), [(1, 8, 1), (3, 8, 3), (4, 8, 3), (16, 32, 15), (16, 8, 8)]
+)
+def test_one_of_many_cores_is_left_to_the_policy(monkeypatch, cores, num_envs, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    rows = chunks(num_envs, None)
+    assert len(rows) == expected
+    assert [row for chunk in rows for row in chunk] == list(range(num_envs))
 
 
 @pytest.mark.parametrize(
