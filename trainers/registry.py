@@ -233,7 +233,7 @@ _VIZDOOM = Kind(
     num_envs=32,
     group=("red", ("green", "red")),
 )
-_MEMORY_MAZE = Kind("memory_maze", "MemoryMaze", "memory_maze_spec", num_envs=8)
+_MEMORY_MAZE = Kind("memory_maze", "MemoryMaze", "memory_maze_spec", num_envs=12)
 _RETRIEVAL = Kind(
     "retrieval",
     "Retrieval",
