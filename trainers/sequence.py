@@ -9,7 +9,6 @@ whole global batch before, so that the sum is the gradient that one process woul
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
@@ -24,6 +23,7 @@ from rate.batch import Batch
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
 from rate.model import SequenceModel
+from trainers.compiling import compile_model
 from trainers.config import RunConfig
 from trainers.config_files import config_from_dict
 from trainers.distributed import sum_gradients, sum_over_processes
@@ -119,29 +119,17 @@ class SequenceTrainer(LightningModule):
         return {name: total[index] for index, name in enumerate(TOTALS) if name in _OUTPUTS}
 
     def _compile(self, batch: Batch) -> None:
-        """Compile the model where the settings say so, and try it on the first batch.
-
-        Raises:
-            ConfigError: If it must be compiled, and cannot be.
-        """
+        """Compile the model where the settings say so, and try it on the first batch."""
         wanted = self.config.training.compile
         if wanted == "never" or (wanted == "auto" and not self._on_gpu):
             return
-        try:
-            self.model.compile_segments()
+
+        def attempt() -> None:
             for _, hidden in self._hidden(batch):
                 with self._without_ddp_reducer():
                     hidden.sum().backward()  # type: ignore[no-untyped-call]
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except Exception as error:  # whatever a compiler may lack: nobody can list it
-            self.model.compile_segments(None)
-            cause = getattr(error, "inner_exception", error)
-            what = f"{type(cause).__name__}: {cause}".splitlines()[0]
-            reason = f"The model cannot be compiled here ({what})."
-            if wanted == "always":
-                raise ConfigError(f"{reason} Set training.compile=never.") from error
-            warnings.warn(f"{reason} Training goes on without.", stacklevel=2)
+
+        compile_model(self.model, attempt, required=wanted == "always")
 
     def _make_graphs(self) -> GraphedSteps | None:
         """Graphs for batches to come, where the settings and the device allow them.
@@ -157,7 +145,6 @@ class SequenceTrainer(LightningModule):
             )
         if training.cuda_graphs == "never" or training.graph_obstacle or not self._on_gpu:
             return None
-
         optimizer = cast("AdamW", self.optimizers(use_pl_optimizer=False))
 
         def compute(batch: Batch) -> Tensor:
