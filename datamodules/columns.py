@@ -37,22 +37,23 @@ class Windows:
 
     def index(self, device: torch.device | None) -> Index:
         """Where all their steps are: arrays, or on a device tensors that are computed there."""
-        numbers: Any = np.stack((self.first_rows, self.starts, self.lengths))
+        numbers: Any = (self.first_rows, self.starts, self.lengths)
         earlier = self.frame_stack - 1
         seen: Any = np.arange(-earlier, self.size)
         minimum: Any = np.minimum
+        where: Any = np.where
         if device is not None:
-            numbers = _on(device, torch.from_numpy(numbers))
+            numbers = _on(device, torch.from_numpy(np.stack(numbers)))  # in one piece
             seen = torch.arange(-earlier, self.size, device=device)
-            minimum = torch.minimum
+            minimum, where = torch.minimum, torch.where
         steps = seen[earlier:]
-        first_rows, starts, lengths = numbers[..., None]  # (B, 1) each
+        first_rows, starts, lengths = (number[:, None] for number in numbers)
         last = lengths - 1
         left = last - starts
         mask = steps <= left  # (B, T)
-        timesteps = (starts + steps) * mask
+        timesteps = where(mask, starts + steps, 0)
         # Beyond the end the last row, whose content is then zeroed.
-        rows = first_rows + starts + minimum(steps, left)
+        rows = (first_rows + starts) + minimum(steps, left)
         padding = ~mask if (self.lengths - self.starts).min() < self.size else None
         frames, hidden = rows, padding
         if earlier:
@@ -60,7 +61,7 @@ class Windows:
             seen = starts + seen
             within = minimum(seen.clip(0), last)
             frames, hidden = first_rows + within, seen != within  # (B, k - 1 + T)
-        return Index(rows, padding, mask, timesteps, mask & (timesteps == last), frames, hidden)
+        return Index(rows, padding, mask, timesteps, steps == left, frames, hidden)
 
 
 @dataclass(frozen=True)
