@@ -182,6 +182,7 @@ def _draw_speed(rows: Sequence[Row], parts: list[str], machine: Machine, path: P
         axes.set_xticks(range(len(groups)), names, fontsize=7, rotation=45)
         axes.set(yscale="log", title=TITLES[part], ylabel="timesteps a second")
         axes.title.set_fontsize(9)
+        axes.set_ylim(top=4 * axes.get_ylim()[1])  # room for the legend
         axes.legend(fontsize=7, frameon=False)
     figure.suptitle(machine.name, fontsize=9)
     figure.tight_layout()
@@ -208,11 +209,13 @@ def _draw_scale(rows: Sequence[Row], machine: Machine, path: Path) -> None:
         axes.set_xticks(values, [f"{value:,.0f}" for value in values], fontsize=7)
         axes.minorticks_off()
         axes.set(yscale="log", xlabel=name.replace("_", " "), ylabel="ms")
-        if all(row.peak_memory for row in chosen):
+        memory = [row.peak_memory for row in chosen if row.peak_memory]
+        if len(memory) == len(chosen):
             right = axes.twinx()
-            memory = [row.peak_memory for row in chosen]
             right.plot(values, memory, "s--", color=COLOURS[1], label="memory")
             right.set_yscale("log")
+            if max(memory) < 2 * min(memory):  # what hardly changes must not look as if it did
+                right.set_ylim(min(memory) / 2, 2 * max(memory))
             right.set_ylabel("peak memory, GiB", color=COLOURS[1])
     for axes in list(panels.flat)[len(series) :]:
         axes.set_axis_off()
