@@ -21,6 +21,7 @@ from datamodules.readers.rate import (
 from datamodules.readers.rl_unplugged import is_rl_unplugged, open_rl_unplugged
 from datamodules.readers.trajectories import is_pickle, open_trajectories
 from datamodules.source import Source
+from datamodules.store import NoStoreError, Store
 from rate.envs.spec import EnvironmentSpec
 
 
@@ -118,6 +119,19 @@ def find_format(path: Path | str) -> Format | None:
     """The format of a file or folder, if it is a known one."""
     path = Path(path)
     return next((known for known in FORMATS if path.exists() and known.matches(path)), None)
+
+
+def find_store(path: Path | str) -> Store:
+    """The store at a path; if something else is there, the error says what to do with it.
+
+    Raises:
+        DatasetError: If there is none, or it is damaged.
+    """
+    try:
+        return Store.open(path)
+    except NoStoreError:
+        found = find_format(path)
+        raise NoStoreError.at(Path(path), None if found is None else found.what) from None
 
 
 def open_source(path: Path | str, options: Options | None = None) -> Source:

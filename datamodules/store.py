@@ -34,6 +34,19 @@ from rate.envs.spec import EnvironmentSpec
 __all__ = ["Store", "pack"]
 
 
+class NoStoreError(DatasetError):
+    """There is no store where one was to be."""
+
+    @classmethod
+    def at(cls, path: Path, found: str | None = None) -> NoStoreError:
+        """The error of a path, with what is there instead if it is known and can be converted."""
+        advice = "check the path" if found is None else f"it is {found}"
+        return cls(
+            f"{path}: not a trajectory store, there is no {MANIFEST}; {advice}. Make a store of "
+            f"your data with: python scripts/convert.py {'SOURCE' if found is None else path} DEST"
+        )
+
+
 class Store:
     """A packed data set, open for reading.
 
@@ -258,15 +271,7 @@ def _copy(observations: Array | dict[str, Array], rows: slice | int) -> Any:
 def _read_manifest(path: Path) -> dict[str, Any]:
     file = path / MANIFEST
     if not file.is_file():
-        from datamodules.formats import find_format  # knows this format, too
-
-        found = find_format(path)
-        advice = "check the path" if found is None else f"it is {found.what}"
-        name = "SOURCE" if found is None else path
-        raise DatasetError(
-            f"{path}: not a trajectory store, there is no {MANIFEST}; {advice}. "
-            f"Make a store of your data with: python scripts/convert.py {name} DEST"
-        )
+        raise NoStoreError.at(path)
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

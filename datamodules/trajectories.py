@@ -22,9 +22,9 @@ import torch
 from lightning.pytorch import LightningDataModule
 
 from datamodules.columns import Columns
+from datamodules.formats import find_store
 from datamodules.placement import DataDevice, Prefetcher, choose_placement
 from datamodules.sampler import Mode, Sampling, WindowSampler
-from datamodules.store import Store
 from datamodules.suitability import check_actions, check_task, hidden_state, single_frames
 from rate.batch import Batch, stack_frames
 from rate.envs.spec import EnvironmentSpec
@@ -107,7 +107,7 @@ class TrajectoryDataModule(LightningDataModule):
             )
         if batches_per_epoch is not None and batches_per_epoch < 1:
             raise ValueError(f"batches_per_epoch ({batches_per_epoch}) must be at least 1")
-        self.store = Store.open(store_path)
+        self.store = find_store(store_path)
         hint = hidden_state(self.store) if with_hint else None
         self.frame_stack = 1 if spec is None else spec.frame_stack
         if spec is not None:

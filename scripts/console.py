@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from trainers.registry import length_name
 
 USER_ERROR = 2  # exit code of what the command line got wrong, as argparse has it
 STOPPED = 130  # of what Ctrl+C ended, as shells have it
+UNREAD = 141  # of what wrote to somebody who had read enough, like `head`; also theirs
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
@@ -59,6 +61,7 @@ def user_errors() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             yield
+            sys.stdout.flush()
     except UserError as error:
         fail(str(error))
     except TrainingError as error:
@@ -66,6 +69,10 @@ def user_errors() -> Iterator[None]:
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         raise SystemExit(interrupted.exit_code) from None
+    except BrokenPipeError:
+        # Python writes out at its end what is left: to nobody.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(UNREAD) from None
     except KeyboardInterrupt as stopped:
         print(stopped if stopped.args else "Stopped.", file=sys.stderr)
         raise SystemExit(STOPPED) from None

@@ -17,7 +17,7 @@ from math import prod
 
 from rich.console import Console
 
-from datamodules.store import Store
+from datamodules.formats import find_store
 from datamodules.store_files import store_bytes
 from rate.envs.spec import EnvironmentSpec
 from scripts import train
@@ -43,7 +43,7 @@ def predict(config: RunConfig) -> str:
     """
     data = config.data
     if data.store is not None:
-        store = Store.open(data.store)
+        store = find_store(data.store)
         episodes, steps, words = store.num_episodes, store.num_steps, "data"
     else:
         episodes, steps = data.num_episodes, data.num_episodes * config.max_length

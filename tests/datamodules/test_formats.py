@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
-from datamodules import DatasetError, Store
-from datamodules.formats import FORMATS, Options, find_format, open_source
+from datamodules import DatasetError
+from datamodules.formats import FORMATS, Options, find_format, find_store, open_source
 from rate.envs.two_colors import two_colors_spec
 from tests.datamodules import samples
 
@@ -87,6 +87,6 @@ def test_a_person_may_say_what_the_environment_is(tmp_path):
 def test_training_names_the_converter(tmp_path):
     path = samples.write_d4rl(tmp_path / "x.hdf5")
     with pytest.raises(DatasetError, match=r"it is a D4RL file \(HDF5\).*scripts/convert\.py .*x"):
-        Store.open(path)
+        find_store(path)
     with pytest.raises(DatasetError, match=r"check the path.*scripts/convert\.py SOURCE DEST"):
-        Store.open(tmp_path)
+        find_store(tmp_path)

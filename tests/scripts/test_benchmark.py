@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -133,6 +135,18 @@ def test_the_latest_of_equal_rows_are_printed_as_tables(
     assert ours.split(" | ")[-1].rstrip(" |").endswith("x") or "x |" in ours
     table.write_text("a,b\n1,2\n")
     assert "no table" in error_of(benchmark.main, ["--markdown", "--results", str(table)])
+
+
+def test_a_reader_may_leave_before_the_end() -> None:
+    """As `head` does."""
+    command = [sys.executable, "scripts/benchmark.py", "--markdown"]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.wait(60) == 141
+        assert process.stderr.read() == ""
 
 
 @pytest.mark.usefixtures("tiny_configurations")
