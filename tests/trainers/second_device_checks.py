@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,8 +16,9 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from rate.policy import Policy
 from tests.factories import MODELS, SPACES, K, draw, make_batch, make_model
 from tests.second_device import SECOND, SecondAccelerator, SecondDevice
+from tests.trainers.test_graphs import repeat
 from tests.trainers.test_training import column
-from trainers import fitting
+from trainers import fitting, graphs
 from trainers.sequence import SequenceTrainer
 from trainers.train import train
 
@@ -100,6 +102,7 @@ RUNS = {
     "plain": ({}, 0),
     "published": ({"training__bptt_segments": 0}, 0),
     "shown": ({"logging__progress": True}, 0),
+    "graphs": ({}, 0),
     # Its batches of accuracies are read in fives.
     "curriculum": ({"curriculum__enabled": True}, 24 // 5),
 }
@@ -123,9 +126,16 @@ def test_a_run_is_that_of_the_cpu_and_waits_when_it_logs(
         return training_step(module, *arguments)
 
     monkeypatch.setattr(SequenceTrainer, "training_step", watched)
-    with on_second():
+    made: list[int] = []
+    if name == "graphs":
+        monkeypatch.setattr(SequenceTrainer, "_on_gpu", True)
+        monkeypatch.setattr(graphs, "record", lambda *a: (made.append(1), repeat(*a))[1])
+        changes |= {"training__compile": "never"}
+    with on_second(), warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*cannot be recorded.*")
         settings = {"training__accelerator": "auto", "training__data_device": "device", **changes}
         found = train(make_config(logging__name="second", **settings))
+    assert len(made) == (name == "graphs")
     for metric in ("loss", "grad_norm"):
         one, other = (column(run.folder, metric) for run in (expected, found))
         assert other == pytest.approx(one, rel=1e-3)
