@@ -13,14 +13,17 @@ Words = NDArray[np.uint64]
 
 # SplitMix64 (Steele, Lea and Flood, 2014).
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
-_MIXES = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
-_STEPS = tuple((np.uint64(shift), np.uint64(factor)) for shift, factor in _MIXES)
+_MIXES = (
+    (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)),
+    (np.uint64(27), np.uint64(0x94D049BB133111EB)),
+    (np.uint64(31), np.uint64(1)),
+)
 
 
 def mix(values: Words) -> Words:
     """A hash of the words of an array, element by element."""
     values = values + _GAMMA
-    for shift, factor in _STEPS:
+    for shift, factor in _MIXES:
         values = (values ^ (values >> shift)) * factor
     return values
 

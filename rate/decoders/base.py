@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rate.batch import Observations, map_tensors
-from rate.embeddings import ACTION
+from rate.embeddings import ACTION, TOKENS_PER_STEP
 from rate.layout import masked_bias
 from rate.model import SequenceModel
 
@@ -40,9 +40,8 @@ class Look:
 
     def of_last(self, count: int) -> Look:
         """That of the last tokens alone."""
-        mask, column = self.mask[:, :, -count:], self.column
-        column = None if column is None else column[:, :, -count:]
-        return Look(self.rows, self.place, self.used, mask, column)
+        column = None if self.column is None else self.column[:, :, -count:]
+        return replace(self, mask=self.mask[:, :, -count:], column=column)
 
 
 class Decoder:
@@ -60,7 +59,13 @@ class Decoder:
         batch_size: Rows.
         num_slots: Slots, with the bin.
         reach: The distances that keys are seen from: less than this.
+
+    Attributes:
+        key_position: `(B, slots)` int64, the places of remembered tokens on the time axis; `(1,
+            slots)` where they are the same in all rows, as they must be to forward some rows alone.
     """
+
+    key_position: Tensor
 
     def __init__(self, model: SequenceModel, batch_size: int, num_slots: int, reach: int) -> None:
         config, weight = model.config, next(model.parameters())
@@ -69,10 +74,8 @@ class Decoder:
         # Keys and values: (layers, 2, B, H, slots, d_head).
         heads = (config.num_heads, num_slots, config.head_width)
         self.remembered = weight.new_zeros((config.num_layers, 2, batch_size, *heads))
-        # Of each row, or once for all rows.
-        self.key_position = torch.zeros(
-            (batch_size, num_slots), dtype=torch.int64, device=self.device
-        )
+        # Where a_{t-1}, R_t and o_t stand, counted from R_t.
+        self.offsets = torch.arange(-1, TOKENS_PER_STEP - 1, device=self.device)
         self.row = torch.arange(batch_size, device=self.device)
         self.tables: list[Tensor | None] = [None] * config.num_layers
         if config.position == "relative":
@@ -163,10 +166,7 @@ class Decoder:
         used, everyone = allowed.shape[-1], len(rows) == self.batch_size
         column = None
         if self.tables[0] is not None:
-            key_position = self.key_position[:, :used]
-            if not everyone and len(key_position) > 1:
-                key_position = key_position[rows]
-            distance = positions[:, :, None] - key_position[:, None]
+            distance = positions[:, :, None] - self.key_position[:, None, :used]
             column = (self.reach - distance).clamp(0, self.reach)[:, None]
         mask = masked_bias(self.remembered.new_zeros(()), allowed)[:, None]
         place = slice(None), rows[:, None], slice(None), slots

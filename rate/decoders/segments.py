@@ -27,7 +27,6 @@ class SegmentDecoder(Decoder):
         self.write = slice(self.start + self.steps, self.start + self.steps + self.memory)
         reach = self.cache + self.steps + self.memory
         super().__init__(model, batch_size, self.write.stop, reach)
-        self.offsets = torch.arange(-1, TOKENS_PER_STEP - 1, device=self.device)
         self.key_position = torch.arange(self.write.stop, device=self.device)[None] - self.start
         self.key_position[:, self.cached] += 1  # as if there were no bin
         self.key_position[:, self.read] = self.key_position[:, self.write] = OUTSIDE

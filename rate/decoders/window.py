@@ -24,6 +24,8 @@ class WindowDecoder(Decoder):
         self.ring = TOKENS_PER_STEP * (self.window + 1)
         super().__init__(model, batch_size, 1 + self.ring, self.ring)
         self.bin = 0
+        slots = (batch_size, 1 + self.ring)
+        self.key_position = torch.zeros(slots, dtype=torch.int64, device=self.device)
         self.key_valid = torch.zeros_like(self.key_position, dtype=torch.bool)
         self.time = torch.zeros(batch_size, dtype=torch.int64)  # on the host; in the episode
         shape = (batch_size, self.window, TOKENS_PER_STEP, config.d_model)
@@ -48,8 +50,7 @@ class WindowDecoder(Decoder):
         return hidden
 
     def _step(self, tokens: Tensor) -> Tensor:
-        offsets = torch.arange(-1, TOKENS_PER_STEP - 1, device=self.device)
-        positions = TOKENS_PER_STEP * on_device(self.time, self.device)[:, None] + offsets
+        positions = TOKENS_PER_STEP * on_device(self.time, self.device)[:, None] + self.offsets
         slots = torch.where(positions < 0, self.bin, 1 + positions % self.ring)
         at = (self.row[:, None], slots)
         self.key_position[at], self.key_valid[at] = positions, True
