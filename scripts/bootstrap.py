@@ -28,6 +28,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 INPUTS = ("pyproject.toml", "requirements.lock")
 STAMP = "rate-trainer.json"
+SMALLEST = 2.5e9  # bytes of a new environment with a PyTorch without CUDA, and of its downloads
 PIP_DEFAULTS = {
     "PIP_DEFAULT_TIMEOUT": "120",
     "PIP_RETRIES": "10",
@@ -131,7 +132,8 @@ def keep_or_create(venv: Path, stamp: Mapping[str, Any]) -> None:
     """Keep an environment that works, replace one of ours that does not, or make a new one.
 
     Raises:
-        BootstrapError: Something that this script did not make stands in the way.
+        BootstrapError: Something that this script did not make stands in the way, or the disk
+            is too full.
     """
     moved = stamp.get("root", str(ROOT)) != str(ROOT)
     if works(venv) and not moved:
@@ -146,6 +148,11 @@ def keep_or_create(venv: Path, stamp: Mapping[str, Any]) -> None:
         say(f"{venv.name} is from another place or Python version: making it anew.")
         shutil.rmtree(venv)
     venv.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(venv).free < SMALLEST:
+        raise BootstrapError(
+            f"{venv} needs {SMALLEST / 1e9} GB, and with CUDA's libraries about 8; {room(venv)}. "
+            "Make room, or choose another place: make <command> VENV=/path/to/venv"
+        )
     write_stamp(venv, inputs=None, extras=())
     create(venv)
 
@@ -201,11 +208,16 @@ def step(python: Path, what: str, arguments: Sequence[object], quiet: bool = Fal
     noise = [] if sys.stdout.isatty() and not quiet else ["--quiet"]
     if not succeeds([python, "-m", "pip", "install", *noise, *arguments], loud=True):
         raise BootstrapError(
-            f"pip could not install {what}; its own message stands above. Try the command again: "
-            "finished downloads are kept. Proxies and mirrors are set with pip's own variables "
-            "(HTTPS_PROXY, PIP_INDEX_URL)."
+            f"pip could not install {what}; its own message stands above, and {room(python)}. "
+            "Try the command again: finished downloads are kept. Proxies and mirrors are set with "
+            "pip's own variables (HTTPS_PROXY, PIP_INDEX_URL)."
         )
     say(f"  done in {time.monotonic() - start:.0f} s")
+
+
+def room(place: Path) -> str:
+    """How much of the disk is free at `place`, for a message."""
+    return f"{shutil.disk_usage(place.parent).free / 1e9:.1f} GB of the disk are free there"
 
 
 def succeeds(command: Sequence[object], *, loud: bool = False, **variables: str) -> bool:

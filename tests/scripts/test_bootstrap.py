@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,6 +93,17 @@ def test_a_folder_of_somebody_else_is_left_alone(
     assert (project / "thesis.tex").exists()
     assert "VENV=" in capsys.readouterr().err
     assert installs == []
+
+
+def test_a_full_disk_is_told_before_anything_is_installed(
+    project: Path, installs: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(project.parent)._replace(free=700_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+    with pytest.raises(bootstrap.BootstrapError, match=r"needs 2\.5 GB.* 0\.7 GB .* VENV="):
+        bootstrap.prepare(project, {"test"})
+    assert installs == []
+    assert list(project.iterdir()) == []
 
 
 def test_every_way_to_make_an_environment_is_tried(
