@@ -250,13 +250,14 @@ def _times(value: float | None) -> str:
     return "" if value is None else f"{value:,.3g}x"
 
 
-TEXT_COLUMNS = ("configuration", "model", "variant", "series", "note")
+TEXT_COLUMNS = ("configuration", "model", "variant", "precision", "series", "note")
 COLUMNS: dict[str, Callable[[Row], str]] = {
     "configuration": lambda row: "" if row.series else row.configuration,
     "model": lambda row: "" if row.series else row.model,
     "variant": lambda row: "" if row.series else row.variant,
     "series": lambda row: row.series or "",
     "value": lambda row: "" if row.value is None else f"{row.value:,.0f}",
+    "precision": lambda row: row.precision or "",
     "size": lambda row: str(row.size or ""),
     "processes": lambda row: str(row.workers or ""),
     "ms": lambda row: "" if row.milliseconds is None else f"{row.milliseconds:.4g}",

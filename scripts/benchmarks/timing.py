@@ -15,7 +15,7 @@ import torch
 _BLOCKS = 40  # as many medians are taken of, where time allows
 _SHORTEST_BLOCK = 0.02  # seconds; shorter ones are lost in the clock's and the scheduler's noise
 _WARM_UP = 0.2  # share of the time, after the first piece, that goes into warming up
-_MOST_WARM_UPS = 50
+_LEAST_WARM_UPS, _MOST_WARM_UPS = 3, 50  # the second piece still meets new memory
 _LEAST_ROUNDS = 3
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -89,7 +89,7 @@ class Stopwatch:
         if self._pieces == 1:
             self._begin = now  # it may have compiled something; that is no measure of the others
         elapsed = now - self._begin
-        if self._pieces >= 2 and (
+        if self._pieces >= _LEAST_WARM_UPS and (
             elapsed >= _WARM_UP * self._budget or self._pieces >= _MOST_WARM_UPS
         ):
             piece = max(now - self._mark, 1e-9)
