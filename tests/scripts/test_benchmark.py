@@ -270,7 +270,7 @@ def test_the_stopwatch_leaves_the_first_piece_out_and_takes_medians() -> None:
     ticks = 0
     while not watch.tick():
         ticks += 1
-    assert ticks >= 3
+    assert ticks >= 4  # three of them warm up
     timing = time_calls(lambda: None, CPU, 0.01)
     assert timing.repeats > 3
     assert 0 < timing.seconds < 0.01
