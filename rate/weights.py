@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from rate.config import Decoding, ModelConfig
 from rate.envs.spec import EnvironmentSpec
@@ -53,7 +53,11 @@ class SavedModel:
 
 
 def save_model(saved: SavedModel, folder: Path) -> None:
-    """Write a model into `folder`; each file appears whole or not at all."""
+    """Write a model into `folder`; each file appears whole or not at all.
+
+    Raises:
+        OSError: If it cannot be written, for example on a full disk. What was there before is.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     description = {
         "format": FORMAT,
@@ -64,12 +68,14 @@ def save_model(saved: SavedModel, folder: Path) -> None:
     }
     text = json.dumps(description, indent=2) + "\n"  # fails before anything is written
     weights = {name: t.detach().contiguous() for name, t in saved.model.state_dict().items()}
-    draft = folder / f"{WEIGHTS}.tmp-{os.getpid()}"
-    save_file(weights, draft)
-    draft.replace(folder / WEIGHTS)
-    draft = folder / f"{DESCRIPTION}.tmp-{os.getpid()}"
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(folder / DESCRIPTION)
+    # Not by safetensors' own hand: what it writes nobody but its owner may read.
+    for name, content in ((WEIGHTS, save(weights)), (DESCRIPTION, text.encode())):
+        draft = folder / f"{name}.tmp-{os.getpid()}"
+        try:
+            draft.write_bytes(content)
+            draft.replace(folder / name)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def load_model(folder: Path) -> SavedModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
 import warnings
@@ -21,6 +22,7 @@ from rate.weights import SavedModel, load_model, save_model
 from trainers.callbacks import Report
 from trainers.config import RunConfig
 from trainers.entries import EnvironmentEntry
+from trainers.errors import TrainingError
 from trainers.files import write_json
 from trainers.fitting import (
     Fitting,
@@ -39,6 +41,8 @@ __all__ = ["RunResult", "is_main_process", "train"]
 # One, for the same numbers on every machine. A preset gains a third from a second thread, and where
 # cores are shared the two wait for each other: twice the threads have cost five times the time.
 _DEFAULT_THREADS = 1
+# What a disk says when no more can be written.
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 # What Lightning says to everyone, and nobody here can act on.
 _NOT_FOR_USERS = (
     r".*does not have many workers.*",
@@ -118,12 +122,13 @@ def train(
             if resume is None and is_main_process():
                 shutil.rmtree(folder, ignore_errors=True)  # there is nothing to resume
             raise
-        fitting.fit(module, datamodule, folder)
-        if not is_main_process():
-            return RunResult(folder, steps=fitting.trainer.global_step)
-        _save_last(module, folder, fitting.trainer.global_step)
-        result = _summarise(folder, fitting)
-        _evaluate(config, environment, result, fitting.trainer.strategy.root_device, report)
+        with _full_disks(folder):
+            fitting.fit(module, datamodule, folder)
+            if not is_main_process():
+                return RunResult(folder, steps=fitting.trainer.global_step)
+            _save_last(module, folder, fitting.trainer.global_step)
+            result = _summarise(folder, fitting)
+            _evaluate(config, environment, result, fitting.trainer.strategy.root_device, report)
     return result
 
 
@@ -219,6 +224,24 @@ def _for_rollouts(report: Report | None) -> OnProgress | None:
     if report is None:
         return None
     return lambda length, share: report(f"scoring at {length}", round(100 * share), 100)
+
+
+@contextmanager
+def _full_disks(folder: Path) -> Iterator[None]:
+    """Tell what to do when the run's folder cannot be written any more.
+
+    Raises:
+        TrainingError: If so.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        raise TrainingError(
+            f"{error.filename or folder} cannot be written: {error.strerror}. What was saved "
+            f"before is whole: make room, then continue with --resume {folder}"
+        ) from error
 
 
 @contextmanager

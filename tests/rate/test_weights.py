@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -74,6 +75,32 @@ def test_extra_that_is_no_json_leaves_the_old_model_whole(tmp_path: Path) -> Non
     with pytest.raises(TypeError):
         save_model(SavedModel(make_model("rmt"), make_spec(), extra={"bad": object()}), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("file", [WEIGHTS, DESCRIPTION])
+def test_a_full_disk_leaves_the_old_model_whole(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = stored(tmp_path)
+    before, write = sorted(tmp_path.iterdir()), Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if file not in path.name:
+            return write(path, content)
+        write(path, content[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_model(saved, tmp_path)
+    assert sorted(tmp_path.iterdir()) == before
+    assert load_model(tmp_path).extra == {"step": 7}
+
+
+def test_whoever_may_read_the_description_may_read_the_weights(tmp_path: Path) -> None:
+    stored(tmp_path)
+    modes = {(tmp_path / name).stat().st_mode for name in (WEIGHTS, DESCRIPTION)}
+    assert len(modes) == 1
 
 
 class Malicious:

@@ -17,7 +17,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch) -> None
     io.save_checkpoint({"step": 1}, path)
 
     def full(content, file) -> None:
-        file.write_bytes(b"half")
+        file.write(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
@@ -25,6 +25,19 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch) -> None
         io.save_checkpoint({"step": 2}, path)
     assert io.load_checkpoint(path) == {"step": 1}
     assert sorted(file.name for file in tmp_path.iterdir()) == ["last.ckpt", "last.ckpt.sha256"]
+
+
+def test_a_full_disk_is_named_where_torch_speaks_of_positions(tmp_path, monkeypatch) -> None:
+    def full(content, file) -> None:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        finally:
+            raise RuntimeError("unexpected pos 704 vs 598")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(CheckpointError, match=r"\(\[Errno \d+\] No space left on device\)\. Make"):
+        SafeCheckpointIO().save_checkpoint({"step": 1}, tmp_path / "last.ckpt")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_checkpoint_before_is_kept(tmp_path) -> None:

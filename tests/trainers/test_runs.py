@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -95,6 +96,19 @@ def test_a_run_that_failed_before_its_first_checkpoint_starts_over(make_config) 
     train(config, resume=folder)
     steps = [line.split(",")[0] for line in (folder / "metrics.csv").read_text().splitlines()]
     assert steps == ["step", *map(str, range(1, 9))]
+
+
+def test_a_full_disk_ends_a_run_that_then_goes_on(make_config, monkeypatch) -> None:
+    config = make_config()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trainers.callbacks.evaluation.save_model", full)
+        with pytest.raises(TrainingError, match=r"No space left on device.*--resume .*tmaze-rate"):
+            train(config)
+    assert train(config, resume=folder_of(config)).steps == config.training.max_steps
 
 
 def test_differences_are_named_with_dots() -> None:

@@ -42,15 +42,18 @@ class SafeCheckpointIO(CheckpointIO):
         """Write a checkpoint.
 
         Raises:
-            CheckpointError: If it cannot be written; the one before is still there.
+            CheckpointError: If it cannot be written; one before is still there.
         """
         path = Path(path)
         try:
             self._write(checkpoint, path)
-        except (OSError, RuntimeError) as error:  # torch has a RuntimeError for a full disk
+        except (OSError, RuntimeError) as error:
+            # On a full disk torch says that a position was not expected.
+            reason = error.__context__ if isinstance(error.__context__, OSError) else error
+            kept = "The checkpoint before is still there. " if path.exists() else ""
             raise CheckpointError(
-                f"{path} cannot be written ({error}). The checkpoint before is still there: make "
-                f"room, then continue with --resume {path.parent.parent}"
+                f"{path} cannot be written ({reason}). {kept}Make room, then continue with "
+                f"--resume {path.parent.parent}"
             ) from error
         self._damaged = None
 
@@ -58,8 +61,9 @@ class SafeCheckpointIO(CheckpointIO):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.tmp-{os.getpid()}")
         try:
-            torch.save(checkpoint, draft)
-            with draft.open("rb+") as file:
+            with draft.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
                 os.fsync(file.fileno())
             digest = file_sha256(draft)
             if path != self._damaged and path.exists() and _digest_file(path).exists():
