@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
+from datamodules.disks import full_disk
 from datamodules.episodes import (
     DatasetError,
     Episode,
@@ -169,15 +170,21 @@ def convert_to_minari(
             yield Recording(episode, last)
             tell("converting", episodes.position, source.num_episodes)
 
-    return write_minari(
-        recordings(),
-        destination.parent,
-        destination.name,
-        source.spec,
-        algorithm="unknown",
-        description=f"Converted from {known['source']} ({source.format}).",
-        provenance=known,
-    )
+    try:
+        return write_minari(
+            recordings(),
+            destination.parent,
+            destination.name,
+            source.spec,
+            algorithm="unknown",
+            description=f"Converted from {known['source']} ({source.format}).",
+            provenance=known,
+        )
+    except (OSError, RuntimeError) as error:
+        reason = full_disk(error)
+        if reason is None:
+            raise
+        raise DatasetError(f"{destination}: cannot be written ({reason}); make room") from error
 
 
 def provenance(source: Source, tell: OnProgress) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.disks import full_disk
 from datamodules.episodes import Array, DatasetError, Episode, Recording, observation_items
 from datamodules.npy import BAD_HEADER
 
@@ -51,7 +52,11 @@ class Parts:
         return missing
 
     def write(self, seed: int, recording: Recording) -> None:
-        """Keep the episode of a seed: its file is whole and on the disk, or absent."""
+        """Keep the episode of a seed: its file is whole and on the disk, or absent.
+
+        Raises:
+            DatasetError: If the disk is full.
+        """
         episode = recording.episode
         arrays: dict[str, Any] = {
             "actions": episode.actions,
@@ -67,11 +72,21 @@ class Parts:
             for key, array in observation_items(observations).items():
                 arrays[f"{prefix}/{key}"] = array
         temporary = self.path / f"{seed}.{os.getpid()}.tmp"
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.file(seed))
+        try:
+            with temporary.open("wb") as file:
+                np.savez(file, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.file(seed))
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            reason = full_disk(error)
+            if reason is None:
+                raise
+            raise DatasetError(
+                f"{self.path}: no more episodes can be written ({reason}). Those that are finished "
+                "are kept: make room, and the same command goes on"
+            ) from error
 
     def read(self, seed: int) -> Recording:
         """The episode of a seed.

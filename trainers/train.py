@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import shutil
 import warnings
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from datamodules.disks import full_disk
 from datamodules.trajectories import TrajectoryDataModule
 from rate.encoders import DictionaryEncoder, VectorEncoder
 from rate.errors import ConfigError
@@ -41,8 +41,6 @@ __all__ = ["RunResult", "is_main_process", "train"]
 # One, for the same numbers on every machine. A preset gains a third from a second thread, and where
 # cores are shared the two wait for each other: twice the threads have cost five times the time.
 _DEFAULT_THREADS = 1
-# What a disk says when no more can be written.
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 # What Lightning says to everyone, and nobody here can act on.
 _NOT_FOR_USERS = (
     r".*does not have many workers.*",
@@ -236,10 +234,11 @@ def _full_disks(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        reason = full_disk(error)
+        if reason is None:
             raise
         raise TrainingError(
-            f"{error.filename or folder} cannot be written: {error.strerror}. What was saved "
+            f"{error.filename or folder} cannot be written: {reason}. What was saved "
             f"before is whole: make room, then continue with --resume {folder}"
         ) from error
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -169,6 +170,47 @@ def test_errors_of_a_player(made, tmp_path, workers):
     run(tmp_path / "data", workers, log, failures={5: 5}, how="bug")
     assert len((log / "5").read_text().split()) == 6
     assert contents(tmp_path / "data") == contents(made[0])
+
+
+def test_a_full_disk_keeps_what_was_played(made, tmp_path, monkeypatch):
+    data, save, calls = tmp_path / "data", np.savez, []
+
+    def full(file, **arrays):
+        calls.append(file)
+        if len(calls) == 3:
+            file.write(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(file, **arrays)
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(DatasetError, match=r"\(No space left on device\).*make room"):
+        run(data, workers=1)
+    (parts,) = data.glob(".walk.parts-*")
+    assert len(list(parts.iterdir())) == 2
+    run(data, workers=1)
+    assert len(calls) == 1 + len(SEEDS)  # the first two were not played again
+    assert contents(data) == contents(made[0])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("write failed: errno = 28, error message = 'No space left on device'"),
+        OSError("Can't write data (errno = 28, buf = 0x5)"),  # both are HDF5's ways to say it
+    ],
+)
+def test_a_full_disk_is_named_while_data_are_packed(tmp_path, monkeypatch, error):
+    def full(*_, **__):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("datamodules.collect.write_minari", full)
+        with pytest.raises(DatasetError, match=r"walk: .*\(No space left on device\); make room"):
+            run(tmp_path, workers=1)
+    assert not (tmp_path / "walk").exists()
+    run(tmp_path, workers=1)
+    Store.open(tmp_path / "walk", verify=True)
 
 
 def test_part_files_that_are_damaged_are_played_again(made, tmp_path):
