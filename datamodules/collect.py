@@ -17,7 +17,7 @@ from filelock import FileLock
 from gymnasium import spaces
 
 from datamodules.crew import TIMEOUT_S, available_cores, play_parts
-from datamodules.disks import full_disk
+from datamodules.disks import told_when_full
 from datamodules.episodes import DatasetError, Recording, observation_spaces
 from datamodules.parts import Parts
 from datamodules.players import Player
@@ -148,18 +148,13 @@ def make_once(store: Path, provenance: dict[str, Any], make: Callable[[], object
             f"{store.parent}: the data cannot be written there ({error.strerror}); name another "
             "folder with --data.root"
         ) from error
-    try:
-        with FileLock(store.parent / f".{store.name}.generate.lock"):
-            if not _is_made(store, provenance):
-                make()
-    except (OSError, RuntimeError) as error:
-        reason = full_disk(error)
-        if reason is None:
-            raise
-        raise DatasetError(
-            f"{store}: the data cannot be written ({reason}); make room, or name another folder "
-            "with --data.root"
-        ) from error
+    advice = "Make room, or name another folder with --data.root."
+    with (
+        told_when_full(DatasetError, f"{store}: the data", advice),
+        FileLock(store.parent / f".{store.name}.generate.lock"),
+    ):
+        if not _is_made(store, provenance):
+            make()
     return store
 
 

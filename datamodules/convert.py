@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from datamodules.disks import full_disk
+from datamodules.disks import told_when_full
 from datamodules.episodes import (
     DatasetError,
     Episode,
@@ -170,7 +170,7 @@ def convert_to_minari(
             yield Recording(episode, last)
             tell("converting", episodes.position, source.num_episodes)
 
-    try:
+    with told_when_full(DatasetError, f"{destination}: the data", "Make room."):
         return write_minari(
             recordings(),
             destination.parent,
@@ -180,11 +180,6 @@ def convert_to_minari(
             description=f"Converted from {known['source']} ({source.format}).",
             provenance=known,
         )
-    except (OSError, RuntimeError) as error:
-        reason = full_disk(error)
-        if reason is None:
-            raise
-        raise DatasetError(f"{destination}: cannot be written ({reason}); make room") from error
 
 
 def provenance(source: Source, tell: OnProgress) -> dict[str, Any]:

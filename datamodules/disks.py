@@ -5,17 +5,27 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 
 
-def full_disk(error: BaseException) -> str | None:
-    """The system's words for it, or None where an error is of another kind.
+@contextmanager
+def told_when_full(kind: type[Exception], what: str, advice: str) -> Iterator[None]:
+    """Tell people of a disk that takes no more; other errors go through as they are.
 
     Args:
-        error: The system's own, or that of HDF5, which hides the number in a text.
+        kind: The error to raise, of the words that follow.
+        what: Cannot be written.
+        advice: What to do then.
     """
-    number = getattr(error, "errno", None)
-    if number is None and (hidden := re.search(r"\berrno = (\d+)\b", str(error))):
-        number = int(hidden[1])
-    return os.strerror(number) if number in _FULL else None
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # RuntimeError is one of HDF5's
+        number = getattr(error, "errno", None)
+        if number is None and (hidden := re.search(r"\berrno = (\d+)\b", str(error))):
+            number = int(hidden[1])
+        if number not in _FULL:
+            raise
+        raise kind(f"{what} cannot be written ({os.strerror(number)}). {advice}") from error

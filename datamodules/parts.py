@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.disks import full_disk
+from datamodules.disks import told_when_full
 from datamodules.episodes import Array, DatasetError, Episode, Recording, observation_items
 from datamodules.npy import BAD_HEADER
 
@@ -72,21 +72,16 @@ class Parts:
             for key, array in observation_items(observations).items():
                 arrays[f"{prefix}/{key}"] = array
         temporary = self.path / f"{seed}.{os.getpid()}.tmp"
+        advice = "Those before are kept: make room, and the same command goes on."
         try:
-            with temporary.open("wb") as file:
-                np.savez(file, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.file(seed))
-        except OSError as error:
+            with told_when_full(DatasetError, f"{self.path}: the next episode", advice):
+                with temporary.open("wb") as file:
+                    np.savez(file, **arrays)
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.replace(self.file(seed))
+        finally:
             temporary.unlink(missing_ok=True)
-            reason = full_disk(error)
-            if reason is None:
-                raise
-            raise DatasetError(
-                f"{self.path}: no more episodes can be written ({reason}). Those that are finished "
-                "are kept: make room, and the same command goes on"
-            ) from error
 
     def read(self, seed: int) -> Recording:
         """The episode of a seed.

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from datamodules.disks import full_disk
+from datamodules.disks import told_when_full
 from datamodules.trajectories import TrajectoryDataModule
 from rate.encoders import DictionaryEncoder, VectorEncoder
 from rate.errors import ConfigError
@@ -120,7 +120,8 @@ def train(
             if resume is None and is_main_process():
                 shutil.rmtree(folder, ignore_errors=True)  # there is nothing to resume
             raise
-        with _full_disks(folder):
+        advice = f"What was saved before is whole: make room, then continue with --resume {folder}"
+        with told_when_full(TrainingError, str(folder), advice):
             fitting.fit(module, datamodule, folder)
             if not is_main_process():
                 return RunResult(folder, steps=fitting.trainer.global_step)
@@ -222,25 +223,6 @@ def _for_rollouts(report: Report | None) -> OnProgress | None:
     if report is None:
         return None
     return lambda length, share: report(f"scoring at {length}", round(100 * share), 100)
-
-
-@contextmanager
-def _full_disks(folder: Path) -> Iterator[None]:
-    """Tell what to do when the run's folder cannot be written any more.
-
-    Raises:
-        TrainingError: If so.
-    """
-    try:
-        yield
-    except OSError as error:
-        reason = full_disk(error)
-        if reason is None:
-            raise
-        raise TrainingError(
-            f"{error.filename or folder} cannot be written: {reason}. What was saved "
-            f"before is whole: make room, then continue with --resume {folder}"
-        ) from error
 
 
 @contextmanager

@@ -183,7 +183,7 @@ def test_a_full_disk_keeps_what_was_played(made, tmp_path, monkeypatch):
         save(file, **arrays)
 
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(DatasetError, match=r"\(No space left on device\).*make room"):
+    with pytest.raises(DatasetError, match=r"\(No space left on device\)\. Those.*make room"):
         run(data, workers=1)
     (parts,) = data.glob(".walk.parts-*")
     assert len(list(parts.iterdir())) == 2
@@ -206,7 +206,7 @@ def test_a_full_disk_is_named_while_data_are_packed(tmp_path, monkeypatch, error
 
     with monkeypatch.context() as patch:
         patch.setattr("datamodules.collect.write_minari", full)
-        with pytest.raises(DatasetError, match=r"walk: .*\(No space left on device\); make room"):
+        with pytest.raises(DatasetError, match=r"walk: .*\(No space left on device\)\. Make room"):
             run(tmp_path, workers=1)
     assert not (tmp_path / "walk").exists()
     run(tmp_path, workers=1)
