@@ -24,20 +24,23 @@ class Windows:
     Attributes:
         first_rows: The row of the first step of each window's episode.
         starts: The step of its episode that a window begins with.
+        stops: The step of its episode before which the window's real steps end, at most `size`
+            after the start; what follows is padding.
         lengths: Steps of its episode.
-        size: Steps `T` of a window, with those that lie beyond its episode's end.
+        size: Steps `T` of a window, padding included.
         frame_stack: Frames `k` that make one observation.
     """
 
     first_rows: Array
     starts: Array
+    stops: Array
     lengths: Array
     size: int
     frame_stack: int = 1
 
     def index(self, device: torch.device | None) -> Index:
         """Where all their steps are: arrays, or on a device tensors that are computed there."""
-        numbers: Any = (self.first_rows, self.starts, self.lengths)
+        numbers: Any = (self.first_rows, self.starts, self.stops, self.lengths)
         earlier = self.frame_stack - 1
         seen: Any = np.arange(-earlier, self.size)
         minimum: Any = np.minimum
@@ -47,21 +50,22 @@ class Windows:
             seen = torch.arange(-earlier, self.size, device=device)
             minimum, where = torch.minimum, torch.where
         steps = seen[earlier:]
-        first_rows, starts, lengths = (number[:, None] for number in numbers)
-        last = lengths - 1
+        first_rows, starts, stops, lengths = (number[:, None] for number in numbers)
+        last = stops - 1
         left = last - starts
         mask = steps <= left  # (B, T)
         timesteps = where(mask, starts + steps, 0)
-        # Beyond the end the last row, whose content is then zeroed.
+        # Padding reads the last real row, whose content is then zeroed.
         rows = (first_rows + starts) + minimum(steps, left)
-        padding = ~mask if (self.lengths - self.starts).min() < self.size else None
+        padding = ~mask if (self.stops - self.starts).min() < self.size else None
         frames, hidden = rows, padding
         if earlier:
             # A window's frames begin before its steps, by as many as the first looks back.
             seen = starts + seen
             within = minimum(seen.clip(0), last)
             frames, hidden = first_rows + within, seen != within  # (B, k - 1 + T)
-        return Index(rows, padding, mask, timesteps, steps == left, frames, hidden)
+        episode_end = mask & (starts + steps == lengths - 1)
+        return Index(rows, padding, mask, timesteps, episode_end, frames, hidden)
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ class WindowSampler:
         batch_size: Windows in a batch, for this rank.
         window: Steps `T` in a window, for `N` segments of context length `K` it is `N * K`.
         seed: Seed of the order.
-        mode: `start` takes the first `T` steps of an episode; `random` takes any `T` of them, each
-            start equally likely.
+        mode: `start` takes the first `T` steps of an episode. `random` takes windows from all of
+            it, such that every step of an episode is equally likely to be in one (see `_spans`).
         rank: This process among `world_size`; the ranks' batches, one after another, are the batch
             of `batch_size * world_size` that one process alone would draw.
         world_size: The number of processes.
@@ -43,8 +43,10 @@ class WindowSampler:
             segment, so that the last one is never empty in all of a batch.
         min_return: Draw only episodes of at least this return (to imitate the good ones).
         min_length: Draw only episodes of at least so many steps.
-        sampling: `episodes` draws each of them equally often; `steps` draws with replacement and in
-            proportion to length, as Chen et al. (2021) do, so that every step counts alike.
+        sampling: `episodes` draws each of them equally often; `steps` draws with replacement, and
+            episodes in proportion to the number of their windows, so that every step of the data is
+            equally likely to be drawn. For episodes much longer than `T` that is in proportion to
+            length, as Chen et al. (2021) do.
         frame_stack: Frames that make one observation, at most; see `batch`.
         columns: What batches are gathered from; by default the store's files.
 
@@ -92,7 +94,7 @@ class WindowSampler:
         self._episodes = _eligible(store, window, spare, *limits)
         self._first_rows = store.offsets[:-1][self._episodes]
         self._lengths = store.lengths[self._episodes]
-        self._ends = np.cumsum(self._lengths) if sampling == "steps" else None
+        self._ends = np.cumsum(self._weights()) if sampling == "steps" else None
         self.frame_stack = frame_stack
         self._passes: dict[int, npt.NDArray[np.int64]] = {}
 
@@ -100,6 +102,18 @@ class WindowSampler:
     def num_episodes(self) -> int:
         """The number of eligible episodes: one pass draws each of them once."""
         return len(self._episodes)
+
+    @property
+    def num_steps(self) -> int:
+        """The number of steps of the eligible episodes."""
+        return int(self._lengths.sum())
+
+    @property
+    def num_reached(self) -> int:
+        """How many of these steps a window can hold; with `start` the first `T` of each episode."""
+        if self.mode == "random":
+            return self.num_steps
+        return int(np.minimum(self._lengths, self.window).sum())
 
     def episodes(self, index: int) -> npt.NDArray[np.int64]:
         """`(batch_size,)`, which episode of the store each window of batch `index` is of."""
@@ -110,7 +124,7 @@ class WindowSampler:
         """Batch `index` of this rank.
 
         Returns:
-            Windows of `window` steps. What lies beyond an episode's last step is zero, and False
+            Windows of `window` steps. What lies beyond a window's last real step is zero, and False
             in the mask. With a `frame_stack` of `k` the observations are `(B, k - 1 + T, *obs)`,
             single frames from `k - 1` before the first step on: each is sent to a device once, and
             `rate.batch.stack_frames` makes `T` observations of them there. Frames before an
@@ -129,13 +143,15 @@ class WindowSampler:
         """
         chosen = self._draw(index)
         lengths = self._lengths[chosen]
-        starts = self._starts(index, lengths)
-        return Windows(self._first_rows[chosen], starts, lengths, self.window, self.frame_stack)
+        starts, stops = self._spans(index, lengths)
+        first_rows = self._first_rows[chosen]
+        return Windows(first_rows, starts, stops, lengths, self.window, self.frame_stack)
 
     def _draw(self, index: int) -> npt.NDArray[np.int64]:
         """`(B,)` positions among the eligible episodes.
 
-        For `episodes` from the passes laid end to end, for `steps` from the steps laid end to end.
+        For `episodes` from the passes laid end to end, for `steps` from all windows laid end to
+        end.
         """
         if index < 0:
             raise ValueError(f"batch {index}: the index of a batch is 0 or more")
@@ -164,15 +180,33 @@ class WindowSampler:
             self._passes[number] = np.argsort(words, kind="stable")
         return self._passes[number]
 
-    def _starts(self, index: int, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """`(B,)`, the step of its episode at which each window starts."""
+    def _spans(
+        self, index: int, lengths: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The steps `[start, stop)` of its episode that each window holds, `(B,)` both.
+
+        An episode of at most `T` steps is one window. In a longer one of `L` steps a random window
+        is placed at any of the `L + T - 1` positions at which it covers a step, and cut at both
+        ends of the episode. Each step is then in exactly `T` of them. Placing whole windows alone,
+        at `L - T + 1` positions, would show the first and the last step in one of them.
+        """
         if self.mode == "start":
-            return np.zeros_like(lengths)
-        slack = np.maximum(lengths - self.window, 0)
-        starts: npt.NDArray[np.int64] = (self._fractions(_START, index) * (slack + 1)).astype(
-            np.int64
-        )
-        return starts
+            return np.zeros_like(lengths), np.minimum(lengths, self.window)
+        overhang = np.where(lengths > self.window, self.window - 1, 0)
+        positions = _num_positions(lengths, self.window)
+        first = (self._fractions(_START, index) * positions).astype(np.int64) - overhang
+        return np.maximum(first, 0), np.minimum(first + self.window, lengths)
+
+    def _weights(self) -> npt.NDArray[np.int64]:
+        """How often each eligible episode must be drawn for all steps to be drawn alike.
+
+        The windows it has, over how many of them a step is in: 1 for an episode that is one
+        window, `(L + T - 1) / T` for a longer one; times `T`.
+        """
+        if self.mode == "start":
+            return np.ones_like(self._lengths)
+        positions = _num_positions(self._lengths, self.window)
+        return np.where(self._lengths > self.window, positions, self.window)
 
     def _fractions(self, purpose: int, index: int) -> npt.NDArray[np.float64]:
         """`(B,)` uniform over [0, 1), this rank's of a batch."""
@@ -188,6 +222,11 @@ class WindowSampler:
             count
         )
         return words
+
+
+def _num_positions(lengths: npt.NDArray[np.int64], window: int) -> npt.NDArray[np.int64]:
+    """At how many places a random window of an episode can be."""
+    return np.where(lengths > window, lengths + window - 1, 1)
 
 
 def _eligible(

@@ -29,6 +29,9 @@ from datamodules.suitability import check_actions, check_task, hidden_state, sin
 from rate.batch import Batch, stack_frames
 from rate.envs.spec import EnvironmentSpec
 
+# How random windows are placed; raised when that changes, so that no run goes on in another order.
+_RANDOM_WINDOWS = 2
+
 
 class BatchStream:
     """An endless series of batches with a nominal length, for Lightning's loops."""
@@ -159,6 +162,10 @@ class TrajectoryDataModule(LightningDataModule):
                 f"use {max(1, self.batch_size // world_size) * world_size}"
             )
         window = (curriculum_segments or self.segments) * self.context_length
+        # A stage of a curriculum draws the episodes that fit into its window, and shows them whole.
+        # Where windows are cut from anywhere, the last stage draws the longer ones as well.
+        is_last = self.mode == "random" and curriculum_segments == self.segments
+        limit = None if curriculum_segments is None or is_last else window
         return WindowSampler(
             self.store,
             batch_size=self.batch_size // world_size,
@@ -167,7 +174,7 @@ class TrajectoryDataModule(LightningDataModule):
             mode=self.mode,
             rank=rank,
             world_size=world_size,
-            max_episode_length=None if curriculum_segments is None else window,
+            max_episode_length=limit,
             stream=curriculum_segments or 0,
             spare=self.context_length - 1 if self.segments > 1 else 0,
             min_return=self.min_return,
@@ -287,6 +294,7 @@ class TrajectoryDataModule(LightningDataModule):
             "segments": self.segments,
             "seed": self.seed,
             "mode": self.mode,
+            "random_windows": _RANDOM_WINDOWS if self.mode == "random" else None,
             "min_return": self.min_return,
             "min_length": self.min_length,
             "sampling": None if self.sampling == "episodes" else self.sampling,

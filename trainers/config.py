@@ -40,9 +40,10 @@ class DataConfig:
         min_length: Train only on episodes of at least so many steps.
         normalise: Normalise vectors in observations by the data's mean and standard deviation; the
             weights carry both.
-        window: Cut windows from the `start` of episodes, or at `random` places.
-        sampling: Draw all `episodes` equally often, or in proportion to their `steps`, as
-            published Decision Transformers do.
+        window: Cut windows from the `start` of episodes, or at `random` places, so that every step
+            of an episode is equally likely to be drawn.
+        sampling: Draw all `episodes` equally often, or so that all `steps` are, in proportion to
+            the episodes' lengths, as published Decision Transformers do.
         frame_stack: Frames of an image environment that make one observation. Data keep single
             frames, and so does a batch on its way to the device.
     """

@@ -45,7 +45,8 @@ def make_datamodule(
 ) -> TrajectoryDataModule:
     """The run's batches; the environment's own data set is made at first use.
 
-    Warns where the return to ask for is one that no episode of the data has.
+    Warns where the return to ask for is one that no episode of the data has, and where steps of
+    the data are never trained on.
     """
     data, training = config.data, config.training
     with collecting(config.logging.progress, report) as on_episode:
@@ -76,7 +77,25 @@ def make_datamodule(
             "is asked for what it never saw.",
             stacklevel=2,
         )
+    _warn_of_unreached_steps(config, datamodule)
     return datamodule
+
+
+def _warn_of_unreached_steps(config: RunConfig, datamodule: TrajectoryDataModule) -> None:
+    """Say how much of the data lies beyond every window, where `data.window` is `start`."""
+    everything = datamodule.make_sampler(None).num_steps
+    last_stage = datamodule.segments if config.curriculum.enabled else None
+    unreached = everything - datamodule.make_sampler(last_stage).num_reached
+    if unreached and is_main_process():
+        what = "the first {} steps of an episode"
+        if config.curriculum.enabled:
+            what = "episodes of at most {} steps, with a curriculum"
+        warnings.warn(
+            f"{unreached:,} of {everything:,} steps of {datamodule.store.path} are never trained "
+            f"on: data.window=start takes {what.format(config.window)}. Set data.window=random to "
+            "train on all of them, or train on longer windows (training.segments).",
+            stacklevel=2,
+        )
 
 
 def with_target(

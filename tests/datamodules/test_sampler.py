@@ -17,6 +17,28 @@ def tensors(batch):
     return {name: part for name, part in parts.items() if part is not None}
 
 
+@pytest.fixture
+def counted():
+    """Makes a store of episodes whose observation is the number of the step, counted from 1."""
+
+    def make(folder, lengths):
+        box = spaces.Box(0, 1e6, (1,), np.float32)
+        spec = EnvironmentSpec("counted", box, spaces.Discrete(2), 1.0)
+        episodes = [
+            Episode(
+                np.arange(1, steps + 1, dtype=np.float32)[:, None],
+                np.zeros(steps, np.int64),
+                np.ones(steps),
+                True,
+                False,
+            )
+            for steps in lengths
+        ]
+        return pack(episodes, folder / "counted", spec, {})
+
+    return make
+
+
 def assert_same(first, second):
     for name, tensor in tensors(first).items():
         assert torch.equal(tensor, getattr(second, name)), name
@@ -25,8 +47,8 @@ def assert_same(first, second):
 @pytest.mark.parametrize("mode", ["start", "random"])
 def test_windows_hold_what_the_episodes_hold(store, mode):
     sampler = WindowSampler(store, 16, 6, seed=3, mode=mode)
-    starts = set()
-    for index in range(20):
+    spans = set()
+    for index in range(60):
         batch = sampler.batch(index)
         assert batch.observations.shape == (16, 6, 3)
         assert batch.actions.shape == (16, 6, 2)
@@ -35,9 +57,8 @@ def test_windows_hold_what_the_episodes_hold(store, mode):
             episode = store.episode(number)
             real = int(batch.mask[row].sum())
             start = int(batch.timesteps[row, 0])
-            starts.add((int(number), start))
+            spans.add((int(number), start, start + real))
             assert batch.mask[row].tolist() == [True] * real + [False] * (6 - real)
-            assert real == min(len(episode) - start, 6)
             steps = slice(start, start + real)
             assert batch.timesteps[row, :real].tolist() == list(range(start, start + real))
             for found, wanted in (
@@ -53,13 +74,85 @@ def test_windows_hold_what_the_episodes_hold(store, mode):
             assert batch.episode_end[row].tolist() == ends + [False] * (6 - real)
             assert not batch.returns_to_go[row, real:].any()
             assert not batch.timesteps[row, real:].any()
-    lengths = dict(enumerate(store.lengths.tolist()))
     possible = {
-        (number, start)
-        for number, length in lengths.items()
-        for start in (range(max(0, length - 6) + 1) if mode == "random" else (0,))
+        (number, max(0, first), min(first + 6, length))
+        for number, length in enumerate(store.lengths.tolist())
+        for first in (range(-5, length) if mode == "random" and length > 6 else (0,))
     }
-    assert starts == possible
+    assert spans == possible
+
+
+def coverage(store, batches, world_size=1, **settings):
+    """`(S,)`, how often each step of the store is in a window, over even coverage."""
+    changes = np.zeros(store.num_steps + 1)
+    for rank in range(world_size):
+        sampler = WindowSampler(store, seed=0, rank=rank, world_size=world_size, **settings)
+        for index in range(batches):
+            windows = sampler.windows(index)
+            for steps, change in ((windows.starts, 1), (windows.stops, -1)):
+                rows = windows.first_rows + steps
+                changes += change * np.bincount(rows, minlength=len(changes))
+    counts = changes.cumsum()[:-1]
+    return counts / counts.mean()
+
+
+@pytest.mark.parametrize("window", [1, 4, 12, 30])
+@pytest.mark.parametrize("sampling", ["episodes", "steps"])
+@pytest.mark.parametrize(
+    ("frame_stack", "world_size", "limits"),
+    [(1, 1, {}), (4, 1, {}), (1, 3, {}), (1, 2, {"min_length": 10, "min_return": 0.5})],
+)
+def test_random_windows_hold_every_step_of_an_episode_alike(
+    tmp_path, counted, window, sampling, frame_stack, world_size, limits
+):
+    store = counted(tmp_path, [40] * 2)
+    settings = {"frame_stack": frame_stack, "mode": "random", "sampling": sampling, **limits}
+    found = coverage(
+        store, 12, world_size, batch_size=9000 // world_size, window=window, **settings
+    )
+    assert found.min() > 0.9
+    assert found.max() < 1.1
+
+
+@pytest.mark.parametrize("window", [5, 20, 36])
+def test_steps_are_drawn_alike_in_episodes_of_unlike_lengths(tmp_path, counted, window):
+    lengths = [100, 1, 36, 37, 5, 20, 21, 300]
+    store = counted(tmp_path, lengths)
+    found = coverage(store, 40, batch_size=9000, window=window, mode="random", sampling="steps")
+    for length, begin in zip(lengths, store.offsets, strict=False):
+        part = found[begin : begin + length]
+        assert 0.9 < part.min() <= part.max() < 1.1, length
+    # Drawn as often as each other, short episodes show their steps more often; within one, alike.
+    found = coverage(store, 40, batch_size=9000, window=window, mode="random")
+    for length, begin in zip(lengths, store.offsets, strict=False):
+        part = found[begin : begin + length]
+        assert part.min() > 0.9 * part.mean(), length
+
+
+def test_steps_count_alike_from_the_start_as_well(tmp_path, counted):
+    store = counted(tmp_path, [30, 3, 10])
+    sampler = WindowSampler(store, 2000, 10, seed=0, sampling="steps")
+    found = coverage(store, 12, batch_size=2000, window=10, sampling="steps")
+    assert found[10:30].max() == 0
+    reached = np.delete(found, np.s_[10:30])
+    np.testing.assert_allclose(reached, reached.mean(), rtol=0.05)
+    assert (sampler.num_steps, sampler.num_reached) == (43, 23)
+    anywhere = WindowSampler(store, 1, 10, seed=0, mode="random")
+    assert anywhere.num_reached == anywhere.num_steps == 43
+
+
+def test_cut_windows_hide_the_frames_after_their_end(tmp_path, counted):
+    """No frame beyond a window's last step is sent, whatever the stack."""
+    store = counted(tmp_path, [40])
+    stacked = WindowSampler(store, 300, 8, seed=0, mode="random", frame_stack=3).batch(0)
+    real = stacked.mask.sum(1)
+    assert real.min() == 1
+    for row, count in enumerate(real.tolist()):
+        first = int(stacked.timesteps[row, 0])
+        frames = [max(0, 1 + first + back) if first + back >= 0 else 0 for back in (-2, -1)]
+        wanted = frames + [1 + first + step for step in range(count)] + [0] * (8 - count)
+        assert stacked.observations[row, :, 0].tolist() == wanted
+        assert stacked.episode_end[row].sum() == (first + count == 40)
 
 
 def test_types_are_those_of_the_batch(store):
@@ -97,7 +190,8 @@ def test_the_order_is_pinned(store):
         [3, 5, 2, 7, 0, 6, 1, 4],
         [5, 3, 1, 0, 6, 7, 4, 2],
     ]
-    assert sampler.batch(0).timesteps[:, 0].tolist() == [0, 4, 3, 1, 1, 0, 0, 3]
+    assert sampler.batch(0).timesteps[:, 0].tolist() == [0, 6, 3, 2, 3, 0, 0, 5]
+    assert sampler.batch(0).mask.sum(1).tolist() == [4, 3, 4, 4, 2, 3, 1, 2]
 
 
 def test_a_batch_is_not_changed_by_the_next(store):
@@ -243,15 +337,16 @@ def test_dictionaries_and_pixels_stay_as_stored(tmp_path):
     assert batch.returns_to_go[row, :, 0].tolist() == [3, 2, 1, 0, 0]
 
 
-def test_steps_draws_episodes_in_proportion_to_their_length(store):
+def test_steps_draws_episodes_in_proportion_to_their_windows(store):
     sampler = WindowSampler(store, 100, 4, seed=2, mode="random", sampling="steps")
     drawn = np.concatenate([sampler.episodes(index) for index in range(300)])
     share = np.bincount(drawn, minlength=8) / len(drawn)
-    np.testing.assert_allclose(share, store.lengths / store.num_steps, atol=0.01)
+    windows = np.where(store.lengths > 4, store.lengths + 3, 4)
+    np.testing.assert_allclose(share, windows / windows.sum(), atol=0.01)
     within = WindowSampler(store, 100, 4, seed=2, sampling="steps", max_episode_length=4)
     drawn = np.concatenate([within.episodes(index) for index in range(100)])
     share = np.bincount(drawn, minlength=8) / len(drawn)
-    np.testing.assert_allclose(share, np.where(store.lengths <= 4, store.lengths, 0) / 8, atol=0.02)
+    np.testing.assert_allclose(share, np.where(store.lengths <= 4, 1 / 3, 0), atol=0.02)
 
 
 def test_the_order_of_steps_is_pinned_and_split_among_ranks(store):
@@ -261,7 +356,8 @@ def test_the_order_of_steps_is_pinned_and_split_among_ranks(store):
 
     alone = make(6)
     assert alone.episodes(0).tolist() == [2, 2, 4, 3, 4, 4]
-    assert alone.batch(0).timesteps[:, 0].tolist() == [2, 2, 2, 0, 1, 2]
+    assert alone.batch(0).timesteps[:, 0].tolist() == [1, 1, 6, 0, 1, 5]
+    assert alone.batch(0).mask.sum(1).tolist() == [5, 5, 1, 4, 5, 2]
     ranks = [make(2, rank=rank, world_size=3) for rank in range(3)]
     for index in (11, 3, 0):
         whole, parts = tensors(alone.batch(index)), [tensors(r.batch(index)) for r in ranks]

@@ -107,6 +107,19 @@ def test_a_stage_begins_with_the_very_next_batch(store):
     assert data.stage == (3, 8)
 
 
+def test_the_last_stage_of_random_windows_draws_longer_episodes_as_well(store):
+    data = make_data(store, segments=2, mode="random")
+    drawn = {segments: set() for segments in (1, 2)}
+    for segments, seen in drawn.items():
+        sampler = data.make_sampler(segments)
+        for index in range(20):
+            seen.update(data.store.lengths[sampler.episodes(index)].tolist())
+    assert max(drawn[1]) == 3
+    assert drawn[2] == set(data.store.lengths.tolist())
+    first = make_data(store, segments=2, mode="start").make_sampler(2)
+    assert max(data.store.lengths[first.episodes(0)]) <= 6
+
+
 @pytest.mark.parametrize("batches_per_epoch", [None, 5, 1000])
 @pytest.mark.parametrize("stop", [1, 2, 4, 5, 8, 10])
 def test_resuming_continues_with_the_next_batch(store, tmp_path, stop, batches_per_epoch):
@@ -256,7 +269,7 @@ def test_a_model_trains_on_stacks_of_the_frames_that_a_store_has_once(tmp_path):
 
     class Model(Recorder):
         def training_step(self, batch, batch_idx):
-            for number, step in enumerate(batch.timesteps[0].tolist()):
+            for number, step in enumerate(batch.timesteps[0, batch.mask[0]].tolist()):
                 wanted = [images[t] if t >= 0 else 0 * images[0] for t in range(step - 2, step + 1)]
                 np.testing.assert_array_equal(batch.observations[0, number], np.stack(wanted))
             return super().training_step(batch, batch_idx)
@@ -273,3 +286,13 @@ def test_what_is_drawn_belongs_to_what_a_checkpoint_holds(store):
     assert not {"sampling", "frame_stack"} & set(state)  # as checkpoints were before
     with pytest.raises(ValueError, match="sampling = None, but it is now 'steps'"):
         make_data(store, sampling="steps").load_state_dict(state)
+
+
+def test_random_windows_of_an_older_placement_are_not_gone_on_with(store):
+    data = make_data(store, mode="random")
+    state = data.state_dict()
+    make_data(store, mode="random").load_state_dict(state)
+    del state["random_windows"]  # as it was before windows were cut at both ends
+    with pytest.raises(ValueError, match="random_windows = None, but it is now 2"):
+        data.load_state_dict(state)
+    assert "random_windows" not in make_data(store).state_dict()

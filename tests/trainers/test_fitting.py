@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def test_a_return_that_the_data_never_had_is_warned_of(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         make_datamodule(config, TMAZE)
-    messages = [str(warning.message) for warning in caught]
+    messages = [m for m in (str(warning.message) for warning in caught) if "never saw" in m]
     assert len(messages) == warns
     if warns:
         assert f"is {target:g} (evaluation.target_return)" in messages[0]
@@ -109,6 +110,32 @@ def test_the_warning_comes_through_when_training(make_config: MakeConfig) -> Non
     config = make_config(evaluation__target_return=3.0, evaluation__every_n_steps=0)
     with pytest.warns(UserWarning, match="asked for what it never saw"):
         train(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        # 4 episodes each of 12 to 16 steps, windows of 12.
+        ({}, "40 of 280 steps .* takes the first 12 steps of an episode"),
+        ({"training__segments": 4}, None),
+        ({"data__window": "random"}, None),
+        ({"data__min_length": 16}, "16 of 64 steps"),
+        ({"curriculum__enabled": True}, "232 of 280 steps .* takes episodes of at most 12 steps"),
+        ({"curriculum__enabled": True, "data__window": "random"}, None),
+    ],
+)
+def test_steps_that_no_window_shows_are_told(
+    make_config: MakeConfig, store: str, changes: dict[str, Any], found: str | None
+) -> None:
+    settings = {"training__segments": 3, "model__context_length": 4, **changes}
+    config = make_config(data__store=store, **settings)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        make_datamodule(config, TMAZE)
+    messages = [m for m in (str(warning.message) for warning in caught) if "never trained" in m]
+    assert len(messages) == (found is not None)
+    if found:
+        assert re.search(found, messages[0])
 
 
 def test_a_collection_is_reported(make_config: MakeConfig, tmp_path: Path) -> None:
