@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +33,7 @@ class Episode:
         rewards: `(T,)`, the reward that followed each action.
         terminated: Whether the environment ended the episode.
         truncated: Whether a time limit did.
-        seed: The seed of the reset, where known.
+        seed: The seed of the reset, where known: a note, which may be any integer.
         last_observation: `(*obs)`, or a dictionary of such arrays: what followed the last action,
             where known. Nothing is learnt from it, as no action was taken on it.
     """
@@ -65,6 +66,21 @@ class Recording:
     episode: Episode
     last_observation: Array | dict[str, Array]
     outcome: dict[str, float] = field(default_factory=dict)
+
+
+def integer_seed(value: Any) -> int | None:
+    """The seed that a file has, in whatever form; None where it is no integer.
+
+    Minari 0.4 writes the absence of one as the text `None`.
+    """
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.reshape(-1)[0]
+    if isinstance(value, (float, np.floating)):
+        return int(value) if float(value).is_integer() else None
+    try:
+        return int(value) if isinstance(value, (str, bytes)) else operator.index(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def observation_items(observations: Array | dict[str, Array]) -> dict[str, Array]:
@@ -117,8 +133,6 @@ def validate_episode(episode: Episode, spec: EnvironmentSpec, source: str, index
             f"{place}: rewards have shape {rewards.shape}, but there are {steps} actions"
         )
     _check_finite(rewards, f"{place}: rewards")
-    if episode.seed is not None and not 0 <= episode.seed < 1 << 63:
-        raise DatasetError(f"{place}: the seed {episode.seed} is not in [0, 2^63)")
 
 
 def _check_array(array: Array, space: gymnasium.Space[Any], steps: int, place: str) -> None:

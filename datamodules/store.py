@@ -23,6 +23,7 @@ from datamodules.npy import file_sha256, open_array
 from datamodules.packing import pack_directory
 from datamodules.store_files import (
     FORMAT,
+    LARGE_SEEDS,
     LAST,
     MANIFEST,
     OBSERVATIONS,
@@ -155,7 +156,6 @@ class Store:
             raise IndexError(f"{self.path}: episode {index} of {self.num_episodes}")
         rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         observations = self.observations
-        seed = int(self.arrays["seeds"][index])
         last = self.last_observations
         return Episode(
             observations=_copy(observations, rows),
@@ -163,9 +163,17 @@ class Store:
             rewards=self.arrays["rewards"][rows].copy(),
             terminated=bool(self.arrays["terminated"][index]),
             truncated=bool(self.arrays["truncated"][index]),
-            seed=None if seed == UNKNOWN_SEED else seed,
+            seed=self.seed(index),
             last_observation=None if last is None else _copy(last, index),
         )
+
+    def seed(self, index: int) -> int | None:
+        """The seed of an episode, where known."""
+        large = self.manifest.get(LARGE_SEEDS, {}).get(str(index))
+        if large is not None:
+            return int(large, 16)
+        seed = int(self.arrays["seeds"][index])
+        return None if seed == UNKNOWN_SEED else seed
 
     def observing(self, space: gymnasium.Space[Any]) -> Store:
         """The same data for who sees less of them: one part of a dictionary of observations.

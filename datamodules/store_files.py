@@ -23,6 +23,7 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 OBSERVATIONS, LAST = "observations", "last_observations"
 UNKNOWN_SEED = -1
+LARGE_SEEDS = "large_seeds"  # in the manifest: those that are not in [0, 2^63), by episode
 _STATE = "unfinished.json"
 _PER_EPISODE = ("offsets", "terminated", "truncated", "seeds")
 
@@ -102,6 +103,7 @@ class StoreWriter:
         state = _read_state(directory / _STATE)
         self.position, self.skipped = int(state["position"]), int(state["skipped"])
         self._low, self._high = state["returns"]
+        self._large_seeds: dict[str, str] = dict(state.get("large_seeds", {}))
         layout = _layout(spec, keep_last)
         self._writers = {
             name: NpyWriter(
@@ -128,6 +130,8 @@ class StoreWriter:
             OSError: If the files cannot be written.
         """
         rows = _rows(episode, offset=self._writers["actions"].rows)
+        if episode.seed is not None and rows["seeds"] == UNKNOWN_SEED:
+            self._large_seeds[str(self.num_episodes)] = hex(episode.seed)
         earned = float(rows.pop("return"))
         self._low, self._high = min(self._low, earned), max(self._high, earned)
         for name, writer in self._writers.items():
@@ -143,6 +147,7 @@ class StoreWriter:
             "position": position,
             "skipped": skipped,
             "returns": [self._low, self._high],
+            "large_seeds": self._large_seeds,
             "rows": {name: writer.rows for name, writer in self._writers.items()},
             "moments": {name: moment.state() for name, moment in self._moments.items()},
         }
@@ -176,6 +181,8 @@ class StoreWriter:
             "provenance": provenance,
             "arrays": {name: _describe(writer) for name, writer in self._writers.items()},
         }
+        if self._large_seeds:
+            manifest[LARGE_SEEDS] = self._large_seeds
         _write_json(self.directory / MANIFEST, manifest)
         (self.directory / _STATE).unlink(missing_ok=True)
 
@@ -236,7 +243,7 @@ def _rows(episode: Episode, offset: int) -> dict[str, Any]:
         f"{OBSERVATIONS}/{key}" if key else OBSERVATIONS: values
         for key, values in observation_items(episode.observations).items()
     }
-    last = episode.last_observation
+    last, seed = episode.last_observation, episode.seed
     for name, values in list(rows.items()):
         key = name[len(OBSERVATIONS) :]
         known = None if last is None else observation_items(last)[key[1:]]
@@ -248,7 +255,7 @@ def _rows(episode: Episode, offset: int) -> dict[str, Any]:
         "offsets": np.array([offset + len(episode)]),
         "terminated": np.array([episode.terminated]),
         "truncated": np.array([episode.truncated]),
-        "seeds": np.array([UNKNOWN_SEED if episode.seed is None else episode.seed]),
+        "seeds": np.array([UNKNOWN_SEED if seed is None or not 0 <= seed < 1 << 63 else seed]),
         "return": to_go[0],
     }
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,11 @@ from datamodules.episodes import (
     DatasetError,
     Episode,
     Recording,
+    integer_seed,
     observation_items,
 )
 from datamodules.npy import fsync_directory
+from datamodules.readers.minari_files import EpisodeFiles, open_files
 from datamodules.readers.spaces import action_array, observation_arrays
 from datamodules.source import OnBad, refuse
 from datamodules.variables import environment_variable
@@ -82,38 +85,39 @@ def read_minari(
         DatasetError: If an episode cannot be read, naming the folder and it.
     """
     source = str(Path(dataset.storage.data_path).parent)
-    numbers = [int(index) for index in dataset.episode_indices]
-    while start < len(numbers):
-        # The storage reads a whole series through one open file; one call each would be slow.
-        series = _series(dataset.storage, numbers[start:])
-        for number in numbers[start:]:
-            start += 1
+    with closing(files_of(dataset)) as files:
+        for number in dataset.episode_indices[start:].tolist():
+            place = f"{source}, episode {number}"
             try:
-                data, metadata = next(series)
-                episode = _episode(dataset, data, metadata, f"{source}, episode {number}")
+                episode = _episode(dataset, files.read(number), place)
             except DatasetError as error:
                 on_bad(error)
             except _UNREADABLE as error:
-                on_bad(DatasetError(f"{source}, episode {number}: cannot be read ({error})"))
-                break  # a series that failed has ended
+                on_bad(DatasetError(f"{place}: cannot be read ({error})"))
             else:
                 yield episode
 
 
-def _series(storage: Any, numbers: list[int]) -> Iterator[tuple[Any, Any]]:
-    """Data and metadata of episodes, in order."""
-    if storage.FORMAT == "hdf5":
-        yield from zip(
-            storage.get_episodes(numbers), storage.get_episode_metadata(numbers), strict=True
-        )
-        return
-    for number in numbers:  # a file each: nothing to share
-        (data,) = storage.get_episodes([number])
-        (metadata,) = storage.get_episode_metadata([number])
-        yield data, metadata
+def files_of(dataset: MinariDataset) -> EpisodeFiles:
+    """The episodes in the files of a data set."""
+    storage, spec = dataset.storage, dataset.spec
+    folder = Path(storage.data_path)
+    return open_files(folder, storage.FORMAT, spec.observation_space, spec.action_space)
 
 
-def _episode(dataset: MinariDataset, data: Any, metadata: Any, place: str) -> Episode:
+def has_jpeg(dataset: MinariDataset) -> bool:
+    """Whether images are stored as JPEG, as the first episode that can be read has them."""
+    with closing(files_of(dataset)) as files:
+        for number in dataset.episode_indices.tolist():
+            try:
+                files.read(number)
+            except _UNREADABLE:
+                continue
+            return files.jpeg
+    return False
+
+
+def _episode(dataset: MinariDataset, data: dict[str, Any], place: str) -> Episode:
     """An episode as Minari gives it, with one observation more than actions."""
     steps = len(data["rewards"])
     if not steps:
@@ -138,14 +142,13 @@ def _episode(dataset: MinariDataset, data: Any, metadata: Any, place: str) -> Ep
                 f"{place}: {name} is true at step {int(np.argmax(array[:-1]))}, but the episode "
                 f"goes on to step {steps - 1}"
             )
-    seed = metadata.get("seed")
     return Episode(
         observations=_rows(observations, slice(steps)),
         actions=actions,
-        rewards=np.asarray(data["rewards"]),
+        rewards=np.asarray(data["rewards"]).reshape(steps),
         terminated=bool(data["terminations"][-1]),
         truncated=bool(data["truncations"][-1]),
-        seed=None if seed is None else int(seed),
+        seed=integer_seed(data["seed"]),
         last_observation=_rows(observations, -1),
     )
 
@@ -240,13 +243,19 @@ def _buffers(recordings: Iterable[Recording], dataset_id: str) -> Iterator[Any]:
                 "them. Install Minari 0.5.4 or newer, which needs Python 3.11 or newer."
             )
         yield EpisodeBuffer(
-            seed=item.episode.seed,
+            seed=_stored_seed(item.episode.seed),
             observations=_append(item.episode.observations, item.last_observation),
             actions=item.episode.actions,
             rewards=np.asarray(item.episode.rewards),
             terminations=_flags(item.episode, item.episode.terminated),
             truncations=_flags(item.episode, item.episode.truncated),
         )
+
+
+def _stored_seed(seed: int | None) -> Any:
+    """A seed as HDF5 can hold it: text where it has more than 64 bits, which Minari understands."""
+    fits = seed is None or -(1 << 63) <= seed < 1 << 64
+    return seed if fits else str(seed)
 
 
 def _has_pixels(recording: Recording) -> bool:

@@ -6,10 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from datamodules.episodes import observation_spaces
-from datamodules.readers.minari import open_minari, read_minari
+from datamodules.readers.minari import has_jpeg, open_minari, read_minari
 from datamodules.readers.spaces import plain_actions, plain_observations
 from datamodules.source import UNKNOWN_RETURN, Source, known_mujoco
 from rate.envs.spec import EnvironmentSpec
@@ -39,8 +36,7 @@ def open_minari_source(path: Path) -> Source:
     actions = plain_actions(dataset.spec.action_space, place)
     spec = EnvironmentSpec(name, observations, actions, UNKNOWN_RETURN)
     notes = [f"the observations' {key} is no array of numbers and is left out" for key in left]
-    pixels = any(item.dtype == np.uint8 for item in observation_spaces(observations).values())
-    if pixels and getattr(dataset.storage, "jpeg_encoding", True):
+    if has_jpeg(dataset):
         notes.append("Minari stored the pixels as JPEG, which changed them when it was made")
     return Source(
         format="minari",

@@ -1,0 +1,187 @@
+"""The episodes in a Minari data set's files, as they are there.
+
+Whether an image was stored as JPEG is told by the type of its column, never by the version that
+wrote it: Minari up to 0.5.2 stored pixels as they are; 0.5.3 stored every image as JPEG, small ones
+of an HDF5 file included, which Minari itself cannot read; later ones are told to do one or the
+other.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from datamodules.episodes import Array
+
+_FLAGS = ("rewards", "terminations", "truncations")
+
+
+class EpisodeFiles(Protocol):
+    """Reads episodes by number.
+
+    Attributes:
+        jpeg: Whether an image that was read so far was stored as JPEG.
+    """
+
+    jpeg: bool
+
+    def read(self, number: int) -> dict[str, Any]:
+        """The columns of an episode, and its `seed` in whatever form the file has it.
+
+        They are `observations` `(T + 1, *obs)` and `actions` `(T, *action)`, nested as their spaces
+        are, and `rewards`, `terminations` and `truncations` `(T,)`. A part that holds no numbers is
+        None. Files that are damaged raise all kinds of errors.
+        """
+
+    def close(self) -> None:
+        """Close the files."""
+
+
+def open_files(
+    folder: Path,
+    form: str,
+    observation_space: gymnasium.Space[Any],
+    action_space: gymnasium.Space[Any],
+) -> EpisodeFiles:
+    """The files in the folder `data` of a data set of the form `hdf5`, `arrow` or `parquet`."""
+    make: Callable[..., EpisodeFiles] = Hdf5Files if form == "hdf5" else ArrowFiles
+    return make(folder, form, observation_space, action_space)
+
+
+class Hdf5Files:
+    """One HDF5 file of all episodes, which is open from the first that is read."""
+
+    def __init__(
+        self,
+        folder: Path,
+        form: str,
+        observation_space: gymnasium.Space[Any],
+        action_space: gymnasium.Space[Any],
+    ) -> None:
+        self._path, self.jpeg = folder / "main_data.hdf5", False
+        self._spaces = {"observations": observation_space, "actions": action_space}
+        self._file: Any = None
+
+    def read(self, number: int) -> dict[str, Any]:
+        if self._file is None:
+            import h5py
+
+            self._file = h5py.File(self._path, "r")
+        group = self._file[f"episode_{number}"]
+        columns = {name: self._decode(group[name], space) for name, space in self._spaces.items()}
+        flags = {name: group[name][()] for name in _FLAGS}
+        return columns | flags | {"seed": group.attrs.get("seed")}
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _decode(self, node: Any, space: gymnasium.Space[Any]) -> Any:
+        if isinstance(space, spaces.Dict):
+            return {key: self._decode(node[key], part) for key, part in space.spaces.items()}
+        if isinstance(space, spaces.Tuple):
+            return tuple(
+                self._decode(node[f"_index_{index}"], part)
+                for index, part in enumerate(space.spaces)
+            )
+        if not _has_numbers(space):
+            return None
+        # JPEG is a list of bytes for each image, of one length only if all images happen to be.
+        if _may_be_jpeg(space) and node.shape[1:] != space.shape:
+            self.jpeg = True
+            return _images(node[()], space)
+        return node[()]
+
+
+class ArrowFiles:
+    """A folder of Arrow or Parquet files for each episode."""
+
+    def __init__(
+        self,
+        folder: Path,
+        form: str,
+        observation_space: gymnasium.Space[Any],
+        action_space: gymnasium.Space[Any],
+    ) -> None:
+        self._folder, self._form, self.jpeg = folder, form, False
+        self._spaces = {"observations": observation_space, "actions": action_space}
+
+    def read(self, number: int) -> dict[str, Any]:
+        from pyarrow import dataset
+
+        folder = self._folder / str(number)
+        ignored = ["_", ".", "metadata.json"]
+        table = dataset.dataset(folder, format=self._form, ignore_prefixes=ignored).to_table()
+        found = {name: table[name].combine_chunks() for name in (*self._spaces, *_FLAGS)}
+        columns = {name: self._decode(found[name], space) for name, space in self._spaces.items()}
+        flags = {name: found[name].to_numpy(zero_copy_only=False)[:-1] for name in _FLAGS}
+        # Beside the last observation stands one more action, reward and so on, of no meaning.
+        columns["actions"] = _all_but_last(columns["actions"])
+        notes = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+        return columns | flags | {"seed": notes.get("seed")}
+
+    def close(self) -> None:
+        """Nothing: files are open only while they are read."""
+
+    def _decode(self, values: Any, space: gymnasium.Space[Any]) -> Any:
+        if isinstance(space, spaces.Dict):
+            return {k: self._decode(values.field(k), part) for k, part in space.spaces.items()}
+        if isinstance(space, spaces.Tuple):
+            return tuple(
+                self._decode(values.field(str(index)), part)
+                for index, part in enumerate(space.spaces)
+            )
+        if not _has_numbers(space):
+            return None
+        if "binary" in str(values.type):
+            self.jpeg = True
+            return _images((value.as_py() for value in values), space)
+        if isinstance(space, spaces.Discrete):
+            return values.to_numpy(zero_copy_only=False)
+        return values.flatten().to_numpy(zero_copy_only=False).reshape(-1, *(space.shape or ()))
+
+
+def _has_numbers(space: gymnasium.Space[Any]) -> bool:
+    known = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+    return isinstance(space, known)
+
+
+def _may_be_jpeg(space: gymnasium.Space[Any]) -> bool:
+    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) in (2, 3)
+
+
+def _images(files: Iterable[Any], space: gymnasium.Space[Any]) -> Array:
+    """`(N, *space.shape)` uint8 from the bytes of JPEG files.
+
+    Raises:
+        OSError: If one is no JPEG file.
+        ValueError: If one is not of the space's shape; it is not decoded then.
+    """
+    from PIL import Image
+
+    shape = tuple(space.shape or ())
+    decoded = []
+    for file in files:
+        with Image.open(io.BytesIO(bytes(file)), formats=["JPEG"]) as image:
+            if (image.height, image.width) != shape[:2]:
+                raise ValueError(
+                    f"an image has {image.height} x {image.width} pixels, but the space {shape}"
+                )
+            decoded.append(np.asarray(image, dtype=np.uint8).reshape(shape))
+    return np.stack(decoded)
+
+
+def _all_but_last(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {key: _all_but_last(value) for key, value in values.items()}
+    if isinstance(values, tuple):
+        return tuple(_all_but_last(value) for value in values)
+    return values[:-1]
