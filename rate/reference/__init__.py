@@ -1,6 +1,6 @@
 """The one door to models of the public RATE implementation.
 
-`load_reference` takes that implementation's constructor arguments and state dict, `run_segments`
+`load_reference` takes the arguments of one of its two constructors and a state dict, `run_segments`
 answers as it does: the same logits, memory tokens and cached hidden states, segment by segment.
 
 Everything peculiar to that code lives behind this door and nowhere else in the package; each

@@ -1,4 +1,8 @@
-"""The public constructor's arguments: read, checked, and refused by name where they cannot hold."""
+"""The public constructors' arguments: read, checked, refused by name where they cannot hold.
+
+There are two. The main one takes `env_name`, `state_dim` and `act_dim`. That of the Atari and
+MuJoCo folders, an older copy of the same model, takes `mode`, `STATE_DIM`, `ACTION_DIM`, `n_token`.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,16 @@ from rate.reference.environments import convention_for
 
 VALVES = ("relu", "leaky_relu", "tanh", "no_act")
 
+# What the constructor of the Atari and MuJoCo folders calls differently.
+_FOLDER_NAMES = {"mode": "env_name", "STATE_DIM": "state_dim", "ACTION_DIM": "act_dim"}
+_FOLDER_MODES = ("atari", "mujoco")
+
 # Arguments that cannot change an answer once dropout is off, whatever their value.
-_WITHOUT_EFFECT = frozenset({"dropout", "dropatt", "tgt_len", "max_ep_len"})
+# `tie_weight` shares weights of a criterion (`crit.*`) that no answer depends on.
+_WITHOUT_EFFECT = frozenset({"dropout", "dropatt", "tgt_len", "max_ep_len", "tie_weight"})
 
 # What the public class keeps from the language model it grew out of. Each is inert at this value.
 _INHERITED: dict[str, Any] = {
-    "tie_weight": True,
     "div_val": 1,
     "tie_projs": [False],
     "cutoffs": [],
@@ -28,7 +36,7 @@ _INHERITED: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class ReferenceConfig:
-    """The arguments of the public constructor that decide an answer, under their public names.
+    """The arguments of a public constructor that decide an answer, under the main one's names.
 
     Attributes:
         env_name: Decides the encoders and the head, see `environments`.
@@ -44,7 +52,8 @@ class ReferenceConfig:
         mrv_act: Activation before the valve.
         state_dim: Width of a vector observation; not used for images and tokens.
         mem_at_end: Memory tokens also close the segment, where they are written.
-        padding_idx: Action that marks a padded step and selects the last embedding row.
+        padding_idx: Action that marks a padded step. It selects the embedding's row behind those
+            of the classes.
         skip_dec_ffn: Blocks have no feed-forward part.
         use_stable_version: The TrXL-I block.
         use_gate: With `use_stable_version`, the GTrXL block.
@@ -53,6 +62,8 @@ class ReferenceConfig:
         read_mem_from_cache: Memory rows see the cache.
         pre_lnorm: Supported is False.
         ext_len: Supported is 0.
+        n_token: In the Atari folder, the size of a vocabulary that actions may be counted in
+            instead of `act_dim`; None elsewhere.
     """
 
     env_name: str
@@ -77,6 +88,7 @@ class ReferenceConfig:
     read_mem_from_cache: bool = False
     pre_lnorm: bool = False
     ext_len: int | None = 0
+    n_token: int | None = None
 
     @property
     def has_valve(self) -> bool:
@@ -88,17 +100,24 @@ class ReferenceConfig:
         """Whether the memory tokens also close the segment."""
         return self.mem_at_end and self.num_mem_tokens > 0
 
+    @property
+    def writes_last_rows(self) -> bool:
+        """Whether the last rows are what is written: a valve reads them, whatever stands there."""
+        return self.has_suffix or self.has_valve
+
     @classmethod
     def parse(cls, config: Mapping[str, Any]) -> ReferenceConfig:
-        """Read the public constructor's arguments.
+        """Read a public constructor's arguments.
 
         Args:
-            config: Argument name to value, as the public constructor takes them.
+            config: Argument name to value, as one of the two public constructors takes them.
 
         Raises:
             ValueError: An argument is unknown, missing, of a wrong type, or has a value whose
                 effect in the public code is an error or is not known. The message names it.
         """
+        if not config.keys().isdisjoint({*_FOLDER_NAMES, "n_token"}):
+            config = _from_folder(config)
         known = {field.name for field in fields(cls)}
         _refuse_unknown(config, known | _WITHOUT_EFFECT | _INHERITED.keys() | {"d_embed"})
         _refuse_inherited(config)
@@ -117,6 +136,35 @@ class ReferenceConfig:
         return parsed
 
 
+def _from_folder(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the Atari and MuJoCo folders' constructor under the main one's names."""
+    mixed = [name for name in _FOLDER_NAMES.values() if name in config]
+    if mixed:
+        raise ValueError(
+            f"{', '.join(mixed)}: not together with {', '.join((*_FOLDER_NAMES, 'n_token'))}. Two "
+            "public constructors are mixed; give the arguments of the one that made the weights"
+        )
+    missing = [name for name in _FOLDER_NAMES if name not in config]
+    if missing:
+        raise ValueError(f"The reference config lacks {', '.join(missing)}")
+    if config["mode"] not in _FOLDER_MODES:
+        raise ValueError(
+            f"mode={config['mode']!r} is not supported. Supported: {', '.join(_FOLDER_MODES)}"
+        )
+    for name in ("STATE_DIM", "ACTION_DIM"):
+        _check_type(name, config[name], "int")
+        _check_least(name, config[name], 1)
+    if config.get("num_mem_tokens") and not config.get("mem_at_end", True):
+        raise ValueError(
+            "mem_at_end=False is not supported with memory tokens in a model of the Atari and "
+            "MuJoCo folders: where that older copy writes its memory then is not known"
+        )
+    renamed = {_FOLDER_NAMES.get(name, name): value for name, value in config.items()}
+    if config["mode"] == "mujoco":  # its actions are real vectors, so there is no vocabulary
+        renamed.pop("n_token", None)
+    return renamed
+
+
 def _refuse_unknown(config: Mapping[str, Any], known: set[str]) -> None:
     unknown = []
     for name in sorted(config.keys() - known):
@@ -125,7 +173,7 @@ def _refuse_unknown(config: Mapping[str, Any], known: set[str]) -> None:
         unknown.append(f"{name}={config[name]!r}{hint}")
     if unknown:
         raise ValueError(
-            f"Not arguments of the public constructor: {'; '.join(unknown)}. "
+            f"Not arguments of a public constructor: {'; '.join(unknown)}. "
             f"Supported: {', '.join(sorted(known))}"
         )
 
@@ -152,12 +200,12 @@ def _check_type(name: str, value: object, annotation: str) -> None:
 
 def _check_ranges(config: ReferenceConfig) -> None:
     for name in ("act_dim", "n_layer", "n_head", "d_model", "d_head"):
-        _check_least(config, name, 1)
+        _check_least(name, getattr(config, name), 1)
     for name in ("mem_len", "num_mem_tokens", "n_head_ca"):
-        _check_least(config, name, 0)
-    for name in ("d_inner", "state_dim"):
+        _check_least(name, getattr(config, name), 0)
+    for name in ("d_inner", "state_dim", "n_token"):
         if getattr(config, name) is not None:
-            _check_least(config, name, 1)
+            _check_least(name, getattr(config, name), 1)
     if config.d_model % 2:
         raise ValueError(
             f"d_model={config.d_model} is not supported: the position embedding is half sines, "
@@ -170,8 +218,7 @@ def _check_ranges(config: ReferenceConfig) -> None:
         )
 
 
-def _check_least(config: ReferenceConfig, name: str, least: int) -> None:
-    value = getattr(config, name)
+def _check_least(name: str, value: int, least: int) -> None:
     if value < least:
         raise ValueError(f"{name}={value} is not supported: it must be at least {least}")
 
@@ -200,6 +247,14 @@ def _check_combinations(config: ReferenceConfig) -> None:
         and config.num_mem_tokens > 0,
         "same_length=True is not supported with mem_len=0: every key would be blocked": (
             config.same_length and config.mem_len == 0
+        ),
+        "mem_at_end=True is not supported with num_mem_tokens=0: the public trainers set it False "
+        "there, and its mask without rows to mark is not known. Supported: mem_at_end=False": (
+            config.mem_at_end and config.num_mem_tokens == 0
+        ),
+        f"padding_idx={config.padding_idx} is not supported: it would hide one of the act_dim="
+        f"{config.act_dim} actions. Supported: None or a negative number": (
+            config.padding_idx is not None and 0 <= config.padding_idx < config.act_dim
         ),
         "d_inner=None is not supported: a block with a feed-forward part needs its width": (
             config.d_inner is None and not config.skip_dec_ffn

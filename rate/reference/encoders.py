@@ -1,8 +1,8 @@
 """Encoders and head: found in the public state dict, then applied.
 
-The state dict says which layers there are and whether a layer stands bare (`ret_emb.weight`) or
-opens a sequence (`ret_emb.0.weight`). What leaves no weight behind, such as a Tanh or a padding,
-comes from the environment's convention.
+The environment's convention says which layers there are, whether a layer stands bare
+(`ret_emb.weight`) or opens a sequence (`ret_emb.0.weight`), and what leaves no weight behind, such
+as a Tanh or a padding. Where it leaves something open, the state dict tells.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rate.reference.config import ReferenceConfig
-from rate.reference.environments import Convention, convention_for
+from rate.reference.environments import Convention, Form, convention_for
 
 Shapes = dict[str, tuple[int | None, ...]]
 
@@ -59,36 +59,40 @@ def find_encoders(config: ReferenceConfig, weights: Mapping[str, Tensor]) -> Enc
     convention = convention_for(config.env_name)
     actions = _find_actions(config, convention, weights)
     return Encoders(
-        returns=_linear(weights, "ret_emb", (config.d_model, 1), convention.return_tanh),
+        returns=_linear(weights, "ret_emb", (config.d_model, 1), convention.returns),
         observations=_find_observations(config, convention, weights),
         actions=actions,
         head=_find_head(config, convention, weights, actions.kind == "linear"),
     )
 
 
-def _locate(weights: Mapping[str, Tensor], prefix: str, tanh: bool) -> tuple[str, bool]:
-    """The name of a single-layer encoder's layer, and whether it is the first of a sequence.
+def _stored_as(weights: Mapping[str, Tensor], prefix: str) -> str:
+    """The name of a single-layer encoder's layer: the prefix, or the first of a sequence."""
+    first = f"{prefix}.0"
+    return first if f"{first}.weight" in weights or f"{first}.bias" in weights else prefix
 
-    Where the state dict has neither, it is the name that the convention makes likely.
-    """
-    for layer in (prefix, f"{prefix}.0"):
-        if f"{layer}.weight" in weights or f"{layer}.bias" in weights:
-            return layer, layer != prefix
-    return (f"{prefix}.0", True) if tanh else (prefix, False)
+
+def _locate(weights: Mapping[str, Tensor], prefix: str, form: Form) -> tuple[str, bool]:
+    """The name of a single-layer encoder's layer, and whether a Tanh follows it."""
+    if form in ("bare", "tanh"):
+        tanh = form == "tanh"
+        return (f"{prefix}.0" if tanh else prefix), tanh
+    layer = _stored_as(weights, prefix)
+    return layer, form == "stored" and layer != prefix
 
 
 def _linear(
     weights: Mapping[str, Tensor],
     prefix: str,
     shape: tuple[int | None, int | None],
-    tanh: bool,
+    form: Form,
     bias: bool = True,
 ) -> Encoder:
-    layer, in_sequence = _locate(weights, prefix, tanh)
+    layer, tanh = _locate(weights, prefix, form)
     shapes: Shapes = {f"{layer}.weight": shape}
     if bias:
         shapes[f"{layer}.bias"] = shape[:1]
-    return Encoder("linear", layer, shapes, tanh and in_sequence)
+    return Encoder("linear", layer, shapes, tanh)
 
 
 def _find_observations(
@@ -99,11 +103,11 @@ def _find_observations(
         tanh, padding = convention.image_tanh, convention.padding
         return Encoder("image", "state_encoder", shapes, tanh, padding)
     if convention.observation == "tokens":
-        layer, _ = _locate(weights, "state_encoder", tanh=False)
+        layer, _ = _locate(weights, "state_encoder", "linear")
         # One row per token and one for padding; the vocabulary is the data's, so any number.
         shapes = {f"{layer}.weight": (None, config.d_model)}
         return Encoder("embedding", layer, shapes, tanh=False)
-    return _linear(weights, "state_encoder", (config.d_model, config.state_dim), tanh=False)
+    return _linear(weights, "state_encoder", (config.d_model, config.state_dim), "linear")
 
 
 def _image_shapes(convention: Convention, width: int) -> Shapes:
@@ -123,21 +127,31 @@ def _find_actions(
     config: ReferenceConfig, convention: Convention, weights: Mapping[str, Tensor]
 ) -> Encoder:
     prefix, width = "action_embeddings", config.d_model
-    layer, in_sequence = _locate(weights, prefix, convention.index_tanh)
-    stored = weights.get(f"{layer}.weight")
-    shape = () if stored is None else tuple(stored.shape)
-    rows = (config.act_dim, config.act_dim + 1)
+    classes = count_classes(config, weights)
+    stored = _stored_as(weights, prefix)
+    table = weights.get(f"{stored}.weight")
+    shape = () if table is None else tuple(table.shape)
+    rows = (classes, classes + 1)
     # A table has no bias; its shape tells as much, unless the width is as small as the table.
     looks_linear = shape == (width, config.act_dim) and width not in rows
-    is_linear = looks_linear or f"{layer}.bias" in weights
+    is_linear = looks_linear or f"{stored}.bias" in weights
     if convention.actions == "continuous" or (convention.actions == "either" and is_linear):
-        return _linear(weights, prefix, (width, config.act_dim), convention.vector_tanh)
+        return _linear(weights, prefix, (width, config.act_dim), convention.vector)
+    layer, tanh = _locate(weights, prefix, convention.index)
     # Models of padded data have one row more than actions.
     spare = convention.padding_row
     if spare is None:
         spare = shape[:1] != rows[:1]
     shapes: Shapes = {f"{layer}.weight": (rows[spare], width)}
-    return Encoder("embedding", layer, shapes, convention.index_tanh and in_sequence)
+    return Encoder("embedding", layer, shapes, tanh)
+
+
+def count_classes(config: ReferenceConfig, weights: Mapping[str, Tensor]) -> int:
+    """Number of action classes: `act_dim`, or the vocabulary if the stored head has so many."""
+    head = weights.get("head.weight")
+    if config.n_token is not None and head is not None and head.shape[:1] == (config.n_token,):
+        return config.n_token
+    return config.act_dim
 
 
 def _find_head(
@@ -146,11 +160,12 @@ def _find_head(
     weights: Mapping[str, Tensor],
     continuous: bool,
 ) -> Encoder:
-    tanh = continuous and convention.head_tanh
-    layer, in_sequence = _locate(weights, "head", tanh)
+    form: Form = convention.head if continuous else "bare"
+    layer, tanh = _locate(weights, "head", form)
     # The squashed head has a bias and the bare one has none; a bias that is there is used.
-    bias = (tanh and in_sequence) or f"{layer}.bias" in weights
-    return _linear(weights, "head", (config.act_dim, config.d_model), tanh, bias)
+    bias = tanh or f"{layer}.bias" in weights
+    outputs = config.act_dim if continuous else count_classes(config, weights)
+    return _linear(weights, "head", (outputs, config.d_model), form, bias)
 
 
 def encode(encoder: Encoder, weights: Mapping[str, Tensor], values: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from rate.reference.encoders import count_classes
 from rate.reference.environments import convention_for
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _observations(model: ReferenceModel, values: Tensor) -> Tensor:
     encoder = model.encoders.observations
     if encoder.kind == "embedding":
         rows = model.weights[f"{encoder.layer}.weight"].shape[0]
-        return _indices("observations", values, rows, model.config.padding_idx)
+        return _indices("observations", values, rows)
     if encoder.kind == "linear":
         width = model.weights[f"{encoder.layer}.weight"].shape[1]
         _expect("observations", values, (width,))
@@ -93,22 +94,25 @@ def _actions(model: ReferenceModel, values: Tensor) -> Tensor:
         _expect("actions", values, (config.act_dim,))
         return values.to(model.dtype)
     rows = model.weights[f"{model.encoders.actions.layer}.weight"].shape[0]
-    return _indices("actions", values, rows, config.padding_idx)
+    has_row = rows > count_classes(config, model.weights)
+    if config.padding_idx is not None and (
+        has_row or convention_for(config.env_name).counts_padding
+    ):
+        values = values.masked_fill(values == config.padding_idx, rows - 1)
+    return _indices("actions", values, rows)
 
 
-def _indices(name: str, values: Tensor, rows: int, padding: int | None) -> Tensor:
-    """Embedding rows `(B, T)` of indices `(B, T, 1)`; padded steps take the last row."""
+def _indices(name: str, values: Tensor, rows: int) -> Tensor:
+    """Embedding rows `(B, T)` of indices `(B, T, 1)`."""
     if values.dim() == 2:
         values = values[..., None]
     _expect(name, values, (1,))
     indices = values[..., 0].long()
-    if padding is not None:
-        indices = indices.masked_fill(indices == padding, rows - 1)
     strange = (indices < 0) | (indices >= rows)
     if strange.any():
         raise ValueError(
-            f"{name} hold {indices[strange][0].item()}, outside 0 to {rows - 1} and not the "
-            f"padding value (padding_idx={padding})"
+            f"{name} hold {indices[strange][0].item()}, outside 0 to {rows - 1}, the rows of the "
+            "stored embedding (of actions, the padding value of a model with a row for it)"
         )
     return indices
 

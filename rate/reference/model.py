@@ -69,7 +69,8 @@ def load_reference(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> 
     Loading reads tensors and runs no code of theirs: hand it what `safetensors` read.
 
     Args:
-        config: The public constructor's arguments, by their public names.
+        config: The public constructor's arguments, by their public names: the main one's, or that
+            of the Atari and MuJoCo folders.
         weights: The public state dict, by its own names (a common prefix `weights.` or `module.`
             is dropped). Parameters that no answer depends on may be there or not.
 
@@ -152,7 +153,8 @@ def _run_segment(
     """Read memory, run the stack, answer at the observations, write memory and cache.
 
     The same memory stands before the tokens, to be read, and (`mem_at_end`) behind them, where it
-    is written. Without the rows behind, the rows before are what is handed on.
+    is written. Without the rows behind, the rows before are what is handed on; but a valve then
+    reads as many of the last rows as there are memory tokens, which are those of tokens.
     """
     config, weights = model.config, model.weights
     before = 0 if memory is None else memory.shape[1]
@@ -168,7 +170,7 @@ def _run_segment(
     logits = encode(model.encoders.head, weights, observed)
     new_memory = None
     if memory is not None:
-        new_memory = last[:, -before:] if config.has_suffix else last[:, :before]
+        new_memory = last[:, -before:] if config.writes_last_rows else last[:, :before]
         if config.has_valve:
             new_memory = retain(config, weights, memory, new_memory)
     return SegmentResult(logits, new_memory, _new_cache(config, cache, levels))

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rate.reference.config import ReferenceConfig
-from rate.reference.environments import Convention, convention_for
+from rate.reference.environments import Convention, Form, convention_for
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -129,15 +129,15 @@ class RATE(nn.Module):
         self.config = config = ReferenceConfig.parse(arguments)
         convention, d = convention_for(config.env_name), config.d_model
         self.state_encoder = _observation_encoder(config, convention)
-        self.ret_emb = _squashed(nn.Linear(1, d), convention.return_tanh)
+        self.ret_emb = _in_form(nn.Linear(1, d), convention.returns)
         self.continuous = convention.actions == "continuous"
-        self.action_embeddings: nn.Module = nn.Linear(config.act_dim, d)
         self.head: nn.Module = nn.Linear(d, config.act_dim, bias=False)
         if self.continuous:
-            self.head = _squashed(nn.Linear(d, config.act_dim), convention.head_tanh)
+            self.head = _in_form(nn.Linear(d, config.act_dim), convention.head)
+            self.action_embeddings = _in_form(nn.Linear(config.act_dim, d), convention.vector)
         else:
             rows = config.act_dim + (convention.padding_row is not False)
-            self.action_embeddings = _squashed(nn.Embedding(rows, d), convention.index_tanh)
+            self.action_embeddings = _in_form(nn.Embedding(rows, d), convention.index)
         self.drop = nn.Dropout(dropout)
         self.layers = nn.ModuleList(Block(config, dropout, dropatt) for _ in range(config.n_layer))
         self.r_w_bias, self.r_r_bias = (
@@ -225,7 +225,7 @@ class RATE(nn.Module):
     def _remember(self, memory: Tensor | None, last: Tensor) -> Tensor | None:
         if memory is None:
             return None
-        written = last[-len(memory) :] if self.config.has_suffix else last[: len(memory)]
+        written = last[-len(memory) :] if self.config.writes_last_rows else last[: len(memory)]
         if not self.config.has_valve:
             return written
         written = _ACTIVATIONS[self.config.mrv_act or "no_act"](written)
@@ -240,8 +240,9 @@ class RATE(nn.Module):
         return [level[-self.config.mem_len :].detach() for level in levels]
 
 
-def _squashed(layer: nn.Module, tanh: bool) -> nn.Module:
-    return nn.Sequential(layer, nn.Tanh()) if tanh else layer
+def _in_form(layer: nn.Module, form: Form) -> nn.Module:
+    """The layer and what follows it; the Tanh where the form leaves it open."""
+    return nn.Sequential(layer, nn.Tanh()) if form in ("tanh", "stored") else layer
 
 
 def _observation_encoder(config: ReferenceConfig, convention: Convention) -> nn.Module:

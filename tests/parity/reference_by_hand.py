@@ -25,6 +25,15 @@ IMAGES = {
     "atari": (4, 84, 84), "mikasa_robo": (6, 128, 128),
 }  # fmt: skip
 
+LOCOMOTION = (
+    "hopper", "halfcheetah", "walker2d", "hopper-medium-v2", "HalfCheetah-v4",
+    "mujoco/walker2d-expert-v0",
+)  # fmt: skip
+CONTINUOUS = (
+    *LOCOMOTION, "mikasa_robo", "mujoco", "popgym-PositionOnlyPendulumEasy-v0",
+    "MountainCarContinuous-v0", "Pendulum-v1",
+)  # fmt: skip
+
 
 def _image(channels: int, features: int, width: int, padding: int, *tail: nn.Module) -> nn.Module:
     return nn.Sequential(
@@ -40,6 +49,7 @@ def build_ends(config: dict[str, Any]) -> nn.ModuleDict:
     env, d, a, s = (config[name] for name in ("env_name", "d_model", "act_dim", "state_dim"))
     rtg, rtg_tanh = nn.Linear(1, d), nn.Sequential(nn.Linear(1, d), nn.Tanh())
     table = nn.Sequential(nn.Embedding(a, d), nn.Tanh())
+    squashed = nn.Sequential(nn.Linear(a, d), nn.Tanh())
     padded_table = nn.Sequential(nn.Embedding(a + 1, d), nn.Tanh())
     plain_head = nn.Linear(d, a, bias=False)
     tanh_head = nn.Sequential(nn.Linear(d, a), nn.Tanh())
@@ -53,13 +63,16 @@ def build_ends(config: dict[str, Any]) -> nn.ModuleDict:
         "atari": (_image(4, 3136, d, 0, nn.Tanh()), rtg_tanh, padded_table, plain_head),
         "mikasa_robo": (_image(6, 9216, d, 0, nn.Tanh()), rtg, nn.Linear(a, d), tanh_head),
         "mujoco": (nn.Linear(s, d), rtg, nn.Linear(a, d), tanh_head),
+        **{task: (nn.Linear(s, d), rtg, squashed, tanh_head) for task in LOCOMOTION},
+        **{task: (nn.Linear(s, d), rtg, padded_table, plain_head)
+           for task in ("MountainCar-v0", "Acrobot-v1")},
+        **{task: (nn.Linear(s, d), rtg, squashed, tanh_head)
+           for task in ("MountainCarContinuous-v0", "Pendulum-v1")},
         "popgym-RepeatFirstEasy-v0": (nn.Linear(s, d), rtg, nn.Embedding(a + 1, d), plain_head),
         "popgym-AutoencodeHard-v0": (
             nn.Linear(s, d), rtg, nn.Sequential(nn.Embedding(a + 1, d)), plain_head,
         ),
-        "popgym-PositionOnlyPendulumEasy-v0": (
-            nn.Linear(s, d), rtg, nn.Sequential(nn.Linear(a, d), nn.Tanh()), plain_head,
-        ),
+        "popgym-PositionOnlyPendulumEasy-v0": (nn.Linear(s, d), rtg, squashed, plain_head),
         "arshot": (nn.Embedding(s + 1, d), rtg, padded_table, plain_head),
     }  # fmt: skip
     names = ("state_encoder", "ret_emb", "action_embeddings", "head")
@@ -110,7 +123,7 @@ def inputs_for(config: dict[str, Any], steps: int, batch: int) -> dict[str, Tens
     if env == "arshot":
         observations = torch.randint(config["state_dim"] + 1, (batch, steps, 1)).float()
     actions = torch.randint(config["act_dim"], (batch, steps, 1)).float()
-    if env in ("mikasa_robo", "mujoco", "popgym-PositionOnlyPendulumEasy-v0"):
+    if env in CONTINUOUS:
         actions = torch.randn(batch, steps, config["act_dim"])
     if config["padding_idx"] is not None:
         actions[-1, -1] = config["padding_idx"]
@@ -151,8 +164,11 @@ class ByHand:
                 levels.append(self.block(i, levels[-1], cache[i]))
             logits = self.ends["head"](levels[-1])[:, m : m + count][:, 1::3]
             if memory is not None:
-                written = levels[-1][:, -m:] if c["mem_at_end"] else levels[-1][:, :m]
-                memory = self.valve(memory, written) if c["n_head_ca"] else written
+                first, last = levels[-1][:, :m], levels[-1][:, levels[-1].shape[1] - m :]
+                if c["n_head_ca"]:  # a valve reads the last rows, be they of memory or of tokens
+                    memory = self.valve(memory, last)
+                else:
+                    memory = last if c["mem_at_end"] else first
             joined = [torch.cat(pair, 1) for pair in zip(cache, levels, strict=True)]
             cache = [level[:, max(0, level.shape[1] - c["mem_len"]) :] for level in joined]
             results.append((logits, memory, list(cache) if c["mem_len"] else None))

@@ -15,6 +15,7 @@ from rate.reference import ReferenceModel, load_reference, run_segments
 from tests.parity.reference_by_hand import (
     BASE,
     IMAGES,
+    LOCOMOTION,
     ByHand,
     build_ends,
     build_weights,
@@ -80,11 +81,17 @@ def synthetic(seed: int = 0, **changes: Any) -> tuple[dict[str, Any], ByHand, di
     return config, ByHand(config, ends, weights), weights
 
 
-def assert_by_hand(config: dict[str, Any], by_hand: ByHand, weights: dict[str, Tensor]) -> None:
+def assert_by_hand(
+    config: dict[str, Any],
+    by_hand: ByHand,
+    weights: dict[str, Tensor],
+    model: ReferenceModel | None = None,
+) -> None:
+    """The model (of the same config and weights, if None) answers as the one by hand does."""
     images = config["env_name"] in IMAGES
     context_length, steps, batch = (2, 3, 1) if images else (3, 8, 2)
     inputs = inputs_for(config, steps, batch)
-    model = load_reference(config, weights).to(dtype=torch.float64)
+    model = (model or load_reference(config, weights)).to(dtype=torch.float64)
     results = run_segments(model, *triple(inputs), context_length)
     with torch.no_grad():
         doubled = triple({key: value.double() for key, value in inputs.items()})
@@ -107,6 +114,10 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
     "mikasa_robo": {"act_dim": 8, "padding_idx": None}, "arshot": {"state_dim": 20},
     "mujoco": {"state_dim": 11, "act_dim": 3}, "popgym-RepeatFirstEasy-v0": {"state_dim": 2},
     "popgym-AutoencodeHard-v0": {}, "popgym-PositionOnlyPendulumEasy-v0": {"act_dim": 1},
+    **{task: {"state_dim": 17, "act_dim": 6} for task in LOCOMOTION},
+    "MountainCar-v0": {"state_dim": 2, "act_dim": 3}, "Acrobot-v1": {"state_dim": 6, "act_dim": 3},
+    "MountainCarContinuous-v0": {"state_dim": 2, "act_dim": 1},
+    "Pendulum-v1": {"state_dim": 3, "act_dim": 1},
 }  # fmt: skip
 
 
@@ -115,23 +126,29 @@ def test_encoders_and_heads_of_each_environment(env: str) -> None:
     assert_by_hand(*synthetic(env_name=env, **ENVIRONMENTS[env]))
 
 
+NO_MEMORY = {"num_mem_tokens": 0, "mem_at_end": False, "n_head_ca": 0}
 STACKS: dict[str, dict[str, Any]] = {
     "leaky valve": {"mrv_act": "leaky_relu", "n_head_ca": 4},
     "bare valve": {"mrv_act": "no_act", "n_head_ca": 1},
     "tanh valve, no feed-forward": {"mrv_act": "tanh", "skip_dec_ffn": True, "d_inner": None},
     "no valve, no cache": {"n_head_ca": 0, "mrv_act": None, "mem_len": 0},
-    "no memory, cache": {"num_mem_tokens": 0, "mem_at_end": False, "n_head_ca": 0, "mem_len": 20},
-    "no memory, suffix asked for": {"num_mem_tokens": 0, "n_head_ca": 0},
+    "no memory, cache": {**NO_MEMORY, "mem_len": 20},
     "memory in front only": {"mem_at_end": False},
+    "memory in front only, no valve": {"mem_at_end": False, "n_head_ca": 0},
+    "memory in front only, more of it than tokens": {"mem_at_end": False, "num_mem_tokens": 11},
+    "memory in front only, GTrXL": {
+        "mem_at_end": False, "use_stable_version": True, "use_gate": True, "mrv_act": "tanh",
+    },
     "memory reads the cache": {"read_mem_from_cache": True, "num_mem_tokens": 3},
     "TrXL-I": {"use_stable_version": True, "n_layer": 3},
     "GTrXL": {"use_stable_version": True, "use_gate": True},
     "clamped distances": {"clamp_len": 4},
     "long cache, many memory tokens": {"mem_len": 40, "num_mem_tokens": 5},
-    "same length": {"same_length": True, "num_mem_tokens": 0, "n_head_ca": 0, "mem_len": 12},
-    "same short length": {"same_length": True, "num_mem_tokens": 0, "n_head_ca": 0, "mem_len": 4},
-    "nothing but tokens": {"num_mem_tokens": 0, "n_head_ca": 0, "mem_len": 0, "n_layer": 1},
-}
+    "same length": {**NO_MEMORY, "same_length": True, "mem_len": 12},
+    "same short length": {**NO_MEMORY, "same_length": True, "mem_len": 4},
+    "nothing but tokens": {**NO_MEMORY, "mem_len": 0, "n_layer": 1},
+    "a valve without memory": {**NO_MEMORY, "n_head_ca": 2},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -254,7 +271,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"use_gate": True}, "use_gate=True.*use_stable_version"),
     ({"use_stable_version": True, "skip_dec_ffn": True}, "skip_dec_ffn=True.*layer_norm2"),
     ({"same_length": True}, "same_length=True.*num_mem_tokens=2"),
-    ({"same_length": True, "num_mem_tokens": 0, "mem_len": 0}, "same_length=True.*mem_len=0"),
+    ({**NO_MEMORY, "same_length": True, "mem_len": 0}, "same_length=True.*mem_len=0"),
+    ({"num_mem_tokens": 0, "n_head_ca": 0}, "mem_at_end=True.*num_mem_tokens=0.*mem_at_end=False"),
+    ({"padding_idx": 3}, "padding_idx=3.*act_dim=4"),
+    ({"env_name": "InvertedPendulum-v4"}, "env_name='InvertedPendulum-v4'.*Pendulum"),
+    ({"env_name": "walker-walk"}, "env_name='walker-walk'.*walker2d"),
     ({"d_inner": None}, "d_inner=None"),
     ({"n_head_ca": 3}, "n_head_ca=3.*divide d_model=8"),
     ({"d_model": 7}, "d_model=7.*even"),
@@ -262,6 +283,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"div_val": 2}, "div_val=2.*only 1"),
     ({"n_layer": 0}, "n_layer=0.*at least 1"),
     ({"mem_len": -1}, "mem_len=-1"),
+    ({"mode": "mujoco"}, "env_name, state_dim, act_dim: not together with mode"),
     ({"n_layer": "2"}, "n_layer='2'.*type int"),
     ({"skip_dec_ffn": 1}, "skip_dec_ffn=1.*type bool"),
 ]
