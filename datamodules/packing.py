@@ -11,9 +11,9 @@ from typing import Any
 from filelock import FileLock
 
 from datamodules.episodes import DatasetError, Episode, validate_episode
-from datamodules.npy import fsync_directory
 from datamodules.store_files import StoreWriter
 from rate.envs.spec import EnvironmentSpec
+from rate.files import fsync_directory
 
 
 def pack_directory(

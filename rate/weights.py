@@ -8,7 +8,6 @@ carry code.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from safetensors.torch import load_file, save
 from rate.config import Decoding, ModelConfig
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import WeightsError
+from rate.files import write_durably
 from rate.model import SequenceModel
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
@@ -70,12 +70,7 @@ def save_model(saved: SavedModel, folder: Path) -> None:
     weights = {name: t.detach().contiguous() for name, t in saved.model.state_dict().items()}
     # Not by safetensors' own hand: what it writes nobody but its owner may read.
     for name, content in ((WEIGHTS, save(weights)), (DESCRIPTION, text.encode())):
-        draft = folder / f"{name}.tmp-{os.getpid()}"
-        try:
-            draft.write_bytes(content)
-            draft.replace(folder / name)
-        finally:
-            draft.unlink(missing_ok=True)
+        write_durably(folder / name, content)
 
 
 def load_model(folder: Path) -> SavedModel:

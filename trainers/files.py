@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from datamodules.npy import fsync_directory
+from rate.files import write_durably
 
 
 def write_atomic(path: Path, content: str) -> None:
@@ -18,16 +17,7 @@ def write_atomic(path: Path, content: str) -> None:
     Raises:
         OSError: If the folder is missing or cannot be written.
     """
-    draft = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        with draft.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    fsync_directory(path.parent)
+    write_durably(path, content.encode())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -25,12 +25,12 @@ from datamodules.episodes import (
     integer_seed,
     observation_items,
 )
-from datamodules.npy import fsync_directory
 from datamodules.readers.minari_files import EpisodeFiles, open_files
 from datamodules.readers.spaces import action_array, observation_arrays
 from datamodules.source import OnBad, refuse
 from datamodules.variables import environment_variable
 from rate.envs.spec import EnvironmentSpec
+from rate.files import fsync_directory
 
 if TYPE_CHECKING:
     from minari import MinariDataset

@@ -77,20 +77,21 @@ def test_extra_that_is_no_json_leaves_the_old_model_whole(tmp_path: Path) -> Non
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("file", [WEIGHTS, DESCRIPTION])
 def test_a_full_disk_leaves_the_old_model_whole(
     file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved = stored(tmp_path)
-    before, write = sorted(tmp_path.iterdir()), Path.write_bytes
+    before, sync = sorted(tmp_path.iterdir()), os.fsync
 
-    def full(path: Path, content: bytes) -> int:
-        if file not in path.name:
-            return write(path, content)
-        write(path, content[:10])
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def full(descriptor: int) -> None:
+        if file in Path(f"/proc/self/fd/{descriptor}").readlink().name:
+            os.ftruncate(descriptor, 10)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(descriptor)
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         save_model(saved, tmp_path)
     assert sorted(tmp_path.iterdir()) == before

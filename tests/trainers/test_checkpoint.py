@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
+import warnings
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
 
-from trainers.callbacks.checkpoint import SafeCheckpointIO
+from trainers.callbacks.checkpoint import SafeCheckpointIO, find_checkpoint
 from trainers.callbacks.schedule import Every
 from trainers.errors import CheckpointError
 
@@ -38,6 +42,64 @@ def test_a_full_disk_is_named_where_torch_speaks_of_positions(tmp_path, monkeypa
     with pytest.raises(CheckpointError, match=r"\(\[Errno \d+\] No space left on device\)\. Make"):
         SafeCheckpointIO().save_checkpoint({"step": 1}, tmp_path / "last.ckpt")
     assert not list(tmp_path.iterdir())
+
+
+class Crash(BaseException):
+    """The process dies: nothing after it is done, but what a `finally` does."""
+
+
+def die_at(number: int, patch: pytest.MonkeyPatch) -> list[int]:
+    """Die before the `number`-th rename or sync; returns a list of one, the calls so far."""
+    calls = [0]
+
+    def wrap(call):
+        def counted(*arguments):
+            calls[0] += 1
+            if calls[0] == number:
+                raise Crash
+            return call(*arguments)
+
+        return counted
+
+    patch.setattr(os, "fsync", wrap(os.fsync))
+    patch.setattr(Path, "replace", wrap(Path.replace))
+    return calls
+
+
+@pytest.mark.parametrize("saved", [0, 1, 2])
+def test_a_crash_at_any_moment_of_a_save_leaves_a_way_on(tmp_path, monkeypatch, saved) -> None:
+    """And so does a second one, in the save after the first crash."""
+
+    def save(folder: Path, step: int, crash: int) -> bool:
+        with monkeypatch.context() as patch:
+            calls = die_at(crash, patch)
+            with suppress(Crash):
+                SafeCheckpointIO().save_checkpoint({"step": step}, folder / "last.ckpt")
+        return calls[0] < crash
+
+    def step_of(folder: Path) -> int:
+        """The step that a run goes on from; 0 is the start."""
+        path = find_checkpoint(folder)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return 0 if path is None else SafeCheckpointIO().load_checkpoint(path)["step"]
+
+    for first in range(1, 100):
+        for second in range(1, 100) if saved < 2 else [100]:
+            folder = tmp_path / f"{first}-{second}"
+            for step in range(1, saved + 1):
+                SafeCheckpointIO().save_checkpoint({"step": step}, folder / "last.ckpt")
+            whole = save(folder, saved + 1, first)
+            found = step_of(folder)
+            assert found in ({saved + 1} if whole else {saved, saved + 1}), (first, second)
+            done = save(folder, 9, second)
+            assert step_of(folder) in ({9} if done else {found, 9}), (first, second)
+            if done:
+                break
+        if whole:
+            break
+    else:
+        raise AssertionError("a save has no end")
 
 
 def test_the_checkpoint_before_is_kept(tmp_path) -> None:

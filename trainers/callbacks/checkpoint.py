@@ -16,7 +16,8 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from datamodules.npy import file_sha256, fsync_directory
+from datamodules.npy import file_sha256
+from rate.files import draft_of, fsync_directory
 from trainers.callbacks.schedule import Every
 from trainers.csv_logger import MetricsTable
 from trainers.errors import CheckpointError, Interrupted
@@ -58,19 +59,26 @@ class SafeCheckpointIO(CheckpointIO):
         self._damaged = None
 
     def _write(self, checkpoint: dict[str, Any], path: Path) -> None:
+        """Publish a checkpoint so that a crash at any moment leaves one that can be trusted.
+
+        A digest comes before the file that it is of. Between the two there is no `last.ckpt`, and
+        `previous.ckpt`, if there was a checkpoint before, has a digest of its own.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+        draft, digest_file = draft_of(path), _digest_file(path)
         try:
             with draft.open("wb") as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
             digest = file_sha256(draft)
-            if path != self._damaged and path.exists() and _digest_file(path).exists():
-                path.replace(path.with_name(PREVIOUS))
-                _digest_file(path).replace(_digest_file(path.with_name(PREVIOUS)))
+            previous = path.with_name(PREVIOUS)
+            if path != self._damaged and path.exists() and digest_file.exists():
+                known = digest_file.read_text(encoding="utf-8").replace(path.name, previous.name)
+                write_atomic(_digest_file(previous), known)
+                path.replace(previous)
+            write_atomic(digest_file, f"{digest}  {path.name}\n")
             draft.replace(path)
-            write_atomic(_digest_file(path), f"{digest}  {path.name}\n")
         finally:
             draft.unlink(missing_ok=True)
         fsync_directory(path.parent)
