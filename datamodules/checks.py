@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.episodes import DatasetError
-from datamodules.formats import Options, open_source
-from datamodules.readers.d4rl import broken_chains
+from datamodules.formats import open_source
+from datamodules.options import Options
+from datamodules.readers.hdf5 import broken_chains
 from datamodules.source import Checked, Source
 
 _MOST_WARNINGS = 1000

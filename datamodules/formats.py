@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datamodules.episodes import DatasetError
-from datamodules.readers.d4rl import is_d4rl, open_d4rl
+from datamodules.options import Options
 from datamodules.readers.dqn_replay import is_dqn_replay, open_dqn_replay
+from datamodules.readers.hdf5 import is_d4rl, is_hdf5, open_hdf5
 from datamodules.readers.memory_maze import is_memory_maze, open_memory_maze
 from datamodules.readers.minari_source import is_minari, open_minari_source
 from datamodules.readers.own_store import is_store, open_store
@@ -22,20 +23,8 @@ from datamodules.readers.rl_unplugged import is_rl_unplugged, open_rl_unplugged
 from datamodules.readers.trajectories import is_pickle, open_trajectories
 from datamodules.source import Source
 from datamodules.store import NoStoreError, Store
-from rate.envs.spec import EnvironmentSpec
 
-
-@dataclass(frozen=True)
-class Options:
-    """What a person may have to say of a source.
-
-    Attributes:
-        time_limit: After how many steps an episode ends, for D4RL files without `timeouts`.
-        spec: The environment, in place of what the source says of it.
-    """
-
-    time_limit: int | None = None
-    spec: EnvironmentSpec | None = None
+__all__ = ["FORMATS", "Format", "Options", "find_format", "find_store", "open_source"]
 
 
 @dataclass(frozen=True)
@@ -70,11 +59,12 @@ FORMATS = (
         is_minari,
         _plain(open_minari_source),
     ),
+    Format("d4rl", "a D4RL file (HDF5)", is_d4rl, open_hdf5),
     Format(
-        "d4rl",
-        "a D4RL file (HDF5)",
-        is_d4rl,
-        lambda path, options: open_d4rl(path, options.time_limit),
+        "hdf5",
+        "an HDF5 file with named columns, or with a group for each episode",
+        is_hdf5,
+        open_hdf5,
     ),
     Format(
         "dqn-replay",
@@ -98,7 +88,7 @@ FORMATS = (
         "trajectories",
         "trajectories of the Decision Transformer's code (a pickled list of episodes)",
         is_pickle,
-        _plain(open_trajectories),
+        open_trajectories,
     ),
     Format(
         "memory-maze",

@@ -24,6 +24,7 @@ from datamodules.mujoco_names import DatasetName, read_name
 from datamodules.npy import file_sha256
 from datamodules.players import expert_seeds
 from datamodules.readers.minari_source import reference_scores
+from datamodules.source import Checked
 from datamodules.store import Store, pack
 from rate.envs.mujoco import MujocoOptions, mujoco_spec
 from rate.errors import ConfigError
@@ -97,9 +98,9 @@ def _convert(root: Path, options: MujocoOptions, known: DatasetName) -> Path:
 
 def _read(path: Path) -> Iterator[Episode]:
     if path.is_file():
-        from datamodules.readers.d4rl import read_d4rl
+        from datamodules.readers.hdf5 import open_hdf5
 
-        return read_d4rl(path)
+        return iter(Checked(open_hdf5(path)))
     from datamodules.readers.minari import open_minari, read_minari
 
     return read_minari(open_minari(path))

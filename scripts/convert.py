@@ -33,10 +33,11 @@ from datamodules.convert import (
     predicted_bytes,
 )
 from datamodules.episodes import DatasetError
-from datamodules.formats import Options, open_source
+from datamodules.formats import open_source
 from datamodules.source import Source
 from rate.envs.spec import EnvironmentSpec
-from scripts.console import count, make_parser, user_errors
+from scripts.console import make_parser, user_errors
+from scripts.data_options import add_data_options, data_options
 from trainers.cli import parse
 from trainers.registry import ENVIRONMENTS, get_environment
 
@@ -53,19 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave out episodes that are not valid"
     )
-    parser.add_argument(
-        "--time-limit",
-        type=count,
-        metavar="STEPS",
-        help="where episodes end in D4RL files without timeouts",
-    )
+    add_data_options(parser)
     options, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else arguments)
     if rest and options.environment is None:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     console, skipped = Console(), Skipped()
     with user_errors():
         spec = None if options.environment is None else environment_spec(options.environment, rest)
-        source = open_source(options.source, Options(options.time_limit, spec))
+        source = open_source(options.source, data_options(options, spec))
         describe(source, options.to, console)
         with progress(Console(stderr=True)) as tell:
             make = convert if options.to == "store" else convert_to_minari

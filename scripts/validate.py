@@ -17,9 +17,9 @@ from pathlib import Path
 from rich.console import Console
 
 from datamodules.checks import Report, check
-from datamodules.formats import Options
 from scripts.console import count, make_parser, user_errors
 from scripts.convert import environment_spec, progress
+from scripts.data_options import add_data_options, data_options
 from trainers.registry import ENVIRONMENTS
 
 WRONG = 1  # exit code
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__)
     parser.add_argument("path", type=Path, metavar="PATH", help="file or folder to check")
     parser.add_argument("--environment", choices=sorted(ENVIRONMENTS), help="what the data are of")
-    parser.add_argument("--time-limit", type=count, metavar="STEPS", help="as for convert")
+    add_data_options(parser)
     parser.add_argument(
         "--most", type=count, default=20, metavar="N", help="problems to list (default: 20)"
     )
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with progress(Console(stderr=True)) as tell:
             report = check(
                 options.path,
-                Options(options.time_limit, spec),
+                data_options(options, spec),
                 lambda done, total: tell("checking", done, total),
             )
     show(report, options.path, options.most)

@@ -24,9 +24,9 @@ import numpy as np
 from gymnasium import spaces
 
 from datamodules.episodes import Array, DatasetError, Episode
+from datamodules.readers.ends import check_ends
 from datamodules.readers.npz import NpzFile, npz_files, open_npz
 from datamodules.readers.pickles import read_items
-from datamodules.readers.trajectories import check_ends
 from datamodules.source import UNKNOWN_RETURN, ActionRange, OnBad, Source, observation_box, refuse
 from rate.envs.minigrid_memory import minigrid_memory_spec
 from rate.envs.spec import EnvironmentSpec
@@ -129,7 +129,7 @@ def read_rate_npz(path: Path | str) -> Episode:
         wanted = steps + extra if key in observations and extra == 1 else steps
         if len(array) != wanted:
             raise DatasetError(f"{path}: {key} has {len(array)} steps, but action has {steps}")
-    terminated = check_ends(done, str(path))
+    terminated = check_ends(done, f"{path}: done")
     last = {key: array[-1] for key, array in observations.items()} if extra == 1 else None
     inputs = {key: array[:steps] for key, array in observations.items()}
     return Episode(
@@ -211,7 +211,7 @@ def _tmaze_episode(item: Any, place: str) -> Episode:
     if not steps:
         raise DatasetError(f"{place}: the episode has no steps")
     to_go = data["rtg"].astype(np.float64).reshape(-1)
-    terminated = check_ends(data["done"], place)
+    terminated = check_ends(data["done"], f"{place}: done")
     return Episode(
         observations=data["obs"][:-1].astype(np.float32),
         actions=data["action"].reshape(-1),

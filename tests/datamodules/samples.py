@@ -51,6 +51,15 @@ def write_d4rl(path, lengths=LENGTHS, unfinished=2, **changes):
     return path
 
 
+def write_groups(path, lengths=LENGTHS):
+    """A group of HDF5 for each episode; the tenth comes after the ninth."""
+    with h5py.File(path, "w") as file:
+        for number, length in enumerate(lengths):
+            for key, array in columns(length, number).items():
+                file[f"data/episode_{number + 8}/{key}"] = array
+    return path
+
+
 def write_trajectories(path, lengths=LENGTHS, protocol=4, change=None):
     episodes = [columns(length, number) for number, length in enumerate(lengths)]
     if change is not None:

@@ -15,6 +15,7 @@ WRITERS = {
     "store": None,
     "minari": lambda path: samples.write_minari(path.parent, f"{path.name}-v0"),
     "d4rl": samples.write_d4rl,
+    "hdf5": samples.write_groups,
     "rate-tmaze": samples.write_tmaze,
     "trajectories": samples.write_trajectories,
     "memory-maze": samples.write_memory_maze,
@@ -59,7 +60,7 @@ def test_damaged_files_still_have_a_format(tmp_path, own_store):
     (own_store.path / "manifest.json").write_text("{")
     for path, name in (
         (tmp_path / "x.pkl", "trajectories"),
-        (tmp_path / "x.hdf5", "d4rl"),
+        (tmp_path / "x.hdf5", "hdf5"),
         (own_store.path, "store"),
     ):
         assert find_format(path).name == name
@@ -71,7 +72,7 @@ def test_hdf5_of_something_else(tmp_path):
     with h5py.File(tmp_path / "x.hdf5", "w") as file:
         file["data/demo_0/actions"] = np.zeros(3)
     with pytest.raises(
-        DatasetError, match=r"not a D4RL file: there is no array observations.*has data"
+        DatasetError, match=r"there are no observations; it has actions.*--map THEIRS=observations"
     ):
         open_source(tmp_path / "x.hdf5")
 
@@ -81,7 +82,7 @@ def test_a_person_may_say_what_the_environment_is(tmp_path):
     spec = two_colors_spec()
     assert open_source(path, Options(spec=spec)).spec is spec
     path = samples.write_d4rl(tmp_path / "x.hdf5", timeouts=None)
-    assert open_source(path, Options(time_limit=3)).num_episodes == 5
+    assert open_source(path, Options(time_limit=3)).num_episodes == 6
 
 
 def test_training_names_the_converter(tmp_path):

@@ -11,7 +11,7 @@ from datamodules import DatasetError, Store, mujoco_agent
 from datamodules.mujoco import find_d4rl, minari_references, prepare_mujoco
 from datamodules.mujoco_names import D4RL, OWN, QUALITIES, read_name
 from datamodules.players import expert_seeds
-from datamodules.readers.d4rl import broken_chains
+from datamodules.readers.hdf5 import broken_chains
 from rate.envs.mujoco import Mujoco, MujocoOptions
 from rate.errors import ConfigError
 

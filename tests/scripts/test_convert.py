@@ -63,10 +63,10 @@ def test_bad_episodes(tmp_path, capsys, error_of):
 
 
 def test_d4rl_without_timeouts(tmp_path, error_of):
-    path = samples.write_d4rl(tmp_path / "x.hdf5", timeouts=None)
-    assert "--time-limit 1000" in error_of(run, path, tmp_path / "store")
+    path = samples.write_d4rl(tmp_path / "x.hdf5", timeouts=None, next_observations=None)
+    assert "--time-limit STEPS" in error_of(run, path, tmp_path / "store")
     run(path, tmp_path / "store", "--time-limit", "3")
-    assert Store.open(tmp_path / "store").num_episodes == 5
+    assert Store.open(tmp_path / "store").num_episodes == 6
 
 
 @pytest.mark.parametrize(

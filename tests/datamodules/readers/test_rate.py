@@ -85,7 +85,7 @@ BAD = {
     "rewards": ({"reward": np.zeros(5)}, "reward has 5 steps, but action has 6"),
     "frames": ({"obs": np.zeros((5, 3, 64, 112), np.uint8)}, "obs has 5 steps"),
     "many frames": ({"obs": np.zeros((8, 3, 64, 112), np.uint8)}, "obs has 8 steps"),
-    "done": ({"done": np.array([0, 0, 1, 0, 0, 0])}, "step 2 is a terminal"),
+    "done": ({"done": np.array([0, 0, 1, 0, 0, 0])}, "step 2 is an end"),
     "empty": ({"action": np.zeros(0, int)}, "no steps"),
     "nan": ({"reward": np.array([0, 1, np.nan, 0, 0, 0])}, "rewards: the value at step 2"),
     "action": ({"action": np.full(6, 7)}, "actions: 7 at step 0 is outside the space Discrete"),
@@ -152,7 +152,7 @@ TMAZE_BAD = {
     "short": ("rtg", np.ones(3), "episode 1: rtg has 3 rows, but 6 actions need 7"),
     "action": ("action", np.full(6, 4), "episode 1: actions: 4 at step 0 is outside"),
     "clue": ("obs", np.full((7, 4), 3.0), "episode 1: observations: 3.0 at step 0 is outside"),
-    "done": ("done", np.ones(6), "episode 1: step 0 is a terminal"),
+    "done": ("done", np.ones(6), "episode 1: done: step 0 is an end"),
     "nan": ("rtg", np.full(7, np.nan), "episode 1: rewards: the value at step 0 is not finite"),
     "list": ("rtg", [1], "episode 1: not a dictionary of the arrays"),
 }

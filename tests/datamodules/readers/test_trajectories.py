@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from datamodules.episodes import DatasetError
-from datamodules.readers.trajectories import open_trajectories, read_trajectories
-from datamodules.source import Checked
+from datamodules.readers.trajectories import open_trajectories
+from datamodules.source import Checked, refuse
 from tests.datamodules.samples import LENGTHS, columns, write_trajectories
 
 
@@ -45,7 +45,7 @@ def test_the_name_of_a_task_gives_its_bounds(tmp_path):
     with pytest.raises(DatasetError, match=r"episode 1: actions: -1\.5 at step 2 is outside"):
         list(Checked(named))
     unknown = open_trajectories(write_trajectories(tmp_path / "x.pkl", change=change))
-    assert unknown.spec.action_space.high[0] == np.inf
+    assert unknown.spec.action_space.low.tolist() == [-1, -1.5, -1]
 
 
 def put(number, key, value):
@@ -60,12 +60,15 @@ def put(number, key, value):
 
 LATE = np.array([0, 0, 1, 0, 0, 0], bool)
 BAD = {
-    "missing": (put(1, "rewards", None), "episode 1: there is no 'rewards'"),
+    "missing": (put(1, "rewards", None), "episode 1: there are no rewards; .*--zero-rewards"),
     "short": (put(1, "rewards", np.zeros(5)), "episode 1: rewards has 5 steps, but actions has 6"),
     "next": (put(1, "next_observations", np.zeros((7, 11))), "next_observations has 7 steps"),
-    "late": (put(1, "terminals", LATE), "episode 1: step 2 is a terminal.* goes on to step 5"),
-    "flag": (put(1, "terminals", np.full(6, 2)), "episode 1: the terminal of step 0 is 2"),
-    "list": (put(1, "rewards", [1.0]), "episode 1: 'rewards' is no array, but of type list"),
+    "late": (
+        put(1, "terminals", LATE),
+        "episode 1: terminals: step 2 is an end.*to step 5",
+    ),
+    "flag": (put(1, "terminals", np.full(6, 2)), "episode 1: terminals is 2 at row 0"),
+    "list": (put(1, "rewards", ["a"] * 6), "episode 1: 'rewards' is a list of str, not of numbers"),
     "columns": (put(1, "terminals", np.zeros((6, 2))), r"terminals have shape \(6, 2\)"),
     "scalar": (put(1, "rewards", np.array(1.0)), "rewards has 0 steps"),
 }
@@ -76,7 +79,7 @@ def test_what_is_wrong_is_said_or_skipped(tmp_path, name):
     change, message = BAD[name]
     path = write_trajectories(tmp_path / "x.pkl", change=change)
     with pytest.raises(DatasetError, match=message):
-        list(read_trajectories(path))
+        list(open_trajectories(path).read(0, refuse))
     bad = []
     source = open_trajectories(path)
     assert [len(episode) for episode in source.read(0, bad.append)] == [4, 3]

@@ -1,0 +1,37 @@
+"""What a person may have to say of a data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rate.envs.spec import EnvironmentSpec
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person may have to say of a data set.
+
+    Attributes:
+        time_limit: After how many steps the environment of the data ends an episode. It cuts
+            episodes where nothing in the data does, and tells which ends are truncations.
+        spec: The environment, in place of what the source says of it.
+        columns: `(theirs, ours)` pairs: which column of the data is what; see
+            `datamodules.readers.roles`. Several columns that are `observations` become a
+            dictionary of observations.
+        action_range: The least and the greatest value of the components of continuous actions.
+        keep_actions: Keep actions that are outside of the environment's bounds; they are clipped
+            otherwise.
+        zero_rewards: Take data without rewards, as if every reward were 0.
+        unfinished: What becomes of the steps after the last end: `keep` makes them a truncated
+            episode, `drop` leaves them out. None keeps them, but for D4RL's files, whose published
+            readers leave them out.
+    """
+
+    time_limit: int | None = None
+    spec: EnvironmentSpec | None = None
+    columns: tuple[tuple[str, str], ...] = ()
+    action_range: tuple[float, float] | None = None
+    keep_actions: bool = False
+    zero_rewards: bool = False
+    unfinished: Literal["keep", "drop"] | None = None

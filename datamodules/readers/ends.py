@@ -1,0 +1,342 @@
+"""Where episodes end, and what ended them, from whatever columns tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from datamodules.episodes import Array, DatasetError
+from datamodules.options import Options
+from datamodules.readers.roles import Found
+from datamodules.readers.values import column, flat_flags
+
+Flags = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.int64]
+
+_FLAGS = ("terminated", "terminals", "dones", "truncated", "is_last", "is_first")
+_BY_ENVIRONMENT = ("terminated", "terminals", "dones")
+# What tells a time limit's ends apart from the environment's.
+_TELLS_APART = ("truncated", "is_last")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the episodes of flat columns are.
+
+    Attributes:
+        ends: `(E,)`, one past the last step of each.
+        terminated: `(E,)`, whether the environment ended it.
+        truncated: `(E,)`, whether a time limit did, or the data tell of nothing that did.
+        loose: Whether the data mark a time limit's ends like the environment's, for all one knows.
+        unfinished: Steps after the last end that the data mark.
+        notes: What was assumed, for people.
+    """
+
+    ends: Rows
+    terminated: Flags
+    truncated: Flags
+    loose: bool = False
+    unfinished: int = 0
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def starts(self) -> Rows:
+        return np.concatenate([np.zeros(1, np.int64), self.ends[:-1]])
+
+
+@dataclass
+class _Marks:
+    """What is known of the rows of flat columns while their ends are looked for."""
+
+    found: Found
+    rows: int
+    place: str
+    flags: dict[str, Flags] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    cut: bool = False  # by a time limit that a person told
+
+    def name(self, role: str) -> str:
+        return self.found.names[role]
+
+
+def find_layout(
+    found: Found,
+    rows: int,
+    options: Options,
+    place: str,
+    breaks: Callable[[], Flags] | None = None,
+) -> Layout:
+    """The episodes of flat columns.
+
+    Args:
+        found: The columns.
+        rows: Steps in all.
+        options: What a person says of the data.
+        place: Where the columns are, for messages.
+        breaks: `(rows - 1,)`, the steps whose next observation is not the next row's.
+
+    Raises:
+        DatasetError: If columns disagree, or nothing tells where episodes end; says what can.
+    """
+    marks = _Marks(found, rows, place)
+    for role in _FLAGS:
+        if role in found:
+            flags = flat_flags(column(found.values[role], marks.name(role)), marks.name(role))
+            if flags.shape == (rows,):
+                marks.flags[role] = flags
+            elif role in _TELLS_APART or role == "is_first" or flags.ndim == 0:
+                raise DatasetError(
+                    f"{place}: {marks.name(role)} has {flags.size} rows, but there are {rows} steps"
+                )
+    ended = _ends(marks, options, breaks)
+    ends = np.flatnonzero(ended).astype(np.int64) + 1
+    unfinished = rows - int(ends[-1]) if len(ends) else rows
+    if unfinished:
+        marks.notes.append(_tell_unfinished(unfinished, options))
+        if options.unfinished != "drop":
+            ends = np.append(ends, rows)
+    if not len(ends):
+        raise DatasetError(f"{place}: no episode ends; --unfinished keep makes one of the rows")
+    terminated, truncated = _kinds(marks, ends)
+    loose = is_loose(found) and not marks.cut
+    return Layout(ends, terminated, truncated, loose, unfinished, tuple(marks.notes))
+
+
+def _tell_unfinished(steps: int, options: Options) -> str:
+    if options.unfinished == "drop":
+        return (
+            f"the last {steps} steps are no whole episode and are left out (--unfinished keep "
+            "makes a truncated one of them)"
+        )
+    return (
+        f"the last {steps} steps are no whole episode and are kept as a truncated one, whose "
+        "returns count these steps alone (--unfinished drop leaves them out)"
+    )
+
+
+def _ends(marks: _Marks, options: Options, breaks: Callable[[], Flags] | None) -> Flags:
+    """`(rows,)`, the last step of each episode."""
+    explicit = [flags for role, flags in marks.flags.items() if role in _TELLS_APART]
+    explicit += _by_structure(marks)
+    flagged = [marks.flags[role] for role in _BY_ENVIRONMENT if role in marks.flags]
+    if explicit or "dones" in marks.flags:
+        either: Flags = np.any([*explicit, *flagged], axis=0)
+        return either
+    ended: Flags = np.any(flagged, axis=0) if flagged else np.zeros(marks.rows, bool)
+    if options.time_limit is not None:
+        marks.cut = True
+        return ended | _limit(ended, options.time_limit)
+    if breaks is not None:
+        marks.notes.append(
+            "no column tells which episodes a time limit ended; an episode ends as well where the "
+            f"next observation is not that of the next row ({marks.name('next_observations')})"
+        )
+        broken: Flags = ended | np.append(breaks(), False)
+        return broken
+    if flagged and _all_alike(ended):
+        name = marks.name("terminals" if "terminals" in marks.flags else "terminated")
+        marks.notes.append(
+            f"'{name}' is set at every {int(np.flatnonzero(ended)[0]) + 1} steps, and is taken as "
+            "the time limit's; --time-limit STEPS says another one"
+        )
+        marks.flags = {"truncated": ended}
+        return ended
+    raise DatasetError(_what_tells(marks, flagged))
+
+
+def _what_tells(marks: _Marks, flagged: list[Flags]) -> str:
+    names = [marks.name(role) for role in _BY_ENVIRONMENT if role in marks.flags]
+    if flagged:
+        return (
+            f"{marks.place}: there are no timeouts (or truncated), so that '{names[0]}' alone does "
+            "not tell which episodes a time limit ended. Say --time-limit STEPS, the limit of the "
+            f"environment of the data, or --map {names[0]}=done if it marks every end; a column "
+            "that tells the ends may also be named: --map THEIRS=truncated, =is_first or =episode"
+        )
+    return (
+        f"{marks.place}: no column tells where episodes end. Say which one does: --map "
+        "THEIRS=terminals, =truncated, =is_first or =episode; or --time-limit STEPS, if all "
+        "episodes are of that length"
+    )
+
+
+def _all_alike(ended: Flags) -> bool:
+    """Whether there are several episodes, all of one length, and the last one ends."""
+    ends = np.flatnonzero(ended) + 1
+    lengths = np.diff(ends, prepend=0)
+    return bool(len(ends) > 1 and ends[-1] == len(ended) and (lengths == lengths[0]).all())
+
+
+def _by_structure(marks: _Marks) -> list[Flags]:
+    """The ends that columns without regard to what ended an episode tell."""
+    found, rows, made = marks.found, marks.rows, []
+    if "is_first" in marks.flags:
+        made.append(np.append(marks.flags["is_first"][1:], True))
+    if "episode" in found:
+        numbers = _numbers(marks, "episode")
+        if len(numbers) == rows:
+            made.append(np.append(numbers[1:] != numbers[:-1], True))
+    for role in ("splits", "lengths"):
+        if role in found:
+            ends = _read_splits(_numbers(marks, role), role, rows)
+            if ends is not None:
+                made.append(_flags_at(ends, rows))
+    return made
+
+
+def _numbers(marks: _Marks, role: str) -> Array:
+    values = np.asarray(column(marks.found.values[role], marks.name(role))[()])
+    return values.reshape(-1)
+
+
+def _read_splits(numbers: Array, role: str, rows: int) -> Rows | None:
+    """One past the last step of each episode, or None if the numbers are something else."""
+    if not len(numbers) or len(numbers) >= rows or (numbers != np.floor(numbers)).any():
+        return None
+    whole = numbers.astype(np.int64)
+    if role == "lengths":
+        whole = np.cumsum(whole)
+        return whole if whole[-1] == rows and (np.diff(whole, prepend=0) > 0).all() else None
+    if (np.diff(whole) <= 0).any() or whole[0] < 0 or whole[-1] > rows:
+        return None
+    inner = whole[(whole > 0) & (whole < rows)]
+    return np.append(inner, rows)
+
+
+def _flags_at(ends: Rows, rows: int) -> Flags:
+    flags = np.zeros(rows, bool)
+    flags[ends - 1] = True
+    return flags
+
+
+def _limit(ended: Flags, limit: int) -> Flags:
+    """The ends by a limit of so many steps after every other end."""
+    flags = np.zeros_like(ended)
+    for first, last in pairwise([0, *(np.flatnonzero(ended) + 1), len(ended)]):
+        flags[first + limit - 1 : last : limit] = True
+    return flags
+
+
+def _kinds(marks: _Marks, ends: Rows) -> tuple[Flags, Flags]:
+    """Whether the data mark the end of each episode as terminated, and as truncated."""
+    last, episodes = ends - 1, len(ends)
+    terminated = np.zeros(episodes, bool)
+    told = False
+    for role in _BY_ENVIRONMENT:
+        if role in marks.flags:
+            flags = marks.flags[role][last]
+        elif role in marks.found:
+            flags = flat_flags(column(marks.found.values[role], role), marks.name(role))
+            if len(flags) != episodes:  # one for each step or each episode
+                raise DatasetError(
+                    f"{marks.place}: {marks.name(role)} has {len(flags)} rows, but there are "
+                    f"{marks.rows} steps in {episodes} episodes"
+                )
+        else:
+            continue
+        told = True
+        if role == "dones" and "truncated" in marks.flags:
+            flags = flags & ~marks.flags["truncated"][last]
+        terminated |= flags
+    if "discount" in marks.found and not told:
+        discount = _numbers(marks, "discount")
+        if len(discount) == marks.rows:
+            terminated, told = discount[last] == 0, True
+    if not told and "truncated" not in marks.flags:
+        marks.notes.append(
+            "no column tells which episodes the environment ended; all are taken as truncated"
+        )
+    truncated = np.zeros(episodes, bool)
+    if "truncated" in marks.flags:
+        truncated = marks.flags["truncated"][last]
+    return terminated, truncated
+
+
+def is_loose(found: Found) -> bool:
+    """Whether data mark a time limit's ends like the environment's, for all that is known."""
+    apart = ("terminated", *_TELLS_APART)
+    return ("terminals" in found or "dones" in found) and not any(role in found for role in apart)
+
+
+def judge(marked: Flags, lengths: Rows, limit: int | None, found: Found) -> list[str]:
+    """What is assumed of the ends that loose data mark, for people.
+
+    Args:
+        marked: `(E,)`, what the data mark as ends.
+        lengths: `(E,)`, the steps of each episode.
+        limit: After how many steps the environment ends an episode, where known. What ends just
+            then is taken as truncated.
+        found: The columns.
+    """
+    if not marked.any():
+        return []
+    name = found.names["terminals" if "terminals" in found else "dones"]
+    at_limit = int((marked & (lengths == limit)).sum())
+    notes = []
+    if at_limit:
+        notes.append(
+            f"'{name}' marks the end of {at_limit} episodes after {limit} steps, the time limit of "
+            "the environment; these are taken as truncated"
+        )
+    left = int(marked.sum()) - at_limit
+    if left and "dones" in found:
+        notes.append(
+            f"'{name}' does not tell whether the environment or a time limit ended an episode; "
+            f"{left} are taken as terminated (--time-limit STEPS tells those apart that a limit "
+            "ended)"
+        )
+    return notes
+
+
+def last_flags(found: Found, steps: int, place: str) -> dict[str, bool]:
+    """The flags of the last of an episode's steps, by role.
+
+    Args:
+        found: The columns of one episode; flags are one for each step, or for the whole of it.
+        steps: Its steps. A row before these is that of a reset, and one behind is what followed.
+        place: Where it is, for messages.
+
+    Raises:
+        DatasetError: If the columns disagree, or an end is marked before the last step.
+    """
+    told = {}
+    for role in _FLAGS:
+        if role not in found:
+            continue
+        name = found.names[role]
+        flags = flat_flags(column(found.values[role], f"{place}: '{name}'"), f"{place}: {name}")
+        if flags.ndim and len(flags) not in (1, steps, steps + 1):
+            raise DatasetError(
+                f"{place}: {name} has {len(flags)} steps, but there are {steps} actions"
+            )
+        if role != "is_first":
+            told[role] = bool(flags) if not flags.ndim else check_ends(flags, f"{place}: {name}")
+    if "discount" in found and not told.keys() & set(_BY_ENVIRONMENT):
+        discount = np.asarray(column(found.values["discount"], "discount")[()]).reshape(-1)
+        told["terminated"] = bool(discount[-1] == 0)
+    return told
+
+
+def check_ends(flags: Array, place: str) -> bool:
+    """Whether the last step of an episode ends it.
+
+    Args:
+        flags: `(T,)`, one for each step.
+        place: Which flags of which episode, for messages.
+
+    Raises:
+        DatasetError: If another one does too, or a flag is neither 0 nor 1.
+    """
+    flags = flat_flags(flags, place)
+    early = np.flatnonzero(flags[:-1])
+    if early.size:
+        raise DatasetError(
+            f"{place}: step {int(early[0])} is an end, but the episode goes on to step "
+            f"{len(flags) - 1}"
+        )
+    return bool(flags[-1])
