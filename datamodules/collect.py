@@ -13,12 +13,12 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from filelock import FileLock
 from gymnasium import spaces
 
 from datamodules.crew import TIMEOUT_S, available_cores, play_parts
-from datamodules.disks import told_when_full
+from datamodules.disks import make_folder, told_when_unwritable
 from datamodules.episodes import DatasetError, Recording, observation_spaces
+from datamodules.locks import locked
 from datamodules.parts import Parts
 from datamodules.players import Player
 from datamodules.readers.minari import (
@@ -142,17 +142,12 @@ def make_once(store: Path, provenance: dict[str, Any], make: Callable[[], object
     """
     if _is_made(store, provenance):  # before the lock, which needs a folder that can be written
         return store
-    try:
-        store.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DatasetError(
-            f"{store.parent}: the data cannot be written there ({error.strerror}); name another "
-            "folder with --data.root"
-        ) from error
+    what = f"{store}: the data"
+    make_folder(store.parent, DatasetError, what, "Name another folder with --data.root.")
     advice = "Make room, or name another folder with --data.root."
     with (
-        told_when_full(DatasetError, f"{store}: the data", advice),
-        FileLock(store.parent / f".{store.name}.generate.lock"),
+        told_when_unwritable(DatasetError, what, advice),
+        locked(store.parent / f".{store.name}.generate.lock", f"making {store}"),
     ):
         if not _is_made(store, provenance):
             make()

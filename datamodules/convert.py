@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
-from datamodules.disks import told_when_full
+from datamodules.disks import make_folder, told_when_unwritable
 from datamodules.episodes import (
     DatasetError,
     Episode,
@@ -22,6 +21,7 @@ from datamodules.episodes import (
     observation_items,
     observation_spaces,
 )
+from datamodules.locks import locked
 from datamodules.npy import file_sha256
 from datamodules.packing import publish
 from datamodules.readers.minari import minari_provenance, open_minari, write_minari
@@ -69,25 +69,26 @@ def convert(
     tell = on_progress or (lambda phase, done, total: None)
     known = provenance(source, tell)
     known["notes"] += narrowed(source)
-    if destination.exists():
+    if destination.exists():  # before the lock, which needs a folder that can be written
         return _already(destination, Store.open(destination).manifest["provenance"], known)
     digest = hashlib.sha256(json.dumps([known, source.spec.to_dict()]).encode()).hexdigest()[:12]
     partial = destination.with_name(f".{destination.name}.partial-{digest}")
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(destination.with_name(f".{destination.name}.lock")):
-            for left in destination.parent.glob(f".{destination.name}.partial-*"):
-                if left != partial:  # of another source, or of this one before it was changed
-                    shutil.rmtree(left)
-            check_room(source, destination, partial)
-            partial.mkdir(exist_ok=True)
-            _write(source, partial, known, on_bad, tell, save_seconds)
-            publish(partial, destination)
-    except OSError as error:
-        raise DatasetError(
-            f"{destination}: cannot be written ({error.strerror or error}); what was converted is "
-            "kept, and the same command goes on with it"
-        ) from error
+    what, elsewhere = f"{destination}: the store", "Name another folder."
+    make_folder(destination.parent, DatasetError, what, elsewhere)
+    advice = f"{elsewhere} Or make room: what was converted is kept, and the same command goes on."
+    with (
+        told_when_unwritable(DatasetError, what, advice),
+        locked(destination.with_name(f".{destination.name}.lock"), f"making {destination}"),
+    ):
+        if destination.exists():  # it was made while this process waited
+            return _already(destination, Store.open(destination).manifest["provenance"], known)
+        for left in destination.parent.glob(f".{destination.name}.partial-*"):
+            if left != partial:  # of another source, or of this one before it was changed
+                shutil.rmtree(left, ignore_errors=True)
+        check_room(source, destination, partial)
+        partial.mkdir(exist_ok=True)
+        _write(source, partial, known, on_bad, tell, save_seconds)
+        publish(partial, destination)
     return destination
 
 
@@ -157,7 +158,8 @@ def convert_to_minari(
         known["last_observation"] = "repeated"
     if destination.exists():
         return _already(destination, minari_provenance(open_minari(destination)) or {}, known)
-    destination.parent.mkdir(parents=True, exist_ok=True)
+    what, elsewhere = f"{destination}: the data set", "Name another folder."
+    make_folder(destination.parent, DatasetError, what, elsewhere)
     check_room(source, destination)
     episodes = Checked(source, on_bad=on_bad)
 
@@ -170,7 +172,7 @@ def convert_to_minari(
             yield Recording(episode, last)
             tell("converting", episodes.position, source.num_episodes)
 
-    with told_when_full(DatasetError, f"{destination}: the data", "Make room."):
+    with told_when_unwritable(DatasetError, what, f"{elsewhere} Or make room."):
         return write_minari(
             recordings(),
             destination.parent,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from datamodules.disks import make_folder, may_write, told_when_unwritable
 from datamodules.episodes import DatasetError
 from datamodules.mujoco_names import D4RL
 from datamodules.npy import file_sha256
@@ -25,6 +26,7 @@ _PARTS = ("observation", "action", "reward", "terminal")
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT = 60.0
 _TRIES = 5
+_ELSEWHERE = "Name another folder with --root."
 # What a cut connection raises, on its way and between two chunks.
 _NETWORK = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
 
@@ -113,13 +115,20 @@ def fetch(remote: Remote, folder: Path | str, on_bytes: OnBytes | None = None) -
     if path.is_file():
         _compare(path)
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent, DatasetError, str(path), _ELSEWHERE)
+    with told_when_unwritable(DatasetError, str(path), f"{_ELSEWHERE} Or make room."):
+        _download(remote, path, on_bytes or (lambda done, total: None))
+    return path
+
+
+def _download(remote: Remote, path: Path, tell: OnBytes) -> None:
+    """Receive a file under another name until it is whole and known to be right."""
     part = path.with_name(f"{path.name}.part")
     checksum, reason = None, "the connection is cut again and again"
     for _ in range(_TRIES):
         before = part.stat().st_size if part.exists() else 0
         try:
-            checksum = _receive(remote.url, part, on_bytes or (lambda done, total: None))
+            checksum = _receive(remote.url, part, tell)
             break
         except urllib.error.HTTPError as error:
             reason = f"the server answers {error.code} {error.reason}"
@@ -133,7 +142,6 @@ def fetch(remote: Remote, folder: Path | str, on_bytes: OnBytes | None = None) -
     _check_md5(part, checksum)
     _record(path, part)
     part.replace(path)
-    return path
 
 
 def fetch_minari(name: str, folder: Path | str) -> Path:
@@ -150,11 +158,17 @@ def fetch_minari(name: str, folder: Path | str) -> Path:
     path, unfinished = folder / name, folder / ".downloading"
     if path.is_dir():
         return path
+    for made in (unfinished, path.parent):
+        make_folder(made, DatasetError, str(path), _ELSEWHERE)
     try:
-        with environment_variable("MINARI_DATASETS_PATH", str(unfinished)):
+        with (
+            told_when_unwritable(DatasetError, str(path), f"{_ELSEWHERE} Or make room."),
+            environment_variable("MINARI_DATASETS_PATH", str(unfinished)),
+        ):
             minari.download_dataset(name, force_download=True)  # goes on with what is there
-        path.parent.mkdir(parents=True, exist_ok=True)
-        (unfinished / name).rename(path)
+            (unfinished / name).rename(path)
+    except DatasetError:
+        raise
     except ImportError as error:
         raise DatasetError(
             f"{name}: Minari downloads with a package that is not installed ({error}); "
@@ -227,8 +241,9 @@ def _record(path: Path, part: Path) -> None:
 def _compare(path: Path) -> None:
     """Compare a file with the checksum of when it was downloaded, if it was."""
     side = _side_file(path)
-    if not side.is_file():  # put there by hand
-        _record(path, path)
+    if not side.is_file():  # put there by hand, perhaps in a folder that may only be read
+        if may_write(side.parent):
+            _record(path, path)
     elif side.read_text(encoding="utf-8").split()[:1] != [file_sha256(path)]:
         raise DatasetError(
             f"{path}: changed since it was downloaded (SHA-256 differs from {side.name}); delete "

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from filelock import FileLock
 
 from datamodules.collect import make_once
 from datamodules.episodes import DatasetError, Episode
+from datamodules.locks import locked
 from datamodules.mujoco_names import DatasetName, read_name
 from datamodules.npy import file_sha256
 from datamodules.players import expert_seeds
@@ -114,7 +114,7 @@ def find_d4rl(root: Path, name: str) -> Path:
     """
     stem, _, version = name.rpartition("-")
     names = (f"{name}.hdf5", f"{stem.replace('-', '_')}-{version}.hdf5")  # D4RL's own is the second
-    folders = (root / "d4rl", Path.home() / ".d4rl" / "datasets")
+    folders = [root / "d4rl", *_in_home(".d4rl/datasets")]
     for path in (folder / file for folder in folders for file in names):
         if path.is_file():
             return path
@@ -131,14 +131,23 @@ def find_minari(root: Path, name: str) -> Path:
     Raises:
         DatasetError: If it is not there; says how to get it.
     """
-    home = Path(os.environ.get("MINARI_DATASETS_PATH", Path.home() / ".minari" / "datasets"))
-    for path in (root / "minari" / name, home / name):
+    told = os.environ.get("MINARI_DATASETS_PATH")
+    others = [Path(told)] if told else _in_home(".minari/datasets")
+    for path in (folder / name for folder in [root / "minari", *others]):
         if (path / "data").is_dir():
             return path
     raise DatasetError(
         f"{root / 'minari' / name}: Minari's {name} is not there; get it with "
         f"`python scripts/download.py {name}`"
     )
+
+
+def _in_home(path: str) -> list[Path]:
+    """A folder in the user's home; none for a user who has no home, as in some containers."""
+    try:
+        return [Path.home() / path]
+    except RuntimeError:
+        return []
 
 
 def minari_references(root: Path, name: str) -> dict[str, float]:
@@ -224,7 +233,7 @@ class OwnData:
         run = f"agent-{self.options.task}-{self.options.version}-seed{self.seed}-{VERSION}"
         folder = self.root / "mujoco" / run
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
+        with locked(folder / ".lock", f"learning in {folder}"):
             learner = Learner(folder, self.options, self.seed, self.steps)
             total = learner.rounds + self.num_episodes
             learner.learn(lambda done, _: on_episode(done, total))

@@ -8,9 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from datamodules.episodes import DatasetError, Episode, validate_episode
+from datamodules.locks import locked
 from datamodules.store_files import StoreWriter
 from rate.envs.spec import EnvironmentSpec
 from rate.files import fsync_directory
@@ -30,14 +29,14 @@ def pack_directory(
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{destination.name}.tmp-"
-    with FileLock(destination.parent / f".{destination.name}.lock"):
+    with locked(destination.parent / f".{destination.name}.lock", f"writing {destination}"):
         if destination.exists():
             raise DatasetError(
                 f"{destination}: already exists; delete it, or choose another destination"
             )
         for path in destination.parent.iterdir():
             if path.name.startswith(prefix):
-                shutil.rmtree(path)
+                shutil.rmtree(path, ignore_errors=True)  # it may be another user's
         temporary = destination.parent / f"{prefix}{os.getpid()}"
         temporary.mkdir()
         try:

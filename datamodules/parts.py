@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.disks import told_when_full
+from datamodules.disks import told_when_unwritable
 from datamodules.episodes import Array, DatasetError, Episode, Recording, observation_items
 from datamodules.npy import BAD_HEADER
 
@@ -74,7 +74,7 @@ class Parts:
         temporary = self.path / f"{seed}.{os.getpid()}.tmp"
         advice = "Those before are kept: make room, and the same command goes on."
         try:
-            with told_when_full(DatasetError, f"{self.path}: the next episode", advice):
+            with told_when_unwritable(DatasetError, f"{self.path}: the next episode", advice):
                 with temporary.open("wb") as file:
                     np.savez(file, **arrays)
                     file.flush()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,3 +20,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def _seeded() -> None:
     """Torch starts every test from the same random state, whatever ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def common() -> Iterator[Path]:
+    """A folder that every user can enter, which pytest's own is not."""
+    folder = Path(tempfile.mkdtemp(prefix="common-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from datamodules.disks import told_when_full
+from datamodules.disks import told_when_unwritable
 from datamodules.trajectories import TrajectoryDataModule
 from rate.encoders import DictionaryEncoder, VectorEncoder
 from rate.errors import ConfigError
@@ -121,7 +121,7 @@ def train(
                 shutil.rmtree(folder, ignore_errors=True)  # there is nothing to resume
             raise
         advice = f"What was saved before is whole: make room, then continue with --resume {folder}"
-        with told_when_full(TrainingError, str(folder), advice):
+        with told_when_unwritable(TrainingError, str(folder), advice):
             fitting.fit(module, datamodule, folder)
             if not is_main_process():
                 return RunResult(folder, steps=fitting.trainer.global_step)

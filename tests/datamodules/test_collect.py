@@ -306,7 +306,7 @@ def test_senseless_requests_are_refused(tmp_path, monkeypatch):
             run(tmp_path)
     monkeypatch.undo()
     (tmp_path / "file").touch()
-    with pytest.raises(DatasetError, match="cannot be written there"):
+    with pytest.raises(DatasetError, match="the data cannot be written"):
         run(tmp_path / "file" / "data")
 
 

@@ -1,0 +1,117 @@
+"""Data in folders that may be read and not written, and users without a home."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datamodules import DatasetError, Store
+from datamodules.collect import table_path
+from datamodules.convert import convert, convert_to_minari
+from datamodules.downloads import Remote, fetch, fetch_minari
+from datamodules.formats import open_source
+from datamodules.mujoco import find_d4rl, find_minari
+from datamodules.parts import Parts
+from datamodules.tmaze import generate_tmaze
+from tests.datamodules import samples
+from tests.datamodules.walk import SEEDS, make_player, run
+from tests.users import another_user, closed, needs_root, posix
+
+pytestmark = posix
+
+
+def tree(folder):
+    return {path.relative_to(folder) for path in folder.rglob("*")}
+
+
+def test_data_that_are_there_are_used_and_others_named(common):
+    made, store = run(common, workers=1), generate_tmaze(common, 9, 20, 0)
+    before = tree(common)
+    with closed(common):
+        assert run(common, workers=1) == made
+        assert generate_tmaze(common, 9, 20, 0) == store
+        Store.open(made, verify=True)
+        refused = r"cannot be written \(Permission denied: .*another folder with --data\.root"
+        with pytest.raises(DatasetError, match=rf"tmaze-9-30-seed0: the data {refused}"):
+            generate_tmaze(common, 9, 30, 0)
+        with pytest.raises(DatasetError, match=rf"below.walk: the data {refused}"):
+            run(common / "below", workers=1)
+    assert tree(common) == before
+
+
+def test_a_file_where_the_folder_was_to_be_is_named(tmp_path):
+    (tmp_path / "data").write_text("not a folder")
+    with pytest.raises(DatasetError, match=r"File exists: .*data\)\. Name another folder"):
+        generate_tmaze(tmp_path / "data", 9, 20, 0)
+    with pytest.raises(DatasetError, match=r"Not a directory: .*another folder with --data\.root"):
+        generate_tmaze(tmp_path / "data" / "inner", 9, 20, 0)
+
+
+@pytest.mark.parametrize("to", [convert, convert_to_minari])
+def test_nothing_is_converted_into_a_closed_folder(common, to):
+    samples.write_d4rl(common / "file")
+    source = open_source(common / "file")
+    made = to(source, common / "made-v0")
+    before = tree(common)
+    with closed(common):
+        assert to(source, common / "made-v0") == made
+        with pytest.raises(DatasetError, match=r"other-v0: .* \(Permission denied.*Name another"):
+            to(source, common / "other-v0")
+        with pytest.raises(DatasetError, match=r"below.\w+-v0: .* \(Permission denied.*Name an"):
+            to(source, common / "below" / "other-v0")
+    assert tree(common) == before
+
+
+def test_nothing_is_downloaded_into_a_closed_folder(common):
+    (common / "own").mkdir()
+    (common / "own" / "file.bin").write_bytes(b"put here by hand")
+    refused = r"Permission denied: .*another folder with --root"
+    with closed(common, common / "own"):
+        remote = Remote("http://127.0.0.1:9/file.bin", "own/file.bin")
+        assert fetch(remote, common) == common / "own" / "file.bin"
+        for path in ("new/file.bin", "own/other.bin"):
+            remote = Remote("http://127.0.0.1:9/file.bin", path)
+            with pytest.raises(DatasetError, match=refused):
+                fetch(remote, common)
+        with pytest.raises(DatasetError, match=refused):
+            fetch_minari("mujoco/hopper/medium-v0", common)
+    assert not (common / "own" / "file.bin.sha256").exists()
+
+
+@needs_root
+def test_what_another_user_left_unfinished_is_named_and_kept(common):
+    """In a folder like /tmp, where all may write and none remove what is another's."""
+    common.chmod(0o1777)
+    (common / ".walk.tmp-1").mkdir()
+    (common / ".walk.csv.tmp").write_text("another's")
+    with another_user():
+        run(common, workers=1)
+    store = Store.open(common / "walk", verify=True)
+    np.testing.assert_array_equal(store.arrays["seeds"], SEEDS)
+    assert table_path(common / "walk").read_text().startswith("seed,")
+    assert (common / ".walk.csv.tmp").read_text() == "another's"
+    parts = Parts(common / ".of-another")
+    parts.prepare()
+    with (
+        another_user(),
+        pytest.raises(DatasetError, match=r"Permission denied: .*\.of-another"),
+    ):
+        parts.write(SEEDS[0], make_player().play(SEEDS[0]))
+
+
+def test_a_user_without_a_home_finds_data_elsewhere(tmp_path, monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.delenv("MINARI_DATASETS_PATH", raising=False)
+    with pytest.raises(DatasetError, match=r"medium-v0 is not there; get it with"):
+        find_minari(tmp_path, "mujoco/hopper/medium-v0")
+    with pytest.raises(DatasetError, match=r"hopper-medium-v2 is not there; get it with"):
+        find_d4rl(tmp_path, "hopper-medium-v2")
+    (tmp_path / "mine" / "mujoco/hopper/medium-v0/data").mkdir(parents=True)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "mine"))
+    found = find_minari(tmp_path, "mujoco/hopper/medium-v0")
+    assert found == tmp_path / "mine" / "mujoco/hopper/medium-v0"
