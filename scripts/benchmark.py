@@ -4,7 +4,8 @@
     python scripts/benchmark.py --only step --configurations tmaze --device cuda
     python scripts/benchmark.py --only step --reference-module ../RATE/RATE/RATE_model.py
     python scripts/benchmark.py --scale                            # cost against K, N, cache, ...
-    python scripts/benchmark.py --markdown                         # what was measured, as tables
+    python scripts/benchmark.py --results data/results/speed.csv   # adds rows to that table
+    python scripts/benchmark.py --markdown                         # the project's table, for people
 
 Data are synthetic and of the real shapes, so no simulator is needed. Every figure is a median of
 many, after a warm-up. Nothing is asserted about time.
@@ -51,9 +52,11 @@ from scripts.console import count, make_parser, user_errors
 from scripts.devices import add_device_option, choose_device
 from trainers.errors import TrainingError
 
+PROJECT_TABLE = Path("data/results/speed.csv")
 PARTS = ("step", "agreement", "sampler", "fit", "rollout", "simulators")
 _BUDGET = 400.0  # seconds
 _SHORTEST, _LONGEST = 0.3, 20.0  # seconds of a measurement
+_STOPPED = "stopped"
 _OVERTIME = 0.1  # share of the budget; then the rest is left out
 
 
@@ -127,7 +130,7 @@ def run_tasks(
                 skipped[label] = f"{type(error).__name__}: {error}".splitlines()[0]
             except KeyboardInterrupt:
                 deadline = 0.0
-                skipped[label] = "stopped"
+                skipped[label] = _STOPPED
         beside[label.split()[0]].append(max(0.0, time.monotonic() - began - share))
     return rows, skipped
 
@@ -157,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = Console()
     with user_errors():
         if options.markdown:
-            print(markdown(options.results, options.only))
+            print(markdown(options.results or PROJECT_TABLE, options.only))
             return
         device = choose_device(options.device)
         torch.set_num_threads(options.threads or torch.get_num_threads())
@@ -173,10 +176,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = with_ratios(rows)
         show_rows(rows, console)
         show_skipped(skipped, console)
-        write_results(rows, skipped, machine, command, options.output / "benchmark.json")
-        append_table(rows, machine, command, options.results)
+        written = options.output / "benchmark.json"
+        write_results(rows, skipped, machine, command, written)
+        table = options.results or options.output / "speed.csv"
+        if _STOPPED in skipped.values():
+            raise KeyboardInterrupt(
+                f"Stopped; what was measured is in {written}. Nothing was added to {table}."
+            )
+        append_table(rows, machine, command, table)
         figures = draw_figures(rows, machine, options.output)
-    for path in (options.output / "benchmark.json", options.results, *figures):
+    for path in (written, table, *figures):
         console.print(path, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -216,10 +225,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="folder")
     parser.add_argument(
-        "--results", type=Path, default=Path("data/results/speed.csv"), help="table to add rows to"
+        "--results", type=Path, help="table to add rows to (default: OUTPUT/speed.csv)"
     )
     parser.add_argument(
-        "--markdown", action="store_true", help="measure nothing; print the tables of --results"
+        "--markdown",
+        action="store_true",
+        help=f"measure nothing; print the tables of --results (default: {PROJECT_TABLE})",
     )
     options = parser.parse_args(arguments)
     options.set = dict(options.set)

@@ -29,7 +29,6 @@ from scripts.study_file import Study
 from trainers.cli import parse
 from trainers.config import RunConfig
 
-RESULTS = Path("data/results/popgym.csv")
 PUBLISHED = Path(__file__).parents[1] / "data" / "results" / "published" / "popgym.csv"
 _COLUMNS = ("ours", "expert", "rate", "dt", "data")
 
@@ -100,8 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=count, nargs="+", default=[1])
     parser.add_argument("--jobs", type=count, help="runs side by side (default: one per core)")
     parser.add_argument("--output", default="runs", help="folder of the runs (default: runs)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help=f"table (default: {RESULTS})")
+    parser.add_argument("--results", type=Path, help="table (default: OUTPUT/popgym.csv)")
     options, extra = parser.parse_known_args(arguments)
+    results = options.results or Path(options.output) / "popgym.csv"
     common = [f"--model_mode={options.model_mode}", f"--logging.output={options.output}", *extra]
     console = Console()
     with user_errors():
@@ -113,9 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for seed in options.seeds
             for task in choose_tasks(options.tasks)
         ]
-        run_all(runs, options.jobs or os.cpu_count() or 1, options.results, console)
-        show(compare(read_scores(options.results), runs[0].name), runs[0].name, console)
-    console.print(f"The table is {options.results}", highlight=False, markup=False)
+        run_all(runs, options.jobs or os.cpu_count() or 1, results, console)
+        show(compare(read_scores(results), runs[0].name), runs[0].name, console)
+    console.print(f"The table is {results}", highlight=False, markup=False)
 
 
 if __name__ == "__main__":

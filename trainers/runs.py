@@ -21,6 +21,7 @@ from trainers.files import write_atomic, write_yaml
 CONFIG, EVALUATION, ENVIRONMENT = "config.yaml", "evaluation.json", "environment.txt"
 CHECKPOINTS = "checkpoints"
 _PACKAGES = ("lightning", "gymnasium", "minari", "numpy", "safetensors", "tensorboard")
+_CODE = ("rate", "datamodules", "trainers", "scripts")
 # What may differ between a run and its continuation: none of it changes a training step, except
 # that a longer training has a longer schedule.
 _FREE_SECTIONS = ("logging", "evaluation")
@@ -133,17 +134,29 @@ def _version(package: str) -> str:
 
 
 def _git_commit() -> str:
-    git = ["git", "-C", str(Path(__file__).parent)]
+    """The commit of this code, and whether the code was changed since; data and results are none.
+
+    Code that is installed inside somebody's repository is not of a commit of theirs.
+    """
+    here = Path(__file__).resolve()
     try:
-        commit = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=5
-        ).stdout.strip()
-        status = subprocess.run(
-            [*git, "status", "--porcelain"], capture_output=True, text=True, check=True, timeout=5
-        ).stdout
+        _git(here.parent, "ls-files", "--error-unmatch", here.name)
+        commit = _git(here.parent, "rev-parse", "HEAD").strip()
+        packages = [str(here.parents[1] / name) for name in _CODE]
+        changes = _git(here.parent, "status", "--porcelain", "--", *packages)
     except (OSError, subprocess.SubprocessError):
         return "none"
-    return commit + (" with changes" if status else "")
+    return commit + (" with changes" if changes else "")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=5,
+    ).stdout
 
 
 def _check_writable(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
@@ -19,7 +20,7 @@ from scripts.benchmarks.machine import Machine
 from scripts.benchmarks.rows import OURS, PRESET, Row
 from scripts.benchmarks.training import REFERENCE
 from scripts.plot import COLOURS, pyplot, save
-from trainers.files import write_json
+from trainers.files import write_atomic, write_json
 
 TITLES = {
     "step": "Training step, data on the device",
@@ -110,7 +111,7 @@ def write_results(
 
 
 def append_table(rows: Sequence[Row], machine: Machine, command: str, path: Path) -> None:
-    """Add rows to a CSV table, which is begun if there is none.
+    """Add rows to a CSV table, all or none; it is begun if there is none.
 
     Raises:
         ConfigError: If there is another table, or it cannot be written.
@@ -118,19 +119,19 @@ def append_table(rows: Sequence[Row], machine: Machine, command: str, path: Path
     columns = ["device", *(field.name for field in fields(Row)), "command"]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        is_new = not path.exists()
-        if not is_new:
-            with path.open(encoding="utf-8", newline="") as file:
-                found = next(csv.reader(file), [])
-            if found != columns:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        if path.exists():
+            before = path.read_bytes().decode("utf-8", errors="replace")
+            if next(csv.reader(io.StringIO(before)), []) != columns:
                 raise ConfigError(f"{path} has other columns; give another file with --results.")
-        with path.open("a", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
-            if is_new:
-                writer.writeheader()
-            for row in rows:
-                values = {name: _rounded(value) for name, value in asdict(row).items()}
-                writer.writerow({"device": machine.name, **values, "command": command})
+            text.write(before if before.endswith("\n") else f"{before}\n")
+        else:
+            writer.writeheader()
+        for row in rows:
+            values = {name: _rounded(value) for name, value in asdict(row).items()}
+            writer.writerow({"device": machine.name, **values, "command": command})
+        write_atomic(path, text.getvalue())  # whole, whenever it is stopped
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}.") from error
 

@@ -118,6 +118,44 @@ def test_rows_are_added_to_a_table_that_is_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("tiny_configurations")
+def test_measuring_adds_to_no_table_but_the_one_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data" / "results").mkdir(parents=True)
+    (tmp_path / "data" / "results" / "speed.csv").write_text("committed\n")
+    monkeypatch.chdir(tmp_path)
+    wanted = ["--configurations", "mujoco", "--only", "sampler"]
+    benchmark.main([*wanted, "--device", "cpu", "--budget-seconds", "600"])
+    assert (tmp_path / "data" / "results" / "speed.csv").read_text() == "committed\n"
+    assert len((tmp_path / "runs" / "benchmark" / "speed.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.usefixtures("tiny_configurations")
+def test_a_benchmark_that_is_stopped_adds_nothing_to_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = ["--configurations", "mujoco", "--only", "sampler", "rollout"]
+    run(tmp_path, *wanted)
+    before = (tmp_path / "speed.csv").read_bytes()
+
+    def stop(subject: Any) -> Any:
+        def measure(share: float) -> Any:
+            raise KeyboardInterrupt
+
+        yield Task("stops", measure)
+
+    monkeypatch.setattr(benchmark, "rollout_tasks", stop)
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path, *wanted)
+    assert stopped.value.code == 130
+    assert (tmp_path / "speed.csv").read_bytes() == before
+    assert "Nothing was added to" in capsys.readouterr().err
+    assert {
+        row["part"] for row in json.loads((tmp_path / "benchmark.json").read_text())["rows"]
+    } == {"sampler"}
+
+
+@pytest.mark.usefixtures("tiny_configurations")
 def test_the_latest_of_equal_rows_are_printed_as_tables(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], error_of: Callable[..., str]
 ) -> None:

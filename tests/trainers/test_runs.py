@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -137,3 +140,31 @@ def test_a_wandb_file_with_other_keys_is_refused(tmp_path: Path, text: str) -> N
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"wandb_config\.yaml"):
         wandb_settings(path)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_the_commit_says_of_changed_code_alone_that_it_was_changed(tmp_path, monkeypatch) -> None:
+    def git(*words: str) -> None:
+        known = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", "-C", tmp_path, *known, *words], check=True, capture_output=True)
+
+    here, commit = tmp_path / "trainers" / "runs.py", "[0-9a-f]{40}"
+    monkeypatch.setattr(runs, "__file__", str(here))
+    (tmp_path / "data" / "tmaze").mkdir(parents=True)
+    here.parent.mkdir()
+    here.write_text("code\n")
+    git("init")
+    (tmp_path / "table.csv").write_text("1\n")
+    git("add", "table.csv")
+    git("commit", "-m", "somebody's own")
+    assert runs._git_commit() == "none"  # installed inside their repository
+    git("add", ".")
+    git("commit", "-m", "ours")
+    (tmp_path / "data" / "tmaze" / "manifest.json").write_text("made here\n")
+    (tmp_path / "table.csv").write_text("2\n")
+    assert re.fullmatch(commit, runs._git_commit())
+    (tmp_path / "trainers" / "new.py").write_text("more code\n")
+    assert re.fullmatch(f"{commit} with changes", runs._git_commit())
+    (tmp_path / "trainers" / "new.py").unlink()
+    here.write_text("other code\n")
+    assert re.fullmatch(f"{commit} with changes", runs._git_commit())
