@@ -6,9 +6,12 @@ import pytest
 from gymnasium import spaces
 
 from datamodules import DatasetError
-from datamodules.players import Player
+from datamodules.players import Player, expert_seeds
+from datamodules.store import Store
+from datamodules.tmaze import generate_tmaze
 from rate.envs.tmaze import TMaze
 from tests.datamodules.walk import SPACE, Walk, make_player
+from trainers.config import EvaluationConfig
 
 
 class Right:
@@ -59,3 +62,25 @@ def test_an_observation_of_another_shape_is_refused():
 
     with pytest.raises(DatasetError, match=r"observation of step 0 has shape \(1,\), but its .*3"):
         Player(Wrong, Right).play(0)
+
+
+def test_data_take_no_seed_that_a_rollout_takes(tmp_path):
+    """Seeds of rollouts have at most 32 bits, and those of data sets begin far above them."""
+    highest = (1 << 32) - 1
+    assert EvaluationConfig.test_seed < highest
+    for seed in (0, 1, (1 << 20) - 1):  # the smallest and the largest data.seed
+        assert expert_seeds(10, seed)[0] > highest
+    store = Store.open(generate_tmaze(tmp_path, 9, num_episodes=6, seed=0))
+    assert store.arrays["seeds"].min() > highest
+
+
+def test_data_sets_of_two_seeds_share_no_episode(tmp_path):
+    many = 1 << 31  # episodes: far more than any data set has
+    for seed in (0, 1, 7):
+        assert expert_seeds(many, seed)[-1] < expert_seeds(many, seed + 1)[0]
+    assert expert_seeds(many, (1 << 20) - 1)[-1] < 1 << 63  # what a store can hold
+    seeds = [
+        set(Store.open(generate_tmaze(tmp_path, 9, 6, seed)).arrays["seeds"].tolist())
+        for seed in (0, 1, 2)
+    ]
+    assert len(set.union(*seeds)) == sum(map(len, seeds)) == 18

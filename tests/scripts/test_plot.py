@@ -95,6 +95,14 @@ def test_one_seed_has_no_spread() -> None:
     assert mean_and_spread([]) == "–"
 
 
+def test_the_spread_is_the_deviation_of_a_sample() -> None:
+    """Seeds are a sample, so that the sum of squares is divided by one less than their number."""
+    assert mean_and_spread([1.0, 2.0, 6.0]) == "3.00 ± 2.65"  # of a population: 2.16
+    assert mean_and_spread([0.0, 1.0]) == "0.50 ± 0.71"  # of a population: 0.50
+    rows = [row("x", seed, 9, success) for seed, success in enumerate((1.0, 2.0, 6.0))]
+    assert "| x | 3 | 3.00 ± 2.65 |" in markdown(rows)
+
+
 def test_markdown_is_printed(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([str(table), "--markdown"])
     assert capsys.readouterr().out == (

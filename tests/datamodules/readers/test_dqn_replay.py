@@ -105,6 +105,18 @@ def test_a_checkpoint_that_begins_with_an_episode_keeps_it(run):
     assert [len(episode) for episode in read_dqn_replay(run)] == [7, 5]
 
 
+@pytest.mark.parametrize(("count", "episodes"), [(25, 3), (50, 3), (24, 2), (10, 1), (35, 1)])
+def test_the_counter_tells_how_many_rows_are_of_the_checkpoint(run, count, episodes):
+    """At a multiple of the capacity the memory was written anew to its last row."""
+    terminals = np.zeros(25, np.uint8)
+    terminals[[9, 17, 24]] = 1
+    write(file(run, "terminal"), terminals)
+    write(run / "replay_logs" / "add_count_ckpt.0.gz", np.array(count))
+    for name in ("observation", "action", "reward", "terminal"):
+        file(run, name, 1).unlink()
+    assert [len(episode) for episode in read_dqn_replay(run)] == [7, 5, 4][:episodes]
+
+
 def test_the_format_is_recognised_and_packed(run, tmp_path):
     found = find_format(run)
     assert found is not None
