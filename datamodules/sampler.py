@@ -39,8 +39,9 @@ class WindowSampler:
         world_size: The number of processes.
         max_episode_length: Draw only episodes of at most so many steps (for a curriculum).
         stream: Another order from the same seed, for example for each stage of a curriculum.
-        spare: Steps of a window that may lie beyond the end of the longest episode; less than a
-            segment, so that the last one is never empty in all of a batch.
+        spare: Steps of a window that may lie beyond the last action of the longest episode. It is
+            less than a segment where a window has several, so that the last one is not empty in
+            every window. By default 1: a window may be as long as an episode's observations.
         min_return: Draw only episodes of at least this return (to imitate the good ones).
         min_length: Draw only episodes of at least so many steps.
         sampling: `episodes` draws each of them equally often; `steps` draws with replacement, and
@@ -66,7 +67,7 @@ class WindowSampler:
         world_size: int = 1,
         max_episode_length: int | None = None,
         stream: int = 0,
-        spare: int = 0,
+        spare: int = 1,
         min_return: float | None = None,
         min_length: int | None = None,
         sampling: Sampling = "episodes",
@@ -258,8 +259,7 @@ def _eligible(
                 f"{lengths.min()} to {lengths.max()}"
             )
         lengths = store.lengths[kept]
-    # One more than the actions: a window may be as long as the longest episode's observations.
-    if window - spare > (longest := lengths.max()) + 1:
+    if window - spare > (longest := lengths.max()):
         raise DatasetError(
             f"{store.path}: a window of {window} steps (segments x context length) is longer than "
             f"any episode{of}; the longest has {longest} actions, {longest + 1} observations. "

@@ -176,7 +176,7 @@ class TrajectoryDataModule(LightningDataModule):
             world_size=world_size,
             max_episode_length=limit,
             stream=curriculum_segments or 0,
-            spare=self.context_length - 1 if self.segments > 1 else 0,
+            spare=self.context_length - 1 if self.segments > 1 else 1,
             min_return=self.min_return,
             min_length=self.min_length,
             sampling=self.sampling,

@@ -296,3 +296,23 @@ def test_random_windows_of_an_older_placement_are_not_gone_on_with(store):
     with pytest.raises(ValueError, match="random_windows = None, but it is now 2"):
         data.load_state_dict(state)
     assert "random_windows" not in make_data(store).state_dict()
+
+
+@pytest.mark.parametrize(("context", "segments"), [(4, 3), (3, 2), (1, 4), (5, 2)])
+def test_the_last_segment_is_never_empty_in_every_window(
+    make_store, tmp_path, context, segments
+) -> None:
+    before = context * (segments - 1)  # steps of the segments before the last
+    long = make_store(tmp_path / "long", [before + 1, 2])
+    data = make_data(long, batch_size=2, context_length=context, segments=segments)
+    assert data.make_sampler(None).batch(0).mask[:, before:].any()
+    short = make_store(tmp_path / "short", [before, 2])
+    with pytest.raises(DatasetError, match=f"a window of {context * segments} steps"):
+        make_data(short, batch_size=2, context_length=context, segments=segments)
+
+
+def test_a_single_segment_may_be_as_long_as_the_observations(make_store, tmp_path) -> None:
+    store = make_store(tmp_path / "short", [4, 2])
+    make_data(store, batch_size=2, context_length=5, segments=1)
+    with pytest.raises(DatasetError, match="a window of 6 steps"):
+        make_data(store, batch_size=2, context_length=6, segments=1)
