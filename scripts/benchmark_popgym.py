@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tasks", nargs="+", default=["*"], help="names, * and ? allowed")
     parser.add_argument("--seeds", type=count, nargs="+", default=[1])
     parser.add_argument("--jobs", type=count, help="runs side by side (default: one per core)")
-    parser.add_argument("--output", default="runs", help="folder of the runs (default: runs)")
+    parser.add_argument("--output", default="runs/popgym48", help="folder (default: runs/popgym48)")
     parser.add_argument("--results", type=Path, help="table (default: OUTPUT/popgym.csv)")
     options, extra = parser.parse_known_args(arguments)
     results = options.results or Path(options.output) / "popgym.csv"

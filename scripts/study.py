@@ -235,17 +235,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", help="instead of the study's own")
     parser.add_argument("--only", nargs="+", metavar="RUN", help="take these runs alone")
     parser.add_argument("--jobs", type=count, help="runs side by side (default: one per core)")
-    parser.add_argument("--output", default="runs", help="folder of the runs (default: runs)")
+    parser.add_argument("--output", type=Path, help="folder of the runs (default: runs/STUDY)")
     parser.add_argument("--results", type=Path, help="table to write (default: OUTPUT/STUDY.csv)")
     parser.epilog = "Any other option, as --NAME=VALUE, goes to the train script of every run."
     options, extra = parser.parse_known_args(arguments)
     jobs = options.jobs or available_cores()
-    extra.append(f"--logging.output={options.output}")
+    # Of its own, for studies have runs of the same names as others and as the train scripts.
+    output = options.output or Path("runs") / options.study.stem
+    extra.append(f"--logging.output={output}")
     console = Console()
     started = time.monotonic()
     with user_errors():
         study = load_study(options.study, options.seeds, options.only, extra)
-        results = options.results or Path(options.output) / f"{study.name}.csv"
+        results = options.results or output / f"{study.name}.csv"
         rows = run_study(study, jobs, console)
         write_scores(results, rows)
         figure = results.with_suffix(".png")
@@ -253,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     show_scores(rows, console)
     seconds = ", ".join(f"{model} {mean:.0f} s" for model, mean in training_seconds(rows).items())
     console.print(f"Training took {seconds}; everything {time.monotonic() - started:.0f} s.")
-    for what, where in (("runs", options.output), ("scores", results), ("figure", figure)):
+    for what, where in (("runs", output), ("scores", results), ("figure", figure)):
         console.print(f"The {what:<6} {where}", highlight=False, markup=False)
 
 

@@ -26,6 +26,7 @@ from trainers.config import (
 from trainers.config_files import config_from_dict, load_config_file
 from trainers.config_learning import CurriculumConfig, LossConfig, OptimizerConfig
 from trainers.defaults import PRESET, default_preset, settings_of_store, warn_of_work
+from trainers.naming import named_by_changes
 from trainers.registry import check_run, environment_options
 from trainers.tasks import preset_for_task
 
@@ -158,6 +159,11 @@ def parse(environment: str, argv: Sequence[str]) -> Command:
     )
     check_run(config)
     resume = None if arguments.resume is None else Path(arguments.resume)
+    if resume is None:
+        base = {name: preset[name] for name in ("env", *SECTIONS) if name in preset}
+        config = named_by_changes(
+            config, config_from_dict({**base, "environment": environment, "name": preset["name"]})
+        )
     notes = translation.notes + warn_of_work(config, preset_names(environment))
     return Command(config, resume, notes)
 

@@ -227,8 +227,10 @@ class LoggingConfig:
     """Where metrics go.
 
     Attributes:
-        output: Folder of the runs; a run is a folder in it, named `env-model-seed`.
-        name: Stands for the model in the folder's name; None is the model's own.
+        output: Folder of the runs; a run is a folder in it, named `env-model-seed`, with a number
+            where another run has that name.
+        name: Stands for the model in the folder's name; None is the preset's name, and what the
+            command line changes of its memory, blocks and curriculum (`rate-gtrxl-nmt10`).
         tensorboard: Write TensorBoard events beside `metrics.csv`.
         wandb: Send metrics to Weights & Biases; settings in `wandb_config.yaml`.
         progress: Show progress bars.
@@ -300,12 +302,16 @@ class RunConfig:
         return self.data.max_length or self.window
 
     @property
-    def run_name(self) -> str:
-        """The run's folder: `env-model-seed`, with the task where an environment has several."""
+    def label(self) -> str:
+        """The model in the folder's name: `logging.name`, or the task, if any, and the model."""
         task = self.data.dataset or self.env.get("task") or self.env.get("game", "").lower()
         task = str(task).replace("/", "-")
-        name = self.logging.name or "-".join(filter(None, (task, self.name)))
-        return f"{self.environment}-{name}-{self.training.seed}"
+        return self.logging.name or "-".join(filter(None, (task, self.name)))
+
+    @property
+    def run_name(self) -> str:
+        """The run's folder, `environment-label-seed`."""
+        return f"{self.environment}-{self.label}-{self.training.seed}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain YAML types."""

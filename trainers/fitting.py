@@ -218,7 +218,7 @@ def _make_wandb(config: RunConfig, folder: Path) -> Logger:
 
     settings = wandb_settings(Path("wandb_config.yaml"))
     try:
-        logger = WandbLogger(name=config.run_name, save_dir=folder, **settings)
+        logger = WandbLogger(name=folder.name, save_dir=folder, **settings)
     except ModuleNotFoundError as error:
         raise ConfigError(
             "logging.wandb needs the package wandb: pip install -e '.[wandb]', or leave it off."

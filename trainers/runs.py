@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import warnings
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -34,27 +35,81 @@ _FREE_SETTINGS = (
     "training.max_steps",
     "training.threads",
 )
+# What two runs with the same scores may differ in.
+_SAME_RUN = ("data.root", "data.workers", "evaluation.workers", "training.threads")
 
 
 def create_run(config: RunConfig) -> Path:
-    """Make the folder of a new run.
+    """Make the folder of a new run, with a number in its name where another run has that name.
+
+    Warns of the run that has it. Nothing that is there is changed.
 
     Raises:
-        ConfigError: If it has files in it already, or cannot be written.
+        ConfigError: If a run with the same settings is there already, or files that are no run's,
+            or the folder cannot be written.
     """
-    folder = Path(config.logging.output) / config.run_name
+    folder, difference = _free_folder(config)
     try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ConfigError(
-                f"{folder} is there already. Continue that run with --resume {folder}, or give "
-                "the new one another name with --logging.name or another --logging.output."
-            )
         (folder / CHECKPOINTS).mkdir(parents=True)
         _check_writable(folder)
     except OSError as error:
         raise _not_writable(folder, error) from error
     write_yaml(folder / CONFIG, config.to_dict())
+    if difference:
+        warnings.warn(f"{difference}; this run is {folder}.", stacklevel=2)
     return folder
+
+
+def made_run(config: RunConfig) -> Path:
+    """The folder that another process of the same run makes, or has made, with `create_run`."""
+    number = 1
+    while _is_taken(folder := _folder(config, number)) and _difference(folder, config):
+        number += 1
+    return folder
+
+
+def _free_folder(config: RunConfig) -> tuple[Path, str]:
+    """The first folder without a run, and what to tell of the run that has the name itself."""
+    number, told = 1, ""
+    while _is_taken(folder := _folder(config, number)):
+        difference = _difference(folder, config) if (folder / CONFIG).is_file() else None
+        if difference is None:
+            raise ConfigError(
+                f"{folder} is there already. Continue that run with --resume {folder}, or give "
+                "the new one another name with --logging.name or another --logging.output."
+            )
+        told = told or f"{folder} holds another run ({difference}), which is left as it is"
+        number += 1
+    return folder, told
+
+
+def _folder(config: RunConfig, number: int) -> Path:
+    """The folder of the run that is the `number`-th of its name."""
+    name = config.run_name if number == 1 else f"{config.run_name}-run{number}"
+    return Path(config.logging.output) / name
+
+
+def _is_taken(folder: Path) -> bool:
+    try:
+        return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+
+
+def _difference(folder: Path, config: RunConfig) -> str | None:
+    """How the run in a folder differs from `config`; None if it does not."""
+    try:
+        before = load_config_file(folder / CONFIG)
+    except ConfigError:
+        return f"its {CONFIG} cannot be read"
+    return next(
+        (
+            f"{name} is {old} there, and {new} here"
+            for name, (old, new) in differences(before.to_dict(), config.to_dict()).items()
+            if not name.startswith("logging.") and name not in _SAME_RUN
+        ),
+        None,
+    )
 
 
 def open_run(folder: Path, config: RunConfig) -> None:

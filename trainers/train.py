@@ -33,7 +33,14 @@ from trainers.fitting import (
 )
 from trainers.registry import check_run, get_environment
 from trainers.rollout import OnProgress, evaluate
-from trainers.runs import CHECKPOINTS, EVALUATION, create_run, open_run, write_environment
+from trainers.runs import (
+    CHECKPOINTS,
+    EVALUATION,
+    create_run,
+    made_run,
+    open_run,
+    write_environment,
+)
 from trainers.sequence import SequenceTrainer
 
 __all__ = ["RunResult", "is_main_process", "train"]
@@ -101,11 +108,11 @@ def train(
     environment = get_environment(
         config.environment, config.env, config.evaluation.workers, config.data.frame_stack
     )
-    folder = resume or Path(config.logging.output) / config.run_name
-    if is_main_process():
-        if resume is None:
-            create_run(config)
-        else:
+    if not is_main_process():
+        folder = resume or made_run(config)
+    else:
+        folder = resume or create_run(config)
+        if resume is not None:
             open_run(resume, config)
         write_environment(folder, command)
     with _threads(config.training.threads), _quiet():

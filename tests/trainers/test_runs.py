@@ -59,7 +59,10 @@ def test_a_read_only_output_is_refused(make_config, tmp_path) -> None:
         ({"training__precision": "3-mixed"}, "precision=3-mixed"),
         ({"data__store": "nowhere"}, "nowhere"),
         # The first stage of this curriculum has windows of one step; episodes have two or more.
-        ({"model__context_length": 1, "curriculum__enabled": True}, "no episode has at most 1"),
+        (
+            {"model__context_length": 1, "curriculum__enabled": True, "data__max_length": 4},
+            "no episode has at most 1",
+        ),
     ],
 )
 def test_what_cannot_work_leaves_no_folder(make_config, changes, message) -> None:

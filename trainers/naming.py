@@ -1,0 +1,43 @@
+"""Names of runs: what a run changes of its preset, in a few words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from trainers.config import RunConfig
+
+# Settings that tell models apart, and what a run's name says of each where it is changed.
+_WORDS: dict[str, Callable[[Any], str]] = {
+    "model.block": str,
+    "model.num_memory_tokens": "nmt{}".format,
+    "model.cache_length": "cache{}".format,
+    "model.valve": lambda value: "no-valve" if value == "none" else str(value),
+    "model.skip_ffn": lambda value: "no-ffn" if value else "ffn",
+    "training.bptt_segments": lambda value: "bptt-all" if value is None else f"bptt{value}",
+    "curriculum.enabled": lambda value: "curriculum" if value else "no-curriculum",
+    "env.hint": lambda value: "hint" if value else "no-hint",
+}
+
+
+def named_by_changes(config: RunConfig, base: RunConfig) -> RunConfig:
+    """The run with a name that says what it changes of `base`, unless it has a name of its own.
+
+    Args:
+        config: The run.
+        base: The preset, or the configuration that the options of the command line changed.
+    """
+    if config.logging.name != base.logging.name:
+        return config
+    new, old = config.to_dict(), base.to_dict()
+    words = []
+    for setting, word in _WORDS.items():
+        section, name = setting.split(".")
+        value = new[section].get(name)
+        if value != old[section].get(name):
+            words.append(word(value))
+    if not words:
+        return config
+    name = "-".join([config.label, *words])
+    return replace(config, logging=replace(config.logging, name=name))
