@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from rich.table import Table
 
 from rate.errors import UserError
 from scripts.scores import by_length, main_metric, mean_and_spread, other_metrics
+from scripts.streams import prepare_streams
 from trainers.errors import Interrupted, TrainingError
 from trainers.registry import length_name
 
@@ -25,6 +25,7 @@ UNREAD = 141  # of what wrote to somebody who had read enough, like `head`; also
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser for a command whose module documentation is its help."""
+    prepare_streams()
     return argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -56,12 +57,15 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Turn errors that the user can mend into a line and an exit code, and warnings into lines."""
+    """Turn errors that the user can mend into a line and an exit code, and warnings into lines.
+
+    What goes to standard output is not missed before the end: what a command makes, it makes.
+    """
+    prepare_streams()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             yield
-            sys.stdout.flush()
     except UserError as error:
         fail(str(error))
     except TrainingError as error:
@@ -69,13 +73,14 @@ def user_errors() -> Iterator[None]:
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         raise SystemExit(interrupted.exit_code) from None
-    except BrokenPipeError:
-        # Python writes out at its end what is left: to nobody.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(UNREAD) from None
     except KeyboardInterrupt as stopped:
         print(stopped if stopped.args else "Stopped.", file=sys.stderr)
         raise SystemExit(STOPPED) from None
+    sys.stdout.flush()
+    if unwritten := getattr(sys.stdout, "error", None):
+        if isinstance(unwritten, BrokenPipeError):
+            raise SystemExit(UNREAD)
+        fail(f"what this printed could not be written ({unwritten.strerror})", code=1)
 
 
 def show_scores(rows: Sequence[dict[str, Any]], console: Console) -> None:

@@ -23,7 +23,7 @@ def main(environment: str, arguments: Sequence[str] | None = None) -> None:
         from trainers.train import train  # slow to import: only once the command is known good
 
         result = train(command.config, command.resume, shlex.join([sys.argv[0], *arguments]))
-    seed = command.config.training.seed
-    if result.rows:
-        show_scores([{**row, "seed": seed} for row in result.rows], console)
-        console.print(f"The run is in {result.folder}/", highlight=False, markup=False)
+        seed = command.config.training.seed
+        if result.rows:
+            show_scores([{**row, "seed": seed} for row in result.rows], console)
+            console.print(f"The run is in {result.folder}/", highlight=False, markup=False)
