@@ -77,6 +77,8 @@ def _check_episodes(
         report.steps += len(episode)
         open_ends += not (episode.terminated or episode.truncated)
         tell(episodes.position, source.num_episodes)
+    if episodes.clipped.note is not None:
+        report.warnings.append(f"{source.path}: {episodes.clipped.note}")
     if open_ends:
         report.warnings.append(
             f"{source.path}: {open_ends} episodes end with neither a terminal nor a time-out: "

@@ -101,7 +101,7 @@ def _write(
     save_seconds: float,
 ) -> None:
     with StoreWriter(partial, source.spec, _has_last(source)) as writer:
-        episodes = Checked(source, writer.position, on_bad)
+        episodes = Checked(source, writer.position, on_bad, writer.clipped)
         skipped, saved = writer.skipped, time.monotonic()
         try:
             for episode in episodes:
@@ -118,7 +118,9 @@ def _write(
         except DatasetError:
             writer.save(episodes.position, skipped + episodes.skipped)
             raise
-        writer.finish({**known, "skipped": skipped + episodes.skipped})
+        told = {"clipped": writer.clipped.steps} if writer.clipped.steps else {}
+        writer.finish({**known, "skipped": skipped + episodes.skipped, **told})
+        writer.clipped.warn(source.path)
 
 
 def convert_to_minari(
@@ -173,7 +175,7 @@ def convert_to_minari(
             tell("converting", episodes.position, source.num_episodes)
 
     with told_when_unwritable(DatasetError, what, f"{elsewhere} Or make room."):
-        return write_minari(
+        made = write_minari(
             recordings(),
             destination.parent,
             destination.name,
@@ -182,6 +184,8 @@ def convert_to_minari(
             description=f"Converted from {known['source']} ({source.format}).",
             provenance=known,
         )
+    episodes.clipped.warn(source.path)
+    return made
 
 
 def provenance(source: Source, tell: OnProgress) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from rate.errors import UserError
 Array = npt.NDArray[Any]
 # Relative to a Box's own range: float32 files of float64 data overshoot a bound by rounding.
 _BOUND_TOLERANCE = 1e-5
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class DatasetError(UserError):
@@ -133,6 +134,7 @@ def validate_episode(episode: Episode, spec: EnvironmentSpec, source: str, index
             f"{place}: rewards have shape {rewards.shape}, but there are {steps} actions"
         )
     _check_finite(rewards, f"{place}: rewards")
+    _check_returns(rewards, f"{place}: rewards")
 
 
 def _check_array(array: Array, space: gymnasium.Space[Any], steps: int, place: str) -> None:
@@ -162,9 +164,27 @@ def _check_array(array: Array, space: gymnasium.Space[Any], steps: int, place: s
 def _check_finite(array: Array, place: str) -> None:
     if array.dtype.kind not in "fiub":
         raise DatasetError(f"{place} are {array.dtype}, not numbers")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        step = int(np.argmax(~np.isfinite(array).reshape(len(array), -1).all(axis=1)))
-        raise DatasetError(f"{place}: the value at step {step} is not finite")
+    if array.dtype.kind != "f":
+        return
+    with np.errstate(invalid="ignore"):
+        fits = np.abs(array) <= _LARGEST  # neither infinite nor NaN
+    if not fits.all():
+        step = int(np.argmax(~fits.reshape(len(array), -1).all(axis=1)))
+        finite = np.isfinite(array[step]).all()
+        what = "is too large for float32" if finite else "is not finite"
+        raise DatasetError(f"{place}: the value at step {step} {what}")
+
+
+def _check_returns(rewards: Array, place: str) -> None:
+    """The sums of rewards that models are given are finite as well."""
+    to_go = np.cumsum(rewards[::-1].astype(np.float64))[::-1]
+    fits = np.abs(to_go) <= _LARGEST
+    if not fits.all():
+        step = int(np.argmin(fits))
+        raise DatasetError(
+            f"{place}: the return from step {step} on, {to_go[step]:.3g}, is infinite in float32; "
+            "rewards of this size are no rewards, or have to be divided by a constant first"
+        )
 
 
 def space_bounds(space: gymnasium.Space[Any]) -> tuple[Array | int, Array | int]:

@@ -6,23 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from gymnasium import spaces
+
 from datamodules.episodes import DatasetError
 from datamodules.options import Options
 from datamodules.readers.dqn_replay import is_dqn_replay, open_dqn_replay
 from datamodules.readers.hdf5 import is_d4rl, is_hdf5, open_hdf5
 from datamodules.readers.memory_maze import is_memory_maze, open_memory_maze
 from datamodules.readers.minari_source import is_minari, open_minari_source
+from datamodules.readers.npz_files import is_npz, open_npz_files
 from datamodules.readers.own_store import is_store, open_store
-from datamodules.readers.rate import (
-    is_rate_folder,
-    is_tmaze_pickle,
-    open_rate_folder,
-    open_tmaze_pickle,
-)
 from datamodules.readers.rl_unplugged import is_rl_unplugged, open_rl_unplugged
+from datamodules.readers.tmaze import is_tmaze_pickle, open_tmaze_pickle
 from datamodules.readers.trajectories import is_pickle, open_trajectories
 from datamodules.source import Source
 from datamodules.store import NoStoreError, Store
+from rate.envs.spec import EnvironmentSpec
 
 __all__ = ["FORMATS", "Format", "Options", "find_format", "find_store", "open_source"]
 
@@ -92,15 +92,15 @@ FORMATS = (
     ),
     Format(
         "memory-maze",
-        "Memory Maze data (a folder of .npz files with 64x64 frames)",
+        "Memory Maze data (a folder of .npz files with its 64x64 frames)",
         is_memory_maze,
-        _plain(open_memory_maze),
+        open_memory_maze,
     ),
     Format(
-        "rate-npz",
-        "the RATE paper's data (a folder of .npz files with obs, action and reward)",
-        is_rate_folder,
-        _plain(open_rate_folder),
+        "npz",
+        "an .npz file with named columns, or a folder with one for each episode",
+        is_npz,
+        open_npz_files,
     ),
 )
 
@@ -146,4 +146,17 @@ def open_source(path: Path | str, options: Options | None = None) -> Source:
         if path.name in str(error):
             raise
         raise DatasetError(f"{path}: {error}") from error  # of spaces that were inferred
-    return source if options.spec is None else replace(source, spec=options.spec)
+    return replace(source, spec=_with_bounds(options.spec or source.spec, options))
+
+
+def _with_bounds(spec: EnvironmentSpec, options: Options) -> EnvironmentSpec:
+    """The environment with the bounds of actions that a person wants, if these are continuous."""
+    space = spec.action_space
+    if not isinstance(space, spaces.Box):
+        return spec
+    if options.action_range is not None:
+        low, high = options.action_range
+        return replace(spec, action_space=spaces.Box(low, high, space.shape, np.float32))
+    if options.keep_actions:
+        return replace(spec, action_space=spaces.Box(-np.inf, np.inf, space.shape, np.float32))
+    return spec

@@ -22,11 +22,13 @@ from datamodules.episodes import DatasetError, Episode
 from datamodules.locks import locked
 from datamodules.mujoco_names import DatasetName, read_name
 from datamodules.npy import file_sha256
+from datamodules.options import Options
 from datamodules.players import expert_seeds
 from datamodules.readers.minari_source import reference_scores
 from datamodules.source import Checked
 from datamodules.store import Store, pack
 from rate.envs.mujoco import MujocoOptions, mujoco_spec
+from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -93,17 +95,22 @@ def _convert(root: Path, options: MujocoOptions, known: DatasetName) -> Path:
     if file.is_file():
         provenance["sha256"] = file_sha256(file)
     spec = replace(mujoco_spec(options), options={"task": options.task})
-    return make_once(store, provenance, lambda: pack(_read(path), store, spec, provenance))
+    return make_once(store, provenance, lambda: pack(_read(path, spec), store, spec, provenance))
 
 
-def _read(path: Path) -> Iterator[Episode]:
+def _read(path: Path, spec: EnvironmentSpec) -> Iterator[Episode]:
+    """The episodes of a file of D4RL's layout or of a Minari data set, in the task's bounds."""
     if path.is_file():
         from datamodules.readers.hdf5 import open_hdf5
 
-        return iter(Checked(open_hdf5(path)))
-    from datamodules.readers.minari import open_minari, read_minari
+        source = open_hdf5(path, Options(spec=spec))
+    else:
+        from datamodules.readers.minari_source import open_minari_source
 
-    return read_minari(open_minari(path))
+        source = open_minari_source(path)
+    episodes = Checked(replace(source, spec=spec))
+    yield from episodes
+    episodes.clipped.warn(path)
 
 
 def find_d4rl(root: Path, name: str) -> Path:
@@ -222,7 +229,7 @@ class OwnData:
             if not self.file.is_file():
                 self._make_file(on_episode)
             spec = replace(mujoco_spec(self.options), options=_simulator(self.options))
-            pack(_read(self.file), self.store, spec, self.provenance)
+            pack(_read(self.file, spec), self.store, spec, self.provenance)
 
         return make_once(self.store, self.provenance, make)
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from datamodules.episodes import Array, DatasetError, Episode, validate_episode
+from datamodules.clipping import Clipped
+from datamodules.episodes import DatasetError, Episode, validate_episode
 from rate.envs.mujoco import TASKS, MujocoOptions, mujoco_spec
 from rate.envs.spec import EnvironmentSpec
 
@@ -60,20 +60,30 @@ class Checked:
         source: The source.
         start: The first episode to read.
         on_bad: Told of each that is not valid.
+        clipped: What was clipped already, to count on from there.
 
     Attributes:
         position: The number of the episode that comes next.
         skipped: How many were not valid.
+        clipped: The actions that were outside of their bounds, and are clipped.
     """
 
-    def __init__(self, source: Source, start: int = 0, on_bad: OnBad = refuse) -> None:
+    def __init__(
+        self,
+        source: Source,
+        start: int = 0,
+        on_bad: OnBad = refuse,
+        clipped: Clipped | None = None,
+    ) -> None:
         self.source, self.position, self.skipped = source, start, 0
+        self.clipped = clipped or Clipped()
         self._on_bad = on_bad
 
     def __iter__(self) -> Iterator[Episode]:
         source = self.source
         for episode in source.read(self.position, self._bad):
             place = str(source.path) if source.place is None else source.place(self.position)
+            episode = self.clipped.fit(episode, source.spec.action_space)
             try:
                 validate_episode(episode, source.spec, place, self.position)
             except DatasetError as error:
@@ -119,37 +129,3 @@ def observation_box(shape: tuple[int, ...], dtype: np.dtype[Any]) -> spaces.Box:
     if dtype.kind not in "fiub":
         raise DatasetError(f"the observations are {dtype}, not numbers")
     return spaces.Box(-np.inf, np.inf, shape, np.float32)
-
-
-class ActionRange:
-    """Infers the space of actions from all of them, which it sees a part at a time."""
-
-    def __init__(self) -> None:
-        self._kind = ""
-        self._shape: tuple[int, ...] = ()
-        self._low, self._high = np.inf, -np.inf
-
-    def see(self, actions: Array) -> None:
-        """Take note of `(T, *shape)` actions; those that are not finite are left to the checks."""
-        self._kind, self._shape = self._kind or actions.dtype.kind, actions.shape[1:]
-        finite = actions[np.isfinite(actions)] if actions.dtype.kind == "f" else actions
-        if finite.size:
-            self._low = min(self._low, float(finite.min()))
-            self._high = max(self._high, float(finite.max()))
-
-    def space(self) -> gymnasium.Space[Any]:
-        """Integers are indices; floats have the bounds -1 and 1, or none if they exceed these.
-
-        Raises:
-            DatasetError: If actions are negative indices or not numbers.
-        """
-        if self._kind in "iub" and np.isfinite(self._high):
-            if self._low < 0:
-                raise DatasetError(f"an action is {self._low:g}, but an index is not negative")
-            count = int(self._high) + 1
-            shape = self._shape
-            return spaces.MultiDiscrete(np.full(shape, count)) if shape else spaces.Discrete(count)
-        if self._kind != "f":
-            raise DatasetError("there are no actions, or they are not numbers")
-        bound = 1.0 if max(-self._low, self._high) <= 1 + 1e-5 else np.inf
-        return spaces.Box(-bound, bound, self._shape, np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from datamodules.clipping import Clipped
 from datamodules.episodes import Array, DatasetError, Episode, observation_items, observation_spaces
 from datamodules.npy import NpyWriter, file_sha256
 from rate.envs.spec import EnvironmentSpec
@@ -93,6 +94,7 @@ class StoreWriter:
 
     Attributes:
         position: What the last `save` was told, 0 without one.
+        clipped: The actions that were clipped of what was written; the caller counts them.
 
     Raises:
         DatasetError: If a directory that is gone on with is damaged.
@@ -103,6 +105,7 @@ class StoreWriter:
         state = _read_state(directory / _STATE)
         self.position, self.skipped = int(state["position"]), int(state["skipped"])
         self._low, self._high = state["returns"]
+        self.clipped = Clipped(**state.get("clipped", {}))
         self._large_seeds: dict[str, str] = dict(state.get("large_seeds", {}))
         layout = _layout(spec, keep_last)
         self._writers = {
@@ -146,6 +149,7 @@ class StoreWriter:
         state = {
             "position": position,
             "skipped": skipped,
+            "clipped": asdict(self.clipped),
             "returns": [self._low, self._high],
             "large_seeds": self._large_seeds,
             "rows": {name: writer.rows for name, writer in self._writers.items()},

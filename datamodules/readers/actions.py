@@ -124,7 +124,7 @@ class ActionForm:
         if self._kind in "iub":
             return True
         single = self._shape in ((), (1,)) and self._whole
-        return bool(single and self._low.min() >= 0 and 1 <= self._high.max() < _MOST_INDICES)
+        return bool(single and 0 <= self._low.min() < self._high.max() < _MOST_INDICES)
 
     def _counted(self) -> gymnasium.Space[Any]:
         if self._low.min() < 0:

@@ -70,6 +70,7 @@ def find_layout(
     options: Options,
     place: str,
     breaks: Callable[[], Flags] | None = None,
+    one: bool = False,
 ) -> Layout:
     """The episodes of flat columns.
 
@@ -78,6 +79,7 @@ def find_layout(
         rows: Steps in all.
         options: What a person says of the data.
         place: Where the columns are, for messages.
+        one: Whether the rows are one episode, unless a column tells of several.
         breaks: `(rows - 1,)`, the steps whose next observation is not the next row's.
 
     Raises:
@@ -86,17 +88,25 @@ def find_layout(
     marks = _Marks(found, rows, place)
     for role in _FLAGS:
         if role in found:
-            flags = flat_flags(column(found.values[role], marks.name(role)), marks.name(role))
+            flags = _flags(marks, role)
             if flags.shape == (rows,):
                 marks.flags[role] = flags
             elif role in _TELLS_APART or role == "is_first" or flags.ndim == 0:
                 raise DatasetError(
                     f"{place}: {marks.name(role)} has {flags.size} rows, but there are {rows} steps"
                 )
-    ended = _ends(marks, options, breaks)
+    if "step_type" in found:
+        types = _numbers(marks, "step_type")
+        if len(types) == rows:
+            marks.flags.setdefault("is_first", types == 0)
+            marks.flags.setdefault("is_last", types == 2)
+    ended = _ends(marks, options, breaks, one)
     ends = np.flatnonzero(ended).astype(np.int64) + 1
     unfinished = rows - int(ends[-1]) if len(ends) else rows
-    if unfinished:
+    alone = one and not len(ends)
+    if unfinished and alone:
+        ends = np.append(ends, rows)
+    elif unfinished:
         marks.notes.append(_tell_unfinished(unfinished, options))
         if options.unfinished != "drop":
             ends = np.append(ends, rows)
@@ -119,7 +129,7 @@ def _tell_unfinished(steps: int, options: Options) -> str:
     )
 
 
-def _ends(marks: _Marks, options: Options, breaks: Callable[[], Flags] | None) -> Flags:
+def _ends(marks: _Marks, options: Options, breaks: Callable[[], Flags] | None, one: bool) -> Flags:
     """`(rows,)`, the last step of each episode."""
     explicit = [flags for role, flags in marks.flags.items() if role in _TELLS_APART]
     explicit += _by_structure(marks)
@@ -128,6 +138,8 @@ def _ends(marks: _Marks, options: Options, breaks: Callable[[], Flags] | None) -
         either: Flags = np.any([*explicit, *flagged], axis=0)
         return either
     ended: Flags = np.any(flagged, axis=0) if flagged else np.zeros(marks.rows, bool)
+    if one:
+        return ended
     if options.time_limit is not None:
         marks.cut = True
         return ended | _limit(ended, options.time_limit)
@@ -189,8 +201,14 @@ def _by_structure(marks: _Marks) -> list[Flags]:
     return made
 
 
+def _flags(marks: _Marks, role: str) -> Flags:
+    place = f"{marks.place}: {marks.name(role)}"
+    return flat_flags(column(marks.found.values[role], place), place)
+
+
 def _numbers(marks: _Marks, role: str) -> Array:
-    values = np.asarray(column(marks.found.values[role], marks.name(role))[()])
+    place = f"{marks.place}: {marks.name(role)}"
+    values = np.asarray(column(marks.found.values[role], place)[()])
     return values.reshape(-1)
 
 
@@ -231,7 +249,7 @@ def _kinds(marks: _Marks, ends: Rows) -> tuple[Flags, Flags]:
         if role in marks.flags:
             flags = marks.flags[role][last]
         elif role in marks.found:
-            flags = flat_flags(column(marks.found.values[role], role), marks.name(role))
+            flags = _flags(marks, role)
             if len(flags) != episodes:  # one for each step or each episode
                 raise DatasetError(
                     f"{marks.place}: {marks.name(role)} has {len(flags)} rows, but there are "
@@ -309,7 +327,7 @@ def last_flags(found: Found, steps: int, place: str) -> dict[str, bool]:
         if role not in found:
             continue
         name = found.names[role]
-        flags = flat_flags(column(found.values[role], f"{place}: '{name}'"), f"{place}: {name}")
+        flags = flat_flags(column(found.values[role], f"{place}: {name}"), f"{place}: {name}")
         if flags.ndim and len(flags) not in (1, steps, steps + 1):
             raise DatasetError(
                 f"{place}: {name} has {len(flags)} steps, but there are {steps} actions"

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from datamodules.episodes import Array, DatasetError
+from datamodules.readers.actions import is_one_hot
 from datamodules.readers.ends import Flags, Layout, find_layout
 from datamodules.readers.front import FoundEpisode, Front, following_parts, reward_column
 from datamodules.readers.roles import find_roles
 from datamodules.readers.values import Parts, column, load, num_rows, parts
 
 _BLOCK_BYTES = 1 << 24
+_OF_RESETS = ("is_first", "is_last", "discount", "step_type")  # columns that tell of first rows
 
 
 class Flat:
@@ -22,6 +24,7 @@ class Flat:
     Args:
         columns: They by name.
         front: What is known of the data set.
+        place: Where they are, for messages.
         layout: Where the episodes are, if that is known already.
 
     Raises:
@@ -29,13 +32,13 @@ class Flat:
     """
 
     def __init__(
-        self, columns: Mapping[str, Any], front: Front, layout: Layout | None = None
+        self, columns: Mapping[str, Any], front: Front, place: str, layout: Layout | None = None
     ) -> None:
-        place = str(front.path)
+        self._front, self._place = front, place
         self._found = found = find_roles(columns, front.options.columns, place)
         name = found.names["observations"]
-        observations, left = parts(found.values["observations"], f"{place}: '{name}'")
-        actions = column(found.values["actions"], f"{place}: '{found.names['actions']}'")
+        observations, left = parts(found.values["observations"], f"{place}: {name}")
+        actions = column(found.values["actions"], f"{place}: {found.names['actions']}")
         self._left, self._rows = tuple(left), num_rows(actions)
         if not self._rows:
             raise DatasetError(f"{place}: there are no steps in it")
@@ -46,7 +49,11 @@ class Flat:
             return chain_breaks(observations, following)
 
         chained = breaks if following.keys() == observations.keys() else None
-        self.layout = layout or find_layout(found, self._rows, front.options, place, chained)
+        self.layout = layout or find_layout(
+            found, self._rows, front.options, place, breaks=chained, one=front.one_each
+        )
+        if front.led is None:
+            front.led = self._is_led(actions)
         seen = {num_rows(value) for value in observations.values()}
         self._more = seen == {self._rows + len(self.layout.ends)}  # T + 1 of each episode
         if seen != {self._rows} and not self._more:
@@ -69,20 +76,42 @@ class Flat:
         first, last = int(layout.starts[number]), int(layout.ends[number])
         more = number if self._more else 0
         after = last + more + int(self._more)
+        reset = int(bool(self._front.led))
+        if last - first <= reset:
+            raise DatasetError(f"{self._place}, episode {number}: there is no step in it")
         return FoundEpisode(
             found=self._found,
             observations={k: _Slice(v, first + more, after) for k, v in self._observations.items()},
             following={k: _Slice(v, first, last) for k, v in self._following.items()},
             actions=_Slice(self._actions, first, last),
             rewards=None if self._rewards is None else _Slice(self._rewards, first, last),
-            steps=last - first,
-            last=self._more,
-            first=0,
+            steps=last - first - reset,
+            last=self._more or bool(reset),
+            first=reset,
             terminated=bool(layout.terminated[number]),
             truncated=bool(layout.truncated[number]),
             loose=layout.loose,
             left=self._left,
         )
+
+    def _is_led(self, actions: Any) -> bool:
+        """Whether the first row of every episode is that of a reset, without an action.
+
+        Dreamer's data, those of dm_env's replay buffers and others are so: the action and the
+        reward of a row led to its observation. The first action is 0 then; of one-hot actions
+        that is none at all.
+        """
+        if len(actions.shape) != 2 or actions.shape[1] < 2:
+            return False
+        first = np.concatenate([load(actions, slice(row, row + 1)) for row in self.layout.starts])
+        if first.any():
+            return False
+        some = load(actions, slice(1, int(self.layout.ends[0])))
+        if len(some) and is_one_hot(some):
+            return True
+        last = np.concatenate([load(actions, slice(row - 1, row)) for row in self.layout.ends])
+        hints = any(role in self._found for role in _OF_RESETS)
+        return hints and bool(last.any())
 
 
 def chain_breaks(now: Parts, following: Parts) -> Flags:

@@ -78,7 +78,8 @@ class Front:
         path: The file or folder.
         options: What a person says of it.
         given: The environment, where the data say it.
-        led: See `open_episodes`.
+        led: See `open_episodes`; None if it is to be found out.
+        one_each: Whether a file is an episode, unless its columns tell of several.
         lengths: Steps of each episode that was seen.
         notes: What was assumed, for people.
         spec: The environment, once `learn` was called.
@@ -88,12 +89,14 @@ class Front:
     path: Path
     options: Options
     given: EnvironmentSpec | None = None
-    led: bool = False
+    led: bool | None = False
+    one_each: bool = False
     lengths: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     spec: EnvironmentSpec = field(init=False)
     _marked: list[bool] = field(default_factory=list)
     _limit: int | None = None
+    _pictures: list[str] = field(default_factory=list)
     _first: FoundEpisode | None = None
 
     def __post_init__(self) -> None:
@@ -102,7 +105,9 @@ class Front:
 
     def see(self, episode: FoundEpisode) -> None:
         """Take note of an episode."""
-        self._first = self._first or episode
+        if self._first is None:
+            self._first, seen = episode, episode.observations
+            self._pictures = [key for key in seen if _is_picture(seen[key])]
         rows = slice(episode.first, None)
         self._form.see(load(episode.actions, rows) if episode.first else episode.actions)
         self.lengths.append(episode.steps)
@@ -117,8 +122,15 @@ class Front:
         first = self._first
         if first is None:
             raise DatasetError(f"{self.path}: there are no episodes in it")
+        if self._pictures:
+            self.notes.append("pictures of floats from 0 to 1 become the bytes they were made of")
         self.spec = self.given or self._infer(first)
-        if "rewards" not in first.found:
+        if first.first:
+            self.notes.append(
+                "the first row of an episode is that of the reset: the action and the reward of a "
+                "row are those that led to its observation"
+            )
+        if first.rewards is None:
             self.notes.append("there are no rewards; all are taken as 0")
         self.notes += self._form.notes()
         self._limit = self.options.time_limit or time_limit(self.options.spec or self.spec)
@@ -131,10 +143,10 @@ class Front:
             self.notes.append(f"not read: {', '.join(others[:_MOST_LISTED])}{more}")
 
     def _infer(self, first: FoundEpisode) -> EnvironmentSpec:
-        boxes: dict[str, gymnasium.Space[Any]] = {
-            key: observation_box(tuple(value.shape[1:]) or (1,), np.dtype(value.dtype))
-            for key, value in first.observations.items()
-        }
+        boxes: dict[str, gymnasium.Space[Any]] = {}
+        for key, value in first.observations.items():
+            dtype = np.dtype(np.uint8) if key in self._pictures else np.dtype(value.dtype)
+            boxes[key] = observation_box(tuple(value.shape[1:]) or (1,), dtype)
         seen = boxes[""] if list(boxes) == [""] else spaces.Dict(boxes)
         spec = EnvironmentSpec(self.format_name, seen, self._form.space(), UNKNOWN_RETURN)
         known = known_mujoco(spec, self.path.name, "v4")
@@ -152,13 +164,36 @@ class Front:
         if steps == self._limit and found.loose:
             terminated = False
         return Episode(
-            observations=_alone(_rows(found.observations, slice(0, steps))),
+            observations=_alone(self._rows(found.observations, slice(0, steps))),
             actions=self._form.apply(load(found.actions, taken)),
             rewards=rewards,
             terminated=terminated,
             truncated=found.truncated or not terminated,
-            last_observation=_last(found),
+            last_observation=self._last(found),
         )
+
+    def _last(self, found: FoundEpisode) -> Array | dict[str, Array] | None:
+        """What followed the last action, where it is known."""
+        steps = found.steps
+        if found.last:
+            after = self._rows(found.observations, slice(steps, steps + 1))
+        elif found.following.keys() == found.observations.keys():
+            after = self._rows(found.following, slice(steps - 1, steps))
+        else:
+            return None
+        return _alone({key: array[0] for key, array in after.items()})
+
+    def _rows(self, columns: Parts, rows: slice) -> dict[str, Array]:
+        """Rows of observations; truth values become numbers, and single numbers vectors of one."""
+        made = {}
+        for key, value in columns.items():
+            array = load(value, rows)
+            array = array.astype(np.float32) if array.dtype.kind == "b" else array
+            array = array[:, None] if array.ndim == 1 else array
+            if key in self._pictures and _is_picture(array):
+                array = np.round(array * 255).astype(np.uint8)
+            made[key] = array
+        return made
 
 
 def find_episode(item: Any, front: Front, place: str) -> FoundEpisode:
@@ -181,9 +216,9 @@ def find_episode(item: Any, front: Front, place: str) -> FoundEpisode:
             f"{place}: not a dictionary of arrays, but of type {type(item).__name__}"
         )
     found = find_roles(item, front.options.columns, place)
-    observations, left = parts(found.values["observations"], f"{place}: '{_name(found)}'")
-    actions = column(found.values["actions"], f"{place}: '{found.names['actions']}'")
-    first = int(front.led)
+    observations, left = parts(found.values["observations"], f"{place}: {_name(found)}")
+    actions = column(found.values["actions"], f"{place}: {found.names['actions']}")
+    first = int(bool(front.led))
     steps = num_rows(actions) - first
     if steps < 1:
         raise DatasetError(f"{place}: the episode has no steps")
@@ -227,7 +262,7 @@ def reward_column(found: Found, options: Options, rows: int, place: str) -> Any:
             "--map THEIRS=rewards, or take them as 0 with --zero-rewards"
         )
     name = found.names["rewards"]
-    rewards = column(found.values["rewards"], f"{place}: '{name}'")
+    rewards = column(found.values["rewards"], f"{place}: {name}")
     there = num_rows(rewards)
     if there != rows:
         raise DatasetError(
@@ -245,7 +280,7 @@ def following_parts(found: Found, rows: set[int], place: str) -> Parts:
     if "next_observations" not in found:
         return {}
     name = found.names["next_observations"]
-    made, _ = parts(found.values["next_observations"], f"{place}: '{name}'")
+    made, _ = parts(found.values["next_observations"], f"{place}: {name}")
     for value in made.values():
         if num_rows(value) not in rows:
             raise DatasetError(
@@ -264,26 +299,13 @@ def _name(found: Found) -> str:
     return found.names["observations"]
 
 
-def _last(found: FoundEpisode) -> Array | dict[str, Array] | None:
-    """What followed the last action, where it is known."""
-    steps = found.steps
-    if found.last:
-        after = _rows(found.observations, slice(steps, steps + 1))
-    elif found.following.keys() == found.observations.keys():
-        after = _rows(found.following, slice(steps - 1, steps))
-    else:
-        return None
-    return _alone({key: array[0] for key, array in after.items()})
-
-
-def _rows(columns: Parts, rows: slice) -> dict[str, Array]:
-    """Rows of observations; truth values become numbers, and single numbers vectors of one."""
-    made = {}
-    for key, value in columns.items():
-        array = load(value, rows)
-        array = array.astype(np.float32) if array.dtype.kind == "b" else array
-        made[key] = array[:, None] if array.ndim == 1 else array
-    return made
+def _is_picture(values: Any) -> bool:
+    """Whether these are pictures that were divided by 255."""
+    if len(values.shape) != 4 or np.dtype(values.dtype).kind != "f" or 0 in values.shape:
+        return False
+    pixels = load(values) * 255
+    whole = np.round(pixels)
+    return bool(np.abs(pixels - whole).max() < 1e-2 and whole.min() >= 0 and whole.max() <= 255)
 
 
 def _alone(arrays: dict[str, Array]) -> Array | dict[str, Array]:

@@ -91,7 +91,7 @@ def broken_chains(path: Path) -> Iterator[str]:
         columns = hdf5_tree(file)
         if "next_observations" not in columns or "timeouts" not in columns:
             return
-        layout = Flat(columns, Front("d4rl", path, Options(zero_rewards=True))).layout
+        layout = Flat(columns, Front("d4rl", path, Options(zero_rewards=True)), str(path)).layout
         found = find_roles(columns).values
         now, _ = parts(found["observations"], str(path))
         following, _ = parts(found["next_observations"], str(path))

@@ -22,19 +22,44 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.episodes import Array, DatasetError, Episode
+from datamodules.options import Options
 from datamodules.readers.npz import NpzFile, npz_files, open_npz
+from datamodules.readers.npz_files import open_npz_files
 from datamodules.source import OnBad, Source, refuse
 from rate.envs.memory_maze import memory_maze_spec
 
 _FRAME = (64, 64, 3)
 _ACTIONS = 6
+# Columns of the environment's hidden state, which its own data have.
+_OWN = {
+    "maze_layout",
+    "agent_pos",
+    "agent_dir",
+    "target_color",
+    "target_pos",
+    "target_vec",
+    "targets_pos",
+    "targets_vec",
+}
+_OF_OTHERS = {"is_first", "is_last", "is_terminal", "discount", "step_type"}
 # An hour of Memory Maze is 14,400 steps. A damaged header shall not make us allocate terabytes.
 _MOST_ROWS = 100_000
 
 
-def open_memory_maze(path: Path) -> Source:
-    """A folder as a source. The number of steps is not known before all files are read."""
+def open_memory_maze(path: Path, options: Options | None = None) -> Source:
+    """A folder as a source. The number of steps is not known before all files are read.
+
+    Who says which column is what has data of another environment, whose pictures are like these.
+    """
+    if options is not None and options.columns:
+        return open_npz_files(path, options)
     files = tuple(npz_files(path))
+    with open_npz(files[0]) as npz:
+        told = bool(npz.keys & _OWN)
+    assumed = (
+        "64x64 pictures and six actions: taken as data of Memory Maze, whose episodes the time "
+        "limit ends (--map obs=observations takes them as of any environment)"
+    )
     return Source(
         format="memory-maze",
         path=path,
@@ -43,18 +68,28 @@ def open_memory_maze(path: Path) -> Source:
         read=partial(read_npz_folder, path),
         num_episodes=len(files),
         place=lambda number: str(files[number]),
+        notes=() if told else (assumed,),
     )
 
 
 def is_memory_maze(path: Path) -> bool:
-    """Whether a folder's first `.npz` file has frames of Memory Maze."""
+    """Whether a folder's first `.npz` file is of Memory Maze.
+
+    Frames of its size are not enough, as Dreamer's data of any environment have them. Its own
+    data have columns that no others have; RATE's are told by the six actions that go with `obs`.
+    """
     files = npz_files(path) if path.is_dir() else []
     if not files:
         return False
     try:
         with open_npz(files[0]) as npz:
             key = "image" if "image" in npz.keys else "obs"
-            return key in npz.keys and npz.header(key)[0][1:] == _FRAME
+            if key not in npz.keys or npz.header(key)[0][1:] != _FRAME:
+                return False
+            if npz.keys & _OWN:
+                return True
+            others = key == "image" or npz.keys & _OF_OTHERS or "action" not in npz.keys
+            return not others and npz.header("action")[0][1:] == (_ACTIONS,)
     except DatasetError:
         return False
 

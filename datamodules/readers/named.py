@@ -8,13 +8,15 @@ known is asked for, with the option that says it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datamodules.episodes import DatasetError, Episode
 from datamodules.options import Options
+from datamodules.readers.ends import Layout
 from datamodules.readers.flat import Flat
 from datamodules.readers.front import Front, find_episode
 from datamodules.source import OnBad, Source
@@ -22,9 +24,10 @@ from rate.envs.spec import EnvironmentSpec
 
 # Episodes from a number on. An error in the place of one tells why that one cannot be read.
 Episodes = Callable[[int], Iterator[Mapping[str, Any] | DatasetError]]
-# Flat columns, or what opens their file and gives them.
-Columns = Mapping[str, Any] | Callable[[], AbstractContextManager[Mapping[str, Any]]]
+# What opens a file and gives its flat columns: arrays, or what has `shape`, `dtype` and rows.
+Opener = Callable[[], AbstractContextManager[Mapping[str, Any]]]
 
+_MOST_NOTES = 8  # of unlike files
 _DAMAGED = (OSError, RuntimeError, ValueError, KeyError)
 
 
@@ -100,11 +103,12 @@ def open_flat(
     format_name: str,
     path: Path,
     files: tuple[Path, ...],
-    columns: Columns,
+    columns: Mapping[str, Any] | Opener,
     options: Options | None = None,
     notes: tuple[str, ...] = (),
     *,
     spec: EnvironmentSpec | None = None,
+    led: bool | None = False,
 ) -> Source:
     """Flat columns over all episodes, as a source; they are cut where the data say it.
 
@@ -117,43 +121,122 @@ def open_flat(
         options: What a person says of the data.
         notes: What the reader itself assumed or left out.
         spec: The environment, where the source says it.
+        led: As for `open_episodes`; None to find it out.
 
     Raises:
         DatasetError: If columns disagree, or something has to be said; says what.
     """
-    options = options or Options()
-    front = Front(format_name, path, options, spec)
+    opener = columns if callable(columns) else lambda: nullcontext(columns)
+    front = Front(format_name, path, options or Options(), spec, led)
+    return _Parts(front, files, [_Part(str(path), opener)]).source(notes)
 
-    def opened() -> AbstractContextManager[Mapping[str, Any]]:
-        return columns() if callable(columns) else nullcontext(columns)
 
-    with opened() as found:
-        flat = Flat(found, front)
-        for number in range(len(flat)):
-            front.see(flat.episode(number))
+def open_parts(
+    format_name: str,
+    path: Path,
+    parts: Mapping[Path, Opener],
+    options: Options | None = None,
+    notes: tuple[str, ...] = (),
+    *,
+    spec: EnvironmentSpec | None = None,
+    led: bool | None = False,
+) -> Source:
+    """Files of flat columns, each of one episode unless its columns tell of several.
+
+    Args:
+        format_name: Name of the format.
+        path: The folder.
+        parts: What opens each file and gives its columns. A file that cannot be read counts as an
+            episode that cannot.
+        options: What a person says of the data.
+        notes: What the reader itself assumed or left out.
+        spec: The environment, where the source says it.
+        led: As for `open_flat`.
+
+    Raises:
+        DatasetError: If no file can be read, or something has to be said; says what.
+    """
+    front = Front(format_name, path, options or Options(), spec, led, one_each=True)
+    found = [_Part(str(file), opener) for file, opener in parts.items()]
+    return _Parts(front, tuple(parts), found).source(notes)
+
+
+@dataclass
+class _Part:
+    """A file of flat columns, and where its episodes are once it was looked at."""
+
+    place: str
+    opener: Opener
+    layout: Layout | None = None
+
+    def __len__(self) -> int:
+        return 1 if self.layout is None else len(self.layout.ends)
+
+
+class _Parts:
+    """The episodes of files of flat columns, one after the other."""
+
+    def __init__(self, front: Front, files: tuple[Path, ...], parts: Sequence[_Part]) -> None:
+        self._front, self._files, self._parts = front, files, parts
+
+    def source(self, notes: tuple[str, ...]) -> Source:
+        """Look at every file, and make a source of them."""
+        front, bad = self._front, []
+        for part in self._parts:
+            try:
+                with part.opener() as found:
+                    flat = Flat(found, front, part.place)
+                    for number in range(len(flat)):
+                        front.see(flat.episode(number))
+                part.layout = flat.layout
+            except DatasetError as error:
+                bad.append(error)
+        if not front.lengths and bad:
+            raise bad[0]
         front.learn()
-    layout = flat.layout
+        told = dict.fromkeys(n for part in self._parts if part.layout for n in part.layout.notes)
+        alone = len(self._parts) == 1
+        return Source(
+            format=front.format_name,
+            path=front.path,
+            files=self._files,
+            spec=front.spec,
+            read=self._read,
+            num_episodes=sum(map(len, self._parts)),
+            num_steps=sum(front.lengths),
+            place=None if alone else self._place,
+            notes=(*notes, *list(told)[:_MOST_NOTES], *front.notes),
+        )
 
-    def read(start: int, on_bad: OnBad) -> Iterator[Episode]:
-        with opened() as found:
-            flat = Flat(found, front, layout)
-            for number in range(start, len(flat)):
+    def _place(self, number: int) -> str:
+        for part in self._parts:
+            if number < len(part):
+                return part.place if len(part) == 1 else f"{part.place}, its episode {number}"
+            number -= len(part)
+        return str(self._front.path)
+
+    def _read(self, start: int, on_bad: OnBad) -> Iterator[Episode]:
+        for part in self._parts:
+            if start >= len(part):
+                start -= len(part)
+                continue
+            with ExitStack() as stack:
                 try:
-                    episode = front.episode(flat.episode(number))
+                    found = stack.enter_context(part.opener())
+                    flat = Flat(found, self._front, part.place, part.layout)
                 except DatasetError as error:
                     on_bad(error)
-                except _DAMAGED as error:
-                    on_bad(DatasetError(f"{path}, episode {number}: cannot be read ({error})"))
                 else:
-                    yield episode
+                    yield from self._episodes(part, flat, start, on_bad)
+            start = 0
 
-    return Source(
-        format=format_name,
-        path=path,
-        files=files,
-        spec=front.spec,
-        read=read,
-        num_episodes=len(flat),
-        num_steps=sum(front.lengths),
-        notes=(*notes, *layout.notes, *front.notes),
-    )
+    def _episodes(self, part: _Part, flat: Flat, start: int, on_bad: OnBad) -> Iterator[Episode]:
+        for number in range(start, len(flat)):
+            try:
+                episode = self._front.episode(flat.episode(number))
+            except DatasetError as error:
+                on_bad(error)
+            except _DAMAGED as error:
+                on_bad(DatasetError(f"{part.place}, episode {number}: cannot be read ({error})"))
+            else:
+                yield episode

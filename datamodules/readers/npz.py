@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,6 +41,30 @@ class NpzFile:
             shape, _, dtype = _read_header(file, f"{self.path}: {key}")
         return shape, dtype
 
+    def columns(self) -> dict[str, NpzColumn]:
+        """Every array by name; each is read when its rows, shape or type are asked for."""
+        return {key: NpzColumn(self, key) for key in sorted(self.keys)}
+
+    def whole(self, key: str) -> Array:
+        """One array of any shape.
+
+        Raises:
+            DatasetError: If it is damaged, or holds anything but numbers.
+        """
+        shape, dtype = self.header(key)
+        size = math.prod(shape) * dtype.itemsize
+        there = self._archive.getinfo(f"{key}.npy").file_size
+        if size > there:
+            raise DatasetError(
+                f"{self.path}: {key} is not {dtype} {shape}, as it says: {there} bytes of data"
+            )
+        rows = max(shape[0], 1) if shape else 1
+        if shape:
+            return self.array(key, rows, max(math.prod(shape[1:]), 1), "an array")
+        with self._archive.open(f"{key}.npy") as file:
+            _read_header(file, f"{self.path}: {key}")
+            return np.frombuffer(file.read(size), dtype).reshape(())
+
     def array(self, key: str, most_rows: int, largest_row: int, what: str) -> Array:
         """One array; memory is taken for it once its size is known to be sensible.
 
@@ -70,6 +95,37 @@ class NpzFile:
                 f"{place} is not {dtype} {shape}, as it says: {len(data)} bytes of data"
             )
         return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+class NpzColumn:
+    """An array of an open `.npz` file, which is read once its rows are asked for.
+
+    Attributes:
+        shape: Its shape.
+        dtype: Its type.
+    """
+
+    def __init__(self, npz: NpzFile, key: str) -> None:
+        self._npz, self._key = npz, key
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._header[0]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._header[1]
+
+    @cached_property
+    def _header(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        return self._npz.header(self._key)
+
+    @cached_property
+    def _array(self) -> Array:
+        return self._npz.whole(self._key)
+
+    def __getitem__(self, rows: Any) -> Array:
+        return np.asarray(self._array[rows])
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from datamodules.episodes import DatasetError
 #   episode: a number that all steps of an episode share.
 #   splits, lengths: where the episodes begin or end, and how long they are; not one a step.
 #   discount: 0 where the environment ended the episode (dm_env's).
+#   step_type: 0 at the first, 2 at the last row of an episode (dm_env's).
 ROLES: dict[str, tuple[str, ...]] = {
     "observations": (
         "observations",
@@ -62,6 +63,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "splits": ("indices", "index", "episode_ends", "traj_ends", "traj_starts", "start_indices"),
     "lengths": ("lengths", "episode_lengths", "traj_lengths", "traj_lens", "path_lengths"),
     "discount": ("discount", "discounts"),
+    "step_type": ("step_type", "step_types"),
 }
 IGNORED = "none"  # what `--map theirs=none` makes of a column
 _REQUIRED = ("observations", "actions")

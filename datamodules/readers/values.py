@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from datamodules.episodes import Array, DatasetError
 
@@ -100,7 +101,7 @@ def num_rows(value: Any) -> int:
     return int(value.shape[0]) if value.shape else 0
 
 
-def flat_flags(value: Any, place: str) -> Array:
+def flat_flags(value: Any, place: str) -> npt.NDArray[np.bool_]:
     """`(N,)` bool of a column of flags, or `()` of a single one.
 
     Raises:

@@ -19,7 +19,7 @@ WRITERS = {
     "rate-tmaze": samples.write_tmaze,
     "trajectories": samples.write_trajectories,
     "memory-maze": samples.write_memory_maze,
-    "rate-npz": samples.write_rate_npz,
+    "npz": samples.write_rate_npz,
 }
 
 

@@ -36,7 +36,7 @@ def test_problems_are_listed_counted_and_give_an_exit_code(tmp_path, capsys):
     assert "8 problems." in output
 
 
-@pytest.mark.parametrize("name", ["minari", "rate-npz", "pickle", "store"])
+@pytest.mark.parametrize("name", ["minari", "npz", "pickle", "store"])
 def test_damaged_files(tmp_path, capsys, own_data, name):
     path, file = own_data(name)
     file.write_bytes(file.read_bytes()[:-40])
@@ -54,7 +54,7 @@ def own_data(tmp_path):
         if name == "minari":
             path = samples.write_minari(tmp_path)
             return path, path / "data" / "main_data.hdf5"
-        if name == "rate-npz":
+        if name == "npz":
             path = samples.write_rate_npz(tmp_path / "data")
             return path, path / "train_data_2.npz"
         path = samples.write_trajectories(tmp_path / "x.pkl")

@@ -84,7 +84,7 @@ BAD = {
         {"terminals": np.zeros(STEPS), "timeouts": np.zeros(STEPS)},
         "no episode ends",
     ),
-    "texts": ({"observations": np.array([b"a"] * STEPS)}, "'observations' holds .S1, not numbers"),
+    "texts": ({"observations": np.array([b"a"] * STEPS)}, "observations holds .S1, not numbers"),
 }
 
 

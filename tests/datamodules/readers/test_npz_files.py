@@ -4,16 +4,12 @@ import contextlib
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from datamodules.episodes import DatasetError
-from datamodules.readers.rate import (
-    open_rate_folder,
-    open_tmaze_pickle,
-    read_rate_folder,
-    read_rate_npz,
-)
-from datamodules.source import Checked
-from tests.datamodules.samples import LENGTHS, write_rate_npz, write_tmaze
+from datamodules.readers.npz_files import open_npz_files
+from datamodules.source import Checked, refuse
+from tests.datamodules.samples import LENGTHS, write_rate_npz
 
 
 def one(folder, **changes):
@@ -29,7 +25,7 @@ def one(folder, **changes):
 
 
 def test_vizdoom(tmp_path):
-    source = open_rate_folder(write_rate_npz(tmp_path / "data"))
+    source = open_npz_files(write_rate_npz(tmp_path / "data"))
     episodes = list(Checked(source))
     assert [len(episode) for episode in episodes] == list(LENGTHS)
     assert episodes[0].observations.dtype == np.uint8
@@ -42,8 +38,8 @@ def test_vizdoom(tmp_path):
 
 
 def test_minigrid_gets_its_bytes_back(tmp_path):
-    bytes_ = open_rate_folder(write_rate_npz(tmp_path / "a", shape=(3, 84, 84)))
-    floats = open_rate_folder(write_rate_npz(tmp_path / "b", shape=(3, 84, 84), scale=255))
+    bytes_ = open_npz_files(write_rate_npz(tmp_path / "minigrid-a", shape=(3, 84, 84)))
+    floats = open_npz_files(write_rate_npz(tmp_path / "minigrid-b", shape=(3, 84, 84), scale=255))
     assert floats.spec == bytes_.spec
     assert floats.spec.name == "minigrid_memory"
     for found, wanted in zip(Checked(floats), Checked(bytes_), strict=True):
@@ -57,12 +53,12 @@ def test_vectors_continuous_actions_and_time_limits(tmp_path):
         data["action"] = np.full((len(data["reward"]), 1), 2.0)
         data["done"][:] = False
 
-    source = open_rate_folder(write_rate_npz(tmp_path / "pendulum", change=change))
+    source = open_npz_files(write_rate_npz(tmp_path / "pendulum", change=change))
     (first, *_) = Checked(source)
     assert first.observations.shape == (4, 3)
     assert first.last_observation.shape == (3,)
     assert first.truncated
-    assert source.spec.action_space.high.tolist() == [np.inf]
+    assert source.spec.action_space == spaces.Box(1, 3, (1,))
 
 
 def test_robots_have_two_observations_and_learn_from_success(tmp_path):
@@ -74,18 +70,18 @@ def test_robots_have_two_observations_and_learn_from_success(tmp_path):
         data["success"] = np.arange(steps) == steps - 1
         del data["obs"]
 
-    source = open_rate_folder(write_rate_npz(tmp_path / "robot", change=change))
+    source = open_npz_files(write_rate_npz(tmp_path / "robot", change=change))
     (first, *_) = Checked(source)
     assert sorted(first.observations) == ["joints", "rgb"]
     assert first.rewards.tolist() == [0, 0, 0, 1]
 
 
 BAD = {
-    "missing": ({"reward": None}, "there is no key 'reward'"),
+    "missing": ({"reward": None}, "there are no rewards; it has obs.*--zero-rewards"),
     "rewards": ({"reward": np.zeros(5)}, "reward has 5 steps, but action has 6"),
-    "frames": ({"obs": np.zeros((5, 3, 64, 112), np.uint8)}, "obs has 5 steps"),
-    "many frames": ({"obs": np.zeros((8, 3, 64, 112), np.uint8)}, "obs has 8 steps"),
-    "done": ({"done": np.array([0, 0, 1, 0, 0, 0])}, "step 2 is an end"),
+    "frames": ({"obs": np.zeros((5, 3, 64, 112), np.uint8)}, "obs has 5 rows"),
+    "many frames": ({"obs": np.zeros((8, 3, 64, 112), np.uint8)}, "obs has 8 rows"),
+    "done": ({"done": np.array([0, 0, 2, 0, 0, 1])}, "done is 2 at row 2, neither 0 nor 1"),
     "empty": ({"action": np.zeros(0, int)}, "no steps"),
     "nan": ({"reward": np.array([0, 1, np.nan, 0, 0, 0])}, "rewards: the value at step 2"),
     "action": ({"action": np.full(6, 7)}, "actions: 7 at step 0 is outside the space Discrete"),
@@ -98,7 +94,7 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_what_is_wrong_is_said_with_its_file_or_skipped(tmp_path, name):
     changes, message = BAD[name]
-    source = open_rate_folder(one(tmp_path / "data", **changes))
+    source = open_npz_files(one(tmp_path / "data", **changes))
     with pytest.raises(DatasetError, match=message) as error:
         list(Checked(source))
     assert "train_data_1.npz" in str(error.value)
@@ -114,16 +110,16 @@ def test_a_truncated_file(tmp_path, kept):
     data = path.read_bytes()
     path.write_bytes(data[: kept if kept > 1 else int(kept * len(data))])
     with pytest.raises(DatasetError, match=r"train_data_0\.npz: not a whole \.npz file"):
-        list(read_rate_folder(folder))
-    assert open_rate_folder(folder).num_episodes == 3  # the others tell the spaces
+        list(open_npz_files(folder).read(0, refuse))
+    assert open_npz_files(folder).num_episodes == 3  # the others tell the spaces
 
 
 def test_a_folder_of_nothing_but_damage(tmp_path):
     (tmp_path / "0.npz").write_bytes(b"junk")
     with pytest.raises(DatasetError, match=r"0\.npz: not a whole"):
-        open_rate_folder(tmp_path)
+        open_npz_files(tmp_path)
     with pytest.raises(DatasetError, match=r"no \.npz files"):
-        open_rate_folder(tmp_path / "..")
+        open_npz_files(tmp_path / "..")
 
 
 def test_mutations_raise_nothing_else(tmp_path):
@@ -134,36 +130,4 @@ def test_mutations_raise_nothing_else(tmp_path):
         changed[rng.integers(0, len(whole))] = rng.integers(0, 256)
         path.write_bytes(bytes(changed))
         with contextlib.suppress(DatasetError):
-            read_rate_npz(path)
-
-
-def test_tmaze(tmp_path):
-    source = open_tmaze_pickle(write_tmaze(tmp_path / "data_T_90.pickle"))
-    episodes = list(Checked(source))
-    assert [len(episode) for episode in episodes] == list(LENGTHS)
-    assert episodes[1].rewards.tolist() == [0, 0, 0, 0, 0, 1]
-    assert episodes[1].observations[:, 1].tolist() == [1, 0, 0, 0, 0, 0]
-    assert all(episode.terminated for episode in episodes)
-    assert source.spec.name == "tmaze"
-    assert source.num_steps == sum(LENGTHS)
-
-
-TMAZE_BAD = {
-    "short": ("rtg", np.ones(3), "episode 1: rtg has 3 rows, but 6 actions need 7"),
-    "action": ("action", np.full(6, 4), "episode 1: actions: 4 at step 0 is outside"),
-    "clue": ("obs", np.full((7, 4), 3.0), "episode 1: observations: 3.0 at step 0 is outside"),
-    "done": ("done", np.ones(6), "episode 1: done: step 0 is an end"),
-    "nan": ("rtg", np.full(7, np.nan), "episode 1: rewards: the value at step 0 is not finite"),
-    "list": ("rtg", [1], "episode 1: not a dictionary of the arrays"),
-}
-
-
-@pytest.mark.parametrize("name", TMAZE_BAD)
-def test_what_is_wrong_in_tmaze(tmp_path, name):
-    key, value, message = TMAZE_BAD[name]
-    path = write_tmaze(tmp_path / "x.pickle", change=lambda e: e[1].update({key: value}))
-    source = open_tmaze_pickle(path)
-    with pytest.raises(DatasetError, match=message):
-        list(Checked(source))
-    kept = Checked(source, on_bad=lambda error: None)
-    assert [len(episode) for episode in kept] == [4, 3]
+            list(open_npz_files(path.parent).read(0, lambda error: None))
