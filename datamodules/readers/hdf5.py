@@ -45,12 +45,12 @@ def is_hdf5(path: Path) -> bool:
 
 
 def is_d4rl(path: Path) -> bool:
-    """Whether a path is an HDF5 file with the arrays that all of D4RL's have."""
+    """Whether a path is an HDF5 file with the arrays that all of D4RL's have, and not d3rlpy's."""
     if not is_hdf5(path):
         return False
     try:
         with hdf5_file(path) as file:
-            return bool(file.keys() >= _D4RL)
+            return bool(file.keys() >= _D4RL) and "episode_terminals" not in file
     except DatasetError:
         return False
 
