@@ -12,7 +12,6 @@ refused by name.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 
 from datamodules.episodes import Array, DatasetError, Episode
 from datamodules.readers.atari_games import FRAME, atari_data_spec, known_game
+from datamodules.readers.images import decode_image
 from datamodules.readers.tfrecord import Feature, parse_example, read_records, record_files
 from datamodules.source import OnBad, Source, refuse
 
@@ -143,16 +143,8 @@ def _is_over(features: dict[str, Feature]) -> bool:
 
 def _decode(png: Any, place: str) -> Array:
     """A frame `(84, 84)` uint8 from its PNG."""
-    from PIL import Image, UnidentifiedImageError  # comes with Matplotlib
-
-    try:
-        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-            frame = np.asarray(image)
-    except (OSError, TypeError, SyntaxError, ValueError, UnidentifiedImageError) as error:
-        raise DatasetError(f"{place}: the frame is no PNG, or damaged ({error})") from error
-    frame = frame[..., 0] if frame.ndim == 3 and frame.shape[-1] == 1 else frame
-    if frame.shape != FRAME.shape or frame.dtype != np.uint8:
-        raise DatasetError(
-            f"{place}: the frame is {frame.dtype} {frame.shape}, not uint8 {FRAME.shape}"
-        )
+    frame = decode_image(png, f"{place}: the frame", ("PNG",))
+    frame = frame[..., 0] if frame.shape[-1] == 1 else frame
+    if frame.shape != FRAME.shape:
+        raise DatasetError(f"{place}: the frame is {frame.dtype} {frame.shape}, not {FRAME.shape}")
     return frame

@@ -106,12 +106,11 @@ def _feature(message: memoryview) -> Feature:
         if kind == 2:  # packed, or one by one
             return np.frombuffer(b"".join(bytes(_message(value)) for value in fields), "<f4")
         if kind == 3:
-            unpacked = [
-                number
+            parts = [
+                np.array([value], np.uint64) if isinstance(value, int) else _varints(value)
                 for value in fields
-                for number in ([value] if isinstance(value, int) else _varints(value))
             ]
-            return np.array(unpacked, dtype=np.uint64).astype(np.int64)
+            return np.concatenate([np.zeros(0, np.uint64), *parts]).astype(np.int64)
     return []
 
 
@@ -143,11 +142,22 @@ def _message(value: Any) -> memoryview:
     return value
 
 
-def _varints(data: memoryview) -> Iterator[int]:
-    position = 0
-    while position < len(data):
-        value, position = _varint(data, position)
-        yield value
+def _varints(data: memoryview) -> Array:
+    """Packed integers, `(N,)` uint64: groups of 7 bits, of which all but an integer's last go on.
+
+    Raises:
+        ValueError: If one has no end.
+    """
+    groups = np.frombuffer(data, np.uint8)
+    if not len(groups):
+        return np.zeros(0, np.uint64)
+    ends = np.flatnonzero(groups < 0x80)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    if not len(ends) or ends[-1] != len(groups) - 1 or (ends - starts).max() > 9:
+        raise ValueError("a number has no end")
+    place = np.arange(len(groups)) - np.repeat(starts, ends - starts + 1)
+    bits = (groups & 0x7F).astype(np.uint64) << (7 * place).astype(np.uint64)
+    return np.bitwise_or.reduceat(bits, starts)
 
 
 def _varint(data: memoryview, position: int) -> tuple[int, int]:

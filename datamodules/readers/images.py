@@ -1,0 +1,68 @@
+"""Encoded images of data sets, as arrays."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+
+from datamodules.episodes import Array, DatasetError
+
+# Pillow's modes by the number of channels.
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+FORMATS = ("PNG", "JPEG")
+
+
+def decode_image(
+    data: Any, place: str, formats: tuple[str, ...] = FORMATS, channels: int | None = None
+) -> Array:
+    """An image `(H, W, C)` uint8.
+
+    Args:
+        data: Its bytes.
+        place: What it is, for messages.
+        formats: Which formats it may have, by Pillow's names.
+        channels: How many channels it is given; None keeps those that it has.
+
+    Raises:
+        DatasetError: If it is damaged, of another format, or its pixels are no bytes.
+    """
+    from PIL import Image  # comes with Matplotlib
+
+    try:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
+            mode = None if channels is None else _MODES.get(channels)
+            pixels = np.asarray(image if mode in (None, image.mode) else image.convert(mode))
+    except (OSError, TypeError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DatasetError(f"{place} is no {' or '.join(formats)}, or damaged ({error})") from error
+    if pixels.dtype != np.uint8:
+        raise DatasetError(f"{place} has pixels of {pixels.dtype}, not of uint8")
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def decode_images(
+    frames: list[Any],
+    place: str,
+    formats: tuple[str, ...] = FORMATS,
+    channels: int | None = None,
+    first: int = 0,
+) -> Array:
+    """Images of one size, `(T, H, W, C)` uint8; `first` is the number of the first, for messages.
+
+    Raises:
+        DatasetError: As `decode_image`, and if their sizes differ.
+    """
+    images = np.empty((0, 0, 0, 0), np.uint8)
+    for index, data in enumerate(frames):
+        step = first + index
+        image = decode_image(data, f"{place}: the image of step {step}", formats, channels)
+        if not index:
+            images = np.empty((len(frames), *image.shape), np.uint8)
+        if image.shape != images.shape[1:]:
+            raise DatasetError(
+                f"{place}: the image of step {step} is {image.shape}, but that of step {first} is "
+                f"{images.shape[1:]}"
+            )
+        images[index] = image
+    return images
