@@ -11,14 +11,20 @@ from gymnasium import spaces
 
 from datamodules.episodes import DatasetError
 from datamodules.options import Options
+from datamodules.readers.d3rlpy import is_d3rlpy, open_d3rlpy
 from datamodules.readers.dqn_replay import is_dqn_replay, open_dqn_replay
 from datamodules.readers.hdf5 import is_d4rl, is_hdf5, open_hdf5
+from datamodules.readers.hf_dataset import is_hf_dataset, open_hf_dataset
+from datamodules.readers.lerobot import is_lerobot, open_lerobot
 from datamodules.readers.memory_maze import is_memory_maze, open_memory_maze
 from datamodules.readers.minari_source import is_minari, open_minari_source
 from datamodules.readers.npz_files import is_npz, open_npz_files
 from datamodules.readers.own_store import is_store, open_store
 from datamodules.readers.rl_unplugged import is_rl_unplugged, open_rl_unplugged
+from datamodules.readers.rlds import is_rlds, open_rlds
+from datamodules.readers.robomimic import is_robomimic, open_robomimic
 from datamodules.readers.tmaze import is_tmaze_pickle, open_tmaze_pickle
+from datamodules.readers.torchrl import is_torchrl, open_torchrl
 from datamodules.readers.trajectories import is_pickle, open_trajectories
 from datamodules.source import Source
 from datamodules.store import NoStoreError, Store
@@ -58,6 +64,37 @@ FORMATS = (
         "a Minari data set (a folder with data/metadata.json)",
         is_minari,
         _plain(open_minari_source),
+    ),
+    Format(
+        "lerobot",
+        "a LeRobot data set, v2 or v3 (a folder with meta/info.json)",
+        is_lerobot,
+        open_lerobot,
+    ),
+    Format(
+        "rlds",
+        "episodes of TensorFlow Datasets, RLDS (a folder with features.json and TFRecord shards)",
+        is_rlds,
+        open_rlds,
+    ),
+    Format(
+        "torchrl",
+        "a TensorDict or replay buffer of TorchRL (a folder with meta.json and .memmap files)",
+        is_torchrl,
+        open_torchrl,
+    ),
+    Format(
+        "huggingface",
+        "a Hugging Face data set that was saved to the disk (a folder with state.json)",
+        is_hf_dataset,
+        open_hf_dataset,
+    ),
+    Format("d3rlpy", "a replay buffer of d3rlpy 2 (HDF5)", is_d3rlpy, open_d3rlpy),
+    Format(
+        "robomimic",
+        "demonstrations of robomimic, robosuite and LIBERO (HDF5 with data/demo_N)",
+        is_robomimic,
+        open_robomimic,
     ),
     Format("d4rl", "a D4RL file (HDF5)", is_d4rl, open_hdf5),
     Format(

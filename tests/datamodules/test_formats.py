@@ -9,11 +9,17 @@ import pytest
 from datamodules import DatasetError
 from datamodules.formats import FORMATS, Options, find_format, find_store, open_source
 from rate.envs.two_colors import two_colors_spec
-from tests.datamodules import samples
+from tests.datamodules import library_samples, samples
 
 WRITERS = {
     "store": None,
     "minari": lambda path: samples.write_minari(path.parent, f"{path.name}-v0"),
+    "lerobot": library_samples.write_lerobot_3,
+    "rlds": library_samples.write_rlds,
+    "torchrl": library_samples.write_torchrl,
+    "huggingface": library_samples.write_hf_dataset,
+    "d3rlpy": library_samples.write_d3rlpy,
+    "robomimic": library_samples.write_robomimic,
     "d4rl": samples.write_d4rl,
     "hdf5": samples.write_groups,
     "rate-tmaze": samples.write_tmaze,

@@ -1,0 +1,187 @@
+"""Where the episodes of a LeRobot data set are: its metadata, of the versions 2 and 3."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from datamodules.episodes import DatasetError
+from datamodules.readers.arrow import arrow_errors, parquet_rows
+
+_FIELD = re.compile(r"\{(\w+)(?::0?(\d)d)?\}")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The part of a video file that shows an episode.
+
+    Attributes:
+        file: The file, below the data set's folder.
+        start: Seconds from the file's first frame to the episode's.
+    """
+
+    file: Path
+    start: float = 0.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where an episode is.
+
+    Attributes:
+        number: Its `episode_index`.
+        length: Its steps.
+        file: The Parquet file of its rows, below the data set's folder.
+        first: Its first row in this file.
+        clips: Its videos, by feature.
+    """
+
+    number: int
+    length: int
+    file: Path
+    first: int = 0
+    clips: dict[str, Clip] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What `meta` says of a data set.
+
+    Attributes:
+        folder: The data set's.
+        fps: Steps in a second.
+        features: Of a step, by name, as `info.json` has them.
+        parts: The episodes.
+        tasks: How many tasks there are, each told by a text.
+    """
+
+    folder: Path
+    fps: float
+    features: dict[str, dict[str, Any]]
+    parts: tuple[Part, ...]
+    tasks: int
+
+
+def read_metadata(folder: Path) -> Metadata:
+    """What `meta` says.
+
+    Raises:
+        DatasetError: If it is damaged, of another version, or names files outside of the folder.
+    """
+    file = folder / "meta" / "info.json"
+    try:
+        info = json.loads(file.read_text(encoding="utf-8"))
+        version = str(info.get("codebase_version", "v2.0"))
+        if not version.startswith(("v2.", "v3.")):
+            raise DatasetError(
+                f"{file}: the version {version} of LeRobot's format is not read, v2.0, v2.1 and "
+                "v3.0 are; LeRobot's own scripts convert to these"
+            )
+        features = {name: dict(feature) for name, feature in info["features"].items()}
+        videos = [name for name, feature in features.items() if feature["dtype"] == "video"]
+        find = _parts_of_version_2 if version.startswith("v2.") else _parts_of_version_3
+        parts = tuple(find(folder, info, videos))
+        fps, tasks = float(info["fps"]), int(info.get("total_tasks", 1))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DatasetError(
+            f"{file}: not the description of a LeRobot data set ({error!r}); get it again"
+        ) from error
+    if not parts or fps <= 0:
+        raise DatasetError(f"{file}: there are no episodes, or no steps in a second")
+    return Metadata(folder, fps, features, parts, tasks)
+
+
+def _parts_of_version_2(folder: Path, info: dict[str, Any], videos: list[str]) -> Iterator[Part]:
+    """A Parquet file and a video of each camera an episode."""
+    file = folder / "meta" / "episodes.jsonl"
+    if not file.is_file():
+        raise DatasetError(f"{file} is missing; get the whole folder meta")
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines):
+            if not line.strip():
+                continue
+            try:
+                told = json.loads(line)
+                index, length = int(told["episode_index"]), int(told["length"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise DatasetError(f"{file}, line {number + 1}: damaged ({error!r})") from error
+            values = {
+                "episode_index": index,
+                "episode_chunk": index // int(info.get("chunks_size", 1000)),
+            }
+            clips = {
+                name: Clip(_below(info["video_path"], {**values, "video_key": name}))
+                for name in videos
+            }
+            yield Part(index, length, _below(info["data_path"], values), clips=clips)
+
+
+def _parts_of_version_3(folder: Path, info: dict[str, Any], videos: list[str]) -> Iterator[Part]:
+    """Many episodes in each Parquet and video file; tables say where."""
+    files = sorted((folder / "meta" / "episodes").glob("*/*.parquet"))
+    if not files:
+        raise DatasetError(f"{folder}: there is no meta/episodes/*/*.parquet; get the whole folder")
+    names = ["episode_index", "length", "dataset_from_index", "data/chunk_index", "data/file_index"]
+    for video in videos:
+        names += [f"videos/{video}/{key}" for key in ("chunk_index", "file_index")]
+        names.append(f"videos/{video}/from_timestamp")
+    starts: dict[Path, int] = {}  # of each Parquet file, among all rows
+    for file in files:
+        with arrow_errors(str(file)):
+            rows = parquet_rows(file, names).rest().to_pylist()
+        for row in rows:
+            yield _part_of_version_3(info, videos, row, starts, file)
+
+
+def _part_of_version_3(
+    info: dict[str, Any],
+    videos: list[str],
+    row: dict[str, Any],
+    starts: dict[Path, int],
+    table: Path,
+) -> Part:
+    if None in row.values():
+        empty = next(name for name, value in row.items() if value is None)
+        raise DatasetError(f"{table}: episode {row['episode_index']} has no '{empty}'")
+
+    def place(template: str, above: str, **more: str) -> Path:
+        values = {key: row[f"{above}/{key}"] for key in ("chunk_index", "file_index")}
+        return _below(template, {**values, **more})
+
+    data = place(info["data_path"], "data")
+    clips = {
+        name: Clip(
+            place(info["video_path"], f"videos/{name}", video_key=name),
+            float(row[f"videos/{name}/from_timestamp"]),
+        )
+        for name in videos
+    }
+    first = int(row["dataset_from_index"])
+    start = starts.setdefault(data, first)
+    if first < start:
+        raise DatasetError(f"{table}: the episodes of {data} are not in the order of their rows")
+    return Part(int(row["episode_index"]), int(row["length"]), data, first - start, clips)
+
+
+def _below(template: str, values: dict[str, Any]) -> Path:
+    """A path below the data set's folder.
+
+    Raises:
+        DatasetError: If it leads out of it.
+    """
+
+    def fill(found: re.Match[str]) -> str:
+        value = values[found[1]]
+        return str(value) if found[2] is None else f"{int(value):0{found[2]}d}"
+
+    path = PurePosixPath(_FIELD.sub(fill, template))
+    if path.is_absolute() or ".." in path.parts or "\\" in str(path) or "{" in str(path):
+        raise DatasetError(
+            f"info.json names the file {path}, which is not inside of the data set's folder; it "
+            "is not read"
+        )
+    return Path(path)

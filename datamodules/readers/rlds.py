@@ -1,0 +1,299 @@
+"""Episodes of TensorFlow Datasets (RLDS): a folder with `features.json` and TFRecord shards.
+
+A record is an episode with a nested series of `steps`. Each has `observation`, `action`, `reward`
+(of this action), `is_first`, `is_last` and `is_terminal`. In the last step only the observation is
+defined: it is what followed the last action, and the step's action and reward, whatever stands
+there, are not read. The environment ended the episode if that step `is_terminal`, otherwise it was
+cut off. TensorFlow is not needed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.episodes import Array, DatasetError
+from datamodules.options import Options
+from datamodules.readers.atari_games import FRAME
+from datamodules.readers.deferred import Deferred
+from datamodules.readers.named import open_episodes
+from datamodules.readers.roles import IGNORED
+from datamodules.readers.tfds_features import StepFeature, read_step_features, step_array
+from datamodules.readers.tfrecord import Feature, parse_example, read_records, record_files
+from datamodules.source import Source
+
+_SPLIT = re.compile(
+    r"(?:.*-)?(?P<split>[^-.]+)(?:\.tfrecord)?-(?P<number>\d{5})-of-(?P<count>\d{5}).*"
+)
+_METADATA = ("is_first", "is_last", "is_terminal", "discount")
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """The files of a data set and what their records hold.
+
+    Attributes:
+        files: The shards that are read, in order.
+        lengths: How many episodes each has, where `dataset_info.json` says it.
+        features: Of a step, by path.
+        notes: What is left out.
+    """
+
+    files: tuple[Path, ...]
+    lengths: tuple[int | None, ...]
+    features: dict[str, StepFeature]
+    notes: tuple[str, ...]
+
+
+def is_rlds(path: Path) -> bool:
+    """Whether a path is such a folder, or one of its shards; RL Unplugged's Atari has its own."""
+    folder = path if path.is_dir() else path.parent
+    if not (folder / "features.json").is_file() or not (path.is_dir() or record_files(path)):
+        return False
+    try:
+        features = read_step_features(folder / "features.json")
+    except DatasetError:
+        return True
+    seen = features.get("observation")
+    return seen is None or seen.kind != "image" or seen.shape != (*FRAME.shape, 1)
+
+
+def open_rlds(path: Path, options: Options | None = None) -> Source:
+    """A folder, or a shard in it, as a source.
+
+    Raises:
+        DatasetError: If it is damaged, or holds no episodes.
+    """
+    options = options or Options()
+    layout = _read_layout(path, dict(options.columns))
+    columns = tuple(pair for pair in options.columns if pair[0] not in _METADATA)
+    return open_episodes(
+        "rlds",
+        path,
+        layout.files,
+        partial(_episodes, layout),
+        replace(options, columns=columns),
+        None if None in layout.lengths else sum(length or 0 for length in layout.lengths),
+        layout.notes + _last_reward(layout),
+    )
+
+
+def _last_reward(layout: _Layout) -> tuple[str, ...]:
+    """A word on data that give a reward at a step that has none by RLDS."""
+    if "is_last" not in layout.features:
+        return ()
+    reward = 0.0
+    with suppress(DatasetError, ValueError, KeyError, IndexError, TypeError):
+        record = next(read_records(layout.files[0]), memoryview(b""))
+        reward = float(parse_example(record)["steps/reward"][-1])
+    return (
+        "the last step of an episode (is_last) is what followed the last action; RLDS leaves its "
+        "own action and reward undefined, and they are not read"
+        + (f" (the first episode has a reward of {reward:g} there)" if reward else "")
+        + ". --map is_last=none reads the action and reward of every step",
+    )
+
+
+def _episodes(layout: _Layout, start: int) -> Iterator[Mapping[str, Any] | DatasetError]:
+    number = 0
+    for file, length in zip(layout.files, layout.lengths, strict=True):
+        if length is not None and number + length <= start:
+            number += length
+            continue
+        end, place = (None if length is None else number + length), number
+        error = DatasetError(f"{file}: there are fewer than its {length} episodes")
+        try:
+            for record in read_records(file):
+                if number == end:
+                    raise DatasetError(f"{file}: there are more than its {length} episodes")
+                if number >= start:
+                    yield _episode(record, layout.features, f"{file}, episode {number - place}")
+                number += 1
+        except DatasetError as damage:
+            if number == end:  # more than there should be
+                raise
+            error, end = damage, number + 1 if end is None else end
+        lost = range(number, number if end is None else end)  # with the rest of the file
+        for _ in range(max(lost.start, start), lost.stop):
+            yield error
+        number = lost.stop
+
+
+def _episode(
+    record: memoryview, features: dict[str, StepFeature], place: str
+) -> Mapping[str, Any] | DatasetError:
+    try:
+        return _columns(record, features, place)
+    except DatasetError as error:
+        return error
+
+
+def _read_layout(path: Path, told: dict[str, str]) -> _Layout:
+    """Which files to read, and what their records hold.
+
+    Args:
+        path: The folder or a shard.
+        told: What a person says of features, of which those in `_METADATA` matter here.
+    """
+    folder = path if path.is_dir() else path.parent
+    features = read_step_features(folder / "features.json")
+    info = _information(folder / "dataset_info.json")
+    files, notes = _choose_shards(path, info)
+    left = sorted(name for name, feature in features.items() if not feature.readable)
+    joined = _action_parts(features)
+    if joined:
+        notes.append(f"the actions are joined of {', '.join(joined)}")
+    if left:
+        notes.append(f"{', '.join(left)}: not a fixed number of numbers or an image; left out")
+    return _Layout(
+        files=tuple(files),
+        lengths=tuple(_num_records(file, info) for file in files),
+        features={
+            name: item
+            for name, item in features.items()
+            if item.readable and not (name in _METADATA and told.get(name) == IGNORED)
+        },
+        notes=tuple(notes),
+    )
+
+
+def _information(file: Path) -> dict[str, Any]:
+    """`dataset_info.json`, which may be missing."""
+    if not file.is_file():
+        return {}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it holds no object")
+        return found
+    except ValueError as error:
+        raise DatasetError(f"{file}: damaged ({error}); get it again") from error
+
+
+def _choose_shards(path: Path, info: dict[str, Any]) -> tuple[list[Path], list[str]]:
+    """The shards to read, and what is to be told of them."""
+    files, notes = record_files(path), []
+    if not files:
+        kind = str(info.get("fileFormat", "tfrecord"))
+        raise DatasetError(
+            f"{path}: there are no TFRecord shards"
+            + ("" if kind == "tfrecord" else f"; the data are stored as {kind}, which is not read")
+        )
+    if path.is_dir():
+        splits = {file: _shard(file)[0] for file in files}
+        others = sorted(set(splits.values()) - {"train"})
+        if "train" in splits.values() and others:
+            files = [file for file in files if splits[file] == "train"]
+            notes.append(
+                f"only the split train is read; name a file to read of {', '.join(others)}"
+            )
+        count = max(_shard(file)[2] for file in files)
+        if count > len(files) and len({splits[file] for file in files}) == 1:
+            notes.append(f"only {len(files)} of the data set's {count} shards are here")
+    return files, notes
+
+
+def _shard(file: Path) -> tuple[str, int, int]:
+    """Of which split a file is, and which of how many shards; of an unknown name the first of 1."""
+    found = _SPLIT.fullmatch(file.name)
+    return (found["split"], int(found["number"]), int(found["count"])) if found else ("", 0, 1)
+
+
+def _num_records(file: Path, info: dict[str, Any]) -> int | None:
+    """How many records a shard has, if the data set says so."""
+    split, number, count = _shard(file)
+    for known in info.get("splits", []):
+        lengths = known.get("shardLengths", [])
+        if known.get("name") == split and len(lengths) == count:
+            return int(lengths[number])
+    return None
+
+
+def _columns(record: memoryview, features: dict[str, StepFeature], place: str) -> dict[str, Any]:
+    """The columns of an episode: one observation more than of anything else, if it has an end."""
+    try:
+        found = parse_example(record)
+    except (ValueError, KeyError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{place}: no tf.train.Example ({error})") from error
+    steps = _num_steps(found, features, place)
+    columns: dict[str, Any] = {
+        name: step_array(found, name, feature, steps, place) for name, feature in features.items()
+    }
+    joined = _action_parts(features)
+    if joined:
+        flat = [columns.pop(name).reshape(steps, -1).astype(np.float32) for name in joined]
+        columns["action"] = np.concatenate(flat, axis=1)
+    flags = {name: columns.pop(name) for name in _METADATA if name in columns}
+    ended = _is_ended(flags, place)
+    rows = steps - ended
+    terminated = _is_terminal(flags, rows)
+    told = _nested({name: _head(values, rows) for name, values in columns.items()})
+    if ended:
+        seen = {name: values for name, values in columns.items() if _is_observation(name)}
+        told |= _nested(seen)
+    return {**told, "terminated": terminated, "truncated": not terminated}
+
+
+def _head(column: Any, rows: int) -> Any:
+    return column.head(rows) if isinstance(column, Deferred) else column[:rows]
+
+
+def _action_parts(features: dict[str, StepFeature]) -> list[str]:
+    """The parts of actions that are dictionaries, as those of robots often are."""
+    return [
+        name
+        for name, feature in features.items()
+        if name.startswith("action/") and feature.kind == "tensor" and feature.readable
+    ]
+
+
+def _is_observation(name: str) -> bool:
+    return name.partition("/")[0] == "observation"
+
+
+def _num_steps(found: dict[str, Feature], features: dict[str, StepFeature], place: str) -> int:
+    """How many steps an episode has, by a feature of one value a step."""
+    single = [name for name, feature in features.items() if feature.single]
+    pictures = [name for name, feature in features.items() if feature.kind == "image"]
+    for name in (*single, *pictures):
+        if f"steps/{name}" in found:
+            return len(found[f"steps/{name}"])
+    raise DatasetError(f"{place}: no feature has one value a step, so its length is not known")
+
+
+def _is_ended(flags: dict[str, Array], place: str) -> bool:
+    """Whether the last step is an end, which has only an observation."""
+    for name, wrong in (("is_first", slice(1, None)), ("is_last", slice(0, -1))):
+        early = np.flatnonzero(flags.get(name, np.zeros(0))[wrong])
+        if early.size:
+            step = int(early[0]) + (name == "is_first")
+            raise DatasetError(f"{place}: {name} is set at step {step}, inside of the episode")
+    last = flags.get("is_last", np.zeros(0))
+    return bool(last.size and last[-1])
+
+
+def _is_terminal(flags: dict[str, Array], rows: int) -> bool:
+    """Whether the environment ended an episode of so many actions."""
+    if "is_terminal" in flags:
+        return bool(flags["is_terminal"][-1:].any())
+    return "discount" in flags and rows > 0 and bool(flags["discount"][rows - 1] == 0)
+
+
+def _nested(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns by paths like `observation/pixels`, as dictionaries in each other."""
+    found: dict[str, Any] = {}
+    for path, values in columns.items():
+        *above, name = path.split("/")
+        part = found
+        for key in above:
+            part = part.setdefault(key, {})
+        part[name] = values
+    return found

@@ -1,0 +1,202 @@
+"""TensorDicts that TorchRL keeps on the disk: folders of `meta.json` and `.memmap` files.
+
+`action`, the observations, and under `next` the `reward`, `terminated`, `truncated`, `done` and
+the observations that followed, a row a step in the order of time. What is under `next` as well and
+no part of these is an observation. A replay buffer that was saved with `dumps` has them in
+`storage`; one that went round begins where its writer's cursor is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.episodes import DatasetError
+from datamodules.options import Options
+from datamodules.readers.deferred import Deferred
+from datamodules.readers.named import open_flat
+from datamodules.source import Source
+
+_META = "meta.json"
+_ENDS = {"terminated": "terminated", "truncated": "truncated", "done": "dones"}
+_NO_OBSERVATIONS = {"action", "reward", *_ENDS, "step_count", "is_init", "episode_reward"}
+_TRAJECTORIES = ("episode", "collector/traj_ids", "traj_ids")
+_TYPES = {
+    f"torch.{np.dtype(name).name}": np.dtype(name)
+    for name in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u1", "?")
+}
+
+
+def is_torchrl(path: Path) -> bool:
+    """Whether a path is the folder of a TensorDict."""
+    folder = _storage(path)
+    return (folder / _META).is_file() and next(folder.rglob("*.memmap"), None) is not None
+
+
+def open_torchrl(path: Path, options: Options | None = None) -> Source:
+    """A folder as a source.
+
+    Raises:
+        DatasetError: If it is damaged, or its columns are not those of trajectories.
+    """
+    stored = _read_folder(path)
+    notes = [f"not numbers, and left out: {', '.join(stored.left)}"] if stored.left else []
+    if stored.first:
+        notes.append(f"the buffer went round: its oldest step is row {stored.first}")
+    return open_flat("torchrl", path, stored.files, _columns(stored, path), options, tuple(notes))
+
+
+@dataclass
+class _Stored:
+    """The tensors of a folder.
+
+    Attributes:
+        shape: Of the TensorDict: all its tensors begin with it.
+        tensors: By their path.
+        files: Theirs.
+        left: The paths of what is no tensor of numbers.
+        rows: How many rows are filled.
+        first: The oldest of them.
+    """
+
+    shape: tuple[int, ...]
+    tensors: dict[str, np.memmap[Any, Any]]
+    files: tuple[Path, ...]
+    left: tuple[str, ...]
+    rows: int
+    first: int = 0
+
+
+def _storage(path: Path) -> Path:
+    """Where the tensors of a replay buffer are."""
+    return path if (path / _META).is_file() else path / "storage"
+
+
+def _read_folder(path: Path) -> _Stored:
+    folder = _storage(path)
+    tensors: dict[str, np.memmap[Any, Any]] = {}
+    files, left = [folder / _META], list[str]()
+    top = _read_json(folder / _META)
+    shape = _shape(top.get("shape"), folder / _META)
+    for name, file, entry in _entries(folder, top, ""):
+        dtype = _TYPES.get(str(entry.get("dtype")))
+        if dtype is None or entry.get("is_nested"):
+            left.append(name)
+            continue
+        tensors[name] = _map(file, dtype, _shape(entry.get("shape"), file))
+        files.append(file)
+    if not shape or any(item.shape[: len(shape)] != shape for item in tensors.values()):
+        raise DatasetError(f"{folder / _META}: the tensors have not all the shape {shape} it tells")
+    if len(shape) > 2:
+        raise DatasetError(f"{folder / _META}: the shape {shape} is neither (N,) nor (B, T)")
+    rows, first = _filled(path, shape[0])
+    return _Stored(shape, tensors, tuple(files), tuple(left), rows, first)
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{file}: missing or damaged ({error}); get it again") from error
+    if not isinstance(found, dict):
+        raise DatasetError(f"{file}: not the description of a TensorDict")
+    return found
+
+
+def _entries(
+    folder: Path, meta: dict[str, Any], above: str
+) -> Iterator[tuple[str, Path, dict[str, Any]]]:
+    """The path, file and description of each tensor."""
+    for name, entry in meta.items():
+        if not isinstance(entry, dict):
+            continue
+        if name in ("", ".", "..") or "/" in name or "\\" in name:
+            raise DatasetError(f"{folder / _META}: '{name}' is no name of a tensor; it is not read")
+        if "shape" in entry:
+            yield f"{above}{name}", folder / f"{name}.memmap", entry
+        elif (folder / name / _META).is_file():
+            inner = _read_json(folder / name / _META)
+            yield from _entries(folder / name, inner, f"{above}{name}/")
+
+
+def _shape(value: Any, place: Path) -> tuple[int, ...]:
+    if not isinstance(value, list) or any(type(size) is not int or size < 0 for size in value):
+        raise DatasetError(f"{place}: '{value}' is no shape")
+    return tuple(value)
+
+
+def _map(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    wanted = math.prod(shape) * dtype.itemsize
+    found = file.stat().st_size if file.is_file() else None
+    if found != wanted or not wanted:
+        there = "is missing" if found is None else f"has {found} bytes"
+        raise DatasetError(
+            f"{file} {there}, but {_META} says {wanted}, for {dtype} {shape}; get it again"
+        )
+    return np.memmap(file, dtype, "r", shape=shape)
+
+
+def _filled(path: Path, rows: int) -> tuple[int, int]:
+    """How many rows of a replay buffer are filled, and which is the oldest."""
+    told = _storage(path) / "storage_metadata.json"
+    length = _read_json(told).get("len", rows) if told.is_file() else rows
+    if type(length) is not int or not 0 < length <= rows:
+        raise DatasetError(f"{told}: {length} of {rows} rows cannot be filled")
+    writer = _storage(path).parent / "writer" / "metadata.json"
+    cursor = _read_json(writer).get("cursor", 0) if writer.is_file() else 0
+    return length, cursor if length == rows and type(cursor) is int and 0 < cursor < rows else 0
+
+
+def _columns(stored: _Stored, place: Path) -> dict[str, Any]:
+    """The columns in the order of time, under the names of this program where these differ."""
+    flat = {name: _in_time(stored, tensor) for name, tensor in stored.tensors.items()}
+    found = {
+        name: column
+        for name, column in flat.items()
+        if "/" not in name and name not in (*_NO_OBSERVATIONS, *_TRAJECTORIES)
+    }
+    seen = [name for name in found if f"next/{name}" in flat]
+    if len(seen) > 1:
+        found = {name: column for name, column in found.items() if name not in seen}
+        found["observations"] = {name: flat[name] for name in seen}
+        found["next_observations"] = {name: flat[f"next/{name}"] for name in seen}
+    elif seen:
+        found = {name: column for name, column in found.items() if name not in seen}
+        found |= {"observations": flat[seen[0]], "next_observations": flat[f"next/{seen[0]}"]}
+    if "action" in flat:
+        found["action"] = flat["action"]
+    if "next/reward" in flat:
+        found["rewards"] = flat["next/reward"]
+    for name, role in _ENDS.items():
+        if f"next/{name}" in flat:
+            found[role] = flat[f"next/{name}"]
+    numbers = next((name for name in _TRAJECTORIES if name in flat), None)
+    if numbers is not None:
+        found["episode"] = flat[numbers]
+    if len(stored.shape) == 2:  # each row is a piece of one trajectory
+        last = np.zeros(stored.shape, bool)
+        last[:, -1] = True
+        found["is_last"] = last[: stored.rows].reshape(-1)
+    return found
+
+
+def _in_time(stored: _Stored, tensor: np.memmap[Any, Any]) -> Any:
+    """The filled rows of a tensor, the oldest first."""
+    if len(stored.shape) == 2:
+        return tensor[: stored.rows].reshape(-1, *tensor.shape[2:])
+    if not stored.first:
+        return tensor[: stored.rows]
+    first, rows = stored.first, stored.rows
+
+    def make(start: int, end: int) -> Any:
+        start, end = start + first, end + first
+        parts = [tensor[start:end], tensor[max(start - rows, 0) : max(end - rows, 0)]]
+        return np.concatenate(parts)
+
+    return Deferred((rows, *tensor.shape[1:]), tensor.dtype, make)

@@ -1,0 +1,327 @@
+"""LeRobot data sets of the versions 2 and 3."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from datamodules import DatasetError
+from datamodules.formats import open_source
+from datamodules.options import Options
+from datamodules.readers import lerobot
+from datamodules.source import Checked
+from tests.datamodules import library_samples as library
+from tests.datamodules.samples import LENGTHS, columns
+
+WRITERS = {"v2.1": library.write_lerobot_2, "v3.0": library.write_lerobot_3}
+CAMERA = "observation.images.top"
+versions = pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+
+
+def episodes(path, **options):
+    return list(Checked(open_source(path, Options(**options))))
+
+
+@versions
+def test_rows_are_steps(tmp_path, write):
+    source = open_source(write(tmp_path / "data"))
+    assert (source.format, source.num_episodes, source.num_steps) == ("lerobot", 3, sum(LENGTHS))
+    for number, episode in enumerate(Checked(source)):
+        wanted = columns(LENGTHS[number], number)
+        for ours in ("observations", "actions", "rewards"):
+            np.testing.assert_array_equal(getattr(episode, ours), wanted[ours])
+        assert episode.terminated == (number % 2 == 0) != episode.truncated
+
+
+@versions
+def test_images_in_the_rows_are_decoded(tmp_path, write):
+    for number, episode in enumerate(episodes(write(tmp_path / "data", pictures=True))):
+        seen = episode.observations["observation.images.hand"]
+        for step in range(len(episode)):
+            np.testing.assert_array_equal(seen[step], library.picture(number, step))
+
+
+@versions
+def test_what_is_no_reward_and_no_end_is_told(tmp_path, write):
+    def change(info):
+        for name in ("next.reward", "next.done"):
+            del info["features"][name]
+        info["features"]["language"] = {"dtype": "string", "shape": [1]}
+        info["features"]["observation.text"] = {"dtype": "string", "shape": [1]}
+        info["total_tasks"] = 3
+
+    path = write(tmp_path / "data", change=change)
+    with pytest.raises(DatasetError, match=r"no rewards.*--zero-rewards"):
+        open_source(path)
+    source = open_source(path, Options(zero_rewards=True))
+    told = " ".join(source.notes)
+    for word in ("all are taken as truncated", "texts are left out: observation.text", "3 tasks"):
+        assert word in told
+    assert "not read: language" in told
+    assert all(episode.truncated and not episode.terminated for episode in Checked(source))
+
+
+@versions
+def test_a_person_says_what_is_what(tmp_path, write):
+    path = write(tmp_path / "data", pictures=True)
+    source = open_source(path, Options(columns=(("observation.images.hand", "none"),)))
+    assert source.spec.observation_space.shape == (11,)
+    pairs = (("observation.state", "observations"), ("task_index", "observations"))
+    source = open_source(path, Options(columns=pairs))
+    assert sorted(source.spec.observation_space.spaces) == ["observation.state", "task_index"]
+    with pytest.raises(DatasetError, match=r"there is no column 'x'; it has observation\.state"):
+        open_source(path, Options(columns=(("x", "rewards"),)))
+
+
+@versions
+def test_a_missing_file_costs_its_episodes(tmp_path, write):
+    path = write(tmp_path / "data")
+    name = "chunk-000/episode_000001" if write is library.write_lerobot_2 else "chunk-000/file-000"
+    (path / "data" / f"{name}.parquet").unlink()
+    source, bad = open_source(path), []
+    found = Checked(source, 0, bad.append)
+    left = [4, 3] if write is library.write_lerobot_2 else [3]
+    assert [len(item) for item in found] == left
+    assert len(bad) == 3 - len(left)
+    assert f"{name}.parquet is missing" in str(bad[0])
+    assert all(file.is_file() for file in source.files)
+
+
+@versions
+def test_a_truncated_file_is_named(tmp_path, write):
+    path = write(tmp_path / "data")
+    file = sorted((path / "data").rglob("*.parquet"))[-1]
+    file.write_bytes(file.read_bytes()[:-20])
+    bad = []
+    assert [len(item) for item in Checked(open_source(path), 0, bad.append)] == [4, 6]
+    assert f"{file}: damaged or truncated" in str(bad[0])
+
+
+@versions
+def test_rows_that_are_not_what_the_metadata_say(tmp_path, write):
+    path = write(tmp_path / "data")
+    for file in (path / "data").rglob("*.parquet"):
+        table = pq.read_table(file)
+        pq.write_table(table.slice(0, len(table) - 1), file)
+    with pytest.raises(DatasetError, match=r"fewer rows than the [46] of episode [01]"):
+        episodes(path)
+    for file in (path / "data").rglob("*.parquet"):
+        table = pq.read_table(file)
+        first = table.column("episode_index").to_pylist()[0]
+        changed = table.set_column(
+            table.column_names.index("episode_index"), "episode_index", [[first + 5] * len(table)]
+        )
+        pq.write_table(changed, file)
+    with pytest.raises(DatasetError, match=r"not of one data set|fewer rows"):
+        open_source(path)
+
+
+def raise_error(error):
+    raise error
+
+
+def test_rows_may_not_be_more_than_the_metadata_say(tmp_path):
+    path = library.write_lerobot_2(tmp_path / "data")
+    pq.write_table(
+        library.lerobot_rows(7, 1, 4), path / "data" / "chunk-000" / "episode_000001.parquet"
+    )
+    bad = []
+    assert [len(item) for item in Checked(open_source(path), 0, bad.append)] == [4, 3]
+    assert "the rows of episode 1 are not the 6 that the metadata say" in str(bad[0])
+
+
+@versions
+@pytest.mark.parametrize(
+    "template",
+    [
+        "../{episode_index}{file_index}.parquet",
+        "/etc/{episode_index}",
+        "data/../../x.parquet",
+        "..\\x.parquet",
+        "{episode_index.__class__}",
+        "{episode_index:999999999d}",
+    ],
+)
+def test_paths_that_leave_the_folder_are_not_opened(tmp_path, write, template):
+    path = write(tmp_path / "data", change=lambda info: info.update(data_path=template))
+    with pytest.raises(DatasetError, match=r"not inside of the data set's folder|not the descrip"):
+        open_source(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda info: info.update(codebase_version="v1.6"), "the version v1.6 .* is not read"),
+        (lambda info: info.pop("features"), "not the description of a LeRobot data set"),
+        (lambda info: info.update(fps=0), "no steps in a second"),
+        (lambda info: info.update(features=[1]), "not the description of a LeRobot data set"),
+    ],
+)
+def test_damaged_metadata_are_named(tmp_path, change, message):
+    path = library.write_lerobot_3(tmp_path / "data", change=change)
+    with pytest.raises(DatasetError, match=message):
+        open_source(path)
+
+
+def test_missing_metadata_are_named(tmp_path):
+    path = library.write_lerobot_2(tmp_path / "two")
+    (path / "meta" / "episodes.jsonl").write_text('{"episode_index": 0}')
+    with pytest.raises(DatasetError, match=r"episodes\.jsonl, line 1: damaged"):
+        open_source(path)
+    (path / "meta" / "episodes.jsonl").unlink()
+    with pytest.raises(DatasetError, match=r"episodes\.jsonl is missing"):
+        open_source(path)
+    path = library.write_lerobot_3(tmp_path / "three")
+    file = path / "meta/episodes/chunk-000/file-000.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(["length"]), file)
+    with pytest.raises(DatasetError, match="there is no column length; it has episode_index"):
+        open_source(path)
+    file.unlink()
+    with pytest.raises(DatasetError, match=r"there is no meta/episodes"):
+        open_source(path)
+
+
+def with_camera(info):
+    info["features"][CAMERA] = {
+        "dtype": "video",
+        "shape": [3, 32, 48],
+        "names": ["channels", "height", "width"],
+    }
+
+
+def test_a_folder_without_videos_is_read_without_them(tmp_path):
+    source = open_source(library.write_lerobot_2(tmp_path / "data", change=with_camera))
+    assert f"there are no videos in the folder; left out are {CAMERA}" in source.notes
+    assert source.spec.observation_space.shape == (11,)
+
+
+def test_videos_without_pyav_say_how_to_get_it(tmp_path, monkeypatch):
+    path = library.write_lerobot_2(tmp_path / "data", change=with_camera)
+    for number in range(3):
+        file = path / f"videos/{CAMERA}/chunk-{number // 2:03d}/episode_{number:06d}.mp4"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"x")
+    monkeypatch.setattr(lerobot, "has_pyav", lambda: False)
+    with pytest.raises(DatasetError, match=rf"EXTRAS=lerobot.*--map {CAMERA}=none"):
+        open_source(path)
+    assert episodes(path, columns=((CAMERA, "none"),))
+
+
+def write_video(file, levels, first=0):
+    """Frames of one grey each, at `first`, `first + 1`, ... tenths of a second."""
+    av = pytest.importorskip("av", reason="videos need PyAV (extra lerobot)")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("mpeg4", rate=library.FPS)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        stream.time_base = Fraction(1, library.FPS)
+        stream.gop_size = 4  # so that there are key frames to begin at
+        for number, level in enumerate(levels):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 48, 3), level, np.uint8), "rgb24")
+            frame.pts = number + first
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def grey(number, step):
+    return 40 * number + 10 * step + 20
+
+
+def greys(numbers):
+    return [grey(n, step) for n in numbers for step in range(LENGTHS[n])]
+
+
+def write_videos(folder, write):
+    """Version 2 has a video for each episode, version 3 one for the first two."""
+    if write is library.write_lerobot_2:
+        path = write(folder, change=with_camera)
+        for number in range(3):
+            file = f"videos/{CAMERA}/chunk-{number // 2:03d}/episode_{number:06d}.mp4"
+            write_video(path / file, greys([number]))
+        return path
+    starts = (0.0, LENGTHS[0] / library.FPS, 0.0)
+    clips = [
+        {
+            f"videos/{CAMERA}/chunk_index": 0,
+            f"videos/{CAMERA}/file_index": number // 2,
+            f"videos/{CAMERA}/from_timestamp": start,
+        }
+        for number, start in enumerate(starts)
+    ]
+    path = write(folder, change=with_camera, clips=clips)
+    for index, numbers in enumerate(([0, 1], [2])):
+        write_video(path / f"videos/{CAMERA}/chunk-000/file-{index:03d}.mp4", greys(numbers))
+    return path
+
+
+@versions
+def test_frames_are_found_by_their_times(tmp_path, write):
+    source = open_source(write_videos(tmp_path / "data", write))
+    assert source.spec.observation_space[CAMERA].shape == (32, 48, 3)
+    assert sum(file.suffix == ".mp4" for file in source.files) == (
+        3 if "2" in write.__name__ else 2
+    )
+    for start in (0, 1, 2):
+        for number, episode in enumerate(source.read(start, raise_error), start=start):
+            seen = episode.observations[CAMERA].mean(axis=(1, 2, 3))
+            wanted = [grey(number, step) for step in range(LENGTHS[number])]
+            np.testing.assert_allclose(seen, wanted, atol=4.9)  # of 10 between steps
+
+
+@versions
+def test_a_video_with_fewer_frames_than_rows_costs_its_episode(tmp_path, write):
+    path = write_videos(tmp_path / "data", write)
+    name = "chunk-000/episode_000001" if "2" in write.__name__ else "chunk-000/file-000"
+    file = path / f"videos/{CAMERA}/{name}.mp4"
+    write_video(file, greys([1] if "2" in write.__name__ else [0, 1])[:-2])
+    bad = []
+    assert [len(item) for item in Checked(open_source(path), 0, bad.append)] == [4, 3]
+    assert f"{file}: there is no frame at" in str(bad[0])
+    assert "for step 4 of 6" in str(bad[0])
+
+
+def test_videos_that_are_none_are_refused(tmp_path):
+    path = write_videos(tmp_path / "data", library.write_lerobot_2)
+    secret = tmp_path / "secret.mp4"
+    write_video(secret, greys([1]))
+    file = path / f"videos/{CAMERA}/chunk-000/episode_000001.mp4"
+    # A list of other files, which a player would follow.
+    file.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{secret}\n#EXT-X-ENDLIST\n")
+    bad = []
+    assert [len(item) for item in Checked(open_source(path), 0, bad.append)] == [4, 3]
+    assert f"{file}: not a whole MP4 video" in str(bad[0])
+    file.unlink()
+    bad = []
+    assert [len(item) for item in Checked(open_source(path), 0, bad.append)] == [4, 3]
+    assert f"{file} is missing" in str(bad[0])
+
+
+def test_frames_of_another_size_are_refused(tmp_path):
+    path = write_videos(tmp_path / "data", library.write_lerobot_2)
+    info = json.loads((path / "meta/info.json").read_text())
+    info["features"][CAMERA]["shape"] = [3, 48, 32]
+    (path / "meta/info.json").write_text(json.dumps(info))
+    with pytest.raises(DatasetError, match=r"the frames are \(32, 48, 3\), not \(48, 32, 3\)"):
+        episodes(path)
+
+
+def test_times_must_ascend(tmp_path):
+    path = write_videos(tmp_path / "data", library.write_lerobot_2)
+    file = path / "data/chunk-000/episode_000000.parquet"
+    table = pq.read_table(file)
+    index = table.column_names.index("timestamp")
+    pq.write_table(table.set_column(index, "timestamp", [[0.0] * len(table)]), file)
+    bad = []
+    assert [len(item) for item in Checked(open_source(path), 0, bad.append)] == [6, 3]
+    assert "timestamp) do not ascend" in str(bad[0])
+
+
+def test_the_source_can_be_told_another_environment(tmp_path):
+    source = open_source(library.write_lerobot_3(tmp_path / "data"))
+    spec = replace(source.spec, name="robot")
+    assert open_source(source.path, Options(spec=spec)).spec.name == "robot"

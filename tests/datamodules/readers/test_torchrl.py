@@ -1,0 +1,151 @@
+"""TensorDicts of TorchRL on the disk."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from datamodules import DatasetError
+from datamodules.formats import open_source
+from datamodules.options import Options
+from datamodules.source import Checked
+from tests.datamodules import library_samples as library
+from tests.datamodules.samples import LENGTHS, columns
+
+
+def episodes(path, **options):
+    return list(Checked(open_source(path, Options(**options))))
+
+
+def test_ends_rewards_and_what_followed_are_under_next(tmp_path):
+    source = open_source(library.write_torchrl(tmp_path / "data"))
+    assert (source.format, source.num_episodes, source.num_steps) == ("torchrl", 3, sum(LENGTHS))
+    for number, episode in enumerate(Checked(source)):
+        wanted = columns(LENGTHS[number], number)
+        for ours in ("observations", "actions", "rewards"):
+            np.testing.assert_array_equal(getattr(episode, ours), wanted[ours])
+        np.testing.assert_array_equal(episode.last_observation, wanted["next_observations"][-1])
+        assert episode.terminated == (number % 2 == 0) != episode.truncated
+
+
+def test_several_observations_are_those_that_next_has_too(tmp_path):
+    def change(tensors):
+        rows = sum(LENGTHS)
+        frames = np.arange(rows, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 1, 4, 4))
+        tensors["pixels"] = frames.astype(np.uint8)
+        tensors["next/pixels"] = tensors["pixels"] + 1
+        tensors["is_init"] = np.zeros((rows, 1), bool)
+        tensors["done"] = np.zeros((rows, 1), bool)  # of the step before: of no use
+        tensors["collector/traj_ids"] = np.repeat(np.arange(3), LENGTHS)
+        for name in ("next/done", "next/truncated"):
+            del tensors[name]
+
+    source = open_source(library.write_torchrl(tmp_path / "data", change=change))
+    assert sorted(source.spec.observation_space.spaces) == ["observation", "pixels"]
+    found = list(Checked(source))
+    assert [len(episode) for episode in found] == list(LENGTHS)
+    assert [episode.terminated for episode in found] == [True, False, True]
+    assert found[1].observations["pixels"][:, 0, 0, 0].tolist() == [4, 5, 6, 7, 8, 9]
+    assert found[1].last_observation["pixels"].max() == 10
+
+
+def save_buffer(folder, rows, filled, cursor):
+    """A replay buffer of so many rows, as `ReplayBuffer.dumps` writes it."""
+    step = np.arange(rows)
+    library.write_tensors(
+        folder / "storage",
+        {
+            "observation": step[:, None].astype(np.float32),
+            "action": np.zeros((rows, 2), np.float32),
+            "next/observation": step[:, None].astype(np.float32) + 1,
+            "next/reward": step[:, None].astype(np.float32),
+            "next/terminated": (step % 5 == 4)[:, None],
+            "next/truncated": np.zeros((rows, 1), bool),
+        },
+    )
+    told = {"metadata": {}, "is_pytree": False, "len": filled}
+    (folder / "storage" / "storage_metadata.json").write_text(json.dumps(told))
+    (folder / "writer").mkdir()
+    (folder / "writer" / "metadata.json").write_text(json.dumps({"cursor": cursor}))
+    return folder
+
+
+def test_rows_of_a_buffer_that_are_not_filled_are_not_read(tmp_path):
+    source = open_source(save_buffer(tmp_path / "data", 20, 10, 10))
+    assert [len(episode) for episode in Checked(source)] == [5, 5]
+
+
+def test_a_buffer_that_went_round_begins_with_its_oldest_step(tmp_path):
+    path = save_buffer(tmp_path / "data", 20, 20, 7)
+    source = open_source(path)
+    assert "its oldest step is row 7" in " ".join(source.notes)
+    found = list(Checked(source))
+    rewards = np.concatenate([episode.rewards for episode in found])
+    assert rewards.tolist() == [*range(7, 20), *range(7)]
+    # Rows 19 and 0 follow each other in the ring, and row 19 is an end.
+    assert [len(episode) for episode in found] == [3, 5, 5, 5, 2]
+    assert [episode.terminated for episode in found] == [True, True, True, True, False]
+
+
+def test_rows_of_several_environments_are_trajectories_of_their_own(tmp_path):
+    def tensor(array):
+        return array.reshape(2, 6, *array.shape[1:])
+
+    step = np.arange(12)
+    done = np.isin(step, [3])[:, None]  # the second row never ends
+    path = library.write_tensors(
+        tmp_path / "data",
+        {
+            "observation": tensor(step[:, None].astype(np.float32)),
+            "action": tensor(np.zeros((12, 2), np.float32)),
+            "next/observation": tensor(step[:, None].astype(np.float32) + 1),
+            "next/reward": tensor(step[:, None].astype(np.float32)),
+            "next/terminated": tensor(done),
+        },
+        batch=2,
+    )
+    found = episodes(path)
+    assert [len(episode) for episode in found] == [4, 2, 6]
+    assert [episode.terminated for episode in found] == [True, False, False]
+    assert found[2].observations[:, 0].tolist() == [6, 7, 8, 9, 10, 11]
+
+
+def edit(path, change):
+    meta = json.loads(path.read_text())
+    change(meta)
+    path.write_text(json.dumps(meta))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m["action"].update(shape=[13, 4]), "action.memmap has 156 bytes.*says 208"),
+        (lambda m: m["action"].update(shape=[3, 13]), r"have not all the shape \(13,\)"),
+        (lambda m: m["action"].update(shape="x"), "'x' is no shape"),
+        (lambda m: m.update(shape=None), "'None' is no shape"),
+        (lambda m: m.update({"../action": m["action"]}), "'../action' is no name of a tensor"),
+        (lambda m: m["action"].update(dtype="torch.bfloat16"), "no actions"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path, change, message):
+    path = library.write_torchrl(tmp_path / "data")
+    edit(path / "meta.json", change)
+    with pytest.raises(DatasetError, match=message):
+        open_source(path)
+
+
+def test_missing_and_damaged_files_are_named(tmp_path):
+    path = library.write_torchrl(tmp_path / "data")
+    file = path / "next" / "reward.memmap"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-4])
+    with pytest.raises(DatasetError, match=r"reward\.memmap has 48 bytes, but meta\.json says 52"):
+        open_source(path)
+    file.unlink()
+    with pytest.raises(DatasetError, match=r"reward\.memmap is missing"):
+        open_source(path)
+    (path / "meta.json").write_text("{")
+    with pytest.raises(DatasetError, match=r"meta\.json: missing or damaged"):
+        open_source(path)
