@@ -29,10 +29,13 @@ from datamodules.store_files import (
     OBSERVATIONS,
     SCHEMA_VERSION,
     UNKNOWN_SEED,
+    Moments,
 )
 from rate.envs.spec import EnvironmentSpec
 
 __all__ = ["Store", "pack"]
+
+_ROWS = 1 << 18  # that are in memory at once
 
 
 class NoStoreError(DatasetError):
@@ -137,14 +140,32 @@ class Store:
         """Mean and standard deviation, `(D,)` float32 each, of the float vector observations.
 
         The key is that of the observation, empty where it stands alone.
+
+        Raises:
+            DatasetError: If a mean is not finite, or a deviation is negative or not finite.
         """
-        return {
+        found = {
             name[len(OBSERVATIONS) + 1 :]: (
                 np.array(entry["mean"], dtype=np.float32),
                 np.array(entry["std"], dtype=np.float32),
             )
             for name, entry in self.manifest["normalisation"].items()
         }
+        for key, (mean, std) in found.items():
+            if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std >= 0).all()):
+                raise DatasetError(
+                    f"{self.path / MANIFEST}: the normalisation of the observations {key!r} is "
+                    "not of finite numbers and deviations from 0 on; make the store again"
+                )
+        return found
+
+    def action_moments(self) -> tuple[Array, Array]:
+        """Mean and standard deviation, `(A,)` float32 each, of float actions; reads all of them."""
+        moments = Moments()
+        for start in range(0, self.num_steps, _ROWS):
+            moments.update(self.arrays["actions"][start : start + _ROWS])
+        mean, std = (np.array(part, dtype=np.float32) for part in moments.to_dict().values())
+        return mean, std
 
     def episode(self, index: int) -> Episode:
         """One episode, as copies.

@@ -47,7 +47,7 @@ def returns_to_go(rewards: Array) -> npt.NDArray[np.float64]:
 
 
 @dataclass
-class _Moments:
+class Moments:
     """Mean and variance of a stream of `(T, D)` rows (Chan, Golub and LeVeque, 1979)."""
 
     count: int = 0
@@ -68,7 +68,7 @@ class _Moments:
         self.count = total
 
     def state(self) -> dict[str, Any]:
-        """What `_Moments(**state)` goes on from, exactly, as plain JSON types."""
+        """What `Moments(**state)` goes on from, exactly, as plain JSON types."""
         return {
             "count": self.count,
             "mean": self.mean.tolist(),
@@ -115,7 +115,7 @@ class StoreWriter:
             for index, (name, (dtype, shape)) in enumerate(layout.items())
         }
         self._moments = {
-            name: _Moments(**state["moments"].get(name, {}))
+            name: Moments(**state["moments"].get(name, {}))
             for name, (dtype, shape) in layout.items()
             if name.startswith(OBSERVATIONS) and dtype == np.float32 and len(shape) == 1
         }

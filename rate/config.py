@@ -103,8 +103,11 @@ class ModelConfig:
         for name in ("context_length", "d_model", "num_layers", "num_heads", "max_timestep"):
             _count(name, getattr(self, name), 1)
         _count("image_channels", self.image_channels, 1)
-        if not self.return_scale > 0:
-            raise ConfigError(f"model.return_scale is {self.return_scale}; it must be above 0.")
+        if not _LEAST_SCALE <= self.return_scale < inf:
+            raise ConfigError(
+                f"model.return_scale is {self.return_scale}; it must be a finite number "
+                f"above 0 (at least {_LEAST_SCALE:g}), about the largest return of the data."
+            )
         for name in ("d_head", "d_ff"):
             if getattr(self, name) is not None:
                 _count(name, getattr(self, name), 1)
@@ -170,11 +173,16 @@ class Decoding:
     def __post_init__(self) -> None:
         if self.method not in ("argmax", "sample"):
             raise ConfigError(f"decoding.method is '{self.method}'; choose argmax or sample.")
-        if not self.temperature > 0:
-            raise ConfigError(f"decoding.temperature is {self.temperature}; it must be above 0.")
+        if not _LEAST_SCALE <= self.temperature < inf:
+            raise ConfigError(
+                f"decoding.temperature is {self.temperature}; it must be a finite number "
+                f"above 0 (at least {_LEAST_SCALE:g}). For the likeliest action, use argmax."
+            )
         if self.top_k is not None and self.top_k < 1:
             raise ConfigError(f"decoding.top_k is {self.top_k}; it must be at least 1.")
 
+
+_LEAST_SCALE = 1e-6  # what numbers are divided by: less would make float32 overflow
 
 _CHOICES = {
     "context": ContextKind,

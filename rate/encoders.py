@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rate.batch import Observations
 from rate.errors import ConfigError
 from rate.linear import Linear
+from rate.scales import LEAST, constant, unit_of
 
 _FEW = 16  # frames that are encoded sooner than they are compared
 
@@ -19,7 +20,7 @@ _FEW = 16  # frames that are encoded sooner than they are compared
 class VectorEncoder(nn.Module):
     """A linear layer over a (normalised) vector; more axes than one are flattened.
 
-    The normalisation travels with the weights: `set_normalisation` stores it as buffers.
+    The normalisation travels with the weights: it is stored as buffers.
     """
 
     mean: Tensor
@@ -33,10 +34,25 @@ class VectorEncoder(nn.Module):
         self.register_buffer("std", torch.ones(width))
         self.linear = Linear(width, d_model)
 
-    def set_normalisation(self, mean: Tensor, std: Tensor) -> None:
-        """Normalise by `(x - mean) / std` from now on; a component that never varies is centred."""
-        self.mean.copy_(mean.flatten())
-        self.std.copy_(torch.where(std > 0, std, torch.ones_like(std)).flatten())
+    def set_normalisation(self, mean: Tensor, std: Tensor) -> Tensor:
+        """Normalise by `(x - mean) / std` from now on.
+
+        No component is divided by less than `LEAST`, and one that never varies is centred alone.
+
+        Returns:
+            `(D,)` bool, which components are so near to constant that their `std` is not used.
+
+        Raises:
+            ValueError: If a mean is not finite, or a deviation is negative or not finite.
+        """
+        mean, std = mean.flatten(), std.flatten()
+        self.set_scale(mean, unit_of(mean, std, LEAST))
+        return constant(mean, std) | (std < LEAST)
+
+    def set_scale(self, centre: Tensor, unit: Tensor) -> None:
+        """See components as distances `(D,)` from a centre in units `(D,)`, which are above 0."""
+        self.mean.copy_(centre)
+        self.std.copy_(unit)
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(-self.axes) if self.axes else x[..., None]
@@ -85,7 +101,8 @@ class ImageEncoder(nn.Module):
         d_model: Width of the embedding.
         channels: Of the first layer; the other two have twice as many.
         norm: Whether the embedding is normalised (LayerNorm).
-        contrast: Whether each image is standardised first.
+        contrast: Whether each image is standardised first, by a deviation of at least one of 255
+            grey levels.
     """
 
     MAX_CHANNELS = 16
@@ -142,7 +159,10 @@ class ImageEncoder(nn.Module):
         if frames.dtype == torch.uint8:
             pixels.mul_(1 / 255)  # in place: memory for another copy would cost more than the sum
         if self.contrast:
-            deviation, mean = torch.std_mean(pixels, dim=(1, 2, 3), keepdim=True)
+            correction = min(1, pixels[0].numel() - 1)
+            deviation, mean = torch.std_mean(
+                pixels, dim=(1, 2, 3), correction=correction, keepdim=True
+            )
             pixels = (pixels - mean) / deviation.clamp(min=1 / 255)
         features: Tensor = self.norm(self.linear(self.convolutions(pixels)))
         return features

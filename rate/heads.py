@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rate.config import Decoding
 from rate.errors import ConfigError
 from rate.linear import Linear
+from rate.scales import box_scale, unit_of
 
 
 def draw(logits: Tensor, decoding: Decoding, chances: Tensor | None = None) -> Tensor:
@@ -110,32 +111,58 @@ class MultiDiscreteHead(nn.Module):
 
 
 class ContinuousHead(nn.Module):
-    """A deterministic action: tanh scaled to the bounds of a `Box`, linear where it has none."""
+    """A deterministic action: tanh scaled to the bounds of a `Box`, linear where it has none.
+
+    Every component has a centre and a unit: the middle and half of its range, so that a range of
+    [-1, 1] has 0 and 1; without bounds, the mean and the deviation in the data (`set_spread`; 0 and
+    1 until then). Predictions are in the environment's units.
+
+    Attributes:
+        centre: `(A,)`, what a prediction of 0 stands for.
+        unit: `(A,)`, above 0.
+        bounded: `(A,)` bool, which components have bounds on both sides.
+    """
 
     low: Tensor
     high: Tensor
+    centre: Tensor
+    unit: Tensor
+    bounded: Tensor
 
     def __init__(self, d_model: int, space: gym.spaces.Box) -> None:
         super().__init__()
-        self.bounded = bool(space.is_bounded())
         self.linear = Linear(d_model, int(space.shape[0]))
         for name, bound in (("low", space.low), ("high", space.high)):
             self.register_buffer(name, torch.tensor(bound, dtype=torch.float32), persistent=False)
+        centre, unit, bounded = box_scale(space)
+        self.register_buffer("bounded", bounded, persistent=False)
+        # What the space tells need not be kept; what data told must be.
+        self.needs_spread = not bool(bounded.all())
+        self.register_buffer("centre", centre, persistent=self.needs_spread)
+        self.register_buffer("unit", unit, persistent=self.needs_spread)
+
+    def set_spread(self, mean: Tensor, std: Tensor) -> None:
+        """Centre and scale the components without bounds by those of the data, `(A,)` each.
+
+        Raises:
+            ValueError: If a mean is not finite, or a deviation is negative or not finite.
+        """
+        self.centre.copy_(torch.where(self.bounded, self.centre, mean))
+        self.unit.copy_(torch.where(self.bounded, self.unit, unit_of(mean, std)))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        raw: Tensor = self.linear(hidden)
-        if not self.bounded:
-            return raw
-        return self.low + (torch.tanh(raw) + 1) / 2 * (self.high - self.low)
+        raw = self.linear(hidden)
+        actions: Tensor = self.centre + self.unit * torch.where(self.bounded, raw.tanh(), raw)
+        return actions
 
     def loss(self, predictions: Tensor, actions: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """Mean squared error over the components of an action: `(B, T, A)` to `(B, T)`."""
-        return (predictions.float() - actions.float()).square().mean(-1)
+        """Mean squared error over an action's components, each in its unit: to `(B, T)`."""
+        errors = (predictions.float() - actions.float()) / self.unit
+        return errors.square().mean(-1)
 
     def correct(self, predictions: Tensor, actions: Tensor) -> Tensor:
-        """Whether every component is within a tenth of its range, `(B, T)` bool."""
-        span = (self.high - self.low) if self.bounded else torch.ones_like(self.low)
-        return ((predictions - actions).abs() <= 0.1 * span).all(-1)
+        """Whether every component is within a tenth of its range (two units), `(B, T)` bool."""
+        return ((predictions - actions).abs() <= 0.2 * self.unit).all(-1)
 
     def decode(
         self, predictions: Tensor, decoding: Decoding, chances: Tensor | None = None

@@ -25,7 +25,8 @@ from rate.batch import Batch
 from rate.blocks import Block
 from rate.config import ModelConfig
 from rate.embeddings import OBSERVATION, TOKENS_PER_STEP, StepEmbedding
-from rate.heads import make_head
+from rate.encoders import VectorEncoder
+from rate.heads import ContinuousHead, make_head
 from rate.layout import Layout
 from rate.memory import MemoryState, RetentionValve
 
@@ -55,6 +56,7 @@ class SequenceModel(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = nn.Identity() if config.block == "trxl" else nn.LayerNorm(config.d_model)
         self.head = make_head(action_space, config.d_model)
+        self._share_action_scale()
         if config.num_memory_tokens:
             # Slots start apart: equal slots get equal updates and would stay one (rank 1) for ever.
             self.memory = nn.Parameter(torch.randn(config.num_memory_tokens, config.d_model))
@@ -63,6 +65,22 @@ class SequenceModel(nn.Module):
         if config.block == "gpt":
             self.blocks.apply(_init_gpt)
         self._compiled: RunSegment | None = None
+
+    def set_action_spread(self, mean: Tensor, std: Tensor) -> None:
+        """See and predict actions without bounds in the units of the data, `(A,)` each.
+
+        Raises:
+            ValueError: If a mean is not finite, or a deviation is negative or not finite.
+        """
+        if isinstance(self.head, ContinuousHead):
+            self.head.set_spread(mean, std)
+        self._share_action_scale()
+
+    def _share_action_scale(self) -> None:
+        """Past actions are seen in the units in which the next ones are predicted."""
+        seen = self.embed_steps.action
+        if isinstance(self.head, ContinuousHead) and isinstance(seen, VectorEncoder):
+            seen.set_scale(self.head.centre, self.head.unit)
 
     @property
     def layers(self) -> list[Block]:

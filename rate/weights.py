@@ -23,6 +23,7 @@ from rate.model import SequenceModel
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 FORMAT = 1
+_SCALES = (".std", ".unit")  # buffers that something is divided by
 # What a damaged description makes our own code, gymnasium (which asserts) and torch raise.
 _UNUSABLE = (
     ArithmeticError,
@@ -77,7 +78,8 @@ def load_model(folder: Path) -> SavedModel:
     """Read a model written by `save_model`.
 
     Raises:
-        WeightsError: If a file is missing, damaged or of another format; the message names it.
+        WeightsError: If a file is missing, damaged or of another format, or a scale in it is not a
+            finite number above 0; the message names it.
     """
     description = _read_description(folder)
     try:
@@ -98,7 +100,17 @@ def load_model(folder: Path) -> SavedModel:
         raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from error
     except RuntimeError as error:
         raise WeightsError(f"{path} does not fit {folder / DESCRIPTION}: {error}") from error
+    _check_scales(model, path)
     return SavedModel(model.eval(), spec, decoding, description.get("extra", {}))
+
+
+def _check_scales(model: SequenceModel, path: Path) -> None:
+    for name, values in model.named_buffers():
+        if name.endswith(_SCALES) and not (values.isfinite() & (values > 0)).all():
+            raise WeightsError(
+                f"{path}: {name} has a scale that is not a finite number above 0; no training "
+                "wrote that. Take another checkpoint, or train again."
+            )
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

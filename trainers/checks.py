@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, get_args
 
 from rate.errors import ConfigError
@@ -19,10 +20,12 @@ def choice(name: str, value: str, kind: Any) -> None:
 
 
 def at_least(name: str, value: float, minimum: int) -> None:
-    """Refuse a number below a minimum, and NaN.
+    """Refuse a number below a minimum, and one that is not finite.
 
     Raises:
         ConfigError: If so.
     """
     if not value >= minimum:
         raise ConfigError(f"{name} is {value}; it must be at least {minimum}.")
+    if value == math.inf:
+        raise ConfigError(f"{name} is {value}; it must be a finite number.")

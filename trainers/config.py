@@ -38,8 +38,8 @@ class DataConfig:
             nothing ends a simulator that hangs.
         min_return: Train only on episodes with at least this return.
         min_length: Train only on episodes of at least so many steps.
-        normalise: Normalise vectors in observations by the data's mean and standard deviation; the
-            weights carry both.
+        normalise: Normalise vectors in observations by the data's mean and standard deviation (at
+            least 0.001; a component that never varies is centred alone); the weights carry both.
         window: Cut windows from the `start` of episodes, or at `random` places, so that every step
             of an episode is equally likely to be drawn.
         sampling: Draw all `episodes` equally often, or so that all `steps` are, in proportion to

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,9 +40,9 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         choice("optimizer.schedule", self.schedule, Schedule)
-        if not self.learning_rate > 0:
+        if not 0 < self.learning_rate < math.inf:
             raise ConfigError(
-                f"optimizer.learning_rate is {self.learning_rate}; it must be above 0."
+                f"optimizer.learning_rate is {self.learning_rate}; it must be finite and above 0."
             )
         for name in ("weight_decay", "warmup_steps", "gradient_clip", "final_fraction"):
             at_least(f"optimizer.{name}", getattr(self, name), 0)

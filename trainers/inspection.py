@@ -17,6 +17,8 @@ from rate.memory import MemoryState
 from rate.model import SequenceModel
 from rate.policy import Policy
 
+_LEAST = 1e-12  # size of a memory: one that is all zeros has moved by nothing, not by NaN
+
 
 @dataclass(frozen=True)
 class MemoryReport:
@@ -98,7 +100,7 @@ def inspect_memory(
     memories = torch.stack([tokens for tokens, _ in path])  # (N, B, m, d)
     actions = model.head.decode(torch.cat([chosen for _, chosen in path], dim=1), Decoding())
     flat = memories.flatten(2)  # (N, B, m * d)
-    size = flat.norm(dim=-1)
+    size = flat.norm(dim=-1).clamp(min=_LEAST)
     drift = (flat[1:] - flat[:-1]).norm(dim=-1) / size[:-1]
     apart = (flat - flat.mean(1, keepdim=True)).square().sum(-1).mean(1).sqrt() / size.mean(1)
     survival = {}
@@ -117,7 +119,7 @@ def effective_rank(matrices: Tensor) -> Tensor:
     vector but for a factor, m where they share nothing.
     """
     values = torch.linalg.svdvals(matrices)
-    shares = values / values.sum(-1, keepdim=True)
+    shares = values / values.sum(-1, keepdim=True).clamp(min=_LEAST)
     entropy: Tensor = torch.special.entr(shares).sum(-1)
     return entropy.exp()
 

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rate.batch import Batch
+from rate.errors import ConfigError
 from rate.heads import ActionHead
+from rate.scales import box_scale
 from trainers.config_learning import LossConfig
 
 
@@ -18,8 +20,11 @@ class HintHead(nn.Module):
     """Tells the hidden state of the environment; of use in training alone (`loss.hint_weight`).
 
     Args:
-        space: Of the hidden state: a bounded Box.
+        space: Of the hidden state: a bounded Box. A part whose bounds are equal is always told.
         d_model: Width of what it reads.
+
+    Raises:
+        ConfigError: If a part of the hidden state has no bounds.
     """
 
     low: Tensor
@@ -27,10 +32,15 @@ class HintHead(nn.Module):
 
     def __init__(self, space: gym.spaces.Box, d_model: int) -> None:
         super().__init__()
-        low, high = (torch.tensor(bound).flatten() for bound in (space.low, space.high))
-        self.register_buffer("low", low, persistent=False)
-        self.register_buffer("range", high - low, persistent=False)
-        self.linear = nn.Linear(d_model, len(low))
+        middle, half, bounded = box_scale(space)
+        if not bounded.all():
+            raise ConfigError(
+                f"loss.hint_weight is set, but the hidden state {space} has no bounds to tell it "
+                "between; set loss.hint_weight=0."
+            )
+        self.register_buffer("low", middle - half, persistent=False)
+        self.register_buffer("range", 2 * half, persistent=False)
+        self.linear = nn.Linear(d_model, len(middle))
 
     def loss(self, hidden: Tensor, batch: Batch) -> Tensor:
         """`(B, T)`: mean cross-entropy of the parts of the state, each scaled to [0, 1].

@@ -101,15 +101,16 @@ def hint_space(name: str, options: dict[str, Any]) -> spaces.Box:
     """The space of an environment's hidden state.
 
     Raises:
-        ConfigError: If it does not say what its hidden state is.
+        ConfigError: If it does not say what its hidden state is, or between which bounds.
     """
     if "hint" in {field.name for field in fields(environment_options(name))}:
         observation = get_environment(name, {**options, "hint": True}).spec.observation_space
-        if isinstance(observation, spaces.Dict) and isinstance(observation["hint"], spaces.Box):
-            return observation["hint"]
+        hint = observation["hint"] if isinstance(observation, spaces.Dict) else None
+        if isinstance(hint, spaces.Box) and hint.is_bounded():
+            return hint
     raise ConfigError(
-        f"loss.hint_weight is set, but {name} has no hidden state to be told (env.hint); "
-        "set loss.hint_weight=0."
+        f"loss.hint_weight is set, but {name} has no hidden state with bounds to be told "
+        "(env.hint); set loss.hint_weight=0."
     )
 
 

@@ -12,12 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from datamodules.disks import told_when_unwritable
-from datamodules.trajectories import TrajectoryDataModule
-from rate.encoders import DictionaryEncoder, VectorEncoder
-from rate.errors import ConfigError
 from rate.weights import SavedModel, load_model, save_model
 from trainers.callbacks import Report
 from trainers.config import RunConfig
@@ -41,6 +37,7 @@ from trainers.runs import (
     open_run,
     write_environment,
 )
+from trainers.scaling import scale_to_data
 from trainers.sequence import SequenceTrainer
 
 __all__ = ["RunResult", "is_main_process", "train"]
@@ -120,8 +117,7 @@ def train(
             datamodule = make_datamodule(config, environment, report)
             environment = with_target(config, environment, datamodule)
             module = SequenceTrainer(config, environment.spec)
-            if config.data.normalise:
-                _normalise(module, datamodule)
+            scale_to_data(module.model, datamodule.store, config.data.normalise)
             fitting = make_fitting(config, environment, datamodule, folder, report)
         except Exception:
             if resume is None and is_main_process():
@@ -136,30 +132,6 @@ def train(
             result = _summarise(folder, fitting)
             _evaluate(config, environment, result, fitting.trainer.strategy.root_device, report)
     return result
-
-
-def _normalise(module: SequenceTrainer, datamodule: TrajectoryDataModule) -> None:
-    """Put the data's mean and deviation into the encoder, so that they travel with the weights."""
-    known = datamodule.store.normalisation
-    encoders = _vector_encoders(module.model.embed_steps.observation)
-    if not known.keys() & encoders.keys():
-        raise ConfigError(
-            "data.normalise is for vectors of floats, and these observations are "
-            f"{module.spec.observation_space}; leave it false."
-        )
-    for key in known.keys() & encoders.keys():
-        encoders[key].set_normalisation(*map(torch.from_numpy, known[key]))
-
-
-def _vector_encoders(encoder: nn.Module) -> dict[str, VectorEncoder]:
-    """The encoders of vectors by key, which is empty for one that stands alone."""
-    parts: dict[str, Any] = {"": encoder}
-    if isinstance(encoder, DictionaryEncoder):
-        parts = {
-            key: part.get_submodule("0")
-            for key, part in zip(encoder.keys, encoder.encoders, strict=True)
-        }
-    return {key: part for key, part in parts.items() if isinstance(part, VectorEncoder)}
 
 
 def _save_last(module: SequenceTrainer, folder: Path, step: int) -> None:

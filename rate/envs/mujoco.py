@@ -82,10 +82,10 @@ class MujocoOptions:
                     f"env.{name} is '{getattr(self, name)}'; choose one of: {', '.join(known)}."
                 )
         low, high = self.references
-        if not low < high:
+        if not (low < high and np.isfinite(high - low)):
             raise ConfigError(
-                f"env.score_0 is {low:g} and env.score_100 is {high:g}; the return with the score "
-                "100 must be the greater one."
+                f"env.score_0 is {low:g} and env.score_100 is {high:g}; both must be finite, and "
+                "the return with the score 100 must be the greater one."
             )
 
     @property

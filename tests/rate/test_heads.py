@@ -142,7 +142,9 @@ def test_continuous_loss_and_score() -> None:
     head = make_head(BOUNDED, 8)
     predictions = torch.tensor([[[0.0, 0.6], [0.0, 0.6]]])
     actions = torch.tensor([[[0.2, 0.61], [0.2, 0.7]]])
-    torch.testing.assert_close(head.loss(predictions, actions), torch.tensor([[0.02005, 0.025]]))
+    # errors in halves of the ranges: 0.2 / 1.5 with 0.01 / 0.125, and with 0.1 / 0.125
+    expected = torch.tensor([[(0.4 / 3) ** 2 + 0.08**2, (0.4 / 3) ** 2 + 0.8**2]]) / 2
+    torch.testing.assert_close(head.loss(predictions, actions), expected)
     # a tenth of the ranges: 0.3 and 0.025
     assert head.correct(predictions, actions).tolist() == [[True, False]]
 

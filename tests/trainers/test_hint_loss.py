@@ -21,7 +21,7 @@ from tests.factories import make_batch, make_model
 from trainers.config import RunConfig
 from trainers.config_files import config_from_dict
 from trainers.losses import HintHead
-from trainers.registry import check_run, get_environment
+from trainers.registry import check_run, get_environment, hint_space
 from trainers.train import train
 
 
@@ -72,6 +72,20 @@ def test_it_is_a_cross_entropy_whatever_the_range(low: float, high: float) -> No
     assert losses.shape == (2, 4)
     assert losses[0, 0].item() == pytest.approx(math.log(1 + math.e))
     assert losses[1, 0].item() == pytest.approx(math.log(1 + math.exp(-1)))
+
+
+def test_a_part_that_never_varies_is_finite_and_one_without_bounds_is_refused() -> None:
+    batch = hinted(make_batch(make_model("rate"), [4, 4], 4), 2.0, 2.0)
+    fixed = HintHead(Box(2, 2, (2,), np.float32), 8)
+    assert fixed.loss(torch.randn(2, 4, 8), batch).isfinite().all()
+    with pytest.raises(ConfigError, match="no bounds"):
+        HintHead(Box(-np.inf, np.inf, (2,), np.float32), 8)
+
+
+def test_a_hidden_state_without_bounds_is_refused_at_the_start() -> None:
+    pytest.importorskip("mazelib", reason="POPGym is not installed (extra popgym)")
+    with pytest.raises(ConfigError, match=r"loss\.hint_weight.*no hidden state with bounds"):
+        hint_space("popgym", {"task": "PositionOnlyCartPoleEasy"})
 
 
 def test_a_batch_without_a_hidden_state_is_refused() -> None:

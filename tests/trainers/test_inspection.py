@@ -35,6 +35,7 @@ def test_the_rank_of_equal_rows_is_one_and_of_orthogonal_rows_their_number() -> 
     equal = torch.randn(8).expand(5, 8) * torch.arange(1, 6)[:, None]
     assert effective_rank(equal).item() == pytest.approx(1, abs=1e-3)
     assert effective_rank(3 * torch.eye(5, 8)).item() == pytest.approx(5)
+    assert effective_rank(torch.zeros(5, 8)).item() == pytest.approx(1)  # and not NaN
     between = effective_rank(torch.randn(2, 7, 5, 8))
     assert between.shape == (2, 7)
     assert ((between > 1) & (between < 5)).all()

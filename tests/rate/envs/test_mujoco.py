@@ -67,6 +67,9 @@ def test_references_of_ones_own():
     assert MujocoOptions("hopper", score_100=4000).references == (TASKS["hopper"].random, 4000)
     with pytest.raises(ConfigError, match=r"env\.score_0 is 5 and env\.score_100 is 5"):
         MujocoOptions(score_0=5, score_100=5)
+    for scores in ((-np.inf, 5), (0, np.inf), (np.nan, 5)):
+        with pytest.raises(ConfigError, match=r"both must be finite"):
+            MujocoOptions(score_0=scores[0], score_100=scores[1])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,79 @@
+"""The scales that a model takes from its data: they travel with the weights."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from datamodules.store import Store
+from rate.encoders import DictionaryEncoder, VectorEncoder
+from rate.errors import ConfigError
+from rate.heads import ContinuousHead
+from rate.model import SequenceModel
+from trainers.fitting import is_main_process
+
+_MOST_NAMED = 10
+
+
+def scale_to_data(model: SequenceModel, store: Store, normalise: bool) -> None:
+    """Put the data's means and deviations into a model.
+
+    Actions without bounds are seen and predicted in the units of the data; bounds are units of
+    their own. Observations are normalised on request alone.
+
+    Args:
+        model: The model.
+        store: Its data.
+        normalise: Whether to normalise vectors in observations (`data.normalise`).
+
+    Raises:
+        ConfigError: If observations are to be normalised and have no vectors of floats.
+        DatasetError: If the data's own account of their means and deviations is damaged.
+    """
+    if isinstance(model.head, ContinuousHead) and model.head.needs_spread:
+        model.set_action_spread(*map(torch.from_numpy, store.action_moments()))
+    if normalise:
+        _normalise(model, store)
+
+
+def _normalise(model: SequenceModel, store: Store) -> None:
+    known = store.normalisation
+    encoders = _vector_encoders(model.embed_steps.observation)
+    if not known.keys() & encoders.keys():
+        raise ConfigError(
+            "data.normalise is for vectors of floats, and these observations are "
+            f"{model.observation_space}; leave it false."
+        )
+    for key in sorted(known.keys() & encoders.keys()):
+        still = encoders[key].set_normalisation(*map(torch.from_numpy, known[key]))
+        _tell_of_still(key, still, store)
+
+
+def _tell_of_still(key: str, still: Tensor, store: Store) -> None:
+    """Say which components a deviation says nothing of, if there are any."""
+    indices = still.nonzero()[:, 0].tolist()
+    if not indices or not is_main_process():
+        return
+    named = ", ".join(map(str, indices[:_MOST_NAMED]))
+    rest = f" and {len(indices) - _MOST_NAMED} more" if len(indices) > _MOST_NAMED else ""
+    where = f" of '{key}'" if key else ""
+    warnings.warn(
+        f"{len(indices)} of {len(still)} components of the observations{where} hardly vary in "
+        f"{store.path} ({named}{rest}): they are not divided by their deviation "
+        "(data.normalise), so that other values in rollouts do not become huge.",
+        stacklevel=2,
+    )
+
+
+def _vector_encoders(encoder: nn.Module) -> dict[str, VectorEncoder]:
+    """The encoders of vectors by key, which is empty for one that stands alone."""
+    parts: dict[str, Any] = {"": encoder}
+    if isinstance(encoder, DictionaryEncoder):
+        parts = {
+            key: part.get_submodule("0")
+            for key, part in zip(encoder.keys, encoder.encoders, strict=True)
+        }
+    return {key: part for key, part in parts.items() if isinstance(part, VectorEncoder)}
