@@ -16,6 +16,7 @@ from rate.chances import chances, mix
 from rate.config import Decoding
 from rate.decoders import make_decoder
 from rate.model import SequenceModel
+from rate.policy_checks import check_observations, check_rewards
 
 ArrayObservations = NDArray[np.generic] | dict[str, NDArray[np.generic]]
 
@@ -62,6 +63,9 @@ class Policy:
         decoding: How actions are drawn from predictions.
         seed: Seed of the sampling.
         exact_window: See `rate.decoders.make_decoder`.
+
+    Raises:
+        ValueError: If the target return is not finite.
     """
 
     def __init__(
@@ -74,6 +78,8 @@ class Policy:
         seed: int = 0,
         exact_window: bool = True,
     ) -> None:
+        if not math.isfinite(target_return):
+            raise ValueError(f"target_return is {target_return}; it must be a finite number")
         self.model, self.target_return = model, target_return
         self.decoding = decoding or Decoding()
         self.device = next(model.parameters()).device
@@ -127,7 +133,14 @@ class Policy:
             observations: `(B, *obs)`, or a dictionary of such arrays.
             rewards: `(B,)` what the last actions earned; None at the first step. A row that was
                 reset since then ignores its own.
+
+        Raises:
+            ValueError: If an array has another shape, rewards are missing after the first step of
+                a model that is conditioned on the return-to-go, or a reward is not finite.
         """
+        begun = self.timesteps.numpy() > 0
+        check_observations(observations, self.model.observation_space, len(begun))
+        check_rewards(rewards, begun, required=self.model.config.condition_on_return)
         if rewards is not None:
             earned = torch.as_tensor(rewards, dtype=torch.float64)[:, None]
             self.returns_to_go -= torch.where(self.timesteps[:, None] > 0, earned, 0.0)

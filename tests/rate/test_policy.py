@@ -123,8 +123,13 @@ def test_acting_is_evaluation_whatever_the_models_mode(name: str) -> None:
 def test_the_mode_is_put_back_after_an_error() -> None:
     model = make_model("rate").train()
     policy = Policy(model, num_envs=ENVS, target_return=1.0)
-    with pytest.raises(RuntimeError):
-        policy.act(np.zeros((ENVS, 99), np.float32))
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("in the midst of a step")
+
+    policy.decoder.step = fail
+    with pytest.raises(RuntimeError, match="midst"):
+        policy.act(observe(model, 0))
     assert model.training
 
 
@@ -142,7 +147,8 @@ def test_what_is_sampled_depends_on_the_episode_and_not_on_its_neighbours() -> N
     def sample(rows: list[int], episodes: list[int] | None) -> Array:
         policy = Policy(model, num_envs=len(rows), target_return=1.0, decoding=decoding)
         policy.reset(episodes=episodes)
-        return np.stack([policy.act(observation[rows]) for observation in observations])
+        earned = np.zeros(len(rows))
+        return np.stack([policy.act(observation[rows], earned) for observation in observations])
 
     together = sample([0, 1, 2], [7, 8, 7])
     assert np.array_equal(sample([1], [8])[:, 0], together[:, 1])
@@ -168,6 +174,77 @@ def test_continuous_actions_refuse_sampling() -> None:
     model = make_model("rate", "matrix_to_bounded")
     with pytest.raises(ConfigError, match=r"decoding\.method"):
         act_out(model, decoding=Decoding("sample"))
+
+
+def test_a_forgotten_reward_is_told() -> None:
+    model = make_model("rate")
+    policy = Policy(model, num_envs=ENVS, target_return=1.0)
+    policy.act(observe(model, 0))
+    with pytest.raises(ValueError, match=r"rewards are missing.*act\(observations, rewards\)"):
+        policy.act(observe(model, 1))
+    policy.reset(np.array([True, True, False]))
+    with pytest.raises(ValueError, match="rewards are missing"):
+        policy.act(observe(model, 1))
+    policy.reset()
+    policy.act(observe(model, 0))
+    # Where returns-to-go are not looked at, nothing is missing.
+    blind = twin(model, condition_on_return=False)
+    policy = Policy(blind, num_envs=ENVS, target_return=1.0)
+    for step in range(3):
+        policy.act(observe(blind, step))
+
+
+@pytest.mark.parametrize(
+    ("rewards", "message"),
+    [
+        (1.0, r"rewards have shape \(\), but the policy needs \(3,\)"),
+        ([[1.0], [0.0], [2.0]], r"rewards have shape \(3, 1\), but the policy needs \(3,\)"),
+        ([1.0, 0.0], r"rewards have shape \(2,\), but the policy needs \(3,\)"),
+        ([1.0, np.nan, np.inf], r"rewards of the rows \[1, 2\] .* are \[nan, inf\]"),
+    ],
+)
+def test_rewards_that_cannot_be_are_told(rewards: Any, message: str) -> None:
+    model = make_model("rate")
+    policy = Policy(model, num_envs=ENVS, target_return=1.0)
+    policy.act(observe(model, 0))
+    with pytest.raises(ValueError, match=message):
+        policy.act(observe(model, 1), np.array(rewards))
+    assert policy.returns_to_go[:, 0].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("spaces", SPACES)
+def test_unbatched_observations_are_told(spaces: str) -> None:
+    """Those of one environment, of too many rows, and of another kind altogether."""
+    model = make_model("rate", spaces)
+    policy, alone = (Policy(model, num_envs=n, target_return=1.0) for n in (ENVS, 1))
+    seen = observe(model, 0)
+    first = {key: part[0] for key, part in seen.items()} if isinstance(seen, dict) else seen[0]
+    for wrong, who, message in (
+        (first, policy, "shape"),
+        (first, alone, r"batch axis: observation\[None\]"),
+        (seen, alone, "shape"),
+        (seen["image"] if isinstance(seen, dict) else {"": seen}, policy, "dictionary"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            who.act(wrong)
+    policy.act(seen)
+
+
+def test_keys_and_kinds_that_the_model_does_not_know_are_told() -> None:
+    model = make_model("rate", "dictionary_to_bounded")
+    policy = Policy(model, num_envs=ENVS, target_return=1.0)
+    seen = observe(model, 0)
+    with pytest.raises(ValueError, match=r"the keys image, speed, but the model needs .* task"):
+        policy.act({key: seen[key] for key in ("image", "speed")})
+    with pytest.raises(ValueError, match=r"observations\['image'\] are float32, but .* uint8"):
+        policy.act({**seen, "image": seen["image"].astype(np.float32) / 255})
+    policy.act(seen)
+
+
+@pytest.mark.parametrize("target", [np.nan, np.inf, -np.inf])
+def test_a_target_that_is_no_number_is_told(target: float) -> None:
+    with pytest.raises(ValueError, match="target_return is"):
+        Policy(make_model("rate"), num_envs=1, target_return=target)
 
 
 def test_an_unused_reward_is_not_asked_for() -> None:
