@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
@@ -11,11 +12,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rate.errors import ConfigError, UserError
 from trainers.entries import BASELINES, EnvironmentEntry
 from trainers.episode_rows import RolloutResult
-from trainers.rollout import scores
+from trainers.scores import scores
 
 if TYPE_CHECKING:
     from datamodules.players import Player
@@ -73,8 +75,14 @@ def _play_all(make_player: Callable[[], Player], seeds: list[int], workers: int)
     return RolloutResult(
         returns=np.array([earned for earned, _, _ in played]),
         lengths=np.array([length for _, length, _ in played]),
-        outcomes={name: np.array([outcome[name] for *_, outcome in played]) for name in names},
+        outcomes={name: _outcome(name, [outcome for *_, outcome in played]) for name in names},
     )
+
+
+def _outcome(name: str, outcomes: list[dict[str, float]]) -> NDArray[np.float64]:
+    """What the episodes say of one outcome, as `RolloutResult` has it."""
+    unknown = 0.0 if name == "success" else math.nan
+    return np.array([outcome.get(name, unknown) for outcome in outcomes])
 
 
 _MAKE: list[Callable[[], Player]] = []  # in a process of the pool: what to play with

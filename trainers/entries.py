@@ -31,7 +31,7 @@ class EnvironmentEntry:
 
     Attributes:
         spec: As models see it.
-        make_vector: Makes a vector environment without autoreset from a number of rows and a
+        make_vector: Makes a vector environment, of any autoreset mode, from a number of rows and a
             length.
         steps_at: The most steps an episode of a length has; a `ValueError` if there is no such
             length.

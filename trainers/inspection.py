@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rate.batch import Batch, Observations, map_tensors
 from rate.config import Decoding
+from rate.envs.autoreset import without_autoreset
 from rate.memory import MemoryState
 from rate.model import SequenceModel
 from rate.policy import Policy
@@ -43,6 +44,7 @@ class MemoryReport:
 
 def record(policy: Policy, env: gymnasium.vector.VectorEnv[Any, Any, Any], seed: int) -> Batch:
     """Play one episode in every row and keep what the model saw and did, as a batch `(B, T)`."""
+    env = without_autoreset(env)
     observations, _ = env.reset(seed=seed)
     policy.reset()
     seen: list[Observations] = []

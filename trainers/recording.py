@@ -16,6 +16,7 @@ from torch import Tensor
 from rate.config import Decoding
 from rate.decoders import SegmentDecoder
 from rate.embeddings import TOKENS_PER_STEP
+from rate.envs.autoreset import without_autoreset
 from rate.heads import ActionHead, DiscreteHead, MultiDiscreteHead
 from rate.policy import Policy
 
@@ -91,7 +92,7 @@ def record_episode(
 
     Args:
         policy: With one row.
-        env: With one row, and without autoreset. If it has a `render_row`, that gives the pictures.
+        env: With one row. If it has a `render_row`, that gives the pictures.
         seed: Of the episode.
         max_steps: The most actions to take; None plays to the end.
         max_moments: The most moments to keep. Of a longer episode only every second, fourth, ...
@@ -99,8 +100,11 @@ def record_episode(
         on_step: Told the number of actions taken, after each.
 
     Raises:
+        UserError: If a reward is not finite, or the environment does not say what it does when an
+            episode ends.
         ValueError: If the policy or the environment has more rows than one.
     """
+    env = without_autoreset(env)
     if env.num_envs != 1 or len(policy.timesteps) != 1:
         raise ValueError("an episode is recorded in an environment and a policy of one row")
     # Gymnasium's vector environments take a list; its annotation does not say so.

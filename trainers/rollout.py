@@ -1,8 +1,7 @@
-"""Vectorised rollouts of a policy, and the scores made of them."""
+"""Vectorised rollouts of a policy."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -13,11 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rate.envs.autoreset import ROW_RESETS, without_autoreset
 from rate.model import SequenceModel
 from rate.policy import Policy, evaluating
 from trainers.config import EvaluationConfig
 from trainers.entries import EnvironmentEntry, MakeVector
 from trainers.episode_rows import Record, RolloutResult, Rows
+from trainers.scores import scores
 
 VectorEnv = gymnasium.vector.VectorEnv[Any, Any, Any]
 OnProgress = Callable[[int, float], None]  # told of a length, and the share that is done
@@ -31,6 +32,7 @@ def rollout(
     seeds: Sequence[int],
     max_steps: int | None = None,
     on_step: Callable[[int, int], None] | None = None,
+    trained_range: tuple[float, float] | None = None,
 ) -> RolloutResult:
     """Play an episode of every seed; a row that has finished goes on with the next one.
 
@@ -38,23 +40,50 @@ def rollout(
     policy thinks, if the environment has `step_async`. They take turns in a fixed order, so that
     nothing but the time depends on who is how fast.
 
+    An episode with a reward or an observation that is not finite ends there, and its return is
+    not finite.
+
     Args:
         policies: With as many rows as the environments; they start new episodes in all of them.
-        envs: Without autoreset, so that rows that have nothing left to play wait for the others.
-            One may begin an episode again, and then says so in `info["restarted"]`.
-        seeds: Of the episodes, at least as many as rows.
+        envs: In any autoreset mode of Gymnasium's. One may begin an episode again, and then says
+            so in `info["restarted"]`.
+        seeds: Of the episodes.
         max_steps: Steps after which the episodes that still run are cut; None waits for the end.
         on_step: Told the number of episodes that have ended and the steps of those that have not,
             after every step.
+        trained_range: The least and the greatest return-to-go of the training data, if steps
+            beyond it are to be counted.
+
+    Raises:
+        UserError: If an environment does not say what it does when an episode ends, or does not
+            take a seed for each row.
+        ValueError: If there are no seeds, or one is not in [0, 2^64).
     """
-    record = Record(seeds)
+    if not len(seeds) or min(seeds) < 0 or max(seeds) >= 1 << 64:
+        raise ValueError(f"the seeds of the episodes are {seeds}; they must be in [0, 2^64)")
+    record = Record(seeds, trained_range)
     games = [
-        play(policy, env, Rows(env.num_envs, record), max_steps, on_step)
+        _play_all(policy, without_autoreset(env), record, max_steps, on_step)
         for policy, env in zip(policies, envs, strict=True)
     ]
     while games:
         games = [game for game in games if next(game, _OVER) is not _OVER]
     return record.result()
+
+
+def _play_all(
+    policy: Policy,
+    env: VectorEnv,
+    record: Record,
+    max_steps: int | None,
+    on_step: Callable[[int, int], None] | None,
+) -> Iterator[None]:
+    """Play episodes until all are taken: at once, or by turns where all rows begin together."""
+    refill = bool(env.metadata.get(ROW_RESETS, True))
+    while record.left:
+        yield from play(policy, env, Rows(env.num_envs, record, refill), max_steps, on_step)
+        if refill:
+            return
 
 
 def play(
@@ -71,13 +100,16 @@ def play(
     nobody = np.zeros(env.num_envs, dtype=bool)
     observations, _ = yield from _reset(env, seed=rows.seeds)
     policy.reset(episodes=rows.seeds)
-    actions, step = policy.act(observations), 0
+    rewards, step = None, 0
     while True:
+        observations = rows.without_nan(observations)
+        actions = policy.act(observations, rewards)
+        rows.note_returns_to_go(policy)
         observations, rewards, terminated, truncated, info = yield from _step(env, actions)
         step += 1
         fresh = np.asarray(info.pop("restarted", nobody), dtype=bool)
         rows.add(rewards, fresh)
-        again = rows.end(rows.running & (terminated | truncated), info)
+        again = rows.end(rows.running & (terminated | truncated | rows.spoilt), info)
         if on_step is not None:
             on_step(*rows.record.progress())
         if not rows.running.any() or step == max_steps:
@@ -90,7 +122,7 @@ def play(
             fresh = fresh | again | restarted
         if fresh.any():
             policy.reset(fresh, episodes=rows.seeds)
-        actions = policy.act(observations, rewards)
+        rewards = np.where(np.isfinite(rewards), rewards, 0.0)  # of what nobody looks at any more
 
 
 def row_groups(env: Any) -> list[VectorEnv]:
@@ -129,6 +161,7 @@ def evaluate(
     episodes: int | None = None,
     make_vector: MakeVector | None = None,
     on_progress: OnProgress | None = None,
+    trained_range: tuple[float, float] | None = None,
 ) -> list[dict[str, Any]]:
     """Score a model by rollouts: a row per length.
 
@@ -143,14 +176,17 @@ def evaluate(
         episodes: Instead of the settings' number of episodes.
         make_vector: Instead of the environment's own; what it makes is not closed here.
         on_progress: Told the length and the share of its episodes that is done, every so often.
+        trained_range: The least and the greatest return-to-go of the training data, if it is known.
 
     Returns:
-        A row of scores for each length; see `scores`.
+        A row of scores for each length; see `trainers.scores.scores`.
     """
     count = episodes or config.episodes
     seeds = range(first_seed, first_seed + count)
     num_envs = min(count, config.num_envs or environment.num_envs or count)
     target = config.target_return
+    if not model.config.condition_on_return:
+        trained_range = None
     rows = []
     for length in lengths:
         env = (make_vector or environment.make_vector)(num_envs, length)
@@ -171,7 +207,9 @@ def evaluate(
             report = partial(_tell, on_progress, length, count, environment.steps_at(length))
         try:
             with acting_threads(env, policies[0].device), evaluating(model):
-                result = rollout(policies, groups, seeds, on_step=report)
+                result = rollout(
+                    policies, groups, seeds, on_step=report, trained_range=trained_range
+                )
         finally:
             if make_vector is None:
                 env.close()
@@ -184,44 +222,6 @@ def _tell(
 ) -> None:
     """Translate episodes and steps into a share of the whole."""
     on_progress(length, min(1.0, (ended + steps / longest) / episodes))
-
-
-def scores(
-    result: RolloutResult, group: tuple[str, tuple[str, str]] | None = None
-) -> dict[str, float | None]:
-    """The scores of a number of episodes.
-
-    Args:
-        result: The episodes.
-        group: An outcome that tells two kinds of episodes apart, and their names.
-
-    Returns:
-        `success` and `sem` (its standard error; both None where the environment tells no success),
-        `return` and `return_sem`, `steps`, the mean of every other outcome; and with a group
-        `success_NAME` or `return_NAME` of both kinds and `imbalance`, their distance.
-    """
-    success = sem = None
-    outcomes = dict(result.outcomes)
-    score, name = result.returns, "return"
-    if "success" in outcomes:
-        score, name = outcomes.pop("success"), "success"
-        success, sem = _mean_and_sem(score)
-    mean_return, return_sem = _mean_and_sem(result.returns)
-    row = {"success": success, "sem": sem, "return": mean_return, "return_sem": return_sem}
-    row["steps"] = float(np.mean(result.lengths))
-    kinds = None if group is None else outcomes.pop(group[0], None)
-    row.update({key: float(np.mean(values)) for key, values in outcomes.items()})
-    if group is not None and kinds is not None:
-        means = [float(np.mean(score[kinds == k])) if (kinds == k).any() else None for k in (0, 1)]
-        row.update(zip((f"{name}_{kind}" for kind in group[1]), means, strict=True))
-        low, high = means
-        row["imbalance"] = None if low is None or high is None else abs(high - low)
-    return row
-
-
-def _mean_and_sem(values: NDArray[Any]) -> tuple[float, float]:
-    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return float(np.mean(values)), deviation / math.sqrt(len(values))
 
 
 @contextmanager

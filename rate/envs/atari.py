@@ -21,10 +21,11 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from rate.envs.atari_games import POINTS, REFERENCE_SCORES, TARGET_RETURNS, rom_name, title
+from rate.envs.autoreset import WAITING
 from rate.envs.row_seeds import row_seeds
 from rate.envs.spec import EnvironmentSpec
 from rate.envs.tmaze import mix_array
@@ -120,7 +121,7 @@ class AtariVector(VectorEnv[Array, Array, Array]):
             use_fire_reset=self.options.fire_reset,
             reward_clipping=False,
         )
-        self.metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.DISABLED}
+        self.metadata = {"render_modes": [], **WAITING}
         self.single_observation_space = spaces.Box(0, 255, (SIZE, SIZE), np.uint8)
         self._num_actions = int(self._emulator.single_action_space.n)
         self.single_action_space = spaces.Discrete(self._num_actions)

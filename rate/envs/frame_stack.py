@@ -17,6 +17,7 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
+from rate.envs.autoreset import without_autoreset
 from rate.errors import ConfigError
 
 Array = npt.NDArray[Any]
@@ -49,7 +50,7 @@ def _as_channels(frames: Array) -> Array:
 
 
 class FrameStackVector(VectorWrapper[Array, Any, Array, Any, Array]):
-    """The last `count` frames of every row of a vector environment without autoreset.
+    """The last `count` frames of every row of a vector environment, whose finished rows wait.
 
     Args:
         env: Gives single frames.
@@ -60,7 +61,7 @@ class FrameStackVector(VectorWrapper[Array, Any, Array, Any, Array]):
     """
 
     def __init__(self, env: VectorEnv[Any, Any, Any], count: int) -> None:
-        super().__init__(env)
+        super().__init__(without_autoreset(env))
         frame = env.single_observation_space
         self.single_observation_space = stacked_space(frame, count)
         self.observation_space = batch_space(self.single_observation_space, env.num_envs)

@@ -23,9 +23,10 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from rate.envs.autoreset import WAITING
 from rate.envs.row_seeds import row_seeds
 from rate.envs.spec import EnvironmentSpec
 from rate.envs.tmaze import mix, mix_array
@@ -171,7 +172,7 @@ class RetrievalVector(VectorEnv[Observation, npt.NDArray[np.int64], Array]):
 
     metadata: dict[str, Any] = {  # noqa: RUF012 (Gymnasium's own convention)
         "render_modes": [],
-        "autoreset_mode": AutoresetMode.DISABLED,
+        **WAITING,
     }
 
     def __init__(

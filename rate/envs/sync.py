@@ -8,11 +8,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 import numpy.typing as npt
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space, create_empty_array
 
 from rate.envs._worker_handle import Outcomes
 from rate.envs._worker_process import scalars
+from rate.envs.autoreset import WAITING
 from rate.envs.row_seeds import row_seeds
 
 Array = npt.NDArray[Any]
@@ -42,7 +43,7 @@ class SyncRows(VectorEnv[Any, Array, Array]):
         self.num_envs = num_envs
         self._envs = [make_env() for _ in range(num_envs)]
         env = self._envs[0]
-        self.metadata = {**env.metadata, "autoreset_mode": AutoresetMode.DISABLED}
+        self.metadata = {**env.metadata, **WAITING}
         self.render_mode = env.render_mode
         self.single_observation_space = env.observation_space
         self.single_action_space = env.action_space

@@ -21,9 +21,10 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from rate.envs.autoreset import WAITING
 from rate.envs.row_seeds import row_seeds
 from rate.envs.spec import EnvironmentSpec
 
@@ -196,7 +197,7 @@ class TMazeVector(VectorEnv[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.
 
     metadata: dict[str, Any] = {  # noqa: RUF012 (Gymnasium's own convention)
         "render_modes": [],
-        "autoreset_mode": AutoresetMode.DISABLED,
+        **WAITING,
     }
 
     def __init__(self, num_envs: int, length: Length = 90) -> None:

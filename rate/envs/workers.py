@@ -9,12 +9,13 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 from gymnasium.error import AlreadyPendingCallError, NoAsyncCallError
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from rate.envs._crew import Crew
 from rate.envs._shared_rows import Observation
 from rate.envs._worker_process import EnvironmentFailure
+from rate.envs.autoreset import WAITING
 
 __all__ = ["EnvironmentFailure", "WorkerRows", "WorkerVector"]
 
@@ -36,7 +37,7 @@ class WorkerRows(VectorEnv[Any, Array, Array]):
         self._doing = ""
         self.num_envs = len(rows)
         self.render_mode = crew.made["render_mode"]
-        self.metadata = {**crew.made["metadata"], "autoreset_mode": AutoresetMode.DISABLED}
+        self.metadata = {**crew.made["metadata"], **WAITING}
         self.single_observation_space = crew.made["observation_space"]
         self.single_action_space = crew.made["action_space"]
         self.observation_space = batch_space(self.single_observation_space, len(rows))

@@ -7,9 +7,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from rate.envs.autoreset import WAITING
+
 
 class Countdown(gymnasium.vector.VectorEnv[Any, Any, Any]):
     """Row i ends after i + 1 steps, but goes on giving rewards and changing its mind."""
+
+    metadata = WAITING
 
     def __init__(self, num_envs: int, tells: bool = True) -> None:
         self.num_envs, self.tells, self.time = num_envs, tells, 0
@@ -35,6 +39,8 @@ class Numbers(gymnasium.vector.VectorEnv[Any, Any, Any]):
     episode of `crashes` comes to that many steps it begins again, once. If `in_reset`, that goes
     unnoticed until the next reset of any row.
     """
+
+    metadata = WAITING
 
     def __init__(self, num_envs: int, crashes: dict[int, int], in_reset: bool = False) -> None:
         self.num_envs, self.crashes, self.in_reset = num_envs, dict(crashes), in_reset

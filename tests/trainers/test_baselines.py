@@ -31,6 +31,7 @@ def test_the_expert_of_retrieval_always_succeeds() -> None:
         "return": 1.0,
         "return_sem": 0.0,
         "steps": 9.0,
+        "invalid": 0,
         "success_0": 1.0,
         "success_1": 1.0,
         "imbalance": 0.0,

@@ -134,6 +134,7 @@ class InOrder:
 
     def __init__(self, env: Any) -> None:
         self.num_envs, self.reset, self.step = env.num_envs, env.reset, env.step
+        self.metadata = env.metadata
 
 
 @pytest.mark.parametrize("deaths", [False, True])

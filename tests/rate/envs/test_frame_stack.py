@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import VectorEnv
 
 from rate.batch import stack_frames
+from rate.envs.autoreset import WAITING
 from rate.envs.frame_stack import FrameStackVector, stacked_space
 from rate.envs.workers import WorkerVector
 from rate.errors import ConfigError
@@ -20,7 +21,7 @@ FRAMES = [(6, 5), (2, 6, 5), (6, 5, 2)]
 class Film(VectorEnv):
     """Frame t of the episode with seed s is full of 10 s + t + 1; row i ends after 3 + i steps."""
 
-    metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012
+    metadata = WAITING
 
     def __init__(self, shape, restart_at=None):
         self.num_envs, self.shape, self.restart_at = 3, shape, restart_at

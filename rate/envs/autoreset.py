@@ -1,0 +1,215 @@
+"""Vector environments of any autoreset mode, made to wait as those of this package do.
+
+Here a row that has finished waits until `reset` begins an episode of a given seed in it. Vector
+environments of Gymnasium begin the next episode themselves, unseeded, one step later (`NEXT_STEP`)
+or in the same step (`SAME_STEP`), or must not be stepped before all finished rows are reset
+(`DISABLED`); see https://farama.org/Vector-Autoreset-Mode. A rollout that ignored this would count
+steps of the wrong episodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
+from numpy.typing import NDArray
+
+from rate.errors import UserError
+
+# In the metadata of vector environments whose finished rows keep their observation and flags, with
+# reward 0, until they are reset.
+WAITING = {"autoreset_mode": AutoresetMode.DISABLED, "finished_rows": "wait"}
+# In the metadata: False where all rows must be reset together, for `reset_mask` may be ignored.
+ROW_RESETS = "row_resets"
+
+Array = NDArray[Any]
+
+
+def without_autoreset(env: Any) -> VectorEnv[Any, Any, Any]:
+    """The environment itself if its finished rows wait, else one around it whose rows do.
+
+    Raises:
+        UserError: If it does not say what it does when an episode ends, or would begin an episode
+            again that `reset` has begun.
+    """
+    metadata = getattr(env, "metadata", None) or {}
+    if metadata.items() >= WAITING.items():
+        waiting: VectorEnv[Any, Any, Any] = env
+        return waiting
+    try:
+        mode = AutoresetMode(metadata.get("autoreset_mode"))
+    except ValueError:
+        raise UserError(
+            f"{env} does not say what it does when an episode ends: its "
+            f"metadata['autoreset_mode'] is {metadata.get('autoreset_mode')!r}. Set it to one of "
+            "gymnasium.vector.AutoresetMode, or use gymnasium.vector.SyncVectorEnv."
+        ) from None
+    inner = env.unwrapped
+    if (
+        isinstance(inner, AsyncVectorEnv)
+        and not inner.shared_memory
+        and mode is AutoresetMode.NEXT_STEP
+    ):
+        raise UserError(
+            f"{env}: an AsyncVectorEnv with shared_memory=False begins an episode once more that "
+            "reset() has begun after the end of another (Gymnasium 1.4). Leave shared_memory on, "
+            "or give it autoreset_mode=AutoresetMode.SAME_STEP."
+        )
+    return WaitingRows(env, mode)
+
+
+class WaitingRows(VectorWrapper[Any, Any, Any, Any, Array]):
+    """A vector environment whose finished rows wait until they are reset with a seed.
+
+    They keep their last observation and their flags, with reward 0. `info` is that of the step that
+    ended an episode.
+
+    Args:
+        env: The environment, in any mode.
+        mode: Its mode.
+    """
+
+    def __init__(self, env: VectorEnv[Any, Any, Any], mode: AutoresetMode) -> None:
+        super().__init__(env)
+        self._mode = mode
+        # Of DISABLED it is the contract. Of the others only Gymnasium's own are known to keep it.
+        self._is_gymnasiums = _is_gymnasiums(env)
+        row_resets = mode is AutoresetMode.DISABLED or self._is_gymnasiums
+        self.metadata = {**env.metadata, **WAITING, ROW_RESETS: row_resets}
+        self._seeds: list[int] | None = None
+        self._observations: Any = None
+        self._terminated, self._truncated = (np.ones(env.num_envs, dtype=bool) for _ in range(2))
+        # Of the episodes that the environment plays in the rows, waited for or not.
+        self._ended = np.zeros(env.num_envs, dtype=bool)
+
+    def reset(
+        self, *, seed: int | Sequence[int] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start episodes in all rows, or in those of `options["reset_mask"]`.
+
+        Raises:
+            UserError: If the environment does not take a seed for each row.
+            ValueError: If it cannot reset some rows only.
+        """
+        everywhere = np.ones(self.num_envs, dtype=bool)
+        mask = np.asarray((options or {}).get("reset_mask", everywhere), dtype=bool)
+        if not mask.all() and not self.metadata[ROW_RESETS]:
+            raise ValueError(f"{self.env} cannot reset some rows only")
+        others = {key: value for key, value in (options or {}).items() if key != "reset_mask"}
+        if seed is not None and not isinstance(seed, (int, np.integer)):
+            seed = self._seeds = [int(value) for value in seed]
+        observations, info = self._reset(seed, mask, others)
+        self._observations = _where(mask, observations, self._observations)
+        for flags in (self._terminated, self._truncated, self._ended):
+            flags[mask] = False
+        return _where(mask, self._observations, self._observations), _without_restarts(info)
+
+    def step(self, actions: Any) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
+        """One action in every row; those that wait take none."""
+        if self._mode is AutoresetMode.DISABLED and self._ended.any():
+            # They must not be stepped. Nobody looks at the episodes that begin in them.
+            self._reset(self._seeds, self._ended, {})
+        observations, rewards, terminated, truncated, info = self.env.step(actions)
+        terminated, truncated = (np.array(flags, dtype=bool) for flags in (terminated, truncated))
+        self._ended = terminated | truncated
+        going = ~(self._terminated | self._truncated)
+        ended = going & self._ended
+        if self._mode is AutoresetMode.SAME_STEP and ended.any():
+            observations, info = self._final(observations, info, ended)
+        self._observations = _where(going, observations, self._observations)
+        self._terminated[going], self._truncated[going] = terminated[going], truncated[going]
+        return (
+            _where(going, self._observations, self._observations),
+            np.where(going, np.asarray(rewards, dtype=np.float64), 0.0),
+            self._terminated.copy(),
+            self._truncated.copy(),
+            _without_restarts(info),
+        )
+
+    def _reset(self, seed: Any, mask: Array, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Reset the rows `(N,)` bool, and see that the others were left alone."""
+        if not mask.all():
+            options = {**options, "reset_mask": mask.copy()}
+        try:
+            news: tuple[Any, dict[str, Any]] = self.env.reset(seed=seed, options=options or None)
+        except (TypeError, ValueError, gymnasium.error.Error) as error:
+            if seed is None or self._is_gymnasiums:
+                raise
+            raise UserError(
+                f"{self.env} does not take a seed for each row ({error}), so that its episodes "
+                "cannot be told apart. Use gymnasium.vector.SyncVectorEnv or AsyncVectorEnv: "
+                "gymnasium.make_vec(..., vectorization_mode='sync')."
+            ) from error
+        others = ~mask & ~self._terminated & ~self._truncated
+        if not self._is_gymnasiums and not _equal(others, news[0], self._observations):
+            raise UserError(
+                f"{self.env} is of autoreset mode DISABLED, but has reset more rows than "
+                "options['reset_mask'] of reset() has. See gymnasium.vector.AutoresetMode."
+            )
+        return news
+
+    def _final(self, observations: Any, info: Any, ended: Array) -> tuple[Any, dict[str, Any]]:
+        """What was seen and said at the ends of episodes, in the rows `(N,)` bool.
+
+        Raises:
+            UserError: If the environment does not tell.
+        """
+        if not isinstance(info, dict) or not {"final_obs", "final_info"} <= info.keys():
+            raise UserError(
+                f"{self.env} resets in the same step, but its info has no final_obs and "
+                "final_info, so that what an episode ended with is not known."
+            )
+        seen = _where(np.ones_like(ended), observations, observations)
+        for row in np.flatnonzero(ended).tolist():
+            last = info["final_obs"][row]
+            if isinstance(seen, dict):
+                for key, array in seen.items():
+                    array[row] = last[key]
+            else:
+                seen[row] = last
+        return seen, info["final_info"]
+
+
+def _is_gymnasiums(env: Any) -> bool:
+    """Whether an environment, with all its wrappers, is known to reset the rows of a mask alone."""
+    while isinstance(env, VectorWrapper):
+        if not type(env).__module__.startswith("gymnasium."):
+            return False
+        env = env.env
+    return type(env) in (SyncVectorEnv, AsyncVectorEnv)
+
+
+def _without_restarts(info: Any) -> dict[str, Any]:
+    """The info without the key that means a dead simulator in this package alone.
+
+    Raises:
+        UserError: If it is no dictionary.
+    """
+    if not isinstance(info, dict):
+        raise UserError(
+            f"The info of a vector environment is a {type(info).__name__}, and must be a "
+            "dictionary of arrays; leave out wrappers like DictInfoToList."
+        )
+    return {key: value for key, value in info.items() if key != "restarted"}
+
+
+def _where(rows: Array, news: Any, olds: Any) -> Any:
+    """New arrays `(N, ...)`: `news` in the rows `(N,)` bool that are True, else `olds`."""
+    if olds is None:
+        olds = news
+    if isinstance(news, dict):
+        return {key: _where(rows, value, olds[key]) for key, value in news.items()}
+    news = np.asarray(news)
+    return np.where(rows.reshape(-1, *[1] * (news.ndim - 1)), news, np.asarray(olds))
+
+
+def _equal(rows: Array, ours: Any, theirs: Any) -> bool:
+    """Whether observations `(N, *obs)` are the same in the rows `(N,)` bool that are True."""
+    if not rows.any():
+        return True
+    if isinstance(ours, dict):
+        return all(_equal(rows, value, theirs[key]) for key, value in ours.items())
+    return np.array_equal(np.asarray(ours)[rows], np.asarray(theirs)[rows], equal_nan=True)

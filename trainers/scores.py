@@ -1,0 +1,141 @@
+"""What a number of episodes comes to: rows of scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainers.episode_rows import RolloutResult
+
+# What every row of scores has, and no outcome of an environment may be called.
+_OWN = {
+    *("environment", "model", "which", "seed", "step", "seconds", "length", "episodes"),
+    *("success", "sem", "return", "return_sem", "steps", "invalid"),
+    *("rtg_outside", "rtg_outside_steps", "rtg_outside_from"),
+}
+_SHOWN = 4  # rows that a remark names
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def scores(
+    result: RolloutResult, group: tuple[str, tuple[str, str]] | None = None
+) -> dict[str, float | int | None]:
+    """The scores of a number of episodes, all of them numbers that JSON has, or None.
+
+    Episodes whose return or success is not finite are counted as `invalid`, and left out of
+    everything else.
+
+    Args:
+        result: The episodes.
+        group: An outcome that tells two kinds of episodes apart, and their names.
+
+    Returns:
+        `success` and `sem` (its standard error; both None where the environment tells no success),
+        `return` and `return_sem`, `steps`, `invalid`; where the range of the training data is known
+        `rtg_outside` (the share of steps that the model was given a return-to-go beyond it),
+        `rtg_outside_steps` (their number) and `rtg_outside_from` (the first of them in any episode,
+        counted from 0, or None); the mean of every other outcome over the episodes that have it,
+        with `NAME_episodes` where these are not all; and with a group `success_NAME` or
+        `return_NAME` of both kinds and `imbalance`, their distance.
+    """
+    is_valid = np.isfinite(result.returns)
+    if "success" in result.outcomes:
+        is_valid = is_valid & np.isfinite(result.outcomes["success"])
+    outcomes = {name: values[is_valid] for name, values in result.outcomes.items()}
+    returns = result.returns[is_valid]
+    success = outcomes.pop("success", None)
+    row: dict[str, float | int | None] = {
+        **_mean_and_error(success, "success", "sem"),
+        **_mean_and_error(returns, "return", "return_sem"),
+        "steps": _mean(result.lengths[is_valid]),
+        "invalid": int(np.count_nonzero(~is_valid)),
+        **_outside(result, is_valid),
+    }
+    kinds = None if group is None else outcomes.pop(group[0], None)
+    row.update(_outcome_means(outcomes))
+    if group is not None and kinds is not None:
+        score, name = (returns, "return") if success is None else (success, "success")
+        low, high = (_mean(score[kinds == kind]) for kind in (0, 1))
+        row.update(zip((f"{name}_{kind}" for kind in group[1]), (low, high), strict=True))
+        row["imbalance"] = None if low is None or high is None else abs(high - low)
+    return row
+
+
+def remarks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What must be known of rows of scores beside the numbers, a line for each kind."""
+    invalid = [f"{row['invalid']} {_place(row)}" for row in rows if row.get("invalid")]
+    outside = [
+        f"{100 * row['rtg_outside']:.3g} % of the steps {_place(row)}, from step "
+        f"{row['rtg_outside_from']} on"
+        for row in rows
+        if row.get("rtg_outside")
+    ]
+    lines = []
+    if invalid:
+        lines.append(
+            "Some episodes had a reward, an observation or a success that is not a finite number, "
+            f"and are left out of the scores: {_some(invalid)}."
+        )
+    if outside:
+        lines.append(
+            "The model was given returns-to-go beyond the range of its training data, which it "
+            f"never saw: at {_some(outside)}."
+        )
+    return lines
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    label = " ".join(str(row[key]) for key in ("model", "which") if row.get(key))
+    return f"at length {row['length']}" + (f" ({label})" if label else "")
+
+
+def _some(texts: Sequence[str]) -> str:
+    more = f"; and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+    return "; ".join(texts[:_SHOWN]) + more
+
+
+def _outside(result: RolloutResult, is_valid: NDArray[np.bool_]) -> dict[str, float | int | None]:
+    """How often, and from which step on, returns-to-go were beyond the training data."""
+    if result.outside is None or result.first_outside is None:
+        return {}
+    count, steps = int(result.outside[is_valid].sum()), int(result.lengths[is_valid].sum())
+    first = result.first_outside[is_valid]
+    return {
+        "rtg_outside": count / max(steps, 1),
+        "rtg_outside_steps": count,
+        "rtg_outside_from": int(first[first >= 0].min()) if count else None,
+    }
+
+
+def _outcome_means(outcomes: Mapping[str, NDArray[Any]]) -> dict[str, float | int | None]:
+    means: dict[str, float | int | None] = {}
+    for told, values in outcomes.items():
+        name = f"info_{told}" if told in _OWN else told
+        finite = values[np.isfinite(values)]
+        means[name] = _mean(finite)
+        if len(finite) < len(values):
+            means[f"{name}_episodes"] = len(finite)
+    return means
+
+
+def _mean_and_error(
+    values: NDArray[Any] | None, mean: str, error: str
+) -> dict[str, float | int | None]:
+    """Mean and standard error under these names; None of nothing."""
+    if values is None or not len(values):
+        return {mean: None, error: None}
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return {mean: _mean(values), error: _finite(deviation / math.sqrt(len(values)))}
+
+
+def _mean(values: NDArray[Any]) -> float | None:
+    """The mean; None of nothing, or where it is beyond what a float holds."""
+    return _finite(float(np.mean(values))) if len(values) else None
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
