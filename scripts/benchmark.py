@@ -36,7 +36,9 @@ from scripts.benchmarks.machine import Machine, measure_machine
 from scripts.benchmarks.public import load_class
 from scripts.benchmarks.published import CONFIGURATIONS
 from scripts.benchmarks.report import (
+    RESULTS,
     append_table,
+    check_outputs,
     draw_figures,
     show_machine,
     show_rows,
@@ -162,6 +164,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.markdown:
             print(markdown(options.results or PROJECT_TABLE, options.only))
             return
+        table = options.results or options.output / "speed.csv"
+        check_outputs(options.output, table)
         device = choose_device(options.device)
         torch.set_num_threads(options.threads or torch.get_num_threads())
         budget = options.budget_seconds or _BUDGET
@@ -176,9 +180,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = with_ratios(rows)
         show_rows(rows, console)
         show_skipped(skipped, console)
-        written = options.output / "benchmark.json"
+        written = options.output / RESULTS
         write_results(rows, skipped, machine, command, written)
-        table = options.results or options.output / "speed.csv"
         if _STOPPED in skipped.values():
             raise KeyboardInterrupt(
                 f"Stopped; what was measured is in {written}. Nothing was added to {table}."

@@ -23,7 +23,7 @@ from rich.table import Table
 from rate.envs.popgym_tasks import TASKS
 from rate.errors import ConfigError
 from scripts.console import count, make_parser, user_errors
-from scripts.scores import by_length, read_scores, read_table, write_scores
+from scripts.scores import add_scores, by_length, check_scores, read_scores, read_table
 from scripts.study import run_study
 from scripts.study_file import Study
 from trainers.cli import parse
@@ -54,10 +54,7 @@ def run_all(runs: list[RunConfig], jobs: int, results: Path, console: Console) -
         done = [run for run in runs if _folder(run).joinpath("evaluation.json").is_file()]
         if done:
             rows = run_study(Study("popgym", done, []), jobs, Console(quiet=True))
-            keep = read_scores(results) if results.is_file() else []
-            fresh = {(row["model"], row["seed"]) for row in rows}
-            keep = [row for row in keep if (row["model"], row["seed"]) not in fresh]
-            write_scores(results, [*keep, *rows])
+            add_scores(results, rows)
 
 
 def compare(rows: Sequence[dict[str, Any]], model: str) -> dict[str, dict[str, float]]:
@@ -105,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     common = [f"--model_mode={options.model_mode}", f"--logging.output={options.output}", *extra]
     console = Console()
     with user_errors():
+        check_scores(options.results)
         runs = [
             parse(
                 "popgym",

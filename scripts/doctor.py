@@ -26,8 +26,12 @@ try:
     from rich.markup import escape
     from rich.table import Table
 
+    from datamodules.disks import told_when_unwritable
+    from rate.errors import UserError
     from scripts.bootstrap import ROOT, read_stamp
     from scripts.console import count, fail, make_parser, user_errors
+    from scripts.outputs import read_own_json
+    from trainers.files import write_json
     from trainers.probe import TRAINER, Finding
     from trainers.registry import ENVIRONMENTS
 except ModuleNotFoundError as error:
@@ -183,13 +187,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = list(dict.fromkeys(map(part, options.parts))) or list(ALL)
     console, findings = Console(), []
     with user_errors():
+        if options.json:
+            read_own_json(options.json, "file of scripts/doctor.py", {"name", "works", "fix"})
         for name in names:
             with console.status(f"Trying {name} ..."):
                 findings.append(examine(name, options.timeout))
     show(findings, console)
     if options.json:
         content = [{**asdict(found), "fix": command_for(found.fix)} for found in findings]
-        options.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        with user_errors(), told_when_unwritable(UserError, str(options.json), "Make room."):
+            write_json(options.json, content)
     raise SystemExit(0 if all(finding.works for finding in findings) else 1)
 
 

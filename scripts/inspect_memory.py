@@ -16,6 +16,7 @@ from rate.errors import ConfigError
 from rate.policy import Policy
 from rate.weights import load_model
 from scripts.console import count, make_parser, user_errors
+from scripts.outputs import check_picture
 from scripts.plot import COLOURS, pyplot, save
 from trainers.inspection import MemoryReport, inspect_memory, record
 from trainers.registry import check_lengths, environment_of
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     console = Console()
     with user_errors():
+        check_picture(options.output, ".png")
         reports = {run.name: look(run, options.length, options.episodes) for run in options.runs}
         draw(reports, options.output)
     table = Table(

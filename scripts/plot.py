@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from rate.errors import ConfigError
+from rate.files import draft_of
 from scripts.console import count, make_parser, user_errors
+from scripts.outputs import check_picture
 from scripts.scores import by_length, main_metric, markdown, read_scores, read_table
 from trainers.entries import BASELINES
 from trainers.registry import length_name
@@ -87,17 +89,20 @@ def plot_learning(folders: Sequence[Path], path: Path) -> None:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a figure as a PNG and let go of it.
+    """Write a figure as a PNG, whole or not at all, and let go of it.
 
     Raises:
         ConfigError: If it cannot be written.
     """
+    draft = draft_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150, format="png")
+        figure.savefig(draft, dpi=150, format="png")
+        draft.replace(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}.") from error
     finally:
+        draft.unlink(missing_ok=True)
         pyplot().close(figure)
 
 
@@ -144,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if options.markdown:
                 raise ConfigError("--markdown is for tables of scores, not for runs.")
             output = options.output or Path("learning.png")
+            check_picture(output, ".png")
             plot_learning(options.sources, output)
         else:
             rows = [row for source in options.sources for row in read_scores(source)]
@@ -152,6 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(markdown(rows, options.metrics))
                 return
             output = options.output or options.sources[0].with_suffix(".png")
+            check_picture(output, ".png")
             plot_scores(rows, output, options.trained_length)
         print(output)
 

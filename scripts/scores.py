@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rate.errors import ConfigError
-from trainers.files import write_atomic
+from scripts.outputs import check_place, refusal
+from trainers.files import locked, write_atomic
 
 COLUMNS = (
     "environment",
@@ -26,32 +28,75 @@ COLUMNS = (
     "return",
     "return_sem",
     "steps",
+    "invalid",
+    "rtg_outside",
+    "rtg_outside_steps",
+    "rtg_outside_from",
 )
+_KEY = ("environment", "model", "seed", "length", "which")  # what a row is the score of
 _NEEDED = ("model", "seed", "length", "success", "which")
 _TEXT = ("environment", "model", "which")
-_WHOLE = ("seed", "length", "episodes", "step")
+_NUMBERED = ("seed", "length")
+_WHOLE = ("seed", "length", "episodes", "step", "invalid", "rtg_outside_steps", "rtg_outside_from")
 
 
-def write_scores(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write a table of scores, whole or not at all; what one environment alone tells comes last.
+def check_scores(path: Path) -> None:
+    """Refuse a table that rows could not be added to, before they are made.
 
     Raises:
-        ConfigError: If the file cannot be written.
+        ConfigError: If the file cannot be written, or holds something else.
     """
-    rows, text = list(rows), io.StringIO()
-    columns = [*COLUMNS, *other_metrics(rows)]
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    check_place(path)
+    _rows_in(path)
+
+
+def add_scores(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Add rows to a table of scores, whole or not at all; it is begun where there is none.
+
+    They replace those of the same environment, model, seed, length and weights. What one
+    environment alone tells comes last.
+
+    Raises:
+        ConfigError: If the file cannot be written, or holds something else.
+    """
+    check_place(path)
+    fresh, text = list(rows), io.StringIO()
+    known = {_key(row) for row in fresh}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, text.getvalue())
+        with locked(path.parent):
+            rows = [*(row for row in _rows_in(path) if _key(row) not in known), *fresh]
+            writer = csv.DictWriter(text, [*COLUMNS, *other_metrics(rows)], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+            write_atomic(path, text.getvalue())
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}.") from error
 
 
+def _key(row: dict[str, Any]) -> tuple[str, ...]:
+    """What a row is the score of, as text: that of a table is text, that of a run is not."""
+    values = (row.get(name) for name in _KEY)
+    return tuple("" if value is None else str(value) for value in values)
+
+
+def _rows_in(path: Path) -> list[dict[str, Any]]:
+    """The rows of a table of scores, as text; none where there is no file, or an empty one.
+
+    Raises:
+        ConfigError: If the file holds something else.
+    """
+    if not path.exists() or not path.stat().st_size:
+        return []
+    try:
+        read_scores(path)
+    except ConfigError as error:
+        raise ConfigError(f"{refusal(path, 'table of scores')} ({error})") from error
+    return read_table(path)
+
+
 def read_scores(path: Path) -> list[dict[str, Any]]:
-    """Read a table of scores written by `write_scores`.
+    """Read a table of scores written by `add_scores`. A cell that is not finite is None.
 
     Raises:
         ConfigError: If it cannot be read, or is no such table.
@@ -63,13 +108,16 @@ def read_scores(path: Path) -> list[dict[str, Any]]:
             "scripts/study.py and scripts/evaluate.py write such tables."
         )
     for number, row in enumerate(rows, start=2):
-        try:
-            row["seed"], row["length"] = int(row["seed"]), int(row["length"])
-            for name in set(row) - {"seed", "length", *_TEXT}:
+        for name in set(row) - set(_TEXT):
+            try:
                 kind = int if name in _WHOLE else float
-                row[name] = kind(row[name]) if row[name] else None
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"{path}, line {number}: {error}.") from error
+                value = kind(row[name]) if row[name] or name in _NUMBERED else None
+            except (TypeError, ValueError):
+                raise ConfigError(
+                    f"{path} is no table of scores: in line {number}, {name} is {row[name]!r}, "
+                    "not a number."
+                ) from None
+            row[name] = value if value is None or math.isfinite(value) else None
     return rows
 
 
@@ -81,11 +129,18 @@ def read_table(path: Path) -> list[dict[str, Any]]:
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), list(reader.fieldnames or ())
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{path} is no CSV file: {error}.") from error
+    for number, row in enumerate(rows, start=2):
+        if None in row:
+            raise ConfigError(f"{path} is no table: line {number} has more cells than columns.")
+    if len(set(columns)) < len(columns):
+        raise ConfigError(f"{path} is no table: two columns have one name.")
+    return rows
 
 
 def main_metric(rows: Sequence[dict[str, Any]]) -> str:

@@ -27,9 +27,10 @@ from rich.console import Console
 from datamodules.crew import available_cores
 from rate.errors import ConfigError, UserError
 from scripts.console import STOPPED, count, make_parser, show_scores, user_errors
+from scripts.outputs import check_picture
 from scripts.plot import plot_scores
 from scripts.progress import Board
-from scripts.scores import training_seconds, write_scores
+from scripts.scores import add_scores, check_scores, training_seconds
 from scripts.study_file import Study, load_study
 from trainers.config import LoggingConfig, RunConfig
 from trainers.config_files import load_config_file
@@ -228,6 +229,18 @@ def _rows(config: RunConfig) -> list[dict[str, Any]]:
         raise ConfigError(f"{path} is damaged; remove it to score that run again.") from error
 
 
+def check_outputs(results: Path, figure: Path) -> None:
+    """Refuse a table or figure that could not be written, or would take another file's place.
+
+    Raises:
+        ConfigError: If so.
+    """
+    if results == figure:
+        raise ConfigError(f"{results} is the name of the figure; name the table as a .csv file.")
+    check_scores(results)
+    check_picture(figure, ".png")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = make_parser(__doc__)
@@ -236,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", metavar="RUN", help="take these runs alone")
     parser.add_argument("--jobs", type=count, help="runs side by side (default: one per core)")
     parser.add_argument("--output", type=Path, help="folder of the runs (default: runs/STUDY)")
-    parser.add_argument("--results", type=Path, help="table to write (default: OUTPUT/STUDY.csv)")
+    parser.add_argument("--results", type=Path, help="table to add to (default: OUTPUT/STUDY.csv)")
     parser.epilog = "Any other option, as --NAME=VALUE, goes to the train script of every run."
     options, extra = parser.parse_known_args(arguments)
     jobs = options.jobs or available_cores()
@@ -248,11 +261,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with user_errors():
         study = load_study(options.study, options.seeds, options.only, extra)
         results = options.results or output / f"{study.name}.csv"
-        rows = run_study(study, jobs, console)
-        write_scores(results, rows)
         figure = results.with_suffix(".png")
+        check_outputs(results, figure)
+        rows = run_study(study, jobs, console)
+        show_scores(rows, console)
+        add_scores(results, rows)
         plot_scores(rows, figure, max(config.max_length for config in study.runs))
-    show_scores(rows, console)
     seconds = ", ".join(f"{model} {mean:.0f} s" for model, mean in training_seconds(rows).items())
     console.print(f"Training took {seconds}; everything {time.monotonic() - started:.0f} s.")
     for what, where in (("runs", output), ("scores", results), ("figure", figure)):

@@ -10,6 +10,7 @@ does and asks for, and the memory tokens that each segment reads, their change a
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,8 @@ from rate.config import ModelConfig
 from rate.errors import ConfigError
 from rate.policy import Policy
 from scripts.console import count, make_parser, user_errors
-from scripts.evaluate import Candidate, find_candidates
+from scripts.evaluate import LAST_SEED, Candidate, find_candidates
+from scripts.outputs import check_picture
 from scripts.progress import Bars
 from trainers.recording import EpisodeRecord, record_episode
 from trainers.registry import check_lengths, environment_of, length_name
@@ -75,26 +77,17 @@ def check_output(path: Path, fps: int) -> None:
     """Refuse what could not be written, before anything is played.
 
     Raises:
-        ConfigError: If the file's kind is unknown, or its folder cannot be written in.
+        ConfigError: If the file's kind is unknown, it holds something else, or its folder cannot be
+            written in.
     """
     if fps > MOST_FRAMES_PER_SECOND:
         raise ConfigError(f"--fps is {fps}; it must be at most {MOST_FRAMES_PER_SECOND}.")
-    if path.suffix.lower() not in (".gif", ".mp4"):
-        raise ConfigError(f"{path} is neither a .gif nor an .mp4; name the output as one of them.")
+    check_picture(path, ".gif", ".mp4")
     if path.suffix.lower() == ".mp4" and shutil.which("ffmpeg") is None:
         raise ConfigError(
             f"{path} needs the program ffmpeg, which is not on the PATH. Install it, or write a "
             f"GIF: -o {path.with_suffix('.gif')}"
         )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = _draft(path)
-        draft.touch()
-        draft.unlink()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}.") from error
-    if path.is_dir():
-        raise ConfigError(f"{path} cannot be written: it is a folder.")
 
 
 def play(
@@ -108,8 +101,8 @@ def play(
     saved, settings = candidate.saved, candidate.settings
     environment = environment_of(saved.spec, workers=1)
     longest = min(check_lengths(environment, [length], "--length"), steps or 1 << 62)
-    if seed < 0:
-        raise ConfigError(f"--seed is {seed}; seeds are counted from 0.")
+    if not 0 <= seed < LAST_SEED:
+        raise ConfigError(f"--seed is {seed}; it must be in [0, 2^63).")
     target = settings.target_return
     policy = Policy(
         saved.model,
@@ -174,6 +167,7 @@ def write(film: Film, path: Path) -> None:
     """
     draft = _draft(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         (_write_mp4 if path.suffix.lower() == ".mp4" else _write_gif)(film, draft)
         draft.replace(path)
     except OSError as error:
@@ -183,7 +177,8 @@ def write(film: Film, path: Path) -> None:
 
 
 def _draft(path: Path) -> Path:
-    return path.with_name(f".{path.stem}.tmp{path.suffix}")
+    """The file until it is whole; its suffix tells ffmpeg what it is."""
+    return path.with_name(f".{path.stem}.tmp-{os.getpid()}{path.suffix}")
 
 
 def _write_gif(film: Film, path: Path) -> None:

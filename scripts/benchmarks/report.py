@@ -19,6 +19,7 @@ from rate.errors import ConfigError
 from scripts.benchmarks.machine import Machine
 from scripts.benchmarks.rows import OURS, PRESET, Row
 from scripts.benchmarks.training import REFERENCE
+from scripts.outputs import check_picture, check_place, read_own_json, refusal
 from scripts.plot import COLOURS, pyplot, save
 from trainers.files import write_atomic, write_json
 
@@ -31,6 +32,8 @@ TITLES = {
     "agreement": "Do the fast and the plain path agree?",
     "scale": "Cost against scale, on the T-Maze configuration",
 }
+RESULTS, FIGURES = "benchmark.json", ("speed.png", "scale.png")
+TABLE_COLUMNS = ["device", *(field.name for field in fields(Row)), "command"]
 _WIDTH = 170  # characters: narrower tables would hide figures
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -93,6 +96,30 @@ def show_machine(machine: Machine, console: Console) -> None:
     )
 
 
+def check_outputs(folder: Path, table: Path) -> None:
+    """Refuse files that could not be written, or would take another one's place.
+
+    Raises:
+        ConfigError: If so.
+    """
+    read_own_json(folder / RESULTS, "file of measurements", {"command", "machine", "rows"})
+    for figure in FIGURES:
+        check_picture(folder / figure, ".png")
+    check_place(table)
+    if table.exists() and table.stat().st_size:
+        _check_columns(table)
+
+
+def _check_columns(table: Path) -> None:
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            found = next(csv.reader(file), [])
+    except (OSError, UnicodeDecodeError, csv.Error):
+        found = []
+    if found != TABLE_COLUMNS:
+        raise refusal(table, "table of measurements with the columns of this version")
+
+
 def write_results(
     rows: Sequence[Row], skipped: dict[str, str], machine: Machine, command: str, path: Path
 ) -> None:
@@ -116,15 +143,13 @@ def append_table(rows: Sequence[Row], machine: Machine, command: str, path: Path
     Raises:
         ConfigError: If there is another table, or it cannot be written.
     """
-    columns = ["device", *(field.name for field in fields(Row)), "command"]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        if path.exists():
-            before = path.read_bytes().decode("utf-8", errors="replace")
-            if next(csv.reader(io.StringIO(before)), []) != columns:
-                raise ConfigError(f"{path} has other columns; give another file with --results.")
+        writer = csv.DictWriter(text, TABLE_COLUMNS, lineterminator="\n")
+        if path.exists() and path.stat().st_size:
+            _check_columns(path)
+            before = path.read_text(encoding="utf-8")
             text.write(before if before.endswith("\n") else f"{before}\n")
         else:
             writer.writeheader()
@@ -143,10 +168,10 @@ def draw_figures(rows: Sequence[Row], machine: Machine, folder: Path) -> list[Pa
     drawn = []
     parts = [part for part in ("sampler", "step", "fit", "rollout") if _has(rows, part)]
     if parts:
-        drawn.append(folder / "speed.png")
+        drawn.append(folder / FIGURES[0])
         _draw_speed(rows, parts, machine, drawn[-1])
     if _has(rows, "scale"):
-        drawn.append(folder / "scale.png")
+        drawn.append(folder / FIGURES[1])
         _draw_scale([row for row in rows if row.part == "scale"], machine, drawn[-1])
     return drawn
 

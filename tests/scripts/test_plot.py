@@ -11,13 +11,13 @@ import pytest
 from scripts.plot import main
 from scripts.scores import (
     COLUMNS,
+    add_scores,
     by_length,
     main_metric,
     markdown,
     mean_and_spread,
     other_metrics,
     read_scores,
-    write_scores,
 )
 
 PNG = b"\x89PNG"
@@ -41,7 +41,7 @@ ROWS = [
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
     path = tmp_path / "scores" / "study.csv"
-    write_scores(path, ROWS)
+    add_scores(path, ROWS)
     return path
 
 
@@ -73,7 +73,7 @@ def test_what_one_environment_tells_comes_last_and_comes_back(tmp_path: Path) ->
         row("rate", 1, 9, 0.5, environment="retrieval", success_0=0.25, imbalance=None),
         row("random", 0, 9, None, step=None, lifetime=12.5),
     ]
-    write_scores(path, rows)
+    add_scores(path, rows)
     header = path.read_text(encoding="utf-8").splitlines()[0].split(",")
     assert header == [*COLUMNS, "success_0", "imbalance", "lifetime"]
     first, second = read_scores(path)
@@ -120,7 +120,7 @@ def test_a_table_may_have_columns_of_several_metrics(
     path = tmp_path / "scores.csv"
     groups = {"success_ball": 0.5, "success_key": 1.0}
     rows = [row("rate", 1, 9, 0.75, **groups), row("rate", 1, 1100, 0.5, success_ball=0.25)]
-    write_scores(path, [*rows, row("random", 0, 9, 0.25)])
+    add_scores(path, [*rows, row("random", 0, 9, 0.25)])
     metrics = ["success", "success_ball", "success_key"]
     main([str(path), "--markdown", "--metrics", *metrics])
     names = [f"{name} at {length}" for name in metrics for length in ("9", "1,100")]
@@ -130,7 +130,8 @@ def test_a_table_may_have_columns_of_several_metrics(
         "| rate | 1 | 0.75 | 0.50 | 0.50 | 0.25 | 1.00 | – |",
         "| random | 1 | 0.25 | – | – | – | – | – |",
     ]
-    write_scores(path, [rows[0]])
+    path.unlink()
+    add_scores(path, [rows[0]])
     main([str(path), "--markdown", "--metrics", *metrics])  # of one length it need not be said
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "| model | seeds | success | success_ball | success_key |"
@@ -142,7 +143,7 @@ def test_a_table_may_have_columns_of_several_metrics(
 def test_a_figure_of_returns_is_drawn_with_baselines(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
     others = {"environment": "minigrid", "step": None}
-    write_scores(
+    add_scores(
         path,
         [
             row(model, 1, length, None, **others, **{"return": 12.0 * length})
@@ -165,7 +166,7 @@ def test_a_figure_is_drawn_beside_the_table(
 
 def test_several_tables_make_one_figure(table: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.csv"
-    write_scores(other, [row("dt", 1, 90, None), row("dt", 1, 900, 0.4)])
+    add_scores(other, [row("dt", 1, 90, None), row("dt", 1, 900, 0.4)])
     figure = tmp_path / "deeper" / "both.png"
     main([str(table), str(other), "-o", str(figure), "--trained-length", "30"])
     assert figure.read_bytes().startswith(PNG)
@@ -183,7 +184,7 @@ def test_learning_curves_are_drawn_of_runs(trained: Callable[[str], Path], tmp_p
     [
         (b"", "is no table of scores"),
         (b"model,seed\nrate,1\n", "is no table of scores: it needs rows under model, seed, length"),
-        (b"model,seed,length,success,which\nrate,one,90,1,last\n", "line 2: invalid literal"),
+        (b"model,seed,length,success,which\nrate,one,90,1,last\n", "in line 2, seed is 'one', not a number"),
         (b"model,seed,length,success,which\nrate,1,90,1,last\nrate,1\n", "line 3"),
         (b"\xff\xfe\x00", "is no CSV file"),
         (None, "cannot be read: No such file"),

@@ -257,7 +257,7 @@ def test_without_ffmpeg_there_is_no_mp4(
         (["--steps", "0"], "'0' is no whole number of at least 1"),
         (["--seed", "-1"], "--seed is -1"),
         (["--fps", "51"], "--fps is 51; it must be at most 50"),
-        (["-o", "film.avi"], "film.avi is neither a .gif nor an .mp4"),
+        (["-o", "film.avi"], "film.avi is to be a .gif or .mp4 file"),
     ],
 )
 def test_an_option_that_cannot_work_is_refused(

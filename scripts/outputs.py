@@ -1,0 +1,92 @@
+"""Files that commands write: checked before any work, and never in the place of another kind."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from rate.errors import ConfigError
+from rate.files import draft_of
+
+# Where in a file its kind is told, and how, by the name's suffix.
+_SIGNATURES = {
+    ".png": (0, b"\x89PNG\r\n\x1a\n"),
+    ".gif": (0, b"GIF8"),
+    ".mp4": (4, b"ftyp"),
+}
+
+
+def check_place(path: Path) -> None:
+    """Refuse a file that could not be written. Nothing is left there.
+
+    Raises:
+        ConfigError: If so.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            what = "a folder" if path.is_dir() else "no regular file"
+            raise ConfigError(f"{path} cannot be written: it is {what}.")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise ConfigError(f"{path} cannot be written: it is read-only.")
+        folder = next(folder for folder in path.absolute().parents if folder.exists())
+        draft = draft_of(folder / path.name)
+        draft.touch()
+        draft.unlink()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def check_picture(path: Path, *suffixes: str) -> None:
+    """Refuse a picture or video that could not be written, or would take another file's place.
+
+    Args:
+        path: The file.
+        suffixes: Those that its name may have.
+
+    Raises:
+        ConfigError: If so.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in suffixes:
+        one = " or ".join(suffixes)
+        raise ConfigError(f"{path} is to be a {one} file; name it so.")
+    check_place(path)
+    start, signature = _SIGNATURES[suffix]
+    if path.exists():
+        with path.open("rb") as file:
+            head = file.read(64)
+        if head and head[start : start + len(signature)] != signature:
+            raise refusal(path, f"{suffix} file")
+
+
+def read_own_json(path: Path, kind: str, keys: set[str]) -> Any:
+    """What a JSON file of a command's own holds; None where there is no file, or an empty one.
+
+    Args:
+        path: The file.
+        kind: What it is, for the message.
+        keys: What the object in it has, or every object of the list in it.
+
+    Raises:
+        ConfigError: If it is something else, or cannot be written.
+    """
+    check_place(path)
+    if not path.exists() or not path.stat().st_size:
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        raise refusal(path, kind) from None
+    for item in content if isinstance(content, list) else [content]:
+        if not isinstance(item, dict) or not keys <= item.keys():
+            raise refusal(path, kind)
+    return content
+
+
+def refusal(path: Path, kind: str) -> ConfigError:
+    """The error of a file that is something else than what is to be written."""
+    return ConfigError(
+        f"{path} exists and is no {kind}: it would be lost. Give another name, or remove it."
+    )
