@@ -14,6 +14,7 @@ from rate.batch import Batch
 
 Mode = Literal["start", "random"]
 Sampling = Literal["episodes", "steps"]
+_least, _greatest = np.minimum.reduceat, np.maximum.reduceat
 _PERMUTATION, _START, _EPISODE = 0, 1, 2
 # A batch rarely spans more than two passes over the episodes; older orders are made again.
 _CACHED_PASSES = 4
@@ -115,6 +116,17 @@ class WindowSampler:
         if self.mode == "random":
             return self.num_steps
         return int(np.minimum(self._lengths, self.window).sum())
+
+    @property
+    def returns_to_go_range(self) -> tuple[float, float]:
+        """The least and the greatest return-to-go of the steps that a window can hold."""
+        values = self.store.arrays["returns_to_go"]
+        lengths = self._lengths if self.mode == "random" else np.minimum(self._lengths, self.window)
+        # The first row of each episode, and the row behind its last one, which the next may be.
+        borders = np.stack([self._first_rows, self._first_rows + lengths], axis=1).ravel()
+        borders = borders[:-1] if borders[-1] == len(values) else borders
+        low, high = (reduce(values, borders)[::2] for reduce in (_least, _greatest))
+        return float(low.min()), float(high.max())
 
     def episodes(self, index: int) -> npt.NDArray[np.int64]:
         """`(batch_size,)`, which episode of the store each window of batch `index` is of."""

@@ -8,6 +8,7 @@ carry code.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,14 @@ class SavedModel:
         spec: The environment it was trained for; its target return is the one to ask for.
         decoding: How its actions are drawn.
         extra: Anything worth keeping that fits in JSON (training step, scores).
+        trained_range: The least and the greatest return-to-go of its training data, if known.
     """
 
     model: SequenceModel
     spec: EnvironmentSpec
     decoding: Decoding = field(default_factory=Decoding)
     extra: dict[str, Any] = field(default_factory=dict)
+    trained_range: tuple[float, float] | None = None
 
 
 def save_model(saved: SavedModel, folder: Path) -> None:
@@ -58,6 +61,7 @@ def save_model(saved: SavedModel, folder: Path) -> None:
 
     Raises:
         OSError: If it cannot be written, for example on a full disk. What was there before is.
+        ValueError: If the description does not fit in JSON. Nothing has been written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     description = {
@@ -65,9 +69,10 @@ def save_model(saved: SavedModel, folder: Path) -> None:
         "model": asdict(saved.model.config),
         "environment": saved.spec.to_dict(),
         "decoding": asdict(saved.decoding),
+        "trained_range": saved.trained_range,
         "extra": saved.extra,
     }
-    text = json.dumps(description, indent=2) + "\n"  # fails before anything is written
+    text = json.dumps(description, indent=2, allow_nan=False) + "\n"  # fails before any writing
     weights = {name: t.detach().contiguous() for name, t in saved.model.state_dict().items()}
     # Not by safetensors' own hand: what it writes nobody but its owner may read.
     for name, content in ((WEIGHTS, save(weights)), (DESCRIPTION, text.encode())):
@@ -86,6 +91,7 @@ def load_model(folder: Path) -> SavedModel:
         config = ModelConfig(**description["model"])
         spec = EnvironmentSpec.from_dict(description["environment"])
         decoding = Decoding(**description["decoding"])
+        trained_range = _range(description.get("trained_range"))
         model = SequenceModel(config, spec.observation_space, spec.action_space)
     except _UNUSABLE as error:
         raise WeightsError(f"{folder / DESCRIPTION} describes no model: {error!r}") from error
@@ -101,7 +107,18 @@ def load_model(folder: Path) -> SavedModel:
     except RuntimeError as error:
         raise WeightsError(f"{path} does not fit {folder / DESCRIPTION}: {error}") from error
     _check_scales(model, path)
-    return SavedModel(model.eval(), spec, decoding, description.get("extra", {}))
+    extra = description.get("extra", {})
+    return SavedModel(model.eval(), spec, decoding, extra, trained_range)
+
+
+def _range(numbers: Any) -> tuple[float, float] | None:
+    """Two numbers of a description, or None; a `ValueError` or `TypeError` for anything else."""
+    if numbers is None:
+        return None
+    low, high = map(float, numbers)
+    if not -math.inf < low <= high < math.inf:
+        raise ValueError(f"trained_range is {numbers}")
+    return low, high
 
 
 def _check_scales(model: SequenceModel, path: Path) -> None:

@@ -17,6 +17,7 @@ from scripts.scores import by_length, main_metric, mean_and_spread, other_metric
 from scripts.streams import prepare_streams
 from trainers.errors import Interrupted, TrainingError
 from trainers.registry import length_name
+from trainers.scores import remarks
 
 USER_ERROR = 2  # exit code of what the command line got wrong, as argparse has it
 STOPPED = 130  # of what Ctrl+C ended, as shells have it
@@ -105,6 +106,8 @@ def show_scores(rows: Sequence[dict[str, Any]], console: Console) -> None:
         table.add_row(str(model), which, *cells)
     console.print(table)
     _show_others(rows, console)
+    for line in remarks(rows):
+        console.print(f"warning: {line}", style="yellow", highlight=False, markup=False)
 
 
 def _show_others(rows: Sequence[dict[str, Any]], console: Console) -> None:

@@ -25,11 +25,13 @@ from rate.weights import DESCRIPTION, SavedModel, load_model
 from scripts.console import count, make_parser, show_scores, user_errors
 from scripts.devices import add_device_option, choose_device
 from scripts.progress import Bars
-from scripts.scores import write_scores
+from scripts.scores import add_scores, check_scores
 from trainers.config import EvaluationConfig
 from trainers.config_files import load_config_file
 from trainers.registry import check_lengths, environment_of
 from trainers.rollout import evaluate
+
+LAST_SEED = 1 << 63  # that any simulator may have to take
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,13 @@ class Candidate:
         saved: The model.
         label: What rows of scores say of it: `model`, `seed` (of training) and `which`.
         settings: How its run evaluates.
+        first_seed: Seed of the first episode.
     """
 
     saved: SavedModel
     label: dict[str, Any]
     settings: EvaluationConfig
+    first_seed: int = 0
 
 
 def find_candidates(source: Path) -> list[Candidate]:
@@ -77,39 +81,43 @@ def find_candidates(source: Path) -> list[Candidate]:
     ]
 
 
-def score(
-    candidate: Candidate,
-    given: dict[str, Any],
-    first_seed: int | None,
-    device: torch.device,
-    console: Console,
-) -> list[dict[str, Any]]:
-    """Rows of scores of a model, as `scripts/study.py` writes them.
+def prepare(candidate: Candidate, given: dict[str, Any], first_seed: int | None) -> Candidate:
+    """The candidate with the settings that it is scored with.
 
     Args:
         candidate: The model.
         given: Settings of the evaluation instead of its run's own.
         first_seed: Seed of the first episode; None takes the run's held-out seeds.
-        device: Where the model computes.
-        console: Where progress is shown.
 
     Raises:
-        ConfigError: If a setting cannot work.
+        ConfigError: If one cannot work.
     """
     saved = candidate.saved
-    config = replace(candidate.settings, decoding=saved.decoding, **given)
-    environment = environment_of(saved.spec, config.workers)
-    check_lengths(environment, config.lengths, "--lengths")
+    settings = replace(candidate.settings, decoding=saved.decoding, **given)
+    check_lengths(environment_of(saved.spec, settings.workers), settings.lengths, "--lengths")
+    seed = settings.test_seed if first_seed is None else first_seed
+    if not 0 <= seed <= LAST_SEED - settings.episodes:
+        raise ConfigError(
+            f"--seed is {seed}, and {settings.episodes} episodes have the seeds from there on; "
+            "they must be in [0, 2^63)."
+        )
+    return replace(candidate, settings=settings, first_seed=seed)
+
+
+def score(candidate: Candidate, device: torch.device, console: Console) -> list[dict[str, Any]]:
+    """Rows of scores of a prepared candidate, as `scripts/study.py` writes them."""
+    saved, config = candidate.saved, candidate.settings
     name = f"{candidate.label['model']} {candidate.label['which']}"
     with Bars(name, config.lengths, console) as bars:
         started = time.monotonic()
         rows = evaluate(
             saved.model.to(device),
-            environment,
+            environment_of(saved.spec, config.workers),
             config,
             lengths=config.lengths,
-            first_seed=config.test_seed if first_seed is None else first_seed,
+            first_seed=candidate.first_seed,
             on_progress=bars.show,
+            trained_range=saved.trained_range,
         )
     seconds = round(time.monotonic() - started, 1)
     known = {
@@ -128,23 +136,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--lengths", type=count, nargs="+", help="episode lengths")
     parser.add_argument("--episodes", type=count, help="episodes per length")
     parser.add_argument("--seed", type=int, help="seed of the first episode")
-    parser.add_argument("--results", type=Path, help="also write the scores to this table")
+    parser.add_argument("--results", type=Path, help="also add the scores to this table")
     add_device_option(parser, "cpu")
     options = parser.parse_args(arguments)
     settings = {"lengths": options.lengths, "episodes": options.episodes}
     given = {name: value for name, value in settings.items() if value is not None}
-    console = Console()
+    console, rows = Console(), list[dict[str, Any]]()
     with user_errors():
-        device = choose_device(options.device)
-        candidates = [found for source in options.sources for found in find_candidates(source)]
-        rows = [
-            row
-            for candidate in candidates
-            for row in score(candidate, given, options.seed, device, console)
-        ]
         if options.results:
-            write_scores(options.results, rows)
-    show_scores(rows, console)
+            check_scores(options.results)
+        device = choose_device(options.device)
+        found = [each for source in options.sources for each in find_candidates(source)]
+        candidates = [prepare(candidate, given, options.seed) for candidate in found]
+        try:
+            for candidate in candidates:
+                scored = score(candidate, device, console)
+                rows += scored
+                if options.results:  # each as soon as it is known: what comes next may be stopped
+                    add_scores(options.results, scored)
+        finally:
+            if rows:
+                show_scores(rows, console)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, get_args
 
+from datamodules.players import FIRST_SEED
 from rate.errors import ConfigError
 
 
@@ -17,6 +18,35 @@ def choice(name: str, value: str, kind: Any) -> None:
     if value not in get_args(kind):
         choices = ", ".join(get_args(kind))
         raise ConfigError(f"{name} is '{value}'; choose one of: {choices}.")
+
+
+def episode_seeds(name: str, first: int, count: int) -> None:
+    """Refuse seeds of scored episodes that there are not, or that data sets are made with.
+
+    Args:
+        name: The setting.
+        first: The first of the seeds.
+        count: How many follow each other.
+
+    Raises:
+        ConfigError: If so.
+    """
+    if first < 0 or first + count > FIRST_SEED:
+        raise ConfigError(
+            f"{name} is {first}, and {count} episodes have the seeds from there on; they must be "
+            f"in [0, 2^40). Environments take no negative ones, and from 2^40 = {FIRST_SEED} on "
+            "are those of the episodes that models learn from."
+        )
+
+
+def finite(name: str, value: float | None) -> None:
+    """Refuse infinity and NaN; None is fine.
+
+    Raises:
+        ConfigError: If so.
+    """
+    if value is not None and not math.isfinite(value):
+        raise ConfigError(f"{name} is {value}; it must be a finite number.")
 
 
 def at_least(name: str, value: float, minimum: int) -> None:

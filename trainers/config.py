@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from rate.config import Decoding, ModelConfig
 from rate.errors import ConfigError
-from trainers.checks import at_least, choice
+from trainers.checks import at_least, choice, episode_seeds, finite
 from trainers.config_learning import CurriculumConfig, LossConfig, OptimizerConfig
 
 Window = Literal["start", "random"]
@@ -212,6 +212,10 @@ class EvaluationConfig:
         for name in ("selection_episodes", "num_envs", "workers"):
             if getattr(self, name) is not None:
                 at_least(f"evaluation.{name}", getattr(self, name), 1)
+        finite("evaluation.target_return", self.target_return)
+        choosing = self.selection_episodes or self.episodes
+        episode_seeds("evaluation.test_seed", self.test_seed, self.episodes)
+        episode_seeds("evaluation.selection_seed", self.selection_seed, choosing)
         apart = abs(self.selection_seed - self.test_seed)
         if apart < max(self.episodes, self.selection_episodes or 0):
             raise ConfigError(

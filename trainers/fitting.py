@@ -27,6 +27,7 @@ from trainers.callbacks import (
     collecting,
 )
 from trainers.callbacks.checkpoint import find_checkpoint
+from trainers.checks import finite
 from trainers.config import RunConfig
 from trainers.csv_logger import MetricsTable
 from trainers.entries import EnvironmentEntry
@@ -68,6 +69,7 @@ def make_datamodule(
     target = config.evaluation.target_return
     if target is None:
         target = with_target(config, environment, datamodule).spec.target_return
+    finite(f"the return to ask for, the best of {datamodule.store.path},", target)
     low, high = datamodule.store.return_range
     seen = config.model.condition_on_return
     if seen and not low <= target <= high and is_main_process():
@@ -96,6 +98,16 @@ def _warn_of_unreached_steps(config: RunConfig, datamodule: TrajectoryDataModule
             "train on all of them, or train on longer windows (training.segments).",
             stacklevel=2,
         )
+
+
+def trained_range(
+    config: RunConfig, datamodule: TrajectoryDataModule
+) -> tuple[float, float] | None:
+    """The least and the greatest return-to-go that the model is trained on, if it looks at any."""
+    if not config.model.condition_on_return:
+        return None
+    last_stage = datamodule.segments if config.curriculum.enabled else None
+    return datamodule.make_sampler(last_stage).returns_to_go_range
 
 
 def with_target(
@@ -159,6 +171,7 @@ def make_fitting(
         checkpoints / "best",
         evaluation.every_n_steps if evaluation.selection_lengths else 0,
         training.max_steps,
+        trained_range(config, datamodule),
         on_progress=None if progress is None else progress.show_rollout,
     )
     # In this order: time a batch before anything else takes any, save when all else is settled.

@@ -128,15 +128,20 @@ def train(
             fitting.fit(module, datamodule, folder)
             if not is_main_process():
                 return RunResult(folder, steps=fitting.trainer.global_step)
-            _save_last(module, folder, fitting.trainer.global_step)
+            _save_last(module, folder, fitting)
             result = _summarise(folder, fitting)
             _evaluate(config, environment, result, fitting.trainer.strategy.root_device, report)
     return result
 
 
-def _save_last(module: SequenceTrainer, folder: Path, step: int) -> None:
-    decoding = module.config.evaluation.decoding
-    saved = SavedModel(module.model, module.spec, decoding, {"step": step})
+def _save_last(module: SequenceTrainer, folder: Path, fitting: Fitting) -> None:
+    saved = SavedModel(
+        module.model,
+        module.spec,
+        module.config.evaluation.decoding,
+        {"step": fitting.trainer.global_step},
+        fitting.selection.trained_range,
+    )
     save_model(saved, folder / CHECKPOINTS / "last")
 
 
@@ -176,6 +181,7 @@ def _evaluate(
                 lengths=settings.lengths,
                 first_seed=settings.test_seed,
                 on_progress=_for_rollouts(report),
+                trained_range=saved.trained_range,
             )
         for row in scores[step]:
             known = {"environment": config.environment, "model": config.name}
@@ -190,6 +196,7 @@ def _evaluate(
             "first_episode_seed": settings.test_seed,
             "last_episode_seed": settings.test_seed + settings.episodes - 1,
             "target_return": environment.spec.target_return if target is None else target,
+            "trained_range": saved.trained_range,
             "trained_steps": result.steps,
             "training_seconds": round(result.seconds, 3),
             "timesteps_per_second": round(result.timesteps_per_second, 1),

@@ -184,7 +184,10 @@ def test_learning_curves_are_drawn_of_runs(trained: Callable[[str], Path], tmp_p
     [
         (b"", "is no table of scores"),
         (b"model,seed\nrate,1\n", "is no table of scores: it needs rows under model, seed, length"),
-        (b"model,seed,length,success,which\nrate,one,90,1,last\n", "in line 2, seed is 'one', not a number"),
+        (
+            b"model,seed,length,success,which\nrate,one,90,1,last\n",
+            "in line 2, seed is 'one', not a number",
+        ),
         (b"model,seed,length,success,which\nrate,1,90,1,last\nrate,1\n", "line 3"),
         (b"\xff\xfe\x00", "is no CSV file"),
         (None, "cannot be read: No such file"),

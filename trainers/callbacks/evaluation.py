@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from rate.weights import SavedModel, save_model
 from trainers.callbacks.schedule import Every
 from trainers.entries import EnvironmentEntry
 from trainers.rollout import OnProgress, evaluate
+from trainers.scores import remarks
 from trainers.sequence import SequenceTrainer
 
 
@@ -18,13 +20,16 @@ class SelectionRollouts(Callback):
     """Rolls out on the selection seeds every so often and at the end, and keeps the best weights.
 
     The score is the mean success over the selection lengths (the mean return where an environment
-    tells no success). Of equal scores the later one wins: it has seen more data. The first process
-    rolls out while the others wait.
+    tells no success). Of equal scores the later one wins: it has seen more data. Weights with
+    which no episode of some length has finite numbers are not chosen. The first process rolls out
+    while the others wait.
 
     Args:
         environment: Where to roll out. Its simulators are kept from one time to the next.
         folder: Where the best weights are saved.
         max_steps: Optimiser steps of training.
+        trained_range: The least and the greatest return-to-go of the training data, if the model
+            looks at returns-to-go.
         on_progress: Told the length and the share of a rollout that is done.
 
     Attributes:
@@ -38,9 +43,12 @@ class SelectionRollouts(Callback):
         folder: Path,
         every: int,
         max_steps: int,
+        trained_range: tuple[float, float] | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
         self.environment, self.folder, self.on_progress = environment, folder, on_progress
+        self.trained_range = trained_range
+        self._has_warned = False
         self._vectors: dict[tuple[int, int], Any] = {}
         self.best_step: int | None = None
         self.best_score = -float("inf")
@@ -74,20 +82,41 @@ class SelectionRollouts(Callback):
             episodes=config.selection_episodes,
             make_vector=self._vector,
             on_progress=self.on_progress,
+            trained_range=self.trained_range,
         )
-        metrics = {}
-        for row in rows:
-            if row["success"] is not None:
-                metrics[f"selection/success@{row['length']}"] = row["success"]
-            metrics[f"selection/return@{row['length']}"] = row["return"]
+        self._warn(rows, step)
+        metrics = {
+            f"selection/{name}@{row['length']}": row[name]
+            for row in rows
+            for name in ("success", "return")
+            if row[name] is not None
+        }
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step)
         scores = [row["return"] if row["success"] is None else row["success"] for row in rows]
-        score = sum(scores) / len(scores)
-        if score >= self.best_score:
+        known = [score for score in scores if score is not None]
+        score = sum(known) / len(known) if len(known) == len(scores) else -float("inf")
+        if score > -float("inf") and score >= self.best_score:
             self.best_score, self.best_step = score, step
-            extra = {"step": step, "selection": rows}
-            save_model(SavedModel(module.model, module.spec, config.decoding, extra), self.folder)
+            saved = SavedModel(
+                module.model,
+                module.spec,
+                config.decoding,
+                {"step": step, "selection": rows},
+                self.trained_range,
+            )
+            save_model(saved, self.folder)
+
+    def _warn(self, rows: list[dict[str, Any]], step: int) -> None:
+        """Say once what is odd about the rollouts, and not at every evaluation."""
+        found = remarks(rows)
+        if found and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"In the rollouts that choose weights, at step {step}: {' '.join(found)} Later "
+                "evaluations do not say so again.",
+                stacklevel=2,
+            )
 
     def _vector(self, num_envs: int, length: int) -> Any:
         """An environment that stays open: to start a simulator may take longer than to use it."""
