@@ -28,6 +28,7 @@ from datamodules.readers.torchrl import is_torchrl, open_torchrl
 from datamodules.readers.trajectories import is_pickle, open_trajectories
 from datamodules.source import Source
 from datamodules.store import NoStoreError, Store
+from rate.envs.recorded import about, differences
 from rate.envs.spec import EnvironmentSpec
 
 __all__ = ["FORMATS", "Format", "Options", "find_format", "find_store", "open_source"]
@@ -183,7 +184,11 @@ def open_source(path: Path | str, options: Options | None = None) -> Source:
         if path.name in str(error):
             raise
         raise DatasetError(f"{path}: {error}") from error  # of spaces that were inferred
-    return replace(source, spec=_with_bounds(options.spec or source.spec, options))
+    spec, told = source.spec, about(source.spec)
+    if options.spec is not None:
+        spec = replace(options.spec, recorded=source.spec.recorded)
+        told = differences(spec)
+    return replace(source, spec=_with_bounds(spec, options), notes=(*source.notes, *told))
 
 
 def _with_bounds(spec: EnvironmentSpec, options: Options) -> EnvironmentSpec:

@@ -24,10 +24,15 @@ from datamodules.mujoco_names import DatasetName, read_name
 from datamodules.npy import file_sha256
 from datamodules.options import Options
 from datamodules.players import expert_seeds
-from datamodules.readers.minari_source import reference_scores
-from datamodules.source import Checked
+from datamodules.readers.minari_source import (
+    UNTOLD_VERSION,
+    recorded_environment,
+    reference_scores,
+)
+from datamodules.source import Checked, Source
 from datamodules.store import Store, pack
 from rate.envs.mujoco import MujocoOptions, mujoco_spec
+from rate.envs.recorded import Recorded, mujoco_recorded, mujoco_settings
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
 
@@ -94,23 +99,23 @@ def _convert(root: Path, options: MujocoOptions, known: DatasetName) -> Path:
     provenance: dict[str, Any] = {"source": f"{known.source} {known.name}"}
     if file.is_file():
         provenance["sha256"] = file_sha256(file)
-    spec = replace(mujoco_spec(options), options={"task": options.task})
-    return make_once(store, provenance, lambda: pack(_read(path, spec), store, spec, provenance))
+
+    def make() -> None:
+        from datamodules.formats import open_source
+
+        source = open_source(path)
+        known = source.spec.options.get("task") == options.task
+        spec = source.spec if known else mujoco_spec(options)
+        pack(_episodes(source, spec), store, spec, provenance)
+
+    return make_once(store, provenance, make)
 
 
-def _read(path: Path, spec: EnvironmentSpec) -> Iterator[Episode]:
-    """The episodes of a file of D4RL's layout or of a Minari data set, in the task's bounds."""
-    if path.is_file():
-        from datamodules.readers.hdf5 import open_hdf5
-
-        source = open_hdf5(path, Options(spec=spec))
-    else:
-        from datamodules.readers.minari_source import open_minari_source
-
-        source = open_minari_source(path)
+def _episodes(source: Source, spec: EnvironmentSpec) -> Iterator[Episode]:
+    """The episodes of a source, in the bounds of a task."""
     episodes = Checked(replace(source, spec=spec))
     yield from episodes
-    episodes.clipped.warn(path)
+    episodes.clipped.warn(source.path)
 
 
 def find_d4rl(root: Path, name: str) -> Path:
@@ -157,14 +162,24 @@ def _in_home(path: str) -> list[Path]:
         return []
 
 
-def minari_references(root: Path, name: str) -> dict[str, float]:
-    """The returns that a Minari data set gives the scores 0 and 100, by our setting; often none."""
-    path = find_minari(root, name) / "data" / "metadata.json"
+def minari_settings(root: Path, known: DatasetName) -> dict[str, Any]:
+    """The settings that make the environment of a Minari data set once more, and its references.
+
+    What the data set does not say, or says of another task, is that of Minari's own data.
+
+    Raises:
+        DatasetError: If it is not there, or cannot be read.
+    """
+    path = find_minari(root, known.name) / "data" / "metadata.json"
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path}: cannot be read ({error}); get the data set again") from error
-    return reference_scores(metadata)
+    settings: dict[str, Any] = {"task": known.task, "version": UNTOLD_VERSION}
+    recorded = Recorded.parse(recorded_environment(metadata))
+    if recorded is not None and recorded.task == known.task:
+        settings = mujoco_settings(recorded)
+    return settings | reference_scores(metadata)
 
 
 def has_published_target(store: Path) -> bool:
@@ -182,7 +197,8 @@ def has_published_target(store: Path) -> bool:
 
 def _simulator(options: MujocoOptions) -> dict[str, Any]:
     """The settings that data depend on; what a score is called is not among them."""
-    return {"task": options.task, "version": options.version}
+    settings: dict[str, Any] = {"task": options.task, "version": options.version}
+    return settings | ({"arguments": options.arguments} if options.arguments else {})
 
 
 class OwnData:
@@ -226,10 +242,17 @@ class OwnData:
         """The store, and beside it the file in D4RL's layout; both made unless they are there."""
 
         def make() -> None:
+            from datamodules.formats import open_source
+
             if not self.file.is_file():
                 self._make_file(on_episode)
-            spec = replace(mujoco_spec(self.options), options=_simulator(self.options))
-            pack(_read(self.file, spec), self.store, spec, self.provenance)
+            spec = replace(
+                mujoco_spec(self.options),
+                options=_simulator(self.options),
+                recorded=mujoco_recorded(self.options),
+            )
+            source = open_source(self.file, Options(spec=spec))
+            pack(_episodes(source, spec), self.store, spec, self.provenance)
 
         return make_once(self.store, self.provenance, make)
 

@@ -44,8 +44,6 @@ class DatasetName:
     def settings(self) -> dict[str, object]:
         """What the command line says when it names this data set."""
         settings: dict[str, object] = {"data.dataset": self.name, "env.task": self.task}
-        if self.source == "minari":
-            settings["env.version"] = "v5"
         if self.source != "d4rl":  # nobody has published what to ask for
             settings["evaluation.target_from_data"] = "true"
         return settings

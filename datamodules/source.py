@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +15,15 @@ from gymnasium import spaces
 from datamodules.clipping import Clipped
 from datamodules.episodes import DatasetError, Episode, validate_episode
 from rate.envs.mujoco import TASKS, MujocoOptions, mujoco_spec
+from rate.envs.recorded import Recorded, mujoco_settings, own_settings
 from rate.envs.spec import EnvironmentSpec
 
 # The target return of a specification that was inferred: the best episode of the data.
 UNKNOWN_RETURN = float("nan")
+# Names of D4RL's own files, `hopper_medium-v2.hdf5`, and of those that others made of them.
+_D4RL = re.compile(
+    r"[-_](random|medium|expert|full[-_]replay|simple)[\w-]*-v[012]\b", re.IGNORECASE
+)
 OnBad = Callable[[DatasetError], None]
 
 
@@ -112,10 +119,35 @@ def known_mujoco(
     task = next((task for task in TASKS if task in name.lower()), None)
     if task is None:
         return spec
-    told = {"task": task, "version": version, **(references or {})}
-    known = replace(mujoco_spec(MujocoOptions(task=task, version=version)), options=told)
+    known = with_settings(spec, {"task": task, "version": version, **(references or {})})
+    if known is not spec and _D4RL.search(name):  # all of whose versions were recorded in one
+        recorded = {"id": f"{TASKS[task].gym_name}-v2", "additional_wrappers": []}
+        known = replace(known, recorded=json.dumps(recorded))
+    return known
+
+
+def known_recorded(spec: EnvironmentSpec, references: dict[str, float]) -> EnvironmentSpec:
+    """The settings of the environment that a data set says it was recorded in, if we have it.
+
+    Args:
+        spec: What else is known of the environment; `recorded` is what the data set says.
+        references: As in `known_mujoco`.
+    """
+    recorded = Recorded.parse(spec.recorded)
+    if recorded is not None and recorded.task is not None:
+        return with_settings(spec, {**mujoco_settings(recorded), **references})
+    if recorded is not None and recorded.is_own:
+        return replace(spec, options=own_settings(recorded))
+    return spec
+
+
+def with_settings(spec: EnvironmentSpec, settings: dict[str, Any]) -> EnvironmentSpec:
+    """A task of MuJoCo from its settings, if the spaces of the data have its shapes."""
+    known = replace(mujoco_spec(MujocoOptions(**settings)), options=settings)
     same = spec.observation_space.shape == known.observation_space.shape
-    return known if same and spec.action_space.shape == known.action_space.shape else spec
+    if not same or spec.action_space.shape != known.action_space.shape:
+        return spec
+    return replace(known, recorded=spec.recorded)
 
 
 def observation_box(shape: tuple[int, ...], dtype: np.dtype[Any]) -> spaces.Box:

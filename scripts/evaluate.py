@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from rate.envs.recorded import differences
 from rate.errors import ConfigError
 from rate.weights import DESCRIPTION, SavedModel, load_model
 from scripts.console import count, make_parser, show_scores, user_errors
@@ -148,6 +149,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         device = choose_device(options.device)
         found = [each for source in options.sources for each in find_candidates(source)]
         candidates = [prepare(candidate, given, options.seed) for candidate in found]
+        told = [line for candidate in found for line in differences(candidate.saved.spec)]
+        for sentence in dict.fromkeys(told):
+            console.print(f"note: {sentence}.", highlight=False, markup=False, soft_wrap=True)
         try:
             for candidate in candidates:
                 scored = score(candidate, device, console)

@@ -16,33 +16,24 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from datamodules.mujoco import has_published_target, minari_references
-from datamodules.mujoco_names import read_name
+from datamodules.mujoco import has_published_target
 from scripts import train
-from scripts.console import user_errors
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    with user_errors():
-        arguments = [*settings_of_data(arguments), *arguments]
-    train.main("mujoco", arguments)
+    train.main("mujoco", [*settings_of_data(arguments), *arguments])
 
 
 def settings_of_data(arguments: Sequence[str]) -> list[str]:
-    """What the data that a command line names say of scores and of what to ask for, as options."""
+    """What the data that a command line names say of what to ask for, as options."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--dataset", nargs="?")
-    parser.add_argument("--data.root", dest="root", nargs="?", default="data")
     parser.add_argument("--data.store", dest="store", nargs="?")
     known, _ = parser.parse_known_args(arguments)
     if known.store and not has_published_target(Path(known.store)):
         return ["--evaluation.target_from_data=true"]
-    if not known.dataset or read_name(known.dataset).source != "minari":
-        return []
-    found = minari_references(Path(known.root or "data"), known.dataset)
-    return [f"--env.{name}={value}" for name, value in found.items()]
+    return []
 
 
 if __name__ == "__main__":

@@ -25,7 +25,13 @@ from trainers.config import (
 )
 from trainers.config_files import config_from_dict, load_config_file
 from trainers.config_learning import CurriculumConfig, LossConfig, OptimizerConfig
-from trainers.defaults import PRESET, default_preset, settings_of_store, warn_of_work
+from trainers.defaults import (
+    PRESET,
+    default_preset,
+    settings_of_dataset,
+    settings_of_store,
+    warn_of_work,
+)
 from trainers.naming import named_by_changes
 from trainers.registry import check_run, environment_options
 from trainers.tasks import preset_for_task
@@ -119,6 +125,8 @@ def _describe(kind: Any) -> str:
         return f"one of {', '.join(map(str, get_args(kind)))}"
     if get_origin(kind) is list:
         return "whole numbers, like 90,900"
+    if get_origin(kind) is dict:
+        return "a table, like '{\"name\": 1}'"
     if type(None) in get_args(kind):
         (other,) = (part for part in get_args(kind) if part is not type(None))
         return f"{_describe(other)} or null"
@@ -176,6 +184,7 @@ def _base(environment: str, translation: flags.Translation) -> dict[str, Any]:
     for option, name in (("env.task", "task"), ("env.game", "game"), ("data.store", "store")):
         parser.add_argument(f"--{option}", dest=name, nargs="?")
     parser.add_argument("--data.dataset", dest="dataset", nargs="?")
+    parser.add_argument("--data.root", dest="root", nargs="?", default=DataConfig.root)
     known, _ = parser.parse_known_args(translation.options)
     if known.config is None and known.resume is None:
         return _preset(environment, translation, known)
@@ -210,6 +219,8 @@ def _preset(
             published = f"--model_mode {PRESET.upper()} is the published model, for a GPU."
             translation.notes.append(f"the preset is {name}, small and for a CPU. {published}")
     told = settings_of_store(environment, known.store)
+    if known.store is None:
+        told = settings_of_dataset(environment, known.dataset, known.root or DataConfig.root)
     preset = load_preset(environment, name)
     preset = preset_for_task(environment, preset, known.task or told.get("task"))
     usual = {**asdict(environment_options(environment)()), **preset.get("env", {})}

@@ -7,6 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from datamodules.episodes import DatasetError
+from datamodules.mujoco_names import read_name
 from datamodules.store_files import MANIFEST
 from rate.envs.spec import EnvironmentSpec
 from trainers.config import RunConfig
@@ -48,6 +50,26 @@ def settings_of_store(environment: str, store: str | None) -> dict[str, Any]:
     if not options.keys() <= known:
         return {}
     return {k: v for k, v in options.items() if k not in _CHOICES and v is not None}
+
+
+def settings_of_dataset(environment: str, dataset: str | None, root: str) -> dict[str, Any]:
+    """The settings of an environment that the data of a name were recorded with.
+
+    Only Minari's data sets tell. One that is not there has those of Minari's own: to train on it
+    says how to get it.
+    """
+    if environment != "mujoco" or dataset is None:
+        return {}
+    known = read_name(dataset)
+    if known.source != "minari":
+        return {}
+    from datamodules.mujoco import minari_settings
+    from datamodules.readers.minari_source import UNTOLD_VERSION
+
+    try:
+        return minari_settings(Path(root), known)
+    except DatasetError:
+        return {"task": known.task, "version": UNTOLD_VERSION}
 
 
 def warn_of_work(config: RunConfig, presets: list[str]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium
 
+from rate.envs.recorded import own_recorded
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
 from trainers.config import DataConfig
@@ -147,7 +148,11 @@ class Kind:
             name,
             partial(self.make_player, options, "expert", length, data.noise),
             seeds=expert_seeds(data.num_episodes, data.seed),
-            spec=replace(spec, options=asdict(options)),
+            spec=replace(
+                spec,
+                options=asdict(options),
+                recorded=own_recorded(f"RATE/{self.name}-v0", asdict(options)),
+            ),
             provenance={"collector": f"{self.module}-expert-1", **settings},
             dataset_id=f"{spec.name}/expert-{max_length}-{data.num_episodes}-{digest}-v0",
             env=lambda: gymnasium.make(

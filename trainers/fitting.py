@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.trajectories import TrajectoryDataModule
+from rate.envs.recorded import differences
 from rate.errors import ConfigError
 from trainers.callbacks import (
     Curriculum,
@@ -118,6 +119,20 @@ def with_target(
         return environment
     best = datamodule.store.return_range[1]
     return replace(environment, spec=replace(environment.spec, target_return=best))
+
+
+def with_record(
+    environment: EnvironmentEntry, datamodule: TrajectoryDataModule
+) -> EnvironmentEntry:
+    """The environment that knows what its data were recorded in.
+
+    Warns of how it differs from that.
+    """
+    spec = replace(environment.spec, recorded=datamodule.store.spec.recorded)
+    if is_main_process():
+        for sentence in differences(spec):
+            warnings.warn(f"{datamodule.store.path}: {sentence}.", stacklevel=2)
+    return replace(environment, spec=spec)
 
 
 _WANDB_SETTINGS = {"project", "entity", "mode", "group", "tags"}

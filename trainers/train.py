@@ -25,6 +25,7 @@ from trainers.fitting import (
     is_main_process,
     make_datamodule,
     make_fitting,
+    with_record,
     with_target,
 )
 from trainers.registry import check_run, get_environment
@@ -115,7 +116,7 @@ def train(
     with _threads(config.training.threads), _quiet():
         try:
             datamodule = make_datamodule(config, environment, report)
-            environment = with_target(config, environment, datamodule)
+            environment = with_record(with_target(config, environment, datamodule), datamodule)
             module = SequenceTrainer(config, environment.spec)
             scale_to_data(module.model, datamodule.store, config.data.normalise)
             fitting = make_fitting(config, environment, datamodule, folder, report)

@@ -6,6 +6,7 @@ Minari takes seconds to import, so nothing here imports it before it is needed.
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import shutil
 import warnings
@@ -60,6 +61,7 @@ def open_minari(path: Path | str) -> MinariDataset:
     if not data.is_dir():
         raise DatasetError(f"{path}: not a Minari data set, there is no 'data' directory in it")
     try:
+        _check_spaces(data / "metadata.json")
         return minari.MinariDataset(data)
     except ImportError as error:
         raise DatasetError(
@@ -68,6 +70,23 @@ def open_minari(path: Path | str) -> MinariDataset:
         ) from error
     except _UNREADABLE as error:
         raise DatasetError(f"{path}: the Minari data set cannot be read ({error})") from error
+
+
+def _check_spaces(path: Path) -> None:
+    """Refuse a data set whose spaces Minari would ask its environment for: that runs its code.
+
+    Raises:
+        DatasetError: If it does not say its spaces itself.
+    """
+    metadata = json.loads(path.read_text(encoding="utf-8"))
+    missing = [name for name in ("observation_space", "action_space") if not metadata.get(name)]
+    if missing:
+        raise DatasetError(
+            f"{path}: {' and '.join(missing)} missing. Minari would make the environment that "
+            "the file names to find out, and what a file names is not run here. Open the data set "
+            "with Minari where you trust it, and write the spaces into metadata.json with "
+            "minari.serialization.serialize_space"
+        )
 
 
 def read_minari(
@@ -210,6 +229,8 @@ def write_minari(
                 description=description,
                 **options,
             )
+            if isinstance(env, EnvironmentSpec) and env.recorded:
+                dataset.storage.update_metadata({"env_spec": env.recorded})
             if provenance is not None:
                 dataset.storage.update_metadata({_PROVENANCE: provenance})
         _publish(temporary / dataset_id, destination)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datamodules.readers.minari import has_jpeg, open_minari, read_minari
 from datamodules.readers.spaces import plain_actions, plain_observations
-from datamodules.source import UNKNOWN_RETURN, Source, known_mujoco
+from datamodules.source import UNKNOWN_RETURN, Source, known_mujoco, known_recorded
+from rate.envs.recorded import Recorded
 from rate.envs.spec import EnvironmentSpec
+
+UNTOLD_VERSION = "v5"  # of MuJoCo's tasks, where a data set does not tell: that of Minari's own
 
 
 def is_minari(path: Path) -> bool:
@@ -21,7 +25,15 @@ def reference_scores(metadata: dict[str, Any]) -> dict[str, float]:
     """The returns that a data set gives the scores 0 and 100, by our settings; often none."""
     names = {"score_0": "ref_min_score", "score_100": "ref_max_score"}
     found = {ours: metadata.get(theirs) for ours, theirs in names.items()}
-    return {name: float(value) for name, value in found.items() if value is not None}
+    known = {k: float(v) for k, v in found.items() if isinstance(v, (int, float))}
+    known = {name: value for name, value in known.items() if math.isfinite(value)}
+    return known if len(known) == 2 and known["score_0"] < known["score_100"] else {}
+
+
+def recorded_environment(metadata: dict[str, Any]) -> str:
+    """The JSON of the environment that a data set says it was recorded in, empty if it does not."""
+    found = metadata.get("env_spec")
+    return found if isinstance(found, str) and Recorded.parse(found) is not None else ""
 
 
 def open_minari_source(path: Path) -> Source:
@@ -34,17 +46,40 @@ def open_minari_source(path: Path) -> Source:
     name, place = dataset.spec.dataset_id, str(path)
     observations, left = plain_observations(dataset.spec.observation_space, place)
     actions = plain_actions(dataset.spec.action_space, place)
-    spec = EnvironmentSpec(name, observations, actions, UNKNOWN_RETURN)
+    metadata = dataset.storage.metadata
+    recorded = recorded_environment(metadata)
+    spec = EnvironmentSpec(name, observations, actions, UNKNOWN_RETURN, recorded=recorded)
+    references = reference_scores(metadata)
+    if recorded:
+        known = known_recorded(spec, references)
+    else:
+        known = known_mujoco(spec, name, UNTOLD_VERSION, references)
     notes = [f"the observations' {key} is no array of numbers and is left out" for key in left]
+    notes += _about_evaluation(metadata)
     if has_jpeg(dataset):
         notes.append("Minari stored the pixels as JPEG, which changed them when it was made")
     return Source(
         format="minari",
         path=path,
         files=tuple(sorted(file for file in (path / "data").rglob("*") if file.is_file())),
-        spec=known_mujoco(spec, name, "v5", reference_scores(dataset.storage.metadata)),
+        spec=known,
         read=partial(read_minari, dataset),
         num_episodes=int(dataset.total_episodes),
         num_steps=int(dataset.total_steps),
         notes=tuple(notes),
     )
+
+
+def _about_evaluation(metadata: dict[str, Any]) -> list[str]:
+    """What to know of an environment that a data set asks for rollouts in, for people."""
+    recorded, asked = (
+        Recorded.parse(str(metadata.get(name))) for name in ("env_spec", "eval_env_spec")
+    )
+    if asked is None or asked == recorded:
+        return []
+    arguments = ", ".join(f"{name}={value}" for name, value in asked.arguments.items())
+    words = f"{asked.id} with {arguments}" if arguments else asked.id
+    return [
+        f"the data set asks for rollouts in {words}, which is not what it was recorded in and is "
+        "not made unasked (env.version, env.arguments)"
+    ]

@@ -9,7 +9,7 @@ and is among the settings of every run and saved model.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
 from rate.envs.headless import choose_renderer
+from rate.envs.mujoco_arguments import check_argument, constructor_arguments
 from rate.envs.spec import EnvironmentSpec
 from rate.envs.sync import SyncRows
 from rate.errors import ConfigError
@@ -66,12 +67,18 @@ class MujocoOptions:
     Attributes:
         task: `halfcheetah`, `hopper` or `walker2d`.
         version: Of Gymnasium's environment: `v4` for D4RL's data, `v5` for Minari's.
+        arguments: Of the environment's constructor, by name, where they are not the usual ones:
+            weights of the reward, healthy ranges, whether the position is seen.
+        max_episode_steps: The data's own time limit, if it is not the usual one: an episode is
+            truncated then even if a longer one is asked for.
         score_0: Return that has the normalised score 0; None is D4RL's, of random actions.
         score_100: Return that has the normalised score 100; None is D4RL's, of its expert.
     """
 
     task: str = "halfcheetah"
     version: str = "v4"
+    arguments: dict[str, Any] = field(default_factory=dict)
+    max_episode_steps: int | None = None
     score_0: float | None = None
     score_100: float | None = None
 
@@ -81,12 +88,27 @@ class MujocoOptions:
                 raise ConfigError(
                     f"env.{name} is '{getattr(self, name)}'; choose one of: {', '.join(known)}."
                 )
+        if not isinstance(self.arguments, dict):
+            raise ConfigError(
+                f"env.arguments is {self.arguments!r}; it must be a table of arguments by name."
+            )
+        for name, value in self.arguments.items():
+            check_argument(self.task, self.version, name, value)
+        if self.max_episode_steps is not None and self.max_episode_steps < 1:
+            raise ConfigError(
+                f"env.max_episode_steps is {self.max_episode_steps}; it must be at least 1."
+            )
         low, high = self.references
         if not (low < high and np.isfinite(high - low)):
             raise ConfigError(
                 f"env.score_0 is {low:g} and env.score_100 is {high:g}; both must be finite, and "
                 "the return with the score 100 must be the greater one."
             )
+
+    @property
+    def gym_id(self) -> str:
+        """The id of Gymnasium's environment."""
+        return f"{TASKS[self.task].gym_name}-{self.version}"
 
     @property
     def references(self) -> tuple[float, float]:
@@ -103,13 +125,16 @@ def mujoco_spec(options: MujocoOptions | None = None) -> EnvironmentSpec:
     options = options or MujocoOptions()
     task = TASKS[options.task]
     return EnvironmentSpec(
-        f"mujoco-{options.task}", *_task_spaces(task), target_return=task.target_return
+        f"mujoco-{options.task}", *_task_spaces(options), target_return=task.target_return
     )
 
 
-def _task_spaces(task: Task) -> tuple[spaces.Box, spaces.Box]:
+def _task_spaces(options: MujocoOptions) -> tuple[spaces.Box, spaces.Box]:
+    task = TASKS[options.task]
+    # With the distance travelled, if it is seen.
+    seen = not options.arguments.get("exclude_current_positions_from_observation", True)
     return (
-        spaces.Box(-np.inf, np.inf, (task.observations,), np.float32),
+        spaces.Box(-np.inf, np.inf, (task.observations + seen,), np.float32),
         spaces.Box(-1, 1, (task.actions,), np.float32),
     )
 
@@ -150,8 +175,9 @@ class Mujoco(gymnasium.Env[Array, Array]):
         self.render_mode = render_mode
         if length < 1:
             raise ValueError(f"MuJoCo length {length!r}: an episode has at least 1 step")
-        self.observation_space, self.action_space = _task_spaces(TASKS[self.options.task])
-        self.max_steps = length
+        self.observation_space, self.action_space = _task_spaces(self.options)
+        limit = self.options.max_episode_steps
+        self.max_steps = length if limit is None else min(length, limit)
         # Made at the first reset: it takes a while, and the spaces are of use without it.
         self._simulator: Any = None
         self._observation: Array = np.zeros(self.observation_space.shape, dtype=np.float32)
@@ -243,13 +269,14 @@ def _make_simulator(options: MujocoOptions) -> Any:
     import mujoco
     from gymnasium.envs.registration import load_env_creator
 
-    found = gymnasium.spec(f"{TASKS[options.task].gym_name}-{options.version}")
+    found = gymnasium.spec(options.gym_id)
     make = load_env_creator(str(found.entry_point))
     # MuJoCo would print, and write into a file in the working directory, that Gymnasium's models
     # use words of an older version.
     before = mujoco.get_mju_user_warning()
     mujoco.set_mju_user_warning(lambda message: None)
     try:
-        return make(render_mode="rgb_array", width=320, height=240, **found.kwargs)
+        arguments = found.kwargs | constructor_arguments(options.arguments)
+        return make(render_mode="rgb_array", width=320, height=240, **arguments)
     finally:
         mujoco.set_mju_user_warning(before)

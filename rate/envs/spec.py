@@ -21,6 +21,8 @@ class EnvironmentSpec:
         target_return: The return to ask for when acting, in the environment's own reward units.
         options: The environment's settings, plain JSON types: what makes it once more.
         frame_stack: Frames of the environment's own that make one observation.
+        recorded: The environment that the data come from, as they tell of it themselves: JSON of
+            Gymnasium's `EnvSpec`, or empty. `rate.envs.recorded` understands it.
     """
 
     name: str
@@ -29,6 +31,7 @@ class EnvironmentSpec:
     target_return: float
     options: dict[str, Any] = field(default_factory=dict)
     frame_stack: int = 1
+    recorded: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The specification as plain JSON types.
@@ -46,6 +49,8 @@ class EnvironmentSpec:
             plain["options"] = dict(self.options)
         if self.frame_stack > 1:
             plain["frame_stack"] = self.frame_stack
+        if self.recorded:
+            plain["recorded"] = self.recorded
         return plain
 
     @classmethod
@@ -63,6 +68,7 @@ class EnvironmentSpec:
                 target_return=float(data["target_return"]),
                 options=dict(data.get("options", {})),
                 frame_stack=int(data.get("frame_stack", 1)),
+                recorded=str(data.get("recorded", "")),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"the environment specification is incomplete: {error!r}") from error

@@ -64,7 +64,6 @@ def test_rounding_at_a_float_bound_is_no_error():
         ({"actions": with_value((4, 2), int, (1, 0), -1)}, "actions: -1 at step 1 is outside"),
         ({"rewards": np.zeros(3)}, r"rewards have shape \(3,\)"),
         ({"rewards": with_value((4,), float, 1, np.inf)}, "rewards: the value at step 1"),
-        ({"seed": -4}, "the seed -4"),
     ],
 )
 def test_errors_name_source_episode_and_step(changes, message):

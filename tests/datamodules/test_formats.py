@@ -86,7 +86,7 @@ def test_hdf5_of_something_else(tmp_path):
 def test_a_person_may_say_what_the_environment_is(tmp_path):
     path = samples.write_rate_npz(tmp_path / "data")
     spec = two_colors_spec()
-    assert open_source(path, Options(spec=spec)).spec is spec
+    assert open_source(path, Options(spec=spec)).spec == spec
     path = samples.write_d4rl(tmp_path / "x.hdf5", timeouts=None)
     assert open_source(path, Options(time_limit=3)).num_episodes == 6
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from importlib.util import find_spec
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from datamodules import DatasetError, Store, mujoco_agent
-from datamodules.mujoco import find_d4rl, minari_references, prepare_mujoco
+from datamodules.mujoco import find_d4rl, minari_settings, prepare_mujoco
 from datamodules.mujoco_names import D4RL, OWN, QUALITIES, read_name
 from datamodules.players import expert_seeds
 from datamodules.readers.hdf5 import broken_chains
@@ -65,7 +66,6 @@ def test_other_names():
     assert read_name("mujoco/walker2d/simple-v0").settings == {
         "data.dataset": "mujoco/walker2d/simple-v0",
         "env.task": "walker2d",
-        "env.version": "v5",
         "evaluation.target_from_data": "true",
     }
 
@@ -100,21 +100,39 @@ def test_d4rls_own_names_of_files_are_found(tmp_path, monkeypatch):
     assert find_d4rl(tmp_path / "data", "hopper-medium-replay-v2") == path
 
 
+def env_spec(**values):
+    return json.dumps({"id": "Hopper-v4", "kwargs": {}, "additional_wrappers": [], **values})
+
+
 @pytest.mark.parametrize(
-    ("metadata", "references"),
+    ("metadata", "settings"),
     [
-        ('{"ref_min_score": 0.0, "ref_max_score": 4000}', {"score_0": 0.0, "score_100": 4000.0}),
-        ('{"ref_max_score": null}', {}),
+        (
+            {"ref_min_score": 0.0, "ref_max_score": 4000},
+            {"version": "v5", "score_0": 0.0, "score_100": 4000.0},
+        ),
+        ({"ref_max_score": None}, {"version": "v5"}),
+        ({"ref_min_score": float("nan"), "ref_max_score": 1.0}, {"version": "v5"}),
+        ({"ref_min_score": 5.0, "ref_max_score": 1.0}, {"version": "v5"}),
+        ({"ref_min_score": "5", "ref_max_score": 9.0}, {"version": "v5"}),
+        ({"env_spec": env_spec()}, {"version": "v4"}),
+        (
+            {"env_spec": env_spec(kwargs={"healthy_reward": 0.5}, max_episode_steps=300)},
+            {"version": "v4", "arguments": {"healthy_reward": 0.5}, "max_episode_steps": 300},
+        ),
+        ({"env_spec": env_spec(id="Walker2d-v4")}, {"version": "v5"}),
+        ({"env_spec": "no JSON"}, {"version": "v5"}),
     ],
 )
-def test_reference_scores_of_minari(tmp_path, metadata, references):
+def test_what_a_data_set_of_minari_says_of_its_environment(tmp_path, metadata, settings):
     path = tmp_path / "minari" / "mujoco" / "hopper" / "expert-v0" / "data" / "metadata.json"
     path.parent.mkdir(parents=True)
-    path.write_text(metadata, encoding="utf-8")
-    assert minari_references(tmp_path, "mujoco/hopper/expert-v0") == references
+    path.write_text(json.dumps(metadata), encoding="utf-8")
+    known = read_name("mujoco/hopper/expert-v0")
+    assert minari_settings(tmp_path, known) == {"task": "hopper", **settings}
     path.write_text("{", encoding="utf-8")
     with pytest.raises(DatasetError, match=r"metadata\.json: cannot be read"):
-        minari_references(tmp_path, "mujoco/hopper/expert-v0")
+        minari_settings(tmp_path, known)
 
 
 @pytest.fixture(scope="module")

@@ -144,6 +144,8 @@ def test_a_minari_data_set_has_its_own_target_and_references(
     assert saved["options"] == {
         "task": "hopper",
         "version": "v5",
+        "arguments": {},
+        "max_episode_steps": None,
         "score_0": 1.5,
         "score_100": 4000.0,
     }

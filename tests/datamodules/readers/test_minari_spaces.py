@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 
 import h5py
@@ -7,11 +9,16 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from datamodules.convert import convert, convert_to_minari
 from datamodules.episodes import DatasetError
+from datamodules.formats import Options, open_source
 from datamodules.readers.minari import keeps_pixels, open_minari, read_minari
 from datamodules.readers.minari_source import open_minari_source
 from datamodules.readers.spaces import plain_actions, plain_observations
 from datamodules.source import Checked
+from datamodules.store import Store
+from rate.envs.mujoco import MujocoOptions, mujoco_spec
+from rate.envs.recorded import own_recorded
 from tests.datamodules.samples import LENGTHS, nested, write_minari
 
 needs_arrow = pytest.mark.skipif(
@@ -59,8 +66,94 @@ def test_the_layout_of_mujoco(tmp_path, form):
     source = open_minari_source(path)
     assert source.spec.name == "mujoco-hopper"
     assert source.spec.options == {"task": "hopper", "version": "v5"}
+    assert open_source(path).notes == (
+        "the data do not say which environment they were recorded in; by their name Hopper-v5 is "
+        "assumed",
+    )
     assert source.spec.observation_space.dtype == np.float32
     assert sum(len(episode) for episode in Checked(source)) == sum(LENGTHS)
+
+
+def say(path, **told):
+    """Change the metadata of a data set."""
+    metadata = path / "data" / "metadata.json"
+    known = json.loads(metadata.read_text()) | told
+    metadata.write_text(json.dumps({k: v for k, v in known.items() if v is not None}))
+    return path
+
+
+def hopper(tmp_path, size=11, **told):
+    space, actions = spaces.Box(-9, 9, (size,), np.float64), spaces.Box(-1, 1, (3,), np.float32)
+    path = write_minari(
+        tmp_path,
+        "mine/data-v0",
+        space=space,
+        actions=actions,
+        make=lambda length, number: np.zeros((length + 1, size)),
+    )
+    return say(path, **told)
+
+
+def recorded(id="Hopper-v4", **values):
+    return json.dumps({"id": id, "kwargs": {}, "additional_wrappers": [], **values})
+
+
+def test_the_environment_of_a_data_set_is_kept_and_goes_round(tmp_path):
+    told = recorded(kwargs={"healthy_z_range": [0.5, float("inf")]}, max_episode_steps=90)
+    settings = {
+        "task": "hopper",
+        "version": "v4",
+        "arguments": {"healthy_z_range": [0.5, "inf"]},
+        "max_episode_steps": 90,
+    }
+    store = convert(open_source(hopper(tmp_path, env_spec=told)), tmp_path / "store")
+    assert Store.open(store).spec.options == settings
+    assert Store.open(store).spec.recorded == told
+    notes = Store.open(store).manifest["provenance"]["notes"]
+    assert any("recorded in Hopper-v4 with healthy_z_range=[0.5" in note for note in notes)
+    back = convert_to_minari(open_source(store), tmp_path / "back-v0")
+    again = open_source(back)
+    assert (again.spec.options, again.spec.recorded) == (settings, told)
+    assert open_minari(back).env_spec.kwargs == {"healthy_z_range": [0.5, float("inf")]}
+
+
+def test_what_a_person_says_of_the_environment_goes_first(tmp_path):
+    path = hopper(tmp_path, env_spec=recorded())
+    options = MujocoOptions("hopper", "v5")
+    spec = replace(mujoco_spec(options), options=asdict(options))
+    source = open_source(path, Options(spec=spec))
+    assert source.spec == replace(spec, recorded=recorded())
+    assert "recorded in Hopper-v4, but rollouts are made in Hopper-v5" in source.notes[-1]
+
+
+def test_an_environment_that_does_not_fit_or_is_not_known(tmp_path):
+    path = hopper(tmp_path, size=5, env_spec=recorded())
+    assert open_source(path).spec.options == {}
+    assert "their spaces are not its" in open_source(path).notes[-1]
+    say(path, env_spec=recorded("Ant-v5"))
+    source = open_source(path)
+    assert (source.spec.options, source.notes) == ({}, ())
+    assert source.spec.recorded == recorded("Ant-v5")
+    say(path, env_spec=recorded(), eval_env_spec=recorded("Hopper-v5", kwargs={"a": 1}))
+    assert any(
+        "asks for rollouts in Hopper-v5 with a=1" in note for note in open_source(path).notes
+    )
+
+
+def test_an_environment_of_our_own_gives_its_settings(tmp_path):
+    path = hopper(tmp_path, env_spec=own_recorded("RATE/MemoryMaze-v0", {"size": 11}))
+    assert open_source(path).spec.options == {"size": 11}
+
+
+@pytest.mark.parametrize("name", ["observation_space", "action_space"])
+def test_nobody_makes_an_environment_to_learn_its_spaces(tmp_path, name):
+    """Minari would, and a file can name any function of any module, and what to call it with."""
+    made = tmp_path / "made"
+    told = recorded(entry_point="os:mkdir", kwargs={"path": str(made)})
+    path = hopper(tmp_path, env_spec=told, **{name: None})
+    with pytest.raises(DatasetError, match=f"{name}"):
+        open_source(path)
+    assert not made.exists()
 
 
 @pytest.mark.parametrize("form", FORMS)

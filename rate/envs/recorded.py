@@ -1,0 +1,232 @@
+"""What data say of the environment that they were recorded in, and how rollouts differ from it.
+
+Minari's data sets have it as the JSON of Gymnasium's `EnvSpec`. It comes from a file that nobody
+vouches for: it is read as plain values, and nothing that it names is imported or made. Of MuJoCo's
+tasks and of this package's own environments the settings are taken over, so that rollouts are made
+in just that environment; what cannot be, is told.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium
+
+from rate.envs.mujoco import PUBLISHED_LENGTH, TASKS, VERSIONS, MujocoOptions
+from rate.envs.mujoco_arguments import (
+    check_argument,
+    constructor_arguments,
+    plain,
+    usual_arguments,
+)
+from rate.envs.spec import EnvironmentSpec
+from rate.errors import ConfigError
+
+# How an environment is drawn, made or checked: nothing of it is in the data.
+_NO_MATTER = {
+    *("render_mode", "width", "height", "camera_id", "camera_name", "default_camera_config"),
+    *("max_geom", "visual_options", "disable_env_checker", "apply_api_compatibility"),
+    *("module", "name", "length"),  # of our own: what is made, and how long data are
+}
+# Wrappers that change neither what is seen nor what is done, earned and ended.
+_TRANSPARENT = {
+    *("OrderEnforcing", "PassiveEnvChecker", "RecordEpisodeStatistics", "RecordVideo"),
+    *("TimeLimit", "Autoreset", "HumanRendering", "RenderCollection", "DataCollector"),
+    "ClipAction",  # rollouts never leave the bounds
+}
+_MUJOCO = re.compile(rf"({'|'.join(task.gym_name for task in TASKS.values())})-v(\d+)")
+_OWN = "RATE/"
+_LONGEST = 80
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """An environment as a data set tells of it.
+
+    Attributes:
+        id: Gymnasium's, for example `Hopper-v4`.
+        arguments: Of its constructor; plain JSON values.
+        max_episode_steps: Its time limit, if it has one.
+        wrappers: Names of what it was wrapped in.
+        entry_point: Where its code was.
+    """
+
+    id: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    max_episode_steps: int | None = None
+    wrappers: tuple[str, ...] = ()
+    entry_point: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Recorded | None:
+        """Of the JSON of an `EnvSpec`; None if it is none, which every kind of text may be."""
+        try:
+            values = json.loads(text)
+            wrappers = [str(item["name"]) for item in values.get("additional_wrappers") or ()]
+            limit = values.get("max_episode_steps")
+            return cls(
+                id=str(values["id"]),
+                arguments={str(k): plain(v) for k, v in (values.get("kwargs") or {}).items()},
+                max_episode_steps=limit if type(limit) is int and limit > 0 else None,
+                wrappers=tuple(wrappers),
+                entry_point=str(values.get("entry_point") or ""),
+            )
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return None
+
+    @property
+    def task(self) -> str | None:
+        """The task of MuJoCo that it is, if it is one."""
+        found = _MUJOCO.fullmatch(self.id)
+        return None if found is None else found.group(1).lower()
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is one of this package's environments."""
+        return self.id.startswith(_OWN)
+
+
+def mujoco_settings(recorded: Recorded) -> dict[str, Any]:
+    """The settings of `MujocoOptions` that make a task of MuJoCo once more, as far as they can."""
+    task = recorded.task
+    if task is None:
+        raise ValueError(f"{recorded.id} is no task of MuJoCo")
+    number = int(recorded.id.rpartition("-v")[2])
+    version = min(VERSIONS, key=lambda known: abs(int(known[1:]) - number))
+    usual, arguments = usual_arguments(task, version), {}
+    for name, value in recorded.arguments.items():
+        try:
+            check_argument(task, version, name, value)
+        except ConfigError:
+            continue  # `differences` tells of it
+        if value != usual[name]:
+            arguments[name] = value
+    settings: dict[str, Any] = {"task": task, "version": version}
+    if arguments:
+        settings["arguments"] = arguments
+    if recorded.max_episode_steps not in (None, PUBLISHED_LENGTH):
+        settings["max_episode_steps"] = recorded.max_episode_steps
+    return settings
+
+
+def own_settings(recorded: Recorded) -> dict[str, Any]:
+    """The settings of one of this package's environments, which are its arguments."""
+    return {k: v for k, v in recorded.arguments.items() if k not in _NO_MATTER}
+
+
+def own_recorded(gym_id: str, settings: dict[str, Any]) -> str:
+    """What data say that are made here in one of this package's environments."""
+    return _spec_json(gym_id, plain(settings))
+
+
+def mujoco_recorded(options: MujocoOptions) -> str:
+    """What data say that are made here in a task of MuJoCo."""
+    arguments = constructor_arguments(options.arguments)
+    return _spec_json(options.gym_id, arguments, options.max_episode_steps)
+
+
+def _spec_json(gym_id: str, arguments: dict[str, Any], limit: int | None = None) -> str:
+    """The JSON of a registered environment's `EnvSpec`, with arguments and a time limit."""
+    spec = json.loads(gymnasium.spec(gym_id).to_json())
+    spec["kwargs"] |= arguments
+    spec["max_episode_steps"] = limit or spec["max_episode_steps"]
+    return json.dumps(spec)
+
+
+def differences(spec: EnvironmentSpec) -> list[str]:
+    """How the environment of rollouts differs from that of the data, a sentence each.
+
+    Args:
+        spec: The environment as it is made for rollouts, and the data's in its `recorded`.
+    """
+    recorded = Recorded.parse(spec.recorded)
+    if recorded is None:
+        return []
+    made = spec.options.get("task")
+    if made in TASKS:
+        return _mujoco_differences(recorded, MujocoOptions(**spec.options))
+    if recorded.is_own:
+        return [
+            f"the data were recorded with env.{name}={value}, but rollouts are made with "
+            f"env.{name}={spec.options[name]}"
+            for name, value in recorded.arguments.items()
+            if name not in {*_NO_MATTER, "hint"} and plain(spec.options.get(name, value)) != value
+        ]
+    return []
+
+
+def about(spec: EnvironmentSpec) -> list[str]:
+    """What a conversion tells of the environment of rollouts, for people.
+
+    That is how it differs from the data's, what is assumed of it, or what is unusual.
+    """
+    recorded, is_task = Recorded.parse(spec.recorded), spec.options.get("task") in TASKS
+    if recorded is None:
+        options = MujocoOptions(**spec.options) if is_task else None
+        words = "the data do not say which environment they were recorded in; by their name"
+        return [] if options is None else [f"{words} {options.gym_id} is assumed"]
+    if recorded.task is not None and not is_task:
+        return [
+            f"the data were recorded in {recorded.id}, but their spaces are not its: rollouts are "
+            "not made in it"
+        ]
+    found = differences(spec)
+    if found or not is_task:
+        return found
+    options = MujocoOptions(**spec.options)
+    if options.version == VERSIONS[-1] and not options.arguments:
+        return []
+    words = ", ".join(_setting(name, value) for name, value in options.arguments.items())
+    words = f" with {words}" if words else ""
+    return [f"the data were recorded in {recorded.id}{words}, and rollouts are made in it"]
+
+
+def _setting(name: str, value: Any) -> str:
+    """An argument for people, whatever a file made of it."""
+    text = f"{ascii(name)[1:-1]}={json.dumps(value)}"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _mujoco_differences(recorded: Recorded, options: MujocoOptions) -> list[str]:
+    found = []
+    if recorded.id != options.gym_id:
+        old = recorded.task == options.task and int(recorded.id.rpartition("-v")[2]) < 4
+        reason = " (v2 and v3 need mujoco-py, which Gymnasium no longer has)" if old else ""
+        found.append(
+            f"the data were recorded in {recorded.id}, but rollouts are made in {options.gym_id}"
+            f"{reason}: scores are not comparable with those of {recorded.id}"
+        )
+    if recorded.task != options.task:
+        return found
+    expected = "gymnasium.envs.mujoco." if "gymnasium" in recorded.entry_point else "gym.envs."
+    if recorded.entry_point and not recorded.entry_point.startswith(expected):
+        found.append(
+            f"the data's {recorded.id} was made by {recorded.entry_point}, but rollouts are made "
+            "in Gymnasium's own"
+        )
+    usual = usual_arguments(options.task, options.version)
+    theirs = {k: v for k, v in recorded.arguments.items() if k not in _NO_MATTER}
+    for name in sorted({*theirs, *options.arguments}):
+        value = theirs.get(name, usual.get(name))
+        ours = options.arguments.get(name, usual.get(name))
+        if value != ours:
+            made = "do not have it" if ours is None else f"have {_setting(name, ours)}"
+            found.append(
+                f"the data were recorded with {_setting(name, value)}, but rollouts {made}"
+            )
+    limit = options.max_episode_steps or PUBLISHED_LENGTH
+    if (recorded.max_episode_steps or limit) != limit:
+        found.append(
+            f"the data's episodes end after {recorded.max_episode_steps} steps, but those of "
+            f"rollouts after {limit}"
+        )
+    hidden = [name for name in recorded.wrappers if name not in _TRANSPARENT]
+    if hidden:
+        found.append(
+            f"the data went through {', '.join(hidden)}, which rollouts do not: what is seen, done "
+            "or earned there may be another"
+        )
+    return found
