@@ -22,6 +22,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 
 from datamodules.columns import Columns
+from datamodules.episodes import DatasetError
 from datamodules.formats import find_store
 from datamodules.placement import DataDevice, Prefetcher, choose_placement
 from datamodules.sampler import Mode, Sampling, WindowSampler
@@ -270,15 +271,16 @@ class TrajectoryDataModule(LightningDataModule):
         """Continue where a checkpoint stood.
 
         Raises:
-            ValueError: If the data, or a setting that their order depends on, are others than in
+            DatasetError: If the data, or a setting that their order depends on, are others than in
                 the checkpoint. The message names it.
         """
         for key, value in self._identity().items():
             if state_dict.get(key) != value:
-                raise ValueError(
-                    f"the checkpoint was made with {key} = {state_dict.get(key)!r}, but it is now "
-                    f"{value!r}: the order of the data would be another. Resume with the same "
-                    "settings, or start a new run from the weights"
+                raise DatasetError(
+                    f"{self.store.path}: the checkpoint was made with {key} = "
+                    f"{state_dict.get(key)!r}, but it is now {value!r}: the order of the data "
+                    "would be another. Resume with the same data and settings, or start a new run "
+                    "from the weights (--init RUN, under another --logging.name)"
                 )
         self._batches_done = int(state_dict["batches_done"])
         stage = state_dict["stage"]

@@ -86,7 +86,7 @@ def load_model(folder: Path) -> SavedModel:
         WeightsError: If a file is missing, damaged or of another format, or a scale in it is not a
             finite number above 0; the message names it.
     """
-    description = _read_description(folder)
+    description = read_description(folder)
     try:
         config = ModelConfig(**description["model"])
         spec = EnvironmentSpec.from_dict(description["environment"])
@@ -130,7 +130,12 @@ def _check_scales(model: SequenceModel, path: Path) -> None:
             )
 
 
-def _read_description(folder: Path) -> dict[str, Any]:
+def read_description(folder: Path) -> dict[str, Any]:
+    """What `model.json` says: `model`, `environment`, `decoding` and `extra`, as plain types.
+
+    Raises:
+        WeightsError: If the file is missing, damaged or of another format.
+    """
     path = folder / DESCRIPTION
     try:
         description = json.loads(path.read_text(encoding="utf-8"))

@@ -32,6 +32,7 @@ from scripts.plot import plot_scores
 from scripts.progress import Board
 from scripts.scores import add_scores, check_scores, training_seconds
 from scripts.study_file import Study, load_study
+from trainers.changes import differences
 from trainers.config import LoggingConfig, RunConfig
 from trainers.config_files import load_config_file
 from trainers.errors import Interrupted, TrainingError
@@ -196,8 +197,6 @@ def _is_finished(config: RunConfig) -> bool:
     if not (folder / "evaluation.json").is_file():
         return False
     before = _without_free_settings(load_config_file(folder / "config.yaml"))
-    from trainers.runs import differences  # slow to import: only where there is such a run
-
     changed = differences(before, _without_free_settings(config))
     for name, (old, new) in changed.items():
         raise ConfigError(

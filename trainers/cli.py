@@ -20,6 +20,7 @@ from trainers.config import (
     DataConfig,
     EvaluationConfig,
     LoggingConfig,
+    Resume,
     RunConfig,
     TrainingConfig,
 )
@@ -36,6 +37,7 @@ from trainers.naming import named_by_changes
 from trainers.registry import check_run, environment_options
 from trainers.tasks import preset_for_task
 
+AUTO = "auto"
 PRESETS = Path(__file__).parent / "presets"
 SECTIONS: dict[str, type] = {
     "model": ModelConfig,
@@ -140,12 +142,12 @@ class Command:
 
     Attributes:
         config: The run, preset and options together.
-        resume: The run's folder to continue, or None.
+        resume: The run's folder to continue; `auto` to continue or start; or None to start.
         notes: Short flags that were read in a way worth telling.
     """
 
     config: RunConfig
-    resume: Path | None
+    resume: Resume
     notes: list[str]
 
 
@@ -166,8 +168,10 @@ def parse(environment: str, argv: Sequence[str]) -> Command:
         {"environment": environment, "name": preset["name"], "env": env, **sections}
     )
     check_run(config)
-    resume = None if arguments.resume is None else Path(arguments.resume)
-    if resume is None:
+    resume: Resume = arguments.resume
+    if resume is not None and resume != AUTO:
+        resume = Path(resume)
+    else:
         base = {name: preset[name] for name in ("env", *SECTIONS) if name in preset}
         config = named_by_changes(
             config, config_from_dict({**base, "environment": environment, "name": preset["name"]})
@@ -186,6 +190,8 @@ def _base(environment: str, translation: flags.Translation) -> dict[str, Any]:
     parser.add_argument("--data.dataset", dest="dataset", nargs="?")
     parser.add_argument("--data.root", dest="root", nargs="?", default=DataConfig.root)
     known, _ = parser.parse_known_args(translation.options)
+    if known.resume == AUTO:  # it has the settings of the command, whether it starts or goes on
+        known.resume = None
     if known.config is None and known.resume is None:
         return _preset(environment, translation, known)
     if translation.preset:
@@ -197,7 +203,8 @@ def _base(environment: str, translation: flags.Translation) -> dict[str, Any]:
     if known.config is None and not path.is_file():
         raise ConfigError(
             f"{known.resume} holds no run: {path.name} is missing. Give --resume the folder of a "
-            "run, for example runs/tmaze-rate-1."
+            "run, for example runs/tmaze-rate-1, or --resume auto, which starts a run that is not "
+            "there yet."
         )
     base = load_config_file(path)
     if base.environment != environment:
@@ -260,7 +267,13 @@ def make_parser(environment: str, preset: dict[str, Any]) -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="start from this file, not a preset")
-    parser.add_argument("--resume", metavar="RUN", help="continue the run in this folder")
+    parser.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="continue the run in this folder; auto continues the run of this command if there is "
+        "one, starts it if not, and shows the scores of a finished one: the same command for a "
+        "job that may be requeued",
+    )
     kind = environment_options(environment)
     parser.sections = {"env": kind, **SECTIONS} if fields(kind) else SECTIONS
     for section, kind in parser.sections.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from rate.config import Decoding, ModelConfig
@@ -13,6 +14,8 @@ from trainers.config_learning import CurriculumConfig, LossConfig, OptimizerConf
 Window = Literal["start", "random"]
 Sampling = Literal["episodes", "steps"]
 DataDevice = Literal["auto", "host", "device"]
+WhenMissing = Literal["refuse", "fresh"]
+Resume = Path | Literal["auto"] | None  # what to continue: a folder, or the run of that name
 When = Literal["never", "auto", "always"]  # YAML takes "on" and "off" for booleans
 
 
@@ -93,7 +96,8 @@ class TrainingConfig:
         max_steps: Optimiser steps.
         seed: Seeds weights, batches, dropout and noise.
         accelerator: `cpu`, `gpu` or `auto`, as Lightning has it.
-        devices: Number of devices.
+        devices: Number of devices; those of each node, where there are several.
+        num_nodes: Number of machines, on each of which a launcher (`torchrun`, `srun`) starts us.
         strategy: Lightning's strategy, for example `ddp`.
         precision: Lightning's precision, for example `bf16-mixed`.
         threads: CPU threads of a process; None chooses.
@@ -108,6 +112,11 @@ class TrainingConfig:
         cuda_graphs: Record an optimiser step once and launch it as a whole. `auto` does on a GPU,
             unless another setting is in the way (see `graph_obstacle`), and does without where that
             fails or comes to something else than a plain step.
+        init: Weights that a new run begins with (`--init`): the folder of a run or of a saved
+            model, or a file of weights. Scales of observations and actions come with them; the
+            optimiser, and the count of steps, begin anew.
+        init_missing: What to do where those weights are not all that the model has, or have other
+            shapes: `refuse`, or leave `fresh` what does not fit (`--init_missing`).
     """
 
     segments: int = 3
@@ -117,6 +126,7 @@ class TrainingConfig:
     seed: int = 1
     accelerator: str = "cpu"
     devices: int = 1
+    num_nodes: int = 1
     strategy: str = "auto"
     precision: str = "32-true"
     threads: int | None = None
@@ -126,22 +136,26 @@ class TrainingConfig:
     data_device: DataDevice = "auto"
     compile: When = "auto"
     cuda_graphs: When = "auto"
+    init: str | None = None
+    init_missing: WhenMissing = "refuse"
 
     def __post_init__(self) -> None:
         choice("training.data_device", self.data_device, DataDevice)
         choice("training.compile", self.compile, When)
         choice("training.cuda_graphs", self.cuda_graphs, When)
-        names = ("segments", "batch_size", "max_steps", "devices")
+        choice("training.init_missing", self.init_missing, WhenMissing)
+        names = ("segments", "batch_size", "max_steps", "devices", "num_nodes")
         for name in (*names, "log_every_n_steps", "checkpoint_every_n_steps"):
             at_least(f"training.{name}", getattr(self, name), 1)
         if self.bptt_segments is not None:
             at_least("training.bptt_segments", self.bptt_segments, 0)
         if self.threads is not None:
             at_least("training.threads", self.threads, 1)
-        if self.batch_size % self.devices:
+        if self.batch_size % (self.devices * self.num_nodes):
+            nodes = f" x training.num_nodes={self.num_nodes}" if self.num_nodes > 1 else ""
             raise ConfigError(
                 f"training.batch_size={self.batch_size} is over all devices and must be a "
-                f"multiple of training.devices={self.devices}."
+                f"multiple of training.devices={self.devices}{nodes}."
             )
         if self.cuda_graphs == "always" and self.graph_obstacle:
             raise ConfigError(
@@ -158,6 +172,7 @@ class TrainingConfig:
                 for setting, in_the_way in {
                     "accelerator=cpu": self.accelerator == "cpu",
                     f"devices={self.devices}": self.devices > 1,  # they wait for each other
+                    f"num_nodes={self.num_nodes}": self.num_nodes > 1,
                     "bptt_segments=0": self.bptt_segments == 0,  # several steps in a batch
                     "checkpoint_segments=true": self.checkpoint_segments,  # reads the generator
                     f"precision={self.precision}": self.precision.startswith("16"),  # rescaled

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.trajectories import TrajectoryDataModule
 from rate.envs.recorded import differences
@@ -33,13 +33,9 @@ from trainers.config import RunConfig
 from trainers.csv_logger import MetricsTable
 from trainers.entries import EnvironmentEntry
 from trainers.errors import Interrupted
+from trainers.launch import is_main_process
 from trainers.runs import CHECKPOINTS
 from trainers.sequence import SequenceTrainer
-
-
-def is_main_process() -> bool:
-    """Whether this process is the only one, or the first of those that train together."""
-    return getattr(rank_zero_only, "rank", None) in (None, 0)
 
 
 def make_datamodule(
@@ -172,8 +168,17 @@ def make_fitting(
     datamodule: TrajectoryDataModule,
     folder: Path,
     report: Report | None,
+    cluster: ClusterEnvironment | None = None,
 ) -> Fitting:
     """Put together the trainer of a run.
+
+    Args:
+        config: The run.
+        environment: Where to roll out.
+        datamodule: The batches.
+        folder: The run's folder.
+        report: Told of every step.
+        cluster: The processes that train together; None leaves it to Lightning.
 
     Raises:
         ConfigError: If this machine cannot train as the settings say.
@@ -200,25 +205,30 @@ def make_fitting(
     callbacks.append(
         SafeCheckpoint(checkpoints, training.checkpoint_every_n_steps, training.max_steps)
     )
-    trainer = _make_trainer(config, folder, _make_loggers(config, folder), callbacks)
+    trainer = _make_trainer(config, folder, _make_loggers(config, folder), callbacks, cluster)
     return Fitting(trainer, throughput, selection)
 
 
 def _make_trainer(
-    config: RunConfig, folder: Path, loggers: list[Logger], callbacks: list[Callback]
+    config: RunConfig,
+    folder: Path,
+    loggers: list[Logger],
+    callbacks: list[Callback],
+    cluster: ClusterEnvironment | None,
 ) -> Trainer:
     training = config.training
     try:
         return Trainer(
             accelerator=training.accelerator,
             devices=training.devices,
+            num_nodes=training.num_nodes,
             strategy=training.strategy,
             precision=training.precision,  # type: ignore[arg-type]
             max_steps=training.max_steps,
             max_epochs=-1,
             logger=loggers,
             callbacks=callbacks,
-            plugins=[SafeCheckpointIO()],
+            plugins=[SafeCheckpointIO(), *([] if cluster is None else [cluster])],
             default_root_dir=folder,
             enable_progress_bar=False,
             enable_model_summary=False,

@@ -109,6 +109,8 @@ FLAGS: dict[str, Flag] = {
     "context_length": Flag(_remember("context_length"), "model.context_length (K)"),
     "curr": Flag(_rename("curriculum.enabled"), "curriculum.enabled"),
     "seed": Flag(_rename("training.seed"), "training.seed"),
+    "init": Flag(_rename("training.init"), "training.init: a run or weights to begin with"),
+    "init_missing": Flag(_rename("training.init_missing"), "training.init_missing: refuse, fresh"),
     "ckpt_folder": Flag(_rename("logging.name"), "logging.name: the run's folder is ENV-NAME-SEED"),
     "text": Flag(_rename("logging.comment"), "logging.comment"),
     "n_layer": Flag(_rename("model.num_layers"), "model.num_layers"),

@@ -4,83 +4,105 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
-import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from rate.errors import ConfigError
-from trainers.config import RunConfig
+from rate.files import remove_drafts
+from rate.weights import DESCRIPTION
+from trainers.callbacks.checkpoint import find_checkpoint
+from trainers.changes import ROUNDING, changes_no_score, differences, may_change
+from trainers.config import Resume, RunConfig
 from trainers.config_files import load_config_file
+from trainers.csv_logger import METRICS
 from trainers.files import write_atomic, write_yaml
+from trainers.run_lock import LOCK, only_writer
 
 CONFIG, EVALUATION, ENVIRONMENT = "config.yaml", "evaluation.json", "environment.txt"
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 _PACKAGES = ("lightning", "gymnasium", "minari", "numpy", "safetensors", "tensorboard")
 _CODE = ("rate", "datamodules", "trainers", "scripts")
-# What may differ between a run and its continuation: none of it changes a training step, except
-# that a longer training has a longer schedule.
-_FREE_SECTIONS = ("logging", "evaluation")
-_FREE_SETTINGS = (
-    "data.root",
-    "data.store",
-    "data.workers",
-    "training.checkpoint_every_n_steps",
-    "training.data_device",
-    "training.max_steps",
-    "training.threads",
-)
-# What two runs with the same scores may differ in.
-_SAME_RUN = ("data.root", "data.workers", "evaluation.workers", "training.threads")
+# What a run leaves that was stopped before there was anything to go on from.
+_BEGINNINGS = (CONFIG, ENVIRONMENT, METRICS, CHECKPOINTS, TENSORBOARD, "wandb", LOCK)
 
 
-def create_run(config: RunConfig) -> Path:
-    """Make the folder of a new run, with a number in its name where another run has that name.
+@contextmanager
+def enter_run(config: RunConfig, resume: Resume = None) -> Iterator[Path]:
+    """Make the folder of a run or continue the run in it, as its only writer.
 
-    Warns of the run that has it. Nothing that is there is changed.
+    A run whose name another one has gets a number, and a warning tells of the other one.
+
+    Args:
+        config: The run.
+        resume: The folder of a run to continue; `auto` continues the run of that name if there is
+            one, and starts it if not; None starts a new run.
+
+    Yields:
+        The folder. Where the run is new and nothing was saved when an error ends it, the folder is
+        removed.
 
     Raises:
-        ConfigError: If a run with the same settings is there already, or files that are no run's,
-            or the folder cannot be written.
+        ConfigError: If the run is there already, a run to continue is not there, files that are no
+            run's are in the way, another process writes it, or it cannot be written.
     """
-    folder, difference = _free_folder(config)
-    try:
-        (folder / CHECKPOINTS).mkdir(parents=True)
-        _check_writable(folder)
-    except OSError as error:
-        raise _not_writable(folder, error) from error
-    write_yaml(folder / CONFIG, config.to_dict())
-    if difference:
-        warnings.warn(f"{difference}; this run is {folder}.", stacklevel=2)
-    return folder
+    with ExitStack() as stack:
+        folder = run_folder(config, resume)
+        try:
+            is_new = _prepare(folder, config, resume, stack)
+        except FileExistsError as error:
+            raise _in_the_way(folder) from error
+        except OSError as error:
+            raise _not_writable(folder, error) from error
+        if told := _passed_over(config, resume):
+            warnings.warn(f"{told[0]}, which is left as it is; this run is {folder}.", stacklevel=3)
+        try:
+            yield folder
+        except BaseException:
+            if is_new and not (folder / METRICS).exists() and not has_trained(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
-def made_run(config: RunConfig) -> Path:
-    """The folder that another process of the same run makes, or has made, with `create_run`."""
-    number = 1
-    while _is_taken(folder := _folder(config, number)) and _difference(folder, config):
-        number += 1
-    return folder
+def run_folder(config: RunConfig, resume: Resume = None) -> Path:
+    """Where a run is, or is to be: the first folder of its name that no other run has."""
+    if isinstance(resume, Path):
+        return resume
+    return _folder(config, len(_passed_over(config, resume)) + 1)
 
 
-def _free_folder(config: RunConfig) -> tuple[Path, str]:
-    """The first folder without a run, and what to tell of the run that has the name itself."""
-    number, told = 1, ""
-    while _is_taken(folder := _folder(config, number)):
-        difference = _difference(folder, config) if (folder / CONFIG).is_file() else None
-        if difference is None:
-            raise ConfigError(
-                f"{folder} is there already. Continue that run with --resume {folder}, or give "
-                "the new one another name with --logging.name or another --logging.output."
-            )
-        told = told or f"{folder} holds another run ({difference}), which is left as it is"
-        number += 1
-    return folder, told
+def _passed_over(config: RunConfig, resume: Resume) -> list[str]:
+    """What to tell of the runs with other settings that have the run's name.
+
+    One that is to go on by itself may differ in more than one that is asked to be new.
+    """
+    told: list[str] = []
+    while not isinstance(resume, Path):
+        folder = _folder(config, len(told) + 1)
+        if not (folder / CONFIG).is_file():
+            break
+        try:
+            before = load_config_file(folder / CONFIG)
+        except ConfigError:
+            told.append(f"{folder} holds another run (its {CONFIG} cannot be read)")
+            continue
+        is_same = may_change if resume == "auto" else changes_no_score
+        changed = differences(before.to_dict(), config.to_dict())
+        other = next((name for name in changed if not is_same(name)), None)
+        if other is None and config.training.max_steps < before.training.max_steps:
+            other = "training.max_steps"
+        if other is None:
+            break
+        old, new = changed[other]
+        told.append(f"{folder} holds another run ({other} is {old} there, and {new} here)")
+    return told
 
 
 def _folder(config: RunConfig, number: int) -> Path:
@@ -89,71 +111,75 @@ def _folder(config: RunConfig, number: int) -> Path:
     return Path(config.logging.output) / name
 
 
-def _is_taken(folder: Path) -> bool:
-    try:
-        return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    except OSError as error:
-        raise _not_writable(folder, error) from error
+def _prepare(folder: Path, config: RunConfig, resume: Resume, stack: ExitStack) -> bool:
+    """Lock the folder and make it the run's; tells whether the run is new."""
+    if isinstance(resume, Path):
+        if not (folder / CONFIG).is_file():
+            raise ConfigError(
+                f"{folder} holds no run: {CONFIG} is missing. Give --resume a folder like "
+                "runs/<run>; a run that was stopped before it had one starts by its first command."
+            )
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+    stack.enter_context(only_writer(folder))
+    for place in (folder, folder / CHECKPOINTS):
+        remove_drafts(place)
+    goes_on = resume is not None and has_trained(folder) and (folder / CONFIG).is_file()
+    if goes_on or isinstance(resume, Path):
+        _open(folder, config)
+        return False
+    _begin(folder, config)
+    return True
 
 
-def _difference(folder: Path, config: RunConfig) -> str | None:
-    """How the run in a folder differs from `config`; None if it does not."""
-    try:
-        before = load_config_file(folder / CONFIG)
-    except ConfigError:
-        return f"its {CONFIG} cannot be read"
-    return next(
-        (
-            f"{name} is {old} there, and {new} here"
-            for name, (old, new) in differences(before.to_dict(), config.to_dict()).items()
-            if not name.startswith("logging.") and name not in _SAME_RUN
-        ),
-        None,
-    )
+def has_trained(folder: Path) -> bool:
+    """Whether a run's folder has anything to go on from, or any result."""
+    checkpoints = folder / CHECKPOINTS
+    models = (checkpoints / which / DESCRIPTION for which in ("best", "last"))
+    results = (folder / EVALUATION, *models)
+    return find_checkpoint(checkpoints) is not None or any(path.exists() for path in results)
 
 
-def open_run(folder: Path, config: RunConfig) -> None:
+def _begin(folder: Path, config: RunConfig) -> None:
+    """Begin a run in a folder that is empty, or holds it as it was before it had trained."""
+    if has_trained(folder) or {path.name for path in folder.iterdir()} - set(_BEGINNINGS):
+        raise _in_the_way(folder)
+    (folder / METRICS).unlink(missing_ok=True)
+    for left in (folder / TENSORBOARD, folder / CHECKPOINTS):
+        shutil.rmtree(left, ignore_errors=True)
+    (folder / CHECKPOINTS).mkdir()
+    write_yaml(folder / CONFIG, config.to_dict())
+
+
+def _open(folder: Path, config: RunConfig) -> None:
     """Check that `config` continues the run in `folder`, and make it the run's own.
 
+    Warns of settings that change the numbers' last bits.
+
     Raises:
-        ConfigError: If there is no run, it cannot be written, or a setting differs that training
-            depends on; names it.
+        ConfigError: If a setting differs that training depends on; names it.
     """
-    path = folder / CONFIG
-    if not path.is_file():
-        raise ConfigError(
-            f"{folder} holds no run: {CONFIG} is missing. Give --resume a folder like runs/<run>."
-        )
-    before = load_config_file(path)
-    for name, (old, new) in differences(before.to_dict(), config.to_dict()).items():
-        if name.split(".")[0] not in _FREE_SECTIONS and name not in _FREE_SETTINGS:
-            raise ConfigError(
-                f"{name} is {new}, but the run in {folder} was made with {old}. Leave it as it "
-                "was to continue that run, or start a new one under another --logging.name."
-            )
+    before = load_config_file(folder / CONFIG)
     if config.training.max_steps < before.training.max_steps:
         raise ConfigError(
             f"training.max_steps is {config.training.max_steps}, but the run in {folder} was made "
             f"for {before.training.max_steps}: a run can be made longer, not shorter."
         )
-    try:
-        _check_writable(folder)
-    except OSError as error:
-        raise _not_writable(folder, error) from error
-    write_yaml(path, config.to_dict())
-
-
-def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The settings that differ between two nested tables: dotted name to (old, new)."""
-    found = {}
-    for name in {**old, **new}:
-        before, after = old.get(name), new.get(name)
-        if isinstance(before, dict) and isinstance(after, dict):
-            inner = differences(before, after)
-            found.update({f"{name}.{key}": value for key, value in inner.items()})
-        elif before != after:
-            found[name] = (before, after)
-    return found
+    changed = differences(before.to_dict(), config.to_dict())
+    for name, (old, new) in changed.items():
+        if not may_change(name):
+            raise ConfigError(
+                f"{name} is {new}, but the run in {folder} was made with {old}. Leave it as it "
+                "was to continue that run, or start a new one under another --logging.name; "
+                f"--init {folder} lets it begin with the weights of this one."
+            )
+    if told := [f"{n} {new} ({old} before)" for n, (old, new) in changed.items() if n in ROUNDING]:
+        warnings.warn(
+            f"The run goes on with {', '.join(told)}: on the same batches, but the numbers will "
+            "be the same to rounding only, and noise may be drawn otherwise.",
+            stacklevel=2,
+        )
+    write_yaml(folder / CONFIG, config.to_dict())
 
 
 def describe_machine(command: str | None = None) -> str:
@@ -214,9 +240,12 @@ def _git(folder: Path, *arguments: str) -> str:
     ).stdout
 
 
-def _check_writable(folder: Path) -> None:
-    with tempfile.TemporaryFile(dir=folder):
-        pass
+def _in_the_way(folder: Path) -> ConfigError:
+    return ConfigError(
+        f"{folder} is there already. Continue that run with --resume {folder}, or give the new one "
+        "another name with --logging.name or another --logging.output. With --resume auto one "
+        "command starts a run and continues it."
+    )
 
 
 def _not_writable(folder: Path, error: OSError) -> ConfigError:

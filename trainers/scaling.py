@@ -13,7 +13,7 @@ from rate.encoders import DictionaryEncoder, VectorEncoder
 from rate.errors import ConfigError
 from rate.heads import ContinuousHead
 from rate.model import SequenceModel
-from trainers.fitting import is_main_process
+from trainers.launch import is_main_process
 
 _MOST_NAMED = 10
 

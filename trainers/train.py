@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from datamodules.disks import told_when_unwritable
+from rate.errors import ConfigError
 from rate.weights import SavedModel, load_model, save_model
 from trainers.callbacks import Report
-from trainers.config import RunConfig
+from trainers.callbacks.checkpoint import find_checkpoint
+from trainers.config import Resume, RunConfig
+from trainers.config_files import load_config_file
 from trainers.entries import EnvironmentEntry
 from trainers.errors import TrainingError
 from trainers.files import write_json
 from trainers.fitting import (
     Fitting,
-    is_main_process,
     make_datamodule,
     make_fitting,
     with_record,
     with_target,
 )
+from trainers.initial_weights import find_weights, load_initial_weights
+from trainers.launch import is_main_process, launched
 from trainers.registry import check_run, get_environment
 from trainers.rollout import OnProgress, evaluate
 from trainers.runs import (
     CHECKPOINTS,
+    CONFIG,
     EVALUATION,
-    create_run,
-    made_run,
-    open_run,
+    enter_run,
+    run_folder,
     write_environment,
 )
 from trainers.scaling import scale_to_data
@@ -80,7 +84,7 @@ class RunResult:
 
 def train(
     config: RunConfig,
-    resume: Path | None = None,
+    resume: Resume = None,
     command: str | None = None,
     report: Report | None = None,
 ) -> RunResult:
@@ -88,7 +92,9 @@ def train(
 
     Args:
         config: The run.
-        resume: The folder of a run to continue instead of starting anew.
+        resume: The folder of a run to continue instead of starting anew. `auto` continues the run
+            of that name if there is one, starts it if not, and returns the scores of one that has
+            finished.
         command: What was typed, for `environment.txt`.
         report: Told of every step: what is going on ("training", "scoring at 900"), how many
             steps of it are done, and how many there are.
@@ -106,24 +112,26 @@ def train(
     environment = get_environment(
         config.environment, config.env, config.evaluation.workers, config.data.frame_stack
     )
-    if not is_main_process():
-        folder = resume or made_run(config)
-    else:
-        folder = resume or create_run(config)
-        if resume is not None:
-            open_run(resume, config)
-        write_environment(folder, command)
-    with _threads(config.training.threads), _quiet():
-        try:
-            datamodule = make_datamodule(config, environment, report)
-            environment = with_record(with_target(config, environment, datamodule), datamodule)
-            module = SequenceTrainer(config, environment.spec)
-            scale_to_data(module.model, datamodule.store, config.data.normalise)
-            fitting = make_fitting(config, environment, datamodule, folder, report)
-        except Exception:
-            if resume is None and is_main_process():
-                shutil.rmtree(folder, ignore_errors=True)  # there is nothing to resume
-            raise
+    folder = run_folder(config, resume)
+    with ExitStack() as stack:
+        cluster = stack.enter_context(launched(config.training))
+        if resume == "auto" and (finished := _finished(folder, config)) is not None:
+            return finished if is_main_process() else RunResult(folder, steps=finished.steps)
+        if config.training.init is not None and find_checkpoint(folder / CHECKPOINTS) is None:
+            find_weights(Path(config.training.init))  # refused before data are made
+        if is_main_process():
+            folder = stack.enter_context(enter_run(config, resume))
+            write_environment(folder, command)
+        stack.enter_context(_threads(config.training.threads))
+        stack.enter_context(_quiet())
+        datamodule = make_datamodule(config, environment, report)
+        environment = with_record(with_target(config, environment, datamodule), datamodule)
+        module = SequenceTrainer(config, environment.spec)
+        scale_to_data(module.model, datamodule.store, config.data.normalise)
+        begin_with = config.training.init
+        if begin_with is not None and find_checkpoint(folder / CHECKPOINTS) is None:
+            load_initial_weights(module.model, Path(begin_with), config.training.init_missing)
+        fitting = make_fitting(config, environment, datamodule, folder, report, cluster)
         advice = f"What was saved before is whole: make room, then continue with --resume {folder}"
         with told_when_unwritable(TrainingError, str(folder), advice):
             fitting.fit(module, datamodule, folder)
@@ -133,6 +141,27 @@ def train(
             result = _summarise(folder, fitting)
             _evaluate(config, environment, result, fitting.trainer.strategy.root_device, report)
     return result
+
+
+def _finished(folder: Path, config: RunConfig) -> RunResult | None:
+    """What a run came to that has been trained and scored with these settings before."""
+    try:
+        before = load_config_file(folder / CONFIG)
+        known = json.loads((folder / EVALUATION).read_text(encoding="utf-8"))
+        is_same = replace(before, logging=config.logging) == config
+        scored = (known["trained_steps"], known["evaluation"])
+        if not is_same or scored != (config.training.max_steps, asdict(config.evaluation)):
+            return None
+        return RunResult(
+            folder,
+            rows=known["rows"],
+            steps=known["trained_steps"],
+            best_step=next((r["step"] for r in known["rows"] if r["which"] == "best"), None),
+            seconds=known["training_seconds"],
+            timesteps_per_second=known["timesteps_per_second"],
+        )
+    except (ConfigError, OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _save_last(module: SequenceTrainer, folder: Path, fitting: Fitting) -> None:
@@ -198,6 +227,7 @@ def _evaluate(
             "last_episode_seed": settings.test_seed + settings.episodes - 1,
             "target_return": environment.spec.target_return if target is None else target,
             "trained_range": saved.trained_range,
+            "evaluation": asdict(settings),
             "trained_steps": result.steps,
             "training_seconds": round(result.seconds, 3),
             "timesteps_per_second": round(result.timesteps_per_second, 1),

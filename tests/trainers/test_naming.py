@@ -10,7 +10,14 @@ import pytest
 from rate.errors import ConfigError
 from trainers.cli import parse
 from trainers.config import RunConfig
-from trainers.runs import create_run, made_run
+from trainers.runs import enter_run, run_folder
+
+
+def create_run(config: RunConfig) -> Path:
+    """The folder of a run that has begun and has saved a checkpoint."""
+    with enter_run(config) as folder:
+        (folder / "checkpoints" / "last.ckpt").touch()
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -64,7 +71,7 @@ def test_another_run_of_the_same_name_gets_a_number(tmp_path: Path) -> None:
         "tmaze-RMT-1-run3",
     ]
     assert (first / "config.yaml").read_bytes() == before
-    assert made_run(other) == second  # what another process of the run finds
+    assert run_folder(other) == second  # what another process of the run finds
 
 
 @pytest.mark.parametrize("words", [[], ["--training.threads=2"], ["--data.root=elsewhere"]])
@@ -91,7 +98,7 @@ def test_a_run_that_cannot_be_read_is_left_alone(tmp_path: Path) -> None:
 def test_other_processes_expect_the_folder_that_will_be_made(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     create_run(config_of(tmp_path, "--training.max_steps=7"))
-    expected = made_run(config)
+    expected = run_folder(config)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert create_run(config) == expected == made_run(config)
+        assert create_run(config) == expected == run_folder(config)

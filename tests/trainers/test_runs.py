@@ -14,6 +14,7 @@ import pytest
 from rate.envs.tmaze import TMAZE_SPEC
 from rate.errors import ConfigError, UserError
 from trainers import runs
+from trainers.changes import differences
 from trainers.errors import TrainingError
 from trainers.fitting import wandb_settings
 from trainers.registry import get_environment
@@ -120,7 +121,7 @@ def test_a_full_disk_ends_a_run_that_then_goes_on(make_config, monkeypatch) -> N
 def test_differences_are_named_with_dots() -> None:
     old = {"a": 1, "b": {"c": 2, "d": {"e": 3}}}
     new = {"a": 1, "b": {"c": 4, "d": {"e": 5}}, "f": 6}
-    assert runs.differences(old, new) == {"b.c": (2, 4), "b.d.e": (3, 5), "f": (None, 6)}
+    assert differences(old, new) == {"b.c": (2, 4), "b.d.e": (3, 5), "f": (None, 6)}
 
 
 def test_a_resumed_run_tells_of_both_machines(make_config) -> None:

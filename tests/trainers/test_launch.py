@@ -1,0 +1,123 @@
+"""Variables that other programs leave do not make a run another; a launcher of ours does."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from lightning.fabric.plugins.environments import (
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
+from lightning.pytorch.utilities import rank_zero_only
+
+from rate.errors import ConfigError
+from tests.trainers.conftest import MakeConfig
+from trainers.config import TrainingConfig
+from trainers.launch import is_main_process, launched
+from trainers.train import train
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}
+SRUN = {"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "1", "SLURM_STEP_ID": "0"}
+STRAYS = [
+    {},
+    {"RANK": "1"},
+    {"LOCAL_RANK": "1"},
+    {"RANK": "gold", "LOCAL_RANK": ""},
+    {"NODE_RANK": "3", "WORLD_SIZE": "8", "MASTER_PORT": "1", "MASTER_ADDR": "nowhere"},
+    {"JSM_NAMESPACE_RANK": "2", "JSM_NAMESPACE_SIZE": "4"},
+    {"OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_SIZE": "4", "PMI_RANK": "2"},
+    {"SLURM_NTASKS": "4"},
+    {**SRUN, "SLURM_NTASKS": "4", "SLURM_PROCID": "3"},
+]
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variables but the test's own, and the rank that Lightning took from them at its import."""
+    known = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_PORT", "MASTER_ADDR")
+    for name in (*known, *(name for name in os.environ if name.startswith("SLURM_"))):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+
+
+def set_all(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> dict[str, str]:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return dict(os.environ)
+
+
+@pytest.mark.parametrize("variables", STRAYS, ids=str)
+@pytest.mark.parametrize("devices", [1, 2])
+def test_variables_of_others_make_no_rank(
+    variables: dict[str, str], devices: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = set_all(monkeypatch, variables)
+    with launched(TrainingConfig(devices=devices)) as cluster:
+        assert is_main_process()
+        assert type(cluster) is LightningEnvironment
+        assert not cluster.creates_processes_externally
+        assert (cluster.local_rank(), cluster.node_rank()) == (0, 0)
+        assert cluster.main_address == "127.0.0.1"
+    assert dict(os.environ) == before
+    assert rank_zero_only.rank == 1
+
+
+def test_a_run_is_whole_whatever_they_say(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where one process is to train with a strategy for several."""
+    plain = train(make_config(logging__name="plain")).folder
+    set_all(monkeypatch, {**SRUN, "SLURM_NTASKS": "4", "RANK": "1", "LOCAL_RANK": "1"})
+    result = train(make_config(logging__name="others", training__strategy="ddp"))
+    assert result.rows
+    assert (result.folder / "metrics.csv").read_bytes() == (plain / "metrics.csv").read_bytes()
+    assert (result.folder / "evaluation.json").is_file()
+
+
+def test_torchrun_of_so_many_processes_is_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, TORCHRUN)
+    for settings in ({"devices": 2}, {"num_nodes": 2}):
+        with launched(TrainingConfig(**settings)) as cluster:  # type: ignore[arg-type]
+            assert isinstance(cluster, TorchElasticEnvironment)
+            assert not is_main_process()
+    monkeypatch.setenv("RANK", "0")
+    with launched(TrainingConfig(devices=2)):
+        assert is_main_process()
+    with (
+        pytest.raises(ConfigError, match=r"started 2 processes, but training\.devices x .* is 4"),
+        launched(TrainingConfig(devices=4)),
+    ):
+        pass
+
+
+def test_one_device_under_torchrun_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, TORCHRUN)
+    told = pytest.warns(UserWarning, match=r"started 2 processes.*--training\.devices 2")
+    with told, launched(TrainingConfig()) as cluster:
+        assert is_main_process()
+        assert isinstance(cluster, LightningEnvironment)
+
+
+def test_srun_of_so_many_tasks_is_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, {**SRUN, "SLURM_NTASKS_PER_NODE": "2"})
+    with launched(TrainingConfig(devices=2)) as cluster:
+        assert isinstance(cluster, SLURMEnvironment)
+        assert not cluster.auto_requeue  # its signal would be taken for Lightning's own files
+        assert not is_main_process()
+    monkeypatch.delenv("SLURM_STEP_ID")  # an allocation, without srun
+    with launched(TrainingConfig(devices=2)) as cluster:
+        assert type(cluster) is LightningEnvironment
+        assert is_main_process()
+
+
+def test_processes_that_we_start_know_their_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    with launched(TrainingConfig(devices=2)):
+        child = {"RATE_LAUNCHED_BY": os.environ["RATE_LAUNCHED_BY"], "LOCAL_RANK": "1"}
+    monkeypatch.setattr(os, "getppid", os.getpid)  # as it is in a child of ours
+    set_all(monkeypatch, child)
+    with launched(TrainingConfig(devices=2)) as cluster:
+        assert not is_main_process()
+        assert cluster.local_rank() == 1
+        assert cluster.creates_processes_externally

@@ -1,0 +1,55 @@
+"""What differs between two configurations, and what may between a run and its continuation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# What may differ between a run and its continuation: none of it changes what a training step
+# computes, except that a longer training has a longer schedule.
+_FREE_SECTIONS = ("logging", "evaluation")
+_FREE_SETTINGS = (
+    "data.root",
+    "data.store",
+    "data.workers",
+    "training.checkpoint_every_n_steps",
+    "training.data_device",
+    "training.log_every_n_steps",
+    "training.max_steps",
+)
+# These may differ as well, but the numbers are then the same to rounding only. Noise (dropout,
+# memory noise) is drawn by every process for its own part of a batch.
+ROUNDING = (
+    "training.accelerator",
+    "training.checkpoint_segments",
+    "training.compile",
+    "training.cuda_graphs",
+    "training.devices",
+    "training.num_nodes",
+    "training.strategy",
+    "training.threads",
+)
+# What two runs with the same scores may differ in.
+_SAME_RUN = ("data.root", "data.workers", "evaluation.workers", "training.threads")
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings that differ between two nested tables: dotted name to (old, new)."""
+    found = {}
+    for name in {**old, **new}:
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            inner = differences(before, after)
+            found.update({f"{name}.{key}": value for key, value in inner.items()})
+        elif before != after:
+            found[name] = (before, after)
+    return found
+
+
+def may_change(name: str) -> bool:
+    """Whether a setting may differ between a run and its continuation."""
+    return name.partition(".")[0] in _FREE_SECTIONS or name in _FREE_SETTINGS + ROUNDING
+
+
+def changes_no_score(name: str) -> bool:
+    """Whether a setting changes no score."""
+    return name.startswith("logging.") or name in _SAME_RUN

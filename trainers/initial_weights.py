@@ -1,0 +1,144 @@
+"""The weights that a new run begins with: those of another run, of a saved model, or of a file."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from rate.errors import WeightsError
+from rate.model import SequenceModel
+from rate.weights import DESCRIPTION, WEIGHTS, read_description
+from trainers.callbacks.checkpoint import LAST, SafeCheckpointIO
+from trainers.config import WhenMissing
+from trainers.launch import is_main_process
+
+_SHOWN = 6  # names in a message
+_IN_CHECKPOINT = "model."  # how the names of a model's weights begin in a training checkpoint
+
+
+def load_initial_weights(model: SequenceModel, source: Path, missing: WhenMissing) -> None:
+    """Give a new model the weights of another one.
+
+    Warns of weights that stay as they were made, and of settings of the architecture that differ.
+
+    Args:
+        model: The model.
+        source: The folder of a run (its best weights, else its last ones), of a saved model, or a
+            file of weights: `.safetensors`, or a training checkpoint (`.ckpt`).
+        missing: What to do where not all names and shapes are the same: `refuse`, or leave `fresh`
+            what has no counterpart.
+
+    Raises:
+        WeightsError: If there are no weights, they cannot be read or they do not fit; names them.
+    """
+    path = find_weights(source)
+    given, description = _read(path)
+    own = model.state_dict()
+    differing = {
+        name: f"{name} ({_shape(given[name])} there, {_shape(own[name])} here)"
+        for name in own.keys() & given.keys()
+        if given[name].shape != own[name].shape
+    }
+    fitting = {name: given[name] for name in own.keys() & given.keys() - differing.keys()}
+    words = _describe(differing, own.keys() - given.keys(), given.keys() - own.keys())
+    if words and (missing == "refuse" or not fitting):
+        raise WeightsError(
+            f"The weights of {path} do not fit this model: {words}. Choose the same architecture, "
+            "or make new what does not fit: --init_missing fresh."
+        )
+    model.load_state_dict(fitting, strict=False)
+    if words and is_main_process():
+        warnings.warn(
+            f"{len(fitting)} of {len(own)} weights are those of {path}; the others are new: "
+            f"{words}.",
+            stacklevel=2,
+        )
+    _warn_of_settings(model, path, description)
+
+
+def find_weights(source: Path) -> Path:
+    """The file with the weights that `source` names.
+
+    Raises:
+        WeightsError: If there is none.
+    """
+    if source.is_file():
+        return source
+    for folder in (source, source / "checkpoints"):
+        for file in (WEIGHTS, f"best/{WEIGHTS}", f"last/{WEIGHTS}", LAST):
+            if (folder / file).is_file():
+                return folder / file
+    raise WeightsError(
+        f"{source} {'holds no weights' if source.is_dir() else 'is not there'}. Give --init the "
+        "folder of a run or of a saved model, like runs/<run>/checkpoints/best, or a file of "
+        "weights."
+    )
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights by name, and the settings of the architecture they are of, as far as they are known.
+
+    Raises:
+        WeightsError: If they cannot be read.
+        CheckpointError: If a training checkpoint is damaged.
+    """
+    if path.suffix == ".ckpt":
+        checkpoint = SafeCheckpointIO().load_checkpoint(path)
+        weights = {
+            name.removeprefix(_IN_CHECKPOINT): value
+            for name, value in checkpoint["state_dict"].items()
+            if name.startswith(_IN_CHECKPOINT)
+        }
+        return weights, dict(checkpoint["hyper_parameters"]["config"]["model"])
+    try:
+        weights = load_file(path)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from error
+    except SafetensorError as error:
+        raise WeightsError(
+            f"{path} is damaged or no safetensors file: {error}. --init takes model.safetensors of "
+            "a saved model, or last.ckpt of a run; weights of the public code load through "
+            "rate.reference."
+        ) from error
+    has_description = (path.parent / DESCRIPTION).is_file()
+    return weights, dict(read_description(path.parent)["model"]) if has_description else {}
+
+
+def _describe(differing: dict[str, str], absent: Any, surplus: Any) -> str:
+    """What does not fit, as a list in words; empty where all does."""
+    parts = {
+        "other shapes": sorted(differing.values()),
+        "not among them": sorted(absent),
+        "of no use here": sorted(surplus),
+    }
+    return "; ".join(f"{what}: {_some(names)}" for what, names in parts.items() if names)
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _shape(weight: Tensor) -> str:
+    return " x ".join(map(str, weight.shape)) or "a number"
+
+
+def _warn_of_settings(model: SequenceModel, path: Path, description: dict[str, Any]) -> None:
+    """Tell of settings that make another function of the same weights."""
+    here = asdict(model.config)
+    changed = [
+        f"model.{name} ({description[name]} there, {here[name]} here)"
+        for name in here.keys() & description.keys()
+        if description[name] != here[name] and not name.endswith(("dropout", "noise"))
+    ]
+    if changed and is_main_process():
+        warnings.warn(
+            f"The model that {path} is of had other settings: {', '.join(sorted(changed))}.",
+            stacklevel=3,
+        )

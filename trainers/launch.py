@@ -1,0 +1,120 @@
+"""Which processes train together: those that we start, or those that a launcher has started.
+
+Variables like `RANK` and `SLURM_PROCID` are left by many programs, and may say nothing of this run.
+They count only where a run is to have as many processes as its launcher says there are. A run of
+one process is whole, whatever they say: `srun -n 4 ... --seed $SLURM_PROCID` makes four runs.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.lsf import LSFEnvironment
+from lightning.fabric.plugins.environments.mpi import MPIEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.utilities import rank_zero_only
+
+from rate.errors import ConfigError
+from trainers.config import TrainingConfig
+
+# What PyTorch and Lightning read of a group of processes. Hidden where it is not this run's.
+_GROUP = (
+    *("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
+    *("MASTER_ADDR", "MASTER_PORT"),
+)
+_PARENT = "RATE_LAUNCHED_BY"  # in processes that we start: the number of the process that did
+
+
+def is_main_process() -> bool:
+    """Whether this process is the only one, or the first of those that train together."""
+    return getattr(rank_zero_only, "rank", None) in (None, 0)
+
+
+@contextmanager
+def launched(training: TrainingConfig) -> Iterator[ClusterEnvironment]:
+    """Settle which process of a run this is; inside, `is_main_process` tells.
+
+    Yields:
+        What to tell Lightning of the other processes.
+
+    Raises:
+        ConfigError: If a launcher has started another number of processes than are to train.
+    """
+    before = dict(os.environ)
+    rank_before = getattr(rank_zero_only, "rank", 0)
+    cluster, rank = _cluster(training)
+    setattr(rank_zero_only, "rank", rank)  # noqa: B010 (its type has no attributes)
+    os.environ[_PARENT] = str(os.getpid())
+    try:
+        yield cluster
+    finally:
+        setattr(rank_zero_only, "rank", rank_before)  # noqa: B010
+        for name in (*_GROUP, _PARENT):
+            os.environ.pop(name, None)
+            if name in before:
+                os.environ[name] = before[name]
+
+
+def _cluster(training: TrainingConfig) -> tuple[ClusterEnvironment, int]:
+    """The processes that train together, and the number of this one among them."""
+    size = training.devices * training.num_nodes
+    if size > 1 and (cluster := _launcher(size)) is not None:
+        return cluster, cluster.global_rank()
+    if size == 1 and (others := _number("WORLD_SIZE")) > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
+        warnings.warn(
+            f"torchrun has started {others} processes, but training.devices is 1: each makes a "
+            f"whole run. With --training.devices {others} they train one together.",
+            stacklevel=4,
+        )
+    ours = _number(_PARENT) == os.getppid()
+    together = size > 1 and _number("WORLD_SIZE") == size and "MASTER_PORT" in os.environ
+    if not ours and not together and training.num_nodes == 1:
+        for name in _GROUP:
+            os.environ.pop(name, None)
+    lightning = LightningEnvironment()
+    return lightning, lightning.node_rank() * training.devices + lightning.local_rank()
+
+
+def _launcher(size: int) -> ClusterEnvironment | None:
+    """The launcher that has started `size` processes, of which this is one.
+
+    Raises:
+        ConfigError: If torchrun has started another number of them.
+    """
+    if TorchElasticEnvironment.detect():
+        if (started := _number("WORLD_SIZE")) != size:
+            raise ConfigError(
+                f"torchrun has started {started} processes, but training.devices x "
+                f"training.num_nodes is {size}. Make them the same, or leave torchrun out: "
+                "processes for several devices are started by themselves."
+            )
+        return TorchElasticEnvironment()
+    try:
+        if _number("SLURM_NTASKS") == size and _in_srun():
+            return SLURMEnvironment(auto_requeue=False)  # the signal is ours: it saves and ends
+        for kind in (LSFEnvironment, MPIEnvironment):
+            if kind.detect():
+                cluster = kind()
+                if cluster.world_size() == size:
+                    return cluster
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"The launcher's variables cannot be used: {error}") from error
+    return None
+
+
+def _in_srun() -> bool:
+    """Whether `srun` has started this process, and not only made the allocation it is in."""
+    names = ("SLURM_STEP_ID", "SLURM_STEPID", "MASTER_PORT")
+    return "SLURM_PROCID" in os.environ and any(name in os.environ for name in names)
+
+
+def _number(name: str) -> int:
+    """A variable that is a whole number; else 0."""
+    value = os.environ.get(name, "")
+    return int(value) if value.isdecimal() else 0

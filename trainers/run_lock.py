@@ -1,0 +1,121 @@
+"""A run has one writer: a lock on its folder, which ends with the process that holds it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from rate.errors import ConfigError
+
+LOCK = ".lock"
+_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_HELD = {errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK, errno.EDEADLK}
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder. The system lets go of it however the process ends.
+
+    Warns where the file system has no locks, as some network file systems.
+
+    Raises:
+        ConfigError: If another process holds it, or this one already does; names the process.
+        OSError: If the lock's file cannot be written.
+    """
+    path = folder / LOCK
+    descriptor = _acquire(path)
+    try:
+        yield
+    finally:
+        # Unlinked while it is held: whoever opened it before learns that it is not the file there.
+        with suppress(OSError):
+            path.unlink()
+        os.close(descriptor)
+
+
+def _acquire(path: Path) -> int:
+    """Open and lock the file; one that was unlinked meanwhile is not the lock."""
+    while True:
+        descriptor = os.open(path, _FLAGS, 0o644)
+        try:
+            has_locks = _try_lock(descriptor)
+            if not has_locks or _is_there(path, descriptor):
+                _sign(descriptor)
+                if not has_locks:
+                    _warn(path)
+                return descriptor
+        except BlockingIOError:
+            writer = _read(descriptor)
+            os.close(descriptor)
+            raise ConfigError(
+                f"{path.parent} is being written by {writer}. A run has one writer: wait until "
+                "that one has ended, or start another run under another --logging.name."
+            ) from None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Lock an open file; False where the file system has no locks.
+
+    Raises:
+        BlockingIOError: If somebody else holds it.
+    """
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _HELD:
+            raise BlockingIOError from error
+        if error.errno in _NO_LOCKS:
+            return False
+        raise
+    return True
+
+
+def _is_there(path: Path, descriptor: int) -> bool:
+    """Whether an open file is still the one of that name."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _sign(descriptor: int) -> None:
+    """Write into the lock who holds it, for those who are refused."""
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    text = f"process {os.getpid()} on {socket.gethostname()}, since {since}"
+    os.ftruncate(descriptor, 0)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.write(descriptor, text.encode())
+
+
+def _read(descriptor: int) -> str:
+    with suppress(OSError):
+        if text := os.read(descriptor, 200).decode(errors="replace"):
+            return text
+    return "another process"
+
+
+def _warn(path: Path) -> None:
+    warnings.warn(
+        f"{path.parent} is on a file system without locks: see to it that no other process writes "
+        "this run at the same time.",
+        stacklevel=4,
+    )
