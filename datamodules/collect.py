@@ -31,6 +31,7 @@ from datamodules.readers.minari import (
 from datamodules.store import Store, pack
 from rate.envs.spec import EnvironmentSpec
 from rate.files import write_durably
+from rate.progress import OnProgress, tell_nobody, telling
 
 
 def collect(
@@ -47,7 +48,7 @@ def collect(
     algorithm: str = "expert",
     workers: int | None = None,
     timeout: float = TIMEOUT_S,
-    on_episode: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress = tell_nobody,
 ) -> Path:
     """Have an expert play an episode for each seed, unless the data set exists.
 
@@ -72,7 +73,7 @@ def collect(
         workers: Processes that play; by default one for each processor core. 1 plays in this one.
         timeout: Seconds without a step after which a process counts as hung. One that hangs or dies
             is replaced, and its episode played again; but not this one.
-        on_episode: Told the number of finished episodes and of all, after every episode.
+        on_progress: Told of progress, in episodes.
 
     Returns:
         The path of the store.
@@ -99,12 +100,12 @@ def collect(
         if minari.exists():  # whoever removed the store need not have it all played again
             _check_minari(minari, known)
         else:
-            _play(parts, numbers, make_player, workers, timeout, spec.name, on_episode)
+            _play(parts, numbers, make_player, workers, timeout, spec.name, on_progress)
             _write_table(table_path(store), map(parts.read, numbers))
             if _can_be_minari(spec):
                 environment = env()
                 write_minari(
-                    map(parts.read, numbers),
+                    telling(map(parts.read, numbers), "writing", len(numbers), on_progress),
                     Path(folder) / "minari",
                     dataset_id,
                     environment,
@@ -118,7 +119,7 @@ def collect(
             if minari.exists()
             else (parts.read(seed).episode for seed in numbers)
         )
-        pack(episodes, store, spec, known)
+        pack(telling(episodes, "packing", len(numbers), on_progress), store, spec, known)
         for left in store.parent.glob(f".{name}.parts-*"):
             Parts(left).remove()
 
@@ -217,7 +218,7 @@ def _play(
     workers: int | None,
     timeout: float,
     source: str,
-    on_episode: Callable[[int, int], None] | None,
+    on_progress: OnProgress,
 ) -> None:
     """Play the episodes that have no part file yet."""
     parts.prepare()
@@ -227,9 +228,9 @@ def _play(
     def tell() -> None:
         nonlocal done
         done += 1
-        if on_episode is not None:
-            on_episode(done, total)
+        on_progress("collecting", done, total)
 
+    on_progress("collecting", done, total)
     count = 0 if workers == 1 else min(workers or available_cores(), len(missing))
     try:
         play_parts(parts, missing, make_player, count, source, tell, timeout)

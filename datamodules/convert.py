@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,8 @@ from datamodules.readers.minari import minari_provenance, open_minari, write_min
 from datamodules.source import Checked, OnBad, Source, refuse
 from datamodules.store import Store
 from datamodules.store_files import StoreWriter, storage_dtype, store_bytes
+from rate.progress import OnProgress, tell_nobody
 
-# What to tell of progress: what is done, how much of it, and of how much if that is known.
-OnProgress = Callable[[str, int, int | None], None]
 SAVE_SECONDS = 5.0
 _MINARI_NAME = re.compile(r"[-\w]+-v\d+")
 
@@ -40,7 +39,7 @@ def convert(
     destination: Path | str,
     *,
     on_bad: OnBad = refuse,
-    on_progress: OnProgress | None = None,
+    on_progress: OnProgress = tell_nobody,
     save_seconds: float = SAVE_SECONDS,
 ) -> Path:
     """Make a store of a data set, unless it is made already.
@@ -66,8 +65,7 @@ def convert(
         KeyboardInterrupt: With what is kept as its message.
     """
     destination = Path(destination)
-    tell = on_progress or (lambda phase, done, total: None)
-    known = provenance(source, tell)
+    known = provenance(source, on_progress)
     known["notes"] += narrowed(source)
     if destination.exists():  # before the lock, which needs a folder that can be written
         return _already(destination, Store.open(destination).manifest["provenance"], known)
@@ -87,7 +85,7 @@ def convert(
                 shutil.rmtree(left, ignore_errors=True)
         check_room(source, destination, partial)
         partial.mkdir(exist_ok=True)
-        _write(source, partial, known, on_bad, tell, save_seconds)
+        _write(source, partial, known, on_bad, on_progress, save_seconds)
         publish(partial, destination)
     return destination
 
@@ -128,7 +126,7 @@ def convert_to_minari(
     destination: Path | str,
     *,
     on_bad: OnBad = refuse,
-    on_progress: OnProgress | None = None,
+    on_progress: OnProgress = tell_nobody,
 ) -> Path:
     """Make a Minari data set, without loss: every array in the type that the source has it in.
 
@@ -149,13 +147,12 @@ def convert_to_minari(
         DatasetError: As `convert`, and if the name is no Minari id.
     """
     destination = Path(destination)
-    tell = on_progress or (lambda phase, done, total: None)
     if not _MINARI_NAME.fullmatch(destination.name):
         raise DatasetError(
             f"{destination}: a Minari data set's name is letters, digits, - and _, and ends with "
             f"its version; for example {destination.name or 'data'}-v0"
         )
-    known = provenance(source, tell)
+    known = provenance(source, on_progress)
     if not _has_last(source):
         known["last_observation"] = "repeated"
     if destination.exists():
@@ -172,7 +169,7 @@ def convert_to_minari(
                 seen = episode.observations
                 last = {k: v[-1] for k, v in seen.items()} if isinstance(seen, dict) else seen[-1]
             yield Recording(episode, last)
-            tell("converting", episodes.position, source.num_episodes)
+            on_progress("converting", episodes.position, source.num_episodes)
 
     with told_when_unwritable(DatasetError, what, f"{elsewhere} Or make room."):
         made = write_minari(
@@ -193,6 +190,7 @@ def provenance(source: Source, tell: OnProgress) -> dict[str, Any]:
     sizes = {file: file.stat().st_size for file in source.files}
     root, done, total = source.path.parent, 0, sum(sizes.values())
     digests = {}
+    tell("checking", 0, total)
     for file, size in sizes.items():
         digests[file.relative_to(root).as_posix()] = file_sha256(file)
         done += size

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ from rate.envs.mujoco import MujocoOptions, mujoco_spec
 from rate.envs.recorded import Recorded, mujoco_recorded, mujoco_settings
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
+from rate.progress import OnProgress, tell_nobody, telling
 
 if TYPE_CHECKING:
     from datamodules.mujoco_agent import Learner
@@ -45,8 +46,6 @@ STEPS = {"halfcheetah": 200_000, "hopper": 300_000, "walker2d": 400_000}
 VERSION = 1  # of how data are made
 ROWS = 10  # episodes played side by side
 
-OnEpisode = Callable[[int, int], None]
-
 
 def prepare_mujoco(
     root: Path | str,
@@ -56,7 +55,7 @@ def prepare_mujoco(
     num_episodes: int = 100,
     seed: int = 0,
     agent_steps: int | None = None,
-    on_episode: OnEpisode | None = None,
+    on_progress: OnProgress = tell_nobody,
 ) -> Path:
     """The store of a data set, made at first use.
 
@@ -67,7 +66,7 @@ def prepare_mujoco(
         num_episodes: Episodes to play for data of our own.
         seed: Of data of our own.
         agent_steps: Steps that the agent learns for; None is the task's own choice.
-        on_episode: Told how much of the making is done, and of how much.
+        on_progress: Told of progress: rounds of learning, steps of a round, episodes.
 
     Raises:
         ConfigError: If there is no such data set, or it is not of the task.
@@ -82,11 +81,13 @@ def prepare_mujoco(
     if known.source == "sac":
         steps = agent_steps or STEPS[options.task]
         own = OwnData(Path(root), options, known, num_episodes, seed, steps)
-        return own.prepare(on_episode or (lambda done, total: None))
-    return _convert(Path(root), options, known)
+        return own.prepare(on_progress)
+    return _convert(Path(root), options, known, on_progress)
 
 
-def _convert(root: Path, options: MujocoOptions, known: DatasetName) -> Path:
+def _convert(
+    root: Path, options: MujocoOptions, known: DatasetName, on_progress: OnProgress
+) -> Path:
     """The store made of a public file."""
     store = root / f"mujoco-{known.name.replace('/', '-')}"
     try:
@@ -106,7 +107,8 @@ def _convert(root: Path, options: MujocoOptions, known: DatasetName) -> Path:
         source = open_source(path)
         known = source.spec.options.get("task") == options.task
         spec = source.spec if known else mujoco_spec(options)
-        pack(_episodes(source, spec), store, spec, provenance)
+        episodes = telling(_episodes(source, spec), "packing", source.num_episodes, on_progress)
+        pack(episodes, store, spec, provenance)
 
     return make_once(store, provenance, make)
 
@@ -238,25 +240,26 @@ class OwnData:
         name = f"{known.name}-{options.version}-{num_episodes}-seed{seed}-{digest}"
         self.store, self.file = root / f"mujoco-{name}", root / "mujoco" / f"{name}.hdf5"
 
-    def prepare(self, on_episode: OnEpisode) -> Path:
+    def prepare(self, tell: OnProgress) -> Path:
         """The store, and beside it the file in D4RL's layout; both made unless they are there."""
 
         def make() -> None:
             from datamodules.formats import open_source
 
             if not self.file.is_file():
-                self._make_file(on_episode)
+                self._make_file(tell)
             spec = replace(
                 mujoco_spec(self.options),
                 options=_simulator(self.options),
                 recorded=mujoco_recorded(self.options),
             )
             source = open_source(self.file, Options(spec=spec))
-            pack(_episodes(source, spec), self.store, spec, self.provenance)
+            episodes = telling(_episodes(source, spec), "packing", source.num_episodes, tell)
+            pack(episodes, self.store, spec, self.provenance)
 
         return make_once(self.store, self.provenance, make)
 
-    def _make_file(self, on_episode: OnEpisode) -> None:
+    def _make_file(self, tell: OnProgress) -> None:
         from datamodules.mujoco_agent import Learner
         from datamodules.mujoco_recording import write_d4rl
 
@@ -265,8 +268,7 @@ class OwnData:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / ".lock", f"learning in {folder}"):
             learner = Learner(folder, self.options, self.seed, self.steps)
-            total = learner.rounds + self.num_episodes
-            learner.learn(lambda done, _: on_episode(done, total))
+            learner.learn(tell)
         medium, best = _rounds(learner)
         metadata: dict[str, Any] = {"algorithm": "SAC", "iteration": medium}
         if self.known.quality == "medium-replay":
@@ -278,24 +280,20 @@ class OwnData:
         metadata["iteration"] = chosen[-1]
         for name, value in learner.policy(chosen[-1]).items():
             metadata[f"policy/{name}"] = value
-        episodes = self._play(learner, chosen, lambda n: on_episode(learner.rounds + n, total))
+        episodes = telling(self._play(learner, chosen), "collecting", self.num_episodes, tell)
         write_d4rl(self.file, episodes, metadata)
 
-    def _play(
-        self, learner: Learner, chosen: Sequence[int], tell: Callable[[int], None]
-    ) -> Iterator[Columns]:
+    def _play(self, learner: Learner, chosen: Sequence[int]) -> Iterator[Columns]:
         """Episodes of the agent after the chosen rounds, as many of each."""
         from datamodules.mujoco_recording import Rows, play
 
-        rows, done, seeds = Rows(self.options, ROWS), 0, expert_seeds(self.num_episodes, self.seed)
+        rows, seeds = Rows(self.options, ROWS), expert_seeds(self.num_episodes, self.seed)
         for number, part in zip(chosen, np.array_split(seeds, len(chosen)), strict=True):
             for first in range(0, len(part), ROWS):
                 batch = part[first : first + ROWS].tolist()
                 with learner.as_after(number, seed=batch[0]):
                     episodes = play(learner.act, rows, batch)
                 yield from episodes
-                done += len(episodes)
-                tell(done)
 
 
 def _rounds(learner: Learner) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -26,6 +26,7 @@ from datamodules.npy import BAD_HEADER
 from rate.envs.mujoco import PUBLISHED_LENGTH, Mujoco, MujocoOptions
 from rate.envs.tmaze import mix
 from rate.errors import ConfigError
+from rate.progress import OnProgress
 
 if TYPE_CHECKING:
     from stable_baselines3 import SAC
@@ -35,6 +36,7 @@ ROWS = 8  # episodes played side by side
 LENGTH = PUBLISHED_LENGTH  # steps that each of them takes in a round
 STEPS_PER_UPDATE = 2
 BATCH = 128
+_PHASE = "learning (SAC)"
 _SETTINGS: dict[str, Any] = {
     "learning_rate": 1e-3,
     "batch_size": BATCH,
@@ -66,11 +68,12 @@ class Learner:
         self._buffer = _make_buffer(options, self.rounds * ROWS * LENGTH)
         self._model.replay_buffer = self._buffer
 
-    def learn(self, on_round: Callable[[int, int], None]) -> None:
+    def learn(self, tell: OnProgress) -> None:
         """Learn the rounds that are not on disk.
 
         Args:
-            on_round: Told the rounds that are done, and of all, after every one.
+            tell: Told of progress, in steps of the environment. A round is on disk by the time
+                that it has been told of as a whole.
 
         Raises:
             DatasetError: If a file of a round is damaged.
@@ -79,6 +82,8 @@ class Learner:
         done = next(k for k in count() if not self._weights(k + 1).exists())
         if done >= self.rounds:
             return
+        each = ROWS * LENGTH
+        tell(_PHASE, done * each, self.rounds * each)
         for number in range(1, done + 1):
             for step in _steps(self.experience(number)):
                 self._remember(step)
@@ -86,12 +91,12 @@ class Learner:
             self._load(done)
         for number in range(done + 1, self.rounds + 1):
             with _own_chance(mix(self.seed, number)):
-                experience = self._learn_round(number)
+                experience = self._learn_round(number, tell)
             with _writing(self._experience(number)) as file:
                 np.savez(file, **experience)  # type: ignore[arg-type]
             with _writing(self._weights(number)) as file:
                 torch.save(self._state(), file)
-            on_round(number, self.rounds)
+            tell(_PHASE, number * each, self.rounds * each)
 
     @torch.no_grad()
     def act(self, observations: Array) -> tuple[Array, Array]:
@@ -143,7 +148,7 @@ class Learner:
         }
         return {**weights, "nonlinearity": "relu", "output_distribution": "tanh_gaussian"}
 
-    def _learn_round(self, number: int) -> Columns:
+    def _learn_round(self, number: int, tell: OnProgress) -> Columns:
         """Play 1000 steps in every row, and learn along the way."""
         seeds = iter(range(number << 20, (number + 1) << 20))
         for row in range(ROWS):
@@ -158,6 +163,8 @@ class Learner:
             self._remember(step)
             for row in np.flatnonzero(ended).tolist():
                 self._rows.reset(row, next(seeds))
+            if time < LENGTH - 1:
+                tell(_PHASE, ((number - 1) * LENGTH + time + 1) * ROWS, self.rounds * ROWS * LENGTH)
             if number > 1:
                 self._model.train(ROWS // STEPS_PER_UPDATE, BATCH)
         return stack(steps)

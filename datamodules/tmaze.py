@@ -16,12 +16,17 @@ from datamodules.players import FIRST_SEED, SEEDS_EACH
 from datamodules.readers.minari import open_minari, read_minari, write_minari
 from datamodules.store import pack
 from rate.envs.tmaze import MINIMUM_LENGTH, TMAZE_SPEC, TMazeOracle, TMazeVector, draw_episodes
+from rate.progress import OnProgress, tell_nobody, telling
 
 _ROWS_AT_ONCE = 256
 
 
 def generate_tmaze(
-    directory: Path | str, max_length: int, num_episodes: int = 2000, seed: int = 0
+    directory: Path | str,
+    max_length: int,
+    num_episodes: int = 2000,
+    seed: int = 0,
+    on_progress: OnProgress = tell_nobody,
 ) -> Path:
     """Make the oracle's data set of T-Mazes of 3 to `max_length` observations, unless it exists.
 
@@ -36,6 +41,7 @@ def generate_tmaze(
             of context length `K`.
         num_episodes: The number of episodes.
         seed: Chooses the episodes.
+        on_progress: Told of progress, in episodes.
 
     Returns:
         The path of the store.
@@ -66,14 +72,21 @@ def generate_tmaze(
     def make() -> None:
         if not minari.exists():
             write_minari(
-                play_oracle(max_length, num_episodes, seed),
+                telling(
+                    play_oracle(max_length, num_episodes, seed),
+                    "collecting",
+                    num_episodes,
+                    on_progress,
+                ),
                 directory / "minari",
                 dataset_id,
                 gymnasium.make("RATE/TMaze-v0", length=(MINIMUM_LENGTH, max_length)),
                 algorithm="oracle",
                 description="Passive T-Maze, every episode solved; lengths and goals balanced.",
             )
-        pack(read_minari(open_minari(minari)), store, TMAZE_SPEC, provenance)
+        episodes = read_minari(open_minari(minari))
+        packed = telling(episodes, "packing", num_episodes, on_progress)
+        pack(packed, store, TMAZE_SPEC, provenance)
 
     return make_once(store, provenance, make)
 

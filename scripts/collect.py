@@ -22,7 +22,7 @@ from rich.table import Table
 from datamodules.collect import summarise, table_path
 from datamodules.store import Store
 from scripts.console import make_parser, user_errors
-from trainers.callbacks.progress import collecting
+from trainers.callbacks.progress import preparing
 from trainers.cli import parse
 from trainers.registry import ENVIRONMENTS, get_environment
 
@@ -35,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with user_errors():
         config = parse(options.environment, rest).config
         environment = get_environment(config.environment, config.env)
-        with collecting(config.logging.progress, None) as on_episode:
-            store = environment.prepare_data(config.data, config.max_length, on_episode)
+        with preparing(config.logging.progress, None) as tell:
+            store = environment.prepare_data(config.data, config.max_length, tell)
         show_summary(store, Console())
 
 

@@ -23,10 +23,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from datamodules.convert import (
-    OnProgress,
     convert,
     convert_to_minari,
     narrowed,
@@ -36,9 +34,11 @@ from datamodules.episodes import DatasetError
 from datamodules.formats import open_source
 from datamodules.source import Source
 from rate.envs.spec import EnvironmentSpec
+from rate.progress import OnProgress
 from scripts.console import make_parser, user_errors
 from scripts.data_options import add_data_options, data_options
 from trainers.cli import parse
+from trainers.meter import Meter
 from trainers.registry import ENVIRONMENTS, get_environment
 
 SHOWN = 10  # skipped episodes that are told of one by one
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         spec = None if options.environment is None else environment_spec(options.environment, rest)
         source = open_source(options.source, data_options(options, spec))
         describe(source, options.to, console)
-        with progress(Console(stderr=True)) as tell:
+        with progress() as tell:
             make = convert if options.to == "store" else convert_to_minari
             on_bad = skipped if options.skip_bad else refuse
             made = make(source, options.destination, on_bad=on_bad, on_progress=tell)
@@ -121,20 +121,10 @@ class Skipped:
 
 
 @contextmanager
-def progress(console: Console) -> Iterator[OnProgress]:
-    """A bar for each phase of a conversion; nothing where there is no terminal."""
-    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%")
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
-    ) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def tell(phase: str, done: int, total: int | None) -> None:
-            if phase not in tasks:
-                tasks[phase] = bar.add_task(phase, total=total)
-            bar.update(tasks[phase], completed=done)
-
-        yield tell
+def progress() -> Iterator[OnProgress]:
+    """Shows each phase of a conversion."""
+    with Meter() as meter:
+        yield meter.show
 
 
 if __name__ == "__main__":

@@ -12,13 +12,13 @@ says which file to get from where, and where to put it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from datamodules.downloads import CHECKPOINTS, Remote, fetch, fetch_minari, find, names
 from scripts.console import count, make_parser, user_errors
+from scripts.convert import readable
+from trainers.meter import Meter
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -49,28 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             made = fetch_all(
                 find(options.name, options.run, min(options.checkpoints, CHECKPOINTS)),
                 options.root,
-                Console(stderr=True),
             )
     print(f"{made} is here. Next: python scripts/convert.py {made} DEST")
 
 
-def fetch_all(files: Sequence[Remote], root: Path, console: Console) -> Path:
-    """Get files, with a bar each; returns the file, or the folder of several."""
-    columns = BarColumn(), DownloadColumn(), TransferSpeedColumn()
+def fetch_all(files: Sequence[Remote], root: Path) -> Path:
+    """Get files, and show how far each is; returns the file, or the folder of several."""
     path = root
-    with Progress(
-        TextColumn("{task.description}"),
-        *columns,
-        console=console,
-        disable=not console.is_terminal,
-    ) as bar:
+    with Meter() as meter:
         for remote in files:
-            task = bar.add_task(Path(remote.path).name, total=None)
-
-            def tell(done: int, total: int | None, task: int = task) -> None:
-                bar.update(task, completed=done, total=total)  # type: ignore[arg-type]
-
-            path = fetch(remote, root, tell)
+            show = partial(meter.show, Path(remote.path).name, amount=readable)
+            path = fetch(remote, root, show)
     return path if len(files) == 1 else path.parent
 
 

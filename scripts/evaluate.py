@@ -25,10 +25,10 @@ from rate.errors import ConfigError
 from rate.weights import DESCRIPTION, SavedModel, load_model
 from scripts.console import count, make_parser, show_scores, user_errors
 from scripts.devices import add_device_option, choose_device
-from scripts.progress import Bars
 from scripts.scores import add_scores, check_scores
 from trainers.config import EvaluationConfig
 from trainers.config_files import load_config_file
+from trainers.meter import Meter
 from trainers.registry import check_lengths, environment_of
 from trainers.rollout import evaluate
 
@@ -105,11 +105,11 @@ def prepare(candidate: Candidate, given: dict[str, Any], first_seed: int | None)
     return replace(candidate, settings=settings, first_seed=seed)
 
 
-def score(candidate: Candidate, device: torch.device, console: Console) -> list[dict[str, Any]]:
+def score(candidate: Candidate, device: torch.device) -> list[dict[str, Any]]:
     """Rows of scores of a prepared candidate, as `scripts/study.py` writes them."""
     saved, config = candidate.saved, candidate.settings
     name = f"{candidate.label['model']} {candidate.label['which']}"
-    with Bars(name, config.lengths, console) as bars:
+    with Meter() as meter:
         started = time.monotonic()
         rows = evaluate(
             saved.model.to(device),
@@ -117,7 +117,7 @@ def score(candidate: Candidate, device: torch.device, console: Console) -> list[
             config,
             lengths=config.lengths,
             first_seed=candidate.first_seed,
-            on_progress=bars.show,
+            on_progress=lambda length, share: meter.show(f"{name} at {length}", share, 1),
             trained_range=saved.trained_range,
         )
     seconds = round(time.monotonic() - started, 1)
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             console.print(f"note: {sentence}.", highlight=False, markup=False, soft_wrap=True)
         try:
             for candidate in candidates:
-                scored = score(candidate, device, console)
+                scored = score(candidate, device)
                 rows += scored
                 if options.results:  # each as soon as it is known: what comes next may be stopped
                     add_scores(options.results, scored)

@@ -19,6 +19,7 @@ from scripts.console import count, make_parser, user_errors
 from scripts.outputs import check_picture
 from scripts.plot import COLOURS, pyplot, save
 from trainers.inspection import MemoryReport, inspect_memory, record
+from trainers.meter import Meter
 from trainers.registry import check_lengths, environment_of
 
 NOISE = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -35,7 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = Console()
     with user_errors():
         check_picture(options.output, ".png")
-        reports = {run.name: look(run, options.length, options.episodes) for run in options.runs}
+        with Meter() as meter:
+            reports = {
+                run.name: look(run, options.length, options.episodes, meter) for run in options.runs
+            }
         draw(reports, options.output)
     table = Table(
         title=f"Memory over episodes of {options.length} steps. ±s: share of episodes that keep "
@@ -53,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console.print(f"The figure {options.output}", highlight=False, markup=False)
 
 
-def look(run: Path, length: int, episodes: int) -> MemoryReport:
+def look(run: Path, length: int, episodes: int, meter: Meter) -> MemoryReport:
     """Roll out a run's last weights and follow its memory.
 
     Raises:
@@ -64,7 +68,8 @@ def look(run: Path, length: int, episodes: int) -> MemoryReport:
     if not config.num_memory_tokens:
         raise ConfigError(f"{run} has no memory tokens to look at (model.num_memory_tokens is 0).")
     environment = environment_of(saved.spec)
-    if check_lengths(environment, [length], "--length") < 8 * config.context_length:
+    longest = check_lengths(environment, [length], "--length")
+    if longest < 8 * config.context_length:
         raise ConfigError(
             f"--length {length} is less than 8 segments of {run} (K is {config.context_length}); "
             f"give at least {8 * config.context_length}."
@@ -72,10 +77,10 @@ def look(run: Path, length: int, episodes: int) -> MemoryReport:
     env = environment.make_vector(episodes, length)
     policy = Policy(saved.model, num_envs=episodes, target_return=saved.spec.target_return)
     try:
-        batch = record(policy, env, seed=30_000)
+        batch = record(policy, env, 30_000, lambda step: meter.show("playing", step, longest))
     finally:
         env.close()
-    return inspect_memory(saved.model, batch, NOISE)
+    return inspect_memory(saved.model, batch, NOISE, tell=meter.show)
 
 
 def draw(reports: dict[str, MemoryReport], path: Path) -> None:

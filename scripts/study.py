@@ -29,7 +29,7 @@ from rate.errors import ConfigError, UserError
 from scripts.console import STOPPED, count, make_parser, show_scores, user_errors
 from scripts.outputs import check_picture
 from scripts.plot import plot_scores
-from scripts.progress import Board
+from scripts.progress import show_reports
 from scripts.scores import add_scores, check_scores, training_seconds
 from scripts.study_file import Study, load_study
 from trainers.changes import differences
@@ -37,6 +37,7 @@ from trainers.config import LoggingConfig, RunConfig
 from trainers.config_files import load_config_file
 from trainers.errors import Interrupted, TrainingError
 from trainers.files import write_json
+from trainers.meter import Meter
 from trainers.registry import get_environment
 
 _MOST_THREADS = 4  # a small model gains nothing from more
@@ -86,9 +87,15 @@ def _score_baselines(study: Study, jobs: int, console: Console) -> list[dict[str
         kept = _kept(path)
         if kept.get("asked") != asked:
             console.print(f"Scoring {name} ...")
-            scored = score_baseline(
-                name, environment, lengths=settings.lengths, seeds=seeds, workers=jobs
-            )
+            with Meter(console) as meter:
+                scored = score_baseline(
+                    name,
+                    environment,
+                    lengths=settings.lengths,
+                    seeds=seeds,
+                    workers=jobs,
+                    on_progress=meter.show,
+                )
             kept = {"asked": asked, "rows": scored}
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, kept)
@@ -116,15 +123,14 @@ def _run_all(
     pool = ProcessPoolExecutor(
         min(jobs, len(configs)), context, initializer=_connect, initargs=(queue, stop), **fresh
     )
-    with pool, Board(console) as board:
+    with pool, Meter(console) as meter:
         futures: dict[str, Future[str | None]] = {}
         try:
             for config in configs:
-                board.add(config)
                 futures[config.run_name] = pool.submit(_work, config, threads)
             while not all(future.done() for future in futures.values()):
-                board.drain(queue)
-            board.drain(queue)
+                show_reports(queue, meter)
+            show_reports(queue, meter)
         except KeyboardInterrupt:
             stop.set()
             pool.shutdown(cancel_futures=True)  # waits: the runs got the signal too, and save

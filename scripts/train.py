@@ -10,6 +10,8 @@ from rich.console import Console
 
 from scripts.console import show_scores, user_errors
 from trainers.cli import parse
+from trainers.description import describe_run
+from trainers.meter import Meter
 
 
 def main(environment: str, arguments: Sequence[str] | None = None) -> None:
@@ -20,6 +22,9 @@ def main(environment: str, arguments: Sequence[str] | None = None) -> None:
         command = parse(environment, arguments)
         for note in command.notes:
             console.print(f"note: {note}", style="dim", highlight=False, markup=False)
+        Meter(shown=command.config.logging.progress).say(
+            describe_run(command.config, command.resume)
+        )
         from trainers.train import train  # slow to import: only once the command is known good
 
         result = train(command.config, command.resume, shlex.join([sys.argv[0], *arguments]))

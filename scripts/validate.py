@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     with user_errors():
         spec = None if options.environment is None else environment_spec(options.environment, rest)
-        with progress(Console(stderr=True)) as tell:
+        with progress() as tell:
             report = check(
                 options.path,
                 data_options(options, spec),

@@ -26,10 +26,11 @@ from rich.console import Console
 from rate.config import ModelConfig
 from rate.errors import ConfigError
 from rate.policy import Policy
+from rate.progress import OnProgress, telling
 from scripts.console import count, make_parser, user_errors
 from scripts.evaluate import LAST_SEED, Candidate, find_candidates
 from scripts.outputs import check_picture
-from scripts.progress import Bars
+from trainers.meter import Meter
 from trainers.recording import EpisodeRecord, record_episode
 from trainers.registry import check_lengths, environment_of, length_name
 
@@ -59,11 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = candidate.settings
         length = options.length or settings.selection_lengths[0]
         seed = settings.test_seed if options.seed is None else options.seed
-        record = play(candidate, length, seed, options.steps, console)
+        record = play(candidate, length, seed, options.steps)
         spec, name = candidate.saved.spec, candidate.label["model"]
         what = length_name(spec.name).removesuffix(" (steps)")
         title = f"{name} on {spec.name}, {what} {length}, seed {seed}"
-        write(Film(record, candidate.saved.model.config, title, options.fps), options.output)
+        config = candidate.saved.model.config
+        with Meter() as meter:
+            write(Film(record, config, title, options.fps, meter.show), options.output)
     size = options.output.stat().st_size / 1e6
     told = "".join(f", {name} {value:g}" for name, value in record.outcome.items())
     console.print(
@@ -90,9 +93,7 @@ def check_output(path: Path, fps: int) -> None:
         )
 
 
-def play(
-    candidate: Candidate, length: int, seed: int, steps: int | None, console: Console
-) -> EpisodeRecord:
+def play(candidate: Candidate, length: int, seed: int, steps: int | None) -> EpisodeRecord:
     """Roll out one episode of a model, as its run evaluates it.
 
     Raises:
@@ -114,14 +115,14 @@ def play(
     )
     env = environment.make_vector(1, length)
     try:
-        with Bars(str(candidate.label["model"]), [length], console) as bars:
+        with Meter() as meter:
             return record_episode(
                 policy,
                 env,
                 seed,
                 max_steps=steps,
                 max_moments=MOST_FRAMES,
-                on_step=lambda step: bars.show(length, step / longest),
+                on_step=lambda step: meter.show("playing", step, longest),
             )
     finally:
         env.close()
@@ -135,17 +136,21 @@ class Film:
         config: The model's.
         title: What stands at the top.
         fps: Frames a second; the last one stands still for a while.
+        tell: Told of progress, in frames.
     """
 
-    def __init__(self, record: EpisodeRecord, config: ModelConfig, title: str, fps: int) -> None:
+    def __init__(
+        self, record: EpisodeRecord, config: ModelConfig, title: str, fps: int, tell: OnProgress
+    ) -> None:
         from scripts.video_screen import Screen  # Matplotlib takes a second to import
 
         self._screen, self._moments, self.fps = Screen(record, config, title), record.moments, fps
+        self._tell = tell
 
     def __iter__(self) -> Iterator[Pixels]:
         """Frames `(H, W, 3)`."""
         frame = None
-        for moment in self._moments:
+        for moment in telling(self._moments, "drawing", len(self._moments), self._tell):
             frame = self._screen.show(moment)
             yield frame
         for _ in range(int(_LAST_SECONDS * self.fps)):

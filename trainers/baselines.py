@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rate.errors import ConfigError, UserError
+from rate.progress import OnProgress, tell_nobody
 from trainers.entries import BASELINES, EnvironmentEntry
 from trainers.episode_rows import RolloutResult
 from trainers.scores import scores
@@ -32,6 +33,7 @@ def score_baseline(
     lengths: Sequence[int],
     seeds: Sequence[int],
     workers: int | None = None,
+    on_progress: OnProgress = tell_nobody,
 ) -> list[dict[str, Any]]:
     """Scores of the expert or of chance, as `trainers.rollout.evaluate` gives those of a model.
 
@@ -41,6 +43,7 @@ def score_baseline(
         lengths: What lengths are, the environment says.
         seeds: Of the episodes.
         workers: Processes; None is one per core.
+        on_progress: Told of progress, in episodes.
 
     Raises:
         ConfigError: If there is no such policy here.
@@ -53,19 +56,29 @@ def score_baseline(
     rows = []
     for length in lengths:
         make_player = partial(environment.make_player, policy, length)
-        result = _play_all(make_player, list(seeds), workers or os.cpu_count() or 1)
+        tell = partial(on_progress, f"{policy} at {length}")
+        result = _play_all(make_player, list(seeds), workers or os.cpu_count() or 1, tell)
         rows.append({"length": length, "episodes": len(seeds), **scores(result, environment.group)})
     return rows
 
 
-def _play_all(make_player: Callable[[], Player], seeds: list[int], workers: int) -> RolloutResult:
+def _play_all(
+    make_player: Callable[[], Player],
+    seeds: list[int],
+    workers: int,
+    tell: Callable[[int, int], None],
+) -> RolloutResult:
     """Play an episode of every seed in several processes."""
     chunks = [seeds[i : i + _CHUNK] for i in range(0, len(seeds), _CHUNK)]
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(workers, len(chunks)), context, _begin, (make_player,))
     with pool:
         try:
-            played = [episode for part in pool.map(_play, chunks) for episode in part]
+            tell(0, len(seeds))
+            played: list[tuple[float, int, dict[str, float]]] = []
+            for part in pool.map(_play, chunks):
+                played += part
+                tell(len(played), len(seeds))
         except BrokenProcessPool as error:
             raise UserError(
                 "A process in which the simulator ran has died. python scripts/doctor.py tells "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ PRESET, QUICK = "rate", "_quick"
 MADE_HERE = "-sac"  # how names of data sets end that are made here
 # Steps of data, ten times what small presets train on: on a CPU, more than that takes hours.
 LONG = 30_000_000
+# Of NVIDIA, AMD, and Windows below Linux.
+_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 _CHOICES = {"hint"}  # what a model sees, whatever the data hold
 
 
@@ -76,10 +79,17 @@ def warn_of_work(config: RunConfig, presets: list[str]) -> list[str]:
     """A note on a run that will keep a CPU busy for hours."""
     training, quick = config.training, f"{config.name}{QUICK}"
     steps = training.batch_size * config.window * training.max_steps
-    if training.accelerator != "cpu" or steps < LONG:
+    chosen = training.accelerator == "cpu"
+    if steps < LONG or not (chosen or (training.accelerator == "auto" and not has_gpu_driver())):
         return []
+    way = "Use a GPU: --training.accelerator gpu" if chosen else "There is no GPU here"
     small = f", or train a model for a CPU: --model_mode {quick}" if quick in presets else ""
     return [
         f"{steps / 1e6:,.0f} million steps of data are to be trained on, which takes a CPU hours "
-        f"or days. Use a GPU: --training.accelerator gpu{small}."
+        f"or days. {way}{small}."
     ]
+
+
+def has_gpu_driver() -> bool:
+    """Whether the system drives a GPU, whatever PyTorch can do with it."""
+    return sys.platform == "darwin" or any(Path(driver).exists() for driver in _DRIVERS)

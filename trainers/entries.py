@@ -16,6 +16,7 @@ import gymnasium
 from rate.envs.recorded import own_recorded
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
+from rate.progress import OnProgress
 from trainers.config import DataConfig
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 BASELINES = ("expert", "random")  # what models are compared with
 MakeVector = Callable[[int, int], "gymnasium.vector.VectorEnv[Any, Any, Any]"]
-OnEpisode = Callable[[int, int], None]  # told of episodes done, and of all
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ class EnvironmentEntry:
         steps_at: The most steps an episode of a length has; a `ValueError` if there is no such
             length.
         prepare_data: Makes the environment's own data set, unless it exists, from the settings, the
-            length and what to tell of progress (episodes done, episodes in all); returns the path
-            of the store.
+            length and whom to tell of progress; returns the path of the store.
         make_player: Plays episodes of a length as `expert` or `random` does.
         num_envs: Rows that are good to roll out side by side; None for any number.
         group: The outcome that tells two kinds of episodes apart, and the names of its 0 and 1.
@@ -47,7 +46,7 @@ class EnvironmentEntry:
     spec: EnvironmentSpec
     make_vector: MakeVector
     steps_at: Callable[[int], int]
-    prepare_data: Callable[[DataConfig, int, OnEpisode | None], Path]
+    prepare_data: Callable[[DataConfig, int, OnProgress], Path]
     make_player: Callable[[str, int], Player] | None = None
     num_envs: int | None = None
     group: tuple[str, tuple[str, str]] | None = None
@@ -122,9 +121,7 @@ class Kind:
 
         return WorkerVector(partial(self.make_env, options, length), num_envs, workers)
 
-    def _prepare(
-        self, options: Any, data: DataConfig, max_length: int, on_episode: OnEpisode | None
-    ) -> Path:
+    def _prepare(self, options: Any, data: DataConfig, max_length: int, tell: OnProgress) -> Path:
         """Have the expert play the environment's own data set, with the hidden state in it."""
         from datamodules.collect import collect
         from datamodules.players import expert_seeds
@@ -161,5 +158,5 @@ class Kind:
             description=f"{self.name}, played by an expert (noise {data.noise}; {words}). The "
             "observation's part 'hint' is the hidden state, which an agent should not see.",
             workers=data.workers,
-            on_episode=on_episode,
+            on_progress=tell,
         )

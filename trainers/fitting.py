@@ -25,7 +25,7 @@ from trainers.callbacks import (
     SafeCheckpointIO,
     SelectionRollouts,
     Throughput,
-    collecting,
+    preparing,
 )
 from trainers.callbacks.checkpoint import find_checkpoint
 from trainers.checks import finite
@@ -47,8 +47,8 @@ def make_datamodule(
     the data are never trained on.
     """
     data, training = config.data, config.training
-    with collecting(config.logging.progress, report) as on_episode:
-        store = data.store or environment.prepare_data(data, config.max_length, on_episode)
+    with preparing(config.logging.progress, report) as tell:
+        store = data.store or environment.prepare_data(data, config.max_length, tell)
     datamodule = TrajectoryDataModule(
         store,
         batch_size=training.batch_size,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from rate.envs.autoreset import without_autoreset
 from rate.memory import MemoryState
 from rate.model import SequenceModel
 from rate.policy import Policy
+from rate.progress import OnProgress, tell_nobody
 
 _LEAST = 1e-12  # size of a memory: one that is all zeros has moved by nothing, not by NaN
 
@@ -42,8 +43,20 @@ class MemoryReport:
     survival: dict[float, float]
 
 
-def record(policy: Policy, env: gymnasium.vector.VectorEnv[Any, Any, Any], seed: int) -> Batch:
-    """Play one episode in every row and keep what the model saw and did, as a batch `(B, T)`."""
+def record(
+    policy: Policy,
+    env: gymnasium.vector.VectorEnv[Any, Any, Any],
+    seed: int,
+    on_step: Callable[[int], None] = lambda step: None,
+) -> Batch:
+    """Play one episode in every row and keep what the model saw and did, as a batch `(B, T)`.
+
+    Args:
+        policy: Plays; it has as many rows as the environment.
+        env: In any autoreset mode.
+        seed: Of the first row; the others follow.
+        on_step: Told how many steps have been taken.
+    """
     env = without_autoreset(env)
     observations, _ = env.reset(seed=seed)
     policy.reset()
@@ -60,6 +73,7 @@ def record(policy: Policy, env: gymnasium.vector.VectorEnv[Any, Any, Any], seed:
         observations, rewards, terminated, truncated, _ = env.step(actions)
         rewards_seen.append(torch.as_tensor(rewards, dtype=torch.float32))
         running &= ~(terminated | truncated)
+        on_step(len(seen))
     steps = len(seen)
     mask = torch.ones(env.num_envs, steps, dtype=torch.bool)
     timesteps = torch.arange(steps).expand(env.num_envs, -1)
@@ -85,7 +99,11 @@ def _stack(steps: list[Observations]) -> Observations:
 
 @torch.no_grad()
 def inspect_memory(
-    model: SequenceModel, batch: Batch, noise: Sequence[float], disturbed_segment: int = 5
+    model: SequenceModel,
+    batch: Batch,
+    noise: Sequence[float],
+    disturbed_segment: int = 5,
+    tell: OnProgress = tell_nobody,
 ) -> MemoryReport:
     """Follow the memory tokens of a model through recorded episodes.
 
@@ -94,10 +112,13 @@ def inspect_memory(
         batch: Episodes of at least `disturbed_segment + 2` segments, from `record`.
         noise: Standard deviations of the Gaussian noise that memory is disturbed with.
         disturbed_segment: The segment before which memory is disturbed.
+        tell: Told of progress, in times that the model has been through all episodes.
 
     Returns:
         Drift and rank undisturbed, and how many episodes keep their actions when disturbed.
     """
+    folds = 1 + len(noise)
+    tell("following memory", 0, folds)
     path = list(_fold(model, batch, None, 0.0))
     memories = torch.stack([tokens for tokens, _ in path])  # (N, B, m, d)
     actions = model.head.decode(torch.cat([chosen for _, chosen in path], dim=1), Decoding())
@@ -106,10 +127,12 @@ def inspect_memory(
     drift = (flat[1:] - flat[:-1]).norm(dim=-1) / size[:-1]
     apart = (flat - flat.mean(1, keepdim=True)).square().sum(-1).mean(1).sqrt() / size.mean(1)
     survival = {}
-    for strength in noise:
+    for number, strength in enumerate(noise, start=1):
+        tell("following memory", number, folds)
         disturbed = [chosen for _, chosen in _fold(model, batch, disturbed_segment, strength)]
         same = model.head.correct(torch.cat(disturbed, dim=1), actions)
         survival[strength] = float(same.all(1).float().mean())
+    tell("following memory", folds, folds)
     rank = effective_rank(memories).mean(-1)
     return MemoryReport(apart.tolist(), drift.mean(-1).tolist(), rank.tolist(), survival)
 

@@ -17,6 +17,7 @@ from gymnasium import spaces
 
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
+from rate.progress import OnProgress
 from trainers.config import DataConfig, RunConfig
 from trainers.entries import EnvironmentEntry, Kind
 
@@ -183,10 +184,10 @@ def _registration(name: str) -> Registration:
 def _tmaze(options: Any, workers: int | None) -> EnvironmentEntry:
     from rate.envs.tmaze import TMAZE_SPEC, TMazeVector, check_length
 
-    def prepare(data: DataConfig, max_length: int, on_episode: Any) -> Path:
+    def prepare(data: DataConfig, max_length: int, tell: OnProgress) -> Path:
         from datamodules.tmaze import generate_tmaze
 
-        return generate_tmaze(data.root, max_length, data.num_episodes, data.seed)
+        return generate_tmaze(data.root, max_length, data.num_episodes, data.seed, tell)
 
     return EnvironmentEntry(TMAZE_SPEC, TMazeVector, check_length, prepare)
 
@@ -199,7 +200,7 @@ def _atari(options: Any, workers: int | None) -> EnvironmentEntry:
 
 
 def _mujoco(options: Any, workers: int | None) -> EnvironmentEntry:
-    def prepare(data: DataConfig, max_length: int, on_episode: Any) -> Path:
+    def prepare(data: DataConfig, max_length: int, tell: OnProgress) -> Path:
         from datamodules.mujoco import prepare_mujoco
 
         return prepare_mujoco(
@@ -209,7 +210,7 @@ def _mujoco(options: Any, workers: int | None) -> EnvironmentEntry:
             num_episodes=data.num_episodes,
             seed=data.seed,
             agent_steps=data.agent_steps,
-            on_episode=on_episode,
+            on_progress=tell,
         )
 
     return replace(_MUJOCO.entry(options, workers), prepare_data=prepare)

@@ -204,6 +204,7 @@ def evaluate(
         ]
         report = None
         if on_progress is not None:
+            on_progress(length, 0.0)
             report = partial(_tell, on_progress, length, count, environment.steps_at(length))
         try:
             with acting_threads(env, policies[0].device), evaluating(model):

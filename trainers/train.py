@@ -32,6 +32,7 @@ from trainers.fitting import (
 )
 from trainers.initial_weights import find_weights, load_initial_weights
 from trainers.launch import is_main_process, launched
+from trainers.meter import Meter
 from trainers.registry import check_run, get_environment
 from trainers.rollout import OnProgress, evaluate
 from trainers.runs import (
@@ -204,15 +205,16 @@ def _evaluate(
             continue
         if step not in scores:  # where the best weights are the last ones, once is enough
             saved = load_model(result.folder / CHECKPOINTS / which)
-            scores[step] = evaluate(
-                saved.model.to(device),
-                environment,
-                settings,
-                lengths=settings.lengths,
-                first_seed=settings.test_seed,
-                on_progress=_for_rollouts(report),
-                trained_range=saved.trained_range,
-            )
+            with Meter(shown=config.logging.progress) as meter:
+                scores[step] = evaluate(
+                    saved.model.to(device),
+                    environment,
+                    settings,
+                    lengths=settings.lengths,
+                    first_seed=settings.test_seed,
+                    on_progress=_for_rollouts(report, meter, which),
+                    trained_range=saved.trained_range,
+                )
         for row in scores[step]:
             known = {"environment": config.environment, "model": config.name}
             result.rows.append({**known, "which": which, "step": step, **row})
@@ -236,10 +238,13 @@ def _evaluate(
     )
 
 
-def _for_rollouts(report: Report | None) -> OnProgress | None:
-    if report is None:
-        return None
-    return lambda length, share: report(f"scoring at {length}", round(100 * share), 100)
+def _for_rollouts(report: Report | None, meter: Meter, which: str) -> OnProgress:
+    def tell(length: int, share: float) -> None:
+        meter.show(f"scoring the {which} weights at {length:,}", share, 1)
+        if report is not None:
+            report(f"scoring at {length}", round(100 * share), 100)
+
+    return tell
 
 
 @contextmanager

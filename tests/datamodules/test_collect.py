@@ -90,9 +90,11 @@ def test_minari_opens_it_with_every_pixel_as_it_was(made, monkeypatch):
 
 def test_two_workers_give_the_same_files(made, tmp_path):
     told = []
-    run(tmp_path, workers=2, on_episode=lambda done, total: told.append((done, total)))
+    run(tmp_path, workers=2, on_progress=lambda *news: told.append(news))
     assert contents(tmp_path) == contents(made[0])
-    assert told == [(number, len(SEEDS)) for number in range(1, len(SEEDS) + 1)]
+    phases = ["collecting", "writing", "packing"] if keeps_pixels() else ["collecting", "packing"]
+    steps = range(len(SEEDS) + 1)
+    assert told == [(phase, number, len(SEEDS)) for phase in phases for number in steps]
 
 
 def test_it_is_made_once_and_other_data_are_refused(tmp_path):

@@ -15,6 +15,7 @@ from datamodules.players import expert_seeds
 from datamodules.readers.hdf5 import broken_chains
 from rate.envs.mujoco import Mujoco, MujocoOptions
 from rate.errors import ConfigError
+from rate.progress import tell_nobody
 
 HOPPER = MujocoOptions("hopper")
 SHORT = 12  # steps of a row in a round, instead of 1000
@@ -148,7 +149,7 @@ def made(tmp_path_factory):
                 f"hopper-{quality}-sac",
                 num_episodes=13,
                 agent_steps=STEPS,
-                on_episode=lambda done, total: told.append((done, total)),
+                on_progress=lambda *news: told.append(news),
             )
             for quality in QUALITIES
         }
@@ -193,8 +194,10 @@ def test_the_stores_hold_the_files_episodes(made):
         with h5py.File(file_of(made, quality)) as file:
             np.testing.assert_array_equal(store.arrays["rewards"], file["rewards"][:])
         assert quality == "medium-replay" or store.num_episodes == 13
-    assert told[:4] == [(round_, 4 + 13) for round_ in (1, 2, 3, 4)]
-    assert (4 + 13, 4 + 13) in told
+    learnt = [done for phase, done, total in told if phase == "learning (SAC)"]
+    assert learnt == list(range(0, STEPS + 1, mujoco_agent.ROWS))
+    assert ("collecting", 13, 13) in told
+    assert ("packing", 13, 13) in told
 
 
 @needs_agent
@@ -233,16 +236,23 @@ def test_an_agent_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, monke
         steps = rounds * SHORT * mujoco_agent.ROWS
         return mujoco_agent.Learner(tmp_path / name, HOPPER, 5, steps)
 
-    def stop(done, total):
-        raise KeyboardInterrupt
+    def stop_after_a_round():
+        told = []
+
+        def tell(phase, done, total):
+            told.append(done)
+            if done > told[0] and done % (SHORT * mujoco_agent.ROWS) == 0:
+                raise KeyboardInterrupt
+
+        return tell
 
     whole = learner("whole")
-    whole.learn(lambda done, total: None)
+    whole.learn(tell_nobody)
     for _ in range(rounds):
         with pytest.raises(KeyboardInterrupt):
-            learner("stopped").learn(stop)
+            learner("stopped").learn(stop_after_a_round())
     again = learner("stopped")
-    again.learn(stop)  # nothing is left to do
+    again.learn(stop_after_a_round())  # nothing is left to do
     for number in range(1, rounds + 1):
         one, other = whole.experience(number), again.experience(number)
         assert all(np.array_equal(one[name], other[name]) for name in one)
@@ -255,7 +265,7 @@ def test_an_agent_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, monke
 def test_a_damaged_round_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(mujoco_agent, "LENGTH", SHORT)
     learner = mujoco_agent.Learner(tmp_path, HOPPER, 0, 1)
-    learner.learn(lambda done, total: None)
+    learner.learn(tell_nobody)
     for path in tmp_path.glob("round-0001.*"):
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DatasetError, match=r"round-0001\.npz: cannot be read"):
@@ -273,7 +283,7 @@ def test_chance_outside_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(mujoco_agent, "LENGTH", SHORT)
     numpys = np.random.get_state
     states = numpys()[1].copy(), torch.get_rng_state(), random.getstate()
-    mujoco_agent.Learner(tmp_path, HOPPER, 0, 500).learn(lambda done, total: None)
+    mujoco_agent.Learner(tmp_path, HOPPER, 0, 500).learn(tell_nobody)
     np.testing.assert_array_equal(numpys()[1], states[0])
     assert torch.equal(torch.get_rng_state(), states[1])
     assert random.getstate() == states[2]

@@ -58,12 +58,13 @@ def test_a_small_model_is_the_default_for_data_that_are_made_here(
 
 
 def test_what_keeps_a_cpu_busy_for_hours_is_said() -> None:
-    (note,) = of("--model_mode=DT").notes
+    (note,) = of("--model_mode=DT", "--training.accelerator=cpu").notes
     assert note.startswith("128 million steps of data")
     assert note.endswith(
         "--training.accelerator gpu, or train a model for a CPU: --model_mode dt_quick."
     )
-    assert of("--model_mode=DT", "--training.max_steps=1000").notes == []
+    short = of("--model_mode=DT", "--training.accelerator=cpu", "--training.max_steps=1000")
+    assert short.notes == []
     assert of("--model_mode=DT", "--training.accelerator=gpu").notes == []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from trainers.callbacks.checkpoint import SafeCheckpoint, SafeCheckpointIO
 from trainers.callbacks.curriculum import Curriculum
 from trainers.callbacks.evaluation import SelectionRollouts
-from trainers.callbacks.progress import Progress, Report, Reporter, collecting
+from trainers.callbacks.progress import Progress, Report, Reporter, preparing
 from trainers.callbacks.throughput import Throughput
 
 __all__ = [
@@ -17,5 +17,5 @@ __all__ = [
     "SafeCheckpointIO",
     "SelectionRollouts",
     "Throughput",
-    "collecting",
+    "preparing",
 ]

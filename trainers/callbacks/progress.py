@@ -1,4 +1,4 @@
-"""What a person sees of a training run: a bar on a terminal, a few lines in a log file."""
+"""What a person sees of a training run: a line that moves on a terminal, a few in a log file."""
 
 from __future__ import annotations
 
@@ -8,74 +8,52 @@ from contextlib import contextmanager
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
-from trainers.entries import OnEpisode
+from rate.progress import OnProgress
+from trainers.description import describe_training
+from trainers.meter import Meter
 
-SPARSE_LINES = 10
 Report = Callable[[str, int, int], None]
 
 
 class Progress(Callback):
     """Shows loss, accuracy at episode ends, segments, speed and the time that is left.
 
+    Before the first step it tells of the model, the data and the device.
+
     Args:
         max_steps: Optimiser steps of training.
-        console: Where to; standard error by default. Where it is no terminal, ten lines tell of
-            the whole training.
+        make_meter: Makes what shows it; on standard error by default.
     """
 
-    def __init__(self, max_steps: int, console: Console | None = None) -> None:
+    def __init__(self, max_steps: int, make_meter: Callable[[], Meter] = Meter) -> None:
         self.max_steps = max_steps
-        self.console = console or Console(stderr=True)
-        self._bar: Bar | None = None
+        self._make_meter = make_meter
+        self._meter: Meter | None = None
+        self._step, self._note = 0, ""
         self._start = (0, 0.0)
-        self._next_line = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        self._start = (trainer.global_step, time.perf_counter())
-        self._next_line = trainer.global_step + self.max_steps / SPARSE_LINES
-        if placement := getattr(trainer.datamodule, "placement", ""):  # type: ignore[attr-defined]
-            self.console.print(placement)
-        if self.console.is_terminal:
-            self._bar = Bar(
-                TextColumn("[bold]{task.description}"),
-                BarColumn(bar_width=None),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[metrics]}"),
-                TimeRemainingColumn(),
-                console=self.console,
-                expand=True,
-            )
-            self._bar.add_task(
-                "training", total=self.max_steps, completed=trainer.global_step, metrics=""
-            )
-            self._bar.start()
+        self._step = trainer.global_step
+        self._start = (self._step, time.perf_counter())
+        self._meter = self._make_meter()
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        for line in describe_training(trainer, pl_module, datamodule):
+            self._meter.say(line)
+        self._show("")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        step = trainer.global_step
-        if self._bar is not None:
-            self._bar.update(
-                self._bar.task_ids[0],
-                description="training",
-                completed=min(step, self.max_steps),
-                metrics=self._describe(trainer),
-            )
-        elif trainer.is_global_zero and (step >= self._next_line or step >= self.max_steps):
-            self._next_line += self.max_steps / SPARSE_LINES
-            self.console.print(f"step {step}/{self.max_steps}  {self._describe(trainer)}")
+        self._step = min(trainer.global_step, self.max_steps)
+        self._note = self._describe(trainer)
+        self._show(self._note)
 
     def show_rollout(self, length: int, share: float) -> None:
         """Tell of a rollout that interrupts training."""
-        if self._bar is not None:
-            description = f"rollout at {length}: {share:.0%}"
-            self._bar.update(self._bar.task_ids[0], description=description)
+        self._show(f"rollout at {length}: {share:.0%}  {self._note}".rstrip())
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop()
@@ -84,6 +62,10 @@ class Progress(Callback):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         self._stop()
+
+    def _show(self, note: str) -> None:
+        if self._meter is not None:
+            self._meter.show("training", self._step, self.max_steps, note)
 
     def _describe(self, trainer: Trainer) -> str:
         metrics: dict[str, float] = getattr(trainer.lightning_module, "logged", {})
@@ -94,9 +76,9 @@ class Progress(Callback):
         return "  ".join([*parts, f"{speed:.1f} steps/s"])
 
     def _stop(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        if self._meter is not None:
+            self._meter.close()
+            self._meter = None
 
 
 class Reporter(Callback):
@@ -113,30 +95,28 @@ class Reporter(Callback):
 
 
 @contextmanager
-def collecting(
-    shown: bool, report: Report | None, console: Console | None = None
-) -> Iterator[OnEpisode]:
-    """What to tell of episodes that are being collected: a bar, a report, or nothing.
+def preparing(
+    shown: bool, report: Report | None, make_meter: Callable[[], Meter] = Meter
+) -> Iterator[OnProgress]:
+    """What to tell of data that are being made: on the screen, in a report, or nowhere.
 
     Args:
-        shown: Whether to show a bar (on anything but a terminal, ten lines).
-        report: Told `report("collecting", episodes, all)`.
-        console: Where to; standard error by default.
+        shown: Whether to show it.
+        report: Told `report("collecting", episodes, all)`, and so on.
+        make_meter: Makes what shows it; on standard error by default.
     """
-    console = console or Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    with Bar(*columns, TimeRemainingColumn(), console=console, disable=not shown) as bar:
-        tasks: list[TaskID] = []
+    meter: Meter | None = None
 
-        def tell(done: int, total: int) -> None:
-            if report is not None:
-                report("collecting", done, total)
-            if not shown:
-                return
-            if console.is_terminal:
-                tasks.extend([] if tasks else [bar.add_task("collecting", total=total)])
-                bar.update(tasks[0], completed=done)
-            elif done % max(1, total // SPARSE_LINES) == 0 or done == total:
-                console.print(f"collecting: {done}/{total} episodes")
+    def tell(phase: str, done: int, total: int | None) -> None:
+        nonlocal meter
+        if report is not None and total is not None:
+            report(phase, done, total)
+        if shown:
+            meter = meter or make_meter()
+            meter.show(phase, done, total)
 
+    try:
         yield tell
+    finally:
+        if meter is not None:
+            meter.close()

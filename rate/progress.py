@@ -1,0 +1,24 @@
+"""How work that takes long tells what it has done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+# The phase of the work, what is done of it, and of how much if that is known.
+OnProgress = Callable[[str, int, int | None], None]
+
+
+def tell_nobody(phase: str, done: int, total: int | None) -> None:
+    """An `OnProgress` for work that nobody watches."""
+
+
+def telling(
+    items: Iterable[Item], phase: str, total: int | None, tell: OnProgress
+) -> Iterator[Item]:
+    """The items; `tell` is told when the first is asked for, and of each that is done."""
+    tell(phase, 0, total)
+    for done, item in enumerate(items, start=1):
+        yield item
+        tell(phase, done, total)

@@ -1,0 +1,82 @@
+"""What a run is, in the few lines that stand before its first step.
+
+Nothing here imports PyTorch before it is asked for, so that the first line can stand at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainers.config import Resume, RunConfig
+from trainers.defaults import has_gpu_driver
+
+if TYPE_CHECKING:
+    import torch
+    from lightning.pytorch import LightningModule, Trainer
+
+    from datamodules.trajectories import TrajectoryDataModule
+
+
+def describe_run(config: RunConfig, resume: Resume) -> str:
+    """What is going to be trained and where it is kept: known before anything is loaded."""
+    training, model = config.training, config.model
+    windows = f"{training.batch_size} windows of {training.segments} x {model.context_length} steps"
+    folder = Path(config.logging.output) / config.run_name
+    where = f"Continuing {resume}" if isinstance(resume, Path) else f"The run is {folder}"
+    return (
+        f"{config.environment}, {config.name}, seed {training.seed}: {training.max_steps:,} "
+        f"updates on {windows}. {where}"
+    )
+
+
+def describe_training(
+    trainer: Trainer, module: LightningModule, datamodule: TrajectoryDataModule
+) -> list[str]:
+    """The model, the data and the device of a training that is about to begin."""
+    device, store = trainer.strategy.root_device, datamodule.store
+    parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    data = f"{store.num_episodes:,} episodes, {store.num_steps:,} steps in {store.path}"
+    if datamodule.num_episodes < store.num_episodes:
+        data += f"; windows are cut from {datamodule.num_episodes:,} of the episodes"
+    lines = [
+        f"model: {parameters:,} parameters, precision {trainer.precision}",
+        f"data: {data}",
+        f"device: {_describe_device(device, trainer.world_size)}",
+        datamodule.placement,
+        unused_gpu(device),
+    ]
+    return [line for line in lines if line]
+
+
+def _describe_device(device: torch.device, processes: int) -> str:
+    import torch
+
+    threads = torch.get_num_threads()
+    words = [str(device), f"{threads} thread{'s' if threads > 1 else ''}"]
+    if device.type == "cuda":
+        words[0] += f" ({torch.cuda.get_device_name(device)})"
+    if processes > 1:
+        words.append(f"{processes} processes")
+    return ", ".join(words)
+
+
+def unused_gpu(device: torch.device) -> str:
+    """A note on a GPU that is here while training runs on the CPU, or nothing."""
+    import torch
+
+    if device.type != "cpu":
+        return ""
+    if torch.cuda.is_available():
+        return (
+            f"note: a GPU is here ({torch.cuda.get_device_name(0)}) and is not used; "
+            "--training.accelerator gpu trains on it."
+        )
+    if torch.backends.mps.is_available():
+        return "note: Apple's GPU is not used; --training.accelerator mps trains on it."
+    if has_gpu_driver():
+        return (
+            f"note: a GPU seems to be here, but PyTorch {torch.__version__} finds none; "
+            "python scripts/doctor.py trainer tells more."
+        )
+    return ""
