@@ -23,6 +23,7 @@ from datamodules.readers.own_store import is_store, open_store
 from datamodules.readers.rl_unplugged import is_rl_unplugged, open_rl_unplugged
 from datamodules.readers.rlds import is_rlds, open_rlds
 from datamodules.readers.robomimic import is_robomimic, open_robomimic
+from datamodules.readers.tables import is_table, open_table_files
 from datamodules.readers.tmaze import is_tmaze_pickle, open_tmaze_pickle
 from datamodules.readers.torchrl import is_torchrl, open_torchrl
 from datamodules.readers.trajectories import is_pickle, open_trajectories
@@ -89,6 +90,13 @@ FORMATS = (
         "a Hugging Face data set that was saved to the disk (a folder with state.json)",
         is_hf_dataset,
         open_hf_dataset,
+    ),
+    Format(
+        "table",
+        "a Parquet or Arrow file with named columns (a row is a step or an episode), or a folder "
+        "of such files",
+        is_table,
+        open_table_files,
     ),
     Format("d3rlpy", "a replay buffer of d3rlpy 2 (HDF5)", is_d3rlpy, open_d3rlpy),
     Format(

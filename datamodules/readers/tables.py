@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
+import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +17,47 @@ from datamodules.options import Options
 from datamodules.readers.arrow import RowReader, arrow_errors, images, is_images, numbers
 from datamodules.readers.deferred import Deferred
 from datamodules.readers.named import open_episodes, open_flat
-from datamodules.readers.roles import find_roles
+from datamodules.readers.roles import IGNORED, find_roles
 from datamodules.source import Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_ROWS = 256  # that are read at once
+_PARQUET, _ARROW = b"PAR1", b"ARROW1"
+_STREAM = b"\xff\xff\xff\xff"
+_SUFFIXES = (".parquet", ".arrow", ".feather")
+_ROWS = 1024  # that are read at once, if they are steps
+_EPISODES = 8  # and if they are episodes
 # A column of one of these has a single number at a step, so that lists of them are episodes.
 _SINGLE = ("rewards", "terminals", "terminated", "dones", "truncated", "is_first", "is_last")
+
+
+def is_table(path: Path) -> bool:
+    """Whether a path is a Parquet or Arrow file, or a folder of such files."""
+    return bool(_files(path))
+
+
+def open_table_files(path: Path, options: Options | None = None) -> Source:
+    """A file, or the files of a folder in the order of their names, as a source.
+
+    Raises:
+        DatasetError: As `open_table`.
+    """
+    return open_table("table", path, tuple(_files(path)), options)
+
+
+def _files(path: Path) -> list[Path]:
+    """The files that a path is, or has in it."""
+    if path.is_dir():
+        found = (file for suffix in _SUFFIXES for file in path.glob(f"*{suffix}"))
+        return sorted(file for file in found if file.is_file())
+    if not path.is_file():
+        return []
+    with path.open("rb") as file:
+        magic = file.read(len(_ARROW))
+    known = magic.startswith(_PARQUET) or magic == _ARROW
+    stream = magic.startswith(_STREAM) or not magic
+    return [path] if known or (stream and path.suffix in _SUFFIXES) else []
 
 
 def open_table(
@@ -54,7 +88,9 @@ def open_table(
     if left:
         notes = (*notes, f"not numbers, and left out: {', '.join(left)}")
     readable = {name: kind for name, kind in kinds.items() if name not in left}
-    found = find_roles(readable, options.columns, str(path))
+    told = tuple(pair for pair in options.columns if pair[0] not in left or pair[1] != IGNORED)
+    options = replace(options, columns=told)
+    found = find_roles(readable, told, str(path))
     if _holds_episodes(found.values):
         episodes = partial(_episodes, table, readable)
         return open_episodes(format_name, path, (*files, *more), episodes, options, notes=notes)
@@ -70,39 +106,64 @@ class _Table:
     files: tuple[Path, ...]
 
     def kinds(self) -> dict[str, pa.DataType]:
-        """The columns and the type of each."""
-        with arrow_errors(str(self.files[0])):
-            schema = _open(self.files[0])[0]
-        return {name: _plain(schema.field(name).type) for name in schema.names}
+        """The columns and the type of each, which are those of every file."""
+        known: dict[str, pa.DataType] = {}
+        for file in self.files:
+            with arrow_errors(str(file)):
+                schema = _open(file)[0]
+            kinds = {name: schema.field(name).type for name in schema.names}
+            known = known or kinds
+            if kinds != known:
+                unlike = sorted({name for name, _ in kinds.items() ^ known.items()})
+                raise DatasetError(
+                    f"{file}: the columns are not those of {self.files[0].name}: "
+                    f"{', '.join(unlike)} are missing in one, or of other types"
+                )
+        return {name: _plain(kind) for name, kind in known.items()}
 
     def num_rows(self, column: str) -> int:
         return sum(batch.num_rows for batch in self.batches([column]))
 
-    def batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        """The rows from the first on; only the named columns."""
+    def batches(self, columns: list[str], rows: int = _ROWS) -> Iterator[pa.RecordBatch]:
+        """The rows from the first on, about so many at once; only the named columns."""
         for file in self.files:
             with arrow_errors(str(file)):
-                yield from _open(file, columns)[1]
+                yield from _open(file, columns, rows)[1]
 
 
-def _open(file: Path, columns: list[str] | None = None) -> tuple[pa.Schema, Iterator[Any]]:
+def _open(
+    file: Path, columns: list[str] | None = None, rows: int = _ROWS
+) -> tuple[pa.Schema, Iterator[Any]]:
     """The schema and the batches of a file, by its first bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     with file.open("rb") as raw:
-        magic = raw.read(6)
-    if magic.startswith(b"PAR1"):
-        parquet = pq.ParquetFile(file)
-        return parquet.schema_arrow, parquet.iter_batches(_ROWS, columns=columns)
-    mapped = pa.memory_map(str(file))
-    if magic == b"ARROW1":
-        reader = pa.ipc.open_file(mapped)
+        magic = raw.read(len(_ARROW))
+        if magic.startswith(_PARQUET):
+            parquet = pq.ParquetFile(file)
+            return parquet.schema_arrow, parquet.iter_batches(rows, columns=columns)
+        if not magic:
+            raise DatasetError(f"{file}: damaged or truncated (it is empty); get it again")
+        mapped = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
+    data = pa.BufferReader(pa.py_buffer(mapped))
+    if magic == _ARROW:
+        reader = pa.ipc.open_file(data)
         batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
     else:
-        reader = pa.ipc.open_stream(mapped)
+        reader = pa.ipc.open_stream(data)
         batches = iter(reader)
-    return reader.schema, (batch.select(columns) if columns else batch for batch in batches)
+    return reader.schema, _released(batches, columns, mapped)
+
+
+def _released(
+    batches: Iterator[Any], columns: list[str] | None, mapped: mmap.mmap
+) -> Iterator[Any]:
+    """Batches of a mapped file, of which what was read does not stay in memory."""
+    for batch in batches:
+        yield batch.select(columns) if columns else batch
+        if sys.platform == "linux":
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
@@ -148,7 +209,7 @@ def _episodes(
     table: _Table, kinds: dict[str, Any], start: int
 ) -> Iterator[Mapping[str, Any] | DatasetError]:
     first = 0
-    for batch in table.batches(list(kinds)):
+    for batch in table.batches(list(kinds), _EPISODES):
         for row in range(max(start - first, 0), batch.num_rows):
             place = f"{table.path}, episode {first + row}"
             try:
@@ -188,16 +249,29 @@ def _columns(table: _Table, kinds: dict[str, Any]) -> dict[str, Any]:
 def _column(table: _Table, name: str, kind: Any, rows: int) -> Deferred:
     opened: list[RowReader] = []
 
-    def make(first: int, last: int) -> Array:
+    def piece(first: int, last: int) -> Array:
         if not opened or opened[0].position > first:
             opened[:] = [RowReader(table.batches([name]))]
+        place = f"{table.path}: {name}, from row {first}"
         part = opened[0].rows(first, last)
         if part is None:
-            raise DatasetError(f"{table.path}: {name} has fewer than {last} rows")
-        place = f"{table.path}: {name}, from row {first}"
+            raise DatasetError(f"{place}: there are fewer than {last} rows")
         return images(part[name], place) if is_images(kind) else numbers(part[name], place)
 
     if not rows:
-        return Deferred((0,), np.float32, make)
-    example = make(0, 1)
+        return Deferred((0,), np.float32, piece)
+    example = piece(0, 1)
+
+    def make(first: int, last: int) -> Array:
+        made = np.empty((last - first, *example.shape[1:]), example.dtype)
+        for start in range(first, last, _ROWS):
+            found = piece(start, min(start + _ROWS, last))
+            if found.shape[1:] != example.shape[1:]:
+                raise DatasetError(
+                    f"{table.path}: {name} has the shape {found.shape[1:]} from row {start} on, "
+                    f"but {example.shape[1:]} before"
+                )
+            made[start - first : start - first + len(found)] = found
+        return made
+
     return Deferred((rows, *example.shape[1:]), example.dtype, make)

@@ -188,9 +188,8 @@ def write_tensors(folder, tensors, batch=1):
     return folder
 
 
-def write_hf_dataset(folder, lengths=LENGTHS, flat=False):
-    """A data set that was saved to the disk, of two files; a row is an episode or a step."""
-    folder.mkdir()
+def table_rows(lengths=LENGTHS, flat=False):
+    """Rows of the Decision Transformer's columns: a row is an episode or a step."""
     parts = []
     for number, length in enumerate(lengths):
         part = columns(length, number)
@@ -205,6 +204,13 @@ def write_hf_dataset(folder, lengths=LENGTHS, flat=False):
             for p in parts
             for i in range(len(p["dones"]))
         ]
+    return parts
+
+
+def write_hf_dataset(folder, lengths=LENGTHS, flat=False):
+    """A data set that was saved to the disk, of two files."""
+    folder.mkdir()
+    parts = table_rows(lengths, flat)
     half = len(parts) // 2
     names = [f"data-{index:05d}-of-00002.arrow" for index in range(2)]
     for name, rows in zip(names, (parts[:half], parts[half:]), strict=True):
@@ -215,6 +221,11 @@ def write_hf_dataset(folder, lengths=LENGTHS, flat=False):
     (folder / "state.json").write_text(json.dumps(state))
     (folder / "dataset_info.json").write_text(json.dumps({"features": {}}))
     return folder
+
+
+def write_parquet(path, lengths=LENGTHS, flat=False):
+    pq.write_table(pa.Table.from_pylist(table_rows(lengths, flat)), path, row_group_size=2)
+    return path
 
 
 def lerobot_rows(length, number, first, pictures=False):

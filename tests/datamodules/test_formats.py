@@ -18,6 +18,7 @@ WRITERS = {
     "rlds": library_samples.write_rlds,
     "torchrl": library_samples.write_torchrl,
     "huggingface": library_samples.write_hf_dataset,
+    "table": library_samples.write_parquet,
     "d3rlpy": library_samples.write_d3rlpy,
     "robomimic": library_samples.write_robomimic,
     "d4rl": samples.write_d4rl,

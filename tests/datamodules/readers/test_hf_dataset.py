@@ -1,4 +1,4 @@
-"""Data sets that Hugging Face's library saved to the disk."""
+"""Data sets that Hugging Face's library saved to the disk, and Parquet and Arrow files alone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from gymnasium import spaces
 
@@ -32,6 +33,67 @@ def test_a_row_is_an_episode_or_a_step(tmp_path, flat):
             for ours in ("observations", "actions", "rewards"):
                 np.testing.assert_array_equal(getattr(episode, ours), wanted[ours])
             assert episode.terminated == (number % 2 == 0) != episode.truncated
+
+
+def check_values(source):
+    for number, episode in enumerate(Checked(source)):
+        wanted = columns(LENGTHS[number], number)
+        for ours in ("observations", "actions", "rewards"):
+            np.testing.assert_array_equal(getattr(episode, ours), wanted[ours])
+        assert episode.terminated == (number % 2 == 0) != episode.truncated
+    assert number == len(LENGTHS) - 1
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("form", ["parquet", "file", "stream"])
+def test_files_alone_and_folders_of_them(tmp_path, flat, form):
+    rows = library.table_rows(flat=flat)
+    (tmp_path / "data").mkdir()
+    for part, chosen in enumerate((rows[:2], rows[2:])):
+        table = pa.Table.from_pylist(chosen)
+        path = tmp_path / "data" / f"part-{part}.{'parquet' if form == 'parquet' else 'arrow'}"
+        if form == "parquet":
+            pq.write_table(table, path, row_group_size=2)
+            continue
+        make = pa.ipc.new_file if form == "file" else pa.ipc.new_stream
+        with make(str(path), table.schema) as writer:
+            writer.write_table(table, max_chunksize=2)
+    check_values(open_source(tmp_path / "data"))
+    source = open_source(tmp_path / "data" / path.name)
+    assert (source.format, source.num_steps) == ("table", 11 if flat else 3)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"rewards": 1.5}, r"b\.parquet: the columns are not those of a\.parquet: rewards are"),
+        ({"more": 1.5}, r"b\.parquet: .* more are missing in one"),
+        (
+            {"observations": [0] * 5},
+            r"observations, from row 0: the rows have from 2 to 5 numbers",
+        ),
+    ],
+)
+def test_files_of_unlike_columns_are_refused(tmp_path, changed, message):
+    rows = [{"observations": [0, 1], "actions": [0.5], "rewards": 1, "dones": True}] * 4
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    rows = [{**row, **changed} for row in rows]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "b.parquet")
+    with pytest.raises(DatasetError, match=message):
+        episodes(tmp_path)
+
+
+def test_a_person_says_which_column_is_what(tmp_path):
+    rows = [
+        {"s": [0.5, 1.0], "a": 1, "r": 0.5, "end": step % 3 == 2, "t": "x"} for step in range(6)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet")
+    with pytest.raises(DatasetError, match=r"no observations.*it has .*--map THEIRS=observations"):
+        open_source(tmp_path / "x.parquet")
+    pairs = (("s", "observations"), ("a", "actions"), ("end", "dones"), ("t", "none"))
+    found = episodes(tmp_path / "x.parquet", columns=pairs)
+    assert [len(episode) for episode in found] == [3, 3]
+    assert found[0].rewards.tolist() == [0.5] * 3
 
 
 def save(folder, rows, schema=None, files=1):
