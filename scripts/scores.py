@@ -81,7 +81,7 @@ def _key(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _rows_in(path: Path) -> list[dict[str, Any]]:
-    """The rows of a table of scores, as text; none where there is no file, or an empty one.
+    """The rows of a table of scores, as text without empty cells; none where there is no table.
 
     Raises:
         ConfigError: If the file holds something else.
@@ -92,7 +92,7 @@ def _rows_in(path: Path) -> list[dict[str, Any]]:
         read_scores(path)
     except ConfigError as error:
         raise ConfigError(f"{refusal(path, 'table of scores')} ({error})") from error
-    return read_table(path)
+    return [{name: cell for name, cell in row.items() if cell} for row in read_table(path)]
 
 
 def read_scores(path: Path) -> list[dict[str, Any]]:

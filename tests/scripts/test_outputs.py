@@ -1,0 +1,291 @@
+"""No command puts its output in the place of another file, and says so before it works."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rate.errors import ConfigError
+from scripts import (
+    benchmark,
+    benchmark_popgym,
+    doctor,
+    evaluate,
+    inspect_memory,
+    plot,
+    study,
+    video,
+)
+from scripts.outputs import check_picture, check_place
+from scripts.scores import add_scores, check_scores, read_scores
+from trainers.probe import Finding
+
+Trained = Callable[[str], Path]
+ROW = {"environment": "tmaze", "model": "rate", "seed": 1, "length": 9, "which": "last"}
+ROW |= {"success": 0.5, "episodes": 4, "sem": 0.25}
+STUDY = "environment: tmaze\nseeds: [1]\nruns: {rate: --model_mode rate}\n"
+
+
+def forbidden(*_: Any, **__: Any) -> Any:
+    raise AssertionError("work was begun")
+
+
+Command = tuple[Callable[[Sequence[str]], None], list[str]]
+
+
+@pytest.fixture
+def commands(
+    tmp_path: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Path], dict[str, Command]]:
+    """Every command with an output option, its output given, and no work that it could do."""
+    for where in (
+        (evaluate, "evaluate"),
+        (video, "record_episode"),
+        (inspect_memory, "look"),
+        (study, "run_study"),
+        (benchmark, "measure_machine"),
+        (benchmark_popgym, "run_study"),
+        (doctor, "examine"),
+        (plot, "pyplot"),
+    ):
+        monkeypatch.setattr(*where, forbidden)
+    run, table, plan = str(trained("rate")), tmp_path / "in.csv", tmp_path / "plan.yaml"
+    add_scores(table, [ROW])
+    plan.write_text(STUDY, encoding="utf-8")
+
+    def of(output: Path) -> dict[str, Command]:
+        out, folder = str(output), str(output.parent)
+        return {
+            "evaluate": (evaluate.main, [run, "--results", out]),
+            "study": (study.main, [str(plan), f"--output={tmp_path}", "--results", out]),
+            "popgym": (benchmark_popgym.main, ["--results", out]),
+            "benchmark": (benchmark.main, ["--output", folder, "--results", out]),
+            "plot": (plot.main, [str(table), "-o", out]),
+            "plot of runs": (plot.main, [run, "-o", out]),
+            "video": (video.main, [run, "-o", out]),
+            "inspect": (inspect_memory.main, [run, "-o", out]),
+            "doctor": (doctor.main, ["tmaze", "--json", out]),
+        }
+
+    return of
+
+
+CONTENTS = {
+    "text.md": b"# A README\n\nof three lines\n",
+    "table.csv": b"name,colour\nsky,blue\n",
+    "half.csv": b"model,seed,length,success,which,note\nrate,1,9,0.5,last,my own remark\n",
+    "bytes.csv": b"\xff\xfe\x00",
+    "document.json": b'{"my": "own"}',
+    "list.json": b"[1, 2]",
+    "broken.json": b'{"command": "x", "machine": {}, "rows": [',
+    "picture.png": b"GIF89a, but no PNG",
+    "film.gif": b"\x89PNG, but no GIF",
+    "film.mp4": b"no mp4 at all",
+}
+
+
+@pytest.mark.parametrize("name", CONTENTS)
+def test_another_file_is_not_destroyed(
+    name: str, commands: Any, tmp_path: Path, error_of: Callable[..., str]
+) -> None:
+    path = tmp_path / "mine" / name
+    path.parent.mkdir()
+    path.write_bytes(CONTENTS[name])
+    for main, arguments in commands(path).values():
+        message = error_of(main, arguments)
+        assert str(path) in message
+        assert path.read_bytes() == CONTENTS[name]
+        assert [item.name for item in path.parent.iterdir()] == [name]
+
+
+def test_what_can_be_no_file_is_refused(
+    commands: Any, tmp_path: Path, error_of: Callable[..., str]
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (
+        tmp_path / "file" / "out.png",
+        tmp_path / "file" / "deep" / "out.gif",
+        tmp_path / "folder.png",
+        tmp_path / "pipe.png",
+        tmp_path / f"{'long' * 70}.png",
+        tmp_path / f"{'n' * 249}.csv",
+    ):
+        for name, (main, arguments) in commands(path).items():
+            message = error_of(main, arguments)
+            assert (
+                "cannot be written" in message
+                or f"is to be a {'.gif' if name == 'video' else '.png'}" in message
+                or (name == "study" and "name the table as a .csv" in message)
+            )
+
+
+def test_figures_and_films_of_before_are_replaced(tmp_path: Path) -> None:
+    for name, content in (
+        ("a.png", b"\x89PNG\r\n\x1a\n..."),
+        ("b.gif", b"GIF89a..."),
+        ("c.mp4", b"\x00\x00\x00\x20ftypisom..."),
+        ("empty.png", b""),
+    ):
+        path = tmp_path / name
+        path.write_bytes(content)
+        check_picture(path, path.suffix)
+        assert path.read_bytes() == content
+    with pytest.raises(ConfigError, match=r"is to be a \.png file"):
+        check_picture(tmp_path / "a.pdf", ".png")
+
+
+def test_a_table_of_the_figures_name_is_refused(
+    commands: Any, tmp_path: Path, error_of: Callable[..., str]
+) -> None:
+    main, arguments = commands(tmp_path / "new.png")["study"]
+    assert "name the table as a .csv file" in error_of(main, arguments)
+    (tmp_path / "other.png").write_bytes(b"no figure")
+    main, arguments = commands(tmp_path / "other.csv")["study"]
+    assert f"{tmp_path / 'other.png'} exists and is no .png file" in error_of(main, arguments)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_file_that_may_not_be_written_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    path.touch(0o444)
+    with pytest.raises(ConfigError, match="read-only"):
+        check_place(path)
+
+
+def test_rows_are_added_and_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    path.touch()  # holds nothing that could be lost
+    dt, other = {**ROW, "model": "dt"}, {**ROW, "environment": "retrieval", "success": 1.0}
+    add_scores(path, [ROW, {**ROW, "length": 90}, other])
+    first = path.read_text(encoding="utf-8").splitlines()
+    add_scores(path, [{**dt, "seed": 0, "cue": 0.5}])
+    add_scores(path, [{**ROW, "success": None, "invalid": 4}, {**dt, "seed": 0, "success": 0.75}])
+    rows = read_scores(path)
+    assert [(r["environment"], r["model"], r["seed"], r["length"], r["success"]) for r in rows] == [
+        ("tmaze", "rate", 1, 90, 0.5),
+        ("retrieval", "rate", 1, 9, 1.0),
+        ("tmaze", "rate", 1, 9, None),
+        ("tmaze", "dt", 0, 9, 0.75),
+    ]
+    assert (rows[2]["invalid"], rows[3].get("cue")) == (4, None)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[:3] == [first[0], *first[2:4]]  # what is not replaced is not touched
+    add_scores(path, [{**row, "success": 0.25} for row in rows])
+    assert {row["success"] for row in read_scores(path)} == {0.25}
+    assert len(read_scores(path)) == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a,b\n1,2\n", "needs rows under model, seed"),
+        ("model,seed,length,success,which,note\nrate,1,9,1,last,fine\n", "note is 'fine', not a"),
+        ("model,seed,length,success,which\nrate,1,9,1,last,more\n", "line 2 has more cells"),
+        ("model,seed,length,success,which,sem,sem\nrate,1,9,1,last,1,2\n", "two columns have one"),
+        ("model,seed,length,success,which\nrate,1.5,9,1,last\n", "seed is '1.5'"),
+    ],
+)
+def test_a_table_with_foreign_columns_is_refused(
+    content: str, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(content, encoding="utf-8")
+    for use in (check_scores, lambda path: add_scores(path, [ROW])):
+        with pytest.raises(
+            ConfigError, match=f"{path.name} exists and is no table of scores.*lost"
+        ):
+            use(path)
+        assert path.read_text(encoding="utf-8") == content
+    with pytest.raises(ConfigError, match=message):
+        read_scores(path)
+
+
+def test_a_cell_that_is_not_finite_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    header = "model,seed,length,success,which,return"
+    path.write_text(f"{header}\nrate,1,9,nan,last,inf\nrate,2,9,0.5,last,-1e400\n")
+    assert [(row["success"], row["return"]) for row in read_scores(path)] == [
+        (None, None),
+        (0.5, None),
+    ]
+
+
+def test_what_was_scored_is_shown_and_kept_when_the_next_fails(
+    trained: Trained,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table, score = tmp_path / "new" / "scores.csv", evaluate.score
+
+    def once(candidate: Any, *arguments: Any) -> Any:
+        if candidate.label["which"] == "best":
+            raise KeyboardInterrupt
+        return score(candidate, *arguments)
+
+    monkeypatch.setattr(evaluate, "score", once)
+    with pytest.raises(SystemExit) as ended:
+        evaluate.main([str(trained("rate")), "--results", str(table)])
+    assert ended.value.code == 130
+    assert {row["which"] for row in read_scores(table)} == {"last"}
+    assert "Success rate" in capsys.readouterr().out
+
+
+def test_scores_are_shown_where_they_cannot_be_written_any_more(
+    trained: Trained,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("scripts.scores.write_atomic", full)
+    with pytest.raises(SystemExit):
+        evaluate.main([str(trained("rate")), "--results", str(tmp_path / "scores.csv")])
+    told = capsys.readouterr()
+    assert "Success rate" in told.out
+    assert "scores.csv cannot be written: No space left" in told.err
+
+
+@pytest.mark.parametrize("seed", [-1, -(1 << 70), (1 << 63) - 3, 1 << 64, 10**30])
+def test_seeds_that_there_are_not_are_refused(
+    seed: int, commands: Any, trained: Trained, error_of: Callable[..., str]
+) -> None:
+    command = [str(trained("rate")), f"--seed={seed}"]
+    assert f"--seed is {seed}, and 4 episodes" in error_of(evaluate.main, command)
+    if not 0 <= seed < 1 << 63:
+        film = ["-o", "/tmp/never.gif"]
+        assert f"--seed is {seed}; it must be" in error_of(video.main, [*command, *film])
+
+
+def test_the_last_seed_that_there_is(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate.main([str(trained("rate")), f"--seed={(1 << 63) - 4}"])
+    assert "Success rate" in capsys.readouterr().out
+
+
+def test_the_committed_tables_are_of_our_kind() -> None:
+    folder = Path(__file__).parents[2] / "data" / "results"
+    for path in folder.glob("*.csv"):
+        if path.name != "speed.csv":
+            check_scores(path)
+        else:
+            with pytest.raises(ConfigError, match="is no table of scores"):
+                check_scores(path)
+
+
+def test_findings_of_before_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "examine", lambda name, _: Finding(name, works=True))
+    path = tmp_path / "found.json"
+    for names in (["tmaze"], ["tmaze", "trainer"]):
+        with pytest.raises(SystemExit):
+            doctor.main([*names, "--json", str(path)])
+        found = json.loads(path.read_text(encoding="utf-8"))
+        assert [finding["name"] for finding in found] == names

@@ -1,0 +1,157 @@
+"""Numbers that are none end no training, and leave no file that is no JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import trainers.train
+from rate.envs.tmaze import TMazeVector
+from rate.errors import ConfigError
+from tests.trainers.conftest import MakeConfig
+from tests.trainers.fakes import Numbers, Punctual
+from trainers.registry import get_environment
+from trainers.rollout import rollout
+from trainers.train import train
+
+NAN, INF = np.nan, np.inf
+
+
+class Faulty(TMazeVector):
+    """A T-Maze in which the rows of some seeds go wrong at their second step."""
+
+    def __init__(self, spoil: Callable[[Any], None], seeds: set[int], *arguments: int) -> None:
+        super().__init__(*arguments)
+        self.spoil, self.seeds = spoil, seeds
+
+    def step(self, actions: Any) -> Any:
+        news = [*super().step(actions)]
+        wrong = np.isin(self._seeds.astype(int), list(self.seeds)) & (self._time >= 2)
+        self.spoil((wrong, news))
+        return tuple(news)
+
+
+def no_reward(found: Any) -> None:
+    wrong, news = found
+    news[1][wrong] = NAN
+
+
+def endless_reward(found: Any) -> None:
+    wrong, news = found
+    news[1][wrong] = -INF
+
+
+def no_observation(found: Any) -> None:
+    wrong, news = found
+    news[0][wrong, 1] = NAN
+
+
+def no_success(found: Any) -> None:
+    wrong, news = found
+    news[4]["success"] = np.where(wrong, NAN, news[4]["success"])
+
+
+def strict(path: Path) -> Any:
+    """What a JSON file holds, if it holds no NaN and no infinity."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{path} has {name}")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def make(spoil: Any, seeds: Any) -> None:
+        entry = replace(
+            get_environment("tmaze"),
+            make_vector=lambda rows, length: Faulty(spoil, set(seeds), rows, length),
+        )
+        monkeypatch.setattr(trainers.train, "get_environment", lambda *_: entry)
+
+    return make
+
+
+@pytest.mark.parametrize("spoil", [no_reward, endless_reward, no_observation, no_success])
+def test_an_episode_that_is_not_finite_is_flagged_and_training_goes_on(
+    spoil: Any, faulty: Any, make_config: MakeConfig
+) -> None:
+    faulty(spoil, [10_001, 20_000, 20_002])
+    with pytest.warns(UserWarning, match=r"left out of the scores: 1 at length 6\.") as told:
+        result = train(make_config())
+    assert len([w for w in told if "left out" in str(w.message)]) == 1
+    rows = strict(result.folder / "evaluation.json")["rows"]
+    assert {(row["which"], row["episodes"], row["invalid"]) for row in rows} == {
+        ("last", 4, 2),
+        ("best", 4, 2),
+    }
+    (chosen,) = strict(result.folder / "checkpoints" / "best" / "model.json")["extra"]["selection"]
+    assert chosen["invalid"] == 1
+    assert result.steps == 8
+
+
+def test_weights_without_a_finite_score_are_not_chosen(
+    faulty: Any, make_config: MakeConfig
+) -> None:
+    faulty(no_reward, [*range(10_000, 10_004), *range(20_000, 20_004)])
+    with pytest.warns(UserWarning, match="4 at length 6"):
+        result = train(make_config())
+    assert result.best_step is None
+    (row,) = strict(result.folder / "evaluation.json")["rows"]
+    assert (row["which"], row["invalid"], row["success"], row["return"]) == ("last", 4, None, None)
+    header = (result.folder / "metrics.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert "selection" not in header
+
+
+def test_a_spoilt_row_goes_on_with_the_next_episode() -> None:
+    """Whatever it does in it, the others count as if it had not been there."""
+
+    class Spoilt(Numbers):
+        def step(self, actions: Any) -> Any:
+            observations, rewards, *rest = super().step(actions)
+            return observations, np.where(self.seeds == 4, NAN, rewards), *rest
+
+        def reset(self, **how: Any) -> Any:
+            self.ended |= self.seeds == 4  # it need not have come to its end
+            return super().reset(**how)
+
+    for rows in (1, 3, 11):
+        env = Spoilt(rows, {})
+        found = rollout([Punctual(rows)], [env], range(11))
+        assert sorted(env.begun) == list(range(11))
+        good = np.arange(11) != 4
+        assert found.returns[good].tolist() == [s * (1 + s % 5) for s in range(11) if s != 4]
+        assert np.isnan(found.returns[4])
+        assert found.lengths.tolist() == [1 if s == 4 else 1 + s % 5 for s in range(11)]
+
+
+@pytest.mark.parametrize("target", [NAN, INF])
+def test_a_return_that_cannot_be_asked_for_is_refused_at_once(
+    target: float, make_config: MakeConfig
+) -> None:
+    with pytest.raises(ConfigError, match=r"evaluation\.target_return is .*finite"):
+        make_config(evaluation__target_return=target)
+
+
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [
+        ("test_seed", -1),
+        ("test_seed", (1 << 40) - 3),
+        ("test_seed", 1 << 64),
+        ("selection_seed", -5),
+        ("selection_seed", 1 << 63),
+    ],
+)
+def test_seeds_that_there_are_not_are_refused_at_once(
+    name: str, seed: int, make_config: MakeConfig
+) -> None:
+    with pytest.raises(ConfigError, match=rf"evaluation\.{name} is {seed}, and 4 episodes"):
+        make_config(**{f"evaluation__{name}": seed})
+    assert make_config(evaluation__test_seed=(1 << 40) - 4).evaluation.test_seed == (1 << 40) - 4
