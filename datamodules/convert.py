@@ -26,7 +26,7 @@ from datamodules.npy import file_sha256
 from datamodules.packing import publish
 from datamodules.readers.minari import minari_provenance, open_minari, write_minari
 from datamodules.source import Checked, OnBad, Source, refuse
-from datamodules.store import Store
+from datamodules.store import NoStoreError, Store
 from datamodules.store_files import StoreWriter, storage_dtype, store_bytes
 from rate.progress import OnProgress, tell_nobody
 
@@ -65,6 +65,8 @@ def convert(
         KeyboardInterrupt: With what is kept as its message.
     """
     destination = Path(destination)
+    if destination.exists():
+        _check_store(destination)
     known = provenance(source, on_progress)
     known["notes"] += narrowed(source)
     if destination.exists():  # before the lock, which needs a folder that can be written
@@ -88,6 +90,17 @@ def convert(
         _write(source, partial, known, on_bad, on_progress, save_seconds)
         publish(partial, destination)
     return destination
+
+
+def _check_store(destination: Path) -> None:
+    """Refuse to put a store where something else is, before all of the source is read."""
+    try:
+        Store.open(destination)
+    except NoStoreError:
+        raise DatasetError(
+            f"{destination}: is there already and is no store; it is left as it is. Name another "
+            "folder for the store."
+        ) from None
 
 
 def _write(
@@ -152,6 +165,8 @@ def convert_to_minari(
             f"{destination}: a Minari data set's name is letters, digits, - and _, and ends with "
             f"its version; for example {destination.name or 'data'}-v0"
         )
+    if destination.exists():
+        open_minari(destination)  # something else is refused before all of the source is read
     known = provenance(source, on_progress)
     if not _has_last(source):
         known["last_observation"] = "repeated"

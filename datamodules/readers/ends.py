@@ -156,7 +156,7 @@ def _ends(marks: _Marks, options: Options, breaks: Callable[[], Flags] | None, o
             f"'{name}' is set at every {int(np.flatnonzero(ended)[0]) + 1} steps, and is taken as "
             "the time limit's; --time-limit STEPS says another one"
         )
-        marks.flags = {"truncated": ended}
+        marks.flags = dict.fromkeys(marks.flags, np.zeros_like(ended)) | {"truncated": ended}
         return ended
     raise DatasetError(_what_tells(marks, flagged))
 

@@ -83,7 +83,9 @@ def _known(path: Path, files: list[Path]) -> tuple[EnvironmentSpec | None, tuple
         try:
             with npz_columns(file) as columns:
                 shape = columns["obs"].shape[1:] if "obs" in columns else ()
-                success = "rewards" in columns and "joints" in columns.get("observations", {})
+                seen = columns.get("observations")
+                is_robot = isinstance(seen, dict) and "joints" in seen
+                success = is_robot and "rewards" in columns
         except DatasetError:
             continue
         if shape == _TWO_COLORS:

@@ -110,6 +110,20 @@ def test_the_target_return_is_the_best_of_the_data_where_nobody_says_it(tmp_path
     assert store.return_range == (0, 6)
 
 
+def test_another_file_is_not_destroyed(tmp_path, monkeypatch):
+    """And the source, which may be large, is not read before that is said."""
+    source = open_source(samples.write_rate_npz(tmp_path / "two-colors"))
+    monkeypatch.setattr("datamodules.convert.provenance", pytest.fail)
+    (tmp_path / "text-v0").write_text("my own")
+    (tmp_path / "folder-v0").mkdir()
+    for make in (convert, convert_to_minari):
+        for name in ("text-v0", "folder-v0"):
+            with pytest.raises(DatasetError, match=name):
+                make(source, tmp_path / name)
+    assert (tmp_path / "text-v0").read_text() == "my own"
+    assert not list((tmp_path / "folder-v0").iterdir())
+
+
 def test_again_and_of_other_data(tmp_path):
     path = samples.write_d4rl(tmp_path / "x.hdf5")
     made = convert(open_source(path), tmp_path / "store")
@@ -120,7 +134,7 @@ def test_again_and_of_other_data(tmp_path):
     with pytest.raises(DatasetError, match="holds other data; delete it"):
         convert(open_source(path), tmp_path / "store")
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(DatasetError, match="not a trajectory store"):
+    with pytest.raises(DatasetError, match="is there already and is no store"):
         convert(open_source(path), tmp_path / "file")
 
 

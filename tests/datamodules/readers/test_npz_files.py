@@ -131,3 +131,16 @@ def test_mutations_raise_nothing_else(tmp_path):
         path.write_bytes(bytes(changed))
         with contextlib.suppress(DatasetError):
             list(open_npz_files(path.parent).read(0, lambda error: None))
+
+
+def test_one_flat_file_of_episodes_of_one_length(tmp_path):
+    """Ends at every 10 steps are a time limit's, whatever they are called."""
+    ends = np.arange(30) % 10 == 9
+    for name in ("terminals", "dones"):
+        columns = {"observations": np.zeros((30, 3), np.float32), name: ends}
+        path = tmp_path / f"{name}.npz"
+        np.savez(path, actions=np.arange(30) % 2, rewards=np.ones(30), **columns)
+        episodes = list(Checked(open_npz_files(path)))
+        assert [len(episode) for episode in episodes] == [10, 10, 10]
+        kinds = [(episode.terminated, episode.truncated) for episode in episodes]
+        assert kinds == [(name == "dones", name == "terminals")] * 3
