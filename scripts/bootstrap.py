@@ -138,6 +138,8 @@ def keep_or_create(venv: Path, stamp: Mapping[str, Any]) -> None:
     moved = stamp.get("root", str(ROOT)) != str(ROOT)
     if works(venv) and not moved:
         return
+    if venv.exists() and not venv.is_dir():
+        raise BootstrapError(f"{venv} is no folder. Choose another place: VENV=.venv-rate")
     if venv.exists() and any(venv.iterdir()):
         if not stamp:
             version = ".".join(map(str, sys.version_info[:2]))
