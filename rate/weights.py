@@ -23,6 +23,7 @@ from rate.files import write_durably
 from rate.model import SequenceModel
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+CHECKPOINTS = "checkpoints"  # the folder of a run that its models are in, as `last` and `best`
 FORMAT = 1
 _SCALES = (".std", ".unit")  # buffers that something is divided by
 # What a damaged description makes our own code, gymnasium (which asserts) and torch raise.
@@ -79,13 +80,18 @@ def save_model(saved: SavedModel, folder: Path) -> None:
         write_durably(folder / name, content)
 
 
-def load_model(folder: Path) -> SavedModel:
+def load_model(path: Path | str) -> SavedModel:
     """Read a model written by `save_model`.
 
+    Args:
+        path: The model's folder or one of its two files, a run, or a run's `checkpoints`. Of a run
+            it is the model after the last update, or the `best` one where there is no other.
+
     Raises:
-        WeightsError: If a file is missing, damaged or of another format, or a scale in it is not a
-            finite number above 0; the message names it.
+        WeightsError: If there is none, a file is missing, damaged or of another format, or a scale
+            in it is not a finite number above 0; the message names it.
     """
+    folder = next(iter(find_models(path).values()))
     description = read_description(folder)
     try:
         config = ModelConfig(**description["model"])
@@ -130,6 +136,35 @@ def _check_scales(model: SequenceModel, path: Path) -> None:
             )
 
 
+def find_models(path: Path | str) -> dict[str, Path]:
+    """The folders of the models at a path, which is as for `load_model`, by their names.
+
+    Of a run these are `last` and `best`, as far as they are there.
+
+    Raises:
+        WeightsError: If there are none; says what the path is.
+    """
+    path = Path(path)
+    folder = path.parent if path.name in (WEIGHTS, DESCRIPTION) else path
+    if any((folder / name).is_file() for name in (WEIGHTS, DESCRIPTION)):
+        return {folder.name: folder}
+    for place in (folder / CHECKPOINTS, folder):
+        names = [name for name in ("last", "best") if (place / name / DESCRIPTION).is_file()]
+        if names:
+            return {name: place / name for name in names}
+    what = "there is no such file or folder"
+    if path.is_dir():
+        what = f"neither {DESCRIPTION} nor {CHECKPOINTS}/last is in it"
+        if (path / CHECKPOINTS).is_dir():
+            what = "the run has saved no model yet (what it goes on from is its training state)"
+    elif path.exists():
+        what = f"it is neither {WEIGHTS} nor {DESCRIPTION}"
+    raise WeightsError(
+        f"{path} holds no model: {what}. Give the folder of a run or of a saved model, for example "
+        "runs/<run> or runs/<run>/checkpoints/best."
+    )
+
+
 def read_description(folder: Path) -> dict[str, Any]:
     """What `model.json` says: `model`, `environment`, `decoding` and `extra`, as plain types.
 
@@ -139,11 +174,8 @@ def read_description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise WeightsError(
-            f"{folder} holds no model: {DESCRIPTION} is missing. Give the folder of a saved "
-            "model, for example runs/<run>/checkpoints/best."
-        ) from error
+    except FileNotFoundError as error:
+        raise WeightsError(f"{folder} holds no model: {DESCRIPTION} is missing.") from error
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error}") from error
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:

@@ -21,8 +21,7 @@ import torch
 from rich.console import Console
 
 from rate.envs.recorded import differences
-from rate.errors import ConfigError
-from rate.weights import DESCRIPTION, SavedModel, load_model
+from rate.weights import SavedModel, find_models, load_model
 from scripts.console import count, make_parser, show_scores, user_errors
 from scripts.devices import add_device_option, choose_device
 from scripts.scores import add_scores, check_scores
@@ -53,32 +52,22 @@ class Candidate:
 
 
 def find_candidates(source: Path) -> list[Candidate]:
-    """The `last` and `best` models of a run, or the model that a folder holds.
+    """The `last` and `best` models of a run, or the model that a folder or a file holds.
 
     Raises:
-        ConfigError: If there are none.
-        WeightsError: If one is damaged.
+        WeightsError: If there are none, or one is damaged.
     """
-    if (source / DESCRIPTION).is_file():
-        models = [(source.name, source)]
-        run = source.parent.parent
-    else:
-        found = [(which, source / "checkpoints" / which) for which in ("last", "best")]
-        models = [(which, folder) for which, folder in found if (folder / DESCRIPTION).is_file()]
-        run = source
-    if not models:
-        raise ConfigError(
-            f"{source} holds no trained model: neither {DESCRIPTION} nor checkpoints/last. "
-            "Give the folder of a finished run, or one that a model was saved in."
-        )
+    models = find_models(source)
+    folder = next(iter(models.values()))
+    run = folder.parent.parent
     if not (run / "config.yaml").is_file():
-        label = {"model": source.name, "seed": 0, "which": "last"}
-        return [Candidate(load_model(folder), label, EvaluationConfig()) for _, folder in models]
+        label = {"model": folder.name, "seed": 0, "which": "last"}
+        return [Candidate(load_model(folder), label, EvaluationConfig())]
     config = load_config_file(run / "config.yaml")
     label = {"model": config.logging.name or config.name, "seed": config.training.seed}
     return [
         Candidate(load_model(folder), {**label, "which": which}, config.evaluation)
-        for which, folder in models
+        for which, folder in models.items()
     ]
 
 
@@ -133,7 +122,7 @@ def score(candidate: Candidate, device: torch.device) -> list[dict[str, Any]]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = make_parser(__doc__)
-    parser.add_argument("sources", type=Path, nargs="+", help="runs, or folders of models")
+    parser.add_argument("sources", type=Path, nargs="+", help="runs, or models alone")
     parser.add_argument("--lengths", type=count, nargs="+", help="episode lengths")
     parser.add_argument("--episodes", type=count, help="episodes per length")
     parser.add_argument("--seed", type=int, help="seed of the first episode")

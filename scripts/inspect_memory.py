@@ -28,7 +28,7 @@ NOISE = (0.2, 0.5, 1.0, 2.0, 5.0)
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = make_parser(__doc__)
-    parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs")
+    parser.add_argument("runs", type=Path, nargs="+", help="finished runs, or models alone")
     parser.add_argument("-o", "--output", type=Path, default=Path("memory.png"), help="the figure")
     parser.add_argument("--length", type=count, default=2000, help="their length (default: 2000)")
     parser.add_argument("--episodes", type=count, default=20, help="episodes (default: 20)")
@@ -63,7 +63,7 @@ def look(run: Path, length: int, episodes: int, meter: Meter) -> MemoryReport:
     Raises:
         ConfigError: If the model has no memory tokens, or the episodes are too short to see any.
     """
-    saved = load_model(run / "checkpoints" / "last")
+    saved = load_model(run)
     config = saved.model.config
     if not config.num_memory_tokens:
         raise ConfigError(f"{run} has no memory tokens to look at (model.num_memory_tokens is 0).")

@@ -44,7 +44,7 @@ Pixels = NDArray[np.uint8]
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = make_parser(__doc__)
-    parser.add_argument("source", type=Path, help="a run, or the folder of a model")
+    parser.add_argument("source", type=Path, help="a run, or a model alone")
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("rollout.gif"), help="the GIF or MP4 to write"
     )

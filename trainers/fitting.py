@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from datamodules.trajectories import TrajectoryDataModule
 from rate.envs.recorded import differences
 from rate.errors import ConfigError
+from rate.weights import CHECKPOINTS
 from trainers.callbacks import (
     Curriculum,
     Progress,
@@ -34,7 +35,6 @@ from trainers.csv_logger import MetricsTable
 from trainers.entries import EnvironmentEntry
 from trainers.errors import Interrupted
 from trainers.launch import is_main_process
-from trainers.runs import CHECKPOINTS
 from trainers.sequence import SequenceTrainer
 
 

@@ -17,7 +17,7 @@ import torch
 
 from rate.errors import ConfigError
 from rate.files import remove_drafts
-from rate.weights import DESCRIPTION
+from rate.weights import CHECKPOINTS, DESCRIPTION
 from trainers.callbacks.checkpoint import find_checkpoint
 from trainers.changes import ROUNDING, changes_no_score, differences, may_change
 from trainers.config import Resume, RunConfig
@@ -27,7 +27,7 @@ from trainers.files import write_atomic, write_yaml
 from trainers.run_lock import LOCK, only_writer
 
 CONFIG, EVALUATION, ENVIRONMENT = "config.yaml", "evaluation.json", "environment.txt"
-CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
+TENSORBOARD = "tensorboard"
 _PACKAGES = ("lightning", "gymnasium", "minari", "numpy", "safetensors", "tensorboard")
 _CODE = ("rate", "datamodules", "trainers", "scripts")
 # What a run leaves that was stopped before there was anything to go on from.

@@ -15,7 +15,7 @@ import torch
 
 from datamodules.disks import told_when_unwritable
 from rate.errors import ConfigError
-from rate.weights import SavedModel, load_model, save_model
+from rate.weights import CHECKPOINTS, SavedModel, load_model, save_model
 from trainers.callbacks import Report
 from trainers.callbacks.checkpoint import find_checkpoint
 from trainers.config import Resume, RunConfig
@@ -36,7 +36,6 @@ from trainers.meter import Meter
 from trainers.registry import check_run, get_environment
 from trainers.rollout import OnProgress, evaluate
 from trainers.runs import (
-    CHECKPOINTS,
     CONFIG,
     EVALUATION,
     enter_run,

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from rate.config import Decoding
 from rate.errors import WeightsError
 from rate.policy import Policy
-from rate.weights import DESCRIPTION, WEIGHTS, SavedModel, load_model, save_model
+from rate.weights import DESCRIPTION, WEIGHTS, SavedModel, find_models, load_model, save_model
 from tests.factories import MODELS, SPACES, K, draw, make_batch, make_model, make_spec
 
 
@@ -49,6 +49,36 @@ def test_a_loaded_model_acts_the_same(name: str, tmp_path: Path) -> None:
     batch = make_batch(saved.model)
     with torch.no_grad():
         assert torch.equal(loaded.model(batch)[0], saved.model(batch)[0])
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_model_is_found_by_every_path_to_it(kind: type, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for name, step in (("last", 9), ("best", 5)):
+        saved = SavedModel(make_model("rate"), make_spec(), extra={"step": step})
+        save_model(saved, run / "checkpoints" / name)
+    last = run / "checkpoints" / "last"
+    for path in (run, run / "checkpoints", last, last / WEIGHTS, last / DESCRIPTION):
+        assert load_model(kind(path)).extra == {"step": 9}
+    assert load_model(kind(run / "checkpoints" / "best")).extra == {"step": 5}
+    assert list(find_models(kind(run))) == ["last", "best"]
+    (last / DESCRIPTION).unlink()  # as in a run that was stopped
+    assert load_model(kind(run)).extra == {"step": 5}
+
+
+def test_what_holds_no_model_is_said(tmp_path: Path) -> None:
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    checkpoint.touch()
+    for path, message in (
+        (tmp_path / "nowhere", "there is no such file"),
+        (tmp_path, "neither model.json nor checkpoints/last is in it"),
+        (tmp_path / "run", "the run has saved no model yet"),
+        (checkpoint, "it is neither model.safetensors nor model.json"),
+    ):
+        with pytest.raises(WeightsError, match=message) as caught:
+            load_model(path)
+        assert str(caught.value).startswith(f"{path} holds no model")
 
 
 @pytest.mark.parametrize("spaces", SPACES)

@@ -161,7 +161,7 @@ def test_an_option_that_cannot_work_is_refused(
 
 def test_a_folder_without_models_is_refused(tmp_path: Path, error_of: Callable[..., str]) -> None:
     for place in (tmp_path, tmp_path / "nowhere"):
-        assert f"{place} holds no trained model" in error_of(main, [str(place)])
+        assert f"{place} holds no model" in error_of(main, [str(place)])
 
 
 def test_a_table_that_cannot_be_written_is_refused(

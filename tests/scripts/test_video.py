@@ -269,7 +269,7 @@ def test_an_option_that_cannot_work_is_refused(
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path, error_of: Any) -> None:
     error = error_of(main, [str(tmp_path), "-o", str(tmp_path / "a.gif")])
-    assert f"{tmp_path} holds no trained model" in error
+    assert f"{tmp_path} holds no model" in error
 
 
 def test_what_cannot_be_written_is_refused_before_anything_is_played(
