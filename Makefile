@@ -21,6 +21,18 @@ CHECK_VERSION := import sys; v = sys.version_info; \
 	sys.exit(0 if (3, 10) <= v[:2] <= (3, 13) else "error: this project needs Python 3.10 to 3.13, \
 	and $(PYTHON) is %d.%d. Name another: make test PYTHON=python3.12" % v[:2])
 
+# A variable that is not one of these would change nothing, and `make` itself says nothing of it.
+VARIABLES := ARGS EXTRAS PYTHON VENV WORKERS
+UNKNOWN := $(strip $(foreach name,$(filter-out $(VARIABLES) MAKEFLAGS SHELL,$(.VARIABLES)),\
+	$(if $(findstring command line,$(origin $(name))),$(name))))
+NEAREST := import difflib, sys; name, *known = sys.argv[1:]; \
+	near = difflib.get_close_matches(name.upper(), known, 1, 0.5); \
+	print(" Did you mean {0}?".format(near[0]) if near else "")
+ifneq ($(UNKNOWN),)
+$(error There is no variable $(firstword $(UNKNOWN)).$(shell "$(PYTHON)" -c '$(NEAREST)' \
+	$(firstword $(UNKNOWN)) $(VARIABLES)) There are: $(VARIABLES))
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help install train doctor test test-full studies lint format lock clean \
 	python env-test env-dev
@@ -84,3 +96,6 @@ python:
 		echo "error: there is no $(PYTHON) here. Install Python 3.10 to 3.13, or name one:" \
 			"make test PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c '$(CHECK_VERSION)'
+
+.DEFAULT:
+	@echo "error: there is no command $@; make alone lists them." >&2; exit 2

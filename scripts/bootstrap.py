@@ -11,6 +11,7 @@ remembers what it was made from, so that a second call returns at once.
 from __future__ import annotations
 
 import argparse
+import difflib
 import hashlib
 import importlib.util
 import json
@@ -66,10 +67,10 @@ def extras_named(text: str) -> set[str]:
     # By hand, because Python 3.10 cannot read TOML.
     section = project.partition("[project.optional-dependencies]\n")[2].partition("\n[")[0]
     known = re.findall(r"^([a-z0-9-]+) = \[", section, re.MULTILINE)
-    if unknown := wanted.difference(known):
-        raise BootstrapError(
-            f"there is no extra {', '.join(sorted(unknown))}; there are: {', '.join(known)}"
-        )
+    for name in sorted(wanted.difference(known)):
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise BootstrapError(f"there is no extra {name}{hint} There are: {', '.join(known)}.")
     return wanted
 
 

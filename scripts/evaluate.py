@@ -21,6 +21,7 @@ import torch
 from rich.console import Console
 
 from rate.envs.recorded import differences
+from rate.errors import ConfigError
 from rate.weights import SavedModel, find_models, load_model
 from scripts.console import count, make_parser, show_scores, user_errors
 from scripts.devices import add_device_option, choose_device
