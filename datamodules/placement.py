@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -62,7 +63,42 @@ def choose_placement(size: int, device: torch.device, wanted: DataDevice) -> Pla
 
 def free_memory(device: torch.device) -> int | None:
     """Bytes that are free on a device, or None where it does not tell."""
-    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return available_memory() if device.type == "cpu" else None
+
+
+def available_memory() -> int | None:
+    """Bytes that this process can still take of the machine's memory, or of its container's.
+
+    What the system keeps there of files counts as free. None where the system does not tell.
+    """
+    found = [size for size in (_of_machine(), _of_container()) if size is not None]
+    return min(found, default=None)
+
+
+def _of_machine() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        values = dict(line.split(":") for line in lines)
+        return int(values["MemAvailable"].split()[0]) * 1024
+    except (OSError, ValueError, KeyError):  # no Linux
+        return None
+
+
+def _of_container() -> int | None:
+    """What a control group (version 2) leaves."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit, taken = (
+            int((folder / name).read_text(encoding="ascii"))
+            for name in ("memory.max", "memory.current")
+        )
+        lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+        files = int(dict(line.split() for line in lines).get("inactive_file", 0))
+    except (OSError, ValueError):  # no container, or one without a limit ("max")
+        return None
+    return max(0, limit - taken + files)
 
 
 def _gib(size: int) -> str:

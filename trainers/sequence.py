@@ -206,15 +206,24 @@ class SequenceTrainer(LightningModule):
 
     def _backward(self, batch: Batch, hidden: Tensor) -> Tensor:
         """The gradient of the loss of all processes' batches, and the sums that `TOTALS` names."""
-        head, hints = self.model.head, self.hint_head
-        hint_losses = None if hints is None else hints.loss(hidden, batch)
-        loss, totals = batch_totals(head, head(hidden), batch, self.config.loss, hint_losses)
+        loss, totals = self._loss(batch, hidden)
         totals = sum_over_processes(totals)
         weight = totals[1]
         cast("LightningOptimizer", self.optimizers()).zero_grad(set_to_none=True)
         with self._without_ddp_reducer():
             self.manual_backward(loss / torch.where(weight > 0, weight, 1.0))
         return totals
+
+    def losses(self, batch: Batch) -> Iterator[Tensor]:
+        """The loss `()` of one optimiser step after another, before its gradient is taken."""
+        for piece in self._hidden(batch):
+            yield self._loss(*piece)[0]
+
+    def _loss(self, batch: Batch, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """The summed loss of this process's batch, and the sums that `TOTALS` names."""
+        head, hints = self.model.head, self.hint_head
+        hint_losses = None if hints is None else hints.loss(hidden, batch)
+        return batch_totals(head, head(hidden), batch, self.config.loss, hint_losses)
 
     def _take(self, row: Tensor, *, is_taken: bool) -> Tensor:
         """Take the optimiser step on the gradient that is there, or count one that a graph took.

@@ -32,6 +32,7 @@ from trainers.fitting import (
 )
 from trainers.initial_weights import find_weights, load_initial_weights
 from trainers.launch import is_main_process, launched
+from trainers.memory_check import check_memory
 from trainers.meter import Meter
 from trainers.registry import check_run, get_environment
 from trainers.rollout import OnProgress, evaluate
@@ -120,6 +121,7 @@ def train(
         if config.training.init is not None and find_checkpoint(folder / CHECKPOINTS) is None:
             find_weights(Path(config.training.init))  # refused before data are made
         if is_main_process():
+            check_memory(config, environment.spec)
             folder = stack.enter_context(enter_run(config, resume))
             write_environment(folder, command)
         stack.enter_context(_threads(config.training.threads))
