@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -34,6 +33,7 @@ from trainers.defaults import (
     warn_of_work,
 )
 from trainers.naming import named_by_changes
+from trainers.option_hints import hint_for, nearest
 from trainers.registry import check_run, environment_options
 from trainers.tasks import preset_for_task
 
@@ -75,12 +75,6 @@ def load_preset(environment: str, name: str) -> dict[str, Any]:
     return preset
 
 
-def nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
-    """` Did you mean ...?` where a known name is close, else nothing."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" Did you mean {prefix}{close[0]}?" if close else ""
-
-
 class Parser(ArgumentParser):
     """A parser whose errors are a sentence about an option, raised as a `ConfigError`."""
 
@@ -106,7 +100,7 @@ def _rephrase(message: str, options: dict[str, Any]) -> str:
         word = found.group(1)
         if not word.startswith("--"):
             return f"'{word}' belongs to no option. Options begin with --; --help lists them."
-        hint = nearest(word[2:], [*options, *flags.FLAGS, "config", "resume"], "--")
+        hint = hint_for(word[2:], [*options, *flags.FLAGS, "config", "resume"])
         return f"There is no option {word}.{hint} --help lists them all."
     if found := re.search(r"argument (--[\w.]+)\S*: expected one argument", message):
         return f"{found.group(1)} needs a value."

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import re
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +16,8 @@ from rate.errors import ConfigError
 from trainers.cli import load_preset, parse, preset_names
 from trainers.config import RunConfig
 from trainers.config_files import config_from_dict
+from trainers.flags import FLAGS
+from trainers.option_hints import USUAL
 
 GOOD = [
     (["--model.d_model=32"], "model.d_model", 32),
@@ -53,6 +58,20 @@ BAD = [
     ("--resum x", "Did you mean --resume?"),
     ("--qqqqqqqq 3", "no option --qqqqqqqq. --help"),
     ("--model.d_mod 32", "Did you mean --model.d_model?"),  # no abbreviations
+    ("--device cuda", "no option --device. Here it is --training.accelerator gpu, cpu or auto."),
+    ("--num_workers 4", "--data.workers N are for collecting data, and --evaluation.workers N"),
+    ("--lr 1e-3", "no option --lr. Here it is --optimizer.learning_rate VALUE."),
+    ("--learning-rate 1e-3", "Here it is --optimizer.learning_rate VALUE."),
+    ("--epochs=10", "Here it is --training.max_steps N (optimiser steps; there are no epochs)."),
+    ("--K 20", "Here it is --model.context_length N (K, steps of a segment)."),
+    ("--batch_size 8", "Here it is --training.batch_size N (windows)."),
+    ("--training.learning_rate 1", "Here it is --optimizer.learning_rate VALUE."),  # public main
+    ("--training.epochs 1", "Here it is --training.max_steps N"),
+    ("--gamma 0.99", "no option --gamma. Returns-to-go are not discounted."),
+    ("--max_steps 5", "Did you mean --training.max_steps or --curriculum.max_steps?"),
+    ("--num-memory-tokens 3", "Did you mean --model.num_memory_tokens?"),
+    ("--dropuot 0.1", "Did you mean --model.dropout?"),
+    ("--epoch_s 3", "Here it is --training.max_steps N"),
     ("stray", "'stray' belongs to no option."),
     ("--model=3", "--model takes a YAML file"),
     ("--model.num_heads 5", "model.num_heads=5 does not divide model.d_model=64"),
@@ -241,3 +260,14 @@ def test_the_public_commands_of_each_environment_are_understood(
     assert config.logging.comment == "my comment"
     assert config.model.block == "trxl"
     assert config.model.num_memory_tokens == (5 if "--nmt 5" in command else 0)
+
+
+def test_what_is_hinted_at_exists() -> None:
+    """Every option that a hint names is one, or a flag, or a file's."""
+    with pytest.raises(SystemExit), contextlib.redirect_stdout(io.StringIO()) as text:
+        parse("popgym", ["--help"])
+    assert "--model.d_model" in text.getvalue()
+    for option in re.findall(r"--[a-z_.A-Z0-9]+", " ".join(USUAL.values())):
+        if option != "--seeds":  # of scripts/study.py
+            assert f"{option} " in text.getvalue() or f"{option}=" in text.getvalue(), option
+    assert not USUAL.keys() & FLAGS.keys()
