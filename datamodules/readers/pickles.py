@@ -2,93 +2,64 @@
 
 A pickle is a program for a small machine with a stack, and Python's own machine calls whatever
 function the program names. The one here knows containers, numbers, text and NumPy arrays. The few
-names that these need stand for functions of this file; any other name is refused where it stands.
+names that these need stand for functions of this file. Names of what is harmless and of no use
+here, like dates and paths, stand for `Unread`; any other name is refused where it stands.
 
 A pickled list or dictionary comes item by item, and what an item is made of is forgotten with it:
-memory is bounded by one item, not by the file.
+memory is bounded by one item, not by the file. A tuple comes whole, as only its end tells that it
+is one. Files may be compressed.
 """
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
+import lzma
 import pickletools
-from collections.abc import Iterator
+import re
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-import numpy as np
-
-from datamodules.episodes import Array, DatasetError
+from datamodules.episodes import DatasetError
+from datamodules.readers.pickle_values import HARMLESS, KNOWN, NumpyArray, Unread
 
 _MARK = object()
+_TAIL, _CHUNK = 32, 1 << 20
+# What damaged pickles and compressed files raise.
+DAMAGED = (
+    ValueError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OSError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+)
 _LONG = 1 << 10  # bytes and texts longer than this are contents, which nothing refers to again
+
+
+# The end of a pickled tuple: the instruction that makes it, perhaps its number, and a stop.
+_TUPLE_ENDS = re.compile(rb"[\x85-\x87t)](\x94|q.|r....|p\d+\n)?\.$", re.DOTALL)
+_OPENERS: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+}
 
 
 class _Refused(Exception):
     """Why a pickle is not read."""
 
 
-class _Dtype:
-    """A NumPy type that is being put together."""
-
-    def __init__(self, name: Any, *_: Any) -> None:
-        if not isinstance(name, str) or name[:1] not in "biuf" or not name[1:].isdecimal():
-            raise _Refused(f"it holds arrays of type {name!r}, not of numbers")
-        self._dtype = np.dtype(name)
-
-    def set_state(self, state: Any) -> None:
-        self._dtype = self._dtype.newbyteorder(state[1])
-
-    @property
-    def value(self) -> np.dtype[Any]:
-        return self._dtype
+class _Shared(Exception):
+    """An item refers to what an item before it was made of, which is forgotten."""
 
 
-class _Array:
-    """A NumPy array that is being put together."""
-
-    def __init__(self, *_: Any) -> None:
-        self.value: Array = np.empty(0)
-
-    def set_state(self, state: Any) -> None:
-        _, shape, dtype, fortran, data = state
-        if isinstance(data, str):  # of Python 2
-            data = data.encode("latin-1")
-        self.value = _from_buffer(data, dtype, shape, "F" if fortran else "C").value
-
-
-def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
-    array = _Array()
-    array.value = np.frombuffer(data, dtype.value).reshape(shape, order=order)
-    return array
-
-
-def _scalar(dtype: Any, data: Any) -> Any:
-    return np.frombuffer(data, dtype.value)[0]
-
-
-def _encode(text: Any, _: Any = None) -> Any:
-    return text.encode("latin-1")
-
-
-def _no_bytes() -> bytes:
-    """How the protocols of Python 2 write the contents of an empty array."""
-    return b""
-
-
-_NUMPY = {
-    "multiarray _reconstruct": _Array,
-    "multiarray scalar": _scalar,
-    "numeric _frombuffer": _from_buffer,
-}
-_KNOWN: dict[str, Any] = {
-    "numpy ndarray": _Array,
-    "numpy dtype": _Dtype,
-    "_codecs encode": _encode,
-    "__builtin__ bytes": _no_bytes,
-    "collections OrderedDict": dict,
-    # NumPy 2 moved these.
-    **{f"numpy.{core}.{name}": made for core in ("core", "_core") for name, made in _NUMPY.items()},
-}
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -96,7 +67,7 @@ _PUT = ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT")
 _GET = ("GET", "BINGET", "LONG_BINGET")
 _NAMES = ("GLOBAL", "STACK_GLOBAL")
 _ADD = {"APPEND": 1, "SETITEM": 2}
-_ADD_MANY = {"APPENDS": 1, "SETITEMS": 2}
+_ADD_MANY = {"APPENDS": 1, "SETITEMS": 2, "ADDITEMS": 1}
 # Opcodes whose argument is the value.
 _LITERAL = ("INT", "LONG", "FLOAT", "BYTE", "UNICODE", "STRING")
 
@@ -107,9 +78,14 @@ class _Machine:
     Attributes:
         ready: Finished items of the outermost list or dictionary; the caller takes them.
         root: The outermost container.
+
+    Args:
+        whole: Whether all comes at once, at the end.
+        shared: Numbers of what is not forgotten with the item that it belongs to.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, whole: bool, shared: frozenset[int]) -> None:
+        self._whole, self._shared = whole, shared
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.memoized = 0
@@ -119,7 +95,10 @@ class _Machine:
 
     def step(self, name: str, argument: Any) -> None:
         """One instruction."""
-        if name in ("PROTO", "FRAME", "STOP"):
+        if name in ("PROTO", "FRAME"):
+            return
+        if name == "STOP":
+            self._stop()
             return
         if name in _PUT:
             key = self.memoized if name == "MEMOIZE" else int(argument)
@@ -128,11 +107,11 @@ class _Machine:
             self.memoized += 1
         elif name in _GET:
             if int(argument) not in self.memo:
-                raise _Refused("two of its items share an array")
+                raise _Shared
             self.stack.append(self.memo[int(argument)])
         elif name in _NAMES:
             self._name(argument)
-        elif name in ("REDUCE", "BUILD"):
+        elif name in ("REDUCE", "BUILD", "NEWOBJ"):
             self._make(name)
         elif name in _ADD:
             width = _ADD[name]
@@ -151,8 +130,7 @@ class _Machine:
             self.stack.append(_CONSTANTS[name])
         elif name in _EMPTY or name in ("LIST", "DICT"):
             container = _EMPTY[name]() if name in _EMPTY else self._container(name)
-            if self.root is None:
-                self.root = container
+            self._begin(container)
             self.stack.append(container)
         elif name == "TUPLE":
             self.stack.append(tuple(self._since_mark()))
@@ -160,12 +138,28 @@ class _Machine:
             items = tuple(self.stack[-_TUPLES[name] :])
             del self.stack[-_TUPLES[name] :]
             self.stack.append(items)
+        elif name in ("EMPTY_SET", "FROZENSET"):
+            if name == "FROZENSET":
+                self._since_mark()
+            self.stack.append(Unread("a set"))
         elif name == "POP":
             self.stack.pop()
         elif any(kind in name for kind in _LITERAL):
             self.stack.append(argument)
         else:
             raise _Refused(f"it uses {name}, which data do not need")
+
+    def _begin(self, container: Any) -> None:
+        """Take a container as the outermost one, if it is."""
+        if self.root is None and not self.stack and not self._whole:
+            self.root = container
+
+    def _stop(self) -> None:
+        """Take what has come whole."""
+        found = _plain(self.stack[-1])
+        if self.root is None and isinstance(found, (list, tuple, dict)):
+            self.root = found
+            self.ready += found.items() if isinstance(found, dict) else found
 
     def _container(self, name: str) -> Any:
         items = self._since_mark()
@@ -184,20 +178,29 @@ class _Machine:
             module, attribute = self.stack[-2:]
             del self.stack[-2:]
             argument = f"{module} {attribute}"
-        if argument not in _KNOWN:
-            name = str(argument).replace(" ", ".")
+        name = str(argument).replace(" ", ".")
+        if argument in KNOWN:
+            self.stack.append(KNOWN[argument])
+        elif HARMLESS.fullmatch(str(argument)):
+            self.stack.append(Unread(name))
+        else:
             raise _Refused(f"it asks for '{name}', which data do not need")
-        self.stack.append(_KNOWN[argument])
 
     def _make(self, name: str) -> None:
         argument = self.stack.pop()
-        if name == "REDUCE":
-            function = self.stack.pop()
-            if function not in _KNOWN.values():
-                raise _Refused("it calls what is no function")
-            self.stack.append(function(*argument))
-        else:
+        if name == "BUILD":
             self.stack[-1].set_state(argument)
+            return
+        function = self.stack.pop()
+        if isinstance(function, Unread):
+            self.stack.append(Unread(function.what))
+        elif name == "NEWOBJ" or not any(function is known for known in KNOWN.values()):
+            raise _Refused("it calls what is no function")
+        else:
+            made = function(*argument)
+            if isinstance(made, dict):
+                self._begin(made)
+            self.stack.append(made)
 
     def _add(self, items: list[Any], width: int) -> None:
         target = self.stack[-1]
@@ -225,7 +228,7 @@ class _Machine:
         items = [_plain(item) for item in items]
         self.ready += items if width == 1 else zip(items[::2], items[1::2], strict=True)
         for key in self.recent:
-            if key in self.memo and self._is_contents(self.memo[key]):
+            if key not in self._shared and self._is_contents(self.memo.get(key)):
                 del self.memo[key]
         self.recent.clear()
 
@@ -235,37 +238,79 @@ class _Machine:
             return any(map(self._is_contents, value))
         if isinstance(value, (bytes, bytearray, str)):
             return len(value) > _LONG
-        return isinstance(value, (_Array, dict, list)) and value is not self.root
+        return isinstance(value, (NumpyArray, dict, list)) and value is not self.root
 
 
 def _plain(item: Any) -> Any:
     """What was put together, without the tools for it."""
-    if isinstance(item, _Array):
+    if isinstance(item, NumpyArray):
         return item.value
     return tuple(map(_plain, item)) if isinstance(item, tuple) else item
 
 
 def read_items(path: Path) -> Iterator[Any]:
-    """The items of a pickled list, or the `(key, value)` pairs of a pickled dictionary.
+    """The items of a pickled list or tuple, or the `(key, value)` pairs of a pickled dictionary.
 
     Raises:
         DatasetError: If the file is damaged, is no pickle of a list or dictionary of plain data,
             or asks for a function; nothing is run.
     """
-    machine = _Machine()
+    done, shared = 0, frozenset[int]()
     try:
-        with path.open("rb") as file:
-            for opcode, argument, _ in pickletools.genops(file):
-                if opcode.name in ("EMPTY_DICT", "BININT1", "BININT", "BININT2"):
-                    machine.take_early()
-                machine.step(opcode.name, argument)
-                yield from machine.ready
-                machine.ready.clear()
+        whole = _TUPLE_ENDS.search(_tail(path)) is not None
+        while True:
+            try:
+                for number, item in enumerate(_run(path, _Machine(whole, shared))):
+                    if number >= done:
+                        done += 1
+                        yield item
+                return
+            except _Shared:
+                if shared:
+                    raise _Refused("it refers to what is not in it") from None
+                # Once more; of this file, nothing that is referred to again is forgotten.
+                shared = _referred(path) or frozenset((-1,))
     except _Refused as error:
         raise DatasetError(f"{path}: the pickle is not read, as {error}") from error
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OSError) as error:
+    except DAMAGED as error:
         raise DatasetError(f"{path}: a damaged pickle ({error}); get or make it again") from error
     except (MemoryError, OverflowError) as error:
         raise DatasetError(f"{path}: a damaged pickle, with a length that cannot be") from error
+
+
+def open_maybe_compressed(path: Path) -> IO[bytes]:
+    """Open a file for reading, through whatever it is compressed with."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    opener = next((made for magic, made in _OPENERS.items() if start.startswith(magic)), None)
+    return path.open("rb") if opener is None else opener(path)
+
+
+def _run(path: Path, machine: _Machine) -> Iterator[Any]:
+    with open_maybe_compressed(path) as file:
+        for opcode, argument, _ in pickletools.genops(file):
+            if opcode.name in ("EMPTY_DICT", "BININT1", "BININT", "BININT2"):
+                machine.take_early()
+            machine.step(opcode.name, argument)
+            yield from machine.ready
+            machine.ready.clear()
     if machine.root is None:
-        raise DatasetError(f"{path}: a pickle of a single value, not of a list of episodes")
+        raise _Refused("it is a single value, not a list or a dictionary")
+
+
+def _referred(path: Path) -> frozenset[int]:
+    """The numbers of all that a pickle refers to."""
+    with open_maybe_compressed(path) as file:
+        operations = pickletools.genops(file)
+        return frozenset(int(str(key)) for opcode, key, _ in operations if opcode.name in _GET)
+
+
+def _tail(path: Path) -> bytes:
+    """The last bytes of a file."""
+    tail = b""
+    with open_maybe_compressed(path) as file:
+        if isinstance(file, io.BufferedReader):  # not compressed
+            file.seek(max(0, path.stat().st_size - _TAIL))
+        while chunk := file.read(_CHUNK):
+            tail = (tail + chunk)[-_TAIL:]
+    return tail

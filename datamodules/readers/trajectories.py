@@ -2,31 +2,44 @@
 
 A list with a dictionary an episode: `observations (T, D)`, `actions (T, A)` or `(T,)`,
 `rewards (T,)`, `terminals (T,)`, and where they are there `next_observations (T, D)`; under
-whatever names (`datamodules.readers.roles`). A dictionary or tuple of episodes, and one dictionary
-of flat columns over all episodes, are read as well. Nothing that stands in a file is run; see
+whatever names (`datamodules.readers.roles`). An episode may be a list with a dictionary a step.
+Dictionaries and tuples of episodes, lists of steps, and one dictionary of columns, flat or with a
+list of episodes each, are read as well. Nothing that stands in a file is run; see
 `datamodules.readers.pickles`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from datamodules.episodes import DatasetError
 from datamodules.options import Options
 from datamodules.readers.named import open_episodes, open_flat
-from datamodules.readers.pickles import read_items
+from datamodules.readers.pickles import DAMAGED, open_maybe_compressed, read_items
+from datamodules.readers.roles import role_of
+from datamodules.readers.values import stack_rows
 from datamodules.source import Source
+
+_SUFFIXES = {".pkl", ".pickle", ".p", ".pck"}
 
 
 def is_pickle(path: Path) -> bool:
     """Whether a path is a pickle, by its first byte or, for those of protocol 0, by its name."""
     if not path.is_file():
         return False
-    with path.open("rb") as file:
-        return file.read(1) == b"\x80" or path.suffix in (".pkl", ".pickle", ".p")
+    if _SUFFIXES & set(path.suffixes):
+        return True
+    try:
+        with open_maybe_compressed(path) as file:
+            return file.read(1) == b"\x80"
+    except DAMAGED:
+        return False
 
 
 def open_trajectories(path: Path, options: Options | None = None) -> Source:
@@ -39,14 +52,79 @@ def open_trajectories(path: Path, options: Options | None = None) -> Source:
     Raises:
         DatasetError: If the file is damaged, asks for anything but data, or has no whole episode.
     """
-    first = next(read_items(path), None)
-    if isinstance(first, tuple) and len(first) == 2 and not isinstance(first[1], (Mapping, list)):
-        columns = {str(key): value for key, value in read_items(path)}
-        return open_flat("trajectories", path, (path,), columns, options)
-    return open_episodes("trajectories", path, (path,), partial(_episodes, path), options)
+    first: Any = next(read_items(path), None)
+    name, files = "trajectories", (path,)
+    if _is_pair(first) and not _is_episode(first[1]):
+        columns = {str(key): value for key, value in read_items(path) if isinstance(key, str)}
+        nested = next((value for value in columns.values() if _holds_episodes(value)), None)
+        if nested is not None:
+            return open_episodes(name, path, files, _after(nested), options)
+        if _in_lists(columns):
+            made = list(_from_lists(columns, path))
+            return open_episodes(name, path, files, _after(made), options)
+        return open_flat(name, path, files, columns, options)
+    if isinstance(first, Mapping) and _is_step(first):
+        rows = stack_rows(list(read_items(path)), str(path))
+        return open_flat(name, path, files, rows, options)
+    return open_episodes(name, path, files, partial(_episodes, path), options)
+
+
+def _after(episodes: Sequence[Any]) -> Callable[[int], Iterator[Any]]:
+    return lambda start: iter(episodes[start:])
 
 
 def _episodes(path: Path, start: int) -> Iterator[Any]:
-    for item in islice(read_items(path), start, None):
-        pair = isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], (Mapping, list))
-        yield item[1] if pair else item
+    items = (item[1] if _is_pair(item) else item for item in read_items(path))
+    first: Any = next(read_items(path), None)
+    if _holds_episodes(first):  # the episodes, and something about them
+        items = iter(first)
+    return islice(items, start, None)
+
+
+def _is_pair(item: Any) -> bool:
+    """Whether an item is that of a dictionary: its key and its value."""
+    return isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], (str, int, bytes))
+
+
+def _is_episode(item: Any) -> bool:
+    """Whether this is a dictionary of columns, or a list with a dictionary for each step."""
+    if isinstance(item, Mapping):
+        return any(role_of(str(key)) == "actions" for key in item)
+    return isinstance(item, list) and bool(item) and _is_step(item[0])
+
+
+def _is_step(item: Any) -> bool:
+    """Whether this is a dictionary of one step: with a single reward, or a single action."""
+    if not isinstance(item, Mapping):
+        return False
+    single = {role_of(str(key)): np.ndim(value) == 0 for key, value in item.items()}
+    return "actions" in single and single.get("rewards", single["actions"])
+
+
+def _holds_episodes(value: Any) -> bool:
+    if not isinstance(value, (list, tuple)) or not value or _is_step(value[0]):
+        return False
+    return _is_episode(value[0])
+
+
+def _in_lists(columns: Mapping[str, Any]) -> bool:
+    """Whether columns are lists with an array for each episode, and not for each step."""
+    found = {role_of(key): value for key, value in columns.items()}
+    column = found.get("rewards", found.get("actions"))
+    wanted = 1 if "rewards" in found else 2
+    return (
+        isinstance(column, (list, tuple))
+        and bool(column)
+        and all(np.ndim(item) >= wanted for item in column)
+        and any(len(item) > 1 for item in column)
+    )
+
+
+def _from_lists(columns: Mapping[str, Sequence[Any]], path: Path) -> Iterator[dict[str, Any]]:
+    """The episodes of columns that are lists of them."""
+    lists = {key: value for key, value in columns.items() if isinstance(value, (list, tuple))}
+    lengths = {key: len(value) for key, value in lists.items() if role_of(key) is not None}
+    if len(set(lengths.values())) > 1:
+        raise DatasetError(f"{path}: the columns have unlike numbers of episodes: {lengths}")
+    for number in range(next(iter(lengths.values()))):
+        yield {key: value[number] for key, value in lists.items() if number < len(value)}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import collections
+import gzip
 import os
 import pickle
 
@@ -7,8 +9,11 @@ import numpy as np
 import pytest
 
 from datamodules.episodes import DatasetError
+from datamodules.formats import open_source
+from datamodules.options import Options
 from datamodules.readers.trajectories import open_trajectories
 from datamodules.source import Checked, refuse
+from rate.envs.mujoco import MujocoOptions, mujoco_spec
 from tests.datamodules.samples import LENGTHS, columns, write_trajectories
 
 
@@ -120,3 +125,165 @@ def test_nothing_is_run(tmp_path, monkeypatch):
     with pytest.raises(DatasetError, match=r"asks for 'posix\.system'"):
         open_trajectories(path)
     assert not (tmp_path / "pwned").exists()
+
+
+def made():
+    """Three episodes; the third is not ended by the environment."""
+    episodes = [columns(length, number) for number, length in enumerate((4, 6, 3))]
+    episodes[2]["terminals"][:] = False
+    return episodes
+
+
+def rename(names):
+    return [{names.get(key, key): value for key, value in e.items()} for e in made()]
+
+
+def extra(value):
+    return [{**e, "other": value, "env_name": "hopper", "info": {"a": [1, {}]}} for e in made()]
+
+
+def rows(episode):
+    return [
+        {key: value[step].tolist() for key, value in episode.items()}
+        for step in range(len(episode["actions"]))
+    ]
+
+
+def flat():
+    arrays = {key: np.concatenate([e[key] for e in made()]) for key in made()[0]}
+    return arrays | {"timeouts": np.isin(np.arange(13), [9, 12])}
+
+
+SINGULAR = {"observations": "observation", "actions": "action", "rewards": "reward"}
+SHORT = {"observations": "obs", "actions": "acts", "rewards": "r", "terminals": "done"}
+DIALECTS = {
+    "singular": lambda: rename({**SINGULAR, "terminals": "terminal"}),
+    "dones": lambda: rename({"terminals": "dones"}),
+    "short": lambda: rename(SHORT),
+    "gymnasium": lambda: [
+        {**e, "terminated": e["terminals"], "truncated": ~e["terminals"] & (np.arange(n) == n - 1)}
+        for e, n in zip(made(), (4, 6, 3), strict=True)
+    ],
+    "extra texts": lambda: extra("a text"),
+    "extra numbers": lambda: extra(3.5),
+    "extra list of dictionaries": lambda: extra([{"x": 1.0}] * 6),
+    "extra objects": lambda: extra(np.array([{"x": 1.0}, None], dtype=object)),
+    "extra array of another length": lambda: extra(np.arange(99)),
+    "lists": lambda: [{key: value.tolist() for key, value in e.items()} for e in made()],
+    "lists of arrays": lambda: [{key: list(value) for key, value in e.items()} for e in made()],
+    "a list with a dictionary a step": lambda: [rows(e) for e in made()],
+    "dictionary by number": lambda: dict(enumerate(made())),
+    "dictionary by name": lambda: {f"episode_{n}": e for n, e in enumerate(made())},
+    "tuple": lambda: tuple(made()),
+    "defaultdicts": lambda: [collections.defaultdict(list, e) for e in made()],
+    "with something about them": lambda: {"version": 1, "trajectories": made()},
+    "a pair with something about them": lambda: (made(), {"version": 1}),
+    "flat": flat,
+    "flat lists": lambda: {key: value.tolist() for key, value in flat().items()},
+    "flat defaultdict": lambda: collections.defaultdict(list, flat()),
+    "lists of episodes": lambda: {key: [e[key] for e in made()] for key in made()[0]},
+    "columns": lambda: [
+        {**e, "rewards": e["rewards"][:, None], "terminals": e["terminals"][:, None].astype("f4")}
+        for e in made()
+    ],
+    "a flag an episode": lambda: [{**e, "terminals": bool(e["terminals"][-1])} for e in made()],
+}
+
+
+@pytest.mark.parametrize("opener", [open, gzip.open])
+@pytest.mark.parametrize("name", DIALECTS)
+def test_dialects(tmp_path, name, opener):
+    path = tmp_path / ("x.pkl.gz" if opener is gzip.open else "x.pkl")
+    with opener(path, "wb") as file:
+        pickle.dump(DIALECTS[name](), file)
+    source = open_source(path)
+    assert (source.format, source.num_episodes, source.num_steps) == ("trajectories", 3, 13)
+    for found, wanted in zip(Checked(source), made(), strict=True):
+        for key in ("observations", "actions", "rewards"):
+            np.testing.assert_array_equal(getattr(found, key), wanted[key])
+        np.testing.assert_array_equal(found.last_observation, wanted["next_observations"][-1])
+        ended = bool(wanted["terminals"][-1])
+        assert (found.terminated, found.truncated) == (ended, not ended)
+    assert [len(episode) for episode in source.read(1, pytest.fail)] == [6, 3]
+
+
+def test_a_list_of_steps(tmp_path):
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps([row for e in made() for row in rows(e)]))
+    source = open_source(path)  # next_observations tell where the second episode ends
+    assert [(len(e), e.terminated) for e in Checked(source)] == [(4, True), (6, False), (3, False)]
+
+
+def test_one_observation_more_is_what_followed(tmp_path):
+    episodes = [
+        {**e, "observations": np.concatenate([e["observations"], e["next_observations"][-1:]])}
+        for e in made()
+    ]
+    for episode in episodes:
+        del episode["next_observations"]
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(episodes))
+    for found, wanted in zip(Checked(open_source(tmp_path / "x.pkl")), made(), strict=True):
+        np.testing.assert_array_equal(found.observations, wanted["observations"])
+        np.testing.assert_array_equal(found.last_observation, wanted["next_observations"][-1])
+
+
+@pytest.mark.parametrize("form", ["a dictionary", "dictionaries a step", "told"])
+def test_observations_of_parts(tmp_path, form):
+    episodes, options = made(), Options()
+    for e in episodes:
+        parts = {"pos": e["observations"][:, :3], "goal": {"x": e["observations"][:, 3:]}}
+        del e["next_observations"]
+        if form == "told":
+            e.update(pos=parts["pos"], x=parts["goal"]["x"])
+            options = Options(columns=(("pos", "observations"), ("x", "observations")))
+        elif form == "a dictionary":
+            e["observations"] = {**parts, "mission": ["go"] * len(e["actions"])}
+        else:
+            e["observations"] = [
+                {"pos": a, "goal": {"x": b}}
+                for a, b in zip(parts["pos"], parts["goal"]["x"], strict=True)
+            ]
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(episodes))
+    for found, wanted in zip(
+        Checked(open_source(tmp_path / "x.pkl", options)), made(), strict=True
+    ):
+        whole = np.concatenate(list(found.observations.values()), axis=1)
+        np.testing.assert_array_equal(whole, wanted["observations"])
+        assert sorted(found.observations) == (["pos", "x"] if form == "told" else ["goal.x", "pos"])
+
+
+def test_a_terminal_at_the_time_limit_is_the_limits(tmp_path):
+    def episode(length):
+        e = columns(length, 0)
+        return {
+            "observation": e["observations"],
+            "action": e["actions"],
+            "reward": e["rewards"],
+            "terminal": e["terminals"],
+        }
+
+    path = tmp_path / "expert_data_Hopper-v4.pkl"
+    path.write_bytes(pickle.dumps([episode(1000), episode(700)]))
+    source = open_source(path)
+    assert [(e.terminated, e.truncated) for e in Checked(source)] == [(False, True), (True, False)]
+    assert any("1 episodes after 1000 steps, the time limit" in note for note in source.notes)
+    told = open_source(path, Options(time_limit=700))
+    assert [e.terminated for e in Checked(told)] == [True, False]
+
+
+@pytest.mark.parametrize("name", ["hopper-wide.pkl", "wide.pkl"])
+@pytest.mark.parametrize("keep", [False, True])
+def test_wide_actions_by_any_name(tmp_path, name, keep):
+    episodes = made()
+    for e in episodes:
+        e["actions"] *= 5.13
+    (tmp_path / name).write_bytes(pickle.dumps(episodes))
+    spec = mujoco_spec(MujocoOptions("hopper"))
+    source = open_source(tmp_path / name, Options(spec=spec, keep_actions=keep))
+    checked = Checked(source)
+    for found, wanted in zip(checked, episodes, strict=True):
+        kept = wanted["actions"] if keep else np.clip(wanted["actions"], -1, 1)
+        np.testing.assert_array_equal(found.actions, kept)
+    outside = np.abs(np.concatenate([e["actions"] for e in episodes])).max(axis=1) > 1
+    assert checked.clipped.steps == (0 if keep else outside.sum())
+    assert checked.clipped.episodes == (0 if keep else 3)
