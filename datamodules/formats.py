@@ -24,6 +24,7 @@ from datamodules.readers.rl_unplugged import is_rl_unplugged, open_rl_unplugged
 from datamodules.readers.rlds import is_rlds, open_rlds
 from datamodules.readers.robomimic import is_robomimic, open_robomimic
 from datamodules.readers.tables import is_table, open_table_files
+from datamodules.readers.tianshou import is_tianshou, open_tianshou
 from datamodules.readers.tmaze import is_tmaze_pickle, open_tmaze_pickle
 from datamodules.readers.torchrl import is_torchrl, open_torchrl
 from datamodules.readers.trajectories import is_pickle, open_trajectories
@@ -105,6 +106,7 @@ FORMATS = (
         is_robomimic,
         open_robomimic,
     ),
+    Format("tianshou", "a replay buffer of tianshou (HDF5)", is_tianshou, open_tianshou),
     Format("d4rl", "a D4RL file (HDF5)", is_d4rl, open_hdf5),
     Format(
         "hdf5",

@@ -47,7 +47,7 @@ def test_every_format_is_told_by_its_contents(tmp_path, own_store, name):
 
 
 def test_every_format_is_tested_here():
-    ours = {item.name for item in FORMATS} - {"dqn-replay", "rl-unplugged"}
+    ours = {item.name for item in FORMATS} - {"dqn-replay", "rl-unplugged", "tianshou"}
     assert ours == WRITERS.keys()
 
 

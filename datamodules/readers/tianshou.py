@@ -1,0 +1,115 @@
+"""Replay buffers of tianshou that were saved as HDF5 (`buffer.save_hdf5`).
+
+The columns stand in the group `_meta`: `obs`, `act`, `rew`, `terminated`, `truncated`, `obs_next`.
+They have room for more steps than there are, and a buffer that is full begins where it was written
+last. A vector buffer is one such ring for each environment, side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from datamodules.episodes import DatasetError
+from datamodules.options import Options
+from datamodules.readers.deferred import Deferred
+from datamodules.readers.hdf5 import hdf5_file, hdf5_tree, is_hdf5
+from datamodules.readers.named import open_flat
+from datamodules.readers.values import num_rows
+from datamodules.source import Source
+
+if TYPE_CHECKING:
+    import h5py
+
+_GROUP = "_meta"
+
+
+def is_tianshou(path: Path) -> bool:
+    """Whether a path is a saved replay buffer."""
+    if not is_hdf5(path):
+        return False
+    try:
+        with hdf5_file(path) as file:
+            return _GROUP in file and "maxsize" in file.attrs
+    except DatasetError:
+        return False
+
+
+def open_tianshou(path: Path, options: Options | None = None) -> Source:
+    """A buffer as a source.
+
+    Raises:
+        DatasetError: If it is damaged or empty.
+    """
+    with hdf5_file(path) as file:
+        _, full = _rings(file)
+    notes = (
+        (f"{full} full buffers were written over: their first episodes have lost their beginning",)
+        if full
+        else ()
+    )
+    return open_flat("tianshou", path, (path,), partial(_columns, path), options, notes)
+
+
+@contextmanager
+def _columns(path: Path) -> Iterator[Mapping[str, Any]]:
+    with hdf5_file(path) as file:
+        rings, _ = _rings(file)
+        rows = np.concatenate(rings)
+        if not len(rows):
+            raise DatasetError(f"{path}: the buffer is empty")
+        found = {k: v for k, v in hdf5_tree(file[_GROUP]).items() if k not in ("info", "policy")}
+        columns = _in_order(found, rows)
+        if len(rings) > 1:  # what an environment began, no other goes on with
+            columns["episode"] = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
+        yield columns
+
+
+def _rings(file: h5py.File) -> tuple[list[npt.NDArray[np.int64]], int]:
+    """The rows of each environment in the order of their time, and how many were written over."""
+    room = int(file.attrs["maxsize"])
+    starts = np.asarray(file["_offset"][()]) if "_offset" in file else np.zeros(1, np.int64)
+    lengths = (
+        np.asarray(file["_lengths"][()])
+        if "_lengths" in file
+        else np.array([int(file.attrs["_size"])])
+    )
+    last = np.asarray(file["last_index"][()])
+    rings, full = [], 0
+    for start, end, length, newest in zip(
+        starts, np.append(starts[1:], room), lengths, last, strict=True
+    ):
+        ring = start + np.arange(min(length, end - start), dtype=np.int64)
+        oldest = int(newest) + 1 - int(start)
+        if len(ring) == end - start and oldest < len(ring):
+            ring = np.roll(ring, -oldest)
+            full += 1
+        rings.append(ring)
+    return rings, full
+
+
+def _in_order(columns: Mapping[str, Any], rows: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """Columns whose rows come in another order, and are read when they are asked for."""
+    made: dict[str, Any] = {}
+    for name, column in columns.items():
+        if isinstance(column, Mapping):
+            made[name] = _in_order(column, rows)
+        elif num_rows(column):
+            made[name] = Deferred(
+                (len(rows), *column.shape[1:]), column.dtype, partial(_take, column, rows)
+            )
+    return made
+
+
+def _take(column: Any, rows: npt.NDArray[np.int64], first: int, last: int) -> Any:
+    """Some rows, read in runs that follow each other in the file."""
+    wanted = rows[first:last]
+    runs = np.split(wanted, np.flatnonzero(np.diff(wanted) != 1) + 1) if len(wanted) else []
+    parts = [column[run[0] : run[-1] + 1] for run in runs]
+    return np.concatenate(parts) if parts else column[:0]
