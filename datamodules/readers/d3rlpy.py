@@ -44,6 +44,8 @@ def open_d3rlpy(path: Path, options: Options | None = None) -> Source:
     with hdf5_file(path) as file:
         keys = [key.decode() if isinstance(key, bytes) else str(key) for key in file["columns"][()]]
         count = next(int(file[key][()]) for key in _COUNTS if key in file)
+        if not 0 < count <= len(file):
+            raise DatasetError(f"{path}: there cannot be {count} episodes in {len(file)} arrays")
     return open_episodes(
         "d3rlpy", path, (path,), partial(_episodes, path, keys, count), options, count
     )

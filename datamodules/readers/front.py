@@ -80,6 +80,7 @@ class Front:
         given: The environment, where the data say it.
         led: See `open_episodes`; None if it is to be found out.
         one_each: Whether a file is an episode, unless its columns tell of several.
+        name: What the data set is called, where its path does not tell.
         lengths: Steps of each episode that was seen.
         notes: What was assumed, for people.
         spec: The environment, once `learn` was called.
@@ -91,6 +92,7 @@ class Front:
     given: EnvironmentSpec | None = None
     led: bool | None = False
     one_each: bool = False
+    name: str = ""
     lengths: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     spec: EnvironmentSpec = field(init=False)
@@ -149,7 +151,7 @@ class Front:
             boxes[key] = observation_box(tuple(value.shape[1:]) or (1,), dtype)
         seen = boxes[""] if list(boxes) == [""] else spaces.Dict(boxes)
         spec = EnvironmentSpec(self.format_name, seen, self._form.space(), UNKNOWN_RETURN)
-        known = known_mujoco(spec, self.path.name, "v4")
+        known = known_mujoco(spec, self.name or self.path.name, "v4")
         if known is not spec and self.options.spec is None:
             self._form = ActionForm(self.options, known.action_space)
         return known

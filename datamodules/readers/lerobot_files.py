@@ -90,8 +90,10 @@ def read_metadata(folder: Path) -> Metadata:
         raise DatasetError(
             f"{file}: not the description of a LeRobot data set ({error!r}); get it again"
         ) from error
-    if not parts or fps <= 0:
-        raise DatasetError(f"{file}: there are no episodes, or no steps in a second")
+    if not parts or fps <= 0 or min(part.length for part in parts) < 1:
+        raise DatasetError(
+            f"{file}: there are no episodes, one has no steps, or there are no steps in a second"
+        )
     return Metadata(folder, fps, features, parts, tasks)
 
 

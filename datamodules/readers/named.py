@@ -43,6 +43,7 @@ def open_episodes(
     spec: EnvironmentSpec | None = None,
     led: bool = False,
     place: Callable[[int], str] | None = None,
+    name: str = "",
 ) -> Source:
     """Data that come episode by episode, as a source. They are gone through once, to know them.
 
@@ -59,12 +60,13 @@ def open_episodes(
         led: Whether a row's action and reward are those that led to its observation; the first
             row, of the reset, then has neither.
         place: Where an episode is, for messages.
+        name: What the data set is called, where its path does not tell.
 
     Raises:
         DatasetError: If no episode can be read, or something has to be said; says what.
     """
     where = place or (lambda number: f"{path}, episode {number}")
-    front = Front(format_name, path, options or Options(), spec, led)
+    front = Front(format_name, path, options or Options(), spec, led, name=name)
     bad: list[DatasetError] = []
     count = 0
     for number, item in enumerate(episodes(0)):

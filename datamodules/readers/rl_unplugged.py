@@ -121,7 +121,9 @@ def _find(features: dict[str, Feature], names: tuple[str, ...], place: str) -> F
         if name in features:
             return features[name]
     raise DatasetError(
-        f"{place}: there is no {' or '.join(names)}; the record has {', '.join(sorted(features))}"
+        f"{place}: not RL Unplugged's Atari data, as there is no {' or '.join(names)}; the record "
+        f"has {', '.join(sorted(features)[:12])}. Other data of TensorFlow Datasets are read where "
+        "their features.json is beside the shards"
     )
 
 

@@ -33,6 +33,7 @@ from datamodules.source import Source
 _SPLIT = re.compile(
     r"(?:.*-)?(?P<split>[^-.]+)(?:\.tfrecord)?-(?P<number>\d{5})-of-(?P<count>\d{5}).*"
 )
+_MOST_RECORDS = 1 << 20  # of a shard
 _METADATA = ("is_first", "is_last", "is_terminal", "discount")
 
 
@@ -45,12 +46,14 @@ class _Layout:
         lengths: How many episodes each has, where `dataset_info.json` says it.
         features: Of a step, by path.
         notes: What is left out.
+        name: What the data set is called; a path ends with its version.
     """
 
     files: tuple[Path, ...]
     lengths: tuple[int | None, ...]
     features: dict[str, StepFeature]
     notes: tuple[str, ...]
+    name: str
 
 
 def is_rlds(path: Path) -> bool:
@@ -83,6 +86,7 @@ def open_rlds(path: Path, options: Options | None = None) -> Source:
         replace(options, columns=columns),
         None if None in layout.lengths else sum(length or 0 for length in layout.lengths),
         layout.notes + _last_reward(layout),
+        name=layout.name,
     )
 
 
@@ -162,6 +166,7 @@ def _read_layout(path: Path, told: dict[str, str]) -> _Layout:
             if item.readable and not (name in _METADATA and told.get(name) == IGNORED)
         },
         notes=tuple(notes),
+        name=str(info.get("name", "")),
     )
 
 
@@ -213,7 +218,10 @@ def _num_records(file: Path, info: dict[str, Any]) -> int | None:
     for known in info.get("splits", []):
         lengths = known.get("shardLengths", [])
         if known.get("name") == split and len(lengths) == count:
-            return int(lengths[number])
+            length = int(lengths[number])
+            if not 0 <= length <= _MOST_RECORDS:
+                raise DatasetError(f"{file}: dataset_info.json says that it has {length} episodes")
+            return length
     return None
 
 

@@ -96,8 +96,9 @@ def _notes(file: h5py.File, demos: list[str]) -> tuple[str, ...]:
 
 def _environment(group: h5py.Group) -> str:
     """The environment's name, where the attributes tell it."""
-    if "env" in group.attrs:
-        return str(group.attrs["env"])
+    for key in ("env", "env_name"):
+        if key in group.attrs:
+            return str(group.attrs[key])
     for key in _ABOUT:
         try:
             return str(json.loads(group.attrs[key])["env_name"])

@@ -269,6 +269,18 @@ def test_features_that_are_no_episodes(tmp_path, features, message):
         open_source(path)
 
 
+def test_the_name_in_the_information_tells_the_environment(tmp_path):
+    told = {"name": "d4rl_mujoco_hopper"}
+    spec = open_source(library.write_rlds(tmp_path / "1.1.0", information=told)).spec
+    assert (spec.name, spec.options["task"]) == ("mujoco-hopper", "hopper")
+
+
+def test_a_number_of_episodes_that_cannot_be_is_refused(tmp_path):
+    told = {"splits": [{"name": "train", "shardLengths": ["1", "99999999999"]}]}
+    with pytest.raises(DatasetError, match="says that it has 99999999999 episodes"):
+        open_source(library.write_rlds(tmp_path / "data", information=told))
+
+
 def test_other_kinds_of_files_are_named(tmp_path):
     path = library.write_rlds(tmp_path / "data", information={"fileFormat": "array_record"})
     for shard in path.glob("*tfrecord*"):

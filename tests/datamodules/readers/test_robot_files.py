@@ -57,6 +57,12 @@ def test_a_column_that_d3rlpy_lacks_costs_its_episode(tmp_path):
     assert "there is no actions_1" in str(bad[0])
 
 
+def test_d3rlpy_cannot_have_more_episodes_than_arrays(tmp_path):
+    path = library.write_d3rlpy(tmp_path / "x.h5", change=lambda a: a.update(num_episodes=10**12))
+    with pytest.raises(DatasetError, match="cannot be 1000000000000 episodes in 15 arrays"):
+        open_source(path)
+
+
 def test_robomimic_has_a_group_a_demonstration(tmp_path):
     path = library.write_robomimic(tmp_path / "x.hdf5")
     source = open_source(path)
