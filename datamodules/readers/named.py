@@ -9,7 +9,7 @@ known is asked for, with the option that says it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,17 @@ Opener = Callable[[], AbstractContextManager[Mapping[str, Any]]]
 
 _MOST_NOTES = 8  # of unlike files
 _DAMAGED = (OSError, RuntimeError, ValueError, KeyError)
+
+
+@contextmanager
+def _told(place: str) -> Iterator[None]:
+    """Tell of columns that turn out to be damaged when they are read as of a bad episode."""
+    try:
+        yield
+    except DatasetError:
+        raise
+    except _DAMAGED as error:
+        raise DatasetError(f"{place}: cannot be read ({error})") from error
 
 
 def open_episodes(
@@ -72,7 +83,8 @@ def open_episodes(
     for number, item in enumerate(episodes(0)):
         count += 1
         try:
-            front.see(find_episode(item, front, where(number)))
+            with _told(where(number)):
+                front.see(find_episode(item, front, where(number)))
         except DatasetError as error:
             bad.append(error)
     if not front.lengths and bad:
@@ -82,7 +94,8 @@ def open_episodes(
     def read(start: int, on_bad: OnBad) -> Iterator[Episode]:
         for number, item in enumerate(episodes(start), start=start):
             try:
-                episode = front.episode(find_episode(item, front, where(number)))
+                with _told(where(number)):
+                    episode = front.episode(find_episode(item, front, where(number)))
             except DatasetError as error:
                 on_bad(error)
             else:
@@ -235,10 +248,9 @@ class _Parts:
     def _episodes(self, part: _Part, flat: Flat, start: int, on_bad: OnBad) -> Iterator[Episode]:
         for number in range(start, len(flat)):
             try:
-                episode = self._front.episode(flat.episode(number))
+                with _told(f"{part.place}, episode {number}"):
+                    episode = self._front.episode(flat.episode(number))
             except DatasetError as error:
                 on_bad(error)
-            except _DAMAGED as error:
-                on_bad(DatasetError(f"{part.place}, episode {number}: cannot be read ({error})"))
             else:
                 yield episode

@@ -19,7 +19,7 @@ import numpy as np
 
 from datamodules.episodes import DatasetError
 from datamodules.options import Options
-from datamodules.readers.hdf5 import DAMAGED, hdf5_file, is_hdf5
+from datamodules.readers.hdf5 import DAMAGED, hdf5_file, hdf5_tree, is_hdf5
 from datamodules.readers.named import open_episodes
 from datamodules.source import Source
 
@@ -119,9 +119,9 @@ def _episodes(
 
 
 def _columns(demo: h5py.Group) -> dict[str, Any]:
-    found: dict[str, Any] = dict(demo)
+    found = hdf5_tree(demo)
     if "dones" in found:
-        dones = np.array(found["dones"])
+        dones = np.atleast_1d(np.array(found["dones"]))
         dones[:-1] = 0
         found["dones"] = dones
     if "obs" in found:

@@ -161,7 +161,9 @@ def _released(
 ) -> Iterator[Any]:
     """Batches of a mapped file, of which what was read does not stay in memory."""
     for batch in batches:
-        yield batch.select(columns) if columns else batch
+        chosen = batch.select(columns) if columns else batch
+        chosen.validate(full=True)  # offsets of damaged files lead anywhere in memory
+        yield chosen
         if sys.platform == "linux":
             mapped.madvise(mmap.MADV_DONTNEED)
 

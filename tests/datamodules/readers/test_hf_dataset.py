@@ -178,3 +178,18 @@ def test_truncated_files_are_named(tmp_path, keep):
     file.write_bytes(whole[: int(keep * len(whole)) if keep == 0.9 else keep])
     with pytest.raises(DatasetError, match=r"data-00001-of-00002\.arrow: damaged or truncated"):
         episodes(path)
+
+
+def test_offsets_that_lead_out_of_a_file_are_refused(tmp_path):
+    """They would be followed, and end the process."""
+    path = library.write_hf_dataset(tmp_path / "data")
+    file = path / "data-00001-of-00002.arrow"
+    whole = file.read_bytes()
+    offsets = np.array([0, 3], np.int32).tobytes()  # of the episode of 3 steps
+    assert offsets in whole
+    for length in (63, 1 << 30, -1):
+        changed = np.array([0, length], np.int32).tobytes()
+        file.unlink()
+        file.write_bytes(whole.replace(offsets, changed))
+        with pytest.raises(DatasetError, match="damaged or truncated"):
+            episodes(path)

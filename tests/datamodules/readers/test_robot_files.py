@@ -136,3 +136,21 @@ def test_groups_of_another_layout_are_not_taken_for_demonstrations(tmp_path):
     with pytest.raises(DatasetError) as error:
         open_source(tmp_path / "x.hdf5")
     assert "robomimic" not in str(error.value).partition(";")[0]
+
+
+def test_damage_inside_of_an_array_costs_its_episode(tmp_path):
+    def change(file):
+        for name, demo in file["data"].items():
+            frames = np.full((len(demo["actions"]), 8, 8, 3), int(name[-1]), np.uint8)
+            demo.create_dataset("obs/camera", data=frames, compression="gzip")
+            del demo["next_obs"]
+
+    path = library.write_robomimic(tmp_path / "x.hdf5", change=change)
+    with h5py.File(path) as file:
+        first = file["data/demo_9/obs/camera"].id.get_chunk_info(0)
+    with path.open("r+b") as raw:
+        raw.seek(first.byte_offset)
+        raw.write(bytes(first.size))
+    bad = []
+    assert [len(item) for item in Checked(open_source(path), 0, bad.append)] == [4, 3]
+    assert "demo_9: cannot be read" in str(bad[0])
