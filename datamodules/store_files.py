@@ -104,7 +104,9 @@ class StoreWriter:
         self.directory, self.spec = directory, spec
         state = _read_state(directory / _STATE)
         self.position, self.skipped = int(state["position"]), int(state["skipped"])
-        self._low, self._high = state["returns"]
+        self._low: float
+        self._high: float
+        self._low, self._high = state["returns"] or (math.inf, -math.inf)
         self.clipped = Clipped(**state.get("clipped", {}))
         self._large_seeds: dict[str, str] = dict(state.get("large_seeds", {}))
         layout = _layout(spec, keep_last)
@@ -150,13 +152,13 @@ class StoreWriter:
             "position": position,
             "skipped": skipped,
             "clipped": asdict(self.clipped),
-            "returns": [self._low, self._high],
+            "returns": [self._low, self._high] if self.num_episodes else None,
             "large_seeds": self._large_seeds,
             "rows": {name: writer.rows for name, writer in self._writers.items()},
             "moments": {name: moment.state() for name, moment in self._moments.items()},
         }
         draft = self.directory / f"{_STATE}.tmp"
-        _write_json(draft, state, allow_nan=True)
+        _write_json(draft, state)
         draft.replace(self.directory / _STATE)
 
     def finish(self, provenance: dict[str, Any]) -> None:
@@ -286,7 +288,7 @@ def _describe(writer: NpyWriter) -> dict[str, Any]:
 
 def _read_state(path: Path) -> dict[str, Any]:
     """What `StoreWriter.save` kept; without it, a beginning."""
-    empty = {"position": 0, "skipped": 0, "returns": [math.inf, -math.inf], "rows": {}}
+    empty: dict[str, Any] = {"position": 0, "skipped": 0, "returns": None, "rows": {}}
     if not path.is_file():
         return {**empty, "moments": {}}
     try:
@@ -296,9 +298,9 @@ def _read_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def _write_json(path: Path, data: dict[str, Any], allow_nan: bool = False) -> None:
+def _write_json(path: Path, data: dict[str, Any]) -> None:
     with path.open("w", encoding="utf-8") as file:
-        json.dump(data, file, indent=2, allow_nan=allow_nan)
+        json.dump(data, file, indent=2, allow_nan=False)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())

@@ -107,7 +107,9 @@ def show_scores(rows: Sequence[dict[str, Any]], console: Console) -> None:
     console.print(table)
     _show_others(rows, console)
     for line in remarks(rows):
-        console.print(f"warning: {line}", style="yellow", highlight=False, markup=False)
+        console.print(
+            f"warning: {line}", style="yellow", highlight=False, markup=False, soft_wrap=True
+        )
 
 
 def _show_others(rows: Sequence[dict[str, Any]], console: Console) -> None:

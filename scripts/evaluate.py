@@ -12,7 +12,7 @@ holds a model alone is scored under its own name.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -95,29 +95,27 @@ def prepare(candidate: Candidate, given: dict[str, Any], first_seed: int | None)
     return replace(candidate, settings=settings, first_seed=seed)
 
 
-def score(candidate: Candidate, device: torch.device) -> list[dict[str, Any]]:
-    """Rows of scores of a prepared candidate, as `scripts/study.py` writes them."""
+def score(candidate: Candidate, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Rows of scores of a prepared candidate, as `scripts/study.py` writes them.
+
+    One after another, so that no score waits for the next one.
+    """
     saved, config = candidate.saved, candidate.settings
     name = f"{candidate.label['model']} {candidate.label['which']}"
-    with Meter() as meter:
-        started = time.monotonic()
-        rows = evaluate(
-            saved.model.to(device),
-            environment_of(saved.spec, config.workers),
-            config,
-            lengths=config.lengths,
-            first_seed=candidate.first_seed,
-            on_progress=lambda length, share: meter.show(f"{name} at {length}", share, 1),
-            trained_range=saved.trained_range,
-        )
-    seconds = round(time.monotonic() - started, 1)
-    known = {
-        "environment": saved.spec.name,
-        **candidate.label,
-        "step": saved.extra.get("step"),
-        "seconds": seconds,
-    }
-    return [{**known, **row} for row in rows]
+    known = {"environment": saved.spec.name, **candidate.label, "step": saved.extra.get("step")}
+    for length in config.lengths:
+        with Meter() as meter:
+            started = time.monotonic()
+            (row,) = evaluate(
+                saved.model.to(device),
+                environment_of(saved.spec, config.workers),
+                config,
+                lengths=[length],
+                first_seed=candidate.first_seed,
+                on_progress=lambda length, share: meter.show(f"{name} at {length}", share, 1),
+                trained_range=saved.trained_range,
+            )
+        yield {**known, "seconds": round(time.monotonic() - started, 1), **row}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -144,10 +142,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             console.print(f"note: {sentence}.", highlight=False, markup=False, soft_wrap=True)
         try:
             for candidate in candidates:
-                scored = score(candidate, device)
-                rows += scored
-                if options.results:  # each as soon as it is known: what comes next may be stopped
-                    add_scores(options.results, scored)
+                for row in score(candidate, device):
+                    rows.append(row)
+                    if options.results:  # at once: what comes next may be stopped
+                        add_scores(options.results, rows)
         finally:
             if rows:
                 show_scores(rows, console)

@@ -88,5 +88,5 @@ def read_own_json(path: Path, kind: str, keys: set[str]) -> Any:
 def refusal(path: Path, kind: str) -> ConfigError:
     """The error of a file that is something else than what is to be written."""
     return ConfigError(
-        f"{path} exists and is no {kind}: it would be lost. Give another name, or remove it."
+        f"{path} exists and is no {kind}; it is left as it is. Give the output another name."
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rate.errors import ConfigError
-from scripts.outputs import check_place, refusal
+from scripts.outputs import check_place
 from trainers.files import locked, write_atomic
 
 COLUMNS = (
@@ -28,16 +28,20 @@ COLUMNS = (
     "return",
     "return_sem",
     "steps",
+    "first_seed",
     "invalid",
     "rtg_outside",
     "rtg_outside_steps",
     "rtg_outside_from",
 )
-_KEY = ("environment", "model", "seed", "length", "which")  # what a row is the score of
+_KEY = ("environment", "model", "seed", "length", "which")  # what is scored, in `first_seed` on
 _NEEDED = ("model", "seed", "length", "success", "which")
 _TEXT = ("environment", "model", "which")
 _NUMBERED = ("seed", "length")
-_WHOLE = ("seed", "length", "episodes", "step", "invalid", "rtg_outside_steps", "rtg_outside_from")
+_WHOLE = (
+    *("seed", "length", "episodes", "step", "first_seed", "invalid"),
+    *("rtg_outside_steps", "rtg_outside_from"),
+)
 
 
 def check_scores(path: Path) -> None:
@@ -53,19 +57,22 @@ def check_scores(path: Path) -> None:
 def add_scores(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Add rows to a table of scores, whole or not at all; it is begun where there is none.
 
-    They replace those of the same environment, model, seed, length and weights. What one
-    environment alone tells comes last.
+    They replace those of the same environment, model, seed, length and weights that are of the same
+    episodes, or do not say of which. What one environment alone tells comes last.
 
     Raises:
         ConfigError: If the file cannot be written, or holds something else.
     """
     check_place(path)
     fresh, text = list(rows), io.StringIO()
-    known = {_key(row) for row in fresh}
+    known = {(*_key(row), _text(row, "first_seed")) for row in fresh}
+    known |= {(*_key(row), "") for row in fresh}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path.parent):
-            rows = [*(row for row in _rows_in(path) if _key(row) not in known), *fresh]
+            before = _rows_in(path)
+            kept = [row for row in before if (*_key(row), _text(row, "first_seed")) not in known]
+            rows = [*kept, *fresh]
             writer = csv.DictWriter(text, [*COLUMNS, *other_metrics(rows)], lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
@@ -75,9 +82,13 @@ def add_scores(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def _key(row: dict[str, Any]) -> tuple[str, ...]:
-    """What a row is the score of, as text: that of a table is text, that of a run is not."""
-    values = (row.get(name) for name in _KEY)
-    return tuple("" if value is None else str(value) for value in values)
+    return tuple(_text(row, name) for name in _KEY)
+
+
+def _text(row: dict[str, Any], name: str) -> str:
+    """A cell as tables have it."""
+    value = row.get(name)
+    return "" if value is None else str(value)
 
 
 def _rows_in(path: Path) -> list[dict[str, Any]]:
@@ -91,7 +102,8 @@ def _rows_in(path: Path) -> list[dict[str, Any]]:
     try:
         read_scores(path)
     except ConfigError as error:
-        raise ConfigError(f"{refusal(path, 'table of scores')} ({error})") from error
+        advice = "It is left as it is. Give the output another name."
+        raise ConfigError(f"{error} {advice}") from error
     return [{name: cell for name, cell in row.items() if cell} for row in read_table(path)]
 
 

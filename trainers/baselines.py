@@ -58,7 +58,8 @@ def score_baseline(
         make_player = partial(environment.make_player, policy, length)
         tell = partial(on_progress, f"{policy} at {length}")
         result = _play_all(make_player, list(seeds), workers or os.cpu_count() or 1, tell)
-        rows.append({"length": length, "episodes": len(seeds), **scores(result, environment.group)})
+        known = {"length": length, "episodes": len(seeds), "first_seed": seeds[0]}
+        rows.append({**known, **scores(result, environment.group)})
     return rows
 
 

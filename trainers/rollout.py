@@ -214,7 +214,8 @@ def evaluate(
         finally:
             if make_vector is None:
                 env.close()
-        rows.append({"length": length, "episodes": count, **scores(result, environment.group)})
+        known = {"length": length, "episodes": count, "first_seed": first_seed}
+        rows.append({**known, **scores(result, environment.group)})
     return rows
 
 

@@ -13,7 +13,17 @@ from trainers.episode_rows import RolloutResult
 
 # What every row of scores has, and no outcome of an environment may be called.
 _OWN = {
-    *("environment", "model", "which", "seed", "step", "seconds", "length", "episodes"),
+    *(
+        "environment",
+        "model",
+        "which",
+        "seed",
+        "step",
+        "seconds",
+        "length",
+        "episodes",
+        "first_seed",
+    ),
     *("success", "sem", "return", "return_sem", "steps", "invalid"),
     *("rtg_outside", "rtg_outside_steps", "rtg_outside_from"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -177,9 +178,25 @@ def test_rows_are_added_and_replaced(tmp_path: Path) -> None:
     assert (rows[2]["invalid"], rows[3].get("cue")) == (4, None)
     lines = path.read_text(encoding="utf-8").splitlines()
     assert lines[:3] == [first[0], *first[2:4]]  # what is not replaced is not touched
+    # Of other episodes they are other scores, unless nobody says of which they are.
+    here, there = ({**ROW, "model": "dt", "seed": 0, "first_seed": n} for n in (7, 8))
+    add_scores(path, [here, there])
+    assert [row["first_seed"] for row in read_scores(path)] == [None, None, None, 7, 8]
+    add_scores(path, [{**there, "success": 1.0}])
+    assert [row["success"] for row in read_scores(path)][-2:] == [0.5, 1.0]
+    rows = read_scores(path)
     add_scores(path, [{**row, "success": 0.25} for row in rows])
     assert {row["success"] for row in read_scores(path)} == {0.25}
-    assert len(read_scores(path)) == 4
+    assert len(read_scores(path)) == 5
+
+
+def test_models_of_one_name_in_one_command_are_all_kept(trained: Trained, tmp_path: Path) -> None:
+    models = [tmp_path / place / "model" for place in "ab"]
+    for model in models:
+        shutil.copytree(trained("rate") / "checkpoints" / "last", model)
+    table = tmp_path / "scores.csv"
+    evaluate.main([*map(str, models), "--lengths", "9", "11", "--results", str(table)])
+    assert [row["length"] for row in read_scores(table)] == [9, 11, 9, 11]
 
 
 @pytest.mark.parametrize(
@@ -198,9 +215,7 @@ def test_a_table_with_foreign_columns_is_refused(
     path = tmp_path / "table.csv"
     path.write_text(content, encoding="utf-8")
     for use in (check_scores, lambda path: add_scores(path, [ROW])):
-        with pytest.raises(
-            ConfigError, match=f"{path.name} exists and is no table of scores.*lost"
-        ):
+        with pytest.raises(ConfigError, match=rf"{path.name} is no table.* left as it is\."):
             use(path)
         assert path.read_text(encoding="utf-8") == content
     with pytest.raises(ConfigError, match=message):
@@ -223,18 +238,18 @@ def test_what_was_scored_is_shown_and_kept_when_the_next_fails(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    table, score = tmp_path / "new" / "scores.csv", evaluate.score
+    table, play = tmp_path / "new" / "scores.csv", evaluate.evaluate
 
-    def once(candidate: Any, *arguments: Any) -> Any:
-        if candidate.label["which"] == "best":
+    def once(*arguments: Any, lengths: list[int], **settings: Any) -> Any:
+        if lengths == [40]:
             raise KeyboardInterrupt
-        return score(candidate, *arguments)
+        return play(*arguments, lengths=lengths, **settings)
 
-    monkeypatch.setattr(evaluate, "score", once)
+    monkeypatch.setattr(evaluate, "evaluate", once)
     with pytest.raises(SystemExit) as ended:
         evaluate.main([str(trained("rate")), "--results", str(table)])
     assert ended.value.code == 130
-    assert {row["which"] for row in read_scores(table)} == {"last"}
+    assert [row["length"] for row in read_scores(table)] == [9]
     assert "Success rate" in capsys.readouterr().out
 
 

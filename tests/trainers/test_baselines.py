@@ -26,6 +26,7 @@ def test_the_expert_of_retrieval_always_succeeds() -> None:
     assert row == {
         "length": 9,
         "episodes": 20,
+        "first_seed": 0,
         "success": 1.0,
         "sem": 0.0,
         "return": 1.0,
