@@ -251,7 +251,8 @@ class LoggingConfig:
         name: Stands for the model in the folder's name; None is the preset's name, and what the
             command line changes of its memory, blocks and curriculum (`rate-gtrxl-nmt10`).
         tensorboard: Write TensorBoard events beside `metrics.csv`.
-        wandb: Send metrics to Weights & Biases; settings in `wandb_config.yaml`.
+        wandb: Log to Weights & Biases as well; settings in `wandb_config.yaml`, without which it
+            stays offline.
         progress: Show progress bars.
         comment: A note of your own, kept in the run's configuration.
     """

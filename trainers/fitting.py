@@ -5,13 +5,11 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import yaml
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 
 from datamodules.trajectories import TrajectoryDataModule
 from rate.envs.recorded import differences
@@ -31,10 +29,10 @@ from trainers.callbacks import (
 from trainers.callbacks.checkpoint import find_checkpoint
 from trainers.checks import finite
 from trainers.config import RunConfig
-from trainers.csv_logger import MetricsTable
 from trainers.entries import EnvironmentEntry
 from trainers.errors import Interrupted
 from trainers.launch import is_main_process
+from trainers.loggers import rewind
 from trainers.sequence import SequenceTrainer
 
 
@@ -131,9 +129,6 @@ def with_record(
     return replace(environment, spec=spec)
 
 
-_WANDB_SETTINGS = {"project", "entity", "mode", "group", "tags"}
-
-
 @dataclass(frozen=True)
 class Fitting:
     """A trainer that is ready to go, and the callbacks that know how it went."""
@@ -151,9 +146,7 @@ class Fitting:
         """
         checkpoint = find_checkpoint(folder / CHECKPOINTS)
         if checkpoint is None:
-            for logger in self.trainer.loggers:
-                if isinstance(logger, MetricsTable):
-                    logger.rewind(0)  # what a run logged that stopped before its first checkpoint
+            rewind(self.trainer.loggers, 0)  # of a run that stopped before its first checkpoint
         try:
             self.trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
         except Interrupted:
@@ -168,6 +161,7 @@ def make_fitting(
     datamodule: TrajectoryDataModule,
     folder: Path,
     report: Report | None,
+    loggers: list[Logger],
     cluster: ClusterEnvironment | None = None,
 ) -> Fitting:
     """Put together the trainer of a run.
@@ -178,6 +172,7 @@ def make_fitting(
         datamodule: The batches.
         folder: The run's folder.
         report: Told of every step.
+        loggers: Where metrics go.
         cluster: The processes that train together; None leaves it to Lightning.
 
     Raises:
@@ -205,7 +200,7 @@ def make_fitting(
     callbacks.append(
         SafeCheckpoint(checkpoints, training.checkpoint_every_n_steps, training.max_steps)
     )
-    trainer = _make_trainer(config, folder, _make_loggers(config, folder), callbacks, cluster)
+    trainer = _make_trainer(config, folder, loggers, callbacks, cluster)
     return Fitting(trainer, throughput, selection)
 
 
@@ -240,48 +235,3 @@ def _make_trainer(
             f"devices={training.devices}, strategy={training.strategy}, "
             f"precision={training.precision}: {error}"
         ) from error
-
-
-def _make_loggers(config: RunConfig, folder: Path) -> list[Logger]:
-    loggers: list[Logger] = [MetricsTable(folder)]
-    if config.logging.tensorboard:
-        loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
-    if config.logging.wandb:
-        loggers.append(_make_wandb(config, folder))
-    return loggers
-
-
-def _make_wandb(config: RunConfig, folder: Path) -> Logger:
-    from lightning.pytorch.loggers import WandbLogger
-
-    settings = wandb_settings(Path("wandb_config.yaml"))
-    try:
-        logger = WandbLogger(name=folder.name, save_dir=folder, **settings)
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "logging.wandb needs the package wandb: pip install -e '.[wandb]', or leave it off."
-        ) from error
-    logger.log_hyperparams(config.to_dict())
-    return logger
-
-
-def wandb_settings(path: Path) -> dict[str, Any]:
-    """The settings in a `wandb_config.yaml`; none where there is no such file.
-
-    Raises:
-        ConfigError: If the file cannot be read, or has a key that is none of W&B's here.
-    """
-    if not path.exists():
-        return {}
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
-    unknown = set(settings) - _WANDB_SETTINGS if isinstance(settings, dict) else {"no table"}
-    if unknown:
-        raise ConfigError(
-            f"{path} has {', '.join(sorted(unknown))}; it may have: "
-            f"{', '.join(sorted(_WANDB_SETTINGS))}. A key for W&B does not belong into a file: run "
-            "`wandb login` once, or set WANDB_API_KEY."
-        )
-    return dict(settings)

@@ -32,6 +32,7 @@ from trainers.fitting import (
 )
 from trainers.initial_weights import find_weights, load_initial_weights
 from trainers.launch import is_main_process, launched
+from trainers.loggers import log_scores, make_loggers
 from trainers.memory_check import check_memory
 from trainers.meter import Meter
 from trainers.registry import check_run, get_environment
@@ -124,6 +125,7 @@ def train(
             check_memory(config, environment.spec)
             folder = stack.enter_context(enter_run(config, resume))
             write_environment(folder, command)
+        loggers = stack.enter_context(make_loggers(config, folder))
         stack.enter_context(_threads(config.training.threads))
         stack.enter_context(_quiet())
         datamodule = make_datamodule(config, environment, report)
@@ -133,7 +135,7 @@ def train(
         begin_with = config.training.init
         if begin_with is not None and find_checkpoint(folder / CHECKPOINTS) is None:
             load_initial_weights(module.model, Path(begin_with), config.training.init_missing)
-        fitting = make_fitting(config, environment, datamodule, folder, report, cluster)
+        fitting = make_fitting(config, environment, datamodule, folder, report, loggers, cluster)
         advice = f"What was saved before is whole: make room, then continue with --resume {folder}"
         with told_when_unwritable(TrainingError, str(folder), advice):
             fitting.fit(module, datamodule, folder)
@@ -142,6 +144,7 @@ def train(
             _save_last(module, folder, fitting)
             result = _summarise(folder, fitting)
             _evaluate(config, environment, result, fitting.trainer.strategy.root_device, report)
+            log_scores(loggers, result.rows, result.steps)
     return result
 
 

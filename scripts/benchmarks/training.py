@@ -23,6 +23,7 @@ from scripts.benchmarks.public import PublicTraining
 from scripts.benchmarks.rows import Row, Skipped, Subject, Task, quiet
 from scripts.benchmarks.timing import PeakMemory, Stopwatch, Timing, time_calls
 from trainers.fitting import make_fitting
+from trainers.loggers import make_loggers
 from trainers.sequence import SequenceTrainer
 
 PER_SAMPLE = "per-sample Python"
@@ -195,9 +196,11 @@ def _fit(subject: Subject, budget: float) -> Row:
     laps = Laps(watch)
     try:
         peak = PeakMemory(subject.device)
-        with quiet():
+        with quiet(), make_loggers(subject.run, folder) as loggers:
             datamodule = subject.datamodule()
-            fitting = make_fitting(subject.run, subject.environment, datamodule, folder, None)
+            fitting = make_fitting(
+                subject.run, subject.environment, datamodule, folder, None, loggers
+            )
             fitting.trainer.callbacks.append(laps)  # type: ignore[attr-defined]
             module = SequenceTrainer(subject.run, subject.configuration.spec)
             fitting.fit(module, datamodule, folder)

@@ -16,9 +16,9 @@ from rate.errors import ConfigError, UserError
 from trainers import runs
 from trainers.changes import differences
 from trainers.errors import TrainingError
-from trainers.fitting import wandb_settings
 from trainers.registry import get_environment
 from trainers.train import train
+from trainers.wandb_run import wandb_settings
 
 
 def folder_of(config) -> Path:

@@ -19,9 +19,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from datamodules.npy import file_sha256
 from rate.files import draft_of, fsync_directory
 from trainers.callbacks.schedule import Every
-from trainers.csv_logger import MetricsTable
 from trainers.errors import CheckpointError, Interrupted
 from trainers.files import write_atomic
+from trainers.loggers import rewind
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -211,9 +211,7 @@ class SafeCheckpoint(Checkpoint):
     ) -> None:
         """Forget the metrics of steps that are about to be taken again."""
         self.last_saved = self.path
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsTable):
-                logger.rewind(checkpoint["global_step"])
+        rewind(trainer.loggers, checkpoint["global_step"])
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore_handlers()

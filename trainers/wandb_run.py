@@ -1,0 +1,101 @@
+"""A run in Weights & Biases: the same one when training goes on, and online only if asked to."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch.loggers import Logger
+
+from rate.errors import ConfigError
+from trainers.config import RunConfig
+from trainers.files import write_yaml
+from trainers.launch import is_main_process
+
+_SETTINGS = {"project", "entity", "mode", "group", "tags"}
+_FILE, _RECORD = "wandb_config.yaml", "wandb/run.yaml"
+_CONNECTING_S = 30  # until no answer counts as none
+
+
+def start_wandb(config: RunConfig, folder: Path) -> Logger:
+    """The logger of a run, which has begun in Weights & Biases.
+
+    The folder of the run remembers its id and its settings, so that it goes on as the same run from
+    wherever it is continued.
+
+    Raises:
+        ConfigError: If the package is missing, the settings are wrong, or nobody is logged in or
+            answers.
+    """
+    from lightning.pytorch.loggers import WandbLogger
+
+    try:
+        import wandb
+        from wandb.errors import Error
+    except ImportError as error:
+        raise ConfigError(
+            "logging.wandb needs the package wandb: pip install -e '.[wandb]', or leave it off."
+        ) from error
+    settings = _settings_of_run(folder)
+    more = wandb.Settings(init_timeout=_CONNECTING_S, console="off")
+    logger = WandbLogger(name=folder.name, save_dir=folder, settings=more, **settings)
+    try:
+        logger.log_hyperparams(config.to_dict())  # begins the run
+    except Error as error:
+        raise ConfigError(
+            f"Weights & Biases cannot be used: {' '.join(str(error).split())} Log in with "
+            "`wandb login`, set WANDB_MODE=offline to keep what is logged in the run's folder, or "
+            "leave logging.wandb off."
+        ) from error
+    return logger
+
+
+def end_wandb(failed: bool) -> None:
+    """End the run of this process, so that the next one does not become a part of it."""
+    import wandb
+
+    wandb.finish(exit_code=int(failed))
+
+
+def _settings_of_run(folder: Path) -> dict[str, Any]:
+    """The settings that the run was begun with, its id among them.
+
+    Those of a new run are in a file in the working folder, or in that of this project; the
+    environment variable WANDB_MODE has the last word.
+    """
+    record = folder / _RECORD
+    if record.is_file():
+        settings: dict[str, Any] = yaml.safe_load(record.read_text(encoding="utf-8"))
+    else:
+        places = (Path.cwd(), Path(__file__).parents[1])
+        found = next((place for place in places if (place / _FILE).is_file()), places[0])
+        settings = {"mode": "offline", **wandb_settings(found / _FILE), "id": uuid.uuid4().hex[:8]}
+        if is_main_process():
+            record.parent.mkdir(exist_ok=True)
+            write_yaml(record, settings)
+    return {**settings, "mode": os.environ.get("WANDB_MODE") or settings["mode"]}
+
+
+def wandb_settings(path: Path) -> dict[str, Any]:
+    """The settings in a `wandb_config.yaml`; none where there is no such file.
+
+    Raises:
+        ConfigError: If the file cannot be read, or has a key that is none of W&B's here.
+    """
+    if not path.exists():
+        return {}
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+    unknown = set(settings) - _SETTINGS if isinstance(settings, dict) else {"no table"}
+    if unknown:
+        raise ConfigError(
+            f"{path} has {', '.join(sorted(unknown))}; it may have: "
+            f"{', '.join(sorted(_SETTINGS))}. A key for W&B does not belong into a file: run "
+            "`wandb login` once, or set WANDB_API_KEY."
+        )
+    return {name: value for name, value in settings.items() if value is not None}
