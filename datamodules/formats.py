@@ -18,6 +18,16 @@ from datamodules.readers.hf_dataset import is_hf_dataset, open_hf_dataset
 from datamodules.readers.lerobot import is_lerobot, open_lerobot
 from datamodules.readers.memory_maze import is_memory_maze, open_memory_maze
 from datamodules.readers.minari_source import is_minari, open_minari_source
+from datamodules.readers.no_data import (
+    OWN_ARRAYS,
+    above,
+    describe,
+    first_words,
+    inside,
+    missing_among,
+    not_downloaded,
+    unreadable,
+)
 from datamodules.readers.npz_files import is_npz, open_npz_files
 from datamodules.readers.own_store import is_store, open_store
 from datamodules.readers.rl_unplugged import is_rl_unplugged, open_rl_unplugged
@@ -34,6 +44,9 @@ from rate.envs.recorded import about, differences
 from rate.envs.spec import EnvironmentSpec
 
 __all__ = ["FORMATS", "Format", "Options", "find_format", "find_store", "open_source"]
+
+
+_SMALL_BYTES = 2048  # of what may stand in the place of a file
 
 
 @dataclass(frozen=True)
@@ -154,9 +167,15 @@ FORMATS = (
 
 
 def find_format(path: Path | str) -> Format | None:
-    """The format of a file or folder, if it is a known one."""
+    """The format of a file or folder, if it is a known one.
+
+    What the user may not read has none.
+    """
     path = Path(path)
-    return next((known for known in FORMATS if path.exists() and known.matches(path)), None)
+    try:
+        return next((known for known in FORMATS if path.exists() and known.matches(path)), None)
+    except PermissionError:
+        return None
 
 
 def find_store(path: Path | str) -> Store:
@@ -168,8 +187,11 @@ def find_store(path: Path | str) -> Store:
     try:
         return Store.open(path)
     except NoStoreError:
-        found = find_format(path)
-        raise NoStoreError.at(Path(path), None if found is None else found.what) from None
+        found, path = find_format(path), Path(path)
+        what = None if found is None else found.what
+        if found is None and path.exists() and not_downloaded(path) is not None:
+            what = describe(path)
+        raise NoStoreError.at(path, what) from None
 
 
 def open_source(path: Path | str, options: Options | None = None) -> Source:
@@ -185,20 +207,50 @@ def open_source(path: Path | str, options: Options | None = None) -> Source:
     try:
         known = find_format(path)
         if known is None:
-            wanted = "".join(f"\n  - {item.what}" for item in FORMATS)
-            raise DatasetError(f"{path}: not a data set of a known format. It is none of:{wanted}")
+            raise DatasetError(f"{path}: {_what_it_is(path)}")
         source = known.open(path, options)
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error})") from error
-    except DatasetError as error:
-        if path.name in str(error):
-            raise
-        raise DatasetError(f"{path}: {error}") from error  # of spaces that were inferred
+        missing = (
+            missing_among(source.files, _SMALL_BYTES) if path.is_dir() else not_downloaded(path)
+        )
+        if missing is not None:
+            raise DatasetError(f"{missing[0]}: {missing[1]}")
+    except (OSError, DatasetError) as error:
+        raise _explained(path, error) from error
     spec, told = source.spec, about(source.spec)
     if options.spec is not None:
         spec = replace(options.spec, recorded=source.spec.recorded)
         told = differences(spec)
     return replace(source, spec=_with_bounds(spec, options), notes=(*source.notes, *told))
+
+
+def _what_it_is(path: Path) -> str:
+    """What something of no known format is, and the way out."""
+
+    def known(place: Path) -> str | None:
+        found = find_format(place)
+        return None if found is None else found.what
+
+    found = above(path, known) or describe(path) or inside(path, known)
+    if found is not None:
+        return found
+    words = first_words(path) if path.is_file() else None
+    wanted = "".join(f"\n  - {item.what}" for item in FORMATS)
+    return f"{words or 'not a data set of a known format'}. It is none of:{wanted}\n{OWN_ARRAYS}"
+
+
+def _explained(path: Path, error: Exception) -> DatasetError:
+    """Why a data set cannot be opened, if the files themselves tell more than their reader."""
+    denied = unreadable(path)
+    if denied is not None:
+        return DatasetError(f"{denied}: you may not read it; ask its owner for permission")
+    elsewhere = not_downloaded(path)
+    if elsewhere is not None:
+        return DatasetError(f"{elsewhere[0]}: {elsewhere[1]}")
+    if isinstance(error, OSError):
+        return DatasetError(f"{path}: cannot be read ({error})")
+    if path.name in str(error):
+        return DatasetError(str(error))
+    return DatasetError(f"{path}: {error}")  # of spaces that were inferred
 
 
 def _with_bounds(spec: EnvironmentSpec, options: Options) -> EnvironmentSpec:

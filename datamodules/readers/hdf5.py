@@ -121,9 +121,19 @@ def hdf5_file(path: Path) -> Iterator[h5py.File]:
     except DatasetError:
         raise
     except DAMAGED as error:
-        raise DatasetError(
-            f"{path}: a damaged or truncated HDF5 file ({error}); get it again"
-        ) from error
+        raise hdf5_error(path, error) from error
+
+
+def hdf5_error(path: Path, error: Exception) -> DatasetError:
+    """What an error of h5py's means: a file may be damaged, held by another process, or private."""
+    if isinstance(error, PermissionError):
+        return DatasetError(f"{path}: you may not read it; ask its owner for permission")
+    if isinstance(error, BlockingIOError) or "unable to lock file" in str(error):
+        return DatasetError(
+            f"{path}: another process has it open for writing; end that first (or, if the file is "
+            "whole, set HDF5_USE_FILE_LOCKING=FALSE)"
+        )
+    return DatasetError(f"{path}: a damaged or truncated HDF5 file ({error}); get it again")
 
 
 def hdf5_tree(group: h5py.Group) -> dict[str, Any]:

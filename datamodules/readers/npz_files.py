@@ -23,7 +23,6 @@ from rate.envs.minigrid_memory import minigrid_memory_spec
 from rate.envs.spec import EnvironmentSpec
 from rate.envs.two_colors import two_colors_spec
 
-_ZIP = b"PK"
 _ROBOT = ("rgb", "joints")
 _TWO_COLORS, _MINIGRID = (3, 64, 112), (3, 84, 84)
 
@@ -34,8 +33,13 @@ def is_npz(path: Path) -> bool:
         return bool(npz_files(path))
     if not path.is_file():
         return False
-    with path.open("rb") as file:
-        return path.suffix == ".npz" or file.read(len(_ZIP)) == _ZIP
+    if path.suffix == ".npz":
+        return True
+    try:
+        with open_npz(path) as npz:
+            return bool(npz.keys)
+    except DatasetError:
+        return False
 
 
 def open_npz_files(path: Path, options: Options | None = None) -> Source:
