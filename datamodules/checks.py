@@ -14,6 +14,7 @@ from datamodules.formats import open_source
 from datamodules.options import Options
 from datamodules.readers.hdf5 import broken_chains
 from datamodules.source import Checked, Source
+from datamodules.suitability import untrainable
 
 _MOST_WARNINGS = 1000
 
@@ -56,6 +57,7 @@ def check(
         source = open_source(path, options)
         report.format = source.format
         report.warnings += source.notes
+        report.problems += [f"{source.path}: {reason}" for reason in untrainable(source.spec)]
         _check_episodes(source, report, on_episode or (lambda done, total: None))
         if source.format == "d4rl":
             report.warnings += islice(broken_chains(source.path), _MOST_WARNINGS)
@@ -84,5 +86,5 @@ def _check_episodes(
             f"{source.path}: {open_ends} episodes end with neither a terminal nor a time-out: "
             "their returns may be cut short"
         )
-    if not report.episodes and not report.problems:
+    if not report.episodes and not episodes.skipped:
         report.problems.append(f"{source.path}: there are no episodes")

@@ -200,4 +200,6 @@ def space_bounds(space: gymnasium.Space[Any]) -> tuple[Array | int, Array | int]
         return int(space.start), int(space.start + space.n) - 1
     if isinstance(space, spaces.MultiDiscrete):
         return space.start, space.start + space.nvec - 1
+    if isinstance(space, spaces.MultiBinary):
+        return 0, 1
     raise DatasetError(f"the space {type(space).__name__} is not supported inside a data set")

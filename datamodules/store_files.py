@@ -30,9 +30,14 @@ _PER_EPISODE = ("offsets", "terminated", "truncated", "seeds")
 
 
 def storage_dtype(space: gymnasium.Space[Any]) -> np.dtype[Any]:
-    """How elements of a space are kept: pixels as uint8, integers as int64, the rest as float32."""
+    """How elements of a space are kept.
+
+    Pixels and truth values are bytes, other integers int64, and the rest is float32.
+    """
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
         return np.dtype(np.int64)
+    if isinstance(space, spaces.MultiBinary):
+        return np.dtype(np.int8)
     if isinstance(space, spaces.Box):
         if np.dtype(space.dtype).kind == "b" or space.dtype == np.uint8:
             return np.dtype(np.uint8)
@@ -119,7 +124,7 @@ class StoreWriter:
         self._moments = {
             name: Moments(**state["moments"].get(name, {}))
             for name, (dtype, shape) in layout.items()
-            if name.startswith(OBSERVATIONS) and dtype == np.float32 and len(shape) == 1
+            if name.startswith(OBSERVATIONS) and dtype == np.float32 and len(shape) != 3
         }
         if not self._writers["offsets"].rows:
             self._writers["offsets"].append(np.zeros(1))

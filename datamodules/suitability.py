@@ -11,6 +11,8 @@ from datamodules.episodes import Array, DatasetError, observation_spaces
 from datamodules.store import Store
 from rate.envs.frame_stack import stacked_space
 from rate.envs.spec import EnvironmentSpec
+from rate.errors import ConfigError
+from rate.spaces import check_action_space, check_observation_space, choices_of
 
 _TASKS = ("task", "game")  # settings of environments that make another problem of them
 
@@ -64,8 +66,23 @@ def check_actions(store: Store, spec: EnvironmentSpec) -> None:
     Raises:
         DatasetError: If they are.
     """
-    if spec.action_space != store.spec.action_space:
+    wanted, found = spec.action_space, store.spec.action_space
+    choices = choices_of(wanted)  # of one kind of space or another
+    if wanted != found and (choices is None or choices != choices_of(found)):
         raise DatasetError(
-            f"{store.path}: the action_space of the data is {store.spec.action_space}, but "
-            f"{spec.name} has {spec.action_space}"
+            f"{store.path}: the action_space of the data is {found}, but {spec.name} has {wanted}"
         )
+
+
+def untrainable(spec: EnvironmentSpec) -> list[str]:
+    """Why no model can be trained on data of an environment, a sentence each; empty if one can."""
+    found = []
+    for check, space in (
+        (check_observation_space, spec.observation_space),
+        (check_action_space, spec.action_space),
+    ):
+        try:
+            check(space)
+        except ConfigError as error:
+            found.append(f"these data cannot be trained on: {error}")
+    return found

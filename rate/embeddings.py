@@ -12,7 +12,7 @@ from rate.attention import sinusoidal_embedding
 from rate.batch import Observations
 from rate.config import ModelConfig
 from rate.dropout import Dropout
-from rate.encoders import VectorEncoder, make_encoder
+from rate.encoders import VectorEncoder, make_action_encoder, make_encoder
 from rate.linear import Linear
 
 TOKENS_PER_STEP = 3
@@ -42,7 +42,7 @@ class StepEmbedding(nn.Module):
             config.image_norm,
             config.image_contrast,
         )
-        self.action = make_encoder(action_space, d_model, name="action")
+        self.action = make_action_encoder(action_space, d_model)
         self.timestep: nn.Embedding | None = None
         if config.position != "relative":
             self.timestep = nn.Embedding(config.max_timestep, d_model)
@@ -61,7 +61,7 @@ class StepEmbedding(nn.Module):
         Args:
             returns_to_go: `(B, T, 1)`.
             observations: `(B, T, *obs)`, or a dictionary of such tensors.
-            actions: `(B, T)` or `(B, T, A)`.
+            actions: `(B, T, *action)`.
             timesteps: `(B, T)` int64.
         """
         wanted = self.returns(self.return_weight * returns_to_go.to(self.returns.weight.dtype))
@@ -71,7 +71,7 @@ class StepEmbedding(nn.Module):
         return self.place(tokens, timesteps)
 
     def embed_actions(self, actions: Tensor) -> Tensor:
-        """`(B, T)` or `(B, T, A)` to `(B, T, d_model)`."""
+        """`(B, T, *action)` to `(B, T, d_model)`."""
         embedded: Tensor = self.action_weight * self.action(actions)
         return embedded
 

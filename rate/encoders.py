@@ -13,6 +13,12 @@ from rate.batch import Observations
 from rate.errors import ConfigError
 from rate.linear import Linear
 from rate.scales import LEAST, constant, unit_of
+from rate.spaces import (
+    check_action_space,
+    check_observation_space,
+    choices_of,
+    is_image,
+)
 
 _FEW = 16  # frames that are encoded sooner than they are compared
 
@@ -94,7 +100,7 @@ class ImageEncoder(nn.Module):
     """A convolutional network over images of any size, uint8 in (or floats in [0, 1]).
 
     Three layers as in DQN (Mnih et al. 2015); kernels and strides shrink to fit small images.
-    Channels may come first or last: the shorter of the two axes is taken, at most `MAX_CHANNELS`.
+    Channels may come first or last: the shorter of the two axes is taken, at most `MOST_CHANNELS`.
 
     Args:
         shape: Of an image.
@@ -104,8 +110,6 @@ class ImageEncoder(nn.Module):
         contrast: Whether each image is standardised first, by a deviation of at least one of 255
             grey levels.
     """
-
-    MAX_CHANNELS = 16
 
     def __init__(
         self,
@@ -119,11 +123,6 @@ class ImageEncoder(nn.Module):
         if len(shape) == 2:
             shape = (1, *shape)
         self.shape, self.contrast = shape, contrast
-        if min(shape[0], shape[-1]) > self.MAX_CHANNELS:
-            raise ConfigError(
-                f"An image needs at most {self.MAX_CHANNELS} channels in its first or last axis, "
-                f"not the shape {shape}; use a flat Box for what is no image."
-            )
         self.channels_last = shape[-1] < shape[0]
         depth, height, width = (shape[-1], *shape[:-1]) if self.channels_last else shape
         layers: list[nn.Module] = []
@@ -237,17 +236,30 @@ def make_encoder(
     Raises:
         ConfigError: If there is no encoder for the space.
     """
+    check_observation_space(space, name)
     if isinstance(space, gym.spaces.Dict):
         return DictionaryEncoder(space, d_model, image_channels)
-    if isinstance(space, gym.spaces.Discrete):
-        return SymbolEncoder([int(space.n)], [int(space.start)], d_model)
-    if isinstance(space, gym.spaces.MultiDiscrete):
-        return SymbolEncoder(space.nvec.ravel().tolist(), space.start.ravel().tolist(), d_model)
     if isinstance(space, gym.spaces.Box):
-        if len(space.shape) == 3 or (len(space.shape) == 2 and space.dtype == np.uint8):
+        if is_image(space):
             return ImageEncoder(space.shape, d_model, image_channels, image_norm, image_contrast)
         return VectorEncoder(space.shape, d_model)
-    raise ConfigError(
-        f"There is no encoder for the {name} space {space}; supported are Box (vectors and "
-        "images), Discrete, MultiDiscrete and Dict."
-    )
+    return _symbols(space, d_model)
+
+
+def make_action_encoder(space: gym.Space[Any], d_model: int) -> nn.Module:
+    """The encoder of a space of actions: `(B, T, *space)` to `(B, T, d_model)`.
+
+    Raises:
+        ConfigError: If models do not act in the space.
+    """
+    check_action_space(space)
+    if choices_of(space) is None:
+        return VectorEncoder(tuple(space.shape or ()), d_model)
+    return _symbols(space, d_model)
+
+
+def _symbols(space: gym.Space[Any], d_model: int) -> SymbolEncoder:
+    choices = choices_of(space)
+    if choices is None:
+        raise ConfigError(f"The space {space} is none of whole numbers.")
+    return SymbolEncoder(choices.sizes, choices.starts, d_model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import gymnasium as gym
@@ -13,6 +14,7 @@ from rate.config import Decoding
 from rate.errors import ConfigError
 from rate.linear import Linear
 from rate.scales import box_scale, unit_of
+from rate.spaces import Choices, check_action_space, choices_of
 
 
 def draw(logits: Tensor, decoding: Decoding, chances: Tensor | None = None) -> Tensor:
@@ -37,11 +39,12 @@ def draw(logits: Tensor, decoding: Decoding, chances: Tensor | None = None) -> T
 
 
 class DiscreteHead(nn.Module):
-    """Logits over the actions of a `Discrete` space, actions counted from 0."""
+    """Logits over the `num_actions` whole numbers from `start` on."""
 
-    def __init__(self, d_model: int, num_actions: int) -> None:
+    def __init__(self, d_model: int, num_actions: int, start: int = 0) -> None:
         super().__init__()
         self.linear = Linear(d_model, num_actions, bias=False)
+        self.start, self.last = start, num_actions - 1
 
     def forward(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self.linear(hidden)
@@ -51,7 +54,7 @@ class DiscreteHead(nn.Module):
         """Cross-entropy of every step: `(B, T, A)` and `(B, T)` to `(B, T)`."""
         flat = F.cross_entropy(
             predictions.flatten(0, -2).float(),
-            actions.flatten(),
+            self._indices(actions).flatten(),
             reduction="none",
             label_smoothing=label_smoothing,
         )
@@ -59,55 +62,78 @@ class DiscreteHead(nn.Module):
 
     def correct(self, predictions: Tensor, actions: Tensor) -> Tensor:
         """Whether the likeliest action is the right one, `(B, T)` bool."""
-        return predictions.argmax(-1) == actions
+        return predictions.argmax(-1) == self._indices(actions)
 
     def decode(
         self, predictions: Tensor, decoding: Decoding, chances: Tensor | None = None
     ) -> Tensor:
         """Actions `(...)` of predictions `(..., A)`; `chances` `(..., 1)` as `draw` has them."""
-        return draw(predictions, decoding, None if chances is None else chances[..., 0])
+        drawn = draw(predictions, decoding, None if chances is None else chances[..., 0])
+        return drawn + self.start if self.start else drawn
+
+    def _indices(self, actions: Tensor) -> Tensor:
+        """Actions counted from 0. Padding, which is 0, need not be one of them."""
+        actions = actions.long()
+        return (actions - self.start).clamp(0, self.last) if self.start else actions
 
 
 class MultiDiscreteHead(nn.Module):
-    """Independent logits for every component of a `MultiDiscrete` space."""
+    """Independent logits for every component of an action that is made of whole numbers.
 
-    def __init__(self, d_model: int, sizes: list[int]) -> None:
+    Args:
+        d_model: Width of what it reads.
+        choices: The values of each component, `C` in all, and the shape of an action.
+    """
+
+    def __init__(self, d_model: int, choices: Choices) -> None:
         super().__init__()
-        self.parts = nn.ModuleList(DiscreteHead(d_model, size) for size in sizes)
-        self.sizes = sizes
+        self.sizes, self.shape = choices.sizes, choices.shape
+        self.parts = nn.ModuleList(
+            DiscreteHead(d_model, size, start)
+            for size, start in zip(choices.sizes, choices.starts, strict=True)
+        )
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Logits of all components side by side: `(B, T, sum of sizes)`."""
         return torch.cat([part(hidden) for part in self.parts], dim=-1)
 
     def loss(self, predictions: Tensor, actions: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """Sum of the components' cross-entropies: actions `(B, T, C)` to `(B, T)`."""
+        """Sum of the components' cross-entropies: actions `(B, T, *shape)` to `(B, T)`."""
         losses = [
-            part.loss(logits, actions[..., i], label_smoothing)
-            for i, (part, logits) in enumerate(self._by_part(predictions))
+            part.loss(logits, component, label_smoothing)
+            for part, logits, component in self._by_part(predictions, actions)
         ]
         return torch.stack(losses).sum(0)
 
     def correct(self, predictions: Tensor, actions: Tensor) -> Tensor:
+        """Whether every component's likeliest value is the right one, `(B, T)` bool."""
         hits = [
-            part.correct(logits, actions[..., i])
-            for i, (part, logits) in enumerate(self._by_part(predictions))
+            part.correct(logits, component)
+            for part, logits, component in self._by_part(predictions, actions)
         ]
         return torch.stack(hits).all(0)
 
     def decode(
         self, predictions: Tensor, decoding: Decoding, chances: Tensor | None = None
     ) -> Tensor:
-        """Actions `(..., C)`; `chances` `(..., C)` as `draw` has them."""
+        """Actions `(..., *shape)`; `chances` `(..., C)` as `draw` has them."""
+        heads = cast("list[DiscreteHead]", list(self.parts))
         parts = [
-            draw(logits, decoding, None if chances is None else chances[..., i])
-            for i, (_, logits) in enumerate(self._by_part(predictions))
+            head.decode(logits, decoding, None if chances is None else chances[..., i : i + 1])
+            for i, (head, logits) in enumerate(
+                zip(heads, torch.split(predictions, self.sizes, dim=-1), strict=True)
+            )
         ]
-        return torch.stack(parts, dim=-1)
+        return torch.stack(parts, dim=-1).reshape(*predictions.shape[:-1], *self.shape)
 
-    def _by_part(self, predictions: Tensor) -> list[tuple[DiscreteHead, Tensor]]:
-        parts = cast("list[DiscreteHead]", list(self.parts))
-        return list(zip(parts, torch.split(predictions, self.sizes, dim=-1), strict=True))
+    def _by_part(
+        self, predictions: Tensor, actions: Tensor
+    ) -> list[tuple[DiscreteHead, Tensor, Tensor]]:
+        """Each component's head, logits `(B, T, size)` and actions `(B, T)`."""
+        heads = cast("list[DiscreteHead]", list(self.parts))
+        logits = torch.split(predictions, self.sizes, dim=-1)
+        components = actions.reshape(*predictions.shape[:-1], len(self.sizes)).unbind(-1)
+        return list(zip(heads, logits, components, strict=True))
 
 
 class ContinuousHead(nn.Module):
@@ -115,7 +141,8 @@ class ContinuousHead(nn.Module):
 
     Every component has a centre and a unit: the middle and half of its range, so that a range of
     [-1, 1] has 0 and 1; without bounds, the mean and the deviation in the data (`set_spread`; 0 and
-    1 until then). Predictions are in the environment's units.
+    1 until then). Predictions `(..., A)` are in the environment's units; they are flat, whatever
+    the shape of an action.
 
     Attributes:
         centre: `(A,)`, what a prediction of 0 stands for.
@@ -131,9 +158,11 @@ class ContinuousHead(nn.Module):
 
     def __init__(self, d_model: int, space: gym.spaces.Box) -> None:
         super().__init__()
-        self.linear = Linear(d_model, int(space.shape[0]))
+        self.shape = tuple(space.shape)
+        self.linear = Linear(d_model, math.prod(self.shape))
         for name, bound in (("low", space.low), ("high", space.high)):
-            self.register_buffer(name, torch.tensor(bound, dtype=torch.float32), persistent=False)
+            flat = torch.tensor(bound, dtype=torch.float32).flatten()
+            self.register_buffer(name, flat, persistent=False)
         centre, unit, bounded = box_scale(space)
         self.register_buffer("bounded", bounded, persistent=False)
         # What the space tells need not be kept; what data told must be.
@@ -157,17 +186,18 @@ class ContinuousHead(nn.Module):
 
     def loss(self, predictions: Tensor, actions: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Mean squared error over an action's components, each in its unit: to `(B, T)`."""
-        errors = (predictions.float() - actions.float()) / self.unit
+        errors = (predictions.float() - actions.reshape(predictions.shape).float()) / self.unit
         return errors.square().mean(-1)
 
     def correct(self, predictions: Tensor, actions: Tensor) -> Tensor:
         """Whether every component is within a tenth of its range (two units), `(B, T)` bool."""
-        return ((predictions - actions).abs() <= 0.2 * self.unit).all(-1)
+        errors = predictions - actions.reshape(predictions.shape)
+        return (errors.abs() <= 0.2 * self.unit).all(-1)
 
     def decode(
         self, predictions: Tensor, decoding: Decoding, chances: Tensor | None = None
     ) -> Tensor:
-        """The prediction itself, held within the bounds: rounding can push it past them.
+        """The prediction `(..., *shape)`, held within the bounds: rounding can push it past them.
 
         Raises:
             ConfigError: If the decoding samples; there is no distribution to sample from.
@@ -177,7 +207,8 @@ class ContinuousHead(nn.Module):
                 f"decoding.method is '{decoding.method}', but continuous actions are predicted, "
                 "not drawn; use decoding.method=argmax."
             )
-        return torch.clamp(predictions, self.low, self.high)
+        held = torch.clamp(predictions, self.low, self.high)
+        return held.reshape(*predictions.shape[:-1], *self.shape)
 
 
 ActionHead = DiscreteHead | MultiDiscreteHead | ContinuousHead
@@ -189,17 +220,10 @@ def make_head(space: gym.Space[Any], d_model: int) -> ActionHead:
     Raises:
         ConfigError: If there is no head for the space.
     """
-    if isinstance(space, gym.spaces.Discrete) and space.start == 0:
-        return DiscreteHead(d_model, int(space.n))
-    if (
-        isinstance(space, gym.spaces.MultiDiscrete)
-        and space.nvec.ndim == 1
-        and not space.start.any()
-    ):
-        return MultiDiscreteHead(d_model, space.nvec.tolist())
-    if isinstance(space, gym.spaces.Box) and len(space.shape) == 1 and space.dtype.kind == "f":
-        return ContinuousHead(d_model, space)
-    raise ConfigError(
-        f"There is no action head for the space {space}; supported are Discrete and MultiDiscrete "
-        "with one axis (both counted from 0), and floating Box with one axis."
-    )
+    check_action_space(space)
+    choices = choices_of(space)
+    if choices is None:
+        return ContinuousHead(d_model, cast("gym.spaces.Box", space))
+    if not choices.shape:
+        return DiscreteHead(d_model, choices.sizes[0], choices.starts[0])
+    return MultiDiscreteHead(d_model, choices)

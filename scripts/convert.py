@@ -33,6 +33,7 @@ from datamodules.convert import (
 from datamodules.episodes import DatasetError
 from datamodules.formats import open_source
 from datamodules.source import Source
+from datamodules.suitability import untrainable
 from rate.envs.spec import EnvironmentSpec
 from rate.progress import OnProgress
 from scripts.console import make_parser, user_errors
@@ -88,7 +89,8 @@ def describe(source: Source, to: str, console: Console) -> None:
     room = "" if size is None else f"; the {to} will take about {readable(size)}"
     text = f"{source.path} ({source.format}): {', '.join(sizes) or 'of unknown size'}{room}"
     console.print(text, highlight=False, markup=False, soft_wrap=True)
-    for note in [*source.notes, *(narrowed(source) if to == "store" else ())]:
+    for_store = [*narrowed(source), *untrainable(source.spec)] if to == "store" else []
+    for note in [*source.notes, *for_store]:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
 
 

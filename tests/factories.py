@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from torch import Tensor
 
 from rate.batch import Batch, Observations
@@ -76,6 +76,19 @@ SPACES: dict[str, tuple[gym.Space[Any], gym.Space[Any]]] = {
         Dict(image=Box(0, 255, (3, 8, 8), np.uint8), speed=Box(-1, 1, (2,)), task=Discrete(3)),
         Box(-1, 1, (3,)),
     ),
+    "bits_to_started": (MultiBinary(4), Discrete(5, start=-2)),
+    "whole_number_to_bits": (Box(-3, 9, (), np.int64), MultiBinary([2, 2])),
+    "matrix_to_matrix": (Box(-1, 1, (2, 3)), Box(np.float32([[-2], [0]]), np.float32([[1], [5]]))),
+    "scalar_to_scalar": (Box(-1, 1, ()), Box(-2, 1, ())),
+    "dictionary_to_whole_numbers": (
+        Dict(
+            bits=MultiBinary([2, 2]),
+            counts=Box(0, 9, (2, 2), np.int64),
+            alone=Box(-1, 1, ()),
+            task=Discrete(4, start=-2),
+        ),
+        Box(-2, 3, (2, 3), np.int64),
+    ),
 }
 
 
@@ -117,7 +130,11 @@ def draw(space: gym.Space[Any], *shape: int, seed: int = 0) -> Observations:
     if isinstance(space, MultiDiscrete):
         high = space.start + space.nvec
         return torch.as_tensor(rng.integers(space.start, high, (*shape, *space.shape)))
+    if isinstance(space, MultiBinary):
+        return torch.as_tensor(rng.integers(0, 2, (*shape, *space.shape), dtype=np.int8))
     assert isinstance(space, Box)
+    if space.dtype == np.int64:
+        return torch.as_tensor(rng.integers(space.low, space.high + 1, (*shape, *space.shape)))
     if space.dtype == np.uint8:
         return torch.as_tensor(rng.integers(0, 256, (*shape, *space.shape), dtype=np.uint8))
     low, high = np.maximum(space.low, -3), np.minimum(space.high, 3)

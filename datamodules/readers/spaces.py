@@ -30,14 +30,12 @@ def leaves(space: gymnasium.Space[Any], name: str = "") -> dict[str, gymnasium.S
 
 def _plain(space: gymnasium.Space[Any]) -> gymnasium.Space[Any] | None:
     """A space as the store keeps it, or None if it does not hold a fixed number of numbers."""
-    if isinstance(space, spaces.MultiBinary):
-        return spaces.MultiDiscrete(np.full(space.shape, 2))
     if isinstance(space, spaces.Box) and np.dtype(space.dtype).kind == "f":
         with np.errstate(over="ignore"):
             low, high = space.low.astype(np.float32), space.high.astype(np.float32)
         return spaces.Box(low, high, space.shape, np.float32)
-    known = isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete))
-    return space if known else None
+    known = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+    return space if isinstance(space, known) else None
 
 
 def plain_observations(

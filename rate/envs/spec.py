@@ -75,7 +75,7 @@ class EnvironmentSpec:
 
 
 def space_to_dict(space: gymnasium.Space[Any]) -> dict[str, Any]:
-    """A Box, Discrete, MultiDiscrete or Dict space as plain JSON types.
+    """A Box, Discrete, MultiDiscrete, MultiBinary or Dict space as plain JSON types.
 
     Raises:
         ValueError: For any other space, naming it.
@@ -96,12 +96,15 @@ def space_to_dict(space: gymnasium.Space[Any]) -> dict[str, Any]:
             "nvec": space.nvec.tolist(),
             "start": space.start.tolist(),
         }
+    if isinstance(space, spaces.MultiBinary):
+        alone = not isinstance(space.n, tuple)  # of the two forms, which are not equal
+        return {"type": "MultiBinary", "n": space.shape[0] if alone else list(space.shape)}
     if isinstance(space, spaces.Dict):
         items = {key: space_to_dict(item) for key, item in space.spaces.items()}
         return {"type": "Dict", "spaces": items}
     raise ValueError(
         f"the space {type(space).__name__} is not supported; "
-        "use Box, Discrete, MultiDiscrete or Dict"
+        "use Box, Discrete, MultiDiscrete, MultiBinary or Dict"
     )
 
 
@@ -121,10 +124,15 @@ def space_from_dict(data: dict[str, Any]) -> gymnasium.Space[Any]:
         return spaces.Discrete(int(data["n"]), start=int(data["start"]))
     if kind == "MultiDiscrete":
         return spaces.MultiDiscrete(np.array(data["nvec"]), start=np.array(data["start"]))
+    if kind == "MultiBinary":
+        n = data["n"]
+        return spaces.MultiBinary([int(size) for size in n] if isinstance(n, list) else int(n))
     if kind == "Dict":
-        return spaces.Dict({key: space_from_dict(item) for key, item in data["spaces"].items()})
+        # As pairs: of a dictionary Gymnasium would sort the keys, and encoders go by their order.
+        return spaces.Dict([(key, space_from_dict(item)) for key, item in data["spaces"].items()])
     raise ValueError(
-        f"the space {kind!r} is not supported; use Box, Discrete, MultiDiscrete or Dict"
+        f"the space {kind!r} is not supported; "
+        "use Box, Discrete, MultiDiscrete, MultiBinary or Dict"
     )
 
 

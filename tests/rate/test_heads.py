@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from gymnasium.spaces import Box, Discrete, MultiDiscrete
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
 from rate.config import Decoding
 from rate.errors import ConfigError
 from rate.heads import ContinuousHead, DiscreteHead, MultiDiscreteHead, draw, make_head
+from rate.spaces import choices_of
 
 BOUNDED = Box(np.array([-2, 0.5], np.float32), np.array([1, 0.75], np.float32))
 GREEDY = Decoding()
@@ -156,17 +157,78 @@ def test_continuous_actions_cannot_be_sampled() -> None:
 
 
 @pytest.mark.parametrize(
-    "space",
+    ("space", "values"),
     [
-        Discrete(3, start=1),
-        MultiDiscrete([3, 2], start=[0, 1]),
-        MultiDiscrete([[3, 2], [2, 2]]),
-        Box(-1, 1, (2, 2)),
-        Box(0, 5, (2,), np.int64),
-        gym.spaces.Text(3),
+        (Discrete(3, start=-1), [[-1], [0], [1]]),
+        (MultiDiscrete([3, 2], start=[5, -9]), None),
+        (MultiDiscrete([[3, 2], [2, 4]]), None),
+        (MultiBinary(3), None),
+        (MultiBinary([2, 2]), None),
+        (Box(-2, 3, (2,), np.int64), None),
+        (Box(np.array([[0, 5]], np.uint8), np.array([[1, 9]], np.uint8), dtype=np.uint8), None),
+        (Box(4, 6, (), np.int32), [[4], [5], [6]]),
     ],
     ids=str,
 )
-def test_other_action_spaces_are_refused(space: gym.Space[Any]) -> None:
-    with pytest.raises(ConfigError, match="no action head for the space"):
+def test_whole_numbers_of_any_space(space: gym.Space[Any], values: Any) -> None:
+    """The loss is the sum of the components' cross-entropies, counted from their lowest values."""
+    choices = choices_of(space)
+    assert choices is not None
+    head = make_head(space, 8)
+    predictions = head(torch.randn(2, 5, 8))
+    space.seed(0)
+    drawn = np.stack([space.sample() for _ in range(10)]).reshape(2, 5, *choices.shape)
+    actions = torch.as_tensor(drawn)
+    flat = actions.reshape(2, 5, -1).long() - torch.tensor(choices.starts)
+    expected = sum(
+        F.cross_entropy(logits.flatten(0, 1), flat[..., i].flatten(), reduction="none")
+        for i, logits in enumerate(predictions.split(choices.sizes, -1))
+    )
+    torch.testing.assert_close(head.loss(predictions, actions), expected.view(2, 5))
+    decoded = head.decode(predictions, GREEDY)
+    assert decoded.shape == (2, 5, *choices.shape)
+    assert head.correct(predictions, decoded).all()
+    assert head.loss(predictions, decoded).sum() <= head.loss(predictions, actions).sum()
+    sampled = [head.decode(predictions, Decoding("sample", temperature=9)) for _ in range(40)]
+    for action in torch.stack([decoded, *sampled]).reshape(-1, *choices.shape).numpy():
+        assert space.contains(action.astype(space.dtype)), action
+    for action in torch.as_tensor(np.array(values or [])).long():
+        assert (torch.stack(sampled) == action).any()
+    assert torch.isfinite(head.loss(predictions, torch.zeros_like(actions))).all()  # padding
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3), (2, 1, 2)], ids=str)
+def test_continuous_actions_of_any_shape(shape: tuple[int, ...]) -> None:
+    """They are those of the flat space, in another shape."""
+    low = np.full(shape, -2, np.float32)
+    high = np.arange(1, 1 + np.prod(shape), dtype=np.float32).reshape(shape)
+    space, hidden = Box(low, high), torch.randn(3, 4, 8)
+    head, flat = make_head(space, 8), make_head(Box(low.ravel(), high.ravel()), 8)
+    flat.load_state_dict(head.state_dict())
+    predictions = head(hidden)
+    assert torch.equal(predictions, flat(hidden))
+    actions = torch.as_tensor(np.stack([space.sample() for _ in range(12)])).view(3, 4, *shape)
+    row = actions.reshape(3, 4, -1)
+    assert torch.equal(head.loss(predictions, actions), flat.loss(predictions, row))
+    decoded = head.decode(predictions, GREEDY)
+    assert decoded.shape == (3, 4, *shape)
+    assert torch.equal(decoded.reshape(3, 4, -1), flat.decode(predictions, GREEDY))
+    assert head.correct(predictions, decoded).all()
+    assert torch.equal(head.correct(predictions, actions), flat.correct(predictions, row))
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (gym.spaces.Text(3), "no action head for the space"),
+        (gym.spaces.Dict(a=Discrete(2)), "no action head for the space"),
+        (Box(0, 2**40, (2,), np.int64), "1,099,511,627,777 whole numbers"),
+        (Box(-(2**63), 2**63 - 1, (2,), np.int64), "Give the actions as floats"),
+        (Discrete(5000), "at most 4,096"),
+        (Box(-1, 1, (0,)), "is empty"),
+    ],
+    ids=str,
+)
+def test_other_action_spaces_are_refused(space: gym.Space[Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         make_head(space, 8)

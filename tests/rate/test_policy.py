@@ -223,7 +223,7 @@ def test_unbatched_observations_are_told(spaces: str) -> None:
         (first, policy, "shape"),
         (first, alone, r"batch axis: observation\[None\]"),
         (seen, alone, "shape"),
-        (seen["image"] if isinstance(seen, dict) else {"": seen}, policy, "dictionary"),
+        (next(iter(seen.values())) if isinstance(seen, dict) else {"": seen}, policy, "dictionary"),
     ):
         with pytest.raises(ValueError, match=message):
             who.act(wrong)

@@ -160,7 +160,7 @@ def test_nobody_makes_an_environment_to_learn_its_spaces(tmp_path, name):
 def test_tuples_of_choices_are_vectors_of_them(tmp_path, form):
     actions = spaces.Tuple((spaces.Discrete(3), spaces.Discrete(2)))
     assert plain_actions(actions, "x") == spaces.MultiDiscrete([3, 2])
-    assert plain_actions(spaces.MultiBinary(2), "x") == spaces.MultiDiscrete([2, 2])
+    assert plain_actions(spaces.MultiBinary(2), "x") == spaces.MultiBinary(2)
     path = write_minari(
         tmp_path,
         form=form,

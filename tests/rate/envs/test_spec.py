@@ -19,6 +19,11 @@ SPACES = [
     spaces.Discrete(3, start=-1),
     spaces.MultiDiscrete([2, 5]),
     spaces.MultiDiscrete(np.array([[2, 3], [4, 5]]), start=np.array([[0, 1], [2, 3]])),
+    spaces.MultiBinary(3),
+    spaces.MultiBinary([3]),
+    spaces.MultiBinary([2, 4]),
+    spaces.Box(-1, 1, ()),
+    spaces.Box(0, 1, (3,), np.bool_),
     spaces.Dict({"image": PIXELS, "inner": spaces.Dict({"bit": spaces.Discrete(2)})}),
 ]
 
@@ -28,6 +33,13 @@ def test_spaces_survive_json(space):
     spec = EnvironmentSpec("any", space, spaces.Discrete(2), 1.5)
     text = json.dumps(spec.to_dict(), allow_nan=False)
     assert EnvironmentSpec.from_dict(json.loads(text)) == spec
+
+
+def test_the_keys_of_a_dictionary_keep_their_order():
+    """Models have their encoders in it: of two equal parts, one must not become the other."""
+    space = spaces.Dict(b=spaces.Discrete(2), a=spaces.Discrete(2))
+    again = space_from_dict(json.loads(json.dumps(space_to_dict(space))))
+    assert list(again.spaces) == ["b", "a"]
 
 
 OPTIONS = {"hint": True, "noise": 0.25, "time_out": None, "level": "one", "walls": 12}

@@ -1,0 +1,122 @@
+"""Which spaces models see and act in; nothing here imports PyTorch.
+
+A command line and a check of data refuse by these what encoders and heads would refuse later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from rate.errors import ConfigError
+
+MOST_CHANNELS = 16
+"""An axis of an image that is longer than this is none of channels."""
+
+MOST_VALUES = 4096
+"""Whole numbers that an action's component may be one of, each with a logit of its own."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """A space whose elements are made of one of a few whole numbers each.
+
+    Attributes:
+        sizes: How many values each component has, in the order of the flattened element.
+        starts: The lowest value of each.
+        shape: Of an element.
+    """
+
+    sizes: list[int]
+    starts: list[int]
+    shape: tuple[int, ...]
+
+
+def choices_of(space: gym.Space[Any]) -> Choices | None:
+    """The values of a Discrete, MultiDiscrete or MultiBinary space, or of a Box of whole numbers.
+
+    None for any other space, and for a Box without bounds.
+    """
+    shape = tuple(space.shape or ())
+    if isinstance(space, gym.spaces.Discrete):
+        return Choices([int(space.n)], [int(space.start)], shape)
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        return Choices(space.nvec.ravel().tolist(), space.start.ravel().tolist(), shape)
+    if isinstance(space, gym.spaces.MultiBinary):
+        count = int(np.prod(shape))
+        return Choices([2] * count, [0] * count, shape)
+    if isinstance(space, gym.spaces.Box) and np.dtype(space.dtype).kind in "iub":
+        low, high = ([int(value) for value in bound.ravel()] for bound in (space.low, space.high))
+        return Choices([b - a + 1 for a, b in zip(low, high, strict=True)], low, shape)
+    return None
+
+
+def check_action_space(space: gym.Space[Any]) -> None:
+    """Refuse a space that no model acts in.
+
+    Raises:
+        ConfigError: If it is one; says what is possible.
+    """
+    choices = choices_of(space)
+    if choices is None and not (
+        isinstance(space, gym.spaces.Box) and np.dtype(space.dtype).kind == "f"
+    ):
+        raise ConfigError(
+            f"There is no action head for the space {space}; supported are Discrete, "
+            "MultiDiscrete, MultiBinary and Box."
+        )
+    if choices is not None and max(choices.sizes, default=0) > MOST_VALUES:
+        raise ConfigError(
+            f"There is no action head for the space {space}: a component is one of "
+            f"{max(choices.sizes):,} whole numbers, and each has a logit of its own, at most "
+            f"{MOST_VALUES:,}. Give the actions as floats (a floating Box), or fewer of them."
+        )
+    _check_size(space, "action")
+
+
+def check_observation_space(space: gym.Space[Any], name: str = "observation") -> None:
+    """Refuse a space that no model sees.
+
+    Raises:
+        ConfigError: If it is one; says what is possible.
+    """
+    if isinstance(space, gym.spaces.Dict):
+        for key, part in space.spaces.items():
+            if isinstance(part, gym.spaces.Dict):
+                raise ConfigError(
+                    f"The observation '{key}' is a dictionary in a dictionary; give its parts "
+                    "keys of their own."
+                )
+            check_observation_space(part, key)
+    elif isinstance(space, gym.spaces.Box):
+        if is_image(space):
+            _check_image(space.shape)
+    elif choices_of(space) is None:
+        raise ConfigError(
+            f"There is no encoder for the {name} space {space}; supported are Box (vectors and "
+            "images), Discrete, MultiDiscrete, MultiBinary and Dict."
+        )
+    _check_size(space, name)
+
+
+def is_image(space: gym.spaces.Box) -> bool:
+    """Whether a Box is seen as an image: of three axes, or of two of bytes."""
+    return len(space.shape) == 3 or (len(space.shape) == 2 and space.dtype == np.uint8)
+
+
+def _check_image(shape: tuple[int, ...]) -> None:
+    shape = shape if len(shape) == 3 else (1, *shape)
+    if min(shape[0], shape[-1]) > MOST_CHANNELS:
+        raise ConfigError(
+            f"An image needs at most {MOST_CHANNELS} channels in its first or last axis, "
+            f"not the shape {shape}; use a flat Box for what is no image."
+        )
+
+
+def _check_size(space: gym.Space[Any], name: str) -> None:
+    empty = not space.spaces if isinstance(space, gym.spaces.Dict) else 0 in (space.shape or ())
+    if empty:
+        raise ConfigError(f"The {name} space {space} is empty: there is nothing in it.")
