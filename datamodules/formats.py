@@ -33,7 +33,7 @@ from datamodules.readers.own_store import is_store, open_store
 from datamodules.readers.rl_unplugged import is_rl_unplugged, open_rl_unplugged
 from datamodules.readers.rlds import is_rlds, open_rlds
 from datamodules.readers.robomimic import is_robomimic, open_robomimic
-from datamodules.readers.tables import is_table, open_table_files
+from datamodules.readers.table_files import is_table, open_table_files
 from datamodules.readers.tianshou import is_tianshou, open_tianshou
 from datamodules.readers.tmaze import is_tmaze_pickle, open_tmaze_pickle
 from datamodules.readers.torchrl import is_torchrl, open_torchrl

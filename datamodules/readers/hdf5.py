@@ -22,6 +22,7 @@ from datamodules.options import Options
 from datamodules.readers.flat import Flat, chain_breaks
 from datamodules.readers.front import Front
 from datamodules.readers.named import open_episodes, open_flat
+from datamodules.readers.numbered import by_numbers
 from datamodules.readers.roles import find_roles, role_of
 from datamodules.readers.values import parts
 from datamodules.source import Source
@@ -167,7 +168,7 @@ def _episode_groups(file: h5py.File) -> list[str]:
         names = [f"{above}/{name}" for name in _groups(file[above] if above else file)]
         episodes = [name for name in names if _has_actions(file[name])]
         if len(episodes) > 1 or (episodes and re.search(r"\d", episodes[0].rpartition("/")[2])):
-            return sorted(episodes, key=_by_numbers)
+            return sorted(episodes, key=by_numbers)
     return []
 
 
@@ -175,11 +176,6 @@ def _groups(group: h5py.Group) -> list[str]:
     import h5py
 
     return [name for name, item in group.items() if isinstance(item, h5py.Group)]
-
-
-def _by_numbers(name: str) -> list[tuple[int, str]]:
-    parts = re.split(r"(\d+)", name)
-    return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
 
 
 @contextmanager

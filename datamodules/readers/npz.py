@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import numpy as np
 
 from datamodules.episodes import Array, DatasetError
 from datamodules.npy import BAD_HEADER
+from datamodules.readers.numbered import by_numbers
 
 _DAMAGED = (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, zlib.error)
 
@@ -146,12 +146,7 @@ def open_npz(path: Path) -> Iterator[NpzFile]:
 
 def npz_files(folder: Path) -> list[Path]:
     """The `.npz` files of a folder in the order of their numbers: 10 comes after 9."""
-    return sorted(folder.glob("*.npz"), key=_by_numbers)
-
-
-def _by_numbers(path: Path) -> list[tuple[int, str]]:
-    parts = re.split(r"(\d+)", path.name)
-    return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
+    return sorted(folder.glob("*.npz"), key=lambda path: by_numbers(path.name))
 
 
 def _read_header(file: IO[bytes], place: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -23,41 +23,11 @@ from datamodules.source import Source
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_PARQUET, _ARROW = b"PAR1", b"ARROW1"
-_STREAM = b"\xff\xff\xff\xff"
-_SUFFIXES = (".parquet", ".arrow", ".feather")
+PARQUET, ARROW = b"PAR1", b"ARROW1"  # how files begin; a stream of batches does otherwise
 _ROWS = 1024  # that are read at once, if they are steps
 _EPISODES = 8  # and if they are episodes
 # A column of one of these has a single number at a step, so that lists of them are episodes.
 _SINGLE = ("rewards", "terminals", "terminated", "dones", "truncated", "is_first", "is_last")
-
-
-def is_table(path: Path) -> bool:
-    """Whether a path is a Parquet or Arrow file, or a folder of such files."""
-    return bool(_files(path))
-
-
-def open_table_files(path: Path, options: Options | None = None) -> Source:
-    """A file, or the files of a folder in the order of their names, as a source.
-
-    Raises:
-        DatasetError: As `open_table`.
-    """
-    return open_table("table", path, tuple(_files(path)), options)
-
-
-def _files(path: Path) -> list[Path]:
-    """The files that a path is, or has in it."""
-    if path.is_dir():
-        found = (file for suffix in _SUFFIXES for file in path.glob(f"*{suffix}"))
-        return sorted(file for file in found if file.is_file())
-    if not path.is_file():
-        return []
-    with path.open("rb") as file:
-        magic = file.read(len(_ARROW))
-    known = magic.startswith(_PARQUET) or magic == _ARROW
-    stream = magic.startswith(_STREAM) or not magic
-    return [path] if known or (stream and path.suffix in _SUFFIXES) else []
 
 
 def open_table(
@@ -139,15 +109,15 @@ def _open(
     import pyarrow.parquet as pq
 
     with file.open("rb") as raw:
-        magic = raw.read(len(_ARROW))
-        if magic.startswith(_PARQUET):
+        magic = raw.read(len(ARROW))
+        if magic.startswith(PARQUET):
             parquet = pq.ParquetFile(file)
             return parquet.schema_arrow, parquet.iter_batches(rows, columns=columns)
         if not magic:
             raise DatasetError(f"{file}: damaged or truncated (it is empty); get it again")
         mapped = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
     data = pa.BufferReader(pa.py_buffer(mapped))
-    if magic == _ARROW:
+    if magic == ARROW:
         reader = pa.ipc.open_file(data)
         batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
     else:

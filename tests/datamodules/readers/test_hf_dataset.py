@@ -63,6 +63,18 @@ def test_files_alone_and_folders_of_them(tmp_path, flat, form):
     assert (source.format, source.num_steps) == ("table", 11 if flat else 3)
 
 
+def test_a_repository_has_splits_in_its_folder_data(tmp_path):
+    (tmp_path / "data").mkdir()
+    rows = library.table_rows()
+    for name, part in (("train-00001-of-00002", rows[1:]), ("train-00000-of-00002", rows[:1])):
+        pq.write_table(pa.Table.from_pylist(part), tmp_path / "data" / f"{name}.parquet")
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data" / "test-00000-of-00001.parquet")
+    (tmp_path / "data" / "copy.arrow").write_bytes(b"")
+    source = open_source(tmp_path)
+    check_values(source)
+    assert "only the split train is read; test are left out" in source.notes
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -176,7 +188,7 @@ def test_truncated_files_are_named(tmp_path, keep):
     file = path / "data-00001-of-00002.arrow"
     whole = file.read_bytes()
     file.write_bytes(whole[: int(keep * len(whole)) if keep == 0.9 else keep])
-    with pytest.raises(DatasetError, match=r"data-00001-of-00002\.arrow: damaged or truncated"):
+    with pytest.raises(DatasetError, match=r"data-00001-of-00002\.arrow: (damaged or truncated|an empty)"):
         episodes(path)
 
 
