@@ -107,7 +107,7 @@ def _not_downloaded(path: Path, head: bytes, alone: bool = True) -> str | None:
         return "a web page (HTML) in the place of the file; get it again by its direct link"
     if start.startswith(b"<?xml") and b"<error>" in start:
         return f"an error of a server (XML) in the place of the file: {_text(head)}; get it again"
-    if path.suffix != ".json" and start.startswith(b"{") and _is_json(path):
+    if path.suffix not in (".json", ".jsonl") and start.startswith(b"{") and _is_json(path):
         return f"a text (JSON) in the place of the file: {_text(head)}; get it again"
     return None
 

@@ -188,7 +188,9 @@ def test_truncated_files_are_named(tmp_path, keep):
     file = path / "data-00001-of-00002.arrow"
     whole = file.read_bytes()
     file.write_bytes(whole[: int(keep * len(whole)) if keep == 0.9 else keep])
-    with pytest.raises(DatasetError, match=r"data-00001-of-00002\.arrow: (damaged or truncated|an empty)"):
+    with pytest.raises(
+        DatasetError, match=r"data-00001-of-00002\.arrow: (damaged or truncated|an empty)"
+    ):
         episodes(path)
 
 
