@@ -51,7 +51,7 @@ def score_baseline(
     """
     if policy not in BASELINES:
         raise ConfigError(f"There is no baseline '{policy}'; there are: {', '.join(BASELINES)}.")
-    if environment.make_player is None:
+    if environment.make_player is None or (policy == "expert" and environment.no_expert):
         raise ConfigError(f"{environment.spec.name} has no expert that plays for comparison.")
     rows = []
     for length in lengths:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
-import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from rate.config import ModelConfig
@@ -33,12 +32,18 @@ from trainers.defaults import (
     warn_of_work,
 )
 from trainers.naming import named_by_changes
-from trainers.option_hints import hint_for, nearest
+from trainers.option_hints import hint_for
+from trainers.preset_files import (
+    PUBLISHED,
+    describe_differences,
+    load_over_preset,
+    load_preset,
+    preset_names,
+)
 from trainers.registry import check_run, environment_options
 from trainers.tasks import preset_for_task
 
 AUTO = "auto"
-PRESETS = Path(__file__).parent / "presets"
 SECTIONS: dict[str, type] = {
     "model": ModelConfig,
     "training": TrainingConfig,
@@ -50,29 +55,6 @@ SECTIONS: dict[str, type] = {
     "logging": LoggingConfig,
 }
 LISTS = ("--evaluation.lengths", "--evaluation.selection_lengths")
-
-
-def preset_names(environment: str) -> list[str]:
-    """The model presets of an environment."""
-    return sorted(path.stem for path in (PRESETS / environment).glob("*.yaml"))
-
-
-def load_preset(environment: str, name: str) -> dict[str, Any]:
-    """A preset as nested plain types.
-
-    Raises:
-        ConfigError: If there is no such environment or preset; names the nearest.
-    """
-    environment_options(environment)  # refuses one that does not exist
-    path = PRESETS / environment / f"{name}.yaml"
-    known = preset_names(environment)
-    if name not in known:
-        raise ConfigError(
-            f"There is no preset '{name}' for {environment} (--model_mode)."
-            f"{nearest(name, known)} There are: {', '.join(known)}."
-        )
-    preset: dict[str, Any] = yaml.safe_load(path.read_text())
-    return preset
 
 
 class Parser(ArgumentParser):
@@ -153,16 +135,8 @@ def parse(environment: str, argv: Sequence[str]) -> Command:
     """
     translation = flags.translate(list(argv))
     preset = _base(environment, translation)
-    options = _join_lists(translation.options)
-    arguments = make_parser(environment, preset).parse_args(options)
-    values = arguments.as_dict()
-    sections = {section: values[section] for section in SECTIONS}
-    env = values.get("env", {})
-    config = config_from_dict(
-        {"environment": environment, "name": preset["name"], "env": env, **sections}
-    )
+    config, resume = _apply(environment, preset, translation)
     check_run(config)
-    resume: Resume = arguments.resume
     if resume is not None and resume != AUTO:
         resume = Path(resume)
     else:
@@ -170,8 +144,50 @@ def parse(environment: str, argv: Sequence[str]) -> Command:
         config = named_by_changes(
             config, config_from_dict({**base, "environment": environment, "name": preset["name"]})
         )
-    notes = translation.notes + warn_of_work(config, preset_names(environment))
+    notes = [
+        *translation.notes,
+        *_public_note(environment, translation, config),
+        *warn_of_work(config, preset_names(environment)),
+    ]
     return Command(config, resume, notes)
+
+
+def _apply(
+    environment: str, preset: dict[str, Any], translation: flags.Translation
+) -> tuple[RunConfig, Any]:
+    """A preset with the options of a command line, and what that says of `--resume`."""
+    options = _join_lists(translation.options)
+    arguments = make_parser(environment, preset).parse_args(options)
+    values = arguments.as_dict()
+    sections = {section: values[section] for section in SECTIONS}
+    config = config_from_dict(
+        {
+            "environment": environment,
+            "name": preset["name"],
+            "env": values.get("env", {}),
+            **sections,
+        }
+    )
+    return config, arguments.resume
+
+
+def _public_note(environment: str, translation: flags.Translation, config: RunConfig) -> list[str]:
+    """What a command of the public RATE code trains there, if that is something else than here."""
+    known, own = preset_names(environment), f"{config.name}{PUBLISHED}"
+    name = own if own in known else f"{PRESET}{PUBLISHED}"
+    if not translation.is_public or name not in known or config.name.endswith(PUBLISHED):
+        return []
+    whose = "these are flags of the public RATE code"
+    if name != own and config.name.startswith(flags.ONE_SEGMENT):
+        return [f"{whose}. What it has for this model is not known; for its RATE: {name}."]
+    words = [] if name == own else flags.without_parts(config.name)
+    preset = preset_for_task(environment, load_preset(environment, name), config.env.get("task"))
+    options = [*flags.translate(words).options, *translation.options]
+    there, _ = _apply(environment, preset, replace(translation, options=options))
+    return [
+        f"{whose}, whose newest scripts have {describe_differences(config, there)} (preset "
+        f"{config.name}). For the public settings: --model_mode {' '.join([name, *words])}."
+    ]
 
 
 def _base(environment: str, translation: flags.Translation) -> dict[str, Any]:
@@ -200,6 +216,10 @@ def _base(environment: str, translation: flags.Translation) -> dict[str, Any]:
             "run, for example runs/tmaze-rate-1, or --resume auto, which starts a run that is not "
             "there yet."
         )
+    if known.config is not None:
+        config, notes = load_over_preset(path, environment, PRESET, known.task)
+        translation.notes += notes
+        return config.to_dict()
     base = load_config_file(path)
     if base.environment != environment:
         raise ConfigError(

@@ -35,6 +35,8 @@ class DataConfig:
         num_episodes: Episodes to generate.
         seed: Seed of the generation.
         noise: How noisy the expert is: the share of steps at which it begins to act at random.
+        random_policy: Let a random policy make the data where an environment has no expert (atari
+            but for Pong): poor data, to be asked for by name.
         agent_steps: Steps that an agent learns for before it generates (mujoco); None is the
             environment's own choice.
         workers: Processes that generate; None is one per core. 1 generates in this process, where
@@ -58,6 +60,7 @@ class DataConfig:
     num_episodes: int = 2000
     seed: int = 0
     noise: float = 0.0
+    random_policy: bool = False
     agent_steps: int | None = None
     workers: int | None = None
     min_return: float | None = None

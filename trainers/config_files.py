@@ -27,10 +27,19 @@ def config_from_dict(values: dict[str, Any]) -> RunConfig:
 
 
 def load_config_file(path: Path) -> RunConfig:
-    """Read a `config.yaml`.
+    """Read the `config.yaml` of a run.
 
     Raises:
         ConfigError: If the file is missing, no YAML, or does not hold a configuration.
+    """
+    return config_from_dict(read_config_file(path))
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """What a file of settings says, which need not be all of them.
+
+    Raises:
+        ConfigError: If the file is missing, no YAML, or no table.
     """
     try:
         values = yaml.safe_load(path.read_text())
@@ -40,7 +49,7 @@ def load_config_file(path: Path) -> RunConfig:
         raise ConfigError(f"{path} is not a YAML file: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} does not hold a configuration.")
-    return config_from_dict(values)
+    return values
 
 
 def _checked(kind: Any, value: Any, name: str) -> Any:

@@ -13,6 +13,7 @@ from datamodules.mujoco_names import read_name
 from datamodules.store_files import MANIFEST
 from rate.envs.spec import EnvironmentSpec
 from trainers.config import RunConfig
+from trainers.preset_files import PUBLISHED
 from trainers.registry import environment_options
 
 PRESET, QUICK = "rate", "_quick"
@@ -78,6 +79,8 @@ def settings_of_dataset(environment: str, dataset: str | None, root: str) -> dic
 def warn_of_work(config: RunConfig, presets: list[str]) -> list[str]:
     """A note on a run that will keep a CPU busy for hours."""
     training, quick = config.training, f"{config.name}{QUICK}"
+    if config.name.endswith(PUBLISHED):
+        quick = config.name.removesuffix(PUBLISHED)
     steps = training.batch_size * config.window * training.max_steps
     chosen = training.accelerator == "cpu"
     if steps < LONG or not (chosen or (training.accelerator == "auto" and not has_gpu_driver())):

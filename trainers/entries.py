@@ -41,6 +41,8 @@ class EnvironmentEntry:
         make_player: Plays episodes of a length as `expert` or `random` does.
         num_envs: Rows that are good to roll out side by side; None for any number.
         group: The outcome that tells two kinds of episodes apart, and the names of its 0 and 1.
+        no_expert: What to do where nothing here plays better than a random policy: how to get data
+            of others, as the end of a message. Empty where something does.
     """
 
     spec: EnvironmentSpec
@@ -50,6 +52,7 @@ class EnvironmentEntry:
     make_player: Callable[[str, int], Player] | None = None
     num_envs: int | None = None
     group: tuple[str, tuple[str, str]] | None = None
+    no_expert: str = ""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,22 @@ PUBLIC_CONTEXT_LENGTH = 30  # K of the public scripts wherever they are given N 
 
 # What the public scripts call a preset; any other preset goes by its own name.
 MODEL_MODES = {"ratem": "rmt", "rate_wo_nmt": "trxl"}
+_WHAT = {"ratem": "RATE without cached states", "rate_wo_nmt": "RATE without memory tokens"}
+# Flags that the public code sets to 0 in a mode, whatever the command line says, and the options
+# that do what they say here.
+_TOKENS = dict.fromkeys(("nmt", "num_mem_tokens"), "model.num_memory_tokens")
+_CACHE, _VALVE = {"mem_len": "model.cache_length"}, {"n_head_ca": "model.valve"}
+WITHOUT = {
+    "ratem": _CACHE,
+    "rmt": _CACHE | _VALVE,
+    "rate_wo_nmt": _TOKENS | _VALVE,
+    "trxl": _TOKENS | _VALVE,
+    "dtxl": _TOKENS | _VALVE,
+    "dt": _TOKENS | _CACHE | _VALVE,
+    "dt_relative": _TOKENS | _CACHE | _VALVE,
+}
+# Flags that anybody writes, and not only who comes from the public code.
+_COMMON = {"model_mode", "seed", "env", "game", "dataset", "init", "init_missing"}
 ARCH_MODES = {
     "trxl": "trxl",
     "trxl-i": "trxl_i",
@@ -35,11 +51,13 @@ class Translation:
         preset: Name of the model preset, or None where the command line names none.
         options: Arguments for the parser, the short flags replaced.
         notes: What was replaced in a way worth telling.
+        is_public: Whether it has flags that the scripts of the public RATE code alone have.
     """
 
     preset: str | None = None
     options: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    is_public: bool = False
     seen: dict[str, str] = field(default_factory=dict)
 
     def set(self, option: str, value: object) -> None:
@@ -127,7 +145,7 @@ def translate(argv: list[str]) -> Translation:
     Raises:
         ConfigError: If a flag has no value, or one it does not know.
     """
-    translation, rest = Translation(), list(argv)
+    translation, rest, given = Translation(), list(argv), []
     while rest:
         word = rest.pop(0)
         name, equals, value = word.removeprefix("--").partition("=")
@@ -137,9 +155,40 @@ def translate(argv: list[str]) -> Translation:
         flag = FLAGS[name]
         if not equals:
             value = _take_value(name, flag, rest)
-        flag.apply(translation, value)
+        translation.is_public |= name not in _COMMON
+        if name in _NOT_IN_ALL_MODES:  # the mode, which may come later, has to be known
+            translation.options.append("")
+            given.append((len(translation.options) - 1, name, value))
+        else:
+            flag.apply(translation, value)
+    _apply_by_mode(translation, given)
     _finish(translation)
     return translation
+
+
+_NOT_IN_ALL_MODES = {name for flags in WITHOUT.values() for name in flags}
+
+
+def _apply_by_mode(translation: Translation, given: list[tuple[int, str, str]]) -> None:
+    """Read flags that do nothing in some modes, each in its place among the options."""
+    mode = translation.seen.get("model_mode", "rate")
+    without = WITHOUT.get(mode.lower().removesuffix("_published"), {})
+    for place, name, value in reversed(given):
+        one = Translation()
+        if name not in without or value == "0":
+            FLAGS[name].apply(one, value)
+        else:
+            translation.notes.append(
+                f"--{name} {value} is left out: in mode {mode} the public code has none, whatever "
+                f"is given. To have it here: --{without[name]}."
+            )
+        translation.options[place : place + 1] = one.options
+
+
+def without_parts(preset: str) -> list[str]:
+    """The words of a command line that leave out of RATE what a model of another mode has not."""
+    names = [name for name in WITHOUT.get(preset, {}) if name != "num_mem_tokens"]
+    return [word for name in names for word in (f"--{name}", "0")]
 
 
 def _take_value(name: str, flag: Flag, rest: list[str]) -> str:
@@ -157,6 +206,11 @@ def _finish(translation: Translation) -> None:
     if "model_mode" in seen:
         mode = seen["model_mode"].lower()
         translation.preset = MODEL_MODES.get(mode, mode)
+        if mode in MODEL_MODES:
+            translation.notes.append(
+                f"--model_mode {seen['model_mode']} is {_WHAT[mode]}: here the preset "
+                f"{translation.preset}."
+            )
     if "arch_mode" in seen:
         block = _known("arch_mode", seen["arch_mode"], ARCH_MODES)
         translation.set("model.block", block)

@@ -119,8 +119,8 @@ def check_run(config: RunConfig) -> None:
     """Refuse a run whose environment cannot be as the settings say.
 
     Raises:
-        ConfigError: If an episode length does not exist there, no episode fills a window, or the
-            loss asks for a hidden state that it does not tell.
+        ConfigError: If an episode length does not exist there, no episode fills a window, nothing
+            here can play the data, or the loss asks for a hidden state that it does not tell.
     """
     if config.loss.hint_weight:
         hint_space(config.environment, config.env)
@@ -128,6 +128,11 @@ def check_run(config: RunConfig) -> None:
     for name in ("lengths", "selection_lengths"):
         check_lengths(entry, getattr(config.evaluation, name), f"evaluation.{name}")
     if config.data.store is None:
+        if entry.no_expert and not config.data.random_policy:
+            raise ConfigError(
+                f"{entry.no_expert} Data made here are of a random policy, which teaches little; "
+                "to train on them all the same: --data.random_policy true."
+            )
         longest = check_lengths(entry, [config.max_length], "data.max_length")
         # Where episodes have an end of their own, the last of several segments need not be full.
         own_end = longest < config.max_length and config.training.segments > 1
@@ -196,7 +201,16 @@ def _atari(options: Any, workers: int | None) -> EnvironmentEntry:
     def make_vector(num_envs: int, length: int) -> Any:
         return _ATARI.load("AtariVector")(num_envs, options, length, workers)
 
-    return replace(_ATARI.entry(options, workers), make_vector=make_vector)
+    no_expert = (
+        ""
+        if options.rom == "pong"
+        else (
+            f"No expert plays {options.game} here. Train on public data: scripts/convert.py "
+            f"dqn/{options.game}/1 data/{options.rom}, then --data.store data/{options.rom}."
+        )
+    )
+    entry = _ATARI.entry(options, workers)
+    return replace(entry, make_vector=make_vector, no_expert=no_expert)
 
 
 def _mujoco(options: Any, workers: int | None) -> EnvironmentEntry:

@@ -35,7 +35,7 @@ def preset_for_task(environment: str, preset: dict[str, Any], task: str | None) 
     merged = deepcopy(preset)
     for pattern, changes in merged.pop(TASKS).items():
         if fnmatchcase(options.task, pattern):
-            _merge(merged, changes)
+            merge(merged, changes)
     entry = get_environment(environment, {"task": options.task})
     _fit(merged, entry.steps_at(merged["data"]["max_length"]))
     merged["env"] = {**merged.get("env", {}), "task": options.task}
@@ -43,10 +43,11 @@ def preset_for_task(environment: str, preset: dict[str, Any], task: str | None) 
     return merged
 
 
-def _merge(into: dict[str, Any], changes: dict[str, Any]) -> None:
+def merge(into: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Write `changes` into a table, and those of tables inside it into these."""
     for name, value in changes.items():
         if isinstance(value, dict) and isinstance(into.get(name), dict):
-            _merge(into[name], value)
+            merge(into[name], value)
         else:
             into[name] = value
 

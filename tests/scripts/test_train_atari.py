@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from datamodules.store import Store
+from rate.errors import ConfigError
 from scripts import evaluate, train_atari
 from scripts.scores import read_scores
 from trainers.cli import parse
@@ -79,7 +80,9 @@ def test_the_public_command_runs_with_its_flags() -> None:
         "--game Seaquest --num_mem_tokens 15 --mem_len 360 --n_head_ca 1 --mrv_act relu "
         "--skip_dec_ffn --seed 123"
     )
-    config = parse("atari", line.split()).config
+    with pytest.raises(ConfigError, match=r"No expert plays Seaquest.*--data\.random_policy true"):
+        parse("atari", line.split())
+    config = parse("atari", [*line.split(), "--data.random_policy=true"]).config
     assert config.env["game"] == "Seaquest"
     assert (config.model.num_memory_tokens, config.model.cache_length) == (15, 360)
     assert (config.model.valve, config.model.valve_heads) == ("cross_attention", 1)

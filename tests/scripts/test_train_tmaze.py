@@ -97,7 +97,9 @@ def test_help_lists_flags_options_and_the_presets_defaults() -> None:
         return " ".join(done.stdout.split())
 
     rate, dt = show(), show("--model_mode", "DT")
-    assert "Presets: dt, dt_relative, dtxl, rate, rmt, trxl." in rate
+    assert (
+        "Presets: dt, dt_relative, dt_relative_published, dtxl, rate, rate_published, rmt" in rate
+    )
     for words in ("--nmt model.num_memory_tokens", "--skip_dec_attn", "--max_n_final", "--curr"):
         assert words in rate
     assert (

@@ -13,11 +13,12 @@ import pytest
 import yaml
 
 from rate.errors import ConfigError
-from trainers.cli import load_preset, parse, preset_names
+from trainers.cli import parse
 from trainers.config import RunConfig
 from trainers.config_files import config_from_dict
 from trainers.flags import FLAGS
 from trainers.option_hints import USUAL
+from trainers.preset_files import load_preset, preset_names
 
 GOOD = [
     (["--model.d_model=32"], "model.d_model", 32),
@@ -271,3 +272,74 @@ def test_what_is_hinted_at_exists() -> None:
         if option != "--seeds":  # of scripts/study.py
             assert f"{option} " in text.getvalue() or f"{option}=" in text.getvalue(), option
     assert not USUAL.keys() & FLAGS.keys()
+
+
+@pytest.mark.parametrize(
+    ("environment", "words", "preset", "there", "here"),
+    [
+        ("vizdoom", "--model_mode RATE --nmt 5 --mem_len 300", "rate", "K = 50, N = 3", "K = 15"),
+        ("tmaze", "--nmt 5", "rate", "22,800 updates of 128 windows", "400 updates of 32"),
+        ("tmaze", "--model_mode RATEM --nmt 5", "rmt", "45,000 updates", "(preset rmt)"),
+        ("minigrid", "--model_mode TrXL --mem_len 90", "trxl", "K = 30, N = 3", "K = 10, N = 6"),
+        ("retrieval", "--arch_mode TrXL", "rate", "21,150 updates", "K = 10, N = 9"),
+    ],
+)
+def test_what_a_public_command_trains_there_is_told(
+    environment: str, words: str, preset: str, there: str, here: str, monkeypatch
+) -> None:
+    monkeypatch.setattr("trainers.registry.find_spec", lambda name: name)
+    (note,) = (n for n in parse(environment, words.split()).notes if "public RATE code" in n)
+    public, _, ours = note.partition("; here ")
+    assert there in public
+    assert here in ours
+    assert note.endswith(f"--model_mode {preset}_published.")
+    again = parse(environment, [*words.split(), f"--model_mode={preset}_published"]).notes
+    assert not [n for n in again if "public RATE code" in n]
+
+
+def test_a_model_that_the_public_code_makes_of_rate_is_named_so(monkeypatch) -> None:
+    monkeypatch.setattr("trainers.registry.find_spec", lambda name: name)
+    note = parse("retrieval", ["--model_mode", "RMT", "--nmt", "5"]).notes[-1]
+    assert note.endswith("--model_mode rate_published --mem_len 0 --n_head_ca 0.")
+    note = parse("retrieval", ["--model_mode", "DT", "--nmt", "0"]).notes[-1]
+    assert note.endswith("What it has for this model is not known; for its RATE: rate_published.")
+    assert parse("tmaze", ["--model_mode=RMT", "--seed=2"]).notes == []
+
+
+def test_a_file_leaves_out_what_its_preset_says(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: rmt\nmodel: {d_model: 32}\nevaluation: {lengths: [9]}", encoding="utf-8")
+    command = parse("tmaze", [f"--config={path}", "--seed=7"])
+    expected = parse(
+        "tmaze", ["--model_mode=rmt", "--model.d_model=32", "--evaluation.lengths=9", "--seed=7"]
+    )
+    assert command.config == expected.config
+    assert command.config.model.num_memory_tokens == 5
+    (note,) = command.notes
+    assert "leaves out" in note
+    assert note.endswith("they are those of preset rmt.")
+
+
+def test_a_file_without_a_name_is_laid_over_the_preset_rate(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("training: {max_steps: 7}", encoding="utf-8")
+    assert parse("tmaze", [f"--config={path}"]).config == (
+        parse("tmaze", ["--training.max_steps=7"]).config
+    )
+    path.write_text("env: {task: CountRecallEasy}", encoding="utf-8")
+    assert parse("popgym", [f"--config={path}"]).config == (
+        parse("popgym", ["--env", "CountRecallEasy"]).config
+    )
+
+
+def test_a_file_that_leaves_out_what_no_preset_says_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\nmodel: {d_model: 32}", encoding="utf-8")
+    with pytest.raises(
+        ConfigError, match=r"tmaze has no preset 'mine' .*logging\.name"
+    ):
+        parse("tmaze", [f"--config={path}"])
+    whole = {**parse("tmaze", []).config.to_dict(), "name": "mine"}
+    path.write_text(yaml.safe_dump(whole), encoding="utf-8")
+    command = parse("tmaze", [f"--config={path}"])
+    assert (command.config.name, command.notes) == ("mine", [])

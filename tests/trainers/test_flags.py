@@ -31,6 +31,8 @@ ONE_TO_ONE = [
     ("segment_length", "10", "model.context_length=10"),
     ("game", "Pong", "env.game=Pong"),
     ("env", "AutoencodeEasy", "env.task=AutoencodeEasy"),
+    ("init", "runs/x", "training.init=runs/x"),
+    ("init_missing", "fresh", "training.init_missing=fresh"),
 ]
 # What they become depends on other flags, or is more than one option.
 OTHERS = {"model_mode", "n_head_ca", "sections", "max_n_final", "number_of_segments"}
@@ -133,6 +135,52 @@ def test_dt_on_the_public_backbone_is_the_public_dt() -> None:
     assert "dt_relative" in translation.notes[0]
     assert translate(["--model_mode", "DT", "--arch_mode", "gpt"]).preset == "dt"
     assert translate(["--model_mode", "DT"]).preset == "dt"
+
+
+@pytest.mark.parametrize(
+    ("mode", "left_out"),
+    [
+        ("RATE", []),
+        ("RATEM", ["mem_len"]),
+        ("RMT", ["mem_len", "n_head_ca"]),
+        ("RATE_wo_nmt", ["nmt", "n_head_ca"]),
+        ("TrXL_published", ["nmt", "n_head_ca"]),
+        ("DTXL", ["nmt", "n_head_ca"]),
+        ("DT", ["nmt", "mem_len", "n_head_ca"]),
+    ],
+)
+def test_flags_that_a_mode_of_the_public_code_overrules_are_left_out(
+    mode: str, left_out: list[str]
+) -> None:
+    """Wherever the mode stands, in the order of the command line, and never without a word."""
+    words = ["--nmt", "7", "--seed=3", "--mem_len=90", "--n_head_ca", "2"]
+    for command in (["--model_mode", mode, *words], [*words, "--model_mode", mode]):
+        translation = translate(command)
+        kept = {
+            "nmt": ["--model.num_memory_tokens=7"],
+            "seed": ["--training.seed=3"],
+            "mem_len": ["--model.cache_length=90"],
+            "n_head_ca": ["--model.valve=cross_attention", "--model.valve_heads=2"],
+        }
+        expected = [o for name, options in kept.items() if name not in left_out for o in options]
+        assert translation.options == expected
+        told = [note for note in translation.notes if "is left out" in note]
+        assert sorted(note.split()[0] for note in told) == sorted(f"--{n}" for n in left_out)
+    zeros = translate(["--model_mode", mode, "--nmt=0", "--mem_len=0", "--n_head_ca=0"])
+    assert not [note for note in zeros.notes if "is left out" in note]
+
+
+@pytest.mark.parametrize("mode", MODEL_MODES)
+def test_a_public_name_of_a_preset_is_told(mode: str) -> None:
+    (note,) = translate(["--model_mode", mode.upper()]).notes
+    assert note.endswith(f"here the preset {MODEL_MODES[mode]}.")
+    assert translate(["--model_mode", MODEL_MODES[mode]]).notes == []
+
+
+def test_what_only_public_commands_have_is_noticed() -> None:
+    assert translate(["--nmt", "3"]).is_public
+    assert translate(["--arch_mode", "TrXL"]).is_public
+    assert not translate(["--model_mode=RMT", "--seed=3", "--game=Pong"]).is_public
 
 
 def test_everything_else_is_left_alone() -> None:

@@ -10,13 +10,15 @@ import yaml
 
 from rate.envs.tmaze import TMAZE_SPEC
 from rate.model import SequenceModel
-from trainers.cli import PRESETS, SECTIONS, load_preset, parse, preset_names
+from trainers.cli import SECTIONS, parse
 from trainers.config import RunConfig
 from trainers.config_files import config_from_dict, load_config_file
+from trainers.preset_files import PRESETS, PUBLISHED, load_preset, preset_names
 from trainers.registry import ENVIRONMENTS, get_environment
 from trainers.train import train
 
-NAMES = preset_names("tmaze")
+NAMES = [name for name in preset_names("tmaze") if not name.endswith(PUBLISHED)]
+PUBLISHED_AS = {"mujoco", "atari"}  # whose preset `rate` is the published one
 TINY = [
     *("--training.max_steps=2", "--training.batch_size=4", "--data.num_episodes=40"),
     *("--evaluation.lengths=9,40", "--evaluation.selection_lengths=9", "--evaluation.episodes=2"),
@@ -59,11 +61,50 @@ def test_a_preset_of_any_environment_can_be_used(environment: str, name: str) ->
         pytest.skip(f"what {environment} needs is not installed here")
     path = PRESETS / environment / f"{name}.yaml"
     assert path.read_text(encoding="utf-8").startswith("# ")
-    config = parse(environment, [f"--model_mode={name}"]).config
+    random = ["--data.random_policy=true"] if environment == "atari" else []
+    config = parse(environment, [f"--model_mode={name}", *random]).config
     assert config.name == name
     assert config_from_dict(yaml.safe_load(yaml.safe_dump(config.to_dict()))) == config
     spec = get_environment(environment, config.env, frame_stack=config.data.frame_stack).spec
     SequenceModel(config.model, spec.observation_space, spec.action_space)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_model_of_the_family_has_a_preset_everywhere(environment: str) -> None:
+    assert set(NAMES) <= set(preset_names(environment))
+
+
+@pytest.mark.parametrize("environment", [name for name in ENVIRONMENTS if name not in PUBLISHED_AS])
+def test_the_settings_of_the_public_code_are_a_preset(environment: str) -> None:
+    preset = load_preset(environment, f"rate{PUBLISHED}")
+    assert preset["model"]["block"] == "trxl"
+    assert preset["training"]["segments"] == 3
+    assert preset["training"]["accelerator"] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("environment", "name", "window", "parts"),
+    [
+        ("tmaze", "rate", (50, 3), (10, 64, 15, 0, "cross_attention", 128, 3e-4)),
+        ("tmaze", "rmt", (50, 3), (8, 64, 10, 0, "none", 64, 1e-4)),
+        ("tmaze", "trxl", (50, 3), (8, 64, 0, 450, "none", 64, 1e-4)),
+        ("vizdoom", "rate", (50, 3), (6, 64, 15, 100, "cross_attention", 128, 3e-4)),
+        ("minigrid", "rate", (30, 3), (6, 128, 20, 250, "none", 128, 3e-4)),
+        ("memory_maze", "rate", (30, 3), (6, 64, 15, 360, "cross_attention", 64, 3e-4)),
+        ("retrieval", "rate", (30, 3), (6, 64, 5, 0, "cross_attention", 64, 3e-4)),
+    ],
+)
+def test_published_presets_have_the_published_numbers(
+    environment: str, name: str, window: tuple[int, int], parts: tuple[object, ...]
+) -> None:
+    preset = load_preset(environment, f"{name}{PUBLISHED}")
+    config = config_from_dict({**preset, "environment": environment})
+    model, training = config.model, config.training
+    assert (model.context_length, training.segments) == window
+    assert parts == (
+        *(model.num_layers, model.d_model, model.num_memory_tokens, model.cache_length),
+        *(model.valve, training.batch_size, config.optimizer.learning_rate),
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

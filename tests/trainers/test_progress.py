@@ -11,11 +11,12 @@ from rich.console import Console
 
 from trainers import defaults, description
 from trainers.callbacks import preparing
-from trainers.cli import PRESETS, load_preset, parse, preset_names
+from trainers.cli import parse
 from trainers.config_files import config_from_dict
 from trainers.defaults import LONG
 from trainers.description import describe_run, unused_gpu
 from trainers.meter import Meter
+from trainers.preset_files import PRESETS, load_preset, preset_names
 from trainers.train import train
 
 CPU = torch.device("cpu")

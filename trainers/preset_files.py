@@ -1,0 +1,122 @@
+"""The presets, and files of settings that are laid over them."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rate.errors import ConfigError
+from trainers.config import RunConfig
+from trainers.config_files import config_from_dict, read_config_file
+from trainers.option_hints import nearest
+from trainers.registry import environment_options
+from trainers.tasks import merge, preset_for_task
+
+PRESETS = Path(__file__).parent / "presets"
+PUBLISHED = "_published"  # how presets are called whose settings are those of the public code
+_SHOWN = 4  # names in a message
+
+
+def preset_names(environment: str) -> list[str]:
+    """The model presets of an environment."""
+    return sorted(path.stem for path in (PRESETS / environment).glob("*.yaml"))
+
+
+def load_preset(environment: str, name: str) -> dict[str, Any]:
+    """A preset as nested plain types.
+
+    Raises:
+        ConfigError: If there is no such environment or preset; names the nearest.
+    """
+    environment_options(environment)  # refuses one that does not exist
+    path = PRESETS / environment / f"{name}.yaml"
+    known = preset_names(environment)
+    if name not in known:
+        raise ConfigError(
+            f"There is no preset '{name}' for {environment} (--model_mode)."
+            f"{nearest(name, known)} There are: {', '.join(known)}."
+        )
+    preset: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return preset
+
+
+def load_over_preset(
+    path: Path, environment: str, preset: str, task: str | None
+) -> tuple[RunConfig, list[str]]:
+    """The configuration in a file; what that leaves out is as in the preset of the same name.
+
+    Args:
+        path: The file; a run's own leaves nothing out.
+        environment: Whose train script was called.
+        preset: Which preset a file without a name is laid over.
+        task: The task that the command line names.
+
+    Returns:
+        The configuration, and what to tell of where it is from.
+
+    Raises:
+        ConfigError: If the file cannot be used, is of another environment, or leaves something out
+            and is named after no preset.
+    """
+    values = read_config_file(path)
+    found = values.setdefault("environment", environment)
+    whole = config_from_dict(values)  # refuses unknown settings and wrong values
+    if found != environment:
+        raise ConfigError(
+            f"{path} is of {found}, not of {environment}; use scripts/train_{found}.py."
+        )
+    left_out = _left_out(values, whole.to_dict())
+    if not left_out:
+        return whole, []
+    name = values.get("name", preset)
+    shown = ", ".join(left_out[:_SHOWN]) + (", ..." if len(left_out) > _SHOWN else "")
+    if name not in preset_names(environment):
+        raise ConfigError(
+            f"{path} leaves out {len(left_out)} settings ({shown}), and {environment} has no "
+            f"preset '{name}' to take them from. Set its name to a preset "
+            f"({', '.join(preset_names(environment))}) and logging.name to a name of your own."
+        )
+    task = task or values.get("env", {}).get("task")
+    base = preset_for_task(environment, load_preset(environment, name), task)
+    merged = deepcopy(base)
+    merge(merged, {**values, "name": name})
+    note = f"{path} leaves out {len(left_out)} settings ({shown}): they are those of preset {name}."
+    return config_from_dict(merged), [note]
+
+
+def _left_out(values: dict[str, Any], whole: dict[str, Any], prefix: str = "") -> list[str]:
+    """The settings of `whole` that `values` does not have, by their dotted names."""
+    names = []
+    for name, value in whole.items():
+        if name not in values:
+            names.append(f"{prefix}{name}")
+        elif isinstance(value, dict):
+            names += _left_out(values[name], value, f"{prefix}{name}.")
+    return names
+
+
+def describe_differences(config: RunConfig, other: RunConfig) -> str:
+    """In what the size of two runs differs: `K = 50, N = 3, ... there; K = 15, N = 6, ... here`."""
+    mine, theirs = _size(config), _size(other)
+    names = [name for name in mine if mine[name] != theirs[name]]
+    there = ", ".join(theirs[name] for name in names)
+    return f"{there}; here {', '.join(mine[name] for name in names)}" if names else ""
+
+
+def _size(config: RunConfig) -> dict[str, str]:
+    model, training = config.model, config.training
+    return {
+        "K": f"K = {model.context_length}",
+        "N": f"N = {training.segments}",
+        "memory": f"{model.num_memory_tokens} memory tokens",
+        "cache": f"a cache of {model.cache_length}",
+        "layers": f"{model.num_layers} layers of width {model.d_model}",
+        "block": f"block {model.block}",
+        "valve": f"valve {model.valve}",
+        "steps": f"{training.max_steps:,} updates of {training.batch_size} windows",
+        "rate": f"a learning rate of {config.optimizer.learning_rate:g}",
+        "data": f"episodes of length {config.max_length}",
+    }
