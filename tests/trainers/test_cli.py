@@ -335,9 +335,7 @@ def test_a_file_without_a_name_is_laid_over_the_preset_rate(tmp_path: Path) -> N
 def test_a_file_that_leaves_out_what_no_preset_says_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("name: mine\nmodel: {d_model: 32}", encoding="utf-8")
-    with pytest.raises(
-        ConfigError, match=r"tmaze has no preset 'mine' .*logging\.name"
-    ):
+    with pytest.raises(ConfigError, match=r"tmaze has no preset 'mine' .*logging\.name"):
         parse("tmaze", [f"--config={path}"])
     whole = {**parse("tmaze", []).config.to_dict(), "name": "mine"}
     path.write_text(yaml.safe_dump(whole), encoding="utf-8")
