@@ -34,6 +34,7 @@ _ROLES = {
     "next.done": "dones",
 }
 _ENDS = ("terminated", "truncated", "dones", "terminals")
+_CHANNELS = (1, 3, 4)  # that an image may have
 _BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
 
@@ -60,7 +61,7 @@ def open_lerobot(path: Path, options: Options | None = None) -> Source:
         replace(options, columns=chosen.read),
         num_episodes=len(metadata.parts),
         notes=chosen.notes,
-        place=lambda number: f"{path}, episode {number}",
+        place=lambda number: f"{path}, episode {metadata.parts[number].number}",
     )
 
 
@@ -136,6 +137,8 @@ def _notes(
     """What is left out or assumed, for people."""
     if cameras:
         yield f"there are no videos in the folder; left out are {', '.join(cameras)}"
+    if metadata.splits:
+        yield f"only the split train is read; {', '.join(metadata.splits)} are left out"
     if texts:
         yield f"texts are left out: {', '.join(texts)}"
     if metadata.tasks > 1:
@@ -246,7 +249,8 @@ def _frame_shape(feature: dict[str, Any]) -> tuple[int, int, int]:
     if len(shape) != 3:
         raise DatasetError(f"a camera's frames have the shape {shape}, not that of an image")
     height, width, channels = (int(size) for size in shape)
-    first = isinstance(names, list) and names and str(names[0]).startswith("channel")
+    first = isinstance(names, list) and bool(names) and str(names[0]).startswith("channel")
+    first = first or (height in _CHANNELS and channels not in _CHANNELS)
     return (width, channels, height) if first else (height, width, channels)
 
 

@@ -57,6 +57,7 @@ class Metadata:
         features: Of a step, by name, as `info.json` has them.
         parts: The episodes.
         tasks: How many tasks there are, each told by a text.
+        splits: The names of the splits that are left out; `train` is read.
     """
 
     folder: Path
@@ -64,6 +65,7 @@ class Metadata:
     features: dict[str, dict[str, Any]]
     parts: tuple[Part, ...]
     tasks: int
+    splits: tuple[str, ...] = ()
 
 
 def read_metadata(folder: Path) -> Metadata:
@@ -85,6 +87,7 @@ def read_metadata(folder: Path) -> Metadata:
         videos = [name for name, feature in features.items() if feature["dtype"] == "video"]
         find = _parts_of_version_2 if version.startswith("v2.") else _parts_of_version_3
         parts = tuple(find(folder, info, videos))
+        train, others = _choose_split(info.get("splits") or {}, len(parts))
         fps, tasks = float(info["fps"]), int(info.get("total_tasks", 1))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(
@@ -94,7 +97,22 @@ def read_metadata(folder: Path) -> Metadata:
         raise DatasetError(
             f"{file}: there are no episodes, one has no steps, or there are no steps in a second"
         )
-    return Metadata(folder, fps, features, parts, tasks)
+    return Metadata(folder, fps, features, parts[train], tasks, others)
+
+
+def _choose_split(splits: dict[str, str], episodes: int) -> tuple[slice, tuple[str, ...]]:
+    """The episodes of `train`, if there are other splits as well, and these.
+
+    Raises:
+        ValueError: If the split is no range of episodes.
+    """
+    others = tuple(sorted(set(splits) - {"train"}))
+    if "train" not in splits or not others:
+        return slice(None), ()
+    first, last = (int(number) for number in splits["train"].split(":"))
+    if not 0 <= first < last <= episodes:
+        raise ValueError(f"the split train is {first}:{last} of {episodes} episodes")
+    return slice(first, last), others
 
 
 def _parts_of_version_2(folder: Path, info: dict[str, Any], videos: list[str]) -> Iterator[Part]:

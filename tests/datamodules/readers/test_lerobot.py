@@ -47,6 +47,33 @@ def test_images_in_the_rows_are_decoded(tmp_path, write):
 
 
 @versions
+def test_images_whose_shape_begins_with_the_channels(tmp_path, write):
+    def change(info):
+        info["features"]["observation.images.hand"]["shape"] = [3, 8, 6]
+
+    found = episodes(write(tmp_path / "data", pictures=True, change=change))
+    seen = found[0].observations["observation.images.hand"]
+    np.testing.assert_array_equal(seen[1], library.picture(0, 1))
+
+
+@versions
+def test_of_several_splits_train_is_read(tmp_path, write):
+    def change(info):
+        info["splits"] = {"train": "1:3", "val": "0:1"}
+
+    source = open_source(write(tmp_path / "data", change=change))
+    assert [len(item) for item in Checked(source)] == list(LENGTHS[1:])
+    assert "only the split train is read; val are left out" in source.notes
+    for number, split in enumerate(("x", "2:9")):
+        path = write(
+            tmp_path / str(number),
+            change=lambda info, split=split: info.update(splits={"train": split, "val": "0:1"}),
+        )
+        with pytest.raises(DatasetError, match="not the description of a LeRobot data set"):
+            open_source(path)
+
+
+@versions
 def test_what_is_no_reward_and_no_end_is_told(tmp_path, write):
     def change(info):
         for name in ("next.reward", "next.done"):
