@@ -56,6 +56,9 @@ class Policy:
             observations, rewards, ... = envs.step(actions)
             actions = policy.act(observations, rewards)
 
+    Where an episode ends, `reset` begins the next one in its row.
+    `rate.envs.autoreset.without_autoreset` makes any vector environment wait there.
+
     Args:
         model: The trained model. It is put into evaluation mode while it acts and left as it was.
         num_envs: Rows of the batch.

@@ -114,7 +114,9 @@ def show_scores(rows: Sequence[dict[str, Any]], console: Console) -> None:
 
 def _show_others(rows: Sequence[dict[str, Any]], console: Console) -> None:
     """Print what one environment alone tells of the last weights."""
-    metrics = other_metrics(rows)
+    metrics = [
+        name for name in other_metrics(rows) if any(row.get(name) is not None for row in rows)
+    ]
     if not metrics:
         return
     table = Table(title="The last weights in detail")

@@ -12,7 +12,7 @@ from typing import Any
 
 from rate.errors import ConfigError
 from scripts.outputs import check_place
-from trainers.files import locked, write_atomic
+from trainers.files import locked_folder, write_atomic
 
 COLUMNS = (
     "environment",
@@ -63,13 +63,13 @@ def add_scores(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     Raises:
         ConfigError: If the file cannot be written, or holds something else.
     """
-    check_place(path)
     fresh, text = list(rows), io.StringIO()
     known = {(*_key(row), _text(row, "first_seed")) for row in fresh}
     known |= {(*_key(row), "") for row in fresh}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path.parent):
+        with locked_folder(path.parent):
+            check_place(path)
             before = _rows_in(path)
             kept = [row for row in before if (*_key(row), _text(row, "first_seed")) not in known]
             rows = [*kept, *fresh]

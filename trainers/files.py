@@ -25,18 +25,21 @@ def write_atomic(path: Path, content: str) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path) -> Iterator[None]:
     """Let one process at a time be in here, of those that name the same folder.
 
-    Nothing is left in the folder. Where its file system has no locks there is none.
+    Nothing is left in the folder. Where it cannot be locked, for its file system has no locks or
+    this user may not read it, nobody is kept out.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = None
     try:
         with suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def write_json(path: Path, value: Any) -> None:

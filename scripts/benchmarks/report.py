@@ -128,7 +128,7 @@ def write_results(
     Raises:
         ConfigError: If the file cannot be written.
     """
-    measured = [{k: v for k, v in asdict(row).items() if v is not None} for row in rows]
+    measured = [{k: v for k, v in asdict(row).items() if _is_known(v)} for row in rows]
     result = {"command": command, "machine": machine.to_dict(), "rows": measured}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -262,6 +262,11 @@ def short(value: float | None) -> str:
 
 def _has(rows: Sequence[Row], part: str) -> bool:
     return any(row.part == part for row in rows)
+
+
+def _is_known(value: Any) -> bool:
+    """Whether there is a value, and one that JSON has."""
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))
 
 
 def _rounded(value: Any) -> Any:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,14 @@ def test_rows_are_added_and_replaced(tmp_path: Path) -> None:
     add_scores(path, [{**row, "success": 0.25} for row in rows])
     assert {row["success"] for row in read_scores(path)} == {0.25}
     assert len(read_scores(path)) == 5
+
+
+def test_tables_take_the_rows_of_several_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda seed: add_scores(path, [{**ROW, "seed": seed}]), range(24)))
+    assert sorted(row["seed"] for row in read_scores(path)) == list(range(24))
+    assert [item.name for item in tmp_path.iterdir()] == ["scores.csv"]
 
 
 def test_models_of_one_name_in_one_command_are_all_kept(trained: Trained, tmp_path: Path) -> None:
