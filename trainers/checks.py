@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, get_args
 
 from datamodules.players import FIRST_SEED
@@ -47,6 +48,22 @@ def finite(name: str, value: float | None) -> None:
     """
     if value is not None and not math.isfinite(value):
         raise ConfigError(f"{name} is {value}; it must be a finite number.")
+
+
+def all_finite(settings: Mapping[str, Any], section: str = "") -> None:
+    """Refuse infinity and NaN anywhere in nested settings: the files of a run are JSON, too.
+
+    Raises:
+        ConfigError: If so; names the setting.
+    """
+    for key, value in settings.items():
+        name = f"{section}{key}"
+        if isinstance(value, Mapping):
+            all_finite(value, f"{name}.")
+            continue
+        for number in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(number, float):
+                finite(name, number)
 
 
 def at_least(name: str, value: float, minimum: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from rate.config import Decoding, ModelConfig
 from rate.errors import ConfigError
-from trainers.checks import at_least, choice, episode_seeds, finite
+from trainers.checks import all_finite, at_least, choice, episode_seeds
 from trainers.config_learning import CurriculumConfig, LossConfig, OptimizerConfig
 
 Window = Literal["start", "random"]
@@ -230,7 +230,6 @@ class EvaluationConfig:
         for name in ("selection_episodes", "num_envs", "workers"):
             if getattr(self, name) is not None:
                 at_least(f"evaluation.{name}", getattr(self, name), 1)
-        finite("evaluation.target_return", self.target_return)
         choosing = self.selection_episodes or self.episodes
         episode_seeds("evaluation.test_seed", self.test_seed, self.episodes)
         episode_seeds("evaluation.selection_seed", self.selection_seed, choosing)
@@ -306,6 +305,7 @@ class RunConfig:
     logging: LoggingConfig = field(default_factory=LoggingConfig)
 
     def __post_init__(self) -> None:
+        all_finite(self.to_dict())
         if self.model.context == "window" and self.training.segments != 1:
             raise ConfigError(
                 f"training.segments={self.training.segments} needs a model that carries memory; "

@@ -223,23 +223,29 @@ def _evaluate(
             known = {"environment": config.environment, "model": config.name}
             result.rows.append({**known, "which": which, "step": step, **row})
     target = settings.target_return
-    write_json(
-        result.folder / EVALUATION,
-        {
-            "environment": config.environment,
-            "environment_options": environment.spec.options,
-            "seed": config.training.seed,
-            "first_episode_seed": settings.test_seed,
-            "last_episode_seed": settings.test_seed + settings.episodes - 1,
-            "target_return": environment.spec.target_return if target is None else target,
-            "trained_range": saved.trained_range,
-            "evaluation": asdict(settings),
-            "trained_steps": result.steps,
-            "training_seconds": round(result.seconds, 3),
-            "timesteps_per_second": round(result.timesteps_per_second, 1),
-            "rows": result.rows,
-        },
-    )
+    content = {
+        "environment": config.environment,
+        "environment_options": environment.spec.options,
+        "seed": config.training.seed,
+        "first_episode_seed": settings.test_seed,
+        "last_episode_seed": settings.test_seed + settings.episodes - 1,
+        "target_return": environment.spec.target_return if target is None else target,
+        "trained_range": saved.trained_range,
+        "evaluation": asdict(settings),
+        "trained_steps": result.steps,
+        "training_seconds": round(result.seconds, 3),
+        "timesteps_per_second": round(result.timesteps_per_second, 1),
+        "rows": result.rows,
+    }
+    try:
+        write_json(result.folder / EVALUATION, content)
+    except OSError:
+        told = "; ".join(
+            f"{row['which']} at {row['length']}: success {row['success']}, return {row['return']}"
+            for row in result.rows
+        )
+        warnings.warn(f"The scores are not saved: {told}.", stacklevel=2)
+        raise
 
 
 def _for_rollouts(report: Report | None, meter: Meter, which: str) -> OnProgress:

@@ -16,6 +16,8 @@ from rate.envs.tmaze import TMazeVector
 from rate.errors import ConfigError
 from tests.trainers.conftest import MakeConfig
 from tests.trainers.fakes import Numbers, Punctual
+from trainers.config import RunConfig
+from trainers.errors import TrainingError
 from trainers.registry import get_environment
 from trainers.rollout import rollout
 from trainers.train import train
@@ -131,12 +133,32 @@ def test_a_spoilt_row_goes_on_with_the_next_episode() -> None:
         assert found.lengths.tolist() == [1 if s == 4 else 1 + s % 5 for s in range(11)]
 
 
-@pytest.mark.parametrize("target", [NAN, INF])
-def test_a_return_that_cannot_be_asked_for_is_refused_at_once(
-    target: float, make_config: MakeConfig
+@pytest.mark.parametrize("number", [NAN, INF, -INF])
+@pytest.mark.parametrize("name", ["evaluation__target_return", "data__min_return"])
+def test_a_setting_that_json_has_not_is_refused_at_once(
+    name: str, number: float, make_config: MakeConfig
 ) -> None:
-    with pytest.raises(ConfigError, match=r"evaluation\.target_return is .*finite"):
-        make_config(evaluation__target_return=target)
+    with pytest.raises(ConfigError, match=rf"{name.replace('__', '.')} is .*finite"):
+        make_config(**{name: number})
+
+
+def test_so_is_one_of_the_environments_own() -> None:
+    with pytest.raises(ConfigError, match=r"env\.score_100 is inf; it must be a finite number"):
+        RunConfig("mujoco", env={"task": "hopper", "score_100": INF})
+
+
+def test_scores_that_cannot_be_saved_are_told(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trainers.train, "write_json", full)
+    with (
+        pytest.warns(UserWarning, match=r"scores are not saved: last at 8: success 0.*, return "),
+        pytest.raises(TrainingError, match="No space left"),
+    ):
+        train(make_config())
 
 
 @pytest.mark.parametrize(
