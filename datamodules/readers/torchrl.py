@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.episodes import DatasetError
+from datamodules.episodes import Array, DatasetError
 from datamodules.options import Options
 from datamodules.readers.deferred import Deferred
 from datamodules.readers.named import open_flat
@@ -26,6 +26,7 @@ from datamodules.source import Source
 _META = "meta.json"
 _ENDS = {"terminated": "terminated", "truncated": "truncated", "done": "dones"}
 _NO_OBSERVATIONS = {"action", "reward", *_ENDS, "step_count", "is_init", "episode_reward"}
+_MASKS = ("mask", "collector/mask")  # of trajectories that were padded to one length
 _TRAJECTORIES = ("episode", "collector/traj_ids", "traj_ids")
 _TYPES = {
     f"torch.{np.dtype(name).name}": np.dtype(name)
@@ -47,9 +48,9 @@ def open_torchrl(path: Path, options: Options | None = None) -> Source:
     """
     stored = _read_folder(path)
     notes = [f"not numbers, and left out: {', '.join(stored.left)}"] if stored.left else []
-    if stored.first:
-        notes.append(f"the buffer went round: its oldest step is row {stored.first}")
-    return open_flat("torchrl", path, stored.files, _columns(stored, path), options, tuple(notes))
+    rows, note = _order(stored, path)
+    columns = _columns(stored, rows)
+    return open_flat("torchrl", path, stored.files, columns, options, (*notes, *note))
 
 
 @dataclass
@@ -61,16 +62,12 @@ class _Stored:
         tensors: By their path.
         files: Theirs.
         left: The paths of what is no tensor of numbers.
-        rows: How many rows are filled.
-        first: The oldest of them.
     """
 
     shape: tuple[int, ...]
     tensors: dict[str, np.memmap[Any, Any]]
     files: tuple[Path, ...]
     left: tuple[str, ...]
-    rows: int
-    first: int = 0
 
 
 def _storage(path: Path) -> Path:
@@ -95,8 +92,7 @@ def _read_folder(path: Path) -> _Stored:
         raise DatasetError(f"{folder / _META}: the tensors have not all the shape {shape} it tells")
     if len(shape) > 2:
         raise DatasetError(f"{folder / _META}: the shape {shape} is neither (N,) nor (B, T)")
-    rows, first = _filled(path, shape[0])
-    return _Stored(shape, tensors, tuple(files), tuple(left), rows, first)
+    return _Stored(shape, tensors, tuple(files), tuple(left))
 
 
 def _read_json(file: Path) -> dict[str, Any]:
@@ -142,24 +138,36 @@ def _map(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.memmap[
     return np.memmap(file, dtype, "r", shape=shape)
 
 
-def _filled(path: Path, rows: int) -> tuple[int, int]:
-    """How many rows of a replay buffer are filled, and which is the oldest."""
+def _order(stored: _Stored, path: Path) -> tuple[Array, list[str]]:
+    """The rows of steps in the order of time, `(N,)`, among all rows; and what to tell of them."""
     told = _storage(path) / "storage_metadata.json"
-    length = _read_json(told).get("len", rows) if told.is_file() else rows
-    if type(length) is not int or not 0 < length <= rows:
-        raise DatasetError(f"{told}: {length} of {rows} rows cannot be filled")
     writer = _storage(path).parent / "writer" / "metadata.json"
+    size, width = stored.shape[0], math.prod(stored.shape[1:])
+    filled = _read_json(told).get("len", size) if told.is_file() else size
+    if type(filled) is not int or not 0 < filled <= size:
+        raise DatasetError(f"{told}: {filled} of {size} rows cannot be filled")
+    rows, notes = np.arange(filled * width), list[str]()
     cursor = _read_json(writer).get("cursor", 0) if writer.is_file() else 0
-    return length, cursor if length == rows and type(cursor) is int and 0 < cursor < rows else 0
+    if filled == size and width == 1 and type(cursor) is int and 0 < cursor < size:
+        rows = np.roll(rows, -cursor)
+        notes.append(f"the buffer went round: its oldest step is row {cursor}")
+    mask = next((stored.tensors[name] for name in _MASKS if name in stored.tensors), None)
+    if mask is not None and mask.shape == stored.shape:
+        rows = rows[mask.reshape(-1)[rows].astype(bool)]
+    if not len(rows):
+        raise DatasetError(f"{path}: there are no steps in it, all are masked")
+    return rows, notes
 
 
-def _columns(stored: _Stored, place: Path) -> dict[str, Any]:
+def _columns(stored: _Stored, rows: Array) -> dict[str, Any]:
     """The columns in the order of time, under the names of this program where these differ."""
-    flat = {name: _in_time(stored, tensor) for name, tensor in stored.tensors.items()}
+    flat: dict[str, Any] = {
+        name: _in_time(stored, tensor, rows) for name, tensor in stored.tensors.items()
+    }
     found = {
         name: column
         for name, column in flat.items()
-        if "/" not in name and name not in (*_NO_OBSERVATIONS, *_TRAJECTORIES)
+        if "/" not in name and name not in (*_NO_OBSERVATIONS, *_TRAJECTORIES, *_MASKS)
     }
     seen = [name for name in found if f"next/{name}" in flat]
     if len(seen) > 1:
@@ -180,23 +188,16 @@ def _columns(stored: _Stored, place: Path) -> dict[str, Any]:
     if numbers is not None:
         found["episode"] = flat[numbers]
     if len(stored.shape) == 2:  # each row is a piece of one trajectory
-        last = np.zeros(stored.shape, bool)
-        last[:, -1] = True
-        found["is_last"] = last[: stored.rows].reshape(-1)
+        trajectory = rows // stored.shape[1]
+        found["is_last"] = np.append(trajectory[1:] != trajectory[:-1], True)
     return found
 
 
-def _in_time(stored: _Stored, tensor: np.memmap[Any, Any]) -> Any:
-    """The filled rows of a tensor, the oldest first."""
-    if len(stored.shape) == 2:
-        return tensor[: stored.rows].reshape(-1, *tensor.shape[2:])
-    if not stored.first:
-        return tensor[: stored.rows]
-    first, rows = stored.first, stored.rows
-
-    def make(start: int, end: int) -> Any:
-        start, end = start + first, end + first
-        parts = [tensor[start:end], tensor[max(start - rows, 0) : max(end - rows, 0)]]
-        return np.concatenate(parts)
-
-    return Deferred((rows, *tensor.shape[1:]), tensor.dtype, make)
+def _in_time(stored: _Stored, tensor: np.memmap[Any, Any], rows: Array) -> Deferred:
+    """Some rows of a tensor, in their order."""
+    flat = tensor.reshape(-1, *tensor.shape[len(stored.shape) :])
+    return Deferred(
+        (len(rows), *flat.shape[1:]),
+        tensor.dtype,
+        lambda first, last: np.asarray(flat[rows[first:last]]),
+    )

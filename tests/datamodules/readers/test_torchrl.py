@@ -112,6 +112,26 @@ def test_rows_of_several_environments_are_trajectories_of_their_own(tmp_path):
     assert found[2].observations[:, 0].tolist() == [6, 7, 8, 9, 10, 11]
 
 
+def test_steps_that_fill_up_a_trajectory_are_not_read(tmp_path):
+    step = np.arange(12).reshape(2, 6, 1)
+    mask = np.arange(6) < np.array([[6], [2]])
+    path = library.write_tensors(
+        tmp_path / "data",
+        {
+            "observation": step.astype(np.float32),
+            "action": np.zeros((2, 6, 2), np.float32),
+            "next/observation": step.astype(np.float32) + 1,
+            "next/reward": step.astype(np.float32),
+            "next/terminated": step == 7,
+            "collector/mask": mask,
+        },
+        batch=2,
+    )
+    found = episodes(path)
+    assert [episode.rewards.tolist() for episode in found] == [[0, 1, 2, 3, 4, 5], [6, 7]]
+    assert [episode.terminated for episode in found] == [False, True]
+
+
 def edit(path, change):
     meta = json.loads(path.read_text())
     change(meta)
