@@ -10,7 +10,7 @@ steps of the wrong episodes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
@@ -61,7 +61,13 @@ def without_autoreset(env: Any) -> VectorEnv[Any, Any, Any]:
     return WaitingRows(env, mode)
 
 
-class WaitingRows(VectorWrapper[Any, Any, Any, Any, Array]):
+if TYPE_CHECKING:
+    Wrapper = VectorWrapper[Any, Any, Any, Any, Array]
+else:  # which has no parameters before Gymnasium 1.4
+    Wrapper = VectorWrapper
+
+
+class WaitingRows(Wrapper):
     """A vector environment whose finished rows wait until they are reset with a seed.
 
     They keep their last observation and their flags, with reward 0. `info` is that of the step that

@@ -14,10 +14,10 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
-from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from rate.envs.autoreset import without_autoreset
+from rate.envs.autoreset import Wrapper, without_autoreset
 from rate.errors import ConfigError
 
 Array = npt.NDArray[Any]
@@ -49,7 +49,7 @@ def _as_channels(frames: Array) -> Array:
     return np.concatenate(np.moveaxis(frames, 1, 0), axis=1)
 
 
-class FrameStackVector(VectorWrapper[Array, Any, Array, Any, Array]):
+class FrameStackVector(Wrapper):
     """The last `count` frames of every row of a vector environment, whose finished rows wait.
 
     Args:

@@ -105,7 +105,7 @@ class Own(VectorEnv[Any, Any, Any]):
         return np.stack([env.observe() for env in self.envs])
 
 
-class Forgetful(VectorWrapper[Any, Any, Any, Any, Any]):
+class Forgetful(VectorWrapper):
     """A user's own wrapper, which hands on no options."""
 
     def reset(self, *, seed: Any = None, options: Any = None) -> Any:
@@ -239,7 +239,7 @@ def test_frames_are_stacked_of_the_same_episode_only() -> None:
         assert env.step(np.zeros(2, int))[0][:, :, 0, 0].tolist() == [[0, 30, 31], [40, 41, 42]]
 
 
-class Mute(VectorWrapper[Any, Any, Any, Any, Any]):
+class Mute(VectorWrapper):
     """Says something else than the environment."""
 
     def __init__(self, env: Any, **metadata: Any) -> None:
