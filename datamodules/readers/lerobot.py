@@ -51,7 +51,7 @@ def open_lerobot(path: Path, options: Options | None = None) -> Source:
             missing, or it cannot be trained on.
     """
     options = options or Options()
-    metadata = read_metadata(path)
+    metadata, missing = _downloaded(read_metadata(path))
     chosen = _choose_columns(metadata, options)
     return open_episodes(
         "lerobot",
@@ -60,9 +60,24 @@ def open_lerobot(path: Path, options: Options | None = None) -> Source:
         partial(_episodes, metadata, chosen),
         replace(options, columns=chosen.read),
         num_episodes=len(metadata.parts),
-        notes=chosen.notes,
+        notes=(*missing, *chosen.notes),
         place=lambda number: f"{path}, episode {metadata.parts[number].number}",
     )
+
+
+def _downloaded(metadata: Metadata) -> tuple[Metadata, tuple[str, ...]]:
+    """The episodes whose rows are here, and a note of those of a partly downloaded data set."""
+    known = {part.file for part in metadata.parts}
+    here = {file for file in known if (metadata.folder / file).is_file()}
+    parts = tuple(part for part in metadata.parts if part.file in here)
+    if not parts or len(here) == len(known):
+        return metadata, ()
+    example = next(part.file for part in metadata.parts if part.file not in here)
+    note = (
+        f"only {len(parts)} of the data set's {len(metadata.parts)} episodes are here: "
+        f"{len(known) - len(here)} files are missing, {example} among them"
+    )
+    return replace(metadata, parts=parts), (note,)
 
 
 @dataclass(frozen=True)

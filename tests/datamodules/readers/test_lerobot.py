@@ -106,17 +106,24 @@ def test_a_person_says_what_is_what(tmp_path, write):
 
 
 @versions
-def test_a_missing_file_costs_its_episodes(tmp_path, write):
+def test_a_partly_downloaded_data_set_is_read_and_told(tmp_path, write):
     path = write(tmp_path / "data")
     name = "chunk-000/episode_000001" if write is library.write_lerobot_2 else "chunk-000/file-000"
     (path / "data" / f"{name}.parquet").unlink()
-    source, bad = open_source(path), []
-    found = Checked(source, 0, bad.append)
+    source = open_source(path)
     left = [4, 3] if write is library.write_lerobot_2 else [3]
-    assert [len(item) for item in found] == left
-    assert len(bad) == 3 - len(left)
-    assert f"{name}.parquet is missing" in str(bad[0])
+    assert [len(item) for item in Checked(source)] == left
+    assert source.num_episodes == len(left)
+    told = [note for note in source.notes if "are missing" in note]
+    assert told == [
+        f"only {len(left)} of the data set's 3 episodes are here: 1 files are missing, "
+        f"data/{name}.parquet among them"
+    ]
     assert all(file.is_file() for file in source.files)
+    for file in (path / "data").rglob("*.parquet"):
+        file.unlink()
+    with pytest.raises(DatasetError, match=r"parquet is missing"):
+        open_source(path)
 
 
 @versions
