@@ -14,9 +14,11 @@ from pathlib import Path
 
 from datamodules.disks import make_folder, may_write, told_when_unwritable
 from datamodules.episodes import DatasetError
-from datamodules.mujoco_names import D4RL
+from datamodules.mujoco_names import D4RL, read_name
 from datamodules.npy import file_sha256
 from datamodules.variables import environment_variable
+from rate.envs.atari_games import NUM_ACTIONS, rom_name, title
+from rate.errors import ConfigError
 
 D4RL_URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2"
 ATARI_URL = "https://storage.googleapis.com/atari-replay-datasets/dqn"
@@ -64,16 +66,18 @@ def find(name: str, run: int = 1, checkpoints: int = CHECKPOINTS) -> list[Remote
     Raises:
         DatasetError: If there is none of this name.
     """
+    name = _as_in_training(name)
     if name in D4RL:
         task, _, rest = name.partition("-")
         file = f"{task}_{rest.removesuffix('-v2').replace('-', '_')}-v2.hdf5"
         return [Remote(f"{D4RL_URL}/{file}", f"d4rl/{file}")]
-    game = next((game for game in GAMES if name == f"dqn-{game.lower()}"), None)
-    if game is None:
+    game = name.removeprefix("dqn-")
+    if game == name:
         raise DatasetError(
-            f"There is no public data set '{name}'. There are: {', '.join(names())}; and Minari's, "
-            "by their names: mujoco/hopper/medium-v0"
+            f"There is no public data set '{name}'. There are: {', '.join(names())}; dqn-GAME of "
+            "other games; and Minari's, by their names: mujoco/hopper/medium-v0"
         )
+    game = title(rom_name(game, NUM_ACTIONS))
     note = (
         "The public bucket has refused downloads since 2025. RL Unplugged has the same data as "
         "TFRecords, which scripts/convert.py reads, and scripts/collect.py makes data of your own."
@@ -91,6 +95,24 @@ def find(name: str, run: int = 1, checkpoints: int = CHECKPOINTS) -> list[Remote
         )
         for file in files
     ]
+
+
+def _as_in_training(name: str) -> str:
+    """A name that `--dataset` takes, as it is in the table: `hopper-medium`, or a number.
+
+    Raises:
+        DatasetError: If the data are made here and not downloaded; says how.
+    """
+    try:
+        known = read_name(name)
+    except ConfigError:
+        return name
+    if known.source == "sac":
+        raise DatasetError(
+            f"{name} is not downloaded, but made here by an agent that learns: python "
+            f"scripts/train_mujoco.py --dataset {name}"
+        )
+    return known.name
 
 
 def fetch(remote: Remote, folder: Path | str, on_bytes: OnBytes | None = None) -> Path:

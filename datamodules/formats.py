@@ -203,7 +203,7 @@ def open_source(path: Path | str, options: Options | None = None) -> Source:
     """
     path, options = Path(path), options or Options()
     if not path.exists():
-        raise DatasetError(f"{path}: there is no such file or folder")
+        raise DatasetError(f"{path}: there is no such file or folder{_downloaded(path)}")
     try:
         known = find_format(path)
         if known is None:
@@ -221,6 +221,13 @@ def open_source(path: Path | str, options: Options | None = None) -> Source:
         spec = replace(options.spec, recorded=source.spec.recorded)
         told = differences(spec)
     return replace(source, spec=_with_bounds(spec, options), notes=(*source.notes, *told))
+
+
+def _downloaded(path: Path) -> str:
+    """Where a data set of this name is among those that were downloaded, as a hint."""
+    places = (Path("data") / folder / path for folder in ("d4rl", "minari", "dqn"))
+    found = next((place for place in places if not path.is_absolute() and place.exists()), None)
+    return "" if found is None else f"; did you mean {found}?"
 
 
 def _what_it_is(path: Path) -> str:

@@ -1,6 +1,6 @@
 """Convert a data set of any known format into a store to train on, or into a Minari data set.
 
-    python scripts/convert.py hopper_medium-v2.hdf5 data/hopper-medium
+    python scripts/convert.py data/d4rl/hopper_medium-v2.hdf5 data/hopper-medium
     python scripts/convert.py path/to/npz-folder data/two-colors --environment vizdoom
     python scripts/convert.py data/hopper-medium data/minari/hopper-v0 --to minari
     python scripts/train_mujoco.py --data.store data/hopper-medium

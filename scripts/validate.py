@@ -1,6 +1,6 @@
 """Check a data set of any known format, and say what is wrong, in which file, episode and step.
 
-    python scripts/validate.py hopper_medium-v2.hdf5
+    python scripts/validate.py data/d4rl/hopper_medium-v2.hdf5
     python scripts/validate.py data/hopper-medium
 
 It looks for files that are damaged or cut off, numbers that are not finite, lengths that disagree,

@@ -12,6 +12,7 @@ from datamodules import downloads
 from datamodules.downloads import Remote, fetch, find, names
 from datamodules.episodes import DatasetError
 from datamodules.mujoco_names import D4RL
+from rate.errors import UserError
 from scripts import download
 
 DATA = bytes(range(256)) * 40_000  # 10 MB
@@ -145,6 +146,13 @@ def test_the_table():
     (file,) = find("walker2d-medium-replay-v2")
     assert file.url.endswith("offline_rl/gym_mujoco_v2/walker2d_medium_replay-v2.hdf5")
     assert file.path == "d4rl/walker2d_medium_replay-v2.hdf5"
+    for name in ("walker2d-medium-replay", D4RL.index("walker2d-medium-replay-v2")):
+        assert find(str(name)) == [file]  # as --dataset and --env_id of training have it
+    with pytest.raises(DatasetError, match=r"made here.*train_mujoco\.py --dataset hopper-expert"):
+        find("hopper-expert-sac")
+    with pytest.raises(UserError, match="Did you mean Breakout"):
+        find("dqn-breakot")
+    assert "/RoadRunner/1/" in find("dqn-road-runner", checkpoints=1)[0].path
     files = find("dqn-breakout", run=2, checkpoints=2)
     assert len(files) == 8
     assert files[0].url.endswith("dqn/Breakout/2/replay_logs/%24store%24_observation_ckpt.48.gz")
