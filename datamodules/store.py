@@ -17,6 +17,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import numpy.typing as npt
+from gymnasium import spaces
 
 from datamodules.episodes import Array, DatasetError, Episode, observation_spaces
 from datamodules.npy import file_sha256, open_array
@@ -200,21 +201,25 @@ class Store:
         """The same data for who sees less of them: one part of a dictionary of observations.
 
         Returns:
-            This store, if `space` is its observation space; else a view of it whose observations
-            are the array of the one key that has this space. The others are not read. It has the
-            same `fingerprint`, as the files are the same.
+            This store, if `space` is its observation space, whatever the bounds of vectors; else a
+            view of it whose observations are the array of the one key that has this space. The
+            others are not read. It has the same `fingerprint`, as the files are the same.
 
         Raises:
             DatasetError: If `space` is neither.
         """
         whole = self.spec.observation_space
-        if whole == space:
+        if whole == space or _alike(whole, space):
             return self
-        keys = [key for key, part in observation_spaces(whole).items() if part == space]
+        found = observation_spaces(whole).items()
+        keys = [key for key, part in found if part == space] or [
+            key for key, part in found if _alike(part, space)
+        ]
         if len(keys) != 1:
+            have = f", which {' and '.join(keys)} have" if keys else ""
             raise DatasetError(
                 f"{self.path}: the observation_space of the data is {whole}, but {space} is wanted"
-                + (f", which {' and '.join(keys)} have" if keys else "")
+                f"{have}; `scripts/convert.py --environment` brings data to an environment's form"
             )
         name, prefix = f"{OBSERVATIONS}/{keys[0]}", f"{OBSERVATIONS}/"
 
@@ -288,6 +293,13 @@ def pack(
     """
     pack_directory(episodes, Path(destination), spec, provenance)
     return Store.open(destination)
+
+
+def _alike(found: gymnasium.Space[Any], wanted: gymnasium.Space[Any]) -> bool:
+    """Whether vectors of floats differ in their bounds alone, which no model needs."""
+    both = isinstance(found, spaces.Box) and isinstance(wanted, spaces.Box)
+    kinds = {np.dtype(space.dtype).kind for space in (found, wanted)}
+    return both and found.shape == wanted.shape and kinds == {"f"}
 
 
 def _copy(observations: Array | dict[str, Array], rows: slice | int) -> Any:

@@ -61,17 +61,30 @@ def check_task(store: Store, spec: EnvironmentSpec) -> None:
 
 
 def check_actions(store: Store, spec: EnvironmentSpec) -> None:
-    """Refuse data of other actions.
+    """Refuse data of other actions; those of an environment need not all be in the data.
 
     Raises:
         DatasetError: If they are.
     """
     wanted, found = spec.action_space, store.spec.action_space
     choices = choices_of(wanted)  # of one kind of space or another
-    if wanted != found and (choices is None or choices != choices_of(found)):
+    same = wanted == found or (choices is not None and choices == choices_of(found))
+    if not same and not _fits(found, wanted):
         raise DatasetError(
-            f"{store.path}: the action_space of the data is {found}, but {spec.name} has {wanted}"
+            f"{store.path}: the action_space of the data is {found}, but {spec.name} has {wanted}; "
+            "`scripts/convert.py --environment` brings data to an environment's form"
         )
+
+
+def _fits(found: gymnasium.Space[Any], wanted: gymnasium.Space[Any]) -> bool:
+    """Whether all actions of data are among an environment's, though they are not all of them."""
+    if isinstance(found, spaces.Discrete) and isinstance(wanted, spaces.Discrete):
+        last = wanted.start + wanted.n
+        return bool(found.start == wanted.start and found.start + found.n <= last)
+    if isinstance(found, spaces.Box) and isinstance(wanted, spaces.Box):
+        same = found.shape == wanted.shape and found.dtype == wanted.dtype
+        return same and bool((found.low >= wanted.low).all() and (found.high <= wanted.high).all())
+    return False
 
 
 def untrainable(spec: EnvironmentSpec) -> list[str]:

@@ -1,7 +1,8 @@
 """Episodes in named columns, in the one form that the rest of the program knows.
 
-Rewards become `(T,)`, actions indices or vectors, single numbers vectors of one. One observation
-more than actions is what followed the last one.
+Rewards become `(T,)`, actions indices or vectors, observations what the environment shows, where it
+is known (`datamodules.readers.observations`). One observation more than actions is what followed
+the last one.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from datamodules.episodes import Array, DatasetError, Episode
+from datamodules.episodes import Array, DatasetError, Episode, observation_spaces
 from datamodules.options import Options
 from datamodules.readers.actions import ActionForm
 from datamodules.readers.ends import is_loose, judge, last_flags
+from datamodules.readers.observations import in_form, is_picture
 from datamodules.readers.roles import Found, find_roles
 from datamodules.readers.values import (
     Parts,
@@ -99,17 +101,20 @@ class Front:
     _marked: list[bool] = field(default_factory=list)
     _limit: int | None = None
     _pictures: list[str] = field(default_factory=list)
+    _shapes: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = field(default_factory=dict)
     _first: FoundEpisode | None = None
 
     def __post_init__(self) -> None:
         known = self.options.spec or self.given
         self._form = ActionForm(self.options, None if known is None else known.action_space)
+        self._spaces = {} if known is None else observation_spaces(known.observation_space)
 
     def see(self, episode: FoundEpisode) -> None:
         """Take note of an episode."""
         if self._first is None:
             self._first, seen = episode, episode.observations
-            self._pictures = [key for key in seen if _is_picture(seen[key])]
+            self._pictures = [key for key in seen if is_picture(seen[key])]
+            self._shapes = {k: (tuple(v.shape[1:]), np.dtype(v.dtype)) for k, v in seen.items()}
         rows = slice(episode.first, None)
         self._form.see(load(episode.actions, rows) if episode.first else episode.actions)
         self.lengths.append(episode.steps)
@@ -126,7 +131,7 @@ class Front:
             raise DatasetError(f"{self.path}: there are no episodes in it")
         if self._pictures:
             self.notes.append("pictures of floats from 0 to 1 become the bytes they were made of")
-        self.spec = self.given or self._infer(first)
+        self.spec = self.given or self._infer()
         if first.first:
             self.notes.append(
                 "the first row of an episode is that of the reset: the action and the reward of a "
@@ -144,11 +149,13 @@ class Front:
             more = f" and {len(others) - _MOST_LISTED} more" if len(others) > _MOST_LISTED else ""
             self.notes.append(f"not read: {', '.join(others[:_MOST_LISTED])}{more}")
 
-    def _infer(self, first: FoundEpisode) -> EnvironmentSpec:
-        boxes: dict[str, gymnasium.Space[Any]] = {}
-        for key, value in first.observations.items():
-            dtype = np.dtype(np.uint8) if key in self._pictures else np.dtype(value.dtype)
-            boxes[key] = observation_box(tuple(value.shape[1:]) or (1,), dtype)
+    def _infer(self) -> EnvironmentSpec:
+        boxes: dict[str, gymnasium.Space[Any]] = {
+            key: observation_box(
+                shape or (1,), np.dtype(np.uint8) if key in self._pictures else dtype
+            )
+            for key, (shape, dtype) in self._shapes.items()
+        }
         seen = boxes[""] if list(boxes) == [""] else spaces.Dict(boxes)
         spec = EnvironmentSpec(self.format_name, seen, self._form.space(), UNKNOWN_RETURN)
         known = known_mujoco(spec, self.name or self.path.name, "v4")
@@ -186,16 +193,11 @@ class Front:
         return _alone({key: array[0] for key, array in after.items()})
 
     def _rows(self, columns: Parts, rows: slice) -> dict[str, Array]:
-        """Rows of observations; truth values become numbers, and single numbers vectors of one."""
-        made = {}
-        for key, value in columns.items():
-            array = load(value, rows)
-            array = array.astype(np.float32) if array.dtype.kind == "b" else array
-            array = array[:, None] if array.ndim == 1 else array
-            if key in self._pictures and _is_picture(array):
-                array = np.round(array * 255).astype(np.uint8)
-            made[key] = array
-        return made
+        """Rows of observations, in the form of the environment's."""
+        return {
+            key: in_form(load(value, rows), self._spaces.get(key), key in self._pictures)
+            for key, value in columns.items()
+        }
 
 
 def find_episode(item: Any, front: Front, place: str) -> FoundEpisode:
@@ -299,15 +301,6 @@ def time_limit(spec: EnvironmentSpec) -> int | None:
 
 def _name(found: Found) -> str:
     return found.names["observations"]
-
-
-def _is_picture(values: Any) -> bool:
-    """Whether these are pictures that were divided by 255."""
-    if len(values.shape) != 4 or np.dtype(values.dtype).kind != "f" or 0 in values.shape:
-        return False
-    pixels = load(values) * 255
-    whole = np.round(pixels)
-    return bool(np.abs(pixels - whole).max() < 1e-2 and whole.min() >= 0 and whole.max() <= 255)
 
 
 def _alone(arrays: dict[str, Array]) -> Array | dict[str, Array]:

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from datamodules import DatasetError, Store
+from datamodules.checks import check
 from datamodules.convert import convert, convert_to_minari, predicted_bytes
 from datamodules.episodes import observation_items
 from datamodules.formats import open_source
 from datamodules.npy import file_sha256
+from datamodules.options import Options
 from datamodules.readers.minari import keeps_pixels
 from tests.datamodules import samples
 
@@ -141,7 +143,9 @@ def test_again_and_of_other_data(tmp_path):
 KILLED = """
 import os, signal, sys
 from datamodules.convert import convert
+from datamodules.checks import check
 from datamodules.formats import open_source
+from datamodules.options import Options
 
 def tell(phase, done, total):
     if phase == "converting" and done == 6:
@@ -243,3 +247,35 @@ def test_a_damaged_state_is_named(tmp_path):
         with pytest.raises(DatasetError, match=file):
             convert(source, tmp_path / "store")
         shutil.rmtree(partial)
+
+
+def test_clipped_actions_are_counted_and_kept_apart(tmp_path):
+    actions = np.zeros((15, 3), np.float32)
+    actions[[1, 2, 5], [0, 1, 2]] = 5.13, 1.5, -2
+    path = samples.write_d4rl(tmp_path / "hopper-x.hdf5", actions=actions)
+    with pytest.warns(UserWarning, match=r"3 actions in 2 episodes were outside.*5\.13"):
+        store = Store.open(convert(open_source(path), tmp_path / "clipped"))
+    assert store.arrays["actions"][[1, 2, 5], [0, 1, 2]].tolist() == [1, 1, -1]
+    assert store.manifest["provenance"]["clipped"] == 3
+    report = check(path)
+    assert not report.problems
+    assert any("3 actions in 2 episodes" in warning for warning in report.warnings)
+    kept = open_source(path, Options(keep_actions=True))
+    store = Store.open(convert(kept, tmp_path / "kept"))
+    assert store.arrays["actions"][1, 0] == np.float32(5.13)
+    assert "clipped" not in store.manifest["provenance"]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("write", [samples.write_d4rl, samples.write_rate_npz])
+def test_returns_beyond_float32_are_refused_by_name(tmp_path, kind, write):
+    if write is samples.write_d4rl:
+        path = write(tmp_path / "x.hdf5", rewards=np.full(15, 1e38, kind))
+    else:
+        rewards = {"reward": np.full(4, 1e38, kind)}
+        path = write(tmp_path / "x", lengths=(4,), change=lambda _, data: data.update(rewards))
+    with pytest.raises(DatasetError, match=r"rewards: the return from step 0 on, 4e\+38"):
+        convert(open_source(path), tmp_path / "store")
+    path = samples.write_d4rl(tmp_path / "y.hdf5", rewards=np.full(15, 1e39))
+    with pytest.raises(DatasetError, match="rewards: the value at step 0 is too large for float32"):
+        convert(open_source(path), tmp_path / "store")

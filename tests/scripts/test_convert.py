@@ -87,3 +87,26 @@ def test_what_is_wrong_with_the_command(tmp_path, error_of, arguments, message):
 )
 def test_readable_sizes(size, text):
     assert convert.readable(size) == text
+
+
+def test_what_the_data_do_not_tell(tmp_path, error_of, capsys):
+    made = {
+        "view": np.arange(12.0).reshape(6, 2),
+        "torque": np.linspace(-3, 3, 6)[:, None],
+        "finish": np.array([0, 0, 1, 0, 0, 1]),
+    }
+    path = tmp_path / "x.npz"
+    np.savez(path, **made)
+    named = ["--map", "view=observations", "--map", "torque=actions"]
+    assert "--map THEIRS=observations --map THEIRS=actions" in error_of(run, path, tmp_path / "s")
+    assert "--zero-rewards" in error_of(run, path, tmp_path / "s", *named)
+    named.append("--zero-rewards")
+    assert "no column tells where episodes end" in error_of(run, path, tmp_path / "s", *named)
+    assert "is not THEIRS=OURS" in error_of(run, path, tmp_path / "s", "--map", "finish=nothing")
+    run(path, tmp_path / "s", *named, "--map", "finish=done", "--action-range", "-4", "4")
+    told = capsys.readouterr().out
+    assert "note: there are no rewards; all are taken as 0" in told
+    store = Store.open(tmp_path / "s")
+    assert store.lengths.tolist() == [3, 3]
+    assert store.spec.action_space.high.tolist() == [4]
+    np.testing.assert_array_equal(store.observations, made["view"])
