@@ -32,6 +32,7 @@ from datamodules.store import Store, pack
 from rate.envs.spec import EnvironmentSpec
 from rate.files import write_durably
 from rate.progress import OnProgress, tell_nobody, telling
+from rate.stopping import told_when_stopped, with_message
 
 
 def collect(
@@ -149,6 +150,7 @@ def make_once(store: Path, provenance: dict[str, Any], make: Callable[[], object
     with (
         told_when_unwritable(DatasetError, what, advice),
         locked(store.parent / f".{store.name}.generate.lock", f"making {store}"),
+        told_when_stopped(f" while {store} was being made; the same command goes on."),
     ):
         if not _is_made(store, provenance):
             make()
@@ -234,9 +236,10 @@ def _play(
     count = 0 if workers == 1 else min(workers or available_cores(), len(missing))
     try:
         play_parts(parts, missing, make_player, count, source, tell, timeout)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"Stopped after {done} of {total} episodes, which are kept; the same command goes on."
+    except KeyboardInterrupt as interrupt:
+        raise with_message(
+            interrupt,
+            f"Stopped after {done} of {total} episodes, which are kept; the same command goes on.",
         ) from None
 
 

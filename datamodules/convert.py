@@ -29,6 +29,7 @@ from datamodules.source import Checked, OnBad, Source, refuse
 from datamodules.store import NoStoreError, Store
 from datamodules.store_files import StoreWriter, storage_dtype, store_bytes
 from rate.progress import OnProgress, tell_nobody
+from rate.stopping import with_message
 
 SAVE_SECONDS = 5.0
 _MINARI_NAME = re.compile(r"[-\w]+-v\d+")
@@ -121,10 +122,12 @@ def _write(
                 if time.monotonic() - saved >= save_seconds:
                     writer.save(episodes.position, skipped + episodes.skipped)
                     saved = time.monotonic()
-        except KeyboardInterrupt:  # perhaps in the midst of an episode: the last save holds
-            raise KeyboardInterrupt(
+        except KeyboardInterrupt as interrupt:
+            # Perhaps in the midst of an episode: the last save holds.
+            raise with_message(
+                interrupt,
                 f"Stopped after {episodes.position} episodes; what was converted is kept, and the "
-                "same command goes on with it."
+                "same command goes on with it.",
             ) from None
         except DatasetError:
             writer.save(episodes.position, skipped + episodes.skipped)

@@ -28,6 +28,7 @@ from datamodules.parts import Parts
 from datamodules.players import Player
 from datamodules.variables import environment_variable
 from rate.errors import UserError
+from rate.stopping import ignore_stop_signals
 
 ATTEMPTS = 3  # for each episode
 TIMEOUT_S = 120.0  # without a step; as long as rollouts wait
@@ -219,7 +220,7 @@ def _work(connection: Connection, parts: Parts, make_player: Callable[[], Player
     """A worker's life: seeds come, answers go, until the pipe is closed."""
     if hasattr(os, "setsid"):
         os.setsid()  # so that it can be ended with what it starts
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches all; the parent ends us
+    ignore_stop_signals()
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     player: Player | None = None

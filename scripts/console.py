@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rate.errors import UserError
+from rate.stopping import ignore_stop_signals, leave_at_once, name_of, number_of, stop_signals
 from scripts.scores import by_length, main_metric, mean_and_spread, other_metrics
 from scripts.streams import prepare_streams
 from trainers.errors import Interrupted, TrainingError
@@ -20,7 +22,6 @@ from trainers.registry import length_name
 from trainers.scores import remarks
 
 USER_ERROR = 2  # exit code of what the command line got wrong, as argparse has it
-STOPPED = 130  # of what Ctrl+C ended, as shells have it
 UNREAD = 141  # of what wrote to somebody who had read enough, like `head`; also theirs
 
 
@@ -64,24 +65,34 @@ def user_errors() -> Iterator[None]:
     """
     prepare_streams()
     try:
-        with warnings.catch_warnings():
+        with stop_signals(), warnings.catch_warnings():
             warnings.showwarning = _show_warning
             yield
     except UserError as error:
         fail(str(error))
     except TrainingError as error:
         fail(str(error), code=1)
-    except Interrupted as interrupted:
-        print(interrupted, file=sys.stderr)
-        raise SystemExit(interrupted.exit_code) from None
-    except KeyboardInterrupt as stopped:
-        print(stopped if stopped.args else "Stopped.", file=sys.stderr)
-        raise SystemExit(STOPPED) from None
+    except (Interrupted, KeyboardInterrupt) as interrupt:
+        number = interrupt.number if isinstance(interrupt, Interrupted) else number_of(interrupt)
+        nothing_kept = f"Stopped by {name_of(number)}; the same command begins again."
+        print(_what_is_kept(interrupt) or nothing_kept, file=sys.stderr)
+        if signal.getsignal(signal.SIGINT) is leave_at_once:  # this process is the command's own
+            ignore_stop_signals()  # all is said, and the exit code is to be this one
+        raise SystemExit(128 + number) from None
     sys.stdout.flush()
     if unwritten := getattr(sys.stdout, "error", None):
         if isinstance(unwritten, BrokenPipeError):
             raise SystemExit(UNREAD)
         fail(f"what this printed could not be written ({unwritten.strerror})", code=1)
+
+
+def _what_is_kept(interrupt: BaseException | None) -> str:
+    """What an interrupt says, or the one that it came upon: a second Ctrl+C has no words."""
+    while interrupt is not None:
+        if isinstance(interrupt, Interrupted | KeyboardInterrupt) and str(interrupt):
+            return str(interrupt)
+        interrupt = interrupt.__context__
+    return ""
 
 
 def show_scores(rows: Sequence[dict[str, Any]], console: Console) -> None:

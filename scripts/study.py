@@ -13,12 +13,15 @@ import json
 import multiprocessing
 import os
 import shlex
+import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,8 @@ from rich.console import Console
 
 from datamodules.crew import available_cores
 from rate.errors import ConfigError, UserError
-from scripts.console import STOPPED, count, make_parser, show_scores, user_errors
+from rate.stopping import held_back, ignore_stop_signals, release_held_back, with_message
+from scripts.console import count, make_parser, show_scores, user_errors
 from scripts.outputs import check_picture
 from scripts.plot import plot_scores
 from scripts.progress import show_reports
@@ -39,7 +43,9 @@ from trainers.errors import Interrupted, TrainingError
 from trainers.files import write_json
 from trainers.meter import Meter
 from trainers.registry import get_environment
+from trainers.run_lock import is_written
 
+_WAIT_S = 20.0
 _MOST_THREADS = 4  # a small model gains nothing from more
 
 
@@ -117,24 +123,28 @@ def _run_all(
 ) -> dict[str, Future[str | None]]:
     """Train in `jobs` processes; returns what came of every run, by its name."""
     context = multiprocessing.get_context("spawn")
-    queue, stop = context.Queue(), context.Event()
+    queue = context.Queue()
+    orders, goes_on = context.Pipe(duplex=False)  # the study stops when the other end is closed
     # A process of its own for every run, so that none inherits what another left in memory.
     fresh: dict[str, Any] = {"max_tasks_per_child": 1} if sys.version_info >= (3, 11) else {}
     pool = ProcessPoolExecutor(
-        min(jobs, len(configs)), context, initializer=_connect, initargs=(queue, stop), **fresh
+        min(jobs, len(configs)), context, initializer=_connect, initargs=(queue, orders), **fresh
     )
-    with pool, Meter(console) as meter:
+    with pool, goes_on, Meter(console) as meter:
         futures: dict[str, Future[str | None]] = {}
         try:
-            for config in configs:
-                futures[config.run_name] = pool.submit(_work, config, threads)
+            with held_back():  # also from the processes, until they are ready for a signal
+                for config in configs:
+                    futures[config.run_name] = pool.submit(_work, config, threads)
             while not all(future.done() for future in futures.values()):
                 show_reports(queue, meter)
             show_reports(queue, meter)
-        except KeyboardInterrupt:
-            stop.set()
-            pool.shutdown(cancel_futures=True)  # waits: the runs got the signal too, and save
-            raise KeyboardInterrupt("Stopped; the same command continues the study.") from None
+        except KeyboardInterrupt as interrupt:
+            goes_on.close()
+            pool.shutdown(cancel_futures=True)  # waits: the runs save their states
+            raise with_message(
+                interrupt, "Stopped; the same command continues the study."
+            ) from None
     return futures
 
 
@@ -158,18 +168,27 @@ def _check(futures: dict[str, Future[str | None]]) -> None:
 _LINES: dict[str, Any] = {}  # in a process of the pool: what connects it to the study
 
 
-def _connect(queue: Any, stop: Any) -> None:
-    """Give a process of the pool its line to the study, and the sign to start no more runs."""
+def _connect(queue: Any, orders: Connection) -> None:
+    """Give a process of the pool its line to the study, which tells it when to stop."""
     queue.cancel_join_thread()  # nobody may be listening at the end
-    _LINES.update(queue=queue, stop=stop)
+    _LINES.update(queue=queue, orders=orders)
+    ignore_stop_signals()
+    release_held_back()
+    threading.Thread(target=_stop_with_study, args=(orders,), daemon=True).start()
+
+
+def _stop_with_study(orders: Connection) -> None:
+    """Stop the run in this process once the study stops, however it ends."""
+    orders.poll(None)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _work(config: RunConfig, threads: int | None) -> str | None:
     """One run, in a process of its own; returns why it stopped early, or None."""
     if config.training.threads is None:
         config = replace(config, training=replace(config.training, threads=threads))
-    queue, stop = _LINES["queue"], _LINES["stop"]
-    if stop.is_set():
+    queue = _LINES["queue"]
+    if _LINES["orders"].poll():
         return "Not started."
     from trainers.train import train
 
@@ -181,16 +200,20 @@ def _work(config: RunConfig, threads: int | None) -> str | None:
             queue.put((config.run_name, phase, step, total))
 
     folder = _folder(config)
-    resume = folder if (folder / "config.yaml").is_file() else None
     try:
+        _wait_for_writer(folder)
+        resume = folder if (folder / "config.yaml").is_file() else None
         train(config, resume=resume, command=shlex.join(sys.argv), report=report)
-    except Interrupted as interrupted:
-        if interrupted.exit_code == STOPPED:  # Ctrl+C is for the whole study
-            stop.set()
-        return str(interrupted)
-    except TrainingError as error:
+    except (Interrupted, TrainingError, KeyboardInterrupt) as error:
         return str(error)
     return None
+
+
+def _wait_for_writer(folder: Path) -> None:
+    """Wait for a process of a study that was killed: it saves its state before it ends."""
+    deadline = time.monotonic() + _WAIT_S
+    while is_written(folder) and time.monotonic() < deadline:
+        time.sleep(0.2)
 
 
 def _folder(config: RunConfig) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from rate.stopping import nothing_begun
 from scripts.console import make_parser, show_scores, user_errors
 from trainers.cli import parse
 from trainers.description import describe_run
@@ -32,7 +33,8 @@ def main(environment: str, arguments: Sequence[str] | None = None) -> None:
         Meter(shown=command.config.logging.progress).say(
             describe_run(command.config, command.resume)
         )
-        from trainers.train import train  # slow to import: only once the command is known good
+        with nothing_begun():  # slow to import: only once the command is known good
+            from trainers.train import train
 
         result = train(command.config, command.resume, shlex.join([sys.argv[0], *arguments]))
         seed = command.config.training.seed

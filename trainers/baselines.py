@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from rate.errors import ConfigError, UserError
 from rate.progress import OnProgress, tell_nobody
+from rate.stopping import held_back, ignore_stop_signals, release_held_back, with_message
 from trainers.entries import BASELINES, EnvironmentEntry
 from trainers.episode_rows import RolloutResult
 from trainers.scores import scores
@@ -77,9 +78,18 @@ def _play_all(
         try:
             tell(0, len(seeds))
             played: list[tuple[float, int, dict[str, float]]] = []
-            for part in pool.map(_play, chunks):
+            with held_back():  # also from the processes, which are told to ignore them
+                parts = pool.map(_play, chunks)
+            for part in parts:
                 played += part
                 tell(len(played), len(seeds))
+        except KeyboardInterrupt as interrupt:
+            for process in list(pool._processes.values()):
+                process.terminate()
+            pool.shutdown(cancel_futures=True)
+            raise with_message(
+                interrupt, "Stopped while an expert was being scored; the same command does it."
+            ) from None
         except BrokenProcessPool as error:
             raise UserError(
                 "A process in which the simulator ran has died. python scripts/doctor.py tells "
@@ -104,6 +114,8 @@ _PLAYER: list[Player] = []
 
 
 def _begin(make_player: Callable[[], Player]) -> None:
+    ignore_stop_signals()  # the parent ends this process
+    release_held_back()
     _MAKE.append(make_player)
 
 

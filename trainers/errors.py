@@ -15,19 +15,21 @@ class CheckpointError(TrainingError):
 
 
 class Interrupted(Exception):
-    """Training was asked to stop, and stopped after a whole batch with a checkpoint.
+    """Training was asked to stop, and stopped.
 
     Attributes:
-        exit_code: What the process should exit with, by the shells' convention: 130 after SIGINT
-            (Ctrl+C), 143 after SIGTERM.
-        checkpoint: The checkpoint to continue from.
+        number: The signal. A process that it ends exits with 128 more, by the shells' convention.
+        checkpoint: The checkpoint to continue from, or None where there is none yet.
     """
 
-    def __init__(self, signal_number: int, step: int, checkpoint: Path) -> None:
-        name = signal.Signals(signal_number).name
-        super().__init__(
-            f"Stopped by {name} after step {step}; the state is in {checkpoint}. "
-            f"Continue with --resume {checkpoint.parent.parent}"
-        )
-        self.exit_code = 128 + signal_number
+    def __init__(self, number: int, when: str, checkpoint: Path | None, step: int = 0) -> None:
+        if checkpoint is None:
+            kept = "Nothing was saved yet: the same command begins again."
+        else:
+            kept = (
+                f"The state of step {step} is in {checkpoint}. Continue with "
+                f"--resume {checkpoint.parent.parent}"
+            )
+        super().__init__(f"Stopped by {signal.Signals(number).name} {when}. {kept}")
+        self.number = number
         self.checkpoint = checkpoint

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 from datamodules.trajectories import TrajectoryDataModule
 from rate.envs.recorded import differences
 from rate.errors import ConfigError
+from rate.stopping import Stopped
 from rate.weights import CHECKPOINTS
 from trainers.callbacks import (
     Curriculum,
@@ -31,9 +32,10 @@ from trainers.checks import finite
 from trainers.config import RunConfig
 from trainers.entries import EnvironmentEntry
 from trainers.errors import Interrupted
-from trainers.launch import is_main_process
+from trainers.launch import is_child, is_main_process
 from trainers.loggers import rewind
 from trainers.sequence import SequenceTrainer
+from trainers.stopping import StopRequest
 
 
 def make_datamodule(
@@ -136,23 +138,41 @@ class Fitting:
     trainer: Trainer
     throughput: Throughput
     selection: SelectionRollouts
+    checkpoints: SafeCheckpoint
 
     def fit(self, module: SequenceTrainer, datamodule: TrajectoryDataModule, folder: Path) -> None:
         """Train from the run's last checkpoint, or from nothing where there is none.
 
         Raises:
             TrainingError: If training cannot go on.
-            Interrupted: If it was stopped by a signal; its state is saved.
+            Interrupted: If it was stopped by a signal; what is saved, it says.
         """
         checkpoint = find_checkpoint(folder / CHECKPOINTS)
         if checkpoint is None:
             rewind(self.trainer.loggers, 0)  # of a run that stopped before its first checkpoint
         try:
-            self.trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
-        except Interrupted:
-            if not is_main_process():
-                raise SystemExit(0) from None  # the first process tells of it
+            with self.checkpoints.stop.installed():
+                self._fit(module, datamodule, checkpoint)
+        except Interrupted as interrupted:
+            if not is_main_process():  # the first process tells of it
+                raise SystemExit(0 if is_child() else 128 + interrupted.number) from None
             raise
+
+    def _fit(
+        self, module: SequenceTrainer, datamodule: TrajectoryDataModule, checkpoint: Path | None
+    ) -> None:
+        try:
+            self.trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
+            if self.selection.is_pending:  # of the last step, which is not taken again
+                self.selection.catch_up(self.trainer, module)
+                self.selection.teardown(self.trainer, module, "fit")
+                with self.checkpoints.stop.saving():
+                    self.checkpoints.save(self.trainer)
+                self.checkpoints.stop.check()
+        except (SystemExit, Stopped):  # Lightning makes the one of the other
+            if self.checkpoints.stop.number is None:
+                raise
+            raise self.checkpoints.interrupted("at once") from None
 
 
 def make_fitting(
@@ -181,6 +201,7 @@ def make_fitting(
     training, evaluation, checkpoints = config.training, config.evaluation, folder / CHECKPOINTS
     throughput = Throughput(training.log_every_n_steps)
     progress = Progress(training.max_steps) if config.logging.progress else None
+    stop = StopRequest()
     selection = SelectionRollouts(
         environment,
         checkpoints / "best",
@@ -188,6 +209,7 @@ def make_fitting(
         training.max_steps,
         trained_range(config, datamodule),
         on_progress=None if progress is None else progress.show_rollout,
+        stop=stop,
     )
     # In this order: time a batch before anything else takes any, save when all else is settled.
     callbacks: list[Callback] = [throughput, selection]
@@ -197,11 +219,11 @@ def make_fitting(
         callbacks.append(Reporter(training.max_steps, report))
     if config.curriculum.enabled:
         callbacks.append(Curriculum(config.curriculum, datamodule))
-    callbacks.append(
-        SafeCheckpoint(checkpoints, training.checkpoint_every_n_steps, training.max_steps)
-    )
+    every = training.checkpoint_every_n_steps
+    saving = SafeCheckpoint(checkpoints, every, training.max_steps, stop)
+    callbacks.append(saving)
     trainer = _make_trainer(config, folder, loggers, callbacks, cluster)
-    return Fitting(trainer, throughput, selection)
+    return Fitting(trainer, throughput, selection, saving)
 
 
 def _make_trainer(

@@ -36,6 +36,11 @@ def is_main_process() -> bool:
     return getattr(rank_zero_only, "rank", None) in (None, 0)
 
 
+def is_child() -> bool:
+    """Whether another process of the run has started this one."""
+    return _number(_PARENT) == os.getppid()
+
+
 @contextmanager
 def launched(training: TrainingConfig) -> Iterator[ClusterEnvironment]:
     """Settle which process of a run this is; inside, `is_main_process` tells.
@@ -72,9 +77,8 @@ def _cluster(training: TrainingConfig) -> tuple[ClusterEnvironment, int]:
             f"whole run. With --training.devices {others} they train one together.",
             stacklevel=4,
         )
-    ours = _number(_PARENT) == os.getppid()
     together = size > 1 and _number("WORLD_SIZE") == size and "MASTER_PORT" in os.environ
-    if not ours and not together and training.num_nodes == 1:
+    if not is_child() and not together and training.num_nodes == 1:
         for name in _GROUP:
             os.environ.pop(name, None)
     lightning = LightningEnvironment()

@@ -41,6 +41,23 @@ def only_writer(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def is_written(folder: Path) -> bool:
+    """Whether a process writes the run in a folder just now."""
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        _try_lock(descriptor)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _acquire(path: Path) -> int:
     """Open and lock the file; one that was unlinked meanwhile is not the lock."""
     while True:

@@ -15,6 +15,7 @@ import torch
 
 from datamodules.disks import told_when_unwritable
 from rate.errors import ConfigError
+from rate.stopping import stop_signals, told_when_stopped
 from rate.weights import CHECKPOINTS, SavedModel, load_model, save_model
 from trainers.callbacks import Report
 from trainers.callbacks.checkpoint import find_checkpoint
@@ -108,7 +109,8 @@ def train(
         ConfigError: If the run cannot be started with these settings.
         DatasetError: If the data do not fit.
         TrainingError: If training cannot go on.
-        Interrupted: If it was stopped by SIGINT or SIGTERM; its state is saved.
+        Interrupted: If it was stopped by a signal while it trained; what is saved, it says.
+        Stopped: If it was stopped before or after that (a `KeyboardInterrupt`).
     """
     check_run(config)
     environment = get_environment(
@@ -116,6 +118,7 @@ def train(
     )
     folder = run_folder(config, resume)
     with ExitStack() as stack:
+        stack.enter_context(stop_signals())
         cluster = stack.enter_context(launched(config.training))
         if resume == "auto" and (finished := _finished(folder, config)) is not None:
             return finished if is_main_process() else RunResult(folder, steps=finished.steps)
@@ -128,23 +131,27 @@ def train(
         loggers = stack.enter_context(make_loggers(config, folder))
         stack.enter_context(_threads(config.training.threads))
         stack.enter_context(_quiet())
-        datamodule = make_datamodule(config, environment, report)
-        environment = with_record(with_target(config, environment, datamodule), datamodule)
-        module = SequenceTrainer(config, environment.spec)
-        scale_to_data(module.model, datamodule.store, config.data.normalise)
-        begin_with = config.training.init
-        if begin_with is not None and find_checkpoint(folder / CHECKPOINTS) is None:
-            load_initial_weights(module.model, Path(begin_with), config.training.init_missing)
-        fitting = make_fitting(config, environment, datamodule, folder, report, loggers, cluster)
+        with told_when_stopped(" before training. Nothing is lost: the same command goes on."):
+            datamodule = make_datamodule(config, environment, report)
+            environment = with_record(with_target(config, environment, datamodule), datamodule)
+            module = SequenceTrainer(config, environment.spec)
+            scale_to_data(module.model, datamodule.store, config.data.normalise)
+            begin_with = config.training.init
+            if begin_with is not None and find_checkpoint(folder / CHECKPOINTS) is None:
+                load_initial_weights(module.model, Path(begin_with), config.training.init_missing)
+            parts = (environment, datamodule, folder, report, loggers, cluster)
+            fitting = make_fitting(config, *parts)
         advice = f"What was saved before is whole: make room, then continue with --resume {folder}"
         with told_when_unwritable(TrainingError, str(folder), advice):
             fitting.fit(module, datamodule, folder)
             if not is_main_process():
                 return RunResult(folder, steps=fitting.trainer.global_step)
-            _save_last(module, folder, fitting)
-            result = _summarise(folder, fitting)
-            _evaluate(config, environment, result, fitting.trainer.strategy.root_device, report)
-            log_scores(loggers, result.rows, result.steps)
+            result, device = _summarise(folder, fitting), fitting.trainer.strategy.root_device
+            scored = f" while scoring. Training is complete; --resume {folder} scores it."
+            with told_when_stopped(scored):
+                _save_last(module, folder, fitting)
+                _evaluate(config, environment, result, device, report)
+                log_scores(loggers, result.rows, result.steps)
     return result
 
 

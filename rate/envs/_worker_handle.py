@@ -28,6 +28,8 @@ _PROGRAM = """\
 import signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 sys.path[:] = {path!r}
+from rate.stopping import ignore_stop_signals
+ignore_stop_signals()
 from rate.envs._worker_process import main
 main({connection}, {memory})
 """

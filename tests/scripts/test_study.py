@@ -140,9 +140,13 @@ def test_a_run_that_fails_is_told_of_and_the_others_finish(
     assert not (runs / "small.csv").exists()
 
 
+@pytest.mark.parametrize(
+    ("kill", "number"), [(os.killpg, signal.SIGINT), (os.kill, signal.SIGUSR1)]
+)
 def test_an_interrupted_study_saves_its_run_and_starts_no_other(
-    study: Path, short: list[str], tmp_path: Path
+    kill: Callable[[int, int], None], number: int, study: Path, short: list[str], tmp_path: Path
 ) -> None:
+    """Whether the signal reaches all of its processes, as Ctrl+C does, or the study alone."""
     runs = tmp_path / "runs"
     command = [sys.executable, "scripts/study.py", str(study), "--jobs=1", f"--output={runs}"]
     process = subprocess.Popen(
@@ -156,9 +160,9 @@ def test_an_interrupted_study_saves_its_run_and_starts_no_other(
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "tmaze-memory-1: training\n"
-    os.killpg(process.pid, signal.SIGINT)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 130
+    kill(process.pid, number)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
     assert error == "Stopped; the same command continues the study.\n"
     assert [path.name for path in runs.iterdir()] == ["tmaze-memory-1"]
     assert (runs / "tmaze-memory-1" / "checkpoints" / "last.ckpt").is_file()

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +16,7 @@ import pytest
 
 from datamodules.tmaze import generate_tmaze
 from scripts.train import main
+from tests.processes import wait_until
 from trainers.config_files import load_config_file
 
 
@@ -184,3 +189,23 @@ def test_wandb_is_asked_for_by_name(
     options = [f"--logging.output={tmp_path}", "--logging.wandb=true"]
     assert "pip install" in error_of(main, "tmaze", [*short, *options])
     assert files(tmp_path) == set()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_while_modules_are_imported_is_a_line(number: int) -> None:
+    command = [sys.executable, "scripts/train_tmaze.py"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        status = Path(f"/proc/{process.pid}/status")
+        wait_until(lambda: handled(status) >> (number - 1) & 1, seconds=100)
+        process.send_signal(number)
+        _, error = process.communicate(timeout=100)
+    assert process.returncode == 128 + number
+    name = signal.Signals(number).name
+    assert error == f"Stopped by {name}; the same command begins again.\n"
+
+
+def handled(status: Path) -> int:
+    """The signals that a process handles, a bit each; 0 where SIGUSR1 is not among them yet."""
+    mask = int(re.findall(r"SigCgt:\s*(\w+)", status.read_text(encoding="utf-8"))[0], 16)
+    return mask if mask >> (signal.SIGUSR1 - 1) & 1 else 0

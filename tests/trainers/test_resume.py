@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -153,7 +154,10 @@ def load(folder: Path) -> RunConfig:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_process_can_be_resumed(make_config, tmp_path, number) -> None:
-    """A real process, killed in the middle of training, while it saves at every step."""
+    """A real process, killed in the middle of training, while it saves at every step.
+
+    Among variables of a launcher that is not its own; Lightning reads them when it is imported.
+    """
     config = make_config(
         training__max_steps=150,
         training__checkpoint_every_n_steps=1,
@@ -164,7 +168,8 @@ def test_a_killed_process_can_be_resumed(make_config, tmp_path, number) -> None:
     settings.write_text(yaml.safe_dump(config.to_dict()))
     command = [sys.executable, "scripts/train_tmaze.py", "--config", str(settings)]
     folder = Path(config.logging.output) / config.run_name
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    variables = {**os.environ, "RANK": "gold", "LOCAL_RANK": "1", "SLURM_NTASKS": "4"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=variables)
     deadline = time.monotonic() + 120
     while not (folder / "checkpoints" / "previous.ckpt").exists():
         assert process.poll() is None, process.communicate()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
-import threading
 import warnings
 from pathlib import Path
-from types import FrameType
+from signal import SIGTERM
 from typing import Any
 
 import torch
@@ -22,9 +20,9 @@ from trainers.callbacks.schedule import Every
 from trainers.errors import CheckpointError, Interrupted
 from trainers.files import write_atomic
 from trainers.loggers import rewind
+from trainers.stopping import StopRequest
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class SafeCheckpointIO(CheckpointIO):
@@ -61,8 +59,8 @@ class SafeCheckpointIO(CheckpointIO):
     def _write(self, checkpoint: dict[str, Any], path: Path) -> None:
         """Publish a checkpoint so that a crash at any moment leaves one that can be trusted.
 
-        A digest comes before the file that it is of. Between the two there is no `last.ckpt`, and
-        `previous.ckpt`, if there was a checkpoint before, has a digest of its own.
+        A digest comes before the file that it is of. Until that is there, `last.ckpt` is the one
+        before, if there is one, and so is `previous.ckpt`, which has a digest of its own.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         draft, digest_file = draft_of(path), _digest_file(path)
@@ -73,10 +71,11 @@ class SafeCheckpointIO(CheckpointIO):
                 os.fsync(file.fileno())
             digest = file_sha256(draft)
             previous = path.with_name(PREVIOUS)
-            if path != self._damaged and path.exists() and digest_file.exists():
+            is_kept = path.exists() and previous.exists() and path.samefile(previous)
+            if path != self._damaged and path.exists() and digest_file.exists() and not is_kept:
                 known = digest_file.read_text(encoding="utf-8").replace(path.name, previous.name)
                 write_atomic(_digest_file(previous), known)
-                path.replace(previous)
+                _keep_as(path, previous)
             write_atomic(digest_file, f"{digest}  {path.name}\n")
             draft.replace(path)
         finally:
@@ -120,6 +119,18 @@ def find_checkpoint(folder: Path) -> Path | None:
     return folder / LAST if found else None
 
 
+def _keep_as(path: Path, previous: Path) -> None:
+    """Give a file a second name, or another one where the file system has no hard links."""
+    link = draft_of(previous)
+    try:
+        link.hardlink_to(path)
+        link.replace(previous)
+    except OSError:
+        path.replace(previous)
+    finally:
+        link.unlink(missing_ok=True)  # a rename to another name of the same file does nothing
+
+
 def _digest_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
@@ -159,33 +170,32 @@ def _load(path: Path) -> dict[str, Any]:
 class SafeCheckpoint(Checkpoint):
     """Saves the training state every so often, at the end, and when asked to stop.
 
-    On SIGINT (Ctrl+C) or SIGTERM the current batch is finished, the state saved and `Interrupted`
-    raised. A second SIGINT stops at once, without saving.
+    When it is, the current step is finished, the state saved and `Interrupted` raised.
 
     Args:
         folder: Where `last.ckpt` and `previous.ckpt` are kept.
         every: Optimiser steps between two checkpoints.
         max_steps: Optimiser steps of training; the last one is saved too.
+        stop: Who is asked to stop.
 
     Attributes:
         last_saved: The newest checkpoint, or None.
+        last_step: Its optimiser step.
     """
 
-    def __init__(self, folder: Path, every: int, max_steps: int) -> None:
+    def __init__(
+        self, folder: Path, every: int, max_steps: int, stop: StopRequest | None = None
+    ) -> None:
         self.path = folder / LAST
         self.last_saved: Path | None = None
+        self.last_step = 0
+        self.stop = stop or StopRequest()
         self._schedule = Every(every, max_steps)
-        self._signal: int | None = None
-        self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.signal(number, self._note) for number in SIGNALS}
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._signal == signal.SIGINT == number:
-            raise KeyboardInterrupt
-        self._signal = number
+        self.stop.defer()
+        if self._is_asked(trainer):
+            raise self.interrupted("before a step was taken")
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -195,33 +205,43 @@ class SafeCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # The processes agree, for a signal may reach them in different batches.
-        stop = trainer.strategy.reduce_boolean_decision(self._signal is not None, all=False)
-        if stop or self._schedule.is_due(trainer.global_step):
-            # Metrics first: rows past a checkpoint are dropped by a resume, missing ones are lost.
-            for logger in trainer.loggers:
-                logger.save()
-            trainer.save_checkpoint(self.path)
-            self.last_saved = self.path
-        if stop and trainer.global_step < self._schedule.last:
-            raise Interrupted(self._signal or signal.SIGTERM, trainer.global_step, self.path)
+        asked = self._is_asked(trainer)
+        if asked or self._schedule.is_due(trainer.global_step):
+            with self.stop.saving():
+                self.save(trainer)
+        if asked:
+            raise self.interrupted(f"after step {trainer.global_step}")
+
+    def save(self, trainer: Trainer) -> None:
+        """Save the state, and the metrics before it.
+
+        Rows past a checkpoint are dropped by a resume, missing ones would be lost.
+        """
+        for logger in trainer.loggers:
+            logger.save()
+        trainer.save_checkpoint(self.path)
+        self.last_saved, self.last_step = self.path, trainer.global_step
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Forget the metrics of steps that are about to be taken again."""
-        self.last_saved = self.path
+        self.last_saved, self.last_step = self.path, checkpoint["global_step"]
         rewind(trainer.loggers, checkpoint["global_step"])
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._restore_handlers()
+        self.stop.release()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        self._restore_handlers()
+        self.stop.release()
 
-    def _restore_handlers(self) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers = {}
+    def interrupted(self, when: str) -> Interrupted:
+        """What to raise for the signal: what is kept of the run, and how to go on."""
+        return Interrupted(self.stop.number or SIGTERM, when, self.last_saved, self.last_step)
+
+    def _is_asked(self, trainer: Trainer) -> bool:
+        """Whether any process is to stop: they agree, for a signal may reach them at any time."""
+        noted = self.stop.number is not None
+        return bool(trainer.strategy.reduce_boolean_decision(noted, all=False))

@@ -8,12 +8,14 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from rate.stopping import Stopped
 from rate.weights import SavedModel, save_model
 from trainers.callbacks.schedule import Every
 from trainers.entries import EnvironmentEntry
 from trainers.rollout import OnProgress, evaluate
 from trainers.scores import remarks
 from trainers.sequence import SequenceTrainer
+from trainers.stopping import StopRequest
 
 
 class SelectionRollouts(Callback):
@@ -31,8 +33,10 @@ class SelectionRollouts(Callback):
         trained_range: The least and the greatest return-to-go of the training data, if the model
             looks at returns-to-go.
         on_progress: Told the length and the share of a rollout that is done.
+        stop: Who is asked to stop: a rollout is then left, and made up for when the run goes on.
 
     Attributes:
+        is_pending: Whether the rollouts of the step that was last are still to be made.
         best_step: Optimiser step of the best weights, or None.
         best_score: Their score.
     """
@@ -45,8 +49,11 @@ class SelectionRollouts(Callback):
         max_steps: int,
         trained_range: tuple[float, float] | None = None,
         on_progress: OnProgress | None = None,
+        stop: StopRequest | None = None,
     ) -> None:
         self.environment, self.folder, self.on_progress = environment, folder, on_progress
+        self.stop = stop or StopRequest()
+        self.is_pending = False
         self.trained_range = trained_range
         self._has_warned = False
         self._vectors: dict[tuple[int, int], Any] = {}
@@ -71,19 +78,35 @@ class SelectionRollouts(Callback):
                 self._evaluate(trainer, pl_module)
         trainer.strategy.barrier("selection rollouts")
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.is_pending and isinstance(pl_module, SequenceTrainer):
+            self.catch_up(trainer, pl_module)
+            trainer.strategy.barrier("selection rollouts")
+
+    def catch_up(self, trainer: Trainer, module: SequenceTrainer) -> None:
+        """Make the rollouts that were left when the run was stopped in the midst of them."""
+        self.is_pending = False
+        if trainer.is_global_zero:
+            self._evaluate(trainer, module)
+
     def _evaluate(self, trainer: Trainer, module: SequenceTrainer) -> None:
         config, step = module.config.evaluation, trainer.global_step
-        rows = evaluate(
-            module.model,
-            self.environment,
-            config,
-            lengths=config.selection_lengths,
-            first_seed=config.selection_seed,
-            episodes=config.selection_episodes,
-            make_vector=self._vector,
-            on_progress=self.on_progress,
-            trained_range=self.trained_range,
-        )
+        try:
+            with self.stop.interruptible():
+                rows = evaluate(
+                    module.model,
+                    self.environment,
+                    config,
+                    lengths=config.selection_lengths,
+                    first_seed=config.selection_seed,
+                    episodes=config.selection_episodes,
+                    make_vector=self._vector,
+                    on_progress=self._tell,
+                    trained_range=self.trained_range,
+                )
+        except Stopped:  # the state is saved once this step's callbacks are through
+            self.is_pending = True
+            return
         self._warn(rows, step)
         metrics = {
             f"selection/{name}@{row['length']}": row[name]
@@ -106,6 +129,11 @@ class SelectionRollouts(Callback):
                 self.trained_range,
             )
             save_model(saved, self.folder)
+
+    def _tell(self, length: int, share: float) -> None:
+        self.stop.check()  # code of a simulator may have swallowed the exception
+        if self.on_progress is not None:
+            self.on_progress(length, share)
 
     def _warn(self, rows: list[dict[str, Any]], step: int) -> None:
         """Say once what is odd about the rollouts, and not at every evaluation."""
@@ -138,7 +166,12 @@ class SelectionRollouts(Callback):
         self._vectors.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_step": self.best_step, "best_score": self.best_score}
+        return {
+            "best_step": self.best_step,
+            "best_score": self.best_score,
+            "is_pending": self.is_pending,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_step, self.best_score = state_dict["best_step"], state_dict["best_score"]
+        self.is_pending = state_dict.get("is_pending", False)
