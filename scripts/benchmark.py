@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from rich.console import Console
 from torch import nn
 
@@ -53,6 +52,7 @@ from scripts.benchmarks.training import agreement_tasks, fit_tasks, sampler_task
 from scripts.console import count, make_parser, user_errors
 from scripts.devices import add_device_option, choose_device
 from trainers.errors import TrainingError
+from trainers.yaml_files import parse_yaml
 
 PROJECT_TABLE = Path("data/results/speed.csv")
 PARTS = ("step", "agreement", "sampler", "fit", "rollout", "simulators")
@@ -247,7 +247,7 @@ def _setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"'{text}' is not of the form NAME=VALUE")
-    return name, yaml.safe_load(value)
+    return name, parse_yaml(value, f"--set {name}")
 
 
 if __name__ == "__main__":

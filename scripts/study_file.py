@@ -6,12 +6,11 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from rate.errors import ConfigError
 from trainers.cli import parse
 from trainers.config import RunConfig
 from trainers.entries import BASELINES
+from trainers.yaml_files import read_yaml
 
 _OPTIONAL = {"options", "baselines"}
 
@@ -69,12 +68,7 @@ def load_study(
 
 def _read_study(path: Path) -> tuple[str, str, dict[str, tuple[str, list[int]]], list[str]]:
     """Environment, common options, options and seeds by label, and baselines of a study file."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} is not a YAML file: {error}") from error
+    content = read_yaml(path)
     required = {"environment", "seeds", "runs"}
     if not isinstance(content, dict) or not required <= set(content) <= required | _OPTIONAL:
         raise ConfigError(

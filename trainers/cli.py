@@ -88,13 +88,25 @@ def _rephrase(message: str, options: dict[str, Any]) -> str:
         return f"{found.group(1)} needs a value."
     if found := re.search(r"key \"(\w+)\": Unable to load config", message):
         section = found.group(1)
-        return f"--{section} takes a YAML file; for one setting write --{section}.NAME VALUE."
+        return _no_file(section)
     found = re.search(r"key \"([\w.]+)\": (?:.*(?:Got|Given) value: (.*)$)?", message)
     if found and found.group(1) in options:
         option, value = found.groups()
         got = "" if value is None else f", got '{value}'"
         return f"--{option}: expected {_describe(options[option])}{got}."
     return message
+
+
+def _has_file(given: Any) -> bool:
+    """Whether a section's settings were read from a file by jsonargparse, which would take all."""
+    return isinstance(given, dict) and "__path__" in given
+
+
+def _no_file(section: str) -> str:
+    return (
+        f"--{section} is a table of settings: for one of them write --{section}.NAME VALUE, and "
+        "for a file of all settings --config FILE."
+    )
 
 
 def _describe(kind: Any) -> str:
@@ -159,6 +171,8 @@ def _apply(
     options = _join_lists(translation.options)
     arguments = make_parser(environment, preset).parse_args(options)
     values = arguments.as_dict()
+    for section in (name for name, given in values.items() if _has_file(given)):
+        raise ConfigError(_no_file(section))
     sections = {section: values[section] for section in SECTIONS}
     config = config_from_dict(
         {

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import math
+from contextlib import suppress
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
 from rate.errors import ConfigError
 from trainers.config import RunConfig
 from trainers.registry import environment_options
+from trainers.yaml_files import read_yaml
 
 
 def config_from_dict(values: dict[str, Any]) -> RunConfig:
@@ -41,12 +42,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: If the file is missing, no YAML, or no table.
     """
-    try:
-        values = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} is not a YAML file: {error}") from error
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise ConfigError(f"{path} does not hold a configuration.")
     return values
@@ -60,13 +56,13 @@ def _checked(kind: Any, value: Any, name: str) -> Any:
     Raises:
         ConfigError: If it is not; names the setting.
     """
+    if kind is float and isinstance(value, str):
+        with suppress(ValueError):
+            value = float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{name} is {value}; it must be a finite number.")
     if _is_of(kind, value):
         return value
-    if kind is float and isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            pass
     words = getattr(kind, "__name__", str(kind))
     wanted = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
     raise ConfigError(f"{name} is {value!r}; it must be {wanted.get(words, words)}.")

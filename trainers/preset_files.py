@@ -6,14 +6,13 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rate.errors import ConfigError
 from trainers.config import RunConfig
 from trainers.config_files import config_from_dict, read_config_file
 from trainers.option_hints import nearest
 from trainers.registry import environment_options
 from trainers.tasks import merge, preset_for_task
+from trainers.yaml_files import read_yaml
 
 PRESETS = Path(__file__).parent / "presets"
 PUBLISHED = "_published"  # how presets are called whose settings are those of the public code
@@ -39,7 +38,7 @@ def load_preset(environment: str, name: str) -> dict[str, Any]:
             f"There is no preset '{name}' for {environment} (--model_mode)."
             f"{nearest(name, known)} There are: {', '.join(known)}."
         )
-    preset: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    preset: dict[str, Any] = read_yaml(path)
     return preset
 
 

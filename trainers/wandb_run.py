@@ -7,13 +7,13 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning.pytorch.loggers import Logger
 
 from rate.errors import ConfigError
 from trainers.config import RunConfig
 from trainers.files import write_yaml
 from trainers.launch import is_main_process
+from trainers.yaml_files import read_yaml
 
 _SETTINGS = {"project", "entity", "mode", "group", "tags"}
 _FILE, _RECORD = "wandb_config.yaml", "wandb/run.yaml"
@@ -68,7 +68,7 @@ def _settings_of_run(folder: Path) -> dict[str, Any]:
     """
     record = folder / _RECORD
     if record.is_file():
-        settings: dict[str, Any] = yaml.safe_load(record.read_text(encoding="utf-8"))
+        settings: dict[str, Any] = read_yaml(record)
     else:
         places = (Path.cwd(), Path(__file__).parents[1])
         found = next((place for place in places if (place / _FILE).is_file()), places[0])
@@ -87,10 +87,7 @@ def wandb_settings(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         return {}
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+    settings = read_yaml(path) or {}
     unknown = set(settings) - _SETTINGS if isinstance(settings, dict) else {"no table"}
     if unknown:
         raise ConfigError(

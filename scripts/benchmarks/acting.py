@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from gymnasium.vector import VectorEnv
 
 import trainers
@@ -28,6 +27,7 @@ from scripts.benchmarks.timing import PeakMemory, time_calls, time_in_turns
 from trainers.episode_rows import Record, Rows
 from trainers.registry import get_environment
 from trainers.rollout import acting_threads, play, row_groups
+from trainers.yaml_files import read_yaml
 
 FULL_WINDOW = "one environment, full window"
 RAW = "raw simulator, random actions"
@@ -224,4 +224,4 @@ def _simulators(subject: Subject, budget: float) -> list[Row]:
 def _preset(environment: str) -> ModelConfig:
     """The size of the model that our preset of an environment trains."""
     path = Path(trainers.__file__).parent / "presets" / environment / "rate.yaml"
-    return ModelConfig(**yaml.safe_load(path.read_text(encoding="utf-8"))["model"])
+    return ModelConfig(**read_yaml(path)["model"])

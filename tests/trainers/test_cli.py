@@ -74,7 +74,7 @@ BAD = [
     ("--dropuot 0.1", "Did you mean --model.dropout?"),
     ("--epoch_s 3", "Here it is --training.max_steps N"),
     ("stray", "'stray' belongs to no option."),
-    ("--model=3", "--model takes a YAML file"),
+    ("--model=3", "--model is a table of settings"),
     ("--model.num_heads 5", "model.num_heads=5 does not divide model.d_model=64"),
     ("--n_head_ca 3", "model.valve_heads=3 does not divide model.d_model=64"),
     ("--nmt 0", "model.valve=none"),
