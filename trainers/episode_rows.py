@@ -79,14 +79,10 @@ class Record:
     ) -> None:
         """These episodes have ended in these rows `(N,)` bool, of which `info` tells."""
         self.under_way[episodes] = False
-        for name, values in info.items():
-            if name.startswith("_"):
-                continue
-            told, is_known = _numbers(values, info.get(f"_{name}"), rows)
-            if is_known.any():
-                unknown = 0.0 if name == _SUCCESS else np.nan
-                outcome = self.outcomes.setdefault(name, np.full(len(self.seeds), unknown))
-                outcome[episodes[is_known]] = told[is_known]
+        for name, (told, is_known) in outcomes_in(info, rows).items():
+            unknown = 0.0 if name == _SUCCESS else np.nan
+            outcome = self.outcomes.setdefault(name, np.full(len(self.seeds), unknown))
+            outcome[episodes[is_known]] = told[is_known]
 
     def note_returns_to_go(self, episodes: NDArray[np.int64], asked: NDArray[np.float64]) -> None:
         """Count the steps that are about to be taken where the model is asked for the unseen.
@@ -185,19 +181,31 @@ class Rows:
         return again
 
 
-def _numbers(
-    values: Any, known: Any, rows: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """What an info says of some rows, and of which of them it says a number.
+def outcomes_in(
+    info: dict[str, Any], rows: NDArray[np.bool_]
+) -> dict[str, tuple[NDArray[np.float64], NDArray[np.bool_]]]:
+    """The numbers that a vector environment's info says of some rows.
 
     Args:
-        values: The info's entry, `(N,)` if it holds a number for each row.
-        known: `(N,)` bool, the rows that it says something of; None for all.
+        info: As Gymnasium's have it: an array `(N,)` by name, and under `_NAME` where it is known.
         rows: `(N,)` bool, the `n` rows that are asked for.
 
     Returns:
-        `(n,)` float64 and `(n,)` bool.
+        By name, `(n,)` float64 and `(n,)` bool, where it is known; what is known nowhere is left
+        out.
     """
+    told = {
+        name: _numbers(values, info.get(f"_{name}"), rows)
+        for name, values in info.items()
+        if not name.startswith("_")
+    }
+    return {name: found for name, found in told.items() if found[1].any()}
+
+
+def _numbers(
+    values: Any, known: Any, rows: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """One entry of `outcomes_in`, from the info's and the one that says where it is known."""
     count = int(np.count_nonzero(rows))
     told, is_known = np.zeros(count), np.zeros(count, dtype=bool)
     if not isinstance(values, np.ndarray) or values.shape != rows.shape:

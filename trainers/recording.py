@@ -19,6 +19,7 @@ from rate.embeddings import TOKENS_PER_STEP
 from rate.envs.autoreset import without_autoreset
 from rate.heads import ActionHead, DiscreteHead, MultiDiscreteHead
 from rate.policy import Policy
+from trainers.episode_rows import outcomes_in
 
 Array = NDArray[Any]
 Pixels = NDArray[np.uint8]
@@ -127,7 +128,8 @@ def record_episode(
             record.finished = bool(terminated[0] | truncated[0])
             if on_step is not None:
                 on_step(record.steps)
-    record.outcome = _outcome(info) if record.finished else {}
+    told = outcomes_in(info, np.ones(1, dtype=bool)) if record.finished else {}
+    record.outcome = {name: float(values[0]) for name, (values, _) in told.items()}
     recorder.end(observations)
     return record
 
@@ -264,13 +266,3 @@ def _numbers(observations: Any) -> Array:
 def _parts(observations: Any) -> list[Array]:
     many = observations.values() if isinstance(observations, dict) else [observations]
     return [np.asarray(array)[0] for array in many]
-
-
-def _outcome(info: dict[str, Any]) -> dict[str, float]:
-    """The scalars of a vector environment's last info, without the masks beside them."""
-    arrays = {key: np.asarray(value) for key, value in info.items() if not key.startswith("_")}
-    return {
-        key: float(array[0])
-        for key, array in arrays.items()
-        if array.shape == (1,) and array.dtype.kind in "biuf"
-    }

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium.vector import (
     AsyncVectorEnv,
     AutoresetMode,
@@ -23,8 +24,13 @@ from rate.envs.autoreset import without_autoreset
 from rate.envs.frame_stack import FrameStackVector
 from rate.envs.sync import SyncRows
 from rate.errors import UserError
+from rate.model import SequenceModel
+from rate.policy import Policy
+from tests.factories import MODELS
 from tests.trainers.fakes import Counting
 from trainers.episode_rows import RolloutResult
+from trainers.inspection import record
+from trainers.recording import record_episode
 from trainers.rollout import rollout
 
 MODES = list(AutoresetMode)
@@ -268,3 +274,37 @@ def test_what_cannot_be_right_is_refused_by_name() -> None:
 def test_seeds_that_no_episode_has_are_refused(seeds: list[int]) -> None:
     with pytest.raises(ValueError, match="seeds of the episodes"):
         play(SyncRows(Known, 2), seeds)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_episode_is_filmed_to_its_own_end(mode: AutoresetMode) -> None:
+    """What was seen and said at the end is of the episode, and not of the one that follows it."""
+    torch.manual_seed(0)
+    model = SequenceModel(MODELS["rate"], Known.observation_space, Known.action_space).eval()
+    policy = Policy(model, num_envs=1, target_return=1.0)
+    filmed = record_episode(policy, SyncVectorEnv([Known], autoreset_mode=mode), 9)
+    assert (filmed.steps, filmed.finished) == (5, True)
+    assert filmed.outcome == {"number": 9, "success": 0, "odd": 9.5}
+    assert filmed.moments[-1].observation.tolist() == [9, 5]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_memory_is_inspected_in_whole_episodes(mode: AutoresetMode) -> None:
+    batch = record(Alone(), SyncVectorEnv([Known] * 3, autoreset_mode=mode), seed=7)
+    assert isinstance(batch.observations, torch.Tensor)
+    # The seeds are 7, 8 and 9: of 3, 4 and 5 steps.
+    assert batch.observations[..., 0].tolist() == [[7] * 5, [8] * 5, [9] * 5]
+    assert batch.observations[..., 1].tolist() == [
+        [0, 1, 2, 3, 3],
+        [0, 1, 2, 3, 4],
+        [0, 1, 2, 3, 4],
+    ]
+    assert batch.rewards.sum(1).tolist() == [21, 32, 45]
+
+
+class Alone(Counting):
+    """A policy that also keeps returns-to-go, as those of models do."""
+
+    def __init__(self) -> None:
+        super().__init__(3)
+        self.returns_to_go = torch.zeros(3, 1)

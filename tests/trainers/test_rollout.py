@@ -287,7 +287,8 @@ def test_progress_is_a_share_that_grows_to_the_whole() -> None:
     )
     for length in (6, 9):
         shares = [share for at, share in told if at == length]
-        assert all(0 < share <= 1 for share in shares)
+        assert shares[0] == 0  # at once: what is begun may take long
+        assert all(0 < share <= 1 for share in shares[1:])
         assert shares[-1] == 1
 
 
