@@ -28,6 +28,7 @@ from datamodules.readers.minari import (
     read_minari,
     write_minari,
 )
+from datamodules.spawning import leave_if_started_again
 from datamodules.store import Store, pack
 from rate.envs.spec import EnvironmentSpec
 from rate.files import write_durably
@@ -142,6 +143,7 @@ def make_once(store: Path, provenance: dict[str, Any], make: Callable[[], object
         DatasetError: If a store stands there that is damaged or of other provenance, or if the
             folder cannot be written.
     """
+    leave_if_started_again()
     if _is_made(store, provenance):  # before the lock, which needs a folder that can be written
         return store
     what = f"{store}: the data"

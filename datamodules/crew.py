@@ -26,6 +26,7 @@ from types import FrameType
 from datamodules.episodes import DatasetError
 from datamodules.parts import Parts
 from datamodules.players import Player
+from datamodules.spawning import UNGUARDED, unguarded
 from datamodules.variables import environment_variable
 from rate.errors import UserError
 from rate.stopping import ignore_stop_signals
@@ -144,6 +145,8 @@ class _Worker:
             return found
         except (EOFError, OSError):
             self.process.join(_LEAVE_S)
+            if self.process.exitcode == UNGUARDED:
+                return unguarded()
             return f"its process died ({_describe_exit(self.process.exitcode)})"
 
     def dismiss(self) -> None:

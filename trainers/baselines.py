@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.spawning import leave_if_started_again
 from rate.errors import ConfigError, UserError
 from rate.progress import OnProgress, tell_nobody
 from rate.stopping import held_back, ignore_stop_signals, release_held_back, with_message
@@ -50,6 +51,7 @@ def score_baseline(
         ConfigError: If there is no such policy here.
         UserError: If the simulator died.
     """
+    leave_if_started_again()
     if policy not in BASELINES:
         raise ConfigError(f"There is no baseline '{policy}'; there are: {', '.join(BASELINES)}.")
     if environment.make_player is None or (policy == "expert" and environment.no_expert):
@@ -93,7 +95,8 @@ def _play_all(
         except BrokenProcessPool as error:
             raise UserError(
                 "A process in which the simulator ran has died. python scripts/doctor.py tells "
-                "what runs here."
+                'what runs here; a program of your own needs a line `if __name__ == "__main__":` '
+                "above what it does."
             ) from error
     names = dict.fromkeys(name for _, _, outcome in played for name in outcome)
     return RolloutResult(

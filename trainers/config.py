@@ -14,6 +14,8 @@ from trainers.config_learning import CurriculumConfig, LossConfig, OptimizerConf
 Window = Literal["start", "random"]
 Sampling = Literal["episodes", "steps"]
 DataDevice = Literal["auto", "host", "device"]
+_Ddp = Literal["ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true"]
+Strategy = Literal["auto", "single_device", _Ddp]
 WhenMissing = Literal["refuse", "fresh"]
 Resume = Path | Literal["auto"] | None  # what to continue: a folder, or the run of that name
 When = Literal["never", "auto", "always"]  # YAML takes "on" and "off" for booleans
@@ -101,7 +103,8 @@ class TrainingConfig:
         accelerator: `cpu`, `gpu` or `auto`, as Lightning has it.
         devices: Number of devices; those of each node, where there are several.
         num_nodes: Number of machines, on each of which a launcher (`torchrun`, `srun`) starts us.
-        strategy: Lightning's strategy, for example `ddp`.
+        strategy: Lightning's strategy: `auto`, `single_device`, or `ddp` for several devices.
+            Others divide a model or start processes in ways that nothing here is made for.
         precision: Lightning's precision, for example `bf16-mixed`.
         threads: CPU threads of a process; None chooses.
         log_every_n_steps: Steps between two rows of metrics.
@@ -143,6 +146,7 @@ class TrainingConfig:
     init_missing: WhenMissing = "refuse"
 
     def __post_init__(self) -> None:
+        choice("training.strategy", self.strategy, Strategy)
         choice("training.data_device", self.data_device, DataDevice)
         choice("training.compile", self.compile, When)
         choice("training.cuda_graphs", self.cuda_graphs, When)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -222,17 +223,29 @@ def make_fitting(
     every = training.checkpoint_every_n_steps
     saving = SafeCheckpoint(checkpoints, every, training.max_steps, stop)
     callbacks.append(saving)
-    trainer = _make_trainer(config, folder, loggers, callbacks, cluster)
+    trainer = make_trainer(config, folder, cluster, loggers, callbacks)
     return Fitting(trainer, throughput, selection, saving)
 
 
-def _make_trainer(
+def make_trainer(
     config: RunConfig,
     folder: Path,
-    loggers: list[Logger],
-    callbacks: list[Callback],
-    cluster: ClusterEnvironment | None,
+    cluster: ClusterEnvironment | None = None,
+    loggers: Sequence[Logger] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> Trainer:
+    """Lightning's trainer of a run.
+
+    Args:
+        config: The run.
+        folder: The run's folder.
+        cluster: The processes that train together; None leaves it to Lightning.
+        loggers: Where metrics go.
+        callbacks: What happens besides training.
+
+    Raises:
+        ConfigError: If this machine cannot train as the settings say.
+    """
     training = config.training
     try:
         return Trainer(
@@ -243,17 +256,18 @@ def _make_trainer(
             precision=training.precision,  # type: ignore[arg-type]
             max_steps=training.max_steps,
             max_epochs=-1,
-            logger=loggers,
-            callbacks=callbacks,
+            logger=list(loggers),
+            callbacks=list(callbacks),
             plugins=[SafeCheckpointIO(), *([] if cluster is None else [cluster])],
             default_root_dir=folder,
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-    except (MisconfigurationException, ValueError) as error:
+    except (MisconfigurationException, ImportError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
         raise ConfigError(
             f"This machine cannot train with training.accelerator={training.accelerator}, "
             f"devices={training.devices}, strategy={training.strategy}, "
-            f"precision={training.precision}: {error}"
+            f"precision={training.precision}: {reason}"
         ) from error

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from datamodules.disks import told_when_unwritable
+from datamodules.spawning import leave_if_started_again
 from rate.errors import ConfigError
 from rate.stopping import stop_signals, told_when_stopped
 from rate.weights import CHECKPOINTS, SavedModel, load_model, save_model
@@ -28,6 +29,7 @@ from trainers.fitting import (
     Fitting,
     make_datamodule,
     make_fitting,
+    make_trainer,
     with_record,
     with_target,
 )
@@ -112,6 +114,7 @@ def train(
         Interrupted: If it was stopped by a signal while it trained; what is saved, it says.
         Stopped: If it was stopped before or after that (a `KeyboardInterrupt`).
     """
+    leave_if_started_again()
     check_run(config)
     environment = get_environment(
         config.environment, config.env, config.evaluation.workers, config.data.frame_stack
@@ -120,17 +123,18 @@ def train(
     with ExitStack() as stack:
         stack.enter_context(stop_signals())
         cluster = stack.enter_context(launched(config.training))
+        stack.enter_context(_threads(config.training.threads))
+        stack.enter_context(_quiet())
         if resume == "auto" and (finished := _finished(folder, config)) is not None:
             return finished if is_main_process() else RunResult(folder, steps=finished.steps)
         if config.training.init is not None and find_checkpoint(folder / CHECKPOINTS) is None:
             find_weights(Path(config.training.init))  # refused before data are made
+        make_trainer(config, folder, cluster)  # refuses what this machine has not
         if is_main_process():
             check_memory(config, environment.spec)
             folder = stack.enter_context(enter_run(config, resume))
             write_environment(folder, command)
         loggers = stack.enter_context(make_loggers(config, folder))
-        stack.enter_context(_threads(config.training.threads))
-        stack.enter_context(_quiet())
         with told_when_stopped(" before training. Nothing is lost: the same command goes on."):
             datamodule = make_datamodule(config, environment, report)
             environment = with_record(with_target(config, environment, datamodule), datamodule)

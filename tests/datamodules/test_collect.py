@@ -317,3 +317,21 @@ def test_the_manifest_names_the_seeds(made):
     assert provenance["collector"] == "chance-1"
     assert len(provenance["seeds_sha256"]) == 64
     assert multiprocessing.active_children() == []
+
+
+def test_a_program_that_its_workers_would_run_once_more_is_told_so(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\nfrom tests.datamodules.walk import run\n"
+        "print('begins')\nrun(Path(sys.argv[1]), workers=2)\nprint('never')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "data"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("rate.errors.UserError: ")
+    assert 'below a line `if __name__ == "__main__":`' in done.stderr
+    assert "never" not in done.stdout

@@ -164,3 +164,18 @@ def test_a_batch_may_leap_over_what_is_due() -> None:
     every.start_batch(41)
     assert every.is_due(51)
     assert not Every(0, last=5).is_due(5)
+
+
+def test_files_of_other_names_are_no_business_of_the_guard(tmp_path: Path) -> None:
+    """Lightning keeps some of its own beside a run's, and callbacks of users do."""
+    io = SafeCheckpointIO()
+    for step, name in ((1, ".temp.ckpt"), (2, "epoch=1.ckpt"), (3, ".temp.ckpt")):
+        io.save_checkpoint({"step": step}, tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".temp.ckpt", "epoch=1.ckpt"]
+    assert io.load_checkpoint(tmp_path / ".temp.ckpt")["step"] == 3
+    assert io.load_checkpoint(tmp_path / "epoch=1.ckpt")["step"] == 2
+    io.save_checkpoint({"step": print}, tmp_path / "code.ckpt")
+    with pytest.raises(CheckpointError, match="Nothing in it was run"):
+        io.load_checkpoint(tmp_path / "code.ckpt")
+    io.remove_checkpoint(tmp_path / "epoch=1.ckpt")
+    assert not (tmp_path / "epoch=1.ckpt").exists()

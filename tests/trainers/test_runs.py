@@ -172,3 +172,23 @@ def test_the_commit_says_of_changed_code_alone_that_it_was_changed(tmp_path, mon
     (tmp_path / "trainers" / "new.py").unlink()
     here.write_text("other code\n")
     assert re.fullmatch(f"{commit} with changes", runs._git_commit())
+
+
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "fsdp", "deepspeed", "nonsense"])
+def test_a_strategy_that_nothing_here_is_made_for_is_refused(make_config, strategy: str) -> None:
+    with pytest.raises(ConfigError, match=rf"training\.strategy is '{strategy}'; choose one of"):
+        make_config(training__strategy=strategy)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("accelerator", "tpu"), ("accelerator", "nonsense"), ("precision", "transformer-engine")],
+)
+def test_what_this_machine_has_not_is_a_line_before_data_are_made(
+    make_config, tmp_path, setting: str, value: str
+) -> None:
+    config = make_config(**{f"training__{setting}": value, "data__root": str(tmp_path / "data")})
+    with pytest.raises(ConfigError, match=rf"This machine cannot .*{setting}={value}"):
+        train(config)
+    assert not (tmp_path / "data").exists()
+    assert not folder_of(config).exists()

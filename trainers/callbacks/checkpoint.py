@@ -10,7 +10,7 @@ from signal import SIGTERM
 from typing import Any
 
 import torch
-from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
@@ -25,11 +25,12 @@ from trainers.stopping import StopRequest
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
-class SafeCheckpointIO(CheckpointIO):
+class SafeCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint whole or not at all with its SHA-256 beside it, and keeps the one before.
 
     Reading checks the digest and unpickles plain types and tensors only: a checkpoint from a
-    stranger runs no code.
+    stranger runs no code. Files of other names are not a run's checkpoints: Lightning writes and
+    reads them as ever, but for code in them.
     """
 
     def __init__(self) -> None:
@@ -44,6 +45,9 @@ class SafeCheckpointIO(CheckpointIO):
             CheckpointError: If it cannot be written; one before is still there.
         """
         path = Path(path)
+        if path.name != LAST:
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
         try:
             self._write(checkpoint, path)
         except (OSError, RuntimeError) as error:
@@ -94,6 +98,8 @@ class SafeCheckpointIO(CheckpointIO):
             CheckpointError: If neither can be read, or one holds more than data.
         """
         path = Path(path)
+        if path.name not in (LAST, PREVIOUS):
+            return _load(path)
         problems: list[str] = []
         for candidate in (path, path.with_name(PREVIOUS)):
             problem = _damage(candidate)
