@@ -62,10 +62,12 @@ def find_candidates(source: Path) -> list[Candidate]:
     folder = next(iter(models.values()))
     run = folder.parent.parent
     if not (run / "config.yaml").is_file():
-        label = {"model": folder.name, "seed": 0, "which": "last"}
-        return [Candidate(load_model(folder), label, EvaluationConfig())]
+        alone = {"model": folder.name, "seed": 0, "which": "last"}
+        return [Candidate(load_model(folder), alone, EvaluationConfig())]
     config = load_config_file(run / "config.yaml")
-    label = {"model": config.logging.name or config.name, "seed": config.training.seed}
+    label: dict[str, Any] = {"model": config.logging.name or config.name}
+    label["seed"] = config.training.seed
+    label["trained_length"] = config.trained_length
     return [
         Candidate(load_model(folder), {**label, "which": which}, config.evaluation)
         for which, folder in models.items()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -17,7 +18,8 @@ from rate.policy import Policy
 from rate.weights import load_model
 from scripts.console import count, make_parser, user_errors
 from scripts.outputs import check_picture
-from scripts.plot import COLOURS, pyplot, save
+from scripts.plot import pyplot, save
+from scripts.styles import styles
 from trainers.inspection import MemoryReport, inspect_memory, record
 from trainers.meter import Meter
 from trainers.registry import check_lengths, environment_of
@@ -87,12 +89,16 @@ def draw(reports: dict[str, MemoryReport], path: Path) -> None:
     """Three panels: spread and rank by segment, survival by noise."""
     plt = pyplot()
     figure, panels = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
-    for (name, report), colour in zip(reports.items(), COLOURS * len(reports), strict=False):
-        panels[0].plot(range(1, len(report.spread) + 1), report.spread, color=colour)
-        panels[1].plot(range(1, len(report.rank) + 1), report.rank, color=colour)
+    looks = styles(reports)
+    for name, report in reports.items():
+        look: dict[str, Any] = {"color": looks[name].colour, "linestyle": looks[name].dash}
+        panels[0].plot(range(1, len(report.spread) + 1), report.spread, **look)
+        panels[1].plot(range(1, len(report.rank) + 1), report.rank, **look)
         strengths = list(report.survival)
         values = [report.survival[strength] for strength in strengths]
-        panels[2].plot(strengths, values, "-o", color=colour, markersize=4, label=name)
+        panels[2].plot(
+            strengths, values, marker=looks[name].marker, markersize=4, label=name, **look
+        )
     panels[0].set(xscale="log", xlabel="segment", ylabel="distance, relative to size")
     panels[0].set(ylim=(0, None))
     panels[0].set_title("Distance between memories of episodes")

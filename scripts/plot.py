@@ -17,55 +17,82 @@ from rate.files import draft_of
 from scripts.console import count, make_parser, user_errors
 from scripts.outputs import check_picture
 from scripts.scores import by_length, main_metric, markdown, read_scores, read_table
-from trainers.entries import BASELINES
+from scripts.styles import styles
+from trainers.cli import parse
 from trainers.registry import length_name
 
 _NAMES = {"success": "success rate", "return": "return"}
+_ANYTHING = ("--data.random_policy=true",)  # wherever the data are from
+_LIKE, _APART = 0.02, 2.0  # of the figure's height; points
 _LABELS = ("environment", "model", "which", "seed", "length", "episodes", "step")
-# Okabe and Ito's colours, told apart by all eyes.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 
 
-def plot_scores(rows: Sequence[dict[str, Any]], path: Path, trained_length: int) -> None:
+def plot_scores(
+    rows: Sequence[dict[str, Any]], path: Path, trained_length: int | None = None
+) -> None:
     """Success (or return) of the last weights against length: a line per model, seeds as dots.
+
+    Lines of like values are moved by some points, so that none hides another.
 
     Args:
         rows: Scores as `read_scores` gives them.
         path: The PNG to write.
-        trained_length: The greatest length seen in training, drawn as a dotted line.
+        trained_length: The greatest length seen in training, drawn as a dotted line; None is what
+            the rows say, or the preset of their environment.
 
     Raises:
         ConfigError: If the figure cannot be written.
     """
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    models = list(dict.fromkeys(str(row["model"]) for row in rows))
     metric = main_metric(rows)
-    for index, (model, colour) in enumerate(zip(models, COLOURS * len(models), strict=False)):
-        scores = by_length(rows, metric, model)
-        is_baseline = model in BASELINES
-        # Equal scores show one around the other, and baselines on top of them all.
-        width = 1.5 if is_baseline else 1.5 + 1.2 * (len(models) - 1 - index)
-        style = "--" if is_baseline else "-o"
-        lengths = sorted(scores)
-        means = [statistics.mean(scores[length]) for length in lengths]
-        (line,) = axes.plot(lengths, means, style, color=colour, label=model, linewidth=width)
-        line.set(markersize=width + 2.5, zorder=3 if is_baseline else 2)
-        for length in lengths:
-            axes.plot([length] * len(scores[length]), scores[length], ".", color=colour, alpha=0.35)
-    axes.axvline(trained_length, color="black", linestyle=":", linewidth=1)
-    place = ("data", "axes fraction")
-    axes.annotate("in training", (trained_length, 0.04), xycoords=place, rotation=90, fontsize=8)
+    looks = styles(str(row["model"]) for row in rows)
+    scores = {model: by_length(rows, metric, model) for model in looks}
+    means = {
+        model: {length: statistics.mean(found[length]) for length in sorted(found)}
+        for model, found in scores.items()
+    }
+    shifts = _shifts(means)
+    for model, style in looks.items():
+        where = axes.transData + _points(figure, shifts.get(model, 0.0))
+        look = {"color": style.colour, "transform": where}
+        line = {"linestyle": style.dash, "marker": style.marker, "markersize": 4.5}
+        lengths, values = list(means[model]), list(means[model].values())
+        axes.plot(lengths, values, linewidth=1.6, label=model, **line, **look)
+        for length, seeds in scores[model].items():
+            axes.plot([length] * len(seeds), seeds, linestyle="", marker=".", alpha=0.3, **look)
+    axes.update_datalim([(x, y) for found in means.values() for x, y in found.items()])
+    axes.autoscale_view()
+    if shifts:
+        note = f"lines of like values are moved apart, by at most {max(shifts.values()):.0f} points"
+        axes.annotate(note, (0.99, 0.01), xycoords="axes fraction", fontsize=6, ha="right")
+    for length in [trained_length] if trained_length else trained_lengths(rows):
+        axes.axvline(length, color="black", linestyle=":", linewidth=1)
+        place = ("data", "axes fraction")
+        axes.annotate("in training", (length, 0.04), xycoords=place, rotation=90, fontsize=8)
     if metric == "success":
         axes.axhline(0.5, color="black", linewidth=0.5)
         place = ("axes fraction", "data")
         axes.annotate("guessing", (1, 0.505), xycoords=place, fontsize=8, ha="right")
-        axes.set(ylim=(0, 1.05))
+        axes.set(ylim=(0, 1.08))
     environment = str(rows[0].get("environment") or "tmaze")
     axes.set(xscale="log", xlabel=length_name(environment), ylabel=_NAMES[metric])
     axes.set_title(f"{_NAMES[metric].capitalize()} on held-out seeds, in rollouts")
     axes.legend(loc="lower left", bbox_to_anchor=(1, 0), frameon=False)
     save(figure, path)
+
+
+def trained_lengths(rows: Sequence[dict[str, Any]]) -> list[int]:
+    """The greatest length that models were trained on, where there is one.
+
+    Rows tell that have been written since they do; else it is the preset's of their environment.
+    """
+    told = {row["trained_length"] for row in rows if row.get("trained_length")}
+    if not told:
+        environment = str(rows[0].get("environment") or "tmaze")
+        told = {parse(environment, ["--model_mode=rate", *_ANYTHING]).config.max_length}
+    longest = max(row["length"] for row in rows)
+    return sorted(int(length) for length in told if length <= longest)
 
 
 def plot_learning(folders: Sequence[Path], path: Path) -> None:
@@ -76,16 +103,41 @@ def plot_learning(folders: Sequence[Path], path: Path) -> None:
     """
     plt = pyplot()
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
-    for folder, colour in zip(folders, COLOURS * len(folders), strict=False):
-        rows = read_table(folder / "metrics.csv")
+    looks = styles(folder.name for folder in folders)
+    for folder in folders:
+        rows, style = read_table(folder / "metrics.csv"), looks[folder.name]
         for axes, name in zip(panels, ("loss", "decisive_accuracy"), strict=True):
             points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
             steps, values = [step for step, _ in points], [value for _, value in points]
-            axes.plot(steps, values, color=colour, label=folder.name)
+            axes.plot(steps, values, color=style.colour, linestyle=style.dash, label=folder.name)
             axes.set(xlabel="optimiser step", ylabel=name.replace("_", " "))
     panels[0].set_yscale("log")
     panels[1].legend(frameon=False)
     save(figure, path)
+
+
+def _shifts(means: dict[str, dict[int, float]]) -> dict[str, float]:
+    """Points to move lines by of which one would hide another, which has like values somewhere."""
+    everything = [value for line in means.values() for value in line.values()]
+    like = _LIKE * (max(everything) - min(everything)) if everything else 0.0
+    hidden = [
+        model
+        for model, line in means.items()
+        if any(
+            abs(line[length] - other[length]) <= like
+            for name, other in means.items()
+            if name != model
+            for length in line.keys() & other.keys()
+        )
+    ]
+    return {model: ((len(hidden) - 1) / 2 - index) * _APART for index, model in enumerate(hidden)}
+
+
+def _points(figure: Any, shift: float) -> Any:
+    """What moves a line up and to the right by as many points."""
+    from matplotlib.transforms import ScaledTranslation
+
+    return ScaledTranslation(0.7 * shift / 72, shift / 72, figure.dpi_scale_trans)
 
 
 def save(figure: Any, path: Path) -> None:
@@ -140,8 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--trained-length",
         type=count,
-        default=90,
-        help="longest episode of the training data, a dotted line (default: 90)",
+        help="longest episode of the training data, a dotted line (default: as in the runs)",
     )
     options = parser.parse_args(arguments)
     with user_errors():

@@ -33,6 +33,7 @@ COLUMNS = (
     "rtg_outside",
     "rtg_outside_steps",
     "rtg_outside_from",
+    "trained_length",
 )
 _KEY = ("environment", "model", "seed", "length", "which")  # what is scored, in `first_seed` on
 _NEEDED = ("model", "seed", "length", "success", "which")
@@ -40,7 +41,7 @@ _TEXT = ("environment", "model", "which")
 _NUMBERED = ("seed", "length")
 _WHOLE = (
     *("seed", "length", "episodes", "step", "first_seed", "invalid"),
-    *("rtg_outside_steps", "rtg_outside_from"),
+    *("rtg_outside_steps", "rtg_outside_from", "trained_length"),
 )
 
 

@@ -251,6 +251,7 @@ def _rows(config: RunConfig) -> list[dict[str, Any]]:
     try:
         evaluation = json.loads(path.read_text(encoding="utf-8"))
         known = {"model": config.logging.name, "seed": config.training.seed}
+        known["trained_length"] = config.trained_length
         known["seconds"] = evaluation["training_seconds"]
         return [{**row, **known} for row in evaluation["rows"]]
     except (ValueError, KeyError, TypeError) as error:
@@ -294,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = run_study(study, jobs, console)
         show_scores(rows, console)
         add_scores(results, rows)
-        plot_scores(rows, figure, max(config.max_length for config in study.runs))
+        plot_scores(rows, figure)
     seconds = ", ".join(f"{model} {mean:.0f} s" for model, mean in training_seconds(rows).items())
     console.print(f"Training took {seconds}; everything {time.monotonic() - started:.0f} s.")
     for what, where in (("runs", output), ("scores", results), ("figure", figure)):

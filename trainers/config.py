@@ -329,6 +329,11 @@ class RunConfig:
         return self.data.max_length or self.window
 
     @property
+    def trained_length(self) -> int | None:
+        """The greatest length of the data; None where they are a store's, which says it itself."""
+        return None if self.data.store else self.max_length
+
+    @property
     def label(self) -> str:
         """The model in the folder's name: `logging.name`, or the task, if any, and the model."""
         task = self.data.dataset or self.env.get("task") or self.env.get("game", "").lower()

@@ -20,7 +20,8 @@ from scripts.benchmarks.machine import Machine
 from scripts.benchmarks.rows import OURS, PRESET, Row
 from scripts.benchmarks.training import REFERENCE
 from scripts.outputs import check_picture, check_place, read_own_json, refusal
-from scripts.plot import COLOURS, pyplot, save
+from scripts.plot import pyplot, save
+from scripts.styles import COLOURS
 from trainers.files import write_atomic, write_json
 
 TITLES = {

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from scripts.plot import main
+from scripts import evaluate
+from scripts.plot import _shifts, main, trained_lengths
 from scripts.scores import (
     COLUMNS,
     add_scores,
@@ -19,6 +20,7 @@ from scripts.scores import (
     other_metrics,
     read_scores,
 )
+from scripts.styles import styles
 
 PNG = b"\x89PNG"
 
@@ -153,6 +155,62 @@ def test_a_figure_of_returns_is_drawn_with_baselines(tmp_path: Path) -> None:
     )
     main([str(path)])
     assert path.with_suffix(".png").read_bytes().startswith(PNG)
+
+
+@pytest.mark.parametrize(
+    ("environment", "lengths", "trained"),
+    [
+        ("tmaze", (90, 900), [90]),
+        ("minigrid", (11, 31, 501), [31]),
+        ("retrieval", (90, 900), [90]),
+        ("retrieval", (30, 60), []),  # no length that was rolled out is as long
+    ],
+)
+def test_the_trained_length_is_the_presets_where_rows_do_not_tell(
+    environment: str, lengths: tuple[int, ...], trained: list[int]
+) -> None:
+    if environment == "minigrid":
+        pytest.importorskip("minigrid")
+    rows = [row("rate", 1, length, 1.0, environment=environment) for length in lengths]
+    assert trained_lengths(rows) == trained
+    told = [{**each, "trained_length": 12} for each in rows]
+    assert trained_lengths(told) == [12]
+    assert trained_lengths([*told, {**rows[0], "trained_length": 20}]) == [12, 20]
+
+
+def test_a_run_tells_the_length_that_it_was_trained_on(
+    trained: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "scores.csv"
+    evaluate.main([str(trained("rate")), "--lengths", "9", "--episodes", "2", f"--results={path}"])
+    assert {scored["trained_length"] for scored in read_scores(path)} == {90}
+
+
+def test_a_model_has_one_colour_in_all_figures() -> None:
+    first = styles(["rate", "dt", "oracle_dt", "expert", "mine"])
+    second = styles(["random", "mine", "tmaze-dt-2", "pong-rate", "tmaze-rate-1"])
+    assert first["rate"].colour == second["pong-rate"].colour == second["tmaze-rate-1"].colour
+    assert first["dt"].colour == second["tmaze-dt-2"].colour
+    assert first["mine"].colour == second["mine"].colour
+    for looks in (first, second, styles(f"model {i}" for i in range(6))):
+        assert len({(look.colour, str(look.dash), look.marker) for look in looks.values()}) == len(
+            looks
+        )
+    known = styles(["rate", "dt", "rmt", "trxl", "dtxl", "dt_relative", "oracle_dt", "expert"])
+    assert len({look.colour for look in known.values()}) == len(known)
+
+
+def test_lines_of_like_values_are_moved_apart_and_others_stay() -> None:
+    means = {
+        "a": {9: 1.0, 90: 1.0},
+        "b": {9: 1.0, 90: 0.5},
+        "c": {9: 0.99, 900: 0.0},
+        "alone": {9: 0.2, 90: 0.1},
+    }
+    shifts = _shifts(means)
+    assert set(shifts) == {"a", "b", "c"}
+    assert sorted(shifts.values()) == [-2.0, 0.0, 2.0]
+    assert _shifts({"a": {9: 1.0}, "b": {90: 1.0}}) == {}
 
 
 def test_a_figure_is_drawn_beside_the_table(
