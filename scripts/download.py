@@ -2,11 +2,12 @@
 
     python scripts/download.py hopper-medium-v2
     python scripts/download.py mujoco/hopper/medium-v0
-    python scripts/download.py dqn-breakout --checkpoints 1
+    python scripts/download.py Breakout --checkpoints 1
     python scripts/download.py --list
 
-D4RL's go to data/d4rl, Minari's to data/minari, DQN replay to data/dqn. Without a connection it
-says which file to get from where, and where to put it.
+The names are those that --dataset and --game have in training. D4RL's go to data/d4rl, Minari's to
+data/minari, DQN replay of Atari's games to data/dqn, where training and the command that is printed
+look for them. Without a connection it says which file to get from where, and where to put it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,16 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from datamodules.downloads import CHECKPOINTS, Remote, fetch, fetch_minari, find, names
+from datamodules.downloads import (
+    CHECKPOINTS,
+    Remote,
+    fetch,
+    fetch_minari,
+    find,
+    names,
+    next_commands,
+    recognise,
+)
 from scripts.console import count, make_parser, user_errors
 from scripts.convert import readable
 from trainers.meter import Meter
@@ -43,14 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.name is None:
         parser.error("name a data set, or --list them")
     with user_errors():
-        if "/" in options.name:
-            made = fetch_minari(options.name, options.root / "minari")
+        known = recognise(options.name)
+        if known.source == "minari":
+            made = fetch_minari(known.name, options.root / "minari")
         else:
-            made = fetch_all(
-                find(options.name, options.run, min(options.checkpoints, CHECKPOINTS)),
-                options.root,
-            )
-    print(f"{made} is here. Next: python scripts/convert.py {made} DEST")
+            files = find(known, options.run, min(options.checkpoints, CHECKPOINTS))
+            made = fetch_all(files, options.root)
+    print(f"{made} is here. Next:")
+    print("\n".join(f"  {command}" for command in next_commands(known, made, options.root)))
 
 
 def fetch_all(files: Sequence[Remote], root: Path) -> Path:

@@ -2,7 +2,7 @@
 
 python scripts/train_atari.py                                # a small RATE, on a scripted Pong
 python scripts/train_atari.py --model_mode DT_quick --seed 2
-python scripts/convert.py dqn/Breakout/1 data/breakout               # DQN-replay, or RL Unplugged
+python scripts/convert.py data/dqn/Breakout/1 data/breakout          # DQN-replay, or RL Unplugged
 python scripts/train_atari.py --game Breakout --data.store data/breakout --training.accelerator gpu
 python scripts/train_atari.py --game Pong --num_mem_tokens 15 --mem_len 360 --n_head_ca 1 \
     --mrv_act leaky_relu --skip_dec_ffn --seed 123

@@ -206,7 +206,7 @@ def _atari(options: Any, workers: int | None) -> EnvironmentEntry:
         if options.rom == "pong"
         else (
             f"No expert plays {options.game} here. Train on public data: scripts/convert.py "
-            f"dqn/{options.game}/1 data/{options.rom}, then --data.store data/{options.rom}."
+            f"data/dqn/{options.game}/1 data/{options.rom}, then --data.store data/{options.rom}."
         )
     )
     entry = _ATARI.entry(options, workers)

@@ -3,17 +3,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import http.server
+import re
 import threading
 from contextlib import contextmanager
 
 import pytest
 
 from datamodules import downloads
-from datamodules.downloads import Remote, fetch, find, names
+from datamodules.downloads import GAMES, Known, Remote, fetch, find, names, recognise
 from datamodules.episodes import DatasetError
+from datamodules.mujoco import find_d4rl
 from datamodules.mujoco_names import D4RL
-from rate.errors import UserError
+from rate.envs.atari_games import NUM_ACTIONS, rom_name, title
 from scripts import download
+from trainers.cli import parse
 
 DATA = bytes(range(256)) * 40_000  # 10 MB
 
@@ -143,27 +146,66 @@ def test_without_a_connection_it_says_what_to_put_where(tmp_path):
 
 def test_the_table():
     assert names()[: len(D4RL)] == list(D4RL)
-    (file,) = find("walker2d-medium-replay-v2")
+    assert len(set(GAMES)) == 60
+    (file,) = find(recognise("walker2d-medium-replay-v2"))
     assert file.url.endswith("offline_rl/gym_mujoco_v2/walker2d_medium_replay-v2.hdf5")
     assert file.path == "d4rl/walker2d_medium_replay-v2.hdf5"
-    for name in ("walker2d-medium-replay", D4RL.index("walker2d-medium-replay-v2")):
-        assert find(str(name)) == [file]  # as --dataset and --env_id of training have it
-    with pytest.raises(DatasetError, match=r"made here.*train_mujoco\.py --dataset hopper-expert"):
-        find("hopper-expert-sac")
-    with pytest.raises(UserError, match="Did you mean Breakout"):
-        find("dqn-breakot")
-    assert "/RoadRunner/1/" in find("dqn-road-runner", checkpoints=1)[0].path
-    files = find("dqn-breakout", run=2, checkpoints=2)
+    files = find(recognise("dqn-breakout"), run=2, checkpoints=2)
     assert len(files) == 8
     assert files[0].url.endswith("dqn/Breakout/2/replay_logs/%24store%24_observation_ckpt.48.gz")
     assert files[0].path == "dqn/Breakout/2/replay_logs/$store$_observation_ckpt.48.gz"
 
 
+# As the emulator spells the games.
+ROMS = {*NUM_ACTIONS, *(re.sub("(?<!^)([A-Z])", r"_\1", game).lower() for game in GAMES)}
+
+
+@pytest.mark.parametrize("name", [*D4RL, *NUM_ACTIONS, *map(title, NUM_ACTIONS), *GAMES])
+def test_every_name_that_training_takes_is_known(name):
+    found = recognise(name).name
+    assert found == (name if name in D4RL else title(rom_name(name, ROMS)))
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("hopper-medium", Known("hopper-medium-v2", "d4rl")),
+        ("6", Known("hopper-medium-v2", "d4rl")),
+        ("mujoco/hopper/expert-v0", Known("mujoco/hopper/expert-v0", "minari")),
+        ("D4RL/pen/human-v2", Known("D4RL/pen/human-v2", "minari")),
+        ("dqn-road-runner", Known("RoadRunner", "dqn")),
+        ("ms_pacman", Known("MsPacman", "dqn")),
+        ("SPACEINVADERS", Known("SpaceInvaders", "dqn")),
+    ],
+)
+def test_other_forms_of_names(name, known):
+    assert recognise(name) == known
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("hopper-expert-sac", r"made here.*train_mujoco\.py --dataset hopper-expert-sac"),
+        ("breakot", r"'breakot'\. Did you mean Breakout\?"),
+        ("dqn-breakot", "Did you mean Breakout"),
+        ("hoper-medium-v2", "Did you mean hopper-medium-v2"),
+        ("zzzz", "There is no public data set 'zzzz'. There are D4RL's"),
+        ("mujoco/hopper/expert", "ends with its version"),
+        ("../x-v0", "no name of a Minari data set"),
+        ("/etc/x-v0", "no name of a Minari data set"),
+    ],
+)
+def test_a_name_that_is_none(name, message):
+    with pytest.raises(DatasetError, match=message):
+        recognise(name)
+
+
 def test_the_command(tmp_path, monkeypatch, capsys, error_of):
     with serving() as (_, remote):
         monkeypatch.setattr(download, "find", lambda *_: [remote])
-        download.main(["hopper-medium-v2", "--root", str(tmp_path)])
-    assert f"convert.py {tmp_path / 'x' / 'data.bin'} DEST" in capsys.readouterr().out
+        download.main(["hopper-medium", "--root", str(tmp_path)])
+    train = f"train_mujoco.py --model_mode DT --dataset hopper-medium-v2 --data.root {tmp_path}"
+    assert train in capsys.readouterr().out
     check(tmp_path / "x" / "data.bin")
     monkeypatch.undo()
     download.main(["--list"])
@@ -172,7 +214,27 @@ def test_the_command(tmp_path, monkeypatch, capsys, error_of):
     assert "name a data set" in error_of(download.main, [])
 
 
-def test_minari_is_downloaded_by_itself(tmp_path, monkeypatch, error_of):
+def test_what_comes_next_is_found_there(tmp_path, monkeypatch, capsys):
+    """The printed commands name what was downloaded, by the names that the other scripts take."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(download, "fetch", lambda remote, root, *_: root / remote.path)
+    download.main(["Breakout", "--checkpoints", "1"])
+    first, second = capsys.readouterr().out.splitlines()[1:]
+    assert first.split() == [
+        *("python", "scripts/convert.py", "data/dqn/Breakout/1/replay_logs", "data/breakout")
+    ]
+    config = parse("atari", [*second.split()[2:], "--model_mode=DT_quick"]).config
+    assert (config.env["game"], config.data.store) == ("Breakout", "data/breakout")
+    download.main(["hopper-medium-v2"])
+    told, command = capsys.readouterr().out.splitlines()
+    assert parse("mujoco", command.split()[2:]).config.data.dataset == "hopper-medium-v2"
+    path = tmp_path / told.partition(" is here")[0]
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert find_d4rl(tmp_path / "data", "hopper-medium-v2") == path
+
+
+def test_minari_is_downloaded_by_itself(tmp_path, monkeypatch, capsys, error_of):
     import minari
 
     from tests.datamodules import samples
@@ -183,9 +245,16 @@ def test_minari_is_downloaded_by_itself(tmp_path, monkeypatch, error_of):
     monkeypatch.setattr(minari, "download_dataset", here)
     arguments = ["test/nested-v0", "--root", str(tmp_path)]
     download.main(arguments)
-    assert (tmp_path / "minari" / "test" / "nested-v0" / "data").is_dir()
+    made = tmp_path / "minari" / "test" / "nested-v0"
+    assert (made / "data").is_dir()
+    assert f"convert.py {made} {tmp_path / 'test-nested-v0'}" in capsys.readouterr().out
     monkeypatch.setattr(minari, "download_dataset", lambda *_, **__: 1 / 0)
     download.main(arguments)  # it is here
     arguments[0] = "test/other-v0"
+    samples.write_minari(tmp_path / "mine", "test/other-v0")
+    with monkeypatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "mine"))
+        download.main(arguments)
+    assert f"convert.py {tmp_path / 'mine' / 'test' / 'other-v0'} " in capsys.readouterr().out
     assert "put it here as" in error_of(download.main, arguments)
     assert not (tmp_path / "minari" / "test" / "other-v0").exists()
