@@ -97,8 +97,8 @@ def test_a_study_trains_what_is_missing_and_no_more(
     main([*command, "--only", "memory"])
     output = capsys.readouterr().out
     assert "1 of 2 runs have finished before" in output
-    assert "tmaze-memory-2: training" in output
-    assert "tmaze-memory-1: training" not in output
+    assert "tmaze-memory-2 training" in output
+    assert "tmaze-memory-1 training" not in output
     assert files(runs / "tmaze-memory-1") == first
 
     table, figure = runs / "small.csv", runs / "small.png"
@@ -159,7 +159,7 @@ def test_an_interrupted_study_saves_its_run_and_starts_no_other(
         start_new_session=True,  # Ctrl+C reaches all processes of a terminal's command
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == "tmaze-memory-1: training\n"
+    assert process.stdout.readline().startswith("tmaze-memory-1 training")
     kill(process.pid, number)
     _, error = process.communicate(timeout=120)
     assert process.returncode == 128 + number
