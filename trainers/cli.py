@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from rate.config import ModelConfig
 from rate.errors import ConfigError
 from trainers import flags
+from trainers.begun import with_own_paths
 from trainers.config import (
     DataConfig,
     EvaluationConfig,
@@ -240,6 +241,8 @@ def _base(environment: str, translation: flags.Translation) -> dict[str, Any]:
             f"{path} is of {base.environment}, not of {environment}; use "
             f"scripts/train_{base.environment}.py."
         )
+    base, notes = with_own_paths(base, path.parent)
+    translation.notes += notes
     return base.to_dict()
 
 

@@ -18,6 +18,7 @@ import torch
 from rate.errors import ConfigError
 from rate.files import remove_drafts
 from rate.weights import CHECKPOINTS, DESCRIPTION
+from trainers.begun import ENVIRONMENT, FOLDER
 from trainers.callbacks.checkpoint import find_checkpoint
 from trainers.changes import ROUNDING, changes_no_score, differences, may_change
 from trainers.config import Resume, RunConfig
@@ -26,7 +27,7 @@ from trainers.csv_logger import METRICS
 from trainers.files import write_atomic, write_yaml
 from trainers.run_lock import LOCK, only_writer
 
-CONFIG, EVALUATION, ENVIRONMENT = "config.yaml", "evaluation.json", "environment.txt"
+CONFIG, EVALUATION = "config.yaml", "evaluation.json"
 TENSORBOARD = "tensorboard"
 _PACKAGES = ("lightning", "gymnasium", "minari", "numpy", "safetensors", "tensorboard")
 _CODE = ("rate", "datamodules", "trainers", "scripts")
@@ -186,6 +187,7 @@ def describe_machine(command: str | None = None) -> str:
     """What a run depends on besides its configuration, as lines of text."""
     lines = [
         f"command: {command or ' '.join(sys.argv)}",
+        f"{FOLDER}{Path.cwd()}",
         f"git: {_git_commit()}",
         f"python: {platform.python_version()}",
         f"torch: {torch.__version__}",  # names the build (CPU or CUDA) where its metadata may not
