@@ -191,11 +191,22 @@ class Store:
 
     def seed(self, index: int) -> int | None:
         """The seed of an episode, where known."""
-        large = self.manifest.get(LARGE_SEEDS, {}).get(str(index))
+        large = self._large_seeds.get(index)
         if large is not None:
-            return int(large, 16)
+            return large
         seed = int(self.arrays["seeds"][index])
         return None if seed == UNKNOWN_SEED else seed
+
+    @cached_property
+    def _large_seeds(self) -> dict[int, int]:
+        """The seeds that are not in [0, 2^63), by episode."""
+        try:
+            seeds = self.manifest.get(LARGE_SEEDS, {})
+            return {int(index): int(seed, 16) for index, seed in seeds.items()}
+        except (AttributeError, TypeError, ValueError) as error:
+            raise DatasetError(
+                f"{self.path / MANIFEST}: {LARGE_SEEDS} is damaged ({error}); make the store again"
+            ) from error
 
     def observing(self, space: gymnasium.Space[Any]) -> Store:
         """The same data for who sees less of them: one part of a dictionary of observations.

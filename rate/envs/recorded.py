@@ -145,9 +145,9 @@ def differences(spec: EnvironmentSpec) -> list[str]:
     recorded = Recorded.parse(spec.recorded)
     if recorded is None:
         return []
-    made = spec.options.get("task")
-    if made in TASKS:
-        return _mujoco_differences(recorded, MujocoOptions(**spec.options))
+    options = _mujoco_options(spec)
+    if options is not None:
+        return _mujoco_differences(recorded, options)
     if recorded.is_own:
         return [
             f"the data were recorded with env.{name}={value}, but rollouts are made with "
@@ -163,25 +163,34 @@ def about(spec: EnvironmentSpec) -> list[str]:
 
     That is how it differs from the data's, what is assumed of it, or what is unusual.
     """
-    recorded, is_task = Recorded.parse(spec.recorded), spec.options.get("task") in TASKS
+    recorded, options = Recorded.parse(spec.recorded), _mujoco_options(spec)
     if recorded is None:
-        options = MujocoOptions(**spec.options) if is_task else None
         words = "the data do not say which environment they were recorded in; by their name"
         return [] if options is None else [f"{words} {options.gym_id} is assumed"]
-    if recorded.task is not None and not is_task:
+    if recorded.task is not None and options is None:
         return [
             f"the data were recorded in {recorded.id}, but their spaces are not its: rollouts are "
             "not made in it"
         ]
     found = differences(spec)
-    if found or not is_task:
+    if found or options is None:
         return found
-    options = MujocoOptions(**spec.options)
     if options.version == VERSIONS[-1] and not options.arguments:
         return []
     words = ", ".join(_setting(name, value) for name, value in options.arguments.items())
     words = f" with {words}" if words else ""
     return [f"the data were recorded in {recorded.id}{words}, and rollouts are made in it"]
+
+
+def _mujoco_options(spec: EnvironmentSpec) -> MujocoOptions | None:
+    """The task of MuJoCo that a specification makes, if it makes one; a damaged one makes none."""
+    task = spec.options.get("task")
+    if not isinstance(task, str) or task not in TASKS:
+        return None
+    try:
+        return MujocoOptions(**spec.options)
+    except (TypeError, ConfigError):
+        return None
 
 
 def _setting(name: str, value: Any) -> str:

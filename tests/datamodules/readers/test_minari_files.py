@@ -14,7 +14,7 @@ from minari.serialization import serialize_space
 from PIL import Image
 
 from datamodules.convert import convert, convert_to_minari
-from datamodules.episodes import Episode, integer_seed
+from datamodules.episodes import DatasetError, Episode, integer_seed
 from datamodules.formats import open_source
 from datamodules.readers.minari import open_minari
 from datamodules.readers.minari_source import open_minari_source
@@ -208,6 +208,16 @@ def test_seeds_survive_an_interruption(tmp_path):
         convert(broken, tmp_path / "store", save_seconds=0)
     store = Store.open(convert(Source("test", tmp_path, (), spec, read), tmp_path / "store"))
     assert [store.episode(number).seed for number in range(len(SEEDS))] == SEEDS
+
+
+@pytest.mark.parametrize("seeds", [[], {"1": 5}, {"1": "none"}, {"x": "0x1"}], ids=repr)
+def test_damaged_seeds_are_told(tmp_path, seeds):
+    spec, read = seeded(SEEDS)
+    store = convert(Source("test", tmp_path, (), spec, read), tmp_path / "store")
+    manifest = json.loads((store / "manifest.json").read_text())
+    (store / "manifest.json").write_text(json.dumps(manifest | {"large_seeds": seeds}))
+    with pytest.raises(DatasetError, match="large_seeds is damaged"):
+        Store.open(store).episode(1)
 
 
 FORMS = {

@@ -237,6 +237,14 @@ def test_what_is_no_specification(text):
     assert differences(replace(mujoco_spec(), options={"task": "hopper"}, recorded=text)) == []
 
 
+@pytest.mark.parametrize(
+    "options", [{"task": ["hopper"]}, {"task": "hopper", "no": 1}, {"task": "hopper", "version": 3}]
+)
+def test_settings_that_make_no_environment_are_for_others_to_refuse(options):
+    spec = replace(mujoco_spec(), options=options, recorded=env_spec("Ant-v5"))
+    assert differences(spec) == about(spec) == []
+
+
 def test_what_a_conversion_tells():
     assert about(made_of(env_spec())) == []
     (told,) = about(made_of(env_spec("Hopper-v4", kwargs={"healthy_reward": 2})))
