@@ -216,6 +216,8 @@ def open_source(path: Path | str, options: Options | None = None) -> Source:
             raise DatasetError(f"{missing[0]}: {missing[1]}")
     except (OSError, DatasetError) as error:
         raise _explained(path, error) from error
+    except RecursionError as error:
+        raise DatasetError(f"{path}: what stands in it is nested too deeply for data") from error
     spec, told = source.spec, about(source.spec)
     if options.spec is not None:
         spec = replace(options.spec, recorded=source.spec.recorded)
@@ -230,14 +232,15 @@ def _downloaded(path: Path) -> str:
     return "" if found is None else f"; did you mean {found}?"
 
 
+def _what(path: Path) -> str | None:
+    """What a data set at a path is, or None."""
+    found = find_format(path)
+    return None if found is None else found.what
+
+
 def _what_it_is(path: Path) -> str:
     """What something of no known format is, and the way out."""
-
-    def known(place: Path) -> str | None:
-        found = find_format(place)
-        return None if found is None else found.what
-
-    found = above(path, known) or describe(path) or inside(path, known)
+    found = above(path, _what) or describe(path) or inside(path, _what)
     if found is not None:
         return found
     words = first_words(path) if path.is_file() else None
@@ -253,6 +256,9 @@ def _explained(path: Path, error: Exception) -> DatasetError:
     elsewhere = not_downloaded(path)
     if elsewhere is not None:
         return DatasetError(f"{elsewhere[0]}: {elsewhere[1]}")
+    part = above(path, _what)
+    if part is not None:
+        return DatasetError(f"{path}: {part}")
     if isinstance(error, OSError):
         return DatasetError(f"{path}: cannot be read ({error})")
     if path.name in str(error):

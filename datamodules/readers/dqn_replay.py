@@ -232,6 +232,8 @@ def _load(path: Path) -> Array:
         raise DatasetError(f"{path}: is missing; a checkpoint has a file a quantity") from error
     except _DAMAGED as error:
         raise DatasetError(f"{path}: damaged or truncated ({error}); get it again") from error
+    if not isinstance(array, np.ndarray):  # an archive of several
+        raise DatasetError(f"{path}: not a single array; get it again")
     if array.dtype.kind not in "iufb":
         raise DatasetError(f"{path}: holds {array.dtype}, not numbers")
     return array

@@ -13,7 +13,7 @@ from pathlib import Path
 _HEAD_BYTES = 4096
 _LFS = b"version https://git-lfs.github.com/spec/"
 _OF_DATA = (".hdf5", ".h5", ".npz", ".pkl", ".parquet", ".arrow", ".gz")
-_WITH_A_MARK = "a folder with "  # says of a format that no other folder can be taken for it
+_WITH_A_MARK = "(a folder with "  # says of a format that no other folder can be taken for it
 _MOST_FILES = 500  # of a folder that are looked at
 _ARCHIVES = {
     b"\x1f\x8b": ("gzip", "gunzip"),

@@ -274,6 +274,8 @@ def read_items(path: Path) -> Iterator[Any]:
         raise DatasetError(f"{path}: the pickle is not read, as {error}") from error
     except DAMAGED as error:
         raise DatasetError(f"{path}: a damaged pickle ({error}); get or make it again") from error
+    except RecursionError as error:
+        raise DatasetError(f"{path}: a pickle that is nested too deeply for data") from error
     except (MemoryError, OverflowError) as error:
         raise DatasetError(f"{path}: a damaged pickle, with a length that cannot be") from error
 

@@ -104,6 +104,12 @@ def _read_episode(record: memoryview, place: str) -> Episode:
     actions, rewards = _numbers(found, "actions", place), _numbers(found, "rewards", place)
     steps = len(actions)
     frames = found["observations"]
+    if len(frames) and not isinstance(frames[0], bytes):
+        raise DatasetError(
+            f"{place}: not RL Unplugged's Atari data, as the observations are numbers, not images. "
+            "Other data of TensorFlow Datasets are read where their features.json is beside the "
+            "shards"
+        )
     if len(frames) != steps or len(rewards) != steps:
         raise DatasetError(
             f"{place}: there are {len(frames)} observations and {len(rewards)} rewards, but "

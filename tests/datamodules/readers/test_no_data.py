@@ -85,6 +85,10 @@ def test_one_folder_too_high_or_too_low(tmp_path):
     for low in (folder / "data", folder / "data" / "metadata.json"):
         with pytest.raises(DatasetError, match=rf"part of {folder}: a Minari data set"):
             open_source(low)
+    (folder / "data" / "more").mkdir()
+    np.savez(folder / "data" / "more" / "0.npz", x=np.zeros(3))  # of a format, but no data set
+    with pytest.raises(DatasetError, match=rf"part of {folder}: a Minari data set"):
+        open_source(folder / "data" / "more")
     for high in (tmp_path / "all", tmp_path / "all" / "mujoco"):
         with pytest.raises(DatasetError, match=rf"in it is {folder}: a Minari data set"):
             open_source(high)
