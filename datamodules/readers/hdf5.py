@@ -138,13 +138,24 @@ def hdf5_error(path: Path, error: Exception) -> DatasetError:
 
 
 def hdf5_tree(group: h5py.Group) -> dict[str, Any]:
-    """The arrays of a group by name, and of its groups likewise; nothing is read."""
+    """The arrays of a group by name, and of its groups likewise; nothing is read.
+
+    Raises:
+        DatasetError: If an array is in another file: a data set is what its own files hold.
+    """
     import h5py
 
-    return {
-        name: hdf5_tree(item) if isinstance(item, h5py.Group) else item
-        for name, item in group.items()
-    }
+    tree: dict[str, Any] = {}
+    for name in group:
+        item = None
+        if not isinstance(group.get(name, getlink=True), h5py.ExternalLink):
+            item = group[name]
+        if item is None or (isinstance(item, h5py.Dataset) and item.external):
+            raise DatasetError(
+                f"{group.file.filename}: {name} stands in another file, which is not read"
+            )
+        tree[name] = hdf5_tree(item) if isinstance(item, h5py.Group) else item
+    return tree
 
 
 def _has_actions(group: h5py.Group) -> bool:

@@ -232,20 +232,29 @@ class _Machine:
                 del self.memo[key]
         self.recent.clear()
 
-    def _is_contents(self, value: Any) -> bool:
+    def _is_contents(self, value: Any, seen: set[int] | None = None) -> bool:
         """Whether a value belongs to one item, unlike names, types and constants."""
         if isinstance(value, tuple):
-            return any(map(self._is_contents, value))
+            seen = set() if seen is None else seen
+            if id(value) in seen:  # its parts were looked at
+                return False
+            seen.add(id(value))
+            return any(self._is_contents(part, seen) for part in value)
         if isinstance(value, (bytes, bytearray, str)):
             return len(value) > _LONG
         return isinstance(value, (NumpyArray, dict, list)) and value is not self.root
 
 
-def _plain(item: Any) -> Any:
+def _plain(item: Any, made: dict[int, Any] | None = None) -> Any:
     """What was put together, without the tools for it."""
     if isinstance(item, NumpyArray):
         return item.value
-    return tuple(map(_plain, item)) if isinstance(item, tuple) else item
+    if not isinstance(item, tuple):
+        return item
+    made = {} if made is None else made
+    if id(item) not in made:  # a part may stand in it many times
+        made[id(item)] = tuple(_plain(part, made) for part in item)
+    return made[id(item)]
 
 
 def read_items(path: Path) -> Iterator[Any]:

@@ -16,6 +16,7 @@ from datamodules.episodes import Array, DatasetError
 
 # Parts of an observation by their path; the path of an array that stands alone is empty.
 Parts = dict[str, Any]
+_MOST_NUMBERS = 1 << 32  # of an episode that is a list
 
 
 def column(value: Any, place: str) -> Any:
@@ -36,6 +37,8 @@ def column(value: Any, place: str) -> Any:
         return np.asarray(value)
     if not isinstance(value, (list, tuple)):
         raise DatasetError(f"{place} is no array, but of type {type(value).__name__}")
+    if _count(value, {}) > _MOST_NUMBERS:
+        raise DatasetError(f"{place} is a list of lists with more numbers than data have")
     try:
         made = np.asarray(value)
     except ValueError as error:  # rows of unlike shapes
@@ -44,6 +47,15 @@ def column(value: Any, place: str) -> Any:
         kind = type(value[0]).__name__ if value else "nothing"
         raise DatasetError(f"{place} is a list of {kind}, not of numbers")
     return made
+
+
+def _count(value: Any, counted: dict[int, int]) -> int:
+    """How many items nested lists have, of which one may stand in another many times."""
+    if not isinstance(value, (list, tuple)):
+        return 1
+    if id(value) not in counted:
+        counted[id(value)] = sum(_count(item, counted) for item in value)
+    return counted[id(value)]
 
 
 def parts(value: Any, place: str) -> tuple[Parts, list[str]]:

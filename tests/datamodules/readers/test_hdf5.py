@@ -157,3 +157,18 @@ def test_chains_that_break_without_an_end(tmp_path):
     path = write_d4rl(tmp_path / "joined.hdf5", timeouts=np.zeros(STEPS, bool))
     (found,) = broken_chains(path)
     assert "joined.hdf5, episode 1: the next observation of step 5 is not that of step 6" in found
+
+
+@pytest.mark.parametrize("kind", ["link", "storage"])
+def test_arrays_of_other_files_are_not_read(tmp_path, kind):
+    path, other = write_d4rl(tmp_path / "x.hdf5"), write_d4rl(tmp_path / "other.hdf5")
+    (tmp_path / "secret").write_bytes(b"x" * 1000)
+    with h5py.File(path, "r+") as file:
+        del file["rewards"]
+        if kind == "link":
+            file["rewards"] = h5py.ExternalLink(str(other), "/rewards")
+        else:
+            place = [(str(tmp_path / "secret"), 0, STEPS * 4)]
+            file.create_dataset("rewards", (STEPS,), np.float32, external=place)
+    with pytest.raises(DatasetError, match=r"x\.hdf5: rewards stands in another file"):
+        open_hdf5(path)

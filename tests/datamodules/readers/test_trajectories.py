@@ -287,3 +287,17 @@ def test_wide_actions_by_any_name(tmp_path, name, keep):
     outside = np.abs(np.concatenate([e["actions"] for e in episodes])).max(axis=1) > 1
     assert checked.clipped.steps == (0 if keep else outside.sum())
     assert checked.clipped.episodes == (0 if keep else 3)
+
+
+def test_nested_lists_that_hold_each_other_are_refused_at_once(tmp_path):
+    laughs = (0.5,)
+    for _ in range(60):
+        laughs = (laughs, laughs)
+    for value in (laughs, list(laughs)):
+        episodes = [{"observations": value, "actions": np.zeros(2, int), "rewards": np.zeros(2)}]
+        (tmp_path / "x.pkl").write_bytes(pickle.dumps(episodes))
+        with pytest.raises(DatasetError, match="observations is a list of lists with more numbers"):
+            open_source(tmp_path / "x.pkl")
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps([{"observations": 1, "other": laughs}]))
+    with pytest.raises(DatasetError, match="there are no actions"):
+        open_source(tmp_path / "x.pkl")
