@@ -16,8 +16,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from datamodules.episodes import DatasetError
 from datamodules.options import Options
 from datamodules.readers.named import open_episodes, open_flat
@@ -97,7 +95,7 @@ def _is_step(item: Any) -> bool:
     """Whether this is a dictionary of one step: with a single reward, or a single action."""
     if not isinstance(item, Mapping):
         return False
-    single = {role_of(str(key)): np.ndim(value) == 0 for key, value in item.items()}
+    single = {role_of(str(key)): _depth(value) == 0 for key, value in item.items()}
     return "actions" in single and single.get("rewards", single["actions"])
 
 
@@ -115,9 +113,17 @@ def _in_lists(columns: Mapping[str, Any]) -> bool:
     return (
         isinstance(column, (list, tuple))
         and bool(column)
-        and all(np.ndim(item) >= wanted for item in column)
+        and all(_depth(item) >= wanted for item in column)
         and any(len(item) > 1 for item in column)
     )
+
+
+def _depth(value: Any) -> int:
+    """The axes of an array, or how deep the first items of lists are nested."""
+    depth = 0
+    while isinstance(value, (list, tuple)) and value:
+        value, depth = value[0], depth + 1
+    return depth + len(getattr(value, "shape", ()))
 
 
 def _from_lists(columns: Mapping[str, Sequence[Any]], path: Path) -> Iterator[dict[str, Any]]:
