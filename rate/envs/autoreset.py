@@ -32,11 +32,16 @@ def without_autoreset(env: Any) -> VectorEnv[Any, Any, Any]:
     """The environment itself if its finished rows wait, else one around it whose rows do.
 
     Raises:
-        UserError: If it does not say what it does when an episode ends, or would begin an episode
-            again that `reset` has begun.
+        UserError: If it is no vector environment, does not say what it does when an episode ends,
+            or would begin an episode again that `reset` has begun.
     """
+    if not hasattr(env, "num_envs"):
+        raise UserError(
+            f"{env} is a single environment; rollouts need rows of them, for example "
+            "gymnasium.vector.SyncVectorEnv([make_env])."
+        )
     metadata = getattr(env, "metadata", None) or {}
-    if metadata.items() >= WAITING.items():
+    if metadata.items() >= WAITING.items() and _hands_on(env):
         waiting: VectorEnv[Any, Any, Any] = env
         return waiting
     try:
@@ -82,7 +87,8 @@ class WaitingRows(Wrapper):
         super().__init__(env)
         self._mode = mode
         # Of DISABLED it is the contract. Of the others only Gymnasium's own are known to keep it.
-        self._is_gymnasiums = _is_gymnasiums(env)
+        own = type(env.unwrapped) in (SyncVectorEnv, AsyncVectorEnv)
+        self._is_gymnasiums = own and _hands_on(env)
         row_resets = mode is AutoresetMode.DISABLED or self._is_gymnasiums
         self.metadata = {**env.metadata, **WAITING, ROW_RESETS: row_resets}
         self._seeds: list[int] | None = None
@@ -179,13 +185,13 @@ class WaitingRows(Wrapper):
         return seen, info["final_info"]
 
 
-def _is_gymnasiums(env: Any) -> bool:
-    """Whether an environment, with all its wrappers, is known to reset the rows of a mask alone."""
+def _hands_on(env: Any) -> bool:
+    """Whether all wrappers around an environment are known to hand `reset_mask` on to it."""
     while isinstance(env, VectorWrapper):
-        if not type(env).__module__.startswith("gymnasium."):
+        if not type(env).__module__.startswith(("gymnasium.", "rate.")):
             return False
         env = env.env
-    return type(env) in (SyncVectorEnv, AsyncVectorEnv)
+    return True
 
 
 def _without_restarts(info: Any) -> dict[str, Any]:

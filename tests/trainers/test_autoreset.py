@@ -257,7 +257,21 @@ class Mute(VectorWrapper):
         return *news, {}
 
 
+def test_a_wrapper_around_our_own_rows_is_not_trusted_blindly() -> None:
+    """One that hands on what it is given is right, and the other is found out."""
+    check(play(VectorWrapper(SyncRows(Known, ROWS))))
+    with pytest.raises(UserError, match=r"Forgetful.* has reset more rows than"):
+        play(Forgetful(SyncRows(Known, ROWS)))
+    check(play(Careful(SyncRows(Known, ROWS))))
+
+
+class Careful(VectorWrapper):
+    """A user's own wrapper, which hands on what it is given."""
+
+
 def test_what_cannot_be_right_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match=r"<Known.*> is a single environment"):
+        rollout([Counting(1)], [Known()], [1])
     sync = gymnasiums(AutoresetMode.SAME_STEP)
     for metadata in ({}, {"autoreset_mode": "now and then"}, {"autoreset_mode": True}):
         with pytest.raises(UserError, match=r"<Mute.* does not say what it does when an episode"):
