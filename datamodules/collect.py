@@ -16,7 +16,7 @@ import numpy as np
 from gymnasium import spaces
 
 from datamodules.crew import TIMEOUT_S, available_cores, play_parts
-from datamodules.disks import make_folder, told_when_unwritable
+from datamodules.disks import make_folder, told_when_unreadable, told_when_unwritable
 from datamodules.episodes import DatasetError, Recording, observation_spaces
 from datamodules.locks import locked
 from datamodules.parts import Parts
@@ -161,8 +161,9 @@ def make_once(store: Path, provenance: dict[str, Any], make: Callable[[], object
 
 def _is_made(store: Path, provenance: dict[str, Any]) -> bool:
     """Whether the store is there; an error if it is damaged or holds something else."""
-    if not store.exists():
-        return False
+    with told_when_unreadable(DatasetError, store):
+        if not store.exists():
+            return False
     if Store.open(store).manifest["provenance"] != provenance:
         raise DatasetError(f"{store}: holds other data; delete it, or use another folder")
     return True

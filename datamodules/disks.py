@@ -37,6 +37,21 @@ def told_when_unwritable(kind: type[Exception], what: str, advice: str) -> Itera
         raise kind(f"{what} cannot be written ({reason}). {advice}") from error
 
 
+@contextmanager
+def told_when_unreadable(kind: type[Exception], path: Path) -> Iterator[None]:
+    """Tell people of what another user keeps to themselves; other errors stay.
+
+    Args:
+        kind: The error to raise.
+        path: What is read, where an error does not tell.
+    """
+    try:
+        yield
+    except PermissionError as error:
+        name = path if error.filename is None else os.fsdecode(error.filename)
+        raise kind(f"{name}: this user may not read it ({os.strerror(errno.EACCES)})") from error
+
+
 def may_write(folder: Path) -> bool:
     """Whether this user may make files in a folder, as far as that can be known without trying."""
     effective = os.access in os.supports_effective_ids

@@ -122,6 +122,8 @@ def open_array(path: Path, dtype: str, shape: tuple[int, ...], size: int) -> Arr
         )
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except PermissionError:
+        raise
     except (*BAD_HEADER, OSError, EOFError) as error:
         raise DatasetError(f"{path}: not a plain .npy file ({error})") from error
     if array.dtype != np.dtype(dtype) or array.shape != shape:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from datamodules.disks import told_when_unreadable
 from datamodules.episodes import Array, DatasetError, Episode, observation_spaces
 from datamodules.npy import file_sha256, open_array
 from datamodules.packing import pack_directory
@@ -80,7 +81,11 @@ class Store:
             DatasetError: If the directory is not a store, is of another schema version, or has a
                 file that is missing, truncated or changed. The message names the file.
         """
-        path = Path(path)
+        with told_when_unreadable(DatasetError, Path(path)):
+            return cls._open(Path(path), verify)
+
+    @classmethod
+    def _open(cls, path: Path, verify: bool) -> Store:
         manifest = _read_manifest(path)
         try:
             entries = {str(name): dict(entry) for name, entry in manifest["arrays"].items()}

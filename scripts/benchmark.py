@@ -52,6 +52,7 @@ from scripts.benchmarks.training import agreement_tasks, fit_tasks, sampler_task
 from scripts.console import count, make_parser, user_errors
 from scripts.devices import add_device_option, choose_device
 from trainers.errors import TrainingError
+from trainers.meter import Meter
 from trainers.yaml_files import parse_yaml
 
 PROJECT_TABLE = Path("data/results/speed.csv")
@@ -108,7 +109,9 @@ def run_tasks(
     # knows yet, half of the time is set aside for it.
     unknown = 0.5 * budget / max(len(tasks), 1)
     beside: dict[str, list[float]] = {label.split()[0]: [] for label, _ in tasks}
+    meter = Meter(console)
     for number, (label, task) in enumerate(tasks):
+        meter.show("measuring", number, len(tasks), label)
         began = time.monotonic()
         left = deadline - began
         if left <= -_OVERTIME * budget:
@@ -120,7 +123,7 @@ def run_tasks(
         share = task.shares * min(max(share, _SHORTEST), _LONGEST)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # what is free decides where data go
-        with _telling(f"{label} ({number + 1} of {len(tasks)})", console):
+        with _telling(label, meter):
             try:
                 found = task.measure(share)
                 rows += found if isinstance(found, list) else [found]
@@ -134,24 +137,17 @@ def run_tasks(
                 deadline = 0.0
                 skipped[label] = _STOPPED
         beside[label.split()[0]].append(max(0.0, time.monotonic() - began - share))
+    meter.close()
     return rows, skipped
 
 
 @contextmanager
-def _telling(what: str, console: Console) -> Iterator[None]:
-    """Say what is going on, and in a log file also how long it took."""
-    if console.is_terminal:
-        with console.status(what):
-            yield
-        return
+def _telling(what: str, meter: Meter) -> Iterator[None]:
+    """Say in a log file how long something took."""
     started = time.monotonic()
     yield
-    console.print(
-        f"{time.monotonic() - started:6.1f} s  {what}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    if not meter.moves:
+        meter.say(f"{time.monotonic() - started:6.1f} s  {what}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -170,6 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.set_num_threads(options.threads or torch.get_num_threads())
         budget = options.budget_seconds or _BUDGET
         reference = options.reference_module and load_class(options.reference_module)
+        console.print("Measuring what this machine can do at best ...")
         machine = measure_machine(device, min(6.0, 0.05 * budget))
         show_machine(machine, console)
         if device.type == "cpu" and options.batch_size is None:

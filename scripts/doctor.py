@@ -32,6 +32,7 @@ try:
     from scripts.console import count, fail, make_parser, user_errors
     from scripts.outputs import read_own_json
     from trainers.files import write_json
+    from trainers.meter import Meter
     from trainers.probe import TRAINER, Finding
     from trainers.registry import ENVIRONMENTS
 except ModuleNotFoundError as error:
@@ -189,9 +190,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with user_errors():
         if options.json:
             read_own_json(options.json, "file of scripts/doctor.py", {"name", "works", "fix"})
-        for name in names:
-            with console.status(f"Trying {name} ..."):
+        with Meter() as meter:
+            for number, name in enumerate(names):
+                meter.show("trying", number, len(names), name)
                 findings.append(examine(name, options.timeout))
+            meter.show("trying", len(names), len(names))
     show(findings, console)
     if options.json:
         content = [{**asdict(found), "fix": command_for(found.fix)} for found in findings]

@@ -74,6 +74,11 @@ class Meter:
             self._live = Progress(_Line(), console=self.console)
             self._live.start()
 
+    @property
+    def moves(self) -> bool:
+        """Whether lines move, as on a terminal."""
+        return self._live is not None
+
     def __enter__(self) -> Meter:
         return self
 

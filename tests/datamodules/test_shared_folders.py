@@ -115,3 +115,20 @@ def test_a_user_without_a_home_finds_data_elsewhere(tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "mine"))
     found = find_minari(tmp_path, "mujoco/hopper/medium-v0")
     assert found == tmp_path / "mine" / "mujoco/hopper/medium-v0"
+
+
+@needs_root
+def test_what_another_user_keeps_to_themselves_is_named(common):
+    store = run(common, workers=1)
+    for closed_off in (store / "manifest.json", store / "actions.npy", store):
+        mode = closed_off.stat().st_mode
+        closed_off.chmod(0o700 if closed_off.is_dir() else 0o600)
+        with another_user(), pytest.raises(DatasetError, match="this user may not read it"):
+            run(common, workers=1)
+        closed_off.chmod(mode)
+    common.chmod(0o700)
+    with another_user(), pytest.raises(DatasetError, match="this user may not read it"):
+        run(common, workers=1)
+    common.chmod(0o755)
+    with another_user():
+        assert run(common, workers=1) == store

@@ -119,8 +119,7 @@ def test_whoever_waits_no_longer_ends_the_probe_with_its_cleanup(tmp_path: Path)
     program = (
         "import pathlib, sys, time, trainers.probe as probe\n"
         "def hang(name):\n"
-        "    pathlib.Path(sys.argv[1]).touch()\n"
-        "    try: time.sleep(60)\n"
+        "    try: pathlib.Path(sys.argv[1]).touch(); time.sleep(60)\n"
         "    finally: pathlib.Path(sys.argv[1] + '-closed').touch()\n"
         "probe.probe = hang\n"
         "probe.main('vizdoom', sys.argv[2])\n"
