@@ -24,6 +24,8 @@ UNKNOWN_RETURN = float("nan")
 _D4RL = re.compile(
     r"[-_](random|medium|expert|full[-_]replay|simple)[\w-]*-v[012]\b", re.IGNORECASE
 )
+# Gymnasium's id of a task in a name; `hopper-medium-v2` has the version of a data set.
+_GYM_ID = re.compile(rf"({'|'.join(task.gym_name for task in TASKS.values())})-v\d+")
 OnBad = Callable[[DatasetError], None]
 
 
@@ -112,18 +114,27 @@ def known_mujoco(
 
     Args:
         spec: What else is known of the environment.
-        name: For example `hopper_medium-v2.hdf5` or `mujoco/hopper/medium-v0`.
-        version: Of Gymnasium's environment, which models of the data are rolled out in.
+        name: For example `hopper_medium-v2.hdf5`, `expert_data_Hopper-v4.pkl` or
+            `mujoco/hopper/medium-v0`.
+        version: Of Gymnasium's environment, which models of the data are rolled out in; one that
+            the name tells goes first.
         references: The returns that the data set itself scores with, by `MujocoOptions`' names.
     """
     task = next((task for task in TASKS if task in name.lower()), None)
     if task is None:
         return spec
-    known = with_settings(spec, {"task": task, "version": version, **(references or {})})
-    if known is not spec and _D4RL.search(name):  # all of whose versions were recorded in one
-        recorded = {"id": f"{TASKS[task].gym_name}-v2", "additional_wrappers": []}
-        known = replace(known, recorded=json.dumps(recorded))
-    return known
+    settings: dict[str, Any] = {"task": task, "version": version}
+    told = _GYM_ID.search(name)
+    gym_id = None if told is None else told.group()
+    if told is not None:
+        settings = mujoco_settings(Recorded(told.group()))
+    elif _D4RL.search(name):  # all of whose versions were recorded in one
+        gym_id = f"{TASKS[task].gym_name}-v2"
+    known = with_settings(spec, {**settings, **(references or {})})
+    if known is spec or gym_id is None:
+        return known
+    recorded = {"id": gym_id, "additional_wrappers": []}
+    return replace(known, recorded=json.dumps(recorded))
 
 
 def known_recorded(spec: EnvironmentSpec, references: dict[str, float]) -> EnvironmentSpec:

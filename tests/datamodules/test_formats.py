@@ -84,6 +84,29 @@ def test_hdf5_of_something_else(tmp_path):
         open_source(tmp_path / "x.hdf5")
 
 
+@pytest.mark.parametrize(
+    ("name", "version", "words"),
+    [
+        (
+            "hopper_medium-v2.hdf5",
+            "v4",
+            "recorded in Hopper-v2, but rollouts are made in Hopper-v4",
+        ),
+        ("hopper-medium-replay-v0.hdf5", "v4", "recorded in Hopper-v2"),
+        ("expert_data_Hopper-v4.hdf5", "v4", "recorded in Hopper-v4, and rollouts are made in it"),
+        ("Hopper-v5-mine.hdf5", "v5", None),
+        ("my_hopper.hdf5", "v4", "by their name Hopper-v4 is assumed"),
+        ("hopper-medium-sac-v4-100-seed0.hdf5", "v4", "by their name Hopper-v4 is assumed"),
+        ("other.hdf5", None, None),
+    ],
+)
+def test_what_a_name_tells_of_the_environment(tmp_path, name, version, words):
+    source = open_source(samples.write_d4rl(tmp_path / name))
+    assert source.spec.options.get("version") == version
+    told = [note for note in source.notes if "recorded in" in note]
+    assert (len(told) == 1 and words in told[0]) if words else not told
+
+
 def test_a_person_may_say_what_the_environment_is(tmp_path):
     path = samples.write_rate_npz(tmp_path / "data")
     spec = two_colors_spec()
