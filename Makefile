@@ -4,6 +4,7 @@
 #   make install EXTRAS=vizdoom,wandb    add optional parts of pyproject.toml (environments: all)
 #   make doctor                      say which environments run here, and what is missing
 #   make train ARGS="--help"         hand options to the command
+#   make mutants ARGS="--count 20 --seed 1"
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -34,7 +35,7 @@ $(error There is no variable $(firstword $(UNKNOWN)).$(shell "$(PYTHON)" -c '$(N
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install train doctor test test-full studies lint format lock clean \
+.PHONY: help install train doctor test test-full mutants studies lint format lock clean \
 	python env-test env-dev
 
 help:  ## List the commands
@@ -56,6 +57,9 @@ test: lint  ## Check style and types, then run every test that takes seconds
 # One after the other: a study takes every core itself.
 test-full: test  ## Also run the tests that take minutes or more: one seed of every study, an hour
 	@$(RUN) -m pytest -m long --timeout 7200 $(ARGS)
+
+mutants: env-test  ## Change the code in small ways and print what no test notices (minutes each)
+	@$(RUN) -m scripts.mutants $(ARGS)
 
 studies: python  ## Train and score everything in scripts/studies (hours; go on with the same command)
 	@$(BOOTSTRAP) --extras "environments,$(EXTRAS)"

@@ -6,6 +6,10 @@ import os
 import time
 from pathlib import Path
 
+# Seconds that nothing takes by far: a limit for what hangs, and no measure of speed. What is waited
+# for takes seconds on an idle machine, and may take minutes on one that others use as well.
+PATIENCE = 900.0
+
 
 def open_files():
     return {path.name for path in Path("/proc/self/fd").glob("*")}
@@ -30,7 +34,7 @@ def alive(pid):
     return any(int(status["Pid"]) == pid and status["State"] != "Z" for status in processes())
 
 
-def wait_until(condition, seconds=15.0):
+def wait_until(condition, seconds=PATIENCE):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import PATIENCE
+
 nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
 pytest.importorskip("ipykernel")
@@ -100,8 +102,8 @@ def test_a_notebook_runs(
     notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
     client = nbclient.NotebookClient(
         notebook,
-        timeout=120,
-        startup_timeout=60,
+        timeout=PATIENCE,
+        startup_timeout=PATIENCE,
         kernel_name=kernel,
         resources={"metadata": {"path": str(work)}},
     )

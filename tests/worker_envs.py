@@ -84,7 +84,7 @@ class Noise(gymnasium.Env[Any, Any]):
         elif self.misdeed == "exit":
             sys.exit(5)
         elif self.misdeed == "hang":
-            time.sleep(60)
+            time.sleep(3600)
         elif self.misdeed == "user error":
             raise UserError("the engine is gone")
         elif self.misdeed == "bug":

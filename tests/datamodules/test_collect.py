@@ -19,7 +19,7 @@ from datamodules.collect import summarise, table_path
 from datamodules.readers.minari import keeps_pixels
 from rate.errors import ConfigError
 from tests.datamodules.walk import SEEDS, SPEC, make_player, run
-from tests.processes import alive
+from tests.processes import PATIENCE, alive
 
 posix = pytest.mark.skipif(os.name != "posix", reason="kills processes")
 lossless = pytest.mark.skipif(not keeps_pixels(), reason="this Minari changes pixels")
@@ -140,7 +140,7 @@ def test_an_episode_that_always_kills_its_worker_is_named(tmp_path):
 @posix
 def test_a_worker_that_hangs_is_replaced_and_its_episode_played_again(made, tmp_path):
     log = tmp_path / "log"
-    run(tmp_path / "data", workers=2, log=log, failures={3: 1}, how="hang", timeout=3)
+    run(tmp_path / "data", workers=2, log=log, failures={3: 1}, how="hang", timeout=10)
     assert contents(tmp_path / "data") == contents(made[0])
     plays = {seed: len((log / str(seed)).read_text().split()) for seed in SEEDS}
     assert plays == dict.fromkeys(SEEDS, 1) | {3: 2}
@@ -149,15 +149,15 @@ def test_a_worker_that_hangs_is_replaced_and_its_episode_played_again(made, tmp_
 
 @posix
 def test_an_episode_that_always_hangs_is_named(tmp_path):
-    log, what = tmp_path / "log", r"seed 12 failed 3 times: it took no step within 2 seconds"
+    log, what = tmp_path / "log", r"seed 12 failed 3 times: it took no step within 5 seconds"
     with pytest.raises(DatasetError, match=what):
-        run(tmp_path / "data", workers=2, log=log, failures={12: 9}, how="hang", timeout=2)
+        run(tmp_path / "data", workers=2, log=log, failures={12: 9}, how="hang", timeout=5)
     assert len((log / "12").read_text().split()) == 3
     assert not any(alive(pid) for pid in pids(log))
 
 
 def test_slow_steps_are_no_hang(made, tmp_path):
-    run(tmp_path / "data", workers=3, log=tmp_path / "log", delay=0.7, timeout=3)
+    run(tmp_path / "data", workers=3, log=tmp_path / "log", delay=1.2, timeout=5)
     assert contents(tmp_path / "data") == contents(made[0])
 
 
@@ -262,13 +262,13 @@ def test_a_collection_that_is_killed_goes_on_where_it_stopped(made, tmp_path, nu
         text=True,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while len(finished := list(data.glob(".walk.parts-*/*.npz"))) < 2:
         assert time.monotonic() < deadline
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
     os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
-    error = process.communicate(timeout=30)[1]
+    error = process.communicate(timeout=PATIENCE)[1]
     if number == signal.SIGINT:
         assert "KeyboardInterrupt: Stopped after" in error
         assert error.count("Traceback") == 1

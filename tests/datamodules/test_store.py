@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import mmap
 from dataclasses import replace
 
 import numpy as np
@@ -122,8 +122,12 @@ def test_dictionaries_pixels_and_integers_keep_their_types(tmp_path):
     assert all(path.parent == store.path for path in store.path.rglob("*"))
 
 
-def test_opening_takes_milliseconds(store):
-    start = time.perf_counter()
-    Store.open(store.path)
-    assert time.perf_counter() - start < 0.5  # generous: the machine may be busy
+def test_opening_reads_no_data(store):
+    """Which would take longer, the more there are."""
+    opened = Store.open(store.path)
+    for name in ("actions", "rewards"):
+        array = opened.arrays[name]
+        while isinstance(array, np.ndarray) and not isinstance(array, np.memmap):
+            array = array.base
+        assert isinstance(array, np.memmap | mmap.mmap), name
     Store.open(store.path, verify=True)

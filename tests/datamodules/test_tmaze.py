@@ -11,6 +11,7 @@ import rate.envs
 from datamodules import DatasetError, Store
 from datamodules.tmaze import generate_tmaze, play_oracle
 from rate.envs.tmaze import TMAZE_SPEC, TMaze
+from tests.processes import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def test_two_processes_at_once(tmp_path):
     processes = [context.Process(target=_generate, args=(tmp_path, queue)) for _ in range(2)]
     for process in processes:
         process.start()
-    paths = {queue.get(timeout=60) for _ in processes}
+    paths = {queue.get(timeout=PATIENCE) for _ in processes}
     for process in processes:
         process.join()
         assert process.exitcode == 0

@@ -19,6 +19,7 @@ from rate.errors import ConfigError
 from scripts.scores import COLUMNS, read_scores
 from scripts.study import main, threads_of_a_run
 from scripts.study_file import load_study
+from tests.processes import PATIENCE
 from trainers.registry import ENVIRONMENTS
 
 ROOT = Path(__file__).parents[2]
@@ -161,7 +162,7 @@ def test_an_interrupted_study_saves_its_run_and_starts_no_other(
     assert process.stdout is not None
     assert process.stdout.readline().startswith("tmaze-memory-1 training")
     kill(process.pid, number)
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + number
     assert error == "Stopped; the same command continues the study.\n"
     assert [path.name for path in runs.iterdir()] == ["tmaze-memory-1"]

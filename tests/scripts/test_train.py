@@ -16,7 +16,7 @@ import pytest
 
 from datamodules.tmaze import generate_tmaze
 from scripts.train import main
-from tests.processes import wait_until
+from tests.processes import PATIENCE, wait_until
 from trainers.config_files import load_config_file
 
 
@@ -197,9 +197,9 @@ def test_a_signal_while_modules_are_imported_is_a_line(number: int) -> None:
     command = [sys.executable, "scripts/train_tmaze.py"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         status = Path(f"/proc/{process.pid}/status")
-        wait_until(lambda: handled(status) >> (number - 1) & 1, seconds=100)
+        wait_until(lambda: handled(status) >> (number - 1) & 1)
         process.send_signal(number)
-        _, error = process.communicate(timeout=100)
+        _, error = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + number
     name = signal.Signals(number).name
     assert error == f"Stopped by {name}; the same command begins again.\n"

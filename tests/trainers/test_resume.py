@@ -15,6 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 from rate.errors import ConfigError
+from tests.processes import PATIENCE
 from trainers.config import RunConfig
 from trainers.errors import CheckpointError
 from trainers.train import train
@@ -124,7 +125,7 @@ def test_a_checkpoint_with_code_in_it_is_refused(make_config, tmp_path) -> None:
         "path.with_name('last.ckpt.sha256').write_text(digest + '  last.ckpt')\n"
     )
     checkpoint = folder / "checkpoints" / "last.ckpt"
-    subprocess.run([sys.executable, "-c", script, str(checkpoint)], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", script, str(checkpoint)], check=True, timeout=PATIENCE)
     with pytest.raises(CheckpointError, match="Nothing in it was run"):
         train(config, resume=folder)
     assert not (tmp_path / "pwned").exists()
@@ -170,13 +171,13 @@ def test_a_killed_process_can_be_resumed(make_config, tmp_path, number) -> None:
     folder = Path(config.logging.output) / config.run_name
     variables = {**os.environ, "RANK": "gold", "LOCAL_RANK": "1", "SLURM_NTASKS": "4"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=variables)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while not (folder / "checkpoints" / "previous.ckpt").exists():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=PATIENCE)
     if number == signal.SIGTERM:
         assert process.returncode == 143
         assert f"--resume {folder}" in errors

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from torch.utils import backend_registration
 
+from tests.processes import PATIENCE
+
 CHECKS = Path(__file__).with_name("second_device_checks.py")
 
 
@@ -21,6 +23,6 @@ CHECKS = Path(__file__).with_name("second_device_checks.py")
 def test_another_device_computes_the_same_and_is_not_waited_for(what: str) -> None:
     options = ["-q", "-n", "0", "-p", "no:cacheprovider", "-k", what]
     command = [sys.executable, "-m", "pytest", str(CHECKS), *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     assert " passed" in done.stdout

@@ -22,6 +22,7 @@ from rate.errors import UserError
 from rate.model import SequenceModel
 from rate.weights import load_model
 from tests.factories import MODELS
+from tests.processes import PATIENCE
 from trainers.config_learning import LossConfig, OptimizerConfig
 from trainers.errors import TrainingError
 from trainers.losses import batch_totals, step_weights
@@ -232,6 +233,7 @@ from trainers.config_files import load_config_file
 from trainers.csv_logger import MetricsTable
 from trainers.sequence import SequenceTrainer
 from pathlib import Path
+from tests.processes import PATIENCE
 
 config_file, store, folder, devices = sys.argv[1:]
 config = load_config_file(Path(config_file))
@@ -276,7 +278,7 @@ def test_two_processes_train_as_one(make_config, data_root, tmp_path, segments) 
         subprocess.run(
             [sys.executable, str(tmp_path / "ddp.py"), *arguments],
             check=True,
-            timeout=240,
+            timeout=PATIENCE,
             capture_output=True,
             cwd=Path(__file__).parents[2],
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},

@@ -18,6 +18,7 @@ from rate.envs.two_colors import (
     two_colors_spec,
 )
 from rate.errors import ConfigError
+from tests.processes import PATIENCE
 
 pytest.importorskip("vizdoom")
 
@@ -190,4 +191,4 @@ def test_what_cannot_be_is_refused(room):
 
 def test_importing_needs_no_simulator():
     code = "import sys; import rate.envs.two_colors; sys.exit('vizdoom' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=PATIENCE).returncode == 0

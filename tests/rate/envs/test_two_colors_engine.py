@@ -16,6 +16,7 @@ from rate.envs.two_colors import FORWARD, TwoColors
 from rate.envs.two_colors_engine import EngineError
 from rate.envs.two_colors_scenario import build_scenario
 from rate.errors import ConfigError
+from tests.processes import PATIENCE
 
 pytest.importorskip("vizdoom")
 
@@ -96,7 +97,11 @@ def test_nothing_is_printed_or_left_in_the_working_directory(tmp_path):
     """
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     result = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, timeout=60
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        timeout=PATIENCE,
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
     assert list(tmp_path.iterdir()) == []
@@ -111,7 +116,7 @@ def test_the_engine_ends_with_a_process_that_is_killed(tmp_path):
         env = TwoColors()
         env.reset(seed=0)
         print("ready", flush=True)
-        time.sleep(60)
+        time.sleep(3600)
     """
     environment = {
         **os.environ,
@@ -127,7 +132,7 @@ def test_the_engine_ends_with_a_process_that_is_killed(tmp_path):
         instance = command[command.index("+viz_instance_id") + 1]
         process.kill()
         process.wait()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while Path(f"/proc/{engine}").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not Path(f"/proc/{engine}").exists()
@@ -138,7 +143,9 @@ def test_the_engine_ends_with_a_process_that_is_killed(tmp_path):
 def test_the_scenario_is_the_same_bytes_each_time_and_runs_as_a_program(tmp_path):
     path = tmp_path / "out.wad"
     subprocess.run(
-        [sys.executable, "-m", "rate.envs.two_colors_scenario", str(path)], check=True, timeout=60
+        [sys.executable, "-m", "rate.envs.two_colors_scenario", str(path)],
+        check=True,
+        timeout=PATIENCE,
     )
     assert path.read_bytes() == build_scenario(90, 10)
     assert path.read_bytes()[:4] == b"PWAD"

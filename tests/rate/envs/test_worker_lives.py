@@ -17,7 +17,7 @@ from gymnasium.spaces import Discrete
 
 from rate.envs.workers import EnvironmentFailure, WorkerVector
 from rate.errors import ConfigError, UserError
-from tests.processes import alive, wait_until
+from tests.processes import PATIENCE, alive, wait_until
 from tests.worker_envs import Noise, refuse, stumble
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
@@ -49,14 +49,14 @@ def test_a_worker_that_dies_begins_the_episodes_of_all_groups_again(tmp_path):
     [
         ("segfault", "SIGSEGV"),
         ("exit", "exit code 5"),
-        ("hang", "answer within 1 seconds"),
+        ("hang", "answer within 5 seconds"),
         ("user error", "UserError: the engine is gone"),
     ],
 )
 def test_a_dead_worker_is_replaced(misdeed, why, tmp_path, caplog):
     """Its unfinished rows begin again; finished rows and other workers notice nothing."""
     make_env = partial(Noise, misdeed=misdeed, once=tmp_path / "once")
-    vector = WorkerVector(make_env, 4, 2, timeout=1)
+    vector = WorkerVector(make_env, 4, 2, timeout=5)
     first, _ = vector.reset(seed=[4, 13, 7, 7])  # row 1 misbehaves at its second step
     vector.step([1] * 4)
     observations, rewards, terminated, truncated, info = vector.step([1] * 4)
@@ -218,7 +218,7 @@ def start_parent(ending, seed=4, warnings="error"):
 )
 def test_nothing_is_left_when_the_interpreter_ends(ending, message):
     with start_parent(ending) as parent:
-        out, err = parent.communicate(timeout=60)
+        out, err = parent.communicate(timeout=PATIENCE)
     assert message in err
     assert bool(err) is bool(message)  # no warnings of leaks either
     assert not any(alive(int(pid)) for pid in out.split())
@@ -228,13 +228,13 @@ def test_a_fork_of_the_parent_ends_without_the_workers():
     """As the workers of a data loader are, where that is how processes are made."""
     ending = "import os\nif not os.fork(): del vector; sys.exit()\nos.wait(); vector.step([0, 0])"
     with start_parent(ending, warnings="ignore") as parent:
-        _, err = parent.communicate(timeout=60)
+        _, err = parent.communicate(timeout=PATIENCE)
     assert (err, parent.returncode) == ("", 0)  # a restart would be logged
 
 
 @pytest.mark.parametrize("seed", [4, 13], ids=["idle", "hanging"])
 def test_nothing_is_left_when_the_parent_is_killed(seed):
-    with start_parent("vector.step_async([0, 0]); time.sleep(60)", seed) as parent:
+    with start_parent("vector.step_async([0, 0]); time.sleep(3600)", seed) as parent:
         pids = [int(pid) for pid in parent.stdout.readline().split()]
         time.sleep(0.2)
         assert all(map(alive, pids))
@@ -245,7 +245,7 @@ def test_nothing_is_left_when_the_parent_is_killed(seed):
 def test_ctrl_c_reaches_the_parent_only():
     ending = """try:
     print("now", flush=True)
-    time.sleep(60)
+    time.sleep(3600)
 except KeyboardInterrupt:
     print(vector.step([0, 0])[4])"""
     with start_parent(ending) as parent:
@@ -253,6 +253,6 @@ except KeyboardInterrupt:
             os.kill(int(pid), signal.SIGINT)
         assert parent.stdout.readline() == "now\n"
         os.killpg(parent.pid, signal.SIGINT)
-        out, err = parent.communicate(timeout=60)
+        out, err = parent.communicate(timeout=PATIENCE)
     assert "[False, False]" in out
     assert err == ""

@@ -1,0 +1,107 @@
+"""Mutations are small, valid and drawn with a seed; the checkout is never changed."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scripts import mutants
+from scripts.mutants import draw, main, mirrors_of, mutations, source_files
+
+SOURCE = '''"""A module."""
+
+LIMIT = 1 << 4
+
+
+def clip(value: int = 3, names: tuple[int, ...] = ()) -> int:
+    """What is at most LIMIT."""
+    if value > LIMIT or value in names:
+        raise ValueError(f"{value + 1} is more than 16")
+    total = max(value, 0)
+    total += 1
+    print("ä", total)
+    return total - 1 if value else 0
+'''
+TESTS = """from rate.clip import LIMIT, clip
+
+
+def test_clip():
+    assert LIMIT == 16
+    assert [clip(n) for n in (-2, 0, 3)] == [0, 0, 3]
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of one module and its test."""
+    for name, text in (("rate/clip.py", SOURCE), ("tests/rate/test_clip.py", TESTS)):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / "rate" / "__init__.py").touch()
+    (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\nmarkers = ["slow"]\n')
+    monkeypatch.setattr(mutants, "ROOT", tmp_path)
+    return tmp_path
+
+
+def test_every_mutation_is_another_valid_module() -> None:
+    every = mutations(Path("rate/clip.py"), SOURCE)
+    texts = {each.apply(SOURCE.encode()).decode() for each in every}
+    assert len(texts) == len(every) >= 14
+    assert SOURCE not in texts
+    for text in texts:
+        ast.parse(text)
+    told = {str(each).partition(": ")[2] for each in every}
+    assert "1 << 4 -> (1) >> (4)" in told
+    assert "value > LIMIT -> value >= LIMIT" in told
+    assert "value in names -> value not in names" in told
+    assert "value > LIMIT or value in names -> (value > LIMIT) and (value in names)" in told
+    assert "max -> min" in told
+    assert "total += 1 -> pass" in told
+    assert 'print("ä", total) -> pass' in told
+    assert "value -> not (value)" in told
+    assert not [text for text in told if "int" in text.split() or "is more than" in text]
+
+
+@pytest.mark.parametrize("path", source_files([])[::40], ids=str)
+def test_our_own_files_have_valid_mutations(path: Path) -> None:
+    text = (mutants.ROOT / path).read_text(encoding="utf-8")
+    for mutation in mutations(path, text)[::7]:
+        ast.parse(mutation.apply(text.encode()))
+
+
+def test_the_same_seed_draws_the_same(project: Path) -> None:
+    files = source_files([])
+    assert draw(files, 5, 1) == draw(files, 5, 1)
+    assert len({tuple(draw(files, 5, seed)) for seed in range(5)}) > 1
+    assert len(draw(files, 1000, 1)) == len(mutations(Path("rate/clip.py"), SOURCE))
+
+
+def test_the_tests_of_a_file_mirror_it_or_name_it() -> None:
+    root = mutants.ROOT
+    assert mirrors_of(Path("trainers/flags.py"), root) == ["tests/trainers/test_flags.py"]
+    assert "tests/rate/envs/test_workers.py" in mirrors_of(Path("rate/envs/workers.py"), root)
+    named = mirrors_of(Path("trainers/config_learning.py"), root)
+    assert "tests/trainers/test_training.py" in named
+    for path in source_files([])[::9]:
+        assert mirrors_of(path, root), path
+
+
+def test_what_no_test_notices_is_printed(
+    project: Path, capsys: pytest.CaptureFixture[str], error_of: Callable[..., str]
+) -> None:
+    before = {path: path.read_bytes() for path in project.rglob("*.py")}
+    main(["--count", "4", "--seed", "3", "--jobs", "2"])
+    lines = capsys.readouterr().out.splitlines()
+    words = {line.partition("rate/clip.py")[2]: line.split()[1] for line in lines[:-1]}
+    assert set(words.values()) == {"LIVES", "dies"}
+    living = sum(word == "LIVES" for word in words.values())
+    assert lines[-1] == f"{living} of 4 mutations live (seed 3)."
+    assert {path: path.read_bytes() for path in project.rglob("*.py")} == before
+
+    (project / "tests/rate/test_clip.py").write_text("def test(): assert False\n")
+    main(["--count", "1"])
+    assert "unknown" in capsys.readouterr().out
+    assert "no file of rate, " in error_of(main, ["--only", "rate/klip.py"])
