@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.downloads import find
+from datamodules.downloads import find, recognise
 from tests.datamodules.samples import write_d4rl
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,7 +84,7 @@ def test_the_commands_work_in_their_order(
     shutil.copytree(ROOT / "scripts", clone / "scripts", ignore=shutil.ignore_patterns("__pyc*"))
     shutil.copytree(ROOT / "data" / "results", clone / "data" / "results")
     monkeypatch.chdir(clone)
-    (remote,) = find("hopper-medium-v2")  # as if download.py had run
+    (remote,) = find(recognise("hopper-medium-v2"))  # as if download.py had run
     (clone / "data" / remote.path).parent.mkdir(parents=True)
     write_d4rl(clone / "data" / remote.path, lengths=(40, 60, 50))
     missing = set()
