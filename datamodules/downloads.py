@@ -1,180 +1,30 @@
-"""Public data sets by name: where their files are, and how they come here whole."""
+"""How files of public data sets come here whole."""
 
 from __future__ import annotations
 
 import base64
-import difflib
 import hashlib
 import http.client
 import os
-import re
-import shlex
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from datamodules.disks import make_folder, may_write, told_when_unwritable
 from datamodules.episodes import DatasetError
-from datamodules.mujoco_names import D4RL, read_name
 from datamodules.npy import file_sha256
+from datamodules.public_data import Remote
 from datamodules.variables import environment_variable
-from rate.errors import ConfigError
 
-D4RL_URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2"
-ATARI_URL = "https://storage.googleapis.com/atari-replay-datasets/dqn"
-# Of the DQN Replay Dataset (Agarwal et al. 2020), as its folders are called.
-GAMES = (
-    *("AirRaid", "Alien", "Amidar", "Assault", "Asterix", "Asteroids", "Atlantis", "BankHeist"),
-    *("BattleZone", "BeamRider", "Berzerk", "Bowling", "Boxing", "Breakout", "Carnival"),
-    *("Centipede", "ChopperCommand", "CrazyClimber", "DemonAttack", "DoubleDunk"),
-    *("ElevatorAction", "Enduro", "FishingDerby", "Freeway", "Frostbite", "Gopher", "Gravitar"),
-    *("Hero", "IceHockey", "Jamesbond", "JourneyEscape", "Kangaroo", "Krull", "KungFuMaster"),
-    *("MontezumaRevenge", "MsPacman", "NameThisGame", "Phoenix", "Pitfall", "Pong", "Pooyan"),
-    *("PrivateEye", "Qbert", "Riverraid", "RoadRunner", "Robotank", "Seaquest", "Skiing"),
-    *("Solaris", "SpaceInvaders", "StarGunner", "Tennis", "TimePilot", "Tutankham", "UpNDown"),
-    *("Venture", "VideoPinball", "WizardOfWor", "YarsRevenge", "Zaxxon"),
-)
-CHECKPOINTS = 50  # of each of the five runs
-_PARTS = ("observation", "action", "reward", "terminal")
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT = 60.0
 _TRIES = 5
-_MINARI = re.compile(r"[\w-]+(/[\w-]+)*/[\w-]+-v\d+")
 _ELSEWHERE = "Name another folder with --root."
 # What a cut connection raises, on its way and between two chunks.
 _NETWORK = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
 
 OnBytes = Callable[[int, int | None], None]
-
-
-@dataclass(frozen=True)
-class Remote:
-    """A file of a public data set.
-
-    Attributes:
-        url: Where it is.
-        path: Where it goes, relative to the folder of data sets.
-        note: What to know where it cannot be had.
-    """
-
-    url: str
-    path: str
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Known:
-    """A public data set, by whichever of its names.
-
-    Attributes:
-        name: The one that `--dataset` or `--game` has in training.
-        source: Who has it.
-    """
-
-    name: str
-    source: Literal["d4rl", "minari", "dqn"]
-
-
-def names() -> list[str]:
-    """The data sets that there are, apart from those of Minari."""
-    return [*D4RL, *GAMES]
-
-
-def recognise(name: str) -> Known:
-    """The data set of a name: one that training takes, `dqn-breakout`, or one of Minari's.
-
-    Raises:
-        DatasetError: If there is none; names the nearest, or says how the data are made here.
-    """
-    try:
-        found = read_name(name)
-    except ConfigError:
-        return _other(name)
-    if found.source == "sac":
-        raise DatasetError(
-            f"{name} is not downloaded, but made here by an agent that learns: python "
-            f"scripts/train_mujoco.py --dataset {name}"
-        )
-    return Known(found.name, found.source)
-
-
-def _other(name: str) -> Known:
-    """A data set of Atari, or of Minari but not of MuJoCo."""
-    games = {game.lower(): game for game in GAMES}
-    word = name.lower().removeprefix("dqn-").replace("-", "").replace("_", "")
-    if word in games:
-        return Known(games[word], "dqn")
-    if "/" in name:
-        if _MINARI.fullmatch(name):
-            return Known(name, "minari")
-        raise DatasetError(
-            f"'{name}' is no name of a Minari data set, which is like mujoco/hopper/medium-v0 and "
-            "ends with its version"
-        )
-    known = {**{known: known for known in D4RL}, **games}
-    close = difflib.get_close_matches(name.lower().removeprefix("dqn-"), known, n=1)
-    hint = f" Did you mean {known[close[0]]}?" if close else ""
-    raise DatasetError(
-        f"There is no public data set '{name}'.{hint} There are D4RL's ({', '.join(D4RL[:3])}, "
-        f"...), DQN replay of Atari's games ({', '.join(GAMES[:3])}, ...), which --list lists, and "
-        "Minari's, by their names: mujoco/hopper/medium-v0"
-    )
-
-
-def find(known: Known, run: int = 1, checkpoints: int = CHECKPOINTS) -> list[Remote]:
-    """The files of a data set that is not Minari's.
-
-    Args:
-        known: The data set.
-        run: Which of the five runs of a DQN.
-        checkpoints: How many of its last checkpoints.
-    """
-    if known.source == "d4rl":
-        task, _, rest = known.name.partition("-")
-        file = f"{task}_{rest.removesuffix('-v2').replace('-', '_')}-v2.hdf5"
-        return [Remote(f"{D4RL_URL}/{file}", f"d4rl/{file}")]
-    game = known.name
-    note = (
-        "The public bucket has refused downloads since 2025. RL Unplugged has the same data as "
-        "TFRecords, which scripts/convert.py reads, and scripts/collect.py makes data of your own."
-    )
-    files = (
-        f"$store$_{part}_ckpt.{number}.gz"
-        for number in range(CHECKPOINTS - checkpoints, CHECKPOINTS)
-        for part in _PARTS
-    )
-    return [
-        Remote(
-            f"{ATARI_URL}/{game}/{run}/replay_logs/{file.replace('$', '%24')}",
-            f"dqn/{game}/{run}/replay_logs/{file}",
-            note,
-        )
-        for file in files
-    ]
-
-
-def next_commands(known: Known, made: Path, root: Path) -> list[str]:
-    """What to type once a data set is here, each command whole as it stands.
-
-    Args:
-        known: The data set.
-        made: Its file or folder.
-        root: The folder of data sets.
-    """
-    store = root / known.name.lower().replace("/", "-")
-    convert = shlex.join(["python", "scripts/convert.py", str(made), str(store)])
-    if known.source == "dqn":
-        train = ["train_atari.py", "--game", known.name, "--data.store", str(store)]
-        return [convert, shlex.join(["python", f"scripts/{train[0]}", *train[1:]])]
-    try:
-        read_name(known.name)
-    except ConfigError:  # of Minari, and not of a task that is trained on by name
-        return [convert]
-    train = ["python", "scripts/train_mujoco.py", "--model_mode", "DT", "--dataset", known.name]
-    return [shlex.join(train if root == Path("data") else [*train, "--data.root", str(root)])]
 
 
 def fetch(remote: Remote, folder: Path | str, on_bytes: OnBytes | None = None) -> Path:

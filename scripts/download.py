@@ -16,11 +16,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from datamodules.downloads import (
+from datamodules.downloads import fetch, fetch_minari
+from datamodules.public_data import (
     CHECKPOINTS,
     Remote,
-    fetch,
-    fetch_minari,
     find,
     names,
     next_commands,

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 import pytest
 
 from datamodules import downloads
-from datamodules.downloads import GAMES, Known, Remote, fetch, find, names, recognise
+from datamodules.downloads import fetch
 from datamodules.episodes import DatasetError
 from datamodules.mujoco import find_d4rl
 from datamodules.mujoco_names import D4RL
+from datamodules.public_data import GAMES, Known, Remote, find, names, recognise
 from rate.envs.atari_games import NUM_ACTIONS, rom_name, title
 from scripts import download
 from trainers.cli import parse
