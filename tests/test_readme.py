@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.downloads import find, recognise
+from datamodules.public_data import find, recognise
 from tests.datamodules.samples import write_d4rl
 
 ROOT = Path(__file__).resolve().parent.parent
