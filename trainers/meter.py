@@ -151,17 +151,22 @@ class Meter:
         return passed >= slow or (reached and passed >= _SHORT_S)
 
     def _move(self, live: Progress, work: _Work, text: str, done: float, note: str) -> None:
+        has_bar = len(text) + _BAR + len(note) + 5 <= self.console.width
+        how = {"completed": done, "total": work.total, "note": note, "has_bar": has_bar}
         if work.task is None:
-            work.task = live.add_task(text, total=work.total, note=note)
-        live.update(work.task, description=text, completed=done, total=work.total, note=note)
+            work.task = live.add_task(text, **how)  # type: ignore[arg-type]
+        live.update(work.task, description=text, **how)  # type: ignore[arg-type]
 
 
 class _Line(ProgressColumn):
-    """All of a line in one: what does not fit is cut at its end, where the least of it stands."""
+    """All of a line in one: what does not fit is cut at its end, where the least of it stands.
+
+    There is a bar where it takes nothing else's room.
+    """
 
     def render(self, task: Task) -> Text:
         parts = [task.description]
-        if task.total:
+        if task.total and task.fields["has_bar"]:
             filled = round(_BAR * min(task.completed / task.total, 1.0))
             parts.append("━" * filled + "╌" * (_BAR - filled))
         parts.append(task.fields["note"])

@@ -69,7 +69,7 @@ def test_a_narrow_terminal_cuts_the_least_of_a_line(width: int) -> None:
     last = text.getvalue().replace("\r", "\n").splitlines()
     line = next(line for line in reversed(last) if "a-run" in line)
     assert "1,000/4,000  25%  3:00:00 left" in line
-    assert ("12.5 steps/s" in line) == (width == 200)
+    assert ("12.5 steps/s" in line) == ("━" in line) == (width == 200)
 
 
 def test_a_dumb_terminal_and_a_pipe_get_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
