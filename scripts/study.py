@@ -62,6 +62,7 @@ def run_study(study: Study, jobs: int, console: Console) -> list[dict[str, Any]]
     if done:
         console.print(f"{done} of {len(study.runs)} runs have finished before; they are reused.")
     if waiting:
+        console.print(f"{len(waiting)} runs to train, {min(jobs, len(waiting))} side by side ...")
         _check(_run_all(waiting, jobs, threads_of_a_run(jobs, len(study.runs)), console))
     return [*baselines, *(row for config in study.runs for row in _rows(config))]
 
