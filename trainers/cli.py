@@ -198,7 +198,10 @@ def _public_note(environment: str, translation: flags.Translation, config: RunCo
     words = [] if name == own else flags.without_parts(config.name)
     preset = preset_for_task(environment, load_preset(environment, name), config.env.get("task"))
     options = [*flags.translate(words).options, *translation.options]
-    there, _ = _apply(environment, preset, replace(translation, options=options))
+    try:
+        there, _ = _apply(environment, preset, replace(translation, options=options))
+    except ConfigError:  # what goes with the model here need not go with the public one
+        return [f"{whose}. For its own settings: --model_mode {' '.join([name, *words])}."]
     return [
         f"{whose}, whose newest scripts have {describe_differences(config, there)} (preset "
         f"{config.name}). For the public settings: --model_mode {' '.join([name, *words])}."

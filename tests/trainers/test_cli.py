@@ -306,6 +306,13 @@ def test_a_model_that_the_public_code_makes_of_rate_is_named_so(monkeypatch) -> 
     assert parse("tmaze", ["--model_mode=RMT", "--seed=2"]).notes == []
 
 
+def test_what_works_here_need_not_work_there(monkeypatch) -> None:
+    monkeypatch.setattr("trainers.registry.find_spec", lambda name: name)
+    command = parse("vizdoom", ["--n_head_ca", "128"])  # of a width of 128 here, and of 64 there
+    assert command.config.model.valve_heads == 128
+    assert command.notes[-1].endswith("For its own settings: --model_mode rate_published.")
+
+
 def test_a_file_leaves_out_what_its_preset_says(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("name: rmt\nmodel: {d_model: 32}\nevaluation: {lengths: [9]}", encoding="utf-8")
