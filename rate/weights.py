@@ -57,13 +57,14 @@ class SavedModel:
     trained_range: tuple[float, float] | None = None
 
 
-def save_model(saved: SavedModel, folder: Path) -> None:
+def save_model(saved: SavedModel, folder: Path | str) -> None:
     """Write a model into `folder`; each file appears whole or not at all.
 
     Raises:
         OSError: If it cannot be written, for example on a full disk. What was there before is.
         ValueError: If the description does not fit in JSON. Nothing has been written.
     """
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     description = {
         "format": FORMAT,
@@ -85,13 +86,14 @@ def load_model(path: Path | str) -> SavedModel:
 
     Args:
         path: The model's folder or one of its two files, a run, or a run's `checkpoints`. Of a run
-            it is the model after the last update, or the `best` one where there is no other.
+            it is the `best` model, or the `last` one where none was chosen.
 
     Raises:
         WeightsError: If there is none, a file is missing, damaged or of another format, or a scale
             in it is not a finite number above 0; the message names it.
     """
-    folder = next(iter(find_models(path).values()))
+    models = find_models(path)
+    folder = models.get("best") or next(iter(models.values()))
     description = read_description(folder)
     try:
         config = ModelConfig(**description["model"])

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from rate.errors import ConfigError
 from rate.policy import Policy
-from rate.weights import load_model
+from rate.weights import find_models, load_model
 from scripts.console import count, make_parser, user_errors
 from scripts.outputs import check_picture
 from scripts.plot import pyplot, save
@@ -65,7 +65,7 @@ def look(run: Path, length: int, episodes: int, meter: Meter) -> MemoryReport:
     Raises:
         ConfigError: If the model has no memory tokens, or the episodes are too short to see any.
     """
-    saved = load_model(run)
+    saved = load_model(next(iter(find_models(run).values())))
     config = saved.model.config
     if not config.num_memory_tokens:
         raise ConfigError(f"{run} has no memory tokens to look at (model.num_memory_tokens is 0).")

@@ -56,14 +56,15 @@ def test_a_model_is_found_by_every_path_to_it(kind: type, tmp_path: Path) -> Non
     run = tmp_path / "run"
     for name, step in (("last", 9), ("best", 5)):
         saved = SavedModel(make_model("rate"), make_spec(), extra={"step": step})
-        save_model(saved, run / "checkpoints" / name)
-    last = run / "checkpoints" / "last"
-    for path in (run, run / "checkpoints", last, last / WEIGHTS, last / DESCRIPTION):
+        save_model(saved, kind(run / "checkpoints" / name))
+    last, best = (run / "checkpoints" / name for name in ("last", "best"))
+    for path in (last, last / WEIGHTS, last / DESCRIPTION):
         assert load_model(kind(path)).extra == {"step": 9}
-    assert load_model(kind(run / "checkpoints" / "best")).extra == {"step": 5}
-    assert list(find_models(kind(run))) == ["last", "best"]
-    (last / DESCRIPTION).unlink()  # as in a run that was stopped
-    assert load_model(kind(run)).extra == {"step": 5}
+    for path in (run, run / "checkpoints", best, best / WEIGHTS, best / DESCRIPTION):
+        assert load_model(kind(path)).extra == {"step": 5}
+    assert find_models(kind(run)) == {"last": last, "best": best}
+    (best / DESCRIPTION).unlink()
+    assert load_model(kind(run)).extra == {"step": 9}
 
 
 def test_what_holds_no_model_is_said(tmp_path: Path) -> None:
