@@ -19,6 +19,7 @@ import numpy as np
 from gymnasium import spaces
 
 from datamodules.episodes import Array
+from datamodules.readers.hdf5 import hdf5_error
 
 _FLAGS = ("rewards", "terminations", "truncations")
 
@@ -73,7 +74,10 @@ class Hdf5Files:
         if self._file is None:
             import h5py
 
-            self._file = h5py.File(self._path, "r")
+            try:
+                self._file = h5py.File(self._path, "r")
+            except (BlockingIOError, PermissionError) as error:
+                raise hdf5_error(self._path, error) from error
         group = self._file[f"episode_{number}"]
         columns = {name: self._decode(group[name], space) for name, space in self._spaces.items()}
         flags = {name: group[name][()] for name in _FLAGS}

@@ -11,6 +11,7 @@ import pytest
 from datamodules.episodes import DatasetError
 from datamodules.formats import find_store, open_source
 from datamodules.readers import no_data
+from datamodules.source import refuse
 from tests.datamodules import samples
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
@@ -103,11 +104,13 @@ def test_one_folder_too_high_or_too_low(tmp_path):
 
 def test_a_file_that_another_process_holds_is_not_damaged(tmp_path):
     path = samples.write_d4rl(tmp_path / "x.hdf5")
-    with path.open("r+b") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(DatasetError, match="another process has it open for writing") as error:
-            open_source(path)
-    assert "damaged" not in str(error.value)
+    folder = samples.write_minari(tmp_path / "minari")
+    for file, place in ((path, path), (folder / "data" / "main_data.hdf5", folder)):
+        with file.open("r+b") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            with pytest.raises(DatasetError, match=r"another process has it open") as error:
+                next(open_source(place).read(0, refuse))
+        assert "damaged" not in str(error.value)
     assert open_source(path).num_episodes == 3
 
 
