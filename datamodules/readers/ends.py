@@ -8,20 +8,20 @@ from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
 from datamodules.episodes import Array, DatasetError
 from datamodules.options import Options
+from datamodules.readers.end_kinds import (
+    BY_ENVIRONMENT,
+    FLAGS,
+    NOTHING_TOLD,
+    TELLS_APART,
+    Flags,
+    Rows,
+    is_loose,
+)
 from datamodules.readers.roles import Found
 from datamodules.readers.values import column, flat_flags
-
-Flags = npt.NDArray[np.bool_]
-Rows = npt.NDArray[np.int64]
-
-_FLAGS = ("terminated", "terminals", "dones", "truncated", "is_last", "is_first")
-_BY_ENVIRONMENT = ("terminated", "terminals", "dones")
-# What tells a time limit's ends apart from the environment's.
-_TELLS_APART = ("truncated", "is_last")
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,12 @@ def find_layout(
         DatasetError: If columns disagree, or nothing tells where episodes end; says what can.
     """
     marks = _Marks(found, rows, place)
-    for role in _FLAGS:
+    for role in FLAGS:
         if role in found:
             flags = _flags(marks, role)
             if flags.shape == (rows,):
                 marks.flags[role] = flags
-            elif role in _TELLS_APART or role == "is_first" or flags.ndim == 0:
+            elif role in TELLS_APART or role == "is_first" or flags.ndim == 0:
                 raise DatasetError(
                     f"{place}: {marks.name(role)} has {flags.size} rows, but there are {rows} steps"
                 )
@@ -131,9 +131,9 @@ def _tell_unfinished(steps: int, options: Options) -> str:
 
 def _ends(marks: _Marks, options: Options, breaks: Callable[[], Flags] | None, one: bool) -> Flags:
     """`(rows,)`, the last step of each episode."""
-    explicit = [flags for role, flags in marks.flags.items() if role in _TELLS_APART]
+    explicit = [flags for role, flags in marks.flags.items() if role in TELLS_APART]
     explicit += _by_structure(marks)
-    flagged = [marks.flags[role] for role in _BY_ENVIRONMENT if role in marks.flags]
+    flagged = [marks.flags[role] for role in BY_ENVIRONMENT if role in marks.flags]
     if explicit or "dones" in marks.flags:
         either: Flags = np.any([*explicit, *flagged], axis=0)
         return either
@@ -162,7 +162,7 @@ def _ends(marks: _Marks, options: Options, breaks: Callable[[], Flags] | None, o
 
 
 def _what_tells(marks: _Marks, flagged: list[Flags]) -> str:
-    names = [marks.name(role) for role in _BY_ENVIRONMENT if role in marks.flags]
+    names = [marks.name(role) for role in BY_ENVIRONMENT if role in marks.flags]
     if flagged:
         return (
             f"{marks.place}: there are no timeouts (or truncated), so that '{names[0]}' alone does "
@@ -245,7 +245,7 @@ def _kinds(marks: _Marks, ends: Rows) -> tuple[Flags, Flags]:
     last, episodes = ends - 1, len(ends)
     terminated = np.zeros(episodes, bool)
     told = False
-    for role in _BY_ENVIRONMENT:
+    for role in BY_ENVIRONMENT:
         if role in marks.flags:
             flags = marks.flags[role][last]
         elif role in marks.found:
@@ -266,95 +266,8 @@ def _kinds(marks: _Marks, ends: Rows) -> tuple[Flags, Flags]:
         if len(discount) == marks.rows:
             terminated, told = discount[last] == 0, True
     if not told and "truncated" not in marks.flags:
-        marks.notes.append(
-            "no column tells which episodes the environment ended; all are taken as truncated"
-        )
+        marks.notes.append(NOTHING_TOLD)
     truncated = np.zeros(episodes, bool)
     if "truncated" in marks.flags:
         truncated = marks.flags["truncated"][last]
     return terminated, truncated
-
-
-def is_loose(found: Found) -> bool:
-    """Whether data mark a time limit's ends like the environment's, for all that is known."""
-    apart = ("terminated", *_TELLS_APART)
-    return ("terminals" in found or "dones" in found) and not any(role in found for role in apart)
-
-
-def judge(marked: Flags, lengths: Rows, limit: int | None, found: Found) -> list[str]:
-    """What is assumed of the ends that loose data mark, for people.
-
-    Args:
-        marked: `(E,)`, what the data mark as ends.
-        lengths: `(E,)`, the steps of each episode.
-        limit: After how many steps the environment ends an episode, where known. What ends just
-            then is taken as truncated.
-        found: The columns.
-    """
-    if not marked.any():
-        return []
-    name = found.names["terminals" if "terminals" in found else "dones"]
-    at_limit = int((marked & (lengths == limit)).sum())
-    notes = []
-    if at_limit:
-        notes.append(
-            f"'{name}' marks the end of {at_limit} episodes after {limit} steps, the time limit of "
-            "the environment; these are taken as truncated"
-        )
-    left = int(marked.sum()) - at_limit
-    if left and "dones" in found:
-        notes.append(
-            f"'{name}' does not tell whether the environment or a time limit ended an episode; "
-            f"{left} are taken as terminated (--time-limit STEPS tells those apart that a limit "
-            "ended)"
-        )
-    return notes
-
-
-def last_flags(found: Found, steps: int, place: str) -> dict[str, bool]:
-    """The flags of the last of an episode's steps, by role.
-
-    Args:
-        found: The columns of one episode; flags are one for each step, or for the whole of it.
-        steps: Its steps. A row before these is that of a reset, and one behind is what followed.
-        place: Where it is, for messages.
-
-    Raises:
-        DatasetError: If the columns disagree, or an end is marked before the last step.
-    """
-    told = {}
-    for role in _FLAGS:
-        if role not in found:
-            continue
-        name = found.names[role]
-        flags = flat_flags(column(found.values[role], f"{place}: {name}"), f"{place}: {name}")
-        if flags.ndim and len(flags) not in (1, steps, steps + 1):
-            raise DatasetError(
-                f"{place}: {name} has {len(flags)} steps, but there are {steps} actions"
-            )
-        if role != "is_first":
-            told[role] = bool(flags) if not flags.ndim else check_ends(flags, f"{place}: {name}")
-    if "discount" in found and not told.keys() & set(_BY_ENVIRONMENT):
-        discount = np.asarray(column(found.values["discount"], "discount")[()]).reshape(-1)
-        told["terminated"] = bool(discount[-1] == 0)
-    return told
-
-
-def check_ends(flags: Array, place: str) -> bool:
-    """Whether the last step of an episode ends it.
-
-    Args:
-        flags: `(T,)`, one for each step.
-        place: Which flags of which episode, for messages.
-
-    Raises:
-        DatasetError: If another one does too, or a flag is neither 0 nor 1.
-    """
-    flags = flat_flags(flags, place)
-    early = np.flatnonzero(flags[:-1])
-    if early.size:
-        raise DatasetError(
-            f"{place}: step {int(early[0])} is an end, but the episode goes on to step "
-            f"{len(flags) - 1}"
-        )
-    return bool(flags[-1])

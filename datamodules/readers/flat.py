@@ -9,7 +9,8 @@ import numpy as np
 
 from datamodules.episodes import Array, DatasetError
 from datamodules.readers.actions import is_one_hot
-from datamodules.readers.ends import Flags, Layout, find_layout
+from datamodules.readers.end_kinds import Flags
+from datamodules.readers.ends import Layout, find_layout
 from datamodules.readers.front import FoundEpisode, Front, following_parts, reward_column
 from datamodules.readers.roles import find_roles
 from datamodules.readers.values import Parts, column, load, num_rows, parts

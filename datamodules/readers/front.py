@@ -19,7 +19,7 @@ from gymnasium import spaces
 from datamodules.episodes import Array, DatasetError, Episode, observation_spaces
 from datamodules.options import Options
 from datamodules.readers.actions import ActionForm
-from datamodules.readers.ends import is_loose, judge, last_flags
+from datamodules.readers.end_kinds import NOTHING_TOLD, is_loose, judge, last_flags
 from datamodules.readers.observations import in_form, is_picture
 from datamodules.readers.roles import Found, find_roles
 from datamodules.readers.values import (
@@ -55,6 +55,7 @@ class FoundEpisode:
         truncated: Whether they mark it as a time limit's.
         loose: See `Layout`.
         left: Parts of the observations that are no numbers.
+        told: Whether a column tells what ended the episode, or a note of the layout that none does.
     """
 
     found: Found
@@ -69,6 +70,7 @@ class FoundEpisode:
     truncated: bool
     loose: bool
     left: tuple[str, ...]
+    told: bool = True
 
 
 @dataclass
@@ -142,6 +144,8 @@ class Front:
         self.notes += self._form.notes()
         self._limit = self.options.time_limit or time_limit(self.options.spec or self.spec)
         marked, lengths = np.array(self._marked), np.array(self.lengths)
+        if not first.told:
+            self.notes.append(NOTHING_TOLD)
         if first.loose:
             self.notes += judge(marked, lengths, self._limit, first.found)
         others = [*first.found.others, *first.left]
@@ -248,6 +252,7 @@ def find_episode(item: Any, front: Front, place: str) -> FoundEpisode:
         truncated=truncated,
         loose=is_loose(found),
         left=tuple(left),
+        told=bool(flags),
     )
 
 

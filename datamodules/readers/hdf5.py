@@ -79,7 +79,8 @@ def open_hdf5(path: Path, options: Options | None = None) -> Source:
     if whole:
         options = replace(options, unfinished=options.unfinished or "drop")
     name = "d4rl" if is_d4rl(path) else "hdf5"
-    return open_flat(name, path, (path,), columns, options)
+    led = False if name == "d4rl" else None
+    return open_flat(name, path, (path,), columns, options, led=led)
 
 
 def broken_chains(path: Path) -> Iterator[str]:

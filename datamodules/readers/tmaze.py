@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from datamodules.episodes import DatasetError, Episode
-from datamodules.readers.ends import check_ends
+from datamodules.readers.end_kinds import check_ends
 from datamodules.readers.pickles import read_items
 from datamodules.source import OnBad, Source, refuse
 from rate.envs.tmaze import TMAZE_SPEC

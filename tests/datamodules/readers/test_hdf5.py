@@ -172,3 +172,20 @@ def test_arrays_of_other_files_are_not_read(tmp_path, kind):
             file.create_dataset("rewards", (STEPS,), np.float32, external=place)
     with pytest.raises(DatasetError, match=r"x\.hdf5: rewards stands in another file"):
         open_hdf5(path)
+
+
+def test_rows_of_resets_are_found_in_hdf5(tmp_path):
+    """V-D4RL's files: flat, and the first row of an episode is that of the reset."""
+    rows = np.tile(np.arange(5), 2)
+    with h5py.File(tmp_path / "x.hdf5", "w") as file:
+        file["observation"] = np.arange(10.0)[:, None]
+        file["action"] = np.where(rows == 0, 0, rows)[:, None] * np.ones(2, "f4") / 5
+        file["reward"], file["discount"] = rows, np.ones(10)
+        file["step_type"] = np.where(rows == 0, 0, np.where(rows == 4, 2, 1))
+    source = open_hdf5(tmp_path / "x.hdf5")
+    episodes = list(source.read(0, pytest.fail))
+    seen = [episode.observations[:, 0].tolist() for episode in episodes]
+    assert seen == [[0, 1, 2, 3], [5, 6, 7, 8]]
+    assert [episode.rewards.tolist() for episode in episodes] == [[1, 2, 3, 4]] * 2
+    assert [float(episode.last_observation[0]) for episode in episodes] == [4, 9]
+    assert [episode.truncated for episode in episodes] == [True, True]

@@ -116,6 +116,18 @@ def test_no_step_is_lost_to_a_time_limit():
     assert "9 steps are no whole episode and are left out" in source.notes[0]
 
 
+def test_episodes_without_an_end_are_told_of():
+    def episodes(start):
+        for number, length in list(enumerate(LENGTHS))[start:]:
+            made = columns(length, number)
+            del made["terminals"]
+            yield made
+
+    source = open_episodes("x", PATH, (), episodes)
+    assert all(episode.truncated for episode in read(source))
+    assert source.notes[0].startswith("no column tells which episodes the environment ended")
+
+
 def test_chains_of_next_observations_tell_ends():
     made = [columns(length, number) for number, length in enumerate(LENGTHS)]
     following = np.concatenate([one["next_observations"] for one in made])

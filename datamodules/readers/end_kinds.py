@@ -1,0 +1,104 @@
+"""What ended an episode: the environment or a time limit, from the flags that data have."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from datamodules.episodes import Array, DatasetError
+from datamodules.readers.roles import Found
+from datamodules.readers.values import column, flat_flags
+
+Flags = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.int64]
+
+NOTHING_TOLD = "no column tells which episodes the environment ended; all are taken as truncated"
+FLAGS = ("terminated", "terminals", "dones", "truncated", "is_last", "is_first")
+BY_ENVIRONMENT = ("terminated", "terminals", "dones")
+# What tells a time limit's ends apart from the environment's.
+TELLS_APART = ("truncated", "is_last")
+
+
+def is_loose(found: Found) -> bool:
+    """Whether data mark a time limit's ends like the environment's, for all that is known."""
+    apart = ("terminated", *TELLS_APART)
+    return ("terminals" in found or "dones" in found) and not any(role in found for role in apart)
+
+
+def judge(marked: Flags, lengths: Rows, limit: int | None, found: Found) -> list[str]:
+    """What is assumed of the ends that loose data mark, for people.
+
+    Args:
+        marked: `(E,)`, what the data mark as ends.
+        lengths: `(E,)`, the steps of each episode.
+        limit: After how many steps the environment ends an episode, where known. What ends just
+            then is taken as truncated.
+        found: The columns.
+    """
+    if not marked.any():
+        return []
+    name = found.names["terminals" if "terminals" in found else "dones"]
+    at_limit = int((marked & (lengths == limit)).sum())
+    notes = []
+    if at_limit:
+        notes.append(
+            f"'{name}' marks the end of {at_limit} episodes after {limit} steps, the time limit of "
+            "the environment; these are taken as truncated"
+        )
+    left = int(marked.sum()) - at_limit
+    if left and "dones" in found:
+        notes.append(
+            f"'{name}' does not tell whether the environment or a time limit ended an episode; "
+            f"{left} are taken as terminated (--time-limit STEPS tells those apart that a limit "
+            "ended)"
+        )
+    return notes
+
+
+def last_flags(found: Found, steps: int, place: str) -> dict[str, bool]:
+    """The flags of the last of an episode's steps, by role.
+
+    Args:
+        found: The columns of one episode; flags are one for each step, or for the whole of it.
+        steps: Its steps. A row before these is that of a reset, and one behind is what followed.
+        place: Where it is, for messages.
+
+    Raises:
+        DatasetError: If the columns disagree, or an end is marked before the last step.
+    """
+    told = {}
+    for role in FLAGS:
+        if role not in found:
+            continue
+        name = found.names[role]
+        flags = flat_flags(column(found.values[role], f"{place}: {name}"), f"{place}: {name}")
+        if flags.ndim and len(flags) not in (1, steps, steps + 1):
+            raise DatasetError(
+                f"{place}: {name} has {len(flags)} steps, but there are {steps} actions"
+            )
+        if role != "is_first":
+            told[role] = bool(flags) if not flags.ndim else check_ends(flags, f"{place}: {name}")
+    if "discount" in found and not told.keys() & set(BY_ENVIRONMENT):
+        discount = np.asarray(column(found.values["discount"], "discount")[()]).reshape(-1)
+        told["terminated"] = bool(discount[-1] == 0)
+    return told
+
+
+def check_ends(flags: Array, place: str) -> bool:
+    """Whether the last step of an episode ends it.
+
+    Args:
+        flags: `(T,)`, one for each step.
+        place: Which flags of which episode, for messages.
+
+    Raises:
+        DatasetError: If another one does too, or a flag is neither 0 nor 1.
+    """
+    flags = flat_flags(flags, place)
+    early = np.flatnonzero(flags[:-1])
+    if early.size:
+        raise DatasetError(
+            f"{place}: step {int(early[0])} is an end, but the episode goes on to step "
+            f"{len(flags) - 1}"
+        )
+    return bool(flags[-1])
