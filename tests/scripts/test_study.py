@@ -160,7 +160,7 @@ def test_an_interrupted_study_saves_its_run_and_starts_no_other(
         start_new_session=True,  # Ctrl+C reaches all processes of a terminal's command
     )
     assert process.stdout is not None
-    assert process.stdout.readline().startswith("tmaze-memory-1 training")
+    assert any(line.startswith("tmaze-memory-1 training") for line in process.stdout)
     kill(process.pid, number)
     _, error = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + number
