@@ -123,7 +123,8 @@ def _prepare(folder: Path, config: RunConfig, resume: Resume, stack: ExitStack) 
     else:
         folder.mkdir(parents=True, exist_ok=True)
     stack.enter_context(only_writer(folder))
-    for place in (folder, folder / CHECKPOINTS):
+    checkpoints = folder / CHECKPOINTS
+    for place in (folder, checkpoints, checkpoints / "best", checkpoints / "last"):
         remove_drafts(place)
     goes_on = resume is not None and has_trained(folder) and (folder / CONFIG).is_file()
     if goes_on or isinstance(resume, Path):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.loggers import Logger
 
 from datamodules.disks import told_when_unwritable
 from datamodules.spawning import leave_if_started_again
@@ -154,8 +155,7 @@ def train(
             scored = f" while scoring. Training is complete; --resume {folder} scores it."
             with told_when_stopped(scored):
                 _save_last(module, folder, fitting)
-                _evaluate(config, environment, result, device, report)
-                log_scores(loggers, result.rows, result.steps)
+                _evaluate(config, environment, result, device, report, loggers)
     return result
 
 
@@ -208,10 +208,12 @@ def _evaluate(
     result: RunResult,
     device: torch.device,
     report: Report | None,
+    loggers: Sequence[Logger],
 ) -> None:
-    """Score the last and the best weights on the held-out seeds; write `evaluation.json`.
+    """Score the last and the best weights on the held-out seeds; log that, and write it.
 
-    Where they were trained: a model that wants a GPU wants it here as well.
+    Where they were trained: a model that wants a GPU wants it here as well. `evaluation.json` is
+    written last: a run that has it has finished.
     """
     settings = config.evaluation
     scores: dict[int, list[dict[str, Any]]] = {}
@@ -249,6 +251,7 @@ def _evaluate(
         "rows": result.rows,
     }
     try:
+        log_scores(loggers, result.rows, result.steps)
         write_json(result.folder / EVALUATION, content)
     except OSError:
         told = "; ".join(
