@@ -225,7 +225,7 @@ def _work(connection: Connection, parts: Parts, make_player: Callable[[], Player
         os.setsid()  # so that it can be ended with what it starts
     ignore_stop_signals()
     signal.signal(signal.SIGTERM, _leave)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=leave_with_parent, daemon=True).start()
     player: Player | None = None
     tell = _Pulse(connection)
     try:
@@ -263,7 +263,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)  # unwinds, so that the player is closed
 
 
-def _leave_with_parent() -> None:
+def leave_with_parent() -> None:
     """Wait until the parent is gone, however it ended, and stop."""
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.crew import leave_with_parent
 from datamodules.spawning import leave_if_started_again
 from rate.errors import ConfigError, UserError
 from rate.progress import OnProgress, tell_nobody
@@ -117,7 +119,8 @@ _PLAYER: list[Player] = []
 
 
 def _begin(make_player: Callable[[], Player]) -> None:
-    ignore_stop_signals()  # the parent ends this process
+    ignore_stop_signals()  # the parent ends this process, by its own end if by nothing else
+    threading.Thread(target=leave_with_parent, daemon=True).start()
     release_held_back()
     _MAKE.append(make_player)
 
