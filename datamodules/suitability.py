@@ -72,7 +72,7 @@ def check_actions(store: Store, spec: EnvironmentSpec) -> None:
     if not same and not _fits(found, wanted):
         raise DatasetError(
             f"{store.path}: the action_space of the data is {found}, but {spec.name} has {wanted}; "
-            "`scripts/convert.py --environment` brings data to its form, but with --keep-actions not these"
+            "`scripts/convert.py --environment` brings data to its form (without --keep-actions)"
         )
 
 
