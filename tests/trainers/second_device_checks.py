@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import lightning.pytorch
@@ -84,11 +83,11 @@ def on_second(monkeypatch: pytest.MonkeyPatch) -> Callable[[], SecondDevice]:
     """Switches the second device on, and has Lightning train there."""
 
     def switch_on() -> SecondDevice:
-        strategy = SingleDeviceStrategy(SECOND, SecondAccelerator())
-        trainer = partial(lightning.pytorch.Trainer, strategy=strategy)
+        trainer = lightning.pytorch.Trainer
 
         def make_trainer(**arguments: Any) -> lightning.pytorch.Trainer:
-            return trainer(**{k: v for k, v in arguments.items() if k != "strategy"})
+            strategy = SingleDeviceStrategy(SECOND, SecondAccelerator())  # one for each trainer
+            return trainer(**{**arguments, "strategy": strategy})
 
         monkeypatch.setattr(fitting, "Trainer", make_trainer)
         monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
