@@ -11,7 +11,11 @@ import pytest
 from trainers.registry import ENVIRONMENTS
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-COMMANDS = [path for path in sorted(SCRIPTS.glob("*.py")) if "__main__" in path.read_text("utf-8")]
+COMMANDS = [
+    path
+    for path in sorted(SCRIPTS.glob("*.py"))
+    if 'if __name__ == "__main__"' in path.read_text("utf-8")
+]
 
 
 def call(

@@ -68,7 +68,8 @@ class Trained:
 
     @property
     def run(self) -> Path:
-        return self.folder / "runs" / f"{self.case.name}-rate-1"
+        (folder,) = (self.folder / "runs").glob(f"{self.case.name}-rate-*")
+        return folder
 
 
 def rows_of(run: Path) -> list[dict[str, Any]]:
@@ -97,9 +98,11 @@ def test_a_run_tells_of_success_in_both_groups(trained: Trained) -> None:
     ]
     for row in rows:
         assert (row["environment"], row["model"], row["episodes"]) == (case.name, "rate", 9)
-        known = ("environment", "model", "which", "step", "length", "episodes")
-        scores = ("success", "sem", "return", "return_sem", "steps")
-        assert tuple(row) == (*known, *scores, *case.outcomes)
+        known = ("environment", "model", "which", "step", "length", "episodes", "first_seed")
+        scores = ("success", "sem", "return", "return_sem", "steps", "invalid")
+        outside = [key for key in row if key.startswith("rtg_outside")]
+        assert len(outside) == (3 if case.name == "retrieval" else 0)  # Minigrid's sees no return
+        assert tuple(row) == (*known, *scores, *outside, *case.outcomes)
         assert 1 <= row["steps"] <= 15
         for name in ("success", *case.outcomes[-3:]):
             assert row[name] is None or 0 <= row[name] <= 1
@@ -116,7 +119,8 @@ def test_its_models_score_exactly_the_same_once_more(
     header = table.read_text(encoding="utf-8").splitlines()[0].split(",")
     assert header == [*COLUMNS, *trained.case.outcomes]
     reported, scored = rows_of(trained.run), read_scores(table)
-    assert [{name: row[name] for name in reported[0]} for row in scored] == reported
+    assert {row["model"] for row in scored} == {"rate-no-curriculum"}  # what the run's name says
+    assert [{**{n: row[n] for n in reported[0]}, "model": "rate"} for row in scored] == reported
 
     evaluate.main([str(trained.run / "checkpoints" / "last"), "--results", str(alone)])
     again = [{**row, "seconds": None} for row in read_scores(alone)]
