@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     common = [f"--model_mode={options.model_mode}", f"--logging.output={options.output}", *extra]
     console = Console()
     with user_errors():
-        check_scores(options.results)
+        check_scores(results)
         runs = [
             parse(
                 "popgym",

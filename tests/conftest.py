@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from rate.stopping import SIGNALS
+
 torch.set_num_threads(1)
 # A shell has what it starts in the background ignore it, and so would all that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -20,6 +22,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def _seeded() -> None:
     """Torch starts every test from the same random state, whatever ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """A command that ends in this process has signals ignored, and so would all started later."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
 
 
 @pytest.fixture
