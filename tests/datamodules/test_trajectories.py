@@ -288,7 +288,7 @@ def test_what_is_drawn_belongs_to_what_a_checkpoint_holds(store):
         make_data(store, sampling="steps").load_state_dict(state)
 
 
-def test_random_windows_of_an_older_placement_are_not_gone_on_with(store):
+def test_a_checkpoint_with_older_random_windows_is_refused(store):
     data = make_data(store, mode="random")
     state = data.state_dict()
     make_data(store, mode="random").load_state_dict(state)
