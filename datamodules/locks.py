@@ -11,12 +11,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 _PATIENCE_S = 2.0  # of waiting without a word
-_MODE = 0o666  # whoever may write in the folder may wait there as well
+_MODE = 0o666  # every user who may write in the folder may lock
 
 
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock, which ends with its process; wait for whoever holds it, and say so.
+    """Hold a lock, which ends with its process; wait for the holder, and say so.
 
     The lock is an empty file, which stays: to remove it would let two processes in. The file of
     another user, which may only be read, serves as well.

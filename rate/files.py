@@ -36,7 +36,7 @@ def draft_of(path: Path) -> Path:
 def remove_drafts(folder: Path) -> None:
     """Remove the temporary files of processes that were killed while they wrote into `folder`.
 
-    Nobody may be writing there meanwhile.
+    No other process may write there at the same time.
     """
     for draft in folder.glob(".*.tmp-*"):
         if draft.is_file() or draft.is_symlink():

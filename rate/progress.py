@@ -11,7 +11,7 @@ OnProgress = Callable[[str, int, int | None], None]
 
 
 def tell_nobody(phase: str, done: int, total: int | None) -> None:
-    """An `OnProgress` for work that nobody watches."""
+    """An `OnProgress` that does nothing."""
 
 
 def telling(

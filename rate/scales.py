@@ -18,7 +18,7 @@ LEAST = 1e-3
 """Least scale of an observation: 0.1 beyond the data is at most 100 to a model."""
 
 WIDEST = 1e6
-"""Half of a range above which bounds are none: nobody acts in a range that float32 blurs to 0.1."""
+"""Half a range from which on bounds count as infinite: float32 rounds such actions to 0.1."""
 
 
 def unit_of(centre: Tensor, spread: Tensor, least: float = 0.0) -> Tensor:

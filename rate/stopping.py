@@ -26,7 +26,7 @@ _ECHO_S = 1.0  # A terminal and a launcher may both send the same Ctrl+C.
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal has asked to stop, and nobody has saved anything for it.
+    """A signal has asked to stop, and no state has been saved yet.
 
     A `KeyboardInterrupt`, so that what cleans up after Ctrl+C does so after every signal.
 

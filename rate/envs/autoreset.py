@@ -122,7 +122,7 @@ class WaitingRows(Wrapper):
     def step(self, actions: Any) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
         """One action in every row; those that wait take none."""
         if self._mode is AutoresetMode.DISABLED and self._ended.any():
-            # They must not be stepped. Nobody looks at the episodes that begin in them.
+            # They must not be stepped. The episodes that begin in them are not scored.
             self._reset(self._seeds, self._ended, {})
         observations, rewards, terminated, truncated, info = self.env.step(actions)
         terminated, truncated = (np.array(flags, dtype=bool) for flags in (terminated, truncated))

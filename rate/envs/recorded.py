@@ -1,7 +1,7 @@
 """What data say of the environment that they were recorded in, and how rollouts differ from it.
 
-Minari's data sets have it as the JSON of Gymnasium's `EnvSpec`. It comes from a file that nobody
-vouches for: it is read as plain values, and nothing that it names is imported or made. Of MuJoCo's
+Minari's data sets have it as the JSON of Gymnasium's `EnvSpec`. The file is untrusted: it
+is read as plain values, and nothing that it names is imported or made. Of MuJoCo's
 tasks and of this package's own environments the settings are taken over, so that rollouts are made
 in just that environment; what cannot be, is told.
 """
