@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
+from rate.registry import did_you_mean
+
 # What to use, and the names of others for it: in lower case with underscores, without a section.
 _TABLE = (
     ("--training.accelerator gpu, cpu or auto", "device devices gpu gpus cuda num_gpus use_gpu"),
@@ -114,24 +116,18 @@ def hint_for(option: str, known: Sequence[str]) -> str:
     if (
         name in USUAL
         and not is_setting
-        and (plain == name or not nearest(plain, known, cutoff=0.85))
+        and (plain == name or not did_you_mean(plain, known, cutoff=0.85))
     ):
         return _usual(name)
     if plain != name:
-        return nearest(plain, known, "--")
+        return did_you_mean(plain, known, "--")
     names = {each.rpartition(".")[2]: each for each in reversed(known)}
     (close,) = difflib.get_close_matches(name, [*names, *USUAL], n=1, cutoff=0.7) or [""]
     if close in names:
         return f" Did you mean --{names[close]}?"
-    return _usual(close) if close else nearest(name, known, "--", cutoff=0.6)
+    return _usual(close) if close else did_you_mean(name, known, "--", cutoff=0.6)
 
 
 def _usual(name: str) -> str:
     text = USUAL[name]
     return f" Here it is {text}." if text.startswith("--") else f" {text}."
-
-
-def nearest(name: str, known: Sequence[str], prefix: str = "", cutoff: float = 0.5) -> str:
-    """` Did you mean ...?` where a known name is close, else nothing."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
-    return f" Did you mean {prefix}{close[0]}?" if close else ""

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rate.errors import ConfigError
+from rate.registry import did_you_mean
 from trainers.config import RunConfig
 from trainers.config_files import config_from_dict, read_config_file
-from trainers.option_hints import nearest
 from trainers.registry import environment_options
 from trainers.tasks import merge, preset_for_task
 from trainers.yaml_files import read_yaml
@@ -36,7 +36,7 @@ def load_preset(environment: str, name: str) -> dict[str, Any]:
     if name not in known:
         raise ConfigError(
             f"There is no preset '{name}' for {environment} (--model_mode)."
-            f"{nearest(name, known)} There are: {', '.join(known)}."
+            f"{did_you_mean(name, known)} There are: {', '.join(known)}."
         )
     preset: dict[str, Any] = read_yaml(path)
     return preset
