@@ -8,12 +8,12 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from rate.attention import sinusoidal_embedding
 from rate.batch import Observations
 from rate.config import ModelConfig
-from rate.dropout import Dropout
 from rate.encoders import VectorEncoder, make_action_encoder, make_encoder
-from rate.linear import Linear
+from rate.nn.attention import sinusoidal_embedding
+from rate.nn.dropout import Dropout
+from rate.nn.linear import Linear
 
 TOKENS_PER_STEP = 3
 RETURN, OBSERVATION, ACTION = range(TOKENS_PER_STEP)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rate.batch import Observations
 from rate.errors import ConfigError
-from rate.linear import Linear
+from rate.nn.linear import Linear
 from rate.scales import LEAST, constant, unit_of
 from rate.spaces import (
     check_action_space,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rate.config import Decoding
 from rate.errors import ConfigError
-from rate.linear import Linear
+from rate.nn.linear import Linear
 from rate.scales import box_scale, unit_of
 from rate.spaces import Choices, check_action_space, choices_of
 

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rate.blocks import GRUGate
 from rate.config import ModelConfig
-from rate.linear import Linear
+from rate.nn.blocks import GRUGate
+from rate.nn.linear import Linear
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from rate.batch import Batch
-from rate.blocks import Block
 from rate.config import ModelConfig
 from rate.embeddings import OBSERVATION, TOKENS_PER_STEP, StepEmbedding
 from rate.encoders import VectorEncoder
 from rate.heads import ContinuousHead, make_head
-from rate.layout import Layout
 from rate.memory import MemoryState, RetentionValve
+from rate.nn.blocks import Block
+from rate.nn.layout import Layout
 
 # Of shapes and architectures. Beyond, PyTorch goes on uncompiled, and says so to a log alone.
 _MOST_PROGRAMS = 64

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from rate.batch import Observations, map_tensors
 from rate.embeddings import ACTION, TOKENS_PER_STEP
-from rate.layout import masked_bias
 from rate.model import SequenceModel
+from rate.nn.layout import masked_bias
 
 # Of keys that stand outside time, for whom distance has no say: further than anything reaches.
 OUTSIDE = -(2**30)

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rate.blocks import Block, Dropout, GRUGate
 from rate.config import BlockKind, ModelConfig
+from rate.nn.blocks import Block, Dropout, GRUGate
 from tests.factories import TINY
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from rate.attention import Attention, sinusoidal_embedding
 from rate.config import ModelConfig
-from rate.layout import Layout, masked_bias, relative_shift
 from rate.model import visibility
+from rate.nn.attention import Attention, sinusoidal_embedding
+from rate.nn.layout import Layout, masked_bias, relative_shift
 from tests.factories import RATE, TINY, K, make_model
 
 HEADS, D_HEAD, D_MODEL = 2, 5, 8

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rate.attention import Attention
 from rate.config import BlockKind, ModelConfig
-from rate.dropout import Dropout
-from rate.linear import Linear
+from rate.nn.attention import Attention
+from rate.nn.dropout import Dropout
+from rate.nn.linear import Linear
 
 
 class GRUGate(nn.Module):

@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import rate.linear
-from rate.linear import Linear, linear
+import rate.nn.linear
+from rate.nn.linear import Linear, linear
 
 
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """Several threads, and work that is always worth cutting up."""
     before = torch.get_num_threads()
-    monkeypatch.setattr(rate.linear, "_LEAST_WORK", 0)
+    monkeypatch.setattr(rate.nn.linear, "_LEAST_WORK", 0)
     torch.set_num_threads(3)
     yield 3
     torch.set_num_threads(before)
@@ -27,13 +27,13 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 def cut(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers of pieces that products were cut into."""
     seen: list[int] = []
-    apply = rate.linear._InPieces.apply
+    apply = rate.nn.linear._InPieces.apply
 
     def counted(x: Tensor, *others: Tensor) -> Tensor:
         seen.append(len(x))
         return apply(x, *others)
 
-    monkeypatch.setattr(rate.linear._InPieces, "apply", counted)
+    monkeypatch.setattr(rate.nn.linear._InPieces, "apply", counted)
     return seen
 
 
@@ -79,6 +79,6 @@ def test_where_pieces_are_of_no_use(cut: list[int], monkeypatch: pytest.MonkeyPa
     torch.set_num_threads(1)
     layer(x)
     torch.set_num_threads(3)
-    monkeypatch.setattr(rate.linear, "_LEAST_WORK", 1_000_000)
+    monkeypatch.setattr(rate.nn.linear, "_LEAST_WORK", 1_000_000)
     layer(x)
     assert cut == []

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-import rate.cpu_attention
-from rate.attention import Attention
-from rate.cpu_attention import QUERIES, RelativeAttention, make_plan
-from rate.layout import Layout
+import rate.kernels.cpu_attention
+from rate.kernels.cpu_attention import QUERIES, RelativeAttention, make_plan
 from rate.model import visibility
+from rate.nn.attention import Attention
+from rate.nn.layout import Layout
 
 STEPS, D_MODEL, ROWS = 2 * QUERIES + 3, 8, 3
 OBSERVATIONS = slice(1, None, 3)
@@ -70,7 +70,7 @@ def test_blocks_compute_what_plain_attention_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     attention, inputs = make_attention(), make_inputs(cache, memory, window)
-    monkeypatch.setattr(rate.cpu_attention, "_BYTES", cache_bytes)
+    monkeypatch.setattr(rate.kernels.cpu_attention, "_BYTES", cache_bytes)
     found = outcome(attention, *inputs, steps)
     monkeypatch.setattr(Attention, "_in_blocks", lambda *_: False)
     expected = outcome(attention, *inputs, steps)
@@ -134,8 +134,8 @@ def test_dropout_drops_and_scales_probabilities(monkeypatch: pytest.MonkeyPatch)
     def dropout(p: Tensor, share: float, training: bool) -> Tensor:
         return p * by_key(p.shape, share) / (1 - share)
 
-    monkeypatch.setattr(rate.cpu_attention, "kept", by_key)
-    monkeypatch.setattr("rate.attention.F.dropout", dropout)
+    monkeypatch.setattr(rate.kernels.cpu_attention, "kept", by_key)
+    monkeypatch.setattr("rate.nn.attention.F.dropout", dropout)
     found = outcome(attention, *inputs, None)
     monkeypatch.setattr(Attention, "_in_blocks", lambda *_: False)
     expected = outcome(attention, *inputs, None)

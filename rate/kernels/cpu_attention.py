@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rate.dropout import kept, scale
-from rate.layout import Run, relative_shift
+from rate.nn.dropout import kept, scale
+from rate.nn.layout import Run, relative_shift
 
 QUERIES = 48  # of a block; a segment of no more gains nothing here
 _MULTIPLE = 16  # of sizes: matrix products are a quarter faster

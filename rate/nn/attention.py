@@ -6,7 +6,7 @@ The score of query i and key j (Dai et al. 2019, section 3.3) is
 
 The second term needs only the distance i - j. It is computed for every distance at once and
 handed to `scaled_dot_product_attention` as an additive bias, so that one fused call does the rest.
-Training on a CPU computes the same in blocks: see `rate.cpu_attention`.
+Training on a CPU computes the same in blocks: see `rate.kernels.cpu_attention`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rate.cpu_attention import QUERIES, RelativeAttention, make_plan
-from rate.layout import Layout, Run, masked_bias, relative_shift
-from rate.linear import Linear, linear
+from rate.kernels.cpu_attention import QUERIES, RelativeAttention, make_plan
+from rate.nn.layout import Layout, Run, masked_bias, relative_shift
+from rate.nn.linear import Linear, linear
 
 
 def sinusoidal_embedding(positions: Tensor, width: int, slowest: float = 10_000.0) -> Tensor:

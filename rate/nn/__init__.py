@@ -1,0 +1,1 @@
+"""Layers that backbones, tokenizers and heads are built of."""
