@@ -24,7 +24,7 @@ from datamodules.store import Store
 from scripts.console import make_parser, user_errors
 from trainers.callbacks.progress import preparing
 from trainers.cli import parse
-from trainers.registry import ENVIRONMENTS, get_environment
+from trainers.registry import ENVIRONMENTS, environment_of_run
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else arguments)
     with user_errors():
         config = parse(options.environment, rest).config
-        environment = get_environment(config.environment, config.env)
+        environment = environment_of_run(config)
         with preparing(config.logging.progress, None) as tell:
             store = environment.prepare_data(config.data, config.max_length, tell)
         show_summary(store, Console())

@@ -28,6 +28,7 @@ from scripts.devices import add_device_option, choose_device
 from scripts.scores import add_scores, check_scores
 from trainers.config import EvaluationConfig
 from trainers.config_files import load_config_file
+from trainers.environment import at_length
 from trainers.meter import Meter
 from trainers.registry import check_lengths, environment_of
 from trainers.rollout import evaluate
@@ -114,7 +115,9 @@ def score(candidate: Candidate, device: torch.device) -> Iterator[dict[str, Any]
                 config,
                 lengths=[length],
                 first_seed=candidate.first_seed,
-                on_progress=lambda length, share: meter.show(f"{name} at {length}", share, 1),
+                on_progress=lambda length, share: meter.show(
+                    f"{name} at {at_length(length)}", share, 1
+                ),
                 trained_range=saved.trained_range,
             )
         yield {**known, "seconds": round(time.monotonic() - started, 1), **row}

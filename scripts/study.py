@@ -42,7 +42,7 @@ from trainers.config_files import load_config_file
 from trainers.errors import Interrupted, TrainingError
 from trainers.files import write_json
 from trainers.meter import Meter
-from trainers.registry import get_environment
+from trainers.registry import environment_of_run
 from trainers.run_lock import is_written
 
 _WAIT_S = 20.0
@@ -84,7 +84,7 @@ def _score_baselines(study: Study, jobs: int, console: Console) -> list[dict[str
     from trainers.baselines import score_baseline  # slow to import: only where there are some
 
     config, rows = study.runs[0], []
-    environment = get_environment(config.environment, config.env)
+    environment = environment_of_run(config)
     settings = config.evaluation
     seeds = range(settings.test_seed, settings.test_seed + settings.episodes)
     for name in study.baselines:

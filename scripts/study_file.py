@@ -9,7 +9,7 @@ from pathlib import Path
 from rate.errors import ConfigError
 from trainers.cli import parse
 from trainers.config import RunConfig
-from trainers.entries import BASELINES
+from trainers.environment import BASELINES
 from trainers.yaml_files import read_yaml
 
 _OPTIONAL = {"options", "baselines"}

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from trainers.entries import BASELINES
+from trainers.environment import BASELINES
 
 # Okabe and Ito's colours, told apart by all eyes, then some of Paul Tol's.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")

@@ -19,7 +19,7 @@ from scripts.console import make_parser, show_scores, user_errors
 from trainers.cli import parse
 from trainers.description import describe_run
 from trainers.meter import Meter
-from trainers.registry import ENVIRONMENTS, environment_options
+from trainers.registry import ENVIRONMENTS, find_environment
 
 
 def main(environment: str, arguments: Sequence[str] | None = None) -> None:
@@ -50,7 +50,7 @@ def train_on_any(arguments: Sequence[str]) -> None:
     parser.add_argument("environment", help=f"one of: {', '.join(ENVIRONMENTS)}")
     environment = parser.parse_args(arguments[:1]).environment
     with user_errors():
-        environment_options(environment)  # refuses one that does not exist
+        find_environment(environment)  # refuses one that does not exist
     script = Path(__file__).with_name(f"train_{environment}.py")  # that other processes run as well
     sys.argv = [str(script), *arguments[1:]]
     runpy.run_module(f"scripts.train_{environment}", run_name="__main__")

@@ -20,7 +20,7 @@ from datamodules.spawning import leave_if_started_again
 from rate.errors import ConfigError, UserError
 from rate.progress import OnProgress, tell_nobody
 from rate.stopping import held_back, ignore_stop_signals, release_held_back, with_message
-from trainers.entries import BASELINES, EnvironmentEntry
+from trainers.environment import BASELINES, Environment
 from trainers.episode_rows import RolloutResult
 from trainers.scores import scores
 
@@ -32,7 +32,7 @@ _CHUNK = 5
 
 def score_baseline(
     policy: str,
-    environment: EnvironmentEntry,
+    environment: Environment,
     *,
     lengths: Sequence[int],
     seeds: Sequence[int],
@@ -56,7 +56,7 @@ def score_baseline(
     leave_if_started_again()
     if policy not in BASELINES:
         raise ConfigError(f"There is no baseline '{policy}'; there are: {', '.join(BASELINES)}.")
-    if environment.make_player is None or (policy == "expert" and environment.no_expert):
+    if policy == "expert" and environment.no_expert:
         raise ConfigError(f"{environment.spec.name} has no expert that plays for comparison.")
     rows = []
     for length in lengths:

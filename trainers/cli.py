@@ -41,7 +41,7 @@ from trainers.preset_files import (
     load_preset,
     preset_names,
 )
-from trainers.registry import check_run, environment_options
+from trainers.registry import check_run, find_environment
 from trainers.tasks import preset_for_task
 
 AUTO = "auto"
@@ -264,7 +264,7 @@ def _preset(
         told = settings_of_dataset(environment, known.dataset, known.root or DataConfig.root)
     preset = load_preset(environment, name)
     preset = preset_for_task(environment, preset, known.task or told.get("task"))
-    usual = {**asdict(environment_options(environment)()), **preset.get("env", {})}
+    usual = {**asdict(find_environment(environment).options()), **preset.get("env", {})}
     if unusual := [f"env.{name}={value}" for name, value in told.items() if value != usual[name]]:
         words = ", ".join(unusual)
         translation.notes.append(f"as in the data, unless you say otherwise: {words}.")
@@ -308,7 +308,7 @@ def make_parser(environment: str, preset: dict[str, Any]) -> Parser:
         "one, starts it if not, and shows the scores of a finished one: the same command for a "
         "job that may be requeued",
     )
-    kind = environment_options(environment)
+    kind = find_environment(environment).options
     parser.sections = {"env": kind, **SECTIONS} if fields(kind) else SECTIONS
     for section, kind in parser.sections.items():
         parser.add_class_arguments(kind, section)

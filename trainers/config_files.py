@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from rate.errors import ConfigError
 from trainers.config import RunConfig
-from trainers.registry import environment_options
+from trainers.registry import find_environment
 from trainers.yaml_files import read_yaml
 
 
@@ -23,7 +23,7 @@ def config_from_dict(values: dict[str, Any]) -> RunConfig:
         ConfigError: If a key is unknown (names the nearest), or a value does not work.
     """
     config: RunConfig = _build(RunConfig, values, "")
-    options = _build(environment_options(config.environment), config.env, "env.")
+    options = _build(find_environment(config.environment).options, config.env, "env.")
     return replace(config, env=asdict(options))
 
 

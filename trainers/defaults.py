@@ -14,7 +14,7 @@ from datamodules.store_files import MANIFEST
 from rate.envs.spec import EnvironmentSpec
 from trainers.config import RunConfig
 from trainers.preset_files import PUBLISHED
-from trainers.registry import environment_options
+from trainers.registry import find_environment
 
 PRESET, QUICK = "rate", "_quick"
 MADE_HERE = "-sac"  # how names of data sets end that are made here
@@ -45,7 +45,7 @@ def settings_of_store(environment: str, store: str | None) -> dict[str, Any]:
     A path that is no store has none, and one of another environment neither: to open it for
     training says what is wrong with it.
     """
-    known = {field.name for field in fields(environment_options(environment))}
+    known = {field.name for field in fields(find_environment(environment).options)}
     try:
         manifest = json.loads((Path(store or "") / MANIFEST).read_text(encoding="utf-8"))
         options = EnvironmentSpec.from_dict(manifest["environment"]).options

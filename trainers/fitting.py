@@ -31,7 +31,7 @@ from trainers.callbacks import (
 from trainers.callbacks.checkpoint import find_checkpoint
 from trainers.checks import finite
 from trainers.config import RunConfig
-from trainers.entries import EnvironmentEntry
+from trainers.environment import Environment
 from trainers.errors import Interrupted
 from trainers.launch import is_child, is_main_process
 from trainers.loggers import rewind
@@ -40,7 +40,7 @@ from trainers.stopping import StopRequest
 
 
 def make_datamodule(
-    config: RunConfig, environment: EnvironmentEntry, report: Report | None = None
+    config: RunConfig, environment: Environment, report: Report | None = None
 ) -> TrajectoryDataModule:
     """The run's batches; the environment's own data set is made at first use.
 
@@ -109,8 +109,8 @@ def trained_range(
 
 
 def with_target(
-    config: RunConfig, environment: EnvironmentEntry, datamodule: TrajectoryDataModule
-) -> EnvironmentEntry:
+    config: RunConfig, environment: Environment, datamodule: TrajectoryDataModule
+) -> Environment:
     """The environment that asks for what the settings say: its own target, or the data's best."""
     if not config.evaluation.target_from_data:
         return environment
@@ -118,9 +118,7 @@ def with_target(
     return replace(environment, spec=replace(environment.spec, target_return=best))
 
 
-def with_record(
-    environment: EnvironmentEntry, datamodule: TrajectoryDataModule
-) -> EnvironmentEntry:
+def with_record(environment: Environment, datamodule: TrajectoryDataModule) -> Environment:
     """The environment that knows what its data were recorded in.
 
     Warns of how it differs from that.
@@ -178,7 +176,7 @@ class Fitting:
 
 def make_fitting(
     config: RunConfig,
-    environment: EnvironmentEntry,
+    environment: Environment,
     datamodule: TrajectoryDataModule,
     folder: Path,
     report: Report | None,

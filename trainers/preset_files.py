@@ -10,7 +10,7 @@ from rate.errors import ConfigError
 from rate.registry import did_you_mean
 from trainers.config import RunConfig
 from trainers.config_files import config_from_dict, read_config_file
-from trainers.registry import environment_options
+from trainers.registry import find_environment
 from trainers.tasks import merge, preset_for_task
 from trainers.yaml_files import read_yaml
 
@@ -30,7 +30,7 @@ def load_preset(environment: str, name: str) -> dict[str, Any]:
     Raises:
         ConfigError: If there is no such environment or preset; names the nearest.
     """
-    environment_options(environment)  # refuses one that does not exist
+    find_environment(environment)  # refuses one that does not exist
     path = PRESETS / environment / f"{name}.yaml"
     known = preset_names(environment)
     if name not in known:

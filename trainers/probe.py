@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from rate.errors import UserError
-from trainers.registry import ENVIRONMENTS, get_environment
+from trainers.registry import ENVIRONMENTS, find_environment, get_environment
 
 TRAINER = "trainer"  # the part that is no environment
 LENGTH = 51  # of the episodes that are tried; every environment has it
@@ -67,7 +67,7 @@ def probe(name: str) -> Finding:
     except UserError as error:
         finding.problem = str(error)
     except ModuleNotFoundError as error:
-        extra = ENVIRONMENTS[name].extra if name in ENVIRONMENTS else ""
+        extra = find_environment(name).extra if name in ENVIRONMENTS else ""
         finding.problem, finding.fix = f"{error.name} is not installed", f"extra:{extra}"
     except Exception as error:  # noqa: BLE001 (whatever is wrong here is what we want to know)
         finding.problem = f"{type(error).__name__}: {error}"
@@ -136,7 +136,8 @@ def try_environment(name: str, facts: dict[str, str]) -> None:
         Problem: If it cannot run here; names the way out if it is known.
         UserError: Likewise, said by the environment.
     """
-    needs, extra = ENVIRONMENTS[name].needs, ENVIRONMENTS[name].extra
+    record = find_environment(name)
+    needs, extra = record.needs, record.extra
     _check_packages(needs, extra)
     shown = (*needs, "mujoco") if "dm_control" in needs else needs
     facts["packages"] = _versions(*(shown or ("gymnasium", "numpy")))

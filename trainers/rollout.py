@@ -16,12 +16,12 @@ from rate.envs.autoreset import ROW_RESETS, without_autoreset
 from rate.model import SequenceModel
 from rate.policy import Policy, evaluating
 from trainers.config import EvaluationConfig
-from trainers.entries import EnvironmentEntry, MakeVector
+from trainers.environment import Environment, Length, MakeVector
 from trainers.episode_rows import Record, RolloutResult, Rows
 from trainers.scores import scores
 
 VectorEnv = gymnasium.vector.VectorEnv[Any, Any, Any]
-OnProgress = Callable[[int, float], None]  # told of a length, and the share that is done
+OnProgress = Callable[[Length, float], None]  # told of a length, and the share that is done
 _GROUPS = 2  # of rows, where there are simulators in other processes: one thinks, one steps
 _OVER = object()
 
@@ -153,10 +153,10 @@ def _step(env: Any, actions: NDArray[Any]) -> Generator[None, None, Any]:
 
 def evaluate(
     model: SequenceModel,
-    environment: EnvironmentEntry,
+    environment: Environment,
     config: EvaluationConfig,
     *,
-    lengths: Sequence[int],
+    lengths: Sequence[Length],
     first_seed: int,
     episodes: int | None = None,
     make_vector: MakeVector | None = None,
@@ -220,10 +220,16 @@ def evaluate(
 
 
 def _tell(
-    on_progress: OnProgress, length: int, episodes: int, longest: int, ended: int, steps: int
+    on_progress: OnProgress,
+    length: Length,
+    episodes: int,
+    longest: int | None,
+    ended: int,
+    steps: int,
 ) -> None:
-    """Translate episodes and steps into a share of the whole."""
-    on_progress(length, min(1.0, (ended + steps / longest) / episodes))
+    """Translate episodes, and steps where their number is limited, into a share of the whole."""
+    begun = 0.0 if longest is None else steps / longest
+    on_progress(length, min(1.0, (ended + begun) / episodes))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from rate.config import ModelConfig
-from trainers.registry import environment_options, get_environment
+from trainers.registry import find_environment, get_environment
 
 TASKS = "tasks"
 
@@ -31,13 +31,14 @@ def preset_for_task(environment: str, preset: dict[str, Any], task: str | None) 
     """
     if TASKS not in preset:
         return preset
-    options = environment_options(environment)(**({} if task is None else {"task": task}))
+    options = find_environment(environment).options(**({} if task is None else {"task": task}))
     merged = deepcopy(preset)
     for pattern, changes in merged.pop(TASKS).items():
         if fnmatchcase(options.task, pattern):
             merge(merged, changes)
     entry = get_environment(environment, {"task": options.task})
-    _fit(merged, entry.steps_at(merged["data"]["max_length"]))
+    if (steps := entry.steps_at(merged["data"]["max_length"])) is not None:
+        _fit(merged, steps)
     merged["env"] = {**merged.get("env", {}), "task": options.task}
     merged.setdefault("logging", {})["name"] = f"{options.task}-{merged['name']}"
     return merged

@@ -23,7 +23,7 @@ from trainers.callbacks import Report
 from trainers.callbacks.checkpoint import find_checkpoint
 from trainers.config import Resume, RunConfig
 from trainers.config_files import load_config_file
-from trainers.entries import EnvironmentEntry
+from trainers.environment import Environment, Length, at_length
 from trainers.errors import TrainingError
 from trainers.files import write_json
 from trainers.fitting import (
@@ -39,7 +39,7 @@ from trainers.launch import is_main_process, launched
 from trainers.loggers import log_scores, make_loggers
 from trainers.memory_check import check_memory
 from trainers.meter import Meter
-from trainers.registry import check_run, get_environment
+from trainers.registry import check_run, environment_of_run
 from trainers.rollout import OnProgress, evaluate
 from trainers.runs import (
     CONFIG,
@@ -117,9 +117,7 @@ def train(
     """
     leave_if_started_again()
     check_run(config)
-    environment = get_environment(
-        config.environment, config.env, config.evaluation.workers, config.data.frame_stack
-    )
+    environment = environment_of_run(config)
     folder = run_folder(config, resume)
     with ExitStack() as stack:
         stack.enter_context(stop_signals())
@@ -204,7 +202,7 @@ def _summarise(folder: Path, fitting: Fitting) -> RunResult:
 
 def _evaluate(
     config: RunConfig,
-    environment: EnvironmentEntry,
+    environment: Environment,
     result: RunResult,
     device: torch.device,
     report: Report | None,
@@ -263,10 +261,10 @@ def _evaluate(
 
 
 def _for_rollouts(report: Report | None, meter: Meter, which: str) -> OnProgress:
-    def tell(length: int, share: float) -> None:
-        meter.show(f"scoring the {which} weights at {length:,}", share, 1)
+    def tell(length: Length, share: float) -> None:
+        meter.show(f"scoring the {which} weights at {at_length(length)}", share, 1)
         if report is not None:
-            report(f"scoring at {length}", round(100 * share), 100)
+            report(f"scoring at {at_length(length)}", round(100 * share), 100)
 
     return tell
 

@@ -30,6 +30,7 @@ from rate.envs.spec import EnvironmentSpec
 
 RIGHT, UP, LEFT, DOWN = range(4)
 MINIMUM_LENGTH = 3
+DEFAULT_LENGTH = 90
 
 _MOVE = np.array([1, 0, -1, 0])
 _TURN = np.array([0, 1, 0, -1])
@@ -134,7 +135,7 @@ class TMaze(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (Gymnasium's own convention)
 
-    def __init__(self, length: Length = 90) -> None:
+    def __init__(self, length: Length = DEFAULT_LENGTH) -> None:
         self.observation_space = _observation_space()
         self.action_space = spaces.Discrete(4)
         self._range = _length_range(length)
@@ -200,7 +201,7 @@ class TMazeVector(VectorEnv[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.
         **WAITING,
     }
 
-    def __init__(self, num_envs: int, length: Length = 90) -> None:
+    def __init__(self, num_envs: int, length: Length = DEFAULT_LENGTH) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs is {num_envs}; at least one environment is needed")
         self.num_envs = num_envs

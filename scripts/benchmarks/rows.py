@@ -21,7 +21,7 @@ from scripts.benchmarks.data import make_store
 from scripts.benchmarks.machine import Machine, step_flops
 from scripts.benchmarks.timing import Timing
 from trainers.config import RunConfig
-from trainers.entries import EnvironmentEntry
+from trainers.environment import Environment
 from trainers.fitting import make_datamodule
 
 OURS = "ours"
@@ -183,13 +183,9 @@ class Subject:
         )
 
     @property
-    def environment(self) -> EnvironmentEntry:
+    def environment(self) -> Environment:
         """As training wants it; it never rolls out here."""
-
-        def refuse(*_: Any) -> Any:
-            raise NotImplementedError("nothing is rolled out in a benchmark of training")
-
-        return EnvironmentEntry(self.configuration.spec, refuse, refuse, refuse)
+        return Environment(self.configuration.spec)
 
     def datamodule(self) -> TrajectoryDataModule:
         """The project's own, on the synthetic data, with epochs as long as the published ones."""

@@ -20,7 +20,7 @@ from scripts.scores import COLUMNS, read_scores
 from scripts.study import main, threads_of_a_run
 from scripts.study_file import load_study
 from tests.processes import PATIENCE
-from trainers.registry import ENVIRONMENTS
+from trainers.registry import find_environment
 
 ROOT = Path(__file__).parents[2]
 STUDY = """\
@@ -49,7 +49,7 @@ def files(folder: Path) -> dict[Path, int]:
 @pytest.mark.parametrize("path", sorted((ROOT / "scripts/studies").glob("*.yaml")), ids=str)
 def test_the_studies_of_the_project_can_be_read(path: Path) -> None:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    needs = ENVIRONMENTS[content["environment"]].needs
+    needs = find_environment(content["environment"]).needs
     if any(find_spec(package) is None for package in needs):
         pytest.skip(f"not installed here: {', '.join(needs)}")
     runs = load_study(path, None, None, []).runs

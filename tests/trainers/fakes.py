@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 
 from rate.envs.autoreset import WAITING
+from trainers.environment import Environment
 
 
 class Countdown(gymnasium.vector.VectorEnv[Any, Any, Any]):
@@ -113,3 +114,9 @@ class Punctual(Counting):
         going = observations[:, 1] < 1 + observations[:, 0] % 5
         assert (self.time == observations[:, 1])[going].all()
         return super().act(observations, rewards)
+
+
+def with_parts(environment: Environment, **parts: Any) -> Environment:
+    """An environment whose record has other parts, for example another `make_vector`."""
+    parts = {name: staticmethod(part) if callable(part) else part for name, part in parts.items()}
+    return type("Changed", (type(environment),), parts)(**vars(environment))

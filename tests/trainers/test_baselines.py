@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from rate.errors import ConfigError, UserError
+from tests.trainers.fakes import with_parts
 from trainers.baselines import score_baseline
-from trainers.entries import BASELINES
+from trainers.environment import BASELINES
 from trainers.registry import get_environment
 
 RETRIEVAL = get_environment("retrieval")
@@ -65,6 +65,6 @@ def test_an_environment_may_have_no_expert() -> None:
 
 
 def test_a_simulator_that_dies_is_told_of() -> None:
-    dying = replace(RETRIEVAL, make_player=die)
+    dying = with_parts(RETRIEVAL, make_player=die)
     with pytest.raises(UserError, match=r"has died.*doctor\.py"):
         score_baseline("expert", dying, lengths=[5], seeds=[1], workers=1)

@@ -253,7 +253,7 @@ PUBLIC_COMMANDS = [
 def test_the_public_commands_of_each_environment_are_understood(
     environment: str, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainers.registry.find_spec", lambda name: name)
+    monkeypatch.setattr("trainers.environment.find_spec", lambda name: name)
     if environment == "memory_maze" and find_spec("memory_maze") is None:
         pytest.skip("Memory Maze is not installed, which asks for its packages when it is made")
     config = parse(environment, shlex.split(command)).config
@@ -287,7 +287,7 @@ def test_what_is_hinted_at_exists() -> None:
 def test_what_a_public_command_trains_there_is_told(
     environment: str, words: str, preset: str, there: str, here: str, monkeypatch
 ) -> None:
-    monkeypatch.setattr("trainers.registry.find_spec", lambda name: name)
+    monkeypatch.setattr("trainers.environment.find_spec", lambda name: name)
     (note,) = (n for n in parse(environment, words.split()).notes if "public RATE code" in n)
     public, _, ours = note.partition("; here ")
     assert there in public
@@ -298,7 +298,7 @@ def test_what_a_public_command_trains_there_is_told(
 
 
 def test_a_model_that_the_public_code_makes_of_rate_is_named_so(monkeypatch) -> None:
-    monkeypatch.setattr("trainers.registry.find_spec", lambda name: name)
+    monkeypatch.setattr("trainers.environment.find_spec", lambda name: name)
     note = parse("retrieval", ["--model_mode", "RMT", "--nmt", "5"]).notes[-1]
     assert note.endswith("--model_mode rate_published --mem_len 0 --n_head_ca 0.")
     note = parse("retrieval", ["--model_mode", "DT", "--nmt", "0"]).notes[-1]
@@ -307,7 +307,7 @@ def test_a_model_that_the_public_code_makes_of_rate_is_named_so(monkeypatch) -> 
 
 
 def test_what_works_here_need_not_work_there(monkeypatch) -> None:
-    monkeypatch.setattr("trainers.registry.find_spec", lambda name: name)
+    monkeypatch.setattr("trainers.environment.find_spec", lambda name: name)
     command = parse("vizdoom", ["--n_head_ca", "128"])  # of a width of 128 here, and of 64 there
     assert command.config.model.valve_heads == 128
     assert command.notes[-1].endswith("For its own settings: --model_mode rate_published.")

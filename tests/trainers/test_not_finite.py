@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import trainers.train
 from rate.envs.tmaze import TMazeVector
 from rate.errors import ConfigError
 from tests.trainers.conftest import MakeConfig
-from tests.trainers.fakes import Numbers, Punctual
+from tests.trainers.fakes import Numbers, Punctual, with_parts
 from trainers.config import RunConfig
 from trainers.errors import TrainingError
 from trainers.registry import get_environment
@@ -71,11 +70,11 @@ def strict(path: Path) -> Any:
 @pytest.fixture
 def faulty(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def make(spoil: Any, seeds: Any) -> None:
-        entry = replace(
+        entry = with_parts(
             get_environment("tmaze"),
             make_vector=lambda rows, length: Faulty(spoil, set(seeds), rows, length),
         )
-        monkeypatch.setattr(trainers.train, "get_environment", lambda *_: entry)
+        monkeypatch.setattr(trainers.train, "environment_of_run", lambda _: entry)
 
     return make
 

@@ -14,7 +14,7 @@ from trainers.cli import SECTIONS, parse
 from trainers.config import RunConfig
 from trainers.config_files import config_from_dict, load_config_file
 from trainers.preset_files import PRESETS, PUBLISHED, load_preset, preset_names
-from trainers.registry import ENVIRONMENTS, get_environment
+from trainers.registry import ENVIRONMENTS, find_environment, get_environment
 from trainers.train import train
 
 NAMES = [name for name in preset_names("tmaze") if not name.endswith(PUBLISHED)]
@@ -57,7 +57,7 @@ EVERY = [(path.parent.name, path.stem) for path in sorted(PRESETS.glob("*/*.yaml
 @pytest.mark.parametrize(("environment", "name"), EVERY, ids=["-".join(one) for one in EVERY])
 def test_a_preset_of_any_environment_can_be_used(environment: str, name: str) -> None:
     """It says what it is, its data fill its windows, and its model takes its observations."""
-    if any(find_spec(package) is None for package in ENVIRONMENTS[environment].needs):
+    if any(find_spec(package) is None for package in find_environment(environment).needs):
         pytest.skip(f"what {environment} needs is not installed here")
     path = PRESETS / environment / f"{name}.yaml"
     assert path.read_text(encoding="utf-8").startswith("# ")

@@ -14,17 +14,23 @@ import pytest
 from rate.envs.retrieval import Retrieval, RetrievalOptions
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
-from trainers import registry
+from trainers import environment, registry
 from trainers.cli import parse
 from trainers.config_files import config_from_dict
-from trainers.registry import ENVIRONMENTS, check_run, environment_of, get_environment
+from trainers.registry import (
+    ENVIRONMENTS,
+    check_run,
+    environment_of,
+    find_environment,
+    get_environment,
+)
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_every_environment_has_settings_that_fit_into_a_file(name: str) -> None:
-    options = registry.environment_options(name)()
+    options = find_environment(name).options()
     config = config_from_dict({"environment": name})
     assert json.loads(json.dumps(config.env)) == config.env == vars(options)
     assert hasattr(options, "hint") == (name not in ("tmaze", "mujoco", "atari"))
@@ -62,18 +68,19 @@ def test_a_vector_is_the_environment_of_its_settings() -> None:
         np.testing.assert_array_equal(seen[key][1], value)
 
 
-@pytest.mark.parametrize("name", [n for n, entry in ENVIRONMENTS.items() if entry.needs])
+@pytest.mark.parametrize("name", [name for name in ENVIRONMENTS if find_environment(name).needs])
 def test_a_missing_package_is_named_with_the_way_to_install_it(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needs, extra = ENVIRONMENTS[name].needs, ENVIRONMENTS[name].extra
+    record = find_environment(name)
+    needs, extra = record.needs, record.extra
     asked: list[str] = []
 
     def find(package: str) -> Any:
         asked.append(package)
         return None if package == needs[-1] else object()
 
-    monkeypatch.setattr(registry, "find_spec", find)
+    monkeypatch.setattr(environment, "find_spec", find)
     with pytest.raises(ConfigError) as caught:
         get_environment(name)
     assert tuple(asked) == needs
@@ -85,12 +92,12 @@ def test_a_missing_package_is_named_with_the_way_to_install_it(
 
 def test_extras_are_those_of_the_project() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    for registration in ENVIRONMENTS.values():
-        assert not registration.extra or f"\n{registration.extra} = [" in text
+    for extra in (find_environment(name).extra for name in ENVIRONMENTS):
+        assert not extra or f"\n{extra} = [" in text
 
 
 def test_a_missing_package_ends_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "find_spec", lambda package: None)
+    monkeypatch.setattr(environment, "find_spec", lambda package: None)
     with pytest.raises(ConfigError, match="minigrid needs minigrid, which this Python"):
         parse("minigrid", [])
 

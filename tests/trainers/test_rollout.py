@@ -16,10 +16,10 @@ from rate.envs.workers import WorkerVector
 from rate.model import SequenceModel
 from rate.policy import Policy
 from tests.factories import MODELS
-from tests.trainers.fakes import Countdown, Counting, Idle, Numbers, Punctual
+from tests.trainers.fakes import Countdown, Counting, Idle, Numbers, Punctual, with_parts
 from tests.worker_envs import Noise
 from trainers.config import EvaluationConfig
-from trainers.entries import EnvironmentEntry
+from trainers.environment import Environment
 from trainers.episode_rows import RolloutResult
 from trainers.registry import get_environment
 from trainers.rollout import evaluate, rollout
@@ -36,9 +36,9 @@ def make_model(**changes: Any) -> SequenceModel:
     return model.eval()
 
 
-def entry_of(make_vector: Any, **changes: Any) -> EnvironmentEntry:
-    """The T-Maze's entry with another vector environment."""
-    return replace(get_environment("tmaze"), make_vector=make_vector, **changes)
+def entry_of(make_vector: Any, **changes: Any) -> Environment:
+    """The T-Maze with another vector environment."""
+    return with_parts(get_environment("tmaze"), make_vector=make_vector, **changes)
 
 
 def test_a_finished_row_counts_no_more() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ import trainers.train
 from rate.envs.tmaze import TMazeVector
 from rate.weights import load_model
 from tests.trainers.conftest import MakeConfig
+from tests.trainers.fakes import with_parts
 from trainers.errors import Interrupted
 from trainers.registry import get_environment
 from trainers.train import train
@@ -47,8 +47,8 @@ class Kept:
 def kept(monkeypatch: pytest.MonkeyPatch) -> Kept:
     """Trains the T-Maze in vector environments that are counted."""
     vectors = Kept()
-    entry = replace(get_environment("tmaze"), make_vector=vectors, num_envs=3)
-    monkeypatch.setattr(trainers.train, "get_environment", lambda *_: entry)
+    entry = with_parts(get_environment("tmaze"), make_vector=vectors, num_envs=3)
+    monkeypatch.setattr(trainers.train, "environment_of_run", lambda _: entry)
     return vectors
 
 

@@ -8,7 +8,6 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from rate import stopping
 from rate.envs.tmaze import TMazeVector
 from rate.stopping import SIGNALS, StopHandler, Stopped, stop_signals, told_when_stopped
 from tests.trainers.conftest import MakeConfig
+from tests.trainers.fakes import with_parts
 from tests.trainers.test_resume import same_run
 from trainers.errors import Interrupted
 from trainers.registry import get_environment
@@ -60,8 +60,8 @@ def unstoppable(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             send(plan["number"])
             return super().step(actions)
 
-    entry = replace(get_environment("tmaze"), make_vector=Vector)
-    monkeypatch.setattr(trainers.train, "get_environment", lambda *_: entry)
+    entry = with_parts(get_environment("tmaze"), make_vector=Vector)
+    monkeypatch.setattr(trainers.train, "environment_of_run", lambda _: entry)
     return plan
 
 

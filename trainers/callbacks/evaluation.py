@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rate.stopping import Stopped
 from rate.weights import SavedModel, save_model
 from trainers.callbacks.schedule import Every
-from trainers.entries import EnvironmentEntry
+from trainers.environment import Environment, Length
 from trainers.rollout import OnProgress, evaluate
 from trainers.scores import remarks
 from trainers.sequence import SequenceTrainer
@@ -43,7 +43,7 @@ class SelectionRollouts(Callback):
 
     def __init__(
         self,
-        environment: EnvironmentEntry,
+        environment: Environment,
         folder: Path,
         every: int,
         max_steps: int,
@@ -56,7 +56,7 @@ class SelectionRollouts(Callback):
         self.is_pending = False
         self.trained_range = trained_range
         self._has_warned = False
-        self._vectors: dict[tuple[int, int], Any] = {}
+        self._vectors: dict[tuple[int, Length], Any] = {}
         self.best_step: int | None = None
         self.best_score = -float("inf")
         self._schedule = Every(every, max_steps)
@@ -130,7 +130,7 @@ class SelectionRollouts(Callback):
             )
             save_model(saved, self.folder)
 
-    def _tell(self, length: int, share: float) -> None:
+    def _tell(self, length: Length, share: float) -> None:
         self.stop.check()  # code of a simulator may have swallowed the exception
         if self.on_progress is not None:
             self.on_progress(length, share)
@@ -146,7 +146,7 @@ class SelectionRollouts(Callback):
                 stacklevel=2,
             )
 
-    def _vector(self, num_envs: int, length: int) -> Any:
+    def _vector(self, num_envs: int, length: Length) -> Any:
         """An environment that stays open: to start a simulator may take longer than to use it."""
         if (num_envs, length) not in self._vectors:
             self._vectors[num_envs, length] = self.environment.make_vector(num_envs, length)

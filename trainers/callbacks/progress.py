@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from rate.progress import OnProgress
 from trainers.description import describe_training
+from trainers.environment import Length, at_length
 from trainers.meter import Meter
 
 Report = Callable[[str, int, int], None]
@@ -51,9 +52,9 @@ class Progress(Callback):
         self._note = self._describe(trainer)
         self._show(self._note)
 
-    def show_rollout(self, length: int, share: float) -> None:
+    def show_rollout(self, length: Length, share: float) -> None:
         """Tell of a rollout that interrupts training."""
-        self._show(f"rollout at {length}: {share:.0%}  {self._note}".rstrip())
+        self._show(f"rollout at {at_length(length)}: {share:.0%}  {self._note}".rstrip())
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop()

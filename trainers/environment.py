@@ -1,0 +1,236 @@
+"""What training needs of an environment: one record for each, in `trainers/environments/`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import gymnasium
+
+from rate.envs.recorded import own_recorded
+from rate.envs.spec import EnvironmentSpec
+from rate.errors import ConfigError
+from rate.progress import OnProgress
+from trainers.config import DataConfig
+
+if TYPE_CHECKING:
+    from datamodules.players import Expert, Player
+
+BASELINES = ("expert", "random")  # what models are compared with
+VectorEnv = gymnasium.vector.VectorEnv[Any, Any, Any]
+MakeVector = Callable[[int, Any], VectorEnv]
+Length = int | None
+"""Of an episode; what it counts, the environment says. None is the environment's own length."""
+
+
+def at_length(length: Length) -> str:
+    """A length for people, as the end of a sentence."""
+    return "their own length" if length is None else f"{length:,}"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An environment with its settings. A subclass is the record of one.
+
+    A record says what is known before any settings are chosen, in class attributes, and names the
+    environment's class, which is made from its settings and a length: `env(settings, length)`.
+
+    Attributes:
+        spec: The environment as models see it.
+        settings: An instance of `options`.
+        workers: Processes that step a simulator; see `EvaluationConfig`.
+        name: The record's name in settings and results: that of its file.
+        options: The dataclass of the environment's settings.
+        env: The environment's class. `RATE/<its name>-v0` is its Gymnasium id, and the name of its
+            module that of its data's collector.
+        vector: Its vector environment, made from a number of rows, settings and a length; None
+            runs rows in worker processes.
+        needs: The packages it needs.
+        extra: The extra of this project that installs them.
+        length_name: What a length is, for tables and figures.
+        shortest: Data are of all lengths from this one on; None for one length alone.
+        num_envs: Rows that are good to roll out side by side; None for any number.
+        group: The outcome that tells two kinds of episodes apart, and the names of its 0 and 1.
+        keep_hint: Data have the hidden state even if the model is not to see it, so that all
+            models share them.
+    """
+
+    spec: EnvironmentSpec
+    settings: Any = None
+    workers: int | None = None
+
+    name: ClassVar[str]
+    options: ClassVar[type]
+    env: ClassVar[Callable[..., gymnasium.Env[Any, Any]]]
+    vector: ClassVar[Callable[..., VectorEnv] | None] = None
+    needs: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str] = ""
+    length_name: ClassVar[str] = "episode length (steps)"
+    shortest: ClassVar[int | None] = None
+    num_envs: ClassVar[int | None] = None
+    group: ClassVar[tuple[str, tuple[str, str]] | None] = None
+    keep_hint: ClassVar[bool] = True
+
+    @classmethod
+    def make_spec(cls, settings: Any) -> EnvironmentSpec:
+        """The environment as models see it; its name stands in the names of data made here."""
+        raise NotImplementedError
+
+    @classmethod
+    def make(cls, options: dict[str, Any], workers: int | None = None) -> Environment:
+        """The environment with settings, of which those left out have their defaults.
+
+        Raises:
+            ConfigError: If a setting does not work, or packages are missing; says how to install
+                them.
+        """
+        missing = [package for package in cls.needs if find_spec(package) is None]
+        if missing:
+            raise ConfigError(
+                f"{cls.name} needs {' and '.join(missing)}, which this Python does not have. "
+                f"Install it with: make install EXTRAS={cls.extra} "
+                f"(or pip install '.[{cls.extra}]'). "
+                "python scripts/doctor.py tells what runs here."
+            )
+        try:
+            settings = cls.options(**options)
+        except TypeError as error:  # of a model of another version; a file's are checked before
+            raise ConfigError(f"{cls.name} does not have these settings: {error}.") from error
+        spec = replace(cls.make_spec(settings), name=cls.name, options=asdict(settings))
+        return cls(spec, settings, workers)
+
+    @property
+    def no_expert(self) -> str:
+        """What to do where nothing here plays better than chance: how to get data of others.
+
+        It is the end of a message, and empty where something does.
+        """
+        return ""
+
+    def expert(self, noise: float) -> Expert:
+        """Plays the environment; `noise` is how much of it is chance.
+
+        Raises:
+            ConfigError: If nothing does.
+        """
+        raise ConfigError(f"{self.name} has no expert that plays for comparison.")
+
+    def make_env(self, length: Any = None) -> gymnasium.Env[Any, Any]:
+        """One environment whose episodes have a length, or one of a range of lengths."""
+        return self.making(length)()
+
+    def make_vector(self, num_envs: int, length: Length = None) -> VectorEnv:
+        """A vector environment, of any autoreset mode.
+
+        Raises:
+            ValueError: If there is no such length.
+        """
+        rows = self.make_rows(num_envs, length)
+        if self.spec.frame_stack == 1:
+            return rows
+        from rate.envs.frame_stack import FrameStackVector
+
+        return FrameStackVector(rows, self.spec.frame_stack)
+
+    def make_rows(self, num_envs: int, length: Length) -> VectorEnv:
+        """`make_vector` without the stack of frames."""
+        if self.vector is not None:
+            return self.vector(num_envs, self.settings, *_given(length))
+        from rate.envs.workers import WorkerVector
+
+        return WorkerVector(self.making(length), num_envs, self.workers)
+
+    def steps_at(self, length: Length) -> int | None:
+        """The most steps that an episode of a length has; None if nothing limits them.
+
+        Raises:
+            ValueError: If there is no such length.
+        """
+        return int(self.make_env(length).max_steps)  # type: ignore[attr-defined]
+
+    def make_player(self, policy: str, length: Any, noise: float = 0.0) -> Player:
+        """Plays episodes of a length as `expert` or `random` does.
+
+        Raises:
+            ConfigError: If there is no expert.
+        """
+        from datamodules.players import Player, RandomExpert
+
+        if policy == "random":
+            return Player(self.making(length), RandomExpert)
+        self.expert(noise)  # refused before the environment is made
+        return Player(self.making(length), partial(self.expert, noise))
+
+    def prepare_data(self, data: DataConfig, max_length: int, tell: OnProgress) -> Path:
+        """Make the environment's own data set, unless it exists: an expert plays it.
+
+        The hidden state is in it.
+
+        Args:
+            data: How many episodes, where, and of which seed.
+            max_length: The length of the episodes, or the greatest.
+            tell: Told of progress.
+
+        Returns:
+            The path of the store.
+        """
+        from datamodules.collect import collect
+        from datamodules.players import expert_seeds
+
+        played = self._showing_hint()
+        options, env = asdict(played.settings), type(self).env
+        length = max_length if self.shortest is None else (self.shortest, max_length)
+        settings = {
+            **options,
+            "length": list(length) if isinstance(length, tuple) else length,
+            "num_episodes": data.num_episodes,
+            "noise": data.noise,
+            "seed": data.seed,
+        }
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+        spec, gym_id = self.make_spec(played.settings), f"RATE/{env.__name__}-v0"
+        words = {key: value for key, value in options.items() if key != "hint"}
+        return collect(
+            data.root,
+            f"{spec.name}-{max_length}-{data.num_episodes}-seed{data.seed}-{digest}",
+            partial(played.make_player, "expert", length, data.noise),
+            seeds=expert_seeds(data.num_episodes, data.seed),
+            spec=replace(spec, options=options, recorded=own_recorded(gym_id, options)),
+            provenance={"collector": f"{env.__module__.split('.')[-1]}-expert-1", **settings},
+            dataset_id=f"{spec.name}/expert-{max_length}-{data.num_episodes}-{digest}-v0",
+            env=lambda: gymnasium.make(gym_id, length=length, disable_env_checker=True, **options),
+            description=f"{env.__name__}, played by an expert (noise {data.noise}; {words}). The "
+            "observation's part 'hint' is the hidden state, which an agent should not see.",
+            workers=data.workers,
+            on_progress=tell,
+        )
+
+    def stacking(self, count: int) -> Environment:
+        """The environment as it is to who sees its last `count` frames at once."""
+        if count == 1:
+            return self
+        from rate.envs.frame_stack import stacked_space
+
+        space = stacked_space(self.spec.observation_space, count)
+        return replace(self, spec=replace(self.spec, observation_space=space, frame_stack=count))
+
+    def making(self, length: Any) -> Callable[[], gymnasium.Env[Any, Any]]:
+        """What makes an environment, also in another process, which need not import this module."""
+        return partial(type(self).env, self.settings, *_given(length))
+
+    def _showing_hint(self) -> Environment:
+        settings = self.settings
+        if hasattr(settings, "hint"):
+            settings = replace(settings, hint=settings.hint or self.keep_hint)
+        return replace(self, settings=settings)
+
+
+def _given(length: Any) -> tuple[Any, ...]:
+    """A length as an argument; without one there is none, and the environment has its own."""
+    return () if length is None else (length,)

@@ -1,0 +1,6 @@
+"""The project's environments: a file is one, and its class `Record` says all of it.
+
+A new one is a file here, presets in `trainers/presets/`, its environment in `rate/envs/` and its
+expert in `datamodules/`. No file imports PyTorch or a simulator, so that a command line is refused
+at once.
+"""

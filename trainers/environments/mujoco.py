@@ -1,0 +1,41 @@
+"""MuJoCo's HalfCheetah, Hopper and Walker2d."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rate.envs.mujoco import Mujoco, MujocoOptions, MujocoVector, mujoco_spec
+from rate.envs.spec import EnvironmentSpec
+from rate.progress import OnProgress
+from trainers.config import DataConfig
+from trainers.environment import Environment
+
+
+class Record(Environment):
+    """MuJoCo's tasks; data are public ones, or an agent's that learns here."""
+
+    name = "mujoco"
+    options = MujocoOptions
+    env = Mujoco
+    vector = MujocoVector
+    needs = ("mujoco",)
+    extra = "mujoco"
+    num_envs = 20
+
+    @classmethod
+    def make_spec(cls, settings: Any) -> EnvironmentSpec:
+        return mujoco_spec(settings)
+
+    def prepare_data(self, data: DataConfig, max_length: int, tell: OnProgress) -> Path:
+        from datamodules.mujoco import prepare_mujoco
+
+        return prepare_mujoco(
+            data.root,
+            self.settings,
+            data.dataset,
+            num_episodes=data.num_episodes,
+            seed=data.seed,
+            agent_steps=data.agent_steps,
+            on_progress=tell,
+        )
