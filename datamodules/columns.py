@@ -19,7 +19,7 @@ _PIECE = 64 * 2**20  # bytes that are read from a file at once, on their way to 
 
 @dataclass(frozen=True)
 class Windows:
-    """Which steps of a store a batch is; arrays `(B,)` int64.
+    """Which steps of a store a batch is; arrays `(B,)` int64, where nothing else is said.
 
     Attributes:
         first_rows: The row of the first step of each window's episode.
@@ -27,6 +27,8 @@ class Windows:
         stops: The step of its episode before which the window's real steps end, at most `size`
             after the start; what follows is padding.
         lengths: Steps of its episode.
+        terminated: bool, whether the environment ended its episode.
+        truncated: bool, whether its episode was cut.
         size: Steps `T` of a window, padding included.
         frame_stack: Frames `k` that make one observation.
     """
@@ -35,18 +37,25 @@ class Windows:
     starts: Array
     stops: Array
     lengths: Array
+    terminated: Array
+    truncated: Array
     size: int
     frame_stack: int = 1
 
     def index(self, device: torch.device | None) -> Index:
         """Where all their steps are: arrays, or on a device tensors that are computed there."""
         numbers: Any = (self.first_rows, self.starts, self.stops, self.lengths)
+        flags: Any = (self.terminated, self.truncated)
         earlier = self.frame_stack - 1
         seen: Any = np.arange(-earlier, self.size)
         minimum: Any = np.minimum
         where: Any = np.where
         if device is not None:
-            numbers = _on(device, torch.from_numpy(np.stack(numbers)))  # in one piece
+            # In one piece.
+            *numbers, terminated, truncated = _on(
+                device, torch.from_numpy(np.stack((*numbers, *flags)))
+            )
+            flags = (terminated.bool(), truncated.bool())
             seen = torch.arange(-earlier, self.size, device=device)
             minimum, where = torch.minimum, torch.where
         steps = seen[earlier:]
@@ -64,8 +73,9 @@ class Windows:
             seen = starts + seen
             within = minimum(seen.clip(0), last)
             frames, hidden = first_rows + within, seen != within  # (B, k - 1 + T)
-        episode_end = mask & (starts + steps == lengths - 1)
-        return Index(rows, padding, mask, timesteps, episode_end, frames, hidden)
+        is_end = mask & (starts + steps == lengths - 1)
+        terminated, truncated = (is_end & flag[:, None] for flag in flags)
+        return Index(rows, padding, mask, timesteps, terminated, truncated, frames, hidden)
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,8 @@ class Index:
         padding: bool, where it is padded; None if no window is.
         mask: bool, where it is not.
         timesteps: int64, the step's index within its episode.
-        episode_end: bool, the last step of an episode.
+        terminated: bool, the last step of an episode that the environment ended.
+        truncated: bool, the last step of an episode that was cut.
         frames: int64 `(B, k - 1 + T)`, the rows of the frames that observations are made of; for
             `k` of 1 these are `rows`.
         hidden: bool, which of the frames there are not; None if there are all.
@@ -87,7 +98,8 @@ class Index:
     padding: Any
     mask: Any
     timesteps: Any
-    episode_end: Any
+    terminated: Any
+    truncated: Any
     frames: Any
     hidden: Any
 
@@ -139,7 +151,8 @@ class Columns:
             timesteps=torch.as_tensor(index.timesteps),
             mask=torch.as_tensor(index.mask),
             rewards=taken["rewards"],
-            episode_end=torch.as_tensor(index.episode_end),
+            terminated=torch.as_tensor(index.terminated),
+            truncated=torch.as_tensor(index.truncated),
             hint=taken.get("hint"),
         )
 

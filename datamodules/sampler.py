@@ -96,6 +96,7 @@ class WindowSampler:
         self._episodes = _eligible(store, window, spare, *limits)
         self._first_rows = store.offsets[:-1][self._episodes]
         self._lengths = store.lengths[self._episodes]
+        self._terminated, self._truncated = _kinds_of_end(store, self._episodes)
         self._ends = np.cumsum(self._weights()) if sampling == "steps" else None
         self.frame_stack = frame_stack
         self._passes: dict[int, npt.NDArray[np.int64]] = {}
@@ -157,8 +158,16 @@ class WindowSampler:
         chosen = self._draw(index)
         lengths = self._lengths[chosen]
         starts, stops = self._spans(index, lengths)
-        first_rows = self._first_rows[chosen]
-        return Windows(first_rows, starts, stops, lengths, self.window, self.frame_stack)
+        return Windows(
+            self._first_rows[chosen],
+            starts,
+            stops,
+            lengths,
+            self._terminated[chosen],
+            self._truncated[chosen],
+            self.window,
+            self.frame_stack,
+        )
 
     def _draw(self, index: int) -> npt.NDArray[np.int64]:
         """`(B,)` positions among the eligible episodes.
@@ -240,6 +249,17 @@ class WindowSampler:
 def _num_positions(lengths: npt.NDArray[np.int64], window: int) -> npt.NDArray[np.int64]:
     """At how many places a random window of an episode can be."""
     return np.where(lengths > window, lengths + window - 1, 1)
+
+
+def _kinds_of_end(
+    store: Store, episodes: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Whether each episode was terminated, and whether it was truncated, `(E,)` both.
+
+    An end that the data tell nothing of is a truncation: what would have come is not known.
+    """
+    terminated = np.asarray(store.arrays["terminated"])[episodes]
+    return terminated, np.asarray(store.arrays["truncated"])[episodes] | ~terminated
 
 
 def _eligible(

@@ -23,7 +23,11 @@ class Batch:
         timesteps: `(B, T)` int64, the step's index within its episode.
         mask: `(B, T)` bool, True where the step is real. Padding stands at the end of a row.
         rewards: `(B, T)` float32.
-        episode_end: `(B, T)` bool, True at the last real step of an episode.
+        terminated: `(B, T)` bool, True at the last step of an episode that the environment ended:
+            nothing can be earned after it.
+        truncated: `(B, T)` bool, True at the last step of an episode that was cut, by a time limit
+            or because its recording ends: the environment would have gone on. An end that the data
+            tell nothing of is one of these; one that both ended is both.
         hint: `(B, T, *hint)` the hidden state, for a training loss that asks for it; no model
             looks at it. Else None.
     """
@@ -34,7 +38,8 @@ class Batch:
     timesteps: Tensor
     mask: Tensor
     rewards: Tensor
-    episode_end: Tensor
+    terminated: Tensor
+    truncated: Tensor
     hint: Tensor | None = None
 
     @property
@@ -44,6 +49,11 @@ class Batch:
     @property
     def num_steps(self) -> int:
         return self.mask.shape[1]
+
+    @property
+    def episode_end(self) -> Tensor:
+        """`(B, T)` bool, True at the last step of an episode, whatever ended it."""
+        return self.terminated | self.truncated
 
     def steps(self, start: int, stop: int) -> Batch:
         """The steps `start` to `stop` (exclusive) of every row, as views."""

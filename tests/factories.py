@@ -6,7 +6,7 @@ is the list of observation and action spaces; each stands in for an environment.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import gymnasium as gym
@@ -146,6 +146,8 @@ def make_batch(
 ) -> Batch:
     """Random steps: rows of `lengths` real steps, three full rows if it is a number.
 
+    Odd rows are terminated at their end, the others are truncated.
+
     The padding is random too, within the spaces: what it holds must never matter.
     """
     lengths = [lengths] * 3 if isinstance(lengths, int) else lengths
@@ -154,6 +156,8 @@ def make_batch(
     actions = draw(model.action_space, rows, steps, seed=seed + 1)
     assert isinstance(actions, Tensor)
     mask = torch.arange(steps) < torch.tensor(lengths)[:, None]
+    is_end = torch.arange(1, steps + 1) == torch.tensor(lengths)[:, None]
+    is_odd = (torch.arange(rows) % 2 == 1)[:, None]
     return Batch(
         observations=draw(model.observation_space, rows, steps, seed=seed + 2),
         actions=actions,
@@ -161,7 +165,8 @@ def make_batch(
         timesteps=torch.arange(steps).expand(rows, -1).masked_fill(~mask, 7),
         mask=mask,
         rewards=torch.randn(rows, steps, generator=rng),
-        episode_end=torch.arange(1, steps + 1) == torch.tensor(lengths)[:, None],
+        terminated=is_end & is_odd,
+        truncated=is_end & ~is_odd,
     )
 
 
@@ -184,7 +189,7 @@ def with_padding(batch: Batch, other: Batch) -> Batch:
             return {key: mixed(real[key], junk[key]) for key in real}
         return mixed(real, junk)
 
-    names = ("observations", "actions", "returns_to_go", "timesteps", "rewards", "episode_end")
+    names = [field.name for field in fields(Batch) if field.name not in ("mask", "hint")]
     mask = torch.zeros_like(other.mask)
     mask[:, :steps] = batch.mask
     return Batch(**{name: mix(name) for name in names}, mask=mask)

@@ -62,6 +62,7 @@ def record(
     policy.reset()
     seen: list[Observations] = []
     done, rewards_seen, wanted = [], [], []
+    ends: tuple[list[Tensor], list[Tensor]] = [], []
     running = np.ones(env.num_envs, dtype=bool)
     rewards = None
     while running.any():
@@ -72,6 +73,8 @@ def record(
         wanted.append(policy.returns_to_go.float().cpu())
         observations, rewards, terminated, truncated, _ = env.step(actions)
         rewards_seen.append(torch.as_tensor(rewards, dtype=torch.float32))
+        for kind, flags in zip(ends, (terminated, truncated), strict=True):
+            kind.append(torch.as_tensor(flags & running))
         running &= ~(terminated | truncated)
         on_step(len(seen))
     steps = len(seen)
@@ -84,7 +87,8 @@ def record(
         timesteps=timesteps,
         mask=mask,
         rewards=torch.stack(rewards_seen, dim=1),
-        episode_end=timesteps == steps - 1,
+        terminated=torch.stack(ends[0], dim=1),
+        truncated=torch.stack(ends[1], dim=1),
     )
 
 

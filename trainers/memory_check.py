@@ -125,7 +125,8 @@ def _empty_batch(config: RunConfig, spec: EnvironmentSpec, module: SequenceTrain
         timesteps=torch.arange(steps)[None],
         mask=torch.ones(1, steps, dtype=torch.bool),
         rewards=torch.zeros(1, steps),
-        episode_end=torch.zeros(1, steps, dtype=torch.bool),
+        terminated=torch.zeros(1, steps, dtype=torch.bool),
+        truncated=torch.zeros(1, steps, dtype=torch.bool),
         hint=None if hint is None else torch.zeros(1, steps, len(hint.low)),
     )
 

@@ -35,6 +35,8 @@ def _sample(store: Store, window: int, rng: np.random.Generator) -> dict[str, Ar
     real = len(observations)
     returns = _sums_to_the_end(episode.rewards[start:])[:real]
 
+    is_end = np.arange(start, start + real) == len(episode) - 1
+
     def pad(values: Array) -> Array:
         return np.concatenate((values, np.zeros((window - real, *values.shape[1:]), values.dtype)))
 
@@ -45,7 +47,8 @@ def _sample(store: Store, window: int, rng: np.random.Generator) -> dict[str, Ar
         "timesteps": pad(np.arange(start, start + real)),
         "mask": pad(np.ones(real, dtype=bool)),
         "rewards": pad(episode.rewards[steps]),
-        "episode_end": pad(np.arange(start, start + real) == len(episode) - 1),
+        "terminated": pad(is_end & episode.terminated),
+        "truncated": pad(is_end & episode.truncated),
     }
 
 
@@ -118,5 +121,6 @@ class FullWindowPolicy:
             timesteps=torch.tensor(times, device=self.device).view(1, steps),
             mask=ones.bool(),
             rewards=ones,
-            episode_end=ones.bool(),
+            terminated=ones.bool(),
+            truncated=ones.bool(),
         )

@@ -78,7 +78,8 @@ def random_batch(spec: EnvironmentSpec, rows: int, steps: int) -> Batch:
         timesteps=torch.arange(steps).expand(rows, -1),
         mask=ones.bool(),
         rewards=ones,
-        episode_end=torch.zeros(rows, steps, dtype=torch.bool),
+        terminated=torch.zeros(rows, steps, dtype=torch.bool),
+        truncated=torch.zeros(rows, steps, dtype=torch.bool),
     )
 
 

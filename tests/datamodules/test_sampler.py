@@ -71,7 +71,10 @@ def test_windows_hold_what_the_episodes_hold(store, mode):
             to_go = episode.rewards.astype(np.float64)[::-1].cumsum()[::-1][steps]
             np.testing.assert_allclose(batch.returns_to_go[row, :real, 0], to_go, rtol=1e-4)
             ends = [t == len(episode) - 1 for t in range(start, start + real)]
-            assert batch.episode_end[row].tolist() == ends + [False] * (6 - real)
+            ends += [False] * (6 - real)
+            assert batch.terminated[row].tolist() == [e and episode.terminated for e in ends]
+            assert batch.truncated[row].tolist() == [e and episode.truncated for e in ends]
+            assert batch.episode_end[row].tolist() == ends
             assert not batch.returns_to_go[row, real:].any()
             assert not batch.timesteps[row, real:].any()
     possible = {
@@ -155,6 +158,21 @@ def test_cut_windows_hide_the_frames_after_their_end(tmp_path, counted):
         assert stacked.episode_end[row].sum() == (first + count == 40)
 
 
+def test_every_kind_of_end(tmp_path):
+    """An end that nothing is told of is a truncation: what comes after it is not known."""
+    spec = EnvironmentSpec("ends", spaces.Box(0, 1, (1,), np.float32), spaces.Discrete(2), 1.0)
+    kinds = [(True, False), (False, True), (True, True), (False, False)]
+    nothing = np.zeros((4, 1), np.float32), np.zeros(4, np.int64), np.zeros(4)
+    store = pack((Episode(*nothing, *kind) for kind in kinds), tmp_path / "ends", spec, {})
+    sampler = WindowSampler(store, 4, 5, seed=0)
+    batch = sampler.batch(0)
+    for row, number in enumerate(sampler.episodes(0).tolist()):
+        terminated, truncated = kinds[number]
+        assert batch.episode_end[row].tolist() == [False, False, False, True, False]
+        assert batch.terminated[row, 3] == terminated
+        assert batch.truncated[row, 3] == (truncated or not terminated)
+
+
 def test_types_are_those_of_the_batch(store):
     batch = WindowSampler(store, 2, 4, seed=0).batch(0)
     types = {name: tensor.dtype for name, tensor in tensors(batch).items()}
@@ -165,7 +183,8 @@ def test_types_are_those_of_the_batch(store):
         "timesteps": torch.int64,
         "mask": torch.bool,
         "rewards": torch.float32,
-        "episode_end": torch.bool,
+        "terminated": torch.bool,
+        "truncated": torch.bool,
     }
 
 

@@ -314,6 +314,7 @@ def test_memory_is_inspected_in_whole_episodes(mode: AutoresetMode) -> None:
         [0, 1, 2, 3, 4],
     ]
     assert batch.rewards.sum(1).tolist() == [21, 32, 45]
+    assert batch.episode_end.nonzero().tolist() == [[0, 2], [1, 3], [2, 4]]
 
 
 class Alone(Counting):

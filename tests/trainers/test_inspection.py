@@ -111,7 +111,8 @@ def test_actions_of_any_kind_survive_or_not(space: spaces.Space[Any]) -> None:
         timesteps=timesteps,
         mask=torch.ones(EPISODES, steps, dtype=torch.bool),
         rewards=torch.zeros(EPISODES, steps),
-        episode_end=timesteps == steps - 1,
+        terminated=timesteps == steps - 1,
+        truncated=torch.zeros(EPISODES, steps, dtype=torch.bool),
     )
     with torch.no_grad():
         for parameter in model.head.parameters():

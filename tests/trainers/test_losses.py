@@ -18,7 +18,7 @@ def windows(lengths: list[int], steps: int) -> Batch:
     batch = make_batch(make_model("rate"), [min(n, steps) for n in lengths], steps)
     for row, length in enumerate(lengths):
         if length > steps:
-            batch.episode_end[row] = False
+            batch.terminated[row] = batch.truncated[row] = False
     return batch
 
 
