@@ -46,10 +46,10 @@ install: python  ## Make the environment, with the extras named in EXTRAS
 	@$(BOOTSTRAP) --extras "$(EXTRAS)"
 
 train: install  ## Train and evaluate a memory agent, as a first taste (minutes on a CPU)
-	@$(RUN) -m scripts.study scripts/studies/quickstart.yaml $(ARGS)
+	@$(RUN) scripts/study.py quickstart $(ARGS)
 
 doctor: install  ## Say what runs on this machine and what is missing (ARGS=vizdoom: that alone)
-	@$(RUN) -m scripts.doctor $(ARGS)
+	@$(RUN) scripts/doctor.py $(ARGS)
 
 test: lint  ## Check style and types, then run every test that takes seconds
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
@@ -59,12 +59,12 @@ test-full: test  ## Also run the tests that take minutes or more: one seed of ev
 	@$(RUN) -m pytest -m long --timeout 7200 $(ARGS)
 
 mutants: env-test  ## Change the code in small ways and print what no test notices (minutes each)
-	@$(RUN) -m scripts.mutants $(ARGS)
+	@$(RUN) scripts/mutants.py $(ARGS)
 
-studies: python  ## Train and score everything in scripts/studies (hours; go on with the same command)
+studies: python  ## Train and score everything in trainers/studies (hours; go on with the same command)
 	@$(BOOTSTRAP) --extras "environments,$(EXTRAS)"
-	@for study in scripts/studies/*.yaml; do \
-		$(RUN) -m scripts.study "$$study" $(ARGS) || exit; \
+	@for study in trainers/studies/*.yaml; do \
+		$(RUN) scripts/study.py "$$study" $(ARGS) || exit; \
 	done
 
 lint: env-test  ## Check style (ruff) and types (mypy)

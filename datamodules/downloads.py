@@ -16,6 +16,7 @@ from datamodules.episodes import DatasetError
 from datamodules.npy import file_sha256
 from datamodules.public_data import Remote
 from datamodules.variables import environment_variable
+from rate.advice import install
 
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT = 60.0
@@ -109,7 +110,7 @@ def fetch_minari(name: str, folder: Path | str) -> Path:
     except ImportError as error:
         raise DatasetError(
             f"{name}: Minari downloads with a package that is not installed ({error}); "
-            "make install EXTRAS=minari"
+            f"{install('minari')}"
         ) from error
     except Exception as error:  # whatever the hub's client of the day raises
         repository = name.partition("/")[0]

@@ -31,6 +31,7 @@ from datamodules.readers.minari_source import (
 )
 from datamodules.source import Checked, Source
 from datamodules.store import Store, pack
+from rate.advice import command
 from rate.envs.mujoco import MujocoOptions, mujoco_spec
 from rate.envs.recorded import Recorded, mujoco_recorded, mujoco_settings
 from rate.envs.spec import EnvironmentSpec
@@ -134,7 +135,7 @@ def find_d4rl(root: Path, name: str) -> Path:
             return path
     raise DatasetError(
         f"{folders[0] / names[0]}: D4RL's {name} is not there; get it with "
-        f"`python scripts/download.py {name}`, or have data like it made by an agent, with "
+        f"`{command('download', name)}`, or have data like it made by an agent, with "
         f"`--dataset {stem}-sac`"
     )
 
@@ -152,7 +153,7 @@ def find_minari(root: Path, name: str) -> Path:
             return path
     raise DatasetError(
         f"{root / 'minari' / name}: Minari's {name} is not there; get it with "
-        f"`python scripts/download.py {name}`"
+        f"`{command('download', name)}`"
     )
 
 

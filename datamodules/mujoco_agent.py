@@ -23,6 +23,7 @@ import torch
 from datamodules.episodes import Array, DatasetError
 from datamodules.mujoco_recording import Columns, Rows, split, stack
 from datamodules.npy import BAD_HEADER
+from rate.advice import install
 from rate.envs.mujoco import PUBLISHED_LENGTH, Mujoco, MujocoOptions
 from rate.envs.tmaze import mix
 from rate.errors import ConfigError
@@ -214,7 +215,7 @@ def _make_sac(options: MujocoOptions, seed: int) -> SAC:
     except ModuleNotFoundError as error:
         raise ConfigError(
             "To make data of MuJoCo an agent learns first, with stable-baselines3, which this "
-            "Python does not have. Install it with: make install EXTRAS=mujoco"
+            f"Python does not have. Install it with: {install('mujoco')}"
         ) from error
     with _own_chance(seed):
         model = SAC("MlpPolicy", Mujoco(options), buffer_size=1, device="cpu", **_SETTINGS)

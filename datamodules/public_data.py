@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from datamodules.episodes import DatasetError
 from datamodules.mujoco_names import D4RL, read_name
+from rate.advice import command
 from rate.errors import ConfigError
 
 D4RL_URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2"
@@ -77,8 +77,8 @@ def recognise(name: str) -> Known:
         return _other(name)
     if found.source == "sac":
         raise DatasetError(
-            f"{name} is not downloaded, but made here by an agent that learns: python "
-            f"scripts/train_mujoco.py --dataset {name}"
+            f"{name} is not downloaded, but made here by an agent that learns: "
+            f"{command('train', 'mujoco', '--dataset', name)}"
         )
     return Known(found.name, found.source)
 
@@ -121,7 +121,8 @@ def find(known: Known, run: int = 1, checkpoints: int = CHECKPOINTS) -> list[Rem
     game = known.name
     note = (
         "The public bucket has refused downloads since 2025. RL Unplugged has the same data as "
-        "TFRecords, which scripts/convert.py reads, and scripts/collect.py makes data of your own."
+        f"TFRecords, which `{command('convert')}` reads, and `{command('collect')}` makes data of "
+        "your own."
     )
     files = (
         f"$store$_{part}_ckpt.{number}.gz"
@@ -147,13 +148,13 @@ def next_commands(known: Known, made: Path, root: Path) -> list[str]:
         root: The folder of data sets.
     """
     store = root / known.name.lower().replace("/", "-")
-    convert = shlex.join(["python", "scripts/convert.py", str(made), str(store)])
+    convert = command("convert", str(made), str(store))
     if known.source == "dqn":
-        train = ["train_atari.py", "--game", known.name, "--data.store", str(store)]
-        return [convert, shlex.join(["python", f"scripts/{train[0]}", *train[1:]])]
+        game = ("--game", known.name, "--data.store", str(store))
+        return [convert, command("train", "atari", *game)]
     try:
         read_name(known.name)
     except ConfigError:  # of Minari, and not of a task that is trained on by name
         return [convert]
-    train = ["python", "scripts/train_mujoco.py", "--model_mode", "DT", "--dataset", known.name]
-    return [shlex.join(train if root == Path("data") else [*train, "--data.root", str(root)])]
+    place = () if root == Path("data") else ("--data.root", str(root))
+    return [command("train", "mujoco", "--model_mode", "DT", "--dataset", known.name, *place)]

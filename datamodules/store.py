@@ -33,6 +33,7 @@ from datamodules.store_files import (
     UNKNOWN_SEED,
     Moments,
 )
+from rate.advice import command
 from rate.envs.spec import EnvironmentSpec
 
 __all__ = ["Store", "pack"]
@@ -47,9 +48,10 @@ class NoStoreError(DatasetError):
     def at(cls, path: Path, found: str | None = None) -> NoStoreError:
         """The error of a path, with what is there instead if it is known and can be converted."""
         advice = "check the path" if found is None else f"it is {found}"
+        source = "SOURCE" if found is None else str(path)
         return cls(
             f"{path}: not a trajectory store, there is no {MANIFEST}; {advice}. Make a store of "
-            f"your data with: python scripts/convert.py {'SOURCE' if found is None else path} DEST"
+            f"your data with: {command('convert', source, 'DEST')}"
         )
 
 
@@ -235,7 +237,7 @@ class Store:
             have = f", which {' and '.join(keys)} have" if keys else ""
             raise DatasetError(
                 f"{self.path}: the observation_space of the data is {whole}, but {space} is wanted"
-                f"{have}; `scripts/convert.py --environment` brings data to an environment's form"
+                f"{have}; `{command('convert')} --environment` brings data to an environment's form"
             )
         name, prefix = f"{OBSERVATIONS}/{keys[0]}", f"{OBSERVATIONS}/"
 

@@ -9,6 +9,7 @@ from gymnasium import spaces
 
 from datamodules.episodes import Array, DatasetError, observation_spaces
 from datamodules.store import Store
+from rate.advice import command
 from rate.envs.frame_stack import stacked_space
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
@@ -72,7 +73,7 @@ def check_actions(store: Store, spec: EnvironmentSpec) -> None:
     if not same and not _fits(found, wanted):
         raise DatasetError(
             f"{store.path}: the action_space of the data is {found}, but {spec.name} has {wanted}; "
-            "`scripts/convert.py --environment` brings data to its form (without --keep-actions)"
+            f"`{command('convert')} --environment` brings data to its form (without --keep-actions)"
         )
 
 

@@ -28,6 +28,9 @@ import torch
 from rich.console import Console
 from torch import nn
 
+if __name__ == "__main__":  # the folder of the scripts is no part of an installation
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from rate.errors import UserError
 from scripts.benchmarks.acting import rollout_tasks, simulator_tasks
 from scripts.benchmarks.configurations import MODELS
@@ -49,8 +52,8 @@ from scripts.benchmarks.rows import Row, Skipped, Subject, Task
 from scripts.benchmarks.scale import SERIES, scale_tasks
 from scripts.benchmarks.table import markdown
 from scripts.benchmarks.training import agreement_tasks, fit_tasks, sampler_tasks, step_tasks
-from scripts.console import count, make_parser, user_errors
-from scripts.devices import add_device_option, choose_device
+from trainers.commands.console import count, make_parser, user_errors
+from trainers.commands.devices import add_device_option, choose_device
 from trainers.errors import TrainingError
 from trainers.meter import Meter
 from trainers.yaml_files import parse_yaml
@@ -190,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = make_parser(__doc__)
+    parser = make_parser("benchmark", __doc__)
     names = {"configurations": list(CONFIGURATIONS), "models": list(MODELS)}
     parser.add_argument(
         "--only", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}"

@@ -22,11 +22,11 @@ from rich.table import Table
 
 from rate.envs.popgym_tasks import TASKS
 from rate.errors import ConfigError
-from scripts.console import count, make_parser, user_errors
-from scripts.scores import add_scores, by_length, check_scores, read_scores, read_table
-from scripts.study import run_study
-from scripts.study_file import Study
 from trainers.cli import parse
+from trainers.commands.console import count, make_parser, user_errors
+from trainers.commands.scores import add_scores, by_length, check_scores, read_scores, read_table
+from trainers.commands.study import run_study
+from trainers.commands.study_file import Study
 from trainers.config import RunConfig
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "results" / "published" / "popgym.csv"
@@ -90,7 +90,7 @@ def _folder(run: RunConfig) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = make_parser(__doc__)
+    parser = make_parser("benchmark_popgym", __doc__)
     parser.add_argument("--model_mode", default="RATE", help="as in train_popgym.py")
     parser.add_argument("--tasks", nargs="+", default=["*"], help="names, * and ? allowed")
     parser.add_argument("--seeds", type=count, nargs="+", default=[1])

@@ -29,7 +29,7 @@ from rich.console import Console
 
 from datamodules.crew import available_cores
 from rate.errors import ConfigError
-from scripts.console import count, make_parser, user_errors
+from trainers.commands.console import count, make_parser, user_errors
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("rate", "datamodules", "trainers", "scripts")
@@ -272,7 +272,7 @@ def try_all(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = make_parser(__doc__)
+    parser = make_parser("mutants", __doc__)
     parser.add_argument("--count", type=count, default=20, help="mutations (default: 20)")
     parser.add_argument("--seed", type=int, default=1, help="which (default: 1)")
     parser.add_argument("--only", nargs="+", default=[], metavar="FILE", help="change these alone")

@@ -1,4 +1,4 @@
-"""Train a model on memory_maze and evaluate it by rollouts.
+"""Train a model on Memory Maze and evaluate it by rollouts: `rate train memory_maze` in a clone.
 
 python scripts/train_memory_maze.py                                   # RATE
 python scripts/train_memory_maze.py --model_mode RMT --seed 2
@@ -6,7 +6,9 @@ python scripts/train_memory_maze.py --model_mode DT --training.max_steps 800
 python scripts/train_memory_maze.py --resume runs/memory_maze-rate-1
 """
 
-from scripts.train import main
+import sys
+
+from trainers.commands.main import run
 
 if __name__ == "__main__":
-    main("memory_maze")
+    run("train", ["memory_maze", *sys.argv[1:]])

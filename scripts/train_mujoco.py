@@ -1,4 +1,4 @@
-"""Train a model on a data set of MuJoCo and evaluate it by rollouts.
+"""Train a model on a data set of MuJoCo: `rate train mujoco` in a clone.
 
 python scripts/train_mujoco.py                                # a small RATE, on data made here
 python scripts/train_mujoco.py --model_mode DT_quick --dataset hopper-expert-sac        # likewise
@@ -9,32 +9,9 @@ python scripts/train_mujoco.py --model_mode DT --data.store data/hopper         
 python scripts/train_mujoco.py --resume runs/mujoco-hopper-medium-v2-dt-1
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-from datamodules.mujoco import has_published_target
-from scripts import train
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    train.main("mujoco", [*settings_of_data(arguments), *arguments])
-
-
-def settings_of_data(arguments: Sequence[str]) -> list[str]:
-    """What the data that a command line names say of what to ask for, as options."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--data.store", dest="store", nargs="?")
-    known, _ = parser.parse_known_args(arguments)
-    if known.store and not has_published_target(Path(known.store)):
-        return ["--evaluation.target_from_data=true"]
-    return []
-
+from trainers.commands.main import run
 
 if __name__ == "__main__":
-    main()
+    run("train", ["mujoco", *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""Train a model on vizdoom and evaluate it by rollouts.
+"""Train a model on ViZDoom-Two-Colors and evaluate it by rollouts: `rate train vizdoom` in a clone.
 
 python scripts/train_vizdoom.py                                   # RATE
 python scripts/train_vizdoom.py --model_mode RMT --seed 2
@@ -6,7 +6,9 @@ python scripts/train_vizdoom.py --model_mode DT --training.max_steps 800
 python scripts/train_vizdoom.py --resume runs/vizdoom-rate-1
 """
 
-from scripts.train import main
+import sys
+
+from trainers.commands.main import run
 
 if __name__ == "__main__":
-    main("vizdoom")
+    run("train", ["vizdoom", *sys.argv[1:]])

@@ -63,9 +63,9 @@ def name_of(words: list[str]) -> str:
 def recipe(target: str) -> list[str]:
     """The command that a target of the Makefile runs in the environment."""
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
-    found = re.search(rf"^{target}:.*\n\t@\$\(RUN\) -m scripts\.(\w+) (\S+) \$\(ARGS\)", text, re.M)
+    found = re.search(rf"^{target}:.*\n\t@\$\(RUN\) (\S+) (\S+) \$\(ARGS\)", text, re.M)
     assert found is not None
-    return ["python", f"scripts/{found[1]}.py", found[2]]
+    return ["python", found[1], found[2]]
 
 
 def test_every_command_is_run_or_left_out_for_a_reason() -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts.scores import read_scores
-from scripts.study import main
+from trainers.commands.scores import read_scores
+from trainers.commands.study import main
 
-STUDIES = Path(__file__).parents[1] / "scripts" / "studies"
+STUDIES = Path(__file__).parents[1] / "trainers" / "studies"
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from datamodules.crew import leave_with_parent
 from datamodules.spawning import leave_if_started_again
+from rate.advice import command
 from rate.errors import ConfigError, UserError
 from rate.progress import OnProgress, tell_nobody
 from rate.stopping import held_back, ignore_stop_signals, release_held_back, with_message
@@ -96,7 +97,8 @@ def _play_all(
             ) from None
         except BrokenProcessPool as error:
             raise UserError(
-                "A process in which the simulator ran has died. python scripts/doctor.py tells "
+                "A process in which the simulator ran has died. "
+                f"`{command('doctor')}` tells "
                 'what runs here; a program of your own needs a line `if __name__ == "__main__":` '
                 "above what it does."
             ) from error

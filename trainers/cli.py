@@ -11,6 +11,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
+from rate.advice import command
 from rate.config import ModelConfig
 from rate.errors import ConfigError
 from trainers import flags
@@ -30,6 +31,7 @@ from trainers.defaults import (
     default_preset,
     settings_of_dataset,
     settings_of_store,
+    target_of_store,
     warn_of_work,
 )
 from trainers.naming import named_by_changes
@@ -42,7 +44,7 @@ from trainers.preset_files import (
     preset_names,
 )
 from trainers.registry import check_run, find_environment
-from trainers.tasks import preset_for_task
+from trainers.tasks import merge, preset_for_task
 
 AUTO = "auto"
 SECTIONS: dict[str, type] = {
@@ -241,8 +243,8 @@ def _base(environment: str, translation: flags.Translation) -> dict[str, Any]:
     base = load_config_file(path)
     if base.environment != environment:
         raise ConfigError(
-            f"{path} is of {base.environment}, not of {environment}; use "
-            f"scripts/train_{base.environment}.py."
+            f"{path} is of {base.environment}, not of {environment}; use: "
+            f"{command('train', base.environment)}"
         )
     base, notes = with_own_paths(base, path.parent)
     translation.notes += notes
@@ -264,6 +266,7 @@ def _preset(
         told = settings_of_dataset(environment, known.dataset, known.root or DataConfig.root)
     preset = load_preset(environment, name)
     preset = preset_for_task(environment, preset, known.task or told.get("task"))
+    merge(preset, {"evaluation": target_of_store(environment, known.store)})
     usual = {**asdict(find_environment(environment).options()), **preset.get("env", {})}
     if unusual := [f"env.{name}={value}" for name, value in told.items() if value != usual[name]]:
         words = ", ".join(unusual)

@@ -56,6 +56,15 @@ def settings_of_store(environment: str, store: str | None) -> dict[str, Any]:
     return {k: v for k, v in options.items() if k not in _CHOICES and v is not None}
 
 
+def target_of_store(environment: str, store: str | None) -> dict[str, Any]:
+    """What to ask for in rollouts, where published work says nothing of a store's data."""
+    if environment != "mujoco" or store is None:
+        return {}
+    from datamodules.mujoco import has_published_target
+
+    return {} if has_published_target(Path(store)) else {"target_from_data": True}
+
+
 def settings_of_dataset(environment: str, dataset: str | None, root: str) -> dict[str, Any]:
     """The settings of an environment that the data of a name were recorded with.
 

@@ -5,11 +5,16 @@ Nothing here imports PyTorch before it is asked for, so that the first line can 
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from datamodules.formats import find_store
+from datamodules.store_files import store_bytes
+from rate.advice import command
 from trainers.config import Resume, RunConfig
 from trainers.defaults import has_gpu_driver
+from trainers.registry import get_environment
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +33,36 @@ def describe_run(config: RunConfig, resume: Resume) -> str:
         f"{config.environment}, {config.name}, seed {training.seed}: {training.max_steps:,} "
         f"updates on {windows}. {where}"
     )
+
+
+def describe_frames(config: RunConfig) -> str:
+    """What data of images in stacks will take of memory, before any of it is loaded.
+
+    Raises:
+        DatasetError: If the store that the run names cannot be read.
+    """
+    data = config.data
+    if data.store is not None:
+        store = find_store(data.store)
+        episodes, steps, words = store.num_episodes, store.num_steps, "data"
+    else:
+        episodes, steps = data.num_episodes, data.num_episodes * config.max_length
+        words = "data, to be made if they are not there, of at most"
+    spec = get_environment(config.environment, config.env).spec
+    rows, frame = config.training.batch_size, prod(spec.observation_space.shape or ())
+    single = frame * (config.window + data.frame_stack - 1)
+    size = _size(store_bytes(spec, episodes, steps))
+    return (
+        f"{words} {episodes:,} episodes, {steps:,} steps: {size} on disk, mapped into memory, "
+        "where the system keeps as much of it as there is room for. "
+        f"A batch of {rows} windows: {_size(rows * single)} in memory and on its way to the "
+        f"device, {_size(rows * frame * data.frame_stack * config.window)} of frames there, once "
+        "stacked."
+    )
+
+
+def _size(number: int) -> str:
+    return f"{number / 1e9:.2f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"
 
 
 def describe_training(
@@ -77,6 +112,6 @@ def unused_gpu(device: torch.device) -> str:
     if has_gpu_driver():
         return (
             f"note: a GPU seems to be here, but PyTorch {torch.__version__} finds none; "
-            "python scripts/doctor.py trainer tells more."
+            f"`{command('doctor', 'trainer')}` tells more."
         )
     return ""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium
 
+from rate.advice import command, install
 from rate.envs.recorded import own_recorded
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
@@ -94,9 +95,7 @@ class Environment:
         if missing:
             raise ConfigError(
                 f"{cls.name} needs {' and '.join(missing)}, which this Python does not have. "
-                f"Install it with: make install EXTRAS={cls.extra} "
-                f"(or pip install '.[{cls.extra}]'). "
-                "python scripts/doctor.py tells what runs here."
+                f"Install it with: {install(cls.extra)} ({command('doctor')} tells what runs here)"
             )
         try:
             settings = cls.options(**options)

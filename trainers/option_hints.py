@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
+from rate.advice import command
 from rate.registry import did_you_mean
 
 # What to use, and the names of others for it: in lower case with underscores, without a section.
@@ -30,7 +31,7 @@ _TABLE = (
     ("--training.segments N", "n num_segments n_segments segments"),
     ("--max_n_final N (segments)", "min_n_final"),
     (
-        "--data.store PATH (scripts/convert.py makes a store of other formats)",
+        "--data.store PATH ({convert} makes a store of other formats)",
         "data_dir data_path path_to_dataset dataset_path data dataset_dir dataset_name "
         "data_dir_prefix",
     ),
@@ -68,7 +69,7 @@ _TABLE = (
     ("--training.log_every_n_steps N", "log_interval log_freq log_every print_freq"),
     ("--training.precision bf16-mixed", "fp16 bf16 amp mixed_precision dtype"),
     (
-        "--seed N for a run; scripts/study.py STUDY --seeds 1 2 3 for several",
+        "--seed N for a run; {study} STUDY --seeds 1 2 3 for several",
         "seeds start_seed end_seed num_seeds",
     ),
     (
@@ -90,7 +91,7 @@ _TABLE = (
     ("--evaluation.decoding.temperature and top_k", "temperature top_k"),
     ("--evaluation.decoding.method argmax or sample", "use_argmax"),
     (
-        "The script names the environment, scripts/train_ENV.py, and --env TASK one of its tasks",
+        "The first word names the environment, and --env TASK one of its tasks",
         "env_name task",
     ),
 )
@@ -129,5 +130,5 @@ def hint_for(option: str, known: Sequence[str]) -> str:
 
 
 def _usual(name: str) -> str:
-    text = USUAL[name]
+    text = USUAL[name].format(convert=command("convert"), study=command("study"))
     return f" Here it is {text}." if text.startswith("--") else f" {text}."

@@ -6,6 +6,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from rate.advice import command
 from rate.errors import ConfigError
 from rate.registry import did_you_mean
 from trainers.config import RunConfig
@@ -65,7 +66,7 @@ def load_over_preset(
     whole = config_from_dict(values)  # refuses unknown settings and wrong values
     if found != environment:
         raise ConfigError(
-            f"{path} is of {found}, not of {environment}; use scripts/train_{found}.py."
+            f"{path} is of {found}, not of {environment}; use: {command('train', found)}"
         )
     left_out = _left_out(values, whole.to_dict())
     if not left_out:

@@ -1,6 +1,6 @@
 """Try one part of the trainer and say what came of it: `python -m trainers.probe vizdoom FILE`.
 
-`scripts/doctor.py` calls this in a process of its own for each part, because a simulator or a
+The command `doctor` calls this in a process of its own for each part, because a simulator or a
 driver that does not work may take its process with it, or never answer. The answer is a `Finding`
 as JSON in FILE, out of the way of what simulators print.
 """
@@ -21,6 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from rate.advice import install
 from rate.errors import UserError
 from trainers.registry import ENVIRONMENTS, find_environment, get_environment
 
@@ -153,7 +154,7 @@ def _check_packages(needs: tuple[str, ...], extra: str) -> None:
         raise Problem(
             f"{' and '.join(missing)} not installed: labmaze, which they need, has no wheel for "
             "Python 3.13 or later",
-            "make install EXTRAS=memory-maze PYTHON=python3.12 VENV=.venv-3.12",
+            install("memory-maze", python="3.12"),
         )
     if missing:
         raise Problem(f"{' and '.join(missing)} not installed", f"extra:{extra}")

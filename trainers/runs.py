@@ -30,7 +30,7 @@ from trainers.run_lock import LOCK, only_writer
 CONFIG, EVALUATION = "config.yaml", "evaluation.json"
 TENSORBOARD = "tensorboard"
 _PACKAGES = ("lightning", "gymnasium", "minari", "numpy", "safetensors", "tensorboard")
-_CODE = ("rate", "datamodules", "trainers", "scripts")
+_CODE = ("rate", "datamodules", "trainers")
 # What a run leaves that was stopped before there was anything to go on from.
 _BEGINNINGS = (CONFIG, ENVIRONMENT, METRICS, CHECKPOINTS, TENSORBOARD, "wandb", LOCK)
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from datamodules.episodes import Array, DatasetError
 from datamodules.readers.images import decode_images
+from rate.advice import install
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,7 +31,7 @@ def arrow_errors(place: str) -> Iterator[None]:
         import pyarrow as pa
     except ImportError as error:
         raise DatasetError(
-            f"{place}: Arrow and Parquet files need pyarrow: make install EXTRAS=arrow "
+            f"{place}: Arrow and Parquet files need pyarrow: {install('arrow')} "
             "(or pip install pyarrow)"
         ) from error
     try:

@@ -23,8 +23,9 @@ from datamodules.readers.deferred import Deferred
 from datamodules.readers.lerobot_files import Clip, Metadata, Part, read_metadata
 from datamodules.readers.named import open_episodes
 from datamodules.readers.roles import IGNORED
-from datamodules.readers.video import INSTALL, has_pyav, read_frames
+from datamodules.readers.video import has_pyav, read_frames
 from datamodules.source import Source
+from rate.advice import install
 
 _ROLES = {
     "action": "actions",
@@ -141,7 +142,8 @@ def _check_videos(metadata: Metadata, names: list[str]) -> None:
     if videos and not has_pyav():
         without = " ".join(f"--map {name}={IGNORED}" for name in videos)
         raise DatasetError(
-            f"{metadata.folder}: {', '.join(videos)} are videos, which need PyAV: {INSTALL}. "
+            f"{metadata.folder}: {', '.join(videos)} are videos, which need PyAV: "
+            f"{install('lerobot')} (or pip install av). "
             f"To leave them out: {without}"
         )
 

@@ -30,6 +30,7 @@ from datamodules.readers.minari_files import EpisodeFiles, open_files
 from datamodules.readers.spaces import action_array, observation_arrays
 from datamodules.source import OnBad, refuse
 from datamodules.variables import environment_variable
+from rate.advice import install
 from rate.envs.spec import EnvironmentSpec
 from rate.files import fsync_directory
 
@@ -65,8 +66,7 @@ def open_minari(path: Path | str) -> MinariDataset:
         return minari.MinariDataset(data)
     except ImportError as error:
         raise DatasetError(
-            f"{path}: {error}; Minari's formats other than HDF5 need pyarrow: "
-            "make install EXTRAS=minari"
+            f"{path}: {error}; Minari's formats other than HDF5 need pyarrow: {install('minari')}"
         ) from error
     except _UNREADABLE as error:
         raise DatasetError(f"{path}: the Minari data set cannot be read ({error})") from error

@@ -11,8 +11,6 @@ import numpy.typing as npt
 
 from datamodules.episodes import Array, DatasetError
 
-INSTALL = "make install EXTRAS=lerobot (or pip install av)"
-
 
 def has_pyav() -> bool:
     """Whether videos can be read."""

@@ -17,6 +17,7 @@ import numpy as np
 from gymnasium.error import ClosedEnvironmentError
 from gymnasium.vector.utils import CloudpickleWrapper
 
+from rate.advice import command
 from rate.envs._shared_rows import SharedRows, unnamed_file
 from rate.envs._worker_handle import Outcomes, Worker, WorkerDied, chunks, close_workers
 from rate.envs._worker_process import EnvironmentFailure
@@ -192,7 +193,7 @@ class Crew:
                 raise EnvironmentFailure(
                     f"{self._name}: the worker process of {span} failed: {why}. Workers have been "
                     f"restarted {self._max_restarts} times already. To see whether the simulator "
-                    "runs on this computer: python scripts/doctor.py"
+                    f"runs on this computer: {command('doctor')}"
                 )
             _LOG.warning("%s: restarting the worker process of %s: %s", self._name, span, why)
             try:

@@ -24,6 +24,7 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from rate.advice import install
 from rate.envs.atari_games import POINTS, REFERENCE_SCORES, TARGET_RETURNS, rom_name, title
 from rate.envs.autoreset import WAITING
 from rate.envs.row_seeds import row_seeds
@@ -257,8 +258,7 @@ def _emulator() -> Any:
         from ale_py.vector_env import AtariVectorEnv
     except ImportError as error:
         raise ConfigError(
-            f"Atari needs ale-py ({error}). Install it with: make install EXTRAS=atari "
-            "(or pip install '.[atari]')."
+            f"Atari needs ale-py ({error}). Install it with: {install('atari')}"
         ) from error
     ALEInterface.setLoggerMode(LoggerMode.Error)
     return AtariVectorEnv

@@ -15,6 +15,7 @@ from typing import Any
 import gymnasium
 from gymnasium import spaces
 
+from rate.advice import install
 from rate.envs.headless import choose_renderer, no_renderer
 from rate.errors import ConfigError
 
@@ -35,8 +36,7 @@ def check_packages() -> None:
     missing = [name for name in ("memory_maze", "dm_control", "mujoco") if find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"Memory Maze needs {' and '.join(missing)}: run `make install EXTRAS=memory-maze` or "
-            "`pip install 'rate-trainer[memory-maze]'`."
+            f"Memory Maze needs {' and '.join(missing)}. Install it with: {install('memory-maze')}"
         )
 
 

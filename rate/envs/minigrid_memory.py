@@ -21,6 +21,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
+from rate.advice import install
 from rate.envs.spec import EnvironmentSpec
 from rate.envs.tmaze import mix
 from rate.errors import ConfigError
@@ -121,8 +122,7 @@ def _simulator(size: int, random_length: bool) -> Any:
         from minigrid.envs.memory import MemoryEnv
     except ImportError as error:
         raise ConfigError(
-            "Minigrid-Memory needs the package minigrid: run `make install EXTRAS=minigrid` or "
-            "`pip install 'rate-trainer[minigrid]'`."
+            f"Minigrid-Memory needs the package minigrid. Install it with: {install('minigrid')}"
         ) from error
     return MemoryEnv(size=size, random_length=random_length, max_steps=1, agent_view_size=VIEW)
 

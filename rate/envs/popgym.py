@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from rate.advice import install
 from rate.envs.popgym_tasks import DIFFICULTIES, TASKS
 from rate.envs.spec import EnvironmentSpec
 from rate.envs.sync import SyncRows
@@ -176,7 +177,7 @@ def _make(task: str) -> Any:
     except (ModuleNotFoundError, AttributeError) as error:  # no labyrinths without mazelib
         raise ConfigError(
             f"POPGym's {task} cannot be made ({error}). Install what it needs with: "
-            "make install EXTRAS=popgym (or pip install '.[popgym]')."
+            f"{install('popgym')}"
         ) from error
     with warnings.catch_warnings():  # labyrinths say that they can do without memory
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rate.advice import install
 from rate.envs.two_colors_scenario import GREEN_MAP, RED_MAP
 from rate.errors import ConfigError, UserError
 
@@ -30,7 +31,6 @@ Array = npt.NDArray[Any]
 
 FRAME_HEIGHT, FRAME_WIDTH = 180, 320
 _CHECK_SECONDS = 60
-_INSTALL = "run `make install EXTRAS=vizdoom` or `pip install 'rate-trainer[vizdoom]'`"
 _HIDDEN = ("hud", "crosshair", "weapon", "decals", "particles", "messages", "screen_flashes")
 
 _accepted: set[str] = set()  # scenarios that the engine has read, in this process
@@ -192,7 +192,8 @@ def _import() -> Any:
         import vizdoom
     except ImportError as error:
         raise ConfigError(
-            f"ViZDoom-Two-Colors needs the package vizdoom ({error}): {_INSTALL}."
+            f"ViZDoom-Two-Colors needs the package vizdoom ({error}). Install it with: "
+            f"{install('vizdoom')}"
         ) from error
     return vizdoom
 
@@ -208,14 +209,18 @@ def _program(vizdoom: Any) -> Path:
     for name in ("vizdoom", "vizdoom.exe"):
         if (folder / name).is_file():
             return folder / name
-    raise ConfigError(f"{folder}: the ViZDoom engine is not there; {_INSTALL} again.")
+    raise ConfigError(
+        f"{folder}: the ViZDoom engine is not there; install the package vizdoom again."
+    )
 
 
 def _base_game(vizdoom: Any) -> Path:
     """Freedoom, which comes with the package; a Doom that lies about would look different."""
     game = Path(vizdoom.__file__).parent / "freedoom2.wad"
     if not game.is_file():
-        raise ConfigError(f"{game}: ViZDoom's own game is not there; {_INSTALL} again.")
+        raise ConfigError(
+            f"{game}: ViZDoom's own game is not there; install the package vizdoom again."
+        )
     return game
 
 

@@ -19,9 +19,9 @@ from rate.errors import ConfigError
 from scripts.benchmarks.machine import Machine
 from scripts.benchmarks.rows import OURS, PRESET, Row
 from scripts.benchmarks.training import REFERENCE
-from scripts.outputs import check_picture, check_place, read_own_json, refusal
-from scripts.plot import pyplot, save
-from scripts.styles import COLOURS
+from trainers.commands.outputs import check_picture, check_place, read_own_json, refusal
+from trainers.commands.plot import pyplot, save
+from trainers.commands.styles import COLOURS
 from trainers.files import write_atomic, write_json
 
 TITLES = {

@@ -223,7 +223,10 @@ def test_resume_takes_the_settings_of_the_run(tmp_path: Path) -> None:
         ("data: {root: 3}", "data.root is 3; it must be text"),
         ("logging: {wandb: maybe}", "logging.wandb is 'maybe'; it must be true or false"),
         ("evaluation: {lengths: [a]}", "evaluation.lengths is ['a']"),
-        ("environment: vizdoom", "is of vizdoom, not of tmaze; use scripts/train_vizdoom.py"),
+        (
+            "environment: vizdoom",
+            "is of vizdoom, not of tmaze; use: python scripts/train_",
+        ),
         ("environment: tmase", "no environment 'tmase'; did you mean 'tmaze'?"),
         ("env: {hint: true}", "There is no setting env.hint"),
         ("environment: retrieval\nenv: {hitn: true}", "env.hitn; did you mean env.hint?"),

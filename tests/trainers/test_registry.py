@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rate.advice import command, install
 from rate.envs.retrieval import Retrieval, RetrievalOptions
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
@@ -86,8 +87,9 @@ def test_a_missing_package_is_named_with_the_way_to_install_it(
     assert tuple(asked) == needs
     message = str(caught.value)
     assert message.startswith(f"{name} needs {needs[-1]}, which this Python does not have.")
-    assert f"make install EXTRAS={extra} " in message
-    assert f"pip install '.[{extra}]'" in message
+    assert message.endswith(f"{install(extra)} ({command('doctor')} tells what runs here)")
+    monkeypatch.chdir(ROOT)
+    assert f"[{extra}]" in install(extra) or f"EXTRAS={extra}" in install(extra)
 
 
 def test_extras_are_those_of_the_project() -> None:

@@ -10,9 +10,9 @@ import yaml
 
 from rate.errors import ConfigError
 from scripts.benchmark import _setting
-from scripts.study_file import load_study
 from tests.trainers.conftest import MakeConfig
 from trainers.cli import parse
+from trainers.commands.study_file import load_study
 from trainers.config_files import load_config_file
 from trainers.preset_files import PRESETS, load_preset
 from trainers.wandb_run import wandb_settings
@@ -69,7 +69,7 @@ def test_the_rest_is_what_yaml_says(text: str) -> None:
 
 
 def test_every_preset_and_study_of_ours_is_read() -> None:
-    paths = [*PRESETS.rglob("*.yaml"), *Path("scripts/studies").glob("*.yaml")]
+    paths = [*PRESETS.rglob("*.yaml"), *Path("trainers/studies").glob("*.yaml")]
     assert len(paths) > 20
     for path in paths:
         assert read_yaml(path) == yaml.safe_load(path.read_text(encoding="utf-8"))

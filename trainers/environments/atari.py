@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rate.advice import command
 from rate.envs.atari import LONGEST, Atari, AtariOptions, AtariVector, atari_spec
 from rate.envs.spec import EnvironmentSpec
 from trainers.environment import Environment, Length, VectorEnv
@@ -35,10 +36,10 @@ class Record(Environment):
     def no_expert(self) -> str:
         if self.settings.rom == "pong":
             return ""
+        game, store = self.settings.game, f"data/{self.settings.rom}"
         return (
-            f"No expert plays {self.settings.game} here. Train on public data: scripts/convert.py "
-            f"data/dqn/{self.settings.game}/1 data/{self.settings.rom}, then "
-            f"--data.store data/{self.settings.rom}."
+            f"No expert plays {game} here. Train on public data: "
+            f"{command('convert', f'data/dqn/{game}/1', store)}, then --data.store {store}."
         )
 
     def make_rows(self, num_envs: int, length: Length) -> VectorEnv:

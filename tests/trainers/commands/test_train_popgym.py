@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 
 from rate.envs.popgym_tasks import TASKS
-from scripts import benchmark_popgym, collect
-from scripts.scores import read_scores, read_table
-from scripts.study_file import load_study
-from scripts.train import main
+from scripts import benchmark_popgym
+from trainers.commands import collect
+from trainers.commands.scores import read_scores, read_table
+from trainers.commands.study_file import load_study
+from trainers.commands.train import train_on
 
 pytest.importorskip("popgym", reason="POPGym is not installed (extra popgym)")
 pytest.importorskip("mazelib", reason="POPGym's labyrinths are not installed (extra popgym)")
 
-STUDIES = Path(__file__).parents[2] / "scripts" / "studies"
+STUDIES = Path(__file__).parents[3] / "trainers" / "studies"
 TINY = [
     *("--training.max_steps=2", "--training.batch_size=4", "--data.num_episodes=8"),
     *("--evaluation.episodes=2", "--evaluation.every_n_steps=2", "--data.workers=1"),
@@ -32,7 +33,7 @@ def test_a_task_is_learnt_from_nothing(
     task: str, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders = [f"--logging.output={tmp_path}", f"--data.root={tmp_path / 'data'}"]
-    main("popgym", ["--env", task, "--model_mode", model, *TINY, *folders])
+    train_on("popgym", ["--env", task, "--model_mode", model, *TINY, *folders])
     assert "1024" in capsys.readouterr().out
     assert (tmp_path / f"popgym-{task}-{model.lower()}-1" / "evaluation.json").is_file()
 

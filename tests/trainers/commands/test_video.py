@@ -20,10 +20,10 @@ from rate.envs.tmaze import TMazeVector
 from rate.heads import make_head
 from rate.policy import Policy
 from rate.weights import load_model
-from scripts.video import main
-from scripts.video_panels import principal_components
-from scripts.video_screen import HEIGHT, WIDTH, Screen
 from tests.factories import make_model
+from trainers.commands.video import main
+from trainers.commands.video_panels import principal_components
+from trainers.commands.video_screen import HEIGHT, WIDTH, Screen
 from trainers.recording import EpisodeRecord, Moment, odds, record_episode
 
 Trained = Callable[[str], Path]

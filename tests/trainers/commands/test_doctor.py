@@ -16,8 +16,9 @@ import pytest
 from rich.console import Console
 
 from rate.errors import ConfigError
-from scripts import doctor
+from scripts import bootstrap
 from trainers import probe
+from trainers.commands import doctor
 from trainers.probe import TRAINER, Finding
 from trainers.registry import ENVIRONMENTS
 
@@ -194,20 +195,26 @@ def test_whatever_an_environment_raises_is_its_problem(
 @pytest.mark.parametrize(
     ("stamp", "command"),
     [
-        ({"extras": ["test"]}, "make install EXTRAS=vizdoom"),
+        ({"extras": ["test"]}, "make install EXTRAS=vizdoom VENV={venv}"),
         # Somebody's own environment, and one that the package was removed from.
         ({}, '{python} -m pip install -c requirements.lock -e ".[vizdoom]"'),
         ({"extras": ["vizdoom"]}, '{python} -m pip install -c requirements.lock -e ".[vizdoom]"'),
     ],
 )
 def test_the_fix_fits_the_environment_it_runs_in(
-    monkeypatch: pytest.MonkeyPatch, stamp: dict[str, Any], command: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stamp: dict[str, Any], command: str
 ) -> None:
-    monkeypatch.setattr(doctor, "read_stamp", lambda venv: stamp)
-    monkeypatch.setattr(sys, "prefix", str(doctor.ROOT / ".venv"))
-    assert doctor.command_for("extra:vizdoom") == command.format(python=sys.executable)
-    monkeypatch.setattr(sys, "prefix", "/elsewhere")
-    assert doctor.command_for("extra:vizdoom").startswith(command.format(python=sys.executable))
+    venv = tmp_path / "venv"
+    venv.mkdir()
+    if stamp:
+        (venv / bootstrap.STAMP).write_text(json.dumps(stamp), encoding="utf-8")
+    monkeypatch.setattr(sys, "prefix", str(venv))
+    monkeypatch.chdir(doctor.ROOT)
+    wanted = command.format(python=sys.executable, venv=venv)
+    assert doctor.command_for("extra:vizdoom") == wanted
+    monkeypatch.chdir(tmp_path)  # as for everybody who has no clone
+    pip = f'{sys.executable} -m pip install "rate-trainer[vizdoom]"'
+    assert doctor.command_for("extra:vizdoom") == pip
 
 
 def test_everything_is_asked_for_unless_something_is(

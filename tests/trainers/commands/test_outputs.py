@@ -13,18 +13,10 @@ from typing import Any
 import pytest
 
 from rate.errors import ConfigError
-from scripts import (
-    benchmark,
-    benchmark_popgym,
-    doctor,
-    evaluate,
-    inspect_memory,
-    plot,
-    study,
-    video,
-)
-from scripts.outputs import check_picture, check_place
-from scripts.scores import add_scores, check_scores, read_scores
+from scripts import benchmark, benchmark_popgym
+from trainers.commands import doctor, evaluate, inspect, plot, study, video
+from trainers.commands.outputs import check_picture, check_place
+from trainers.commands.scores import add_scores, check_scores, read_scores
 from trainers.probe import Finding
 
 Trained = Callable[[str], Path]
@@ -48,7 +40,7 @@ def commands(
     for where in (
         (evaluate, "evaluate"),
         (video, "record_episode"),
-        (inspect_memory, "look"),
+        (inspect, "look"),
         (study, "run_study"),
         (benchmark, "measure_machine"),
         (benchmark_popgym, "run_study"),
@@ -70,7 +62,7 @@ def commands(
             "plot": (plot.main, [str(table), "-o", out]),
             "plot of runs": (plot.main, [run, "-o", out]),
             "video": (video.main, [run, "-o", out]),
-            "inspect": (inspect_memory.main, [run, "-o", out]),
+            "inspect": (inspect.main, [run, "-o", out]),
             "doctor": (doctor.main, ["tmaze", "--json", out]),
         }
 
@@ -273,7 +265,7 @@ def test_scores_are_shown_where_they_cannot_be_written_any_more(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("scripts.scores.write_atomic", full)
+    monkeypatch.setattr("trainers.commands.scores.write_atomic", full)
     with pytest.raises(SystemExit):
         evaluate.main([str(trained("rate")), "--results", str(tmp_path / "scores.csv")])
     told = capsys.readouterr()
@@ -298,7 +290,7 @@ def test_the_last_seed_that_there_is(trained: Trained, capsys: pytest.CaptureFix
 
 
 def test_the_committed_tables_are_of_our_kind() -> None:
-    folder = Path(__file__).parents[2] / "data" / "results"
+    folder = Path(__file__).parents[3] / "data" / "results"
     for path in folder.glob("*.csv"):
         if path.name != "speed.csv":
             check_scores(path)

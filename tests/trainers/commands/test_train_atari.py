@@ -10,9 +10,10 @@ import pytest
 
 from datamodules.store import Store
 from rate.errors import ConfigError
-from scripts import evaluate, train_atari
-from scripts.scores import read_scores
 from trainers.cli import parse
+from trainers.commands import evaluate, train
+from trainers.commands.scores import read_scores
+from trainers.description import describe_frames
 
 pytest.importorskip("ale_py", reason="Atari needs ale-py: make install EXTRAS=atari")
 
@@ -30,13 +31,8 @@ def words(folder: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.parametrize("model", ["DT_quick", "RATE_quick"])
-def test_a_run_goes_from_nothing_to_scores(
-    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    train_atari.main(words(tmp_path, "--model_mode", model))
-    out = capsys.readouterr().out
-    assert "data, to be played by a scripted player if they are not there, of at most 2 epi" in out
-    assert "MB of frames there, once stacked" in out
+def test_a_run_goes_from_nothing_to_scores(model: str, tmp_path: Path) -> None:
+    train.train_on("atari", words(tmp_path, "--model_mode", model))
     run = tmp_path / "runs" / f"atari-pong-{model.lower()}-1"
     rows = json.loads((run / "evaluation.json").read_text())["rows"]
     assert {(row["which"], row["length"], row["episodes"]) for row in rows} == {("last", 30, 3)}
@@ -56,13 +52,16 @@ def test_a_run_goes_from_nothing_to_scores(
 def test_a_store_is_measured_before_it_is_loaded(
     tmp_path: Path, error_of: Callable[..., str]
 ) -> None:
-    train_atari.main(words(tmp_path, "--model_mode=DT_quick"))
+    train.train_on("atari", words(tmp_path, "--model_mode=DT_quick"))
     store = next((tmp_path / "data").glob("atari-*/manifest.json")).parent
     command = parse("atari", ["--model_mode=DT_quick", f"--data.store={store}"])
-    assert train_atari.predict(command.config).startswith("data 2 episodes, 120 steps: 0.8 MB")
+    assert describe_frames(command.config).startswith("data 2 episodes, 120 steps: 0.8 MB")
+    told = describe_frames(parse("atari", words(tmp_path, "--model_mode=DT_quick")).config)
+    assert told.startswith("data, to be made if they are not there, of at most 2 episodes, 120 st")
+    assert told.endswith("MB of frames there, once stacked.")
     again = words(tmp_path, "--model_mode=DT_quick", f"--data.store={store}", "--logging.name=x")
-    train_atari.main(again)
-    error = error_of(train_atari.main, [*again, "--game=Breakout", "--logging.name=y"])
+    train.train_on("atari", again)
+    error = error_of(train.train_on, "atari", [*again, "--game=Breakout", "--logging.name=y"])
     assert "the data are of Pong, but env.game is Breakout" in error
 
 
@@ -88,10 +87,9 @@ def test_the_public_command_runs_with_its_flags() -> None:
     assert (config.model.valve, config.model.valve_heads) == ("cross_attention", 1)
     assert (config.model.context_length, config.training.segments) == (30, 3)
     assert config.run_name == "atari-seaquest-rate-123"
-    assert "to be played by chance" in train_atari.predict(config)
 
 
 def test_what_cannot_be_is_refused(error_of: Callable[..., str]) -> None:
-    assert "Did you mean Breakout?" in error_of(train_atari.main, ["--game", "Brakout"])
-    error = error_of(train_atari.main, ["--data.frame_stack", "0"])
+    assert "Did you mean Breakout?" in error_of(train.train_on, "atari", ["--game", "Brakout"])
+    error = error_of(train.train_on, "atari", ["--data.frame_stack", "0"])
     assert "data.frame_stack is 0; it must be at least 1" in error

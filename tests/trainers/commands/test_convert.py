@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from datamodules import Store
-from scripts import convert, train
 from tests.datamodules import samples
-from tests.scripts.conftest import SHORT
+from tests.trainers.commands.conftest import SHORT
+from trainers.commands import convert, train
 
 
 def run(*arguments):
@@ -22,14 +22,14 @@ def test_from_a_file_to_training(tmp_path, capsys):
     options = ["--model.context_length=3", "--training.segments=3", f"--logging.output={tmp_path}"]
     kept = [item for item in SHORT if "num_episodes" not in item]
     store = f"--data.store={tmp_path / 'store'}"
-    train.main("tmaze", ["--model_mode", "RATE", *kept, *options, store])
+    train.train_on("tmaze", ["--model_mode", "RATE", *kept, *options, store])
     assert (tmp_path / "tmaze-rate-1" / "checkpoints" / "last").is_dir()
 
 
 def test_training_on_what_is_no_store_names_the_command(tmp_path, error_of):
     path = samples.write_tmaze(tmp_path / "data_T_9.pickle")
     arguments = ["--model_mode", "DT", *SHORT, f"--data.store={path}"]
-    error = error_of(train.main, "tmaze", [*arguments, f"--logging.output={tmp_path}"])
+    error = error_of(train.train_on, "tmaze", [*arguments, f"--logging.output={tmp_path}"])
     assert f"python scripts/convert.py {path} DEST" in error
 
 

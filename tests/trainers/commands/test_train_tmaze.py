@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from scripts.train import main
 from trainers.cli import parse
+from trainers.commands.train import train_on
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # The T-Maze commands of the public RATE code's README, word for word after the script's path, and
 # what they mean: preset, K, N, memory tokens, cache length, valve and its heads, activation,
 # whether feed-forward layers are left out, whether there is a curriculum.
@@ -77,7 +77,7 @@ def test_a_public_command_means_what_it_meant(command: str, meaning: tuple[Any, 
 def test_a_public_command_runs(
     command: str, short: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main("tmaze", [*shlex.split(command), f"--logging.output={tmp_path}", *short])
+    train_on("tmaze", [*shlex.split(command), f"--logging.output={tmp_path}", *short])
     words = shlex.split(command)
     folder = tmp_path / f"tmaze-{words[words.index('--ckpt_folder') + 1]}-1"
     assert (folder / "evaluation.json").is_file()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.inspect_memory import NOISE, main
+from trainers.commands.inspect import NOISE, main
 
 Trained = Callable[[str], Path]
 

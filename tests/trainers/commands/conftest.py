@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import train
+from trainers.commands import train
 
 # Everything that makes a run short. The data are made once for all tests.
 SHORT = [
@@ -36,7 +36,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, short: list[str]) -> Calla
     def run(mode: str) -> Path:
         folder = output / f"tmaze-{mode}-1"
         if not folder.exists():
-            train.main("tmaze", ["--model_mode", mode, f"--logging.output={output}", *short])
+            train.train_on("tmaze", ["--model_mode", mode, f"--logging.output={output}", *short])
         return folder
 
     return run

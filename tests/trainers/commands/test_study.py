@@ -16,13 +16,13 @@ import pytest
 import yaml
 
 from rate.errors import ConfigError
-from scripts.scores import COLUMNS, read_scores
-from scripts.study import main, threads_of_a_run
-from scripts.study_file import load_study
 from tests.processes import PATIENCE
+from trainers.commands.scores import COLUMNS, read_scores
+from trainers.commands.study import main, threads_of_a_run
+from trainers.commands.study_file import load_study
 from trainers.registry import find_environment
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 STUDY = """\
 # Two models.
 environment: tmaze
@@ -46,7 +46,7 @@ def files(folder: Path) -> dict[Path, int]:
     return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "scripts/studies").glob("*.yaml")), ids=str)
+@pytest.mark.parametrize("path", sorted((ROOT / "trainers/studies").glob("*.yaml")), ids=str)
 def test_the_studies_of_the_project_can_be_read(path: Path) -> None:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     needs = find_environment(content["environment"]).needs
@@ -232,7 +232,7 @@ def test_a_command_that_cannot_work_starts_nothing(
 def test_few_runs_share_all_cores(
     cores: int, jobs: int, runs: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scripts.study.available_cores", lambda: cores)
+    monkeypatch.setattr("trainers.commands.study.available_cores", lambda: cores)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert threads_of_a_run(jobs, runs) == threads
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

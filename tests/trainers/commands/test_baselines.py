@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 import trainers.baselines
-from scripts.scores import read_scores
-from scripts.study import main, run_study
-from scripts.study_file import load_study
+from trainers.commands.scores import read_scores
+from trainers.commands.study import main, run_study
+from trainers.commands.study_file import load_study
 
 STUDY = """\
 environment: retrieval
@@ -79,8 +79,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         return [{"length": n, "episodes": len(seeds), "success": 0.5} for n in given["lengths"]]
 
     monkeypatch.setattr(trainers.baselines, "score_baseline", score)
-    monkeypatch.setattr("scripts.study._run_all", lambda *_: {})
-    monkeypatch.setattr("scripts.study._rows", lambda config: [])
+    monkeypatch.setattr("trainers.commands.study._run_all", lambda *_: {})
+    monkeypatch.setattr("trainers.commands.study._rows", lambda config: [])
     return calls
 
 

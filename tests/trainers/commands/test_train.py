@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from datamodules.tmaze import generate_tmaze
-from scripts.train import main
 from tests.processes import PATIENCE, wait_until
+from trainers.commands.train import train_on
 from trainers.config_files import load_config_file
 
 
@@ -74,7 +74,7 @@ def test_a_damaged_data_set_is_refused_by_name(
     message = damage(broken)
     before = files(tmp_path)
     output = f"--logging.output={tmp_path / 'runs'}"
-    error = error_of(main, "tmaze", [*short, output, f"--data.store={broken}"])
+    error = error_of(train_on, "tmaze", [*short, output, f"--data.store={broken}"])
     assert message in error
     assert str(broken) in error
     assert files(tmp_path) == before
@@ -85,7 +85,7 @@ def test_a_folder_without_data_is_refused(
 ) -> None:
     output = f"--logging.output={tmp_path / 'runs'}"
     for place in (tmp_path, tmp_path / "nowhere"):
-        error = error_of(main, "tmaze", [*short, output, f"--data.store={place}"])
+        error = error_of(train_on, "tmaze", [*short, output, f"--data.store={place}"])
         assert f"{place}: not a trajectory store" in error
     assert files(tmp_path) == set()
 
@@ -94,7 +94,7 @@ def test_a_window_longer_than_every_episode_is_refused(
     store: Path, short: list[str], tmp_path: Path, error_of: Callable[..., str]
 ) -> None:
     options = [f"--logging.output={tmp_path}", f"--data.store={store}", "--training.segments=9"]
-    error = error_of(main, "tmaze", [*short, *options, "--model.context_length=10"])
+    error = error_of(train_on, "tmaze", [*short, *options, "--model.context_length=10"])
     assert "a window of 90 steps (segments x context length) is longer than any episode" in error
     assert files(tmp_path) == set()
 
@@ -105,7 +105,7 @@ def test_a_folder_that_cannot_be_written_is_refused(
 ) -> None:
     (tmp_path / "file").write_text("not a folder", encoding="utf-8")
     options = [f"--logging.output={tmp_path / 'runs'}", f"--{option}={tmp_path / 'file' / 'below'}"]
-    error = error_of(main, "tmaze", [*short, *options])
+    error = error_of(train_on, "tmaze", [*short, *options])
     assert str(tmp_path / "file") in error
     assert f"--{option}" in error
     assert files(tmp_path) == {tmp_path / "file"}
@@ -116,7 +116,7 @@ def test_a_run_that_is_there_is_left_alone(
 ) -> None:
     folder = trained("rate")
     before = {path: path.stat().st_mtime_ns for path in files(folder)}
-    error = error_of(main, "tmaze", [f"--logging.output={folder.parent}", *short])
+    error = error_of(train_on, "tmaze", [f"--logging.output={folder.parent}", *short])
     assert f"{folder} is there already" in error
     assert f"--resume {folder}" in error
     assert {path: path.stat().st_mtime_ns for path in files(folder)} == before
@@ -126,7 +126,7 @@ def test_a_run_is_continued(
     trained: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = shutil.copytree(trained("rate"), tmp_path / "run")
-    main("tmaze", [f"--resume={folder}", "--training.max_steps=4"])
+    train_on("tmaze", [f"--resume={folder}", "--training.max_steps=4"])
     assert f"The run is in {folder}/" in "".join(capsys.readouterr().out.split("\n"))
     assert load_config_file(folder / "config.yaml").training.max_steps == 4
     environment = (folder / "environment.txt").read_text(encoding="utf-8")
@@ -137,9 +137,9 @@ def test_a_continuation_with_other_settings_is_refused(
     trained: Callable[[str], Path], error_of: Callable[..., str]
 ) -> None:
     folder = trained("rate")
-    error = error_of(main, "tmaze", [f"--resume={folder}", "--seed=2"])
+    error = error_of(train_on, "tmaze", [f"--resume={folder}", "--seed=2"])
     assert "training.seed is 2" in error
-    error = error_of(main, "tmaze", [f"--resume={folder}", "--training.max_steps=1"])
+    error = error_of(train_on, "tmaze", [f"--resume={folder}", "--training.max_steps=1"])
     assert "a run can be made longer, not shorter" in error
 
 
@@ -157,7 +157,7 @@ def test_a_continuation_from_a_damaged_checkpoint_is_refused(
         else:
             checkpoint.write_bytes(content)
     options = [f"--resume={folder}", "--training.max_steps=4"]
-    error = error_of(main, "tmaze", options, code=1)
+    error = error_of(train_on, "tmaze", options, code=1)
     assert "last.ckpt" in error
 
 
@@ -177,7 +177,7 @@ def test_a_continuation_from_a_damaged_checkpoint_is_refused(
 def test_what_training_could_not_do_in_the_end_is_refused_at_the_start(
     option: str, message: str, short: list[str], tmp_path: Path, error_of: Callable[..., str]
 ) -> None:
-    assert message in error_of(main, "tmaze", [*short, f"--logging.output={tmp_path}", option])
+    assert message in error_of(train_on, "tmaze", [*short, f"--logging.output={tmp_path}", option])
     assert files(tmp_path) == set()
 
 
@@ -187,7 +187,7 @@ def test_wandb_is_asked_for_by_name(
     if importlib.util.find_spec("wandb"):
         pytest.skip("wandb is installed here")
     options = [f"--logging.output={tmp_path}", "--logging.wandb=true"]
-    assert "pip install" in error_of(main, "tmaze", [*short, *options])
+    assert "pip install" in error_of(train_on, "tmaze", [*short, *options])
     assert files(tmp_path) == set()
 
 

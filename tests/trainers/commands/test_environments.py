@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from scripts import evaluate, train
-from scripts.scores import COLUMNS, read_scores
+from trainers.commands import evaluate, train
+from trainers.commands.scores import COLUMNS, read_scores
 from trainers.config_files import load_config_file
 
 SHORT = [
@@ -87,7 +87,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     if case.name != "retrieval":
         pytest.importorskip(case.name)
     folder = tmp_path_factory.mktemp(case.name)
-    train.main(case.name, case.words(folder))
+    train.train_on(case.name, case.words(folder))
     return Trained(case, folder)
 
 
@@ -139,7 +139,7 @@ def test_an_oracle_trains_on_the_same_data(trained: Trained, tmp_path: Path) -> 
     """The hint is in the data set; who is not to see it leaves it there."""
     before = stores(trained.folder)
     words = trained.case.words(trained.folder)
-    train.main(trained.case.name, [*words, "--env.hint=true", "--logging.name=oracle"])
+    train.train_on(trained.case.name, [*words, "--env.hint=true", "--logging.name=oracle"])
     run = trained.folder / "runs" / f"{trained.case.name}-oracle-1"
     assert stores(trained.folder) == before
     model = json.loads((run / "checkpoints" / "last" / "model.json").read_text(encoding="utf-8"))
@@ -157,10 +157,10 @@ def test_a_run_is_continued_with_the_environment_it_was_made_with(
     trained: Trained, error_of: Callable[..., str]
 ) -> None:
     resume = f"--resume={trained.run}"
-    error = error_of(train.main, trained.case.name, [resume, "--env.hint=true"])
+    error = error_of(train.train_on, trained.case.name, [resume, "--env.hint=true"])
     assert "env.hint is True, but the run in" in error
     assert "was made with False" in error
     assert load_config_file(trained.run / "config.yaml").env["hint"] is False
     before = rows_of(trained.run)
-    train.main(trained.case.name, [resume])  # nothing is left to train: it is scored again
+    train.train_on(trained.case.name, [resume])  # nothing is left to train: it is scored again
     assert rows_of(trained.run) == before

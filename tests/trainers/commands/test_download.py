@@ -16,8 +16,8 @@ from datamodules.mujoco import find_d4rl
 from datamodules.mujoco_names import D4RL
 from datamodules.public_data import GAMES, Known, Remote, find, names, recognise
 from rate.envs.atari_games import NUM_ACTIONS, rom_name, title
-from scripts import download
 from trainers.cli import parse
+from trainers.commands import download
 
 DATA = bytes(range(256)) * 40_000  # 10 MB
 
@@ -220,15 +220,14 @@ def test_what_comes_next_is_found_there(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(download, "fetch", lambda remote, root, *_: root / remote.path)
     download.main(["Breakout", "--checkpoints", "1"])
-    first, second = capsys.readouterr().out.splitlines()[1:]
-    assert first.split() == [
-        *("python", "scripts/convert.py", "data/dqn/Breakout/1/replay_logs", "data/breakout")
-    ]
-    config = parse("atari", [*second.split()[2:], "--model_mode=DT_quick"]).config
+    first, second = map(str.strip, capsys.readouterr().out.splitlines()[1:])
+    assert first == "rate convert data/dqn/Breakout/1/replay_logs data/breakout"
+    assert second.startswith("rate train atari ")
+    config = parse("atari", [*second.split()[3:], "--model_mode=DT_quick"]).config
     assert (config.env["game"], config.data.store) == ("Breakout", "data/breakout")
     download.main(["hopper-medium-v2"])
     told, command = capsys.readouterr().out.splitlines()
-    assert parse("mujoco", command.split()[2:]).config.data.dataset == "hopper-medium-v2"
+    assert parse("mujoco", command.split()[3:]).config.data.dataset == "hopper-medium-v2"
     path = tmp_path / told.partition(" is here")[0]
     path.parent.mkdir(parents=True)
     path.touch()

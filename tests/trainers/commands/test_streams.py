@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from scripts.console import show_scores, user_errors
-from scripts.streams import Stream, prepare_streams
+from trainers.commands.console import show_scores, user_errors
+from trainers.commands.streams import Stream, prepare_streams
 
 COMMAND = """
 import sys
 from pathlib import Path
-from scripts.console import user_errors
+from trainers.commands.console import user_errors
 
 with user_errors():
     for line in range(20000):

@@ -12,6 +12,8 @@ from trainers.config import RunConfig
 from trainers.environment import BASELINES
 from trainers.yaml_files import read_yaml
 
+FOLDER = Path(__file__).parents[1] / "studies"  # those of this project
+STUDIES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 _OPTIONAL = {"options", "baselines"}
 
 
@@ -28,6 +30,11 @@ class Study:
     name: str
     runs: list[RunConfig]
     baselines: list[str]
+
+
+def find_study(text: str) -> Path:
+    """The file of a study that is named by its path, or as one of this project's."""
+    return FOLDER / f"{text}.yaml" if text in STUDIES and not Path(text).is_file() else Path(text)
 
 
 def load_study(
@@ -73,7 +80,7 @@ def _read_study(path: Path) -> tuple[str, str, dict[str, tuple[str, list[int]]],
     if not isinstance(content, dict) or not required <= set(content) <= required | _OPTIONAL:
         raise ConfigError(
             f"{path} is no study: it needs the keys environment, seeds and runs, and may have "
-            "options and baselines. See scripts/studies."
+            f"options and baselines. The project's own, in {FOLDER}, are examples."
         )
     runs = content["runs"]
     if not isinstance(runs, dict) or not runs:

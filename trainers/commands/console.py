@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import re
+import shlex
 import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table
 
+from rate.advice import command
 from rate.errors import UserError
 from rate.stopping import ignore_stop_signals, leave_at_once, name_of, number_of, stop_signals
-from scripts.scores import by_length, main_metric, mean_and_spread, other_metrics
-from scripts.streams import prepare_streams
+from trainers.commands.scores import by_length, main_metric, mean_and_spread, other_metrics
+from trainers.commands.streams import prepare_streams
 from trainers.errors import Interrupted, TrainingError
 from trainers.registry import length_name
 from trainers.scores import remarks
@@ -25,13 +29,37 @@ USER_ERROR = 2  # exit code of what the command line got wrong, as argparse has 
 UNREAD = 141  # of what wrote to somebody who had read enough, like `head`; also theirs
 
 
-def make_parser(description: str | None) -> argparse.ArgumentParser:
+def program(name: str) -> str:
+    """How a command was called: `rate NAME`, or the script of a clone."""
+    called = Path(sys.argv[0])
+    return called.name if called.suffix == ".py" else f"rate {name}"
+
+
+def typed(arguments: Sequence[str]) -> str:
+    """What was typed, where a command has been given these arguments."""
+    called = Path(sys.argv[0])
+    words = sys.argv[:1] if called.suffix == ".py" else sys.argv[:2]
+    return shlex.join([*words, *arguments])
+
+
+def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """A parser for a command whose module documentation is its help."""
     prepare_streams()
     return argparse.ArgumentParser(
-        description=description,
+        prog=program(name),
+        description=as_typed_here(description or ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+    )
+
+
+def as_typed_here(text: str) -> str:
+    """A text whose lines of `rate NAME ...` are as they are to be typed here."""
+    return re.sub(
+        r"^(\s*)rate ([a-z]+)(?: (\w+))?",
+        lambda found: found[1] + command(found[2], *filter(None, [found[3]])),
+        text,
+        flags=re.MULTILINE,
     )
 
 

@@ -7,7 +7,7 @@ import argparse
 from datamodules.options import Options
 from datamodules.readers.roles import read_map
 from rate.envs.spec import EnvironmentSpec
-from scripts.console import count
+from trainers.commands.console import count
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:

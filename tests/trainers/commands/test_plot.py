@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from scripts import evaluate
-from scripts.plot import _shifts, main, trained_lengths
-from scripts.scores import (
+from trainers.commands import evaluate
+from trainers.commands.plot import _shifts, main, trained_lengths
+from trainers.commands.scores import (
     COLUMNS,
     add_scores,
     by_length,
@@ -20,7 +20,7 @@ from scripts.scores import (
     other_metrics,
     read_scores,
 )
-from scripts.styles import styles
+from trainers.commands.styles import styles
 
 PNG = b"\x89PNG"
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from rate.config import ModelConfig
-from scripts import video_panels as panels
+from trainers.commands import video_panels as panels
 from trainers.recording import EpisodeRecord, Moment
 
 WIDTH, HEIGHT = 960, 540  # pixels; even, as video codecs want them

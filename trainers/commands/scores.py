@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rate.advice import command
 from rate.errors import ConfigError
-from scripts.outputs import check_place
+from trainers.commands.outputs import check_place
 from trainers.files import locked_folder, write_atomic
 
 COLUMNS = (
@@ -118,7 +119,7 @@ def read_scores(path: Path) -> list[dict[str, Any]]:
     if not rows or not set(_NEEDED) <= set(rows[0]):
         raise ConfigError(
             f"{path} is no table of scores: it needs rows under {', '.join(_NEEDED)}. "
-            "scripts/study.py and scripts/evaluate.py write such tables."
+            f"`{command('study')}` and `{command('evaluate')}` write such tables."
         )
     for number, row in enumerate(rows, start=2):
         for name in set(row) - set(_TEXT):

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scripts import validate
 from tests.datamodules import samples
+from trainers.commands import validate
 
 
 def run(*arguments):

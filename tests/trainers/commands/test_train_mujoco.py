@@ -17,9 +17,9 @@ from minari.data_collector import EpisodeBuffer
 from datamodules import Store, mujoco_agent
 from datamodules.mujoco_recording import Columns, Rows, play, write_d4rl
 from rate.envs.mujoco import Mujoco, MujocoOptions, mujoco_spec, normalised_score
-from scripts import collect, convert, evaluate, train_mujoco
-from scripts.scores import read_scores
 from trainers.cli import parse
+from trainers.commands import collect, convert, evaluate, train
+from trainers.commands.scores import read_scores
 
 if find_spec("mujoco") is None:
     pytest.skip("MuJoCo is not installed", allow_module_level=True)
@@ -77,7 +77,7 @@ def saved_in(run: Path) -> dict[str, Any]:
 def test_a_d4rl_data_set_is_found_by_name(
     mode: str, words: list[str], root: Path, tmp_path: Path
 ) -> None:
-    train_mujoco.main(["--model_mode", mode, "--dataset", "hopper-medium-v2", *words])
+    train.train_on("mujoco", ["--model_mode", mode, "--dataset", "hopper-medium-v2", *words])
     run = runs_of(words) / f"mujoco-hopper-medium-v2-{mode.lower()}-1"
     report = report_of(run)
     assert report["environment_options"]["version"] == "v4"
@@ -99,7 +99,7 @@ def test_observations_are_normalised_by_what_the_weights_carry(
     from rate.weights import load_model
 
     options = ["--dataset=6", "--logging.name=normalised", "--evaluation.every_n_steps=0"]
-    train_mujoco.main(["--model_mode=DT", *words, *options])
+    train.train_on("mujoco", ["--model_mode=DT", *words, *options])
     saved = load_model(runs_of(words) / "mujoco-normalised-1" / "checkpoints" / "last")
     mean, deviation = Store.open(root / "mujoco-hopper-medium-v2").normalisation[""]
     encoder: Any = saved.model.embed_steps.observation
@@ -138,7 +138,7 @@ def test_a_minari_data_set_has_its_own_target_and_references(
         ref_min_score=1.5,
         ref_max_score=4000.0,
     )
-    train_mujoco.main(["--model_mode=DT_quick", "--dataset=mujoco/hopper/expert-v0", *words])
+    train.train_on("mujoco", ["--model_mode=DT_quick", "--dataset=mujoco/hopper/expert-v0", *words])
     run = runs_of(words) / "mujoco-mujoco-hopper-expert-v0-dt_quick-1"
     saved = saved_in(run)
     assert saved["options"] == {
@@ -160,7 +160,9 @@ def test_a_minari_data_set_has_its_own_target_and_references(
     convert.main([str(root / "minari" / "mujoco/hopper/expert-v0"), str(store)])
     notes = Store.open(store).manifest["provenance"]["notes"]
     assert "observations are float64, and the store keeps them as float32" in notes
-    train_mujoco.main([f"--data.store={store}", *words, "--model_mode=DT", "--logging.name=store"])
+    train.train_on(
+        "mujoco", [f"--data.store={store}", *words, "--model_mode=DT", "--logging.name=store"]
+    )
     assert saved_in(runs_of(words) / "mujoco-store-1") == saved
 
 
@@ -196,7 +198,7 @@ def test_the_public_command_means_what_it_meant(root: Path) -> None:
 def test_what_is_not_there_is_said_before_training(
     options: list[str], message: str, words: list[str], error_of: Callable[..., str]
 ) -> None:
-    assert message in error_of(train_mujoco.main, [*options, *words])
+    assert message in error_of(train.train_on, "mujoco", [*options, *words])
     assert not list(runs_of(words).glob("*walker2d*"))
 
 
@@ -216,6 +218,6 @@ def test_data_of_our_own_are_made_and_trained_on(
     assert "3 episodes" in capsys.readouterr().out
     (store,) = root.glob("mujoco-hopper-expert-sac-*/")
     assert len(list((root / "mujoco").glob("hopper-expert-sac-*.hdf5"))) == 1
-    train_mujoco.main(made)
+    train.train_on("mujoco", made)
     run = runs_of(words) / "mujoco-hopper-expert-sac-rate_quick-1"
     assert saved_in(run)["target_return"] == pytest.approx(Store.open(store).return_range[1])

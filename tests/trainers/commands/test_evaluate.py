@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from scripts.evaluate import main
-from scripts.scores import COLUMNS, read_scores
+from trainers.commands.evaluate import main
+from trainers.commands.scores import COLUMNS, read_scores
 
 Trained = Callable[[str], Path]
 SCORES = ("model", "which", "length", "episodes", "step", "success", "sem")

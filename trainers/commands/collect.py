@@ -1,0 +1,68 @@
+"""Have an environment's expert play a data set, in parallel; a stopped collection goes on.
+
+    rate collect minigrid
+    rate collect vizdoom --data.num_episodes 5000 --data.max_length 150 \
+        --env.pillar_steps 90
+    rate collect memory_maze --data.workers 8 --data.noise 0.1
+
+It takes the options of the environment's train script, and makes what that would make by itself:
+a Minari data set under data/minari, the packed store that models train on, and a table with seed,
+length, return and outcome of every episode.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from datamodules.collect import summarise, table_path
+from datamodules.store import Store
+from trainers.callbacks.progress import preparing
+from trainers.cli import parse
+from trainers.commands.console import make_parser, user_errors
+from trainers.registry import ENVIRONMENTS, environment_of_run
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = make_parser("collect", __doc__)
+    parser.add_argument("environment", choices=sorted(ENVIRONMENTS), help="what is played")
+    options, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else arguments)
+    with user_errors():
+        config = parse(options.environment, rest).config
+        environment = environment_of_run(config)
+        with preparing(config.logging.progress, None) as tell:
+            store = environment.prepare_data(config.data, config.max_length, tell)
+        show_summary(store, Console())
+
+
+def show_summary(path: Path, console: Console) -> None:
+    """Print where a data set is and how good it is.
+
+    Raises:
+        DatasetError: If it cannot be read.
+    """
+    store = Store.open(path)
+    table = Table(title=f"{store.num_episodes} episodes, {store.num_steps} steps")
+    for name in ("", "mean", "least", "greatest"):
+        table.add_column(name, justify="left" if not name else "right")
+    if table_path(path).is_file():
+        rows = summarise(path)
+    else:  # an environment that is played in one batch keeps no table
+        returns, lengths = store.arrays["returns_to_go"][store.offsets[:-1]], store.lengths
+        columns = {"length": lengths, "return": returns}
+        rows = {
+            name: (float(c.mean()), float(c.min()), float(c.max())) for name, c in columns.items()
+        }
+    for name, numbers in rows.items():
+        table.add_row(name, *(f"{number:.4g}" for number in numbers))
+    console.print(table)
+    console.print(f"The store is {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

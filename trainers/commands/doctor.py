@@ -1,0 +1,194 @@
+"""Say what of the trainer runs on this machine, what is missing, and how to install it.
+
+    rate doctor                       # everything
+    rate doctor vizdoom memory_maze   # these environments
+    rate doctor --json doctor.json    # also for programs
+
+Every part is tried in a process of its own, so that what crashes or hangs is a line in the table.
+Ends with 0 if everything that was asked for works, else with 1.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from datamodules.disks import told_when_unwritable
+from rate.advice import ROOT, install
+from rate.errors import UserError
+from trainers.commands.console import count, fail, make_parser, user_errors
+from trainers.commands.outputs import read_own_json
+from trainers.files import write_json
+from trainers.meter import Meter
+from trainers.probe import TRAINER, Finding
+from trainers.registry import ENVIRONMENTS
+
+SECONDS = 180  # for one part; a cold disk and a slow simulator take half a minute
+GRACE = 15  # seconds to end simulators before they are killed
+ALL = (TRAINER, *ENVIRONMENTS)
+_WORDS = {"SIGSEGV": " (segmentation fault)", "SIGKILL": " (by the system, if memory ran out)"}
+
+
+def examine(name: str, seconds: float = SECONDS) -> Finding:
+    """Try a part of the trainer in another process; never fails, whatever that does.
+
+    Args:
+        name: `trainer`, or an environment.
+        seconds: How long to wait for its answer.
+    """
+    with tempfile.TemporaryDirectory() as folder:  # some simulators leave files where they run
+        answer = Path(folder, "finding.json")
+        with subprocess.Popen(
+            probe_command(name, answer),
+            cwd=folder if name != TRAINER else None,
+            env={**os.environ, "PYTHONPATH": python_path()},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        ) as process:
+            try:
+                _, complaint = process.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                end(process)
+                return Finding(name, problem=f"hangs: no answer within {seconds:g} s")
+        if process.returncode == 0 and answer.is_file():
+            return Finding(**json.loads(answer.read_text(encoding="utf-8")))
+    return Finding(name, problem=death(process.returncode, complaint))
+
+
+def python_path() -> str:
+    """PYTHONPATH with a clone first, whose place may be told by the working folder alone."""
+    clone = str(ROOT) if (ROOT / "pyproject.toml").is_file() else None
+    return os.pathsep.join(filter(None, (clone, os.environ.get("PYTHONPATH"))))
+
+
+def probe_command(name: str, answer: Path) -> list[str]:
+    """The command that tries a part and writes a `Finding` to `answer`."""
+    return [sys.executable, "-X", "faulthandler", "-m", "trainers.probe", name, str(answer)]
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """End a process, and first let it end those that it has started."""
+    process.terminate()
+    try:
+        process.communicate(timeout=GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+
+
+def death(code: int, complaint: str) -> str:
+    """What is known of a process that ended without an answer."""
+    try:
+        how = signal.Signals(-code).name
+        how += _WORDS.get(how, "")
+    except ValueError:
+        how = f"exit code {code}"
+    lines = [line.strip() for line in complaint.splitlines() if line.strip()]
+    # Python's own report of a crash ends with the calls, the innermost first.
+    calls = [line for line in lines if line.startswith("File ")]
+    place = calls[:1] if code < 0 and calls else lines[-1:]
+    return f"died: {how}" + "".join(f", {line}" for line in place)
+
+
+def command_for(fix: str) -> str:
+    """The command that mends a finding, for the environment that this runs in."""
+    return install(fix.removeprefix("extra:")) if fix.startswith("extra:") else fix
+
+
+def show(findings: Sequence[Finding], console: Console) -> None:
+    """Print what was found: the trainer, the environments, and what to do."""
+    for finding in findings:
+        if finding.name == TRAINER:
+            show_trainer(finding, console)
+    environments = [finding for finding in findings if finding.name != TRAINER]
+    if environments:
+        console.print(environment_table(environments))
+    for finding in findings:
+        if not finding.works:
+            # One line each, whatever the width, so that commands can be copied.
+            problem = escape(" ".join(finding.problem.split()))
+            text = f"[bold red]{finding.name}[/]: {problem}"
+            console.print(text, soft_wrap=True, highlight=False)
+        if finding.fix:
+            fix = escape(command_for(finding.fix))
+            console.print(f"  [green]{fix}[/]", soft_wrap=True, highlight=False)
+
+
+def show_trainer(finding: Finding, console: Console) -> None:
+    """Print what training itself has here."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for title, fact in finding.facts.items():
+        table.add_row(title, escape(fact))
+    table.add_row("trains here", _yes_no(finding.works))
+    console.print(table)
+
+
+def environment_table(findings: Iterable[Finding]) -> Table:
+    """A row for each environment."""
+    titles = ("packages", "draws with", "steps/s")
+    table = Table(caption="steps/s: one row, random actions", caption_justify="left")
+    for title in ("environment", "runs here", *titles):
+        table.add_column(title, justify="right" if title == "steps/s" else "left")
+    for finding in findings:
+        facts = (escape(finding.facts.get(title, "–")) for title in titles)
+        table.add_row(finding.name, _yes_no(finding.works), *facts)
+    return table
+
+
+def _yes_no(works: bool) -> str:
+    return "[green]yes[/]" if works else "[bold red]no[/]"
+
+
+def part(text: str) -> str:
+    """An environment's name, also with - for _; ends the program if there is none."""
+    name = text.replace("-", "_")
+    if name in ALL:
+        return name
+    close = difflib.get_close_matches(name, ALL, n=1)
+    fail(
+        f"there is no '{text}'; there are: {', '.join(ALL)}"
+        + "".join(f"; did you mean '{name}'?" for name in close)
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = make_parser("doctor", __doc__)
+    parser.add_argument("parts", nargs="*", metavar="ENVIRONMENT", help=f"of {', '.join(ALL)}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write what was found")
+    parser.add_argument("--timeout", type=count, default=SECONDS, help="seconds for each part")
+    options = parser.parse_args(arguments)
+    names = list(dict.fromkeys(map(part, options.parts))) or list(ALL)
+    console, findings = Console(), []
+    with user_errors():
+        if options.json:
+            read_own_json(options.json, "file of the command doctor", {"name", "works", "fix"})
+        with Meter() as meter:
+            for number, name in enumerate(names):
+                meter.show("trying", number, len(names), name)
+                findings.append(examine(name, options.timeout))
+            meter.show("trying", len(names), len(names))
+    show(findings, console)
+    if options.json:
+        content = [{**asdict(found), "fix": command_for(found.fix)} for found in findings]
+        with user_errors(), told_when_unwritable(UserError, str(options.json), "Make room."):
+            write_json(options.json, content)
+    raise SystemExit(0 if all(finding.works for finding in findings) else 1)
+
+
+if __name__ == "__main__":
+    main()

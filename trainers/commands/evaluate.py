@@ -1,0 +1,160 @@
+"""Roll out trained models and print their scores.
+
+    rate evaluate runs/tmaze-rate-1
+    rate evaluate runs/tmaze-rate-1 --lengths 100000 --episodes 100 --seed 50000
+    rate evaluate runs/vizdoom-rate_published-1 --device cuda
+    rate evaluate path/to/model --results scores.csv
+
+Of a run both the last and the best weights are scored, as they were after training. A folder that
+holds a model alone is scored under its own name.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from rate.envs.recorded import differences
+from rate.errors import ConfigError
+from rate.weights import SavedModel, find_models, load_model
+from trainers.commands.console import count, make_parser, show_scores, user_errors
+from trainers.commands.devices import add_device_option, choose_device
+from trainers.commands.scores import add_scores, check_scores
+from trainers.config import EvaluationConfig
+from trainers.config_files import load_config_file
+from trainers.environment import at_length
+from trainers.meter import Meter
+from trainers.registry import check_lengths, environment_of
+from trainers.rollout import evaluate
+
+LAST_SEED = 1 << 63  # that any simulator may have to take
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model to score.
+
+    Attributes:
+        saved: The model.
+        label: What rows of scores say of it: `model`, `seed` (of training) and `which`.
+        settings: How its run evaluates.
+        first_seed: Seed of the first episode.
+    """
+
+    saved: SavedModel
+    label: dict[str, Any]
+    settings: EvaluationConfig
+    first_seed: int = 0
+
+
+def find_candidates(source: Path) -> list[Candidate]:
+    """The `last` and `best` models of a run, or the model that a folder or a file holds.
+
+    Raises:
+        WeightsError: If there are none, or one is damaged.
+    """
+    models = find_models(source)
+    folder = next(iter(models.values()))
+    run = folder.parent.parent
+    if not (run / "config.yaml").is_file():
+        alone = {"model": folder.name, "seed": 0, "which": "last"}
+        return [Candidate(load_model(folder), alone, EvaluationConfig())]
+    config = load_config_file(run / "config.yaml")
+    label: dict[str, Any] = {"model": config.logging.name or config.name}
+    label["seed"] = config.training.seed
+    label["trained_length"] = config.trained_length
+    return [
+        Candidate(load_model(folder), {**label, "which": which}, config.evaluation)
+        for which, folder in models.items()
+    ]
+
+
+def prepare(candidate: Candidate, given: dict[str, Any], first_seed: int | None) -> Candidate:
+    """The candidate with the settings that it is scored with.
+
+    Args:
+        candidate: The model.
+        given: Settings of the evaluation instead of its run's own.
+        first_seed: Seed of the first episode; None takes the run's held-out seeds.
+
+    Raises:
+        ConfigError: If one cannot work.
+    """
+    saved = candidate.saved
+    settings = replace(candidate.settings, decoding=saved.decoding, **given)
+    check_lengths(environment_of(saved.spec, settings.workers), settings.lengths, "--lengths")
+    seed = settings.test_seed if first_seed is None else first_seed
+    if not 0 <= seed <= LAST_SEED - settings.episodes:
+        raise ConfigError(
+            f"--seed is {seed}, and {settings.episodes} episodes have the seeds from there on; "
+            "they must be in [0, 2^63)."
+        )
+    return replace(candidate, settings=settings, first_seed=seed)
+
+
+def score(candidate: Candidate, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Rows of scores of a prepared candidate, as a study writes them.
+
+    One after another, so that no score waits for the next one.
+    """
+    saved, config = candidate.saved, candidate.settings
+    name = f"{candidate.label['model']} {candidate.label['which']}"
+    known = {"environment": saved.spec.name, **candidate.label, "step": saved.extra.get("step")}
+    for length in config.lengths:
+        with Meter() as meter:
+            started = time.monotonic()
+            (row,) = evaluate(
+                saved.model.to(device),
+                environment_of(saved.spec, config.workers),
+                config,
+                lengths=[length],
+                first_seed=candidate.first_seed,
+                on_progress=lambda length, share: meter.show(
+                    f"{name} at {at_length(length)}", share, 1
+                ),
+                trained_range=saved.trained_range,
+            )
+        yield {**known, "seconds": round(time.monotonic() - started, 1), **row}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = make_parser("evaluate", __doc__)
+    parser.add_argument("sources", type=Path, nargs="+", help="runs, or models alone")
+    parser.add_argument("--lengths", type=count, nargs="+", help="episode lengths")
+    parser.add_argument("--episodes", type=count, help="episodes per length")
+    parser.add_argument("--seed", type=int, help="seed of the first episode")
+    parser.add_argument("--results", type=Path, help="also add the scores to this table")
+    add_device_option(parser, "cpu")
+    options = parser.parse_args(arguments)
+    settings = {"lengths": options.lengths, "episodes": options.episodes}
+    given = {name: value for name, value in settings.items() if value is not None}
+    console, rows = Console(), list[dict[str, Any]]()
+    with user_errors():
+        if options.results:
+            check_scores(options.results)
+        device = choose_device(options.device)
+        found = [each for source in options.sources for each in find_candidates(source)]
+        candidates = [prepare(candidate, given, options.seed) for candidate in found]
+        told = [line for candidate in found for line in differences(candidate.saved.spec)]
+        for sentence in dict.fromkeys(told):
+            console.print(f"note: {sentence}.", highlight=False, markup=False, soft_wrap=True)
+        try:
+            for candidate in candidates:
+                for row in score(candidate, device):
+                    rows.append(row)
+                    if options.results:  # at once: what comes next may be stopped
+                        add_scores(options.results, rows)
+        finally:
+            if rows:
+                show_scores(rows, console)
+
+
+if __name__ == "__main__":
+    main()

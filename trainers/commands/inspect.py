@@ -1,0 +1,117 @@
+"""Look inside the memory of trained models: what it keeps apart, its rank, what noise it survives.
+
+rate inspect runs/tmaze-rate-1 runs/tmaze-rmt-1 -o memory.png
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rate.errors import ConfigError
+from rate.policy import Policy
+from rate.weights import find_models, load_model
+from trainers.commands.console import count, make_parser, user_errors
+from trainers.commands.outputs import check_picture
+from trainers.commands.plot import pyplot, save
+from trainers.commands.styles import styles
+from trainers.inspection import MemoryReport, inspect_memory, record
+from trainers.meter import Meter
+from trainers.registry import check_lengths, environment_of
+
+NOISE = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = make_parser("inspect", __doc__)
+    parser.add_argument("runs", type=Path, nargs="+", help="finished runs, or models alone")
+    parser.add_argument("-o", "--output", type=Path, default=Path("memory.png"), help="the figure")
+    parser.add_argument("--length", type=count, default=2000, help="their length (default: 2000)")
+    parser.add_argument("--episodes", type=count, default=20, help="episodes (default: 20)")
+    options = parser.parse_args(arguments)
+    console = Console()
+    with user_errors():
+        check_picture(options.output, ".png")
+        with Meter() as meter:
+            reports = {
+                run.name: look(run, options.length, options.episodes, meter) for run in options.runs
+            }
+        draw(reports, options.output)
+    table = Table(
+        title=f"Memory over episodes of {options.length} steps. ±s: share of episodes that keep "
+        "their actions when noise of standard deviation s hits memory once"
+    )
+    for name in ("run", "spread", "drift", "rank", *(f"±{strength}" for strength in NOISE)):
+        is_name = name == "run"
+        table.add_column(name, justify="left" if is_name else "right", no_wrap=is_name)
+    for name, report in reports.items():
+        late = statistics.mean(report.drift[len(report.drift) // 2 :])
+        survival = [f"{report.survival[strength]:.2f}" for strength in NOISE]
+        numbers = (f"{report.spread[-1]:.2f}", f"{late:.3f}", f"{report.rank[-1]:.2f}")
+        table.add_row(name, *numbers, *survival)
+    console.print(table)
+    console.print(f"The figure {options.output}", highlight=False, markup=False)
+
+
+def look(run: Path, length: int, episodes: int, meter: Meter) -> MemoryReport:
+    """Roll out a run's last weights and follow its memory.
+
+    Raises:
+        ConfigError: If the model has no memory tokens, or the episodes are too short to see any.
+    """
+    saved = load_model(next(iter(find_models(run).values())))
+    config = saved.model.config
+    if not config.num_memory_tokens:
+        raise ConfigError(f"{run} has no memory tokens to look at (model.num_memory_tokens is 0).")
+    environment = environment_of(saved.spec)
+    longest = check_lengths(environment, [length], "--length")
+    if longest < 8 * config.context_length:
+        raise ConfigError(
+            f"--length {length} is less than 8 segments of {run} (K is {config.context_length}); "
+            f"give at least {8 * config.context_length}."
+        )
+    env = environment.make_vector(episodes, length)
+    policy = Policy(saved.model, num_envs=episodes, target_return=saved.spec.target_return)
+    try:
+        batch = record(policy, env, 30_000, lambda step: meter.show("playing", step, longest))
+    finally:
+        env.close()
+    return inspect_memory(saved.model, batch, NOISE, tell=meter.show)
+
+
+def draw(reports: dict[str, MemoryReport], path: Path) -> None:
+    """Three panels: spread and rank by segment, survival by noise."""
+    plt = pyplot()
+    figure, panels = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
+    looks = styles(reports)
+    for name, report in reports.items():
+        look: dict[str, Any] = {"color": looks[name].colour, "linestyle": looks[name].dash}
+        panels[0].plot(range(1, len(report.spread) + 1), report.spread, **look)
+        panels[1].plot(range(1, len(report.rank) + 1), report.rank, **look)
+        strengths = list(report.survival)
+        values = [report.survival[strength] for strength in strengths]
+        panels[2].plot(
+            strengths, values, marker=looks[name].marker, markersize=4, label=name, **look
+        )
+    panels[0].set(xscale="log", xlabel="segment", ylabel="distance, relative to size")
+    panels[0].set(ylim=(0, None))
+    panels[0].set_title("Distance between memories of episodes")
+    panels[1].set(xscale="log", xlabel="segment", ylabel="effective rank", ylim=(0.9, None))
+    panels[1].set_title("Directions in use")
+    panels[2].set(xscale="log", ylim=(0, 1.05), xlabel="noise on memory, once (standard deviation)")
+    panels[2].set_xticks(NOISE, [str(strength) for strength in NOISE])
+    panels[2].minorticks_off()
+    panels[2].set_ylabel("episodes that keep their actions")
+    panels[2].set_title("Basin")
+    panels[2].legend(frameon=False, fontsize=8)
+    save(figure, path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The command `rate`, and how a command is found and begun. Nothing slow is imported here."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+from rate.advice import PROJECT, install
+from rate.stopping import leave_before_beginning
+
+# Every command: a module of this package whose `main` takes the words after its name.
+COMMANDS = {
+    "train": "train a model and score it in rollouts",
+    "evaluate": "roll out trained models and print their scores",
+    "study": "train and score several models over several seeds, from one file",
+    "plot": "draw scores against episode length, or learning curves",
+    "video": "film a trained model in its environment, and its memory beside it",
+    "inspect": "look inside the memory of trained models",
+    "collect": "have an environment's expert play a data set",
+    "download": "download a public data set by name",
+    "convert": "convert a data set of any known format into a store, or to Minari",
+    "validate": "check a data set, and say what is wrong where",
+    "doctor": "say what runs on this machine, what is missing, and how to install it",
+}
+
+
+def run(name: str, arguments: Sequence[str] | None = None) -> None:
+    """Run a command.
+
+    Args:
+        name: The command.
+        arguments: What follows its name; None is what was typed after the program.
+    """
+    leave_before_beginning()  # imports take seconds, in which Ctrl+C is no traceback
+    try:
+        module = importlib.import_module(f"trainers.commands.{name}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("rate", "datamodules", "trainers"):
+            raise
+        raise SystemExit(
+            f"error: {sys.executable} has no {error.name}, which this project needs. "
+            f"Install it with: {install()}"
+        ) from error
+    module.main(sys.argv[1:] if arguments is None else arguments)
+
+
+def main() -> None:
+    """`rate COMMAND ...`."""
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in ("-h", "--help", "help"):
+        print(describe())
+    elif name == "--version":
+        print(f"{PROJECT} {metadata.version(PROJECT)}")
+    elif name in COMMANDS:
+        run(name, arguments)
+    else:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        print(
+            f"error: there is no command {name}.{hint} There are: {', '.join(COMMANDS)}.",
+            file=sys.stderr,
+        )
+        raise SystemExit(2)
+
+
+def describe() -> str:
+    """What `rate --help` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: rate COMMAND [...]",
+            "",
+            "Offline reinforcement learning as sequence modelling, with memory.",
+            "",
+            *lines,
+            "",
+            "rate COMMAND --help tells more of each; rate --version the version.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

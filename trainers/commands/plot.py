@@ -1,0 +1,218 @@
+"""Draw scores against episode length, or learning curves.
+
+rate plot data/results/tmaze.csv                 # -> data/results/tmaze.png
+rate plot data/results/tmaze.csv --markdown      # the README's table
+rate plot runs/tmaze-rate-1 runs/tmaze-dt-1      # -> learning.png
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rate.errors import ConfigError
+from rate.files import draft_of
+from trainers.cli import parse
+from trainers.commands.console import count, make_parser, user_errors
+from trainers.commands.outputs import check_picture
+from trainers.commands.scores import by_length, main_metric, markdown, read_scores, read_table
+from trainers.commands.styles import styles
+from trainers.registry import length_name
+
+_NAMES = {"success": "success rate", "return": "return"}
+_ANYTHING = ("--data.random_policy=true",)  # wherever the data are from
+_LIKE, _APART = 0.02, 2.0  # of the figure's height; points
+_LABELS = ("environment", "model", "which", "seed", "length", "episodes", "step")
+
+
+def plot_scores(
+    rows: Sequence[dict[str, Any]], path: Path, trained_length: int | None = None
+) -> None:
+    """Success (or return) of the last weights against length: a line per model, seeds as dots.
+
+    Lines of like values are moved by some points, so that none hides another.
+
+    Args:
+        rows: Scores as `read_scores` gives them.
+        path: The PNG to write.
+        trained_length: The greatest length seen in training, drawn as a dotted line; None is what
+            the rows say, or the preset of their environment.
+
+    Raises:
+        ConfigError: If the figure cannot be written.
+    """
+    plt = pyplot()
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    metric = main_metric(rows)
+    looks = styles(str(row["model"]) for row in rows)
+    scores = {model: by_length(rows, metric, model) for model in looks}
+    means = {
+        model: {length: statistics.mean(found[length]) for length in sorted(found)}
+        for model, found in scores.items()
+    }
+    shifts = _shifts(means)
+    for model, style in looks.items():
+        where = axes.transData + _points(figure, shifts.get(model, 0.0))
+        look = {"color": style.colour, "transform": where}
+        line = {"linestyle": style.dash, "marker": style.marker, "markersize": 4.5}
+        lengths, values = list(means[model]), list(means[model].values())
+        axes.plot(lengths, values, linewidth=1.6, label=model, **line, **look)
+        for length, seeds in scores[model].items():
+            axes.plot([length] * len(seeds), seeds, linestyle="", marker=".", alpha=0.3, **look)
+    axes.update_datalim([(x, y) for found in means.values() for x, y in found.items()])
+    axes.autoscale_view()
+    if shifts:
+        note = f"lines of like values are moved apart, by at most {max(shifts.values()):.0f} points"
+        axes.annotate(note, (0.99, 0.01), xycoords="axes fraction", fontsize=6, ha="right")
+    for length in [trained_length] if trained_length else trained_lengths(rows):
+        axes.axvline(length, color="black", linestyle=":", linewidth=1)
+        place = ("data", "axes fraction")
+        axes.annotate("in training", (length, 0.04), xycoords=place, rotation=90, fontsize=8)
+    if metric == "success":
+        axes.axhline(0.5, color="black", linewidth=0.5)
+        place = ("axes fraction", "data")
+        axes.annotate("guessing", (1, 0.505), xycoords=place, fontsize=8, ha="right")
+        axes.set(ylim=(0, 1.08))
+    environment = str(rows[0].get("environment") or "tmaze")
+    axes.set(xscale="log", xlabel=length_name(environment), ylabel=_NAMES[metric])
+    axes.set_title(f"{_NAMES[metric].capitalize()} on held-out seeds, in rollouts")
+    axes.legend(loc="lower left", bbox_to_anchor=(1, 0), frameon=False)
+    save(figure, path)
+
+
+def trained_lengths(rows: Sequence[dict[str, Any]]) -> list[int]:
+    """The greatest length that models were trained on, where there is one.
+
+    Rows tell that have been written since they do; else it is the preset's of their environment.
+    """
+    told = {row["trained_length"] for row in rows if row.get("trained_length")}
+    if not told:
+        environment = str(rows[0].get("environment") or "tmaze")
+        told = {parse(environment, ["--model_mode=rate", *_ANYTHING]).config.max_length}
+    longest = max(row["length"] for row in rows)
+    return sorted(int(length) for length in told if length <= longest)
+
+
+def plot_learning(folders: Sequence[Path], path: Path) -> None:
+    """Loss and accuracy at episode ends against optimiser steps, a line per run.
+
+    Raises:
+        ConfigError: If a folder holds no run, or the figure cannot be written.
+    """
+    plt = pyplot()
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    looks = styles(folder.name for folder in folders)
+    for folder in folders:
+        rows, style = read_table(folder / "metrics.csv"), looks[folder.name]
+        for axes, name in zip(panels, ("loss", "decisive_accuracy"), strict=True):
+            points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
+            steps, values = [step for step, _ in points], [value for _, value in points]
+            axes.plot(steps, values, color=style.colour, linestyle=style.dash, label=folder.name)
+            axes.set(xlabel="optimiser step", ylabel=name.replace("_", " "))
+    panels[0].set_yscale("log")
+    panels[1].legend(frameon=False)
+    save(figure, path)
+
+
+def _shifts(means: dict[str, dict[int, float]]) -> dict[str, float]:
+    """Points to move lines by of which one would hide another, which has like values somewhere."""
+    everything = [value for line in means.values() for value in line.values()]
+    like = _LIKE * (max(everything) - min(everything)) if everything else 0.0
+    hidden = [
+        model
+        for model, line in means.items()
+        if any(
+            abs(line[length] - other[length]) <= like
+            for name, other in means.items()
+            if name != model
+            for length in line.keys() & other.keys()
+        )
+    ]
+    return {model: ((len(hidden) - 1) / 2 - index) * _APART for index, model in enumerate(hidden)}
+
+
+def _points(figure: Any, shift: float) -> Any:
+    """What moves a line up and to the right by as many points."""
+    from matplotlib.transforms import ScaledTranslation
+
+    return ScaledTranslation(0.7 * shift / 72, shift / 72, figure.dpi_scale_trans)
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a figure as a PNG, whole or not at all, and let go of it.
+
+    Raises:
+        ConfigError: If it cannot be written.
+    """
+    draft = draft_of(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(draft, dpi=150, format="png")
+        draft.replace(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}.") from error
+    finally:
+        draft.unlink(missing_ok=True)
+        pyplot().close(figure)
+
+
+def _check_metrics(metrics: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    """Refuse columns that no row has.
+
+    Raises:
+        ConfigError: If there is one; names those that there are.
+    """
+    known = [name for name in dict.fromkeys(n for row in rows for n in row) if name not in _LABELS]
+    for metric in metrics:
+        if metric not in known:
+            raise ConfigError(f"--metrics has {metric}; the tables have: {', '.join(known)}.")
+
+
+def pyplot() -> Any:
+    """Matplotlib, set up to draw into files."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")  # no display is needed
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = make_parser("plot", __doc__)
+    parser.add_argument("sources", type=Path, nargs="+", help="tables of scores, or runs")
+    parser.add_argument("-o", "--output", type=Path, help="the PNG to write")
+    parser.add_argument("--markdown", action="store_true", help="print a table instead")
+    parser.add_argument(
+        "--metrics", nargs="+", default=[], help="columns of the table (default: success or return)"
+    )
+    parser.add_argument(
+        "--trained-length",
+        type=count,
+        help="longest episode of the training data, a dotted line (default: as in the runs)",
+    )
+    options = parser.parse_args(arguments)
+    with user_errors():
+        if all(source.is_dir() for source in options.sources):
+            if options.markdown:
+                raise ConfigError("--markdown is for tables of scores, not for runs.")
+            output = options.output or Path("learning.png")
+            check_picture(output, ".png")
+            plot_learning(options.sources, output)
+        else:
+            rows = [row for source in options.sources for row in read_scores(source)]
+            if options.markdown:
+                _check_metrics(options.metrics, rows)
+                print(markdown(rows, options.metrics))
+                return
+            output = options.output or options.sources[0].with_suffix(".png")
+            check_picture(output, ".png")
+            plot_scores(rows, output, options.trained_length)
+        print(output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,309 @@
+"""Train and score several models over several seeds, side by side, from one file.
+
+    rate study quickstart                    # the project's own: tmaze, minigrid, ...
+    rate study my_study.yaml --jobs 4 --results scores.csv
+
+A study file names an environment, the seeds, and for every run the options of the environment's
+train script. Runs that have finished are not repeated, and interrupted ones continue.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from datamodules.crew import available_cores
+from rate.errors import ConfigError, UserError
+from rate.stopping import held_back, ignore_stop_signals, release_held_back, with_message
+from trainers.changes import differences
+from trainers.commands.console import count, make_parser, show_scores, user_errors
+from trainers.commands.outputs import check_picture
+from trainers.commands.plot import plot_scores
+from trainers.commands.progress import show_reports
+from trainers.commands.scores import add_scores, check_scores, training_seconds
+from trainers.commands.study_file import STUDIES, Study, find_study, load_study
+from trainers.config import LoggingConfig, RunConfig
+from trainers.config_files import load_config_file
+from trainers.errors import Interrupted, TrainingError
+from trainers.files import write_json
+from trainers.meter import Meter
+from trainers.registry import environment_of_run
+from trainers.run_lock import is_written
+
+_WAIT_S = 20.0
+_MOST_THREADS = 4  # a small model gains nothing from more
+
+
+def run_study(study: Study, jobs: int, console: Console) -> list[dict[str, Any]]:
+    """Run everything that has not finished; returns a row per run, length and checkpoint.
+
+    Raises:
+        ConfigError: If a run's folder holds another run.
+        TrainingError: If a run did not finish; the others have, and are kept.
+    """
+    waiting = [config for config in study.runs if not _is_finished(config)]
+    baselines = _score_baselines(study, jobs, console)
+    done = len(study.runs) - len(waiting)
+    if done:
+        console.print(f"{done} of {len(study.runs)} runs have finished before; they are reused.")
+    if waiting:
+        console.print(f"{len(waiting)} runs to train, {min(jobs, len(waiting))} side by side ...")
+        _check(_run_all(waiting, jobs, threads_of_a_run(jobs, len(study.runs)), console))
+    return [*baselines, *(row for config in study.runs for row in _rows(config))]
+
+
+def threads_of_a_run(jobs: int, runs: int) -> int | None:
+    """Its share of the cores, of which a study of few runs leaves some; None is the run's choice.
+
+    It depends on the study and not on what is left of it, so that a run that goes on is the same.
+    """
+    if "OMP_NUM_THREADS" in os.environ:  # somebody has chosen already
+        return None
+    return min(max(1, available_cores() // min(jobs, runs)), _MOST_THREADS)
+
+
+def _score_baselines(study: Study, jobs: int, console: Console) -> list[dict[str, Any]]:
+    """Rows of those that learn nothing, kept beside the runs for the next time."""
+    if not study.baselines:
+        return []
+    from trainers.baselines import score_baseline  # slow to import: only where there are some
+
+    config, rows = study.runs[0], []
+    environment = environment_of_run(config)
+    settings = config.evaluation
+    seeds = range(settings.test_seed, settings.test_seed + settings.episodes)
+    for name in study.baselines:
+        known = {"environment": config.environment, "model": name, "seed": 0, "which": "last"}
+        asked = {"lengths": settings.lengths, "seeds": [seeds[0], seeds[-1]], "env": config.env}
+        path = Path(config.logging.output) / f"{config.environment}-{name}.json"
+        kept = _kept(path)
+        if kept.get("asked") != asked:
+            console.print(f"Scoring {name} ...")
+            with Meter(console) as meter:
+                scored = score_baseline(
+                    name,
+                    environment,
+                    lengths=settings.lengths,
+                    seeds=seeds,
+                    workers=jobs,
+                    on_progress=meter.show,
+                )
+            kept = {"asked": asked, "rows": scored}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, kept)
+        rows += [{**known, **row} for row in kept["rows"]]
+    return rows
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """What was scored before; nothing, where that cannot be read."""
+    try:
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return kept
+
+
+def _run_all(
+    configs: list[RunConfig], jobs: int, threads: int | None, console: Console
+) -> dict[str, Future[str | None]]:
+    """Train in `jobs` processes; returns what came of every run, by its name."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    orders, goes_on = context.Pipe(duplex=False)  # the study stops when the other end is closed
+    # A process of its own for every run, so that none inherits what another left in memory.
+    fresh: dict[str, Any] = {"max_tasks_per_child": 1} if sys.version_info >= (3, 11) else {}
+    pool = ProcessPoolExecutor(
+        min(jobs, len(configs)), context, initializer=_connect, initargs=(queue, orders), **fresh
+    )
+    with pool, goes_on, Meter(console) as meter:
+        futures: dict[str, Future[str | None]] = {}
+        try:
+            with held_back():  # also from the processes, until they are ready for a signal
+                for config in configs:
+                    futures[config.run_name] = pool.submit(_work, config, threads)
+            while not all(future.done() for future in futures.values()):
+                show_reports(queue, meter)
+            show_reports(queue, meter)
+        except KeyboardInterrupt as interrupt:
+            goes_on.close()
+            pool.shutdown(cancel_futures=True)  # waits: the runs save their states
+            raise with_message(
+                interrupt, "Stopped; the same command continues the study."
+            ) from None
+    return futures
+
+
+def _check(futures: dict[str, Future[str | None]]) -> None:
+    """Tell of the runs that did not finish; the others keep their scores."""
+    failures = {name: future.exception() or future.result() for name, future in futures.items()}
+    failures = {name: failure for name, failure in failures.items() if failure}
+    for failure in failures.values():
+        if isinstance(failure, BaseException) and not isinstance(
+            failure, UserError | BrokenProcessPool
+        ):
+            raise failure
+    if failures:
+        reasons = "\n".join(f"  {name}: {failure}" for name, failure in failures.items())
+        raise TrainingError(
+            f"{len(failures)} of {len(futures)} runs did not finish. The same command continues "
+            f"with them.\n{reasons}"
+        )
+
+
+_LINES: dict[str, Any] = {}  # in a process of the pool: what connects it to the study
+
+
+def _connect(queue: Any, orders: Connection) -> None:
+    """Give a process of the pool its line to the study, which tells it when to stop."""
+    queue.cancel_join_thread()  # nobody may be listening at the end
+    _LINES.update(queue=queue, orders=orders)
+    ignore_stop_signals()
+    release_held_back()
+    threading.Thread(target=_stop_with_study, args=(orders,), daemon=True).start()
+
+
+def _stop_with_study(orders: Connection) -> None:
+    """Stop the run in this process once the study stops, however it ends."""
+    orders.poll(None)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _work(config: RunConfig, threads: int | None) -> str | None:
+    """One run, in a process of its own; returns why it stopped early, or None."""
+    if config.training.threads is None:
+        config = replace(config, training=replace(config.training, threads=threads))
+    queue = _LINES["queue"]
+    if _LINES["orders"].poll():
+        return "Not started."
+    from trainers.train import train
+
+    told = {"at": 0.0}
+
+    def report(phase: str, step: int, total: int) -> None:
+        if step <= 1 or step == total or time.monotonic() - told["at"] > 0.2:
+            told["at"] = time.monotonic()
+            queue.put((config.run_name, phase, step, total))
+
+    folder = _folder(config)
+    try:
+        _wait_for_writer(folder)
+        resume = folder if (folder / "config.yaml").is_file() else None
+        train(config, resume=resume, command=shlex.join(sys.argv), report=report)
+    except (Interrupted, TrainingError, KeyboardInterrupt) as error:
+        return str(error)
+    return None
+
+
+def _wait_for_writer(folder: Path) -> None:
+    """Wait for a process of a study that was killed: it saves its state before it ends."""
+    deadline = time.monotonic() + _WAIT_S
+    while is_written(folder) and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+
+def _folder(config: RunConfig) -> Path:
+    return Path(config.logging.output) / config.run_name
+
+
+def _is_finished(config: RunConfig) -> bool:
+    """Whether a run's scores are there. What they were made with must be what is asked for."""
+    folder = _folder(config)
+    if not (folder / "evaluation.json").is_file():
+        return False
+    before = _without_free_settings(load_config_file(folder / "config.yaml"))
+    changed = differences(before, _without_free_settings(config))
+    for name, (old, new) in changed.items():
+        raise ConfigError(
+            f"{folder} holds a run with {name} {old}, but {new} is asked for. Move that run away, "
+            "or give another --output."
+        )
+    return True
+
+
+def _without_free_settings(config: RunConfig) -> dict[str, Any]:
+    """The settings that scores depend on."""
+    return replace(
+        config,
+        logging=LoggingConfig(),
+        training=replace(config.training, threads=None),
+        data=replace(config.data, root="", workers=None),
+        evaluation=replace(config.evaluation, workers=None),
+    ).to_dict()
+
+
+def _rows(config: RunConfig) -> list[dict[str, Any]]:
+    path = _folder(config) / "evaluation.json"
+    try:
+        evaluation = json.loads(path.read_text(encoding="utf-8"))
+        known = {"model": config.logging.name, "seed": config.training.seed}
+        known["trained_length"] = config.trained_length
+        known["seconds"] = evaluation["training_seconds"]
+        return [{**row, **known} for row in evaluation["rows"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is damaged; remove it to score that run again.") from error
+
+
+def check_outputs(results: Path, figure: Path) -> None:
+    """Refuse a table or figure that could not be written, or would take another file's place.
+
+    Raises:
+        ConfigError: If so.
+    """
+    if results == figure:
+        raise ConfigError(f"{results} is the name of the figure; name the table as a .csv file.")
+    check_scores(results)
+    check_picture(figure, ".png")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = make_parser("study", __doc__)
+    parser.add_argument(
+        "study", type=find_study, help=f"a file, or one of the project's: {', '.join(STUDIES)}"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", help="instead of the study's own")
+    parser.add_argument("--only", nargs="+", metavar="RUN", help="take these runs alone")
+    parser.add_argument("--jobs", type=count, help="runs side by side (default: one per core)")
+    parser.add_argument("--output", type=Path, help="folder of the runs (default: runs/STUDY)")
+    parser.add_argument("--results", type=Path, help="table to add to (default: OUTPUT/STUDY.csv)")
+    parser.epilog = "Any other option, as --NAME=VALUE, goes to the train script of every run."
+    options, extra = parser.parse_known_args(arguments)
+    jobs = options.jobs or available_cores()
+    # Of its own, for studies have runs of the same names as others and as the train scripts.
+    output = options.output or Path("runs") / options.study.stem
+    extra.append(f"--logging.output={output}")
+    console = Console()
+    started = time.monotonic()
+    with user_errors():
+        study = load_study(options.study, options.seeds, options.only, extra)
+        results = options.results or output / f"{study.name}.csv"
+        figure = results.with_suffix(".png")
+        check_outputs(results, figure)
+        rows = run_study(study, jobs, console)
+        show_scores(rows, console)
+        add_scores(results, rows)
+        plot_scores(rows, figure)
+    seconds = ", ".join(f"{model} {mean:.0f} s" for model, mean in training_seconds(rows).items())
+    console.print(f"Training took {seconds}; everything {time.monotonic() - started:.0f} s.")
+    for what, where in (("runs", output), ("scores", results), ("figure", figure)):
+        console.print(f"The {what:<6} {where}", highlight=False, markup=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""Film a trained model in its environment, and its memory beside it.
+
+    rate video runs/minigrid-rate-1
+    rate video runs/tmaze-rate-1 --length 300 --seed 7 -o tmaze.gif
+    rate video path/to/model --length 31 -o rollout.mp4     # needs ffmpeg
+
+One episode of a run's last weights, on a held-out seed: what the environment shows, what the model
+does and asks for, and the memory tokens that each segment reads, their change and their path.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from rate.config import ModelConfig
+from rate.errors import ConfigError
+from rate.policy import Policy
+from rate.progress import OnProgress, telling
+from trainers.commands.console import count, make_parser, user_errors
+from trainers.commands.evaluate import LAST_SEED, Candidate, find_candidates
+from trainers.commands.outputs import check_picture
+from trainers.meter import Meter
+from trainers.recording import EpisodeRecord, record_episode
+from trainers.registry import check_lengths, environment_of, length_name
+
+MOST_FRAMES = 300
+MOST_FRAMES_PER_SECOND = 50  # GIFs count in hundredths of a second, and players take no less than 2
+_LAST_SECONDS = 1.5  # how long the end stands still
+
+Pixels = NDArray[np.uint8]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = make_parser("video", __doc__)
+    parser.add_argument("source", type=Path, help="a run, or a model alone")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("rollout.gif"), help="the GIF or MP4 to write"
+    )
+    parser.add_argument("--length", type=count, help="episode length (default: the run's)")
+    parser.add_argument("--seed", type=int, help="the episode (default: a held-out one)")
+    parser.add_argument("--steps", type=count, help="stop after so many steps")
+    parser.add_argument("--fps", type=count, default=10, help="frames a second (default: 10)")
+    options = parser.parse_args(arguments)
+    console = Console()
+    with user_errors():
+        check_output(options.output, options.fps)
+        candidate = find_candidates(options.source)[0]  # the last weights
+        settings = candidate.settings
+        length = options.length or settings.selection_lengths[0]
+        seed = settings.test_seed if options.seed is None else options.seed
+        record = play(candidate, length, seed, options.steps)
+        spec, name = candidate.saved.spec, candidate.label["model"]
+        what = length_name(spec.name).removesuffix(" (steps)")
+        title = f"{name} on {spec.name}, {what} {length}, seed {seed}"
+        config = candidate.saved.model.config
+        with Meter() as meter:
+            write(Film(record, config, title, options.fps, meter.show), options.output)
+    size = options.output.stat().st_size / 1e6
+    told = "".join(f", {name} {value:g}" for name, value in record.outcome.items())
+    console.print(
+        f"{record.steps} steps, return {record.earned:.2f}{told}\n"
+        f"The video {options.output} ({size:.1f} MB)",
+        highlight=False,
+    )
+
+
+def check_output(path: Path, fps: int) -> None:
+    """Refuse what could not be written, before anything is played.
+
+    Raises:
+        ConfigError: If the file's kind is unknown, it holds something else, or its folder cannot be
+            written in.
+    """
+    if fps > MOST_FRAMES_PER_SECOND:
+        raise ConfigError(f"--fps is {fps}; it must be at most {MOST_FRAMES_PER_SECOND}.")
+    check_picture(path, ".gif", ".mp4")
+    if path.suffix.lower() == ".mp4" and shutil.which("ffmpeg") is None:
+        raise ConfigError(
+            f"{path} needs the program ffmpeg, which is not on the PATH. Install it, or write a "
+            f"GIF: -o {path.with_suffix('.gif')}"
+        )
+
+
+def play(candidate: Candidate, length: int, seed: int, steps: int | None) -> EpisodeRecord:
+    """Roll out one episode of a model, as its run evaluates it.
+
+    Raises:
+        ConfigError: If there is no episode of this length or seed.
+    """
+    saved, settings = candidate.saved, candidate.settings
+    environment = environment_of(saved.spec, workers=1)
+    longest = min(check_lengths(environment, [length], "--length"), steps or 1 << 62)
+    if not 0 <= seed < LAST_SEED:
+        raise ConfigError(f"--seed is {seed}; it must be in [0, 2^63).")
+    target = settings.target_return
+    policy = Policy(
+        saved.model,
+        num_envs=1,
+        target_return=saved.spec.target_return if target is None else target,
+        decoding=saved.decoding,
+        seed=seed,
+        exact_window=settings.exact_window,
+    )
+    env = environment.make_vector(1, length)
+    try:
+        with Meter() as meter:
+            return record_episode(
+                policy,
+                env,
+                seed,
+                max_steps=steps,
+                max_moments=MOST_FRAMES,
+                on_step=lambda step: meter.show("playing", step, longest),
+            )
+    finally:
+        env.close()
+
+
+class Film:
+    """The frames of an episode, drawn when they are asked for: 1.5 MB each are not kept.
+
+    Args:
+        record: The episode.
+        config: The model's.
+        title: What stands at the top.
+        fps: Frames a second; the last one stands still for a while.
+        tell: Told of progress, in frames.
+    """
+
+    def __init__(
+        self, record: EpisodeRecord, config: ModelConfig, title: str, fps: int, tell: OnProgress
+    ) -> None:
+        from trainers.commands.video_screen import Screen  # Matplotlib takes a second to import
+
+        self._screen, self._moments, self.fps = Screen(record, config, title), record.moments, fps
+        self._tell = tell
+
+    def __iter__(self) -> Iterator[Pixels]:
+        """Frames `(H, W, 3)`."""
+        frame = None
+        for moment in telling(self._moments, "drawing", len(self._moments), self._tell):
+            frame = self._screen.show(moment)
+            yield frame
+        for _ in range(int(_LAST_SECONDS * self.fps)):
+            if frame is not None:
+                yield frame
+
+    def sample(self, number: int) -> list[Pixels]:
+        """About so many frames from all of the episode."""
+        return [
+            self._screen.show(m) for m in self._moments[:: max(1, len(self._moments) // number)]
+        ]
+
+
+def write(film: Film, path: Path) -> None:
+    """Write a video; it appears whole or not at all.
+
+    Raises:
+        ConfigError: If it cannot be written.
+    """
+    draft = _draft(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (_write_mp4 if path.suffix.lower() == ".mp4" else _write_gif)(film, draft)
+        draft.replace(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror or error}.") from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _draft(path: Path) -> Path:
+    """The file until it is whole; its suffix tells ffmpeg what it is."""
+    return path.with_name(f".{path.stem}.tmp-{os.getpid()}{path.suffix}")
+
+
+def _write_gif(film: Film, path: Path) -> None:
+    """One palette for all frames: what stands still is stored once, and does not flicker."""
+    from PIL import Image
+
+    palette = _palette(film.sample(12))
+    images = (
+        Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in film
+    )
+    next(images).save(
+        path,
+        format="GIF",
+        save_all=True,
+        append_images=images,
+        duration=round(1000 / film.fps),
+        loop=0,
+    )
+
+
+def _palette(frames: list[Pixels]) -> Any:
+    """An image with the 256 colours that serve the frames best."""
+    from PIL import Image
+
+    sheet = Image.fromarray(np.concatenate([frame[::2, ::2] for frame in frames]))
+    return sheet.quantize(256, method=Image.Quantize.MEDIANCUT)
+
+
+def _write_mp4(film: Film, path: Path) -> None:
+    """Hand raw frames to ffmpeg.
+
+    Raises:
+        ConfigError: If it fails; says what ffmpeg said.
+    """
+    frames = iter(film)
+    first = next(frames)
+    size = f"{first.shape[1]}x{first.shape[0]}"
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", str(film.fps), "-i", "-"]
+    command = ["ffmpeg", "-y", "-loglevel", "error", *source, "-pix_fmt", "yuv420p", str(path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stderr=pipe) as process:
+        with suppress(BrokenPipeError):  # it has ended, and says why
+            for frame in chain([first], frames):
+                if process.stdin is not None:
+                    process.stdin.write(frame.tobytes())
+        said = process.communicate()[1].decode(errors="replace").strip().splitlines()
+    if process.returncode:
+        raise ConfigError(f"ffmpeg could not write {path.name}: {(said or ['no message'])[-1]}")
+
+
+if __name__ == "__main__":
+    main()
