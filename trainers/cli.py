@@ -1,31 +1,24 @@
-"""The command line of the train scripts: presets, dotted options and short flags."""
+"""The command line of training: presets, dotted options and short flags become one configuration.
+
+`flags` turns the field's short flags into dotted options, `options` reads those, and
+`config_files` checks what comes of them, as it does for files.
+"""
 
 from __future__ import annotations
 
-import argparse
-import re
+import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
-
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from typing import Any
 
 from rate.advice import command
-from rate.config import ModelConfig
 from rate.errors import ConfigError
 from trainers import flags
 from trainers.begun import with_own_paths
-from trainers.config import (
-    DataConfig,
-    EvaluationConfig,
-    LoggingConfig,
-    Resume,
-    RunConfig,
-    TrainingConfig,
-)
-from trainers.config_files import config_from_dict, load_config_file
-from trainers.config_learning import CurriculumConfig, LossConfig, OptimizerConfig
+from trainers.config import DataConfig, Resume, RunConfig
+from trainers.config_files import config_from_dict, load_config_file, section_types
 from trainers.defaults import (
     PRESET,
     default_preset,
@@ -34,8 +27,10 @@ from trainers.defaults import (
     target_of_store,
     warn_of_work,
 )
+from trainers.help import describe_options
 from trainers.naming import named_by_changes
 from trainers.option_hints import hint_for
+from trainers.options import Option, options_of, read_value, read_words, set_at
 from trainers.preset_files import (
     PUBLISHED,
     describe_differences,
@@ -47,84 +42,13 @@ from trainers.registry import check_run, find_environment
 from trainers.tasks import merge, preset_for_task
 
 AUTO = "auto"
-SECTIONS: dict[str, type] = {
-    "model": ModelConfig,
-    "training": TrainingConfig,
-    "optimizer": OptimizerConfig,
-    "loss": LossConfig,
-    "curriculum": CurriculumConfig,
-    "data": DataConfig,
-    "evaluation": EvaluationConfig,
-    "logging": LoggingConfig,
+_HELP = ("-h", "--help")
+_WHOLE = {  # options that are no settings
+    "config": "start from this file, not from a preset",
+    "resume": "continue the run in this folder; auto continues the run of this command if there is "
+    "one, starts it if not, and shows the scores of a finished one: the same command for a job "
+    "that may be requeued",
 }
-LISTS = ("--evaluation.lengths", "--evaluation.selection_lengths")
-
-
-class Parser(ArgumentParser):
-    """A parser whose errors are a sentence about an option, raised as a `ConfigError`."""
-
-    sections: dict[str, type] = SECTIONS
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        options = [a.dest for a in self._actions if "." in a.dest]
-        types = {option: self._type_of(option) for option in options}
-        raise ConfigError(_rephrase(" ".join(message.split()), types)) from None
-
-    def _type_of(self, option: str) -> Any:
-        """The type of a setting with a dotted name."""
-        section, *names = option.split(".")
-        kind: Any = self.sections[section]
-        for name in names:
-            kind = get_type_hints(kind)[name]
-        return kind
-
-
-def _rephrase(message: str, options: dict[str, Any]) -> str:
-    """The words of jsonargparse for what is wrong, in the words of a command line."""
-    if found := re.search(r"[Uu]nrecognized arguments: ([^\s=]+)", message):
-        word = found.group(1)
-        if not word.startswith("--"):
-            return f"'{word}' belongs to no option. Options begin with --; --help lists them."
-        hint = hint_for(word[2:], [*options, *flags.FLAGS, "config", "resume"])
-        return f"There is no option {word}.{hint} --help lists them all."
-    if found := re.search(r"argument (--[\w.]+)\S*: expected one argument", message):
-        return f"{found.group(1)} needs a value."
-    if found := re.search(r"key \"(\w+)\": Unable to load config", message):
-        section = found.group(1)
-        return _no_file(section)
-    found = re.search(r"key \"([\w.]+)\": (?:.*(?:Got|Given) value: (.*)$)?", message)
-    if found and found.group(1) in options:
-        option, value = found.groups()
-        got = "" if value is None else f", got '{value}'"
-        return f"--{option}: expected {_describe(options[option])}{got}."
-    return message
-
-
-def _has_file(given: Any) -> bool:
-    """Whether a section's settings were read from a file by jsonargparse, which would take all."""
-    return isinstance(given, dict) and "__path__" in given
-
-
-def _no_file(section: str) -> str:
-    return (
-        f"--{section} is a table of settings: for one of them write --{section}.NAME VALUE, and "
-        "for a file of all settings --config FILE."
-    )
-
-
-def _describe(kind: Any) -> str:
-    """What a setting of a type takes, for people."""
-    if get_origin(kind) is Literal:
-        return f"one of {', '.join(map(str, get_args(kind)))}"
-    if get_origin(kind) is list:
-        return "whole numbers, like 90,900"
-    if get_origin(kind) is dict:
-        return "a table, like '{\"name\": 1}'"
-    if type(None) in get_args(kind):
-        (other,) = (part for part in get_args(kind) if part is not type(None))
-        return f"{_describe(other)} or null"
-    words = {int: "a whole number", float: "a number", bool: "true or false"}
-    return words.get(kind, "a text")
 
 
 @dataclass(frozen=True)
@@ -142,53 +66,103 @@ class Command:
     notes: list[str]
 
 
+@dataclass
+class _Given:
+    """The options of a command line.
+
+    Attributes:
+        settings: Dotted names and the words behind them, in their order.
+        config: What `--config` names.
+        resume: What `--resume` names.
+    """
+
+    settings: list[tuple[str, list[str]]] = field(default_factory=list)
+    config: str | None = None
+    resume: str | None = None
+
+    @classmethod
+    def read(cls, words: Sequence[str]) -> _Given:
+        given = cls()
+        for name, value in read_words(words):
+            if name in _WHOLE:
+                setattr(given, name, read_value(name, str, value))
+            else:
+                given.settings.append((name, value))
+        return given
+
+    def text(self, name: str) -> str | None:
+        """A setting that is a text, where it is given: what else a command means depends on it."""
+        values = [words for known, words in self.settings if known == name and words]
+        return None if not values or values[-1] == ["null"] else values[-1][0]
+
+
 def parse(environment: str, argv: Sequence[str]) -> Command:
-    """Read the command line of an environment's train script.
+    """Read the command line of a training in an environment.
 
     Raises:
         ConfigError: If it is wrong; the message names the option and the way out.
+        SystemExit: After the help, where it is asked for.
     """
-    translation = flags.translate(list(argv))
-    preset = _base(environment, translation)
-    config, resume = _apply(environment, preset, translation)
+    translation = flags.translate([word for word in argv if word not in _HELP])
+    given = _Given.read(translation.options)
+    preset = _base(environment, translation, given)
+    if any(word in _HELP for word in argv):
+        sys.stdout.write(describe_options(environment, preset, _WHOLE) + "\n")
+        raise SystemExit(0)
+    config = _apply(preset, given)
     check_run(config)
-    if resume is not None and resume != AUTO:
-        resume = Path(resume)
-    else:
-        base = {name: preset[name] for name in ("env", *SECTIONS) if name in preset}
-        config = named_by_changes(
-            config, config_from_dict({**base, "environment": environment, "name": preset["name"]})
-        )
+    resume: Resume = None if given.resume is None else Path(given.resume)
+    if given.resume == AUTO:
+        resume = "auto"
+    if not isinstance(resume, Path):
+        config = named_by_changes(config, config_from_dict(preset))
     notes = [
         *translation.notes,
-        *_public_note(environment, translation, config),
+        *_public_note(environment, translation, given, config),
         *warn_of_work(config, preset_names(environment)),
     ]
     return Command(config, resume, notes)
 
 
-def _apply(
-    environment: str, preset: dict[str, Any], translation: flags.Translation
-) -> tuple[RunConfig, Any]:
-    """A preset with the options of a command line, and what that says of `--resume`."""
-    options = _join_lists(translation.options)
-    arguments = make_parser(environment, preset).parse_args(options)
-    values = arguments.as_dict()
-    for section in (name for name, given in values.items() if _has_file(given)):
-        raise ConfigError(_no_file(section))
-    sections = {section: values[section] for section in SECTIONS}
-    config = config_from_dict(
-        {
-            "environment": environment,
-            "name": preset["name"],
-            "env": values.get("env", {}),
-            **sections,
-        }
-    )
-    return config, arguments.resume
+def _apply(preset: dict[str, Any], given: _Given) -> RunConfig:
+    """A preset with the options of a command line."""
+    values = deepcopy(preset)
+    chosen = ("model.backbone", "training.objective")  # whose values say which settings there are
+    for name, words in sorted(given.settings, key=lambda each: each[0] not in chosen):
+        sections = section_types(values)
+        known = _known_options(sections)
+        section = name.partition(".")[0]
+        if name in known:
+            set_at(values, name, read_value(name, known[name].kind, words))
+        elif section != name and section in sections and sections[section] is None:
+            set_at(values, name, read_value(name, object, words))
+        else:
+            raise _unknown(name, known)
+    return config_from_dict(values)
 
 
-def _public_note(environment: str, translation: flags.Translation, config: RunConfig) -> list[str]:
+def _known_options(sections: dict[str, type | None]) -> dict[str, Option]:
+    return {
+        name: option
+        for section, kind in sections.items()
+        if kind is not None
+        for name, option in options_of(kind, section).items()
+    }
+
+
+def _unknown(name: str, known: dict[str, Option]) -> ConfigError:
+    if name in {option.partition(".")[0] for option in known}:
+        return ConfigError(
+            f"--{name} is a table of settings: for one of them write --{name}.NAME VALUE, and "
+            "for a file of all settings --config FILE."
+        )
+    hint = hint_for(name, [*known, *flags.FLAGS, *_WHOLE])
+    return ConfigError(f"There is no option --{name}.{hint} --help lists them all.")
+
+
+def _public_note(
+    environment: str, translation: flags.Translation, given: _Given, config: RunConfig
+) -> list[str]:
     """What a command of the public RATE code trains there, if that is something else than here."""
     known, own = preset_names(environment), f"{config.name}{PUBLISHED}"
     name = own if own in known else f"{PRESET}{PUBLISHED}"
@@ -199,9 +173,10 @@ def _public_note(environment: str, translation: flags.Translation, config: RunCo
         return [f"{whose}. What it has for this model is not known; for its RATE: {name}."]
     words = [] if name == own else flags.without_parts(config.name)
     preset = preset_for_task(environment, load_preset(environment, name), config.env.get("task"))
-    options = [*flags.translate(words).options, *translation.options]
+    preset["environment"] = environment
+    left_out = _Given.read(flags.translate(words).options).settings
     try:
-        there, _ = _apply(environment, preset, replace(translation, options=options))
+        there = _apply(preset, replace(given, settings=[*left_out, *given.settings]))
     except ConfigError:  # what goes with the model here need not go with the public one
         return [f"{whose}. For its own settings: --model_mode {' '.join([name, *words])}."]
     return [
@@ -210,36 +185,28 @@ def _public_note(environment: str, translation: flags.Translation, config: RunCo
     ]
 
 
-def _base(environment: str, translation: flags.Translation) -> dict[str, Any]:
+def _base(environment: str, translation: flags.Translation, given: _Given) -> dict[str, Any]:
     """What the options change: a preset, or the file of `--config`, or the run of `--resume`."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for option in ("--config", "--resume"):
-        parser.add_argument(option, nargs="?")  # the parser proper asks for a missing value
-    for option, name in (("env.task", "task"), ("env.game", "game"), ("data.store", "store")):
-        parser.add_argument(f"--{option}", dest=name, nargs="?")
-    parser.add_argument("--data.dataset", dest="dataset", nargs="?")
-    parser.add_argument("--data.root", dest="root", nargs="?", default=DataConfig.root)
-    known, _ = parser.parse_known_args(translation.options)
-    if known.resume == AUTO:  # it has the settings of the command, whether it starts or goes on
-        known.resume = None
-    if known.config is None and known.resume is None:
-        return _preset(environment, translation, known)
+    resume = None if given.resume == AUTO else given.resume  # has the settings of the command
+    if given.config is None and resume is None:
+        return _preset(environment, translation, given)
     if translation.preset:
-        source = "--resume" if known.config is None else "--config"
+        source = "--resume" if given.config is None else "--config"
         raise ConfigError(
             f"--model_mode chooses a preset, but {source} has all settings already. Leave one out."
         )
-    path = Path(known.config) if known.config else Path(known.resume) / "config.yaml"
-    if known.config is None and not path.is_file():
+    if given.config is not None:
+        path, task = Path(given.config), given.text("env.task")
+        config, notes = load_over_preset(path, environment, PRESET, task)
+        translation.notes += notes
+        return config.to_dict()
+    path = Path(str(resume)) / "config.yaml"
+    if not path.is_file():
         raise ConfigError(
-            f"{known.resume} holds no run: {path.name} is missing. Give --resume the folder of a "
+            f"{resume} holds no run: {path.name} is missing. Give --resume the folder of a "
             "run, for example runs/tmaze-rate-1, or --resume auto, which starts a run that is not "
             "there yet."
         )
-    if known.config is not None:
-        config, notes = load_over_preset(path, environment, PRESET, known.task)
-        translation.notes += notes
-        return config.to_dict()
     base = load_config_file(path)
     if base.environment != environment:
         raise ConfigError(
@@ -251,79 +218,24 @@ def _base(environment: str, translation: flags.Translation) -> dict[str, Any]:
     return base.to_dict()
 
 
-def _preset(
-    environment: str, translation: flags.Translation, known: argparse.Namespace
-) -> dict[str, Any]:
+def _preset(environment: str, translation: flags.Translation, given: _Given) -> dict[str, Any]:
     """The preset that is named or goes with the data, for the task that is named or is theirs."""
     names, name = preset_names(environment), translation.preset
+    store, dataset = given.text("data.store"), given.text("data.dataset")
     if name is None:
-        name = default_preset(names, known.store or known.dataset or known.game)
+        name = default_preset(names, store or dataset or given.text("env.game"))
         if name != PRESET:
             published = f"--model_mode {PRESET.upper()} is the published model, for a GPU."
             translation.notes.append(f"the preset is {name}, small and for a CPU. {published}")
-    told = settings_of_store(environment, known.store)
-    if known.store is None:
-        told = settings_of_dataset(environment, known.dataset, known.root or DataConfig.root)
+    told = settings_of_store(environment, store)
+    if store is None:
+        root = given.text("data.root") or DataConfig.root
+        told = settings_of_dataset(environment, dataset, root)
     preset = load_preset(environment, name)
-    preset = preset_for_task(environment, preset, known.task or told.get("task"))
-    merge(preset, {"evaluation": target_of_store(environment, known.store)})
+    preset = preset_for_task(environment, preset, given.text("env.task") or told.get("task"))
+    merge(preset, {"evaluation": target_of_store(environment, store)})
     usual = {**asdict(find_environment(environment).options()), **preset.get("env", {})}
     if unusual := [f"env.{name}={value}" for name, value in told.items() if value != usual[name]]:
         words = ", ".join(unusual)
         translation.notes.append(f"as in the data, unless you say otherwise: {words}.")
-    return {**preset, "env": {**preset.get("env", {}), **told}}
-
-
-def _join_lists(options: Sequence[str]) -> list[str]:
-    """Write lists as the parser wants them, `[90,900]`, where they are `90 900` or `90,900`."""
-    joined: list[str] = []
-    rest = list(options)
-    while rest:
-        option, equals, value = rest.pop(0).partition("=")
-        if option not in LISTS:
-            joined.append(option + equals + value)
-            continue
-        words = [value] if equals else []
-        while not equals and rest and not rest[0].startswith("--"):
-            words.append(rest.pop(0))
-        numbers = " ".join(words).strip("[] ").replace(",", " ").split()
-        joined.append(f"{option}=[{','.join(numbers)}]" if words else option)
-    return joined
-
-
-def make_parser(environment: str, preset: dict[str, Any]) -> Parser:
-    """The parser of an environment's train script, with a preset's values as defaults."""
-    parser = Parser(
-        prog=f"train_{environment}.py",
-        usage=f"train_{environment}.py [--model_mode MODEL] [--SECTION.OPTION VALUE ...]",
-        description=f"Train a sequence model on {environment} and evaluate it by rollouts. "
-        f"Presets: {', '.join(preset_names(environment))}. The defaults below are those of "
-        f"'{preset['name']}'; those of another are shown by --model_mode MODEL --help.",
-        epilog=flags.describe(),
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", metavar="FILE", help="start from this file, not a preset")
-    parser.add_argument(
-        "--resume",
-        metavar="RUN",
-        help="continue the run in this folder; auto continues the run of this command if there is "
-        "one, starts it if not, and shows the scores of a finished one: the same command for a "
-        "job that may be requeued",
-    )
-    kind = find_environment(environment).options
-    parser.sections = {"env": kind, **SECTIONS} if fields(kind) else SECTIONS
-    for section, kind in parser.sections.items():
-        parser.add_class_arguments(kind, section)
-    parser.set_defaults(
-        {
-            f"{section}.{option}": value
-            for section in parser.sections
-            for option, value in preset.get(section, {}).items()
-        }
-    )
-    return parser
-
-
-class HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of the table of short flags apart."""
+    return {**preset, "environment": environment, "env": {**preset.get("env", {}), **told}}

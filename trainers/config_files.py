@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import math
 from contextlib import suppress
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from rate.errors import ConfigError
@@ -25,6 +25,27 @@ def config_from_dict(values: dict[str, Any]) -> RunConfig:
     config: RunConfig = _build(RunConfig, values, "")
     options = _build(find_environment(config.environment).options, config.env, "env.")
     return replace(config, env=asdict(options))
+
+
+def section_types(values: dict[str, Any]) -> dict[str, type | None]:
+    """The sections of a configuration, and the dataclass of the settings of each.
+
+    Args:
+        values: The configuration, of which some settings choose which others there are.
+
+    Returns:
+        By name; None where any setting may be one.
+
+    Raises:
+        ConfigError: If a choice is of what there is not.
+    """
+    types = get_type_hints(RunConfig)
+    found = find_environment(values.get("environment", RunConfig.environment)).options
+    sections: dict[str, type | None] = {"env": found}
+    for field in fields(RunConfig):
+        if is_dataclass(types[field.name]):
+            sections[field.name] = types[field.name]
+    return sections
 
 
 def load_config_file(path: Path) -> RunConfig:
@@ -56,16 +77,30 @@ def _checked(kind: Any, value: Any, name: str) -> Any:
     Raises:
         ConfigError: If it is not; names the setting.
     """
-    if kind is float and isinstance(value, str):
+    if float in (kind, *get_args(kind)) and isinstance(value, str):
         with suppress(ValueError):
             value = float(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{name} is {value}; it must be a finite number.")
     if _is_of(kind, value):
         return value
-    words = getattr(kind, "__name__", str(kind))
-    wanted = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
-    raise ConfigError(f"{name} is {value!r}; it must be {wanted.get(words, words)}.")
+    raise ConfigError(f"{name} is {value!r}; it must be {_describe(kind)}.")
+
+
+def _describe(kind: Any) -> str:
+    """What a setting of a type takes, for people."""
+    if NoneType in get_args(kind):
+        return " or ".join(
+            "null" if part is NoneType else _describe(part) for part in get_args(kind)
+        )
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
+    if get_origin(kind) is list:
+        return "a list, like [90, 900]" if get_args(kind) == (int,) else "a list"
+    if get_origin(kind) is dict:
+        return "a table, like {name: 1}"
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    return words.get(kind, str(kind))
 
 
 def _is_of(kind: Any, value: Any) -> bool:

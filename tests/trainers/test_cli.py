@@ -39,16 +39,22 @@ GOOD = [
     (["--evaluation.selection_lengths=30"], "evaluation.selection_lengths", [30]),
 ]
 BAD = [
-    ("--model.d_model abc", "--model.d_model: expected a whole number, got 'abc'."),
-    ("--training.max_steps 1.5", "--training.max_steps: expected a whole number, got '1.5'."),
-    ("--optimizer.learning_rate fast", "expected a number, got 'fast'."),
-    ("--model.skip_ffn maybe", "--model.skip_ffn: expected true or false, got 'maybe'."),
-    ("--curr maybe", "--curriculum.enabled: expected true or false"),
-    ("--model.block gru", "--model.block: expected one of pre_norm, trxl, trxl_i, gtrxl, gpt"),
-    ("--mrv_act gelu", "--model.valve_activation: expected one of none, relu"),
-    ("--data.max_length x", "--data.max_length: expected a whole number or null"),
-    ("--evaluation.decoding.top_k x", "--evaluation.decoding.top_k: expected a whole number"),
-    ("--evaluation.lengths 9 x", "--evaluation.lengths: expected whole numbers, like 90,900"),
+    ("--model.d_model abc", "model.d_model is 'abc'; it must be a whole number."),
+    ("--training.max_steps 1.5", "training.max_steps is 1.5; it must be a whole"),
+    ("--optimizer.learning_rate fast", "optimizer.learning_rate is 'fast'; it must be a number."),
+    ("--model.skip_ffn maybe", "model.skip_ffn is 'maybe'; it must be true or false."),
+    ("--curr maybe", "curriculum.enabled is 'maybe'; it must be true or false"),
+    ("--model.block gru", "model.block is 'gru'; choose one of: pre_norm, trxl"),
+    ("--mrv_act gelu", "model.valve_activation is 'gelu'; choose one of: none, relu"),
+    ("--data.max_length x", "data.max_length is 'x'; it must be a whole number or"),
+    (
+        "--evaluation.decoding.top_k x",
+        "evaluation.decoding.top_k is 'x'; it must be a whole number or null",
+    ),
+    (
+        "--evaluation.lengths 9 x",
+        "evaluation.lengths is [9, 'x']; it must be a list, like",
+    ),
     ("--evaluation.lengths", "--evaluation.lengths needs a value."),
     ("--model.d_model", "--model.d_model needs a value."),
     ("--config", "--config needs a value."),
@@ -91,10 +97,14 @@ BAD = [
 
 BAD_ENVIRONMENT = [
     ("retrieval", "--env.hnit true", "no option --env.hnit. Did you mean --env.hint?"),
-    ("retrieval", "--env.hint maybe", "--env.hint: expected true or false, got 'maybe'."),
+    ("retrieval", "--env.hint maybe", "env.hint is 'maybe'; it must be true or false."),
     ("retrieval", "--env.hint", "--env.hint needs a value."),
     ("retrieval", "--env=Easy", "no option --env.task. Did you mean --env.hint?"),
-    ("minigrid", "--env.time_out soon", "--env.time_out: expected a whole number or null"),
+    (
+        "minigrid",
+        "--env.time_out soon",
+        "env.time_out is 'soon'; it must be a whole number",
+    ),
     ("minigrid", "--env.time_out 0", "env.time_out is 0; it must be at least 1"),
     ("minigrid", "--env.observation pixel", "env.observation is 'pixel'"),
     ("tmaze", "--env.hint true", "There is no option --env.hint."),
@@ -159,7 +169,7 @@ def test_help_shows_the_settings_of_the_environment(capsys: pytest.CaptureFixtur
 
     text = show("retrieval")
     assert "--env.hint {true,false} Also show the hidden state" in text
-    assert "(type: bool, default: False)" in text
+    assert "(default: false)" in text
     assert "--env." not in show("tmaze")
 
 

@@ -10,9 +10,9 @@ import yaml
 
 from rate.envs.tmaze import TMAZE_SPEC
 from rate.model import SequenceModel
-from trainers.cli import SECTIONS, parse
+from trainers.cli import parse
 from trainers.config import RunConfig
-from trainers.config_files import config_from_dict, load_config_file
+from trainers.config_files import config_from_dict, load_config_file, section_types
 from trainers.preset_files import PRESETS, PUBLISHED, load_preset, preset_names
 from trainers.registry import ENVIRONMENTS, find_environment, get_environment
 from trainers.train import train
@@ -48,7 +48,7 @@ def test_a_preset_says_what_it_is(name: str) -> None:
     assert "T-Maze" in first_line or "RATE" in first_line
     preset = load_preset("tmaze", name)
     assert preset["name"] == name
-    assert set(preset) <= {"name", *SECTIONS}
+    assert set(preset) <= {"name", *section_types({})}
 
 
 EVERY = [(path.parent.name, path.stem) for path in sorted(PRESETS.glob("*/*.yaml"))]

@@ -102,10 +102,8 @@ def test_help_lists_flags_options_and_the_presets_defaults() -> None:
     )
     for words in ("--nmt model.num_memory_tokens", "--skip_dec_attn", "--max_n_final", "--curr"):
         assert words in rate
-    assert (
-        "memory tokens read and written by each segment (`--nmt`). (type: int, default: 5)" in rate
-    )
-    assert "memory tokens read and written by each segment (`--nmt`). (type: int, default: 0)" in dt
+    assert "memory tokens read and written by each segment (`--nmt`). (default: 5)" in rate
+    assert "memory tokens read and written by each segment (`--nmt`). (default: 0)" in dt
     assert "those of 'dt'" in dt
 
 

@@ -1,0 +1,208 @@
+"""Options of a command line, `--section.setting VALUE`, for the fields of dataclasses.
+
+The dataclasses are all there is to know: a field's name and type say how its option is written, and
+its line under `Attributes:` in their documentation is its help. What a value must be is checked
+where configurations from files are: see `trainers.config_files`.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields, is_dataclass
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import yaml
+
+from rate.errors import ConfigError
+from trainers.yaml_files import parse_yaml
+
+_INDENT = 24  # of the help of an option
+_WIDEST = 100
+_ANY: Any = object
+
+
+@dataclass(frozen=True)
+class Option:
+    """A setting as an option.
+
+    Attributes:
+        kind: Its annotated type.
+        help: What it is for.
+    """
+
+    kind: Any
+    help: str
+
+
+def options_of(kind: type, prefix: str) -> dict[str, Option]:
+    """The options of a dataclass and of those inside it, by their dotted names."""
+    types, told = get_type_hints(kind), _documentation(kind)
+    found: dict[str, Option] = {}
+    for field in fields(kind):
+        name, inner = f"{prefix}.{field.name}", types[field.name]
+        if is_dataclass(inner) and isinstance(inner, type):
+            found |= options_of(inner, name)
+        else:
+            found[name] = Option(inner, told.get(field.name, ""))
+    return found
+
+
+def read_words(words: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """The options among the words of a command line, each with the words that are its value.
+
+    Raises:
+        ConfigError: If a word belongs to no option.
+    """
+    given: list[tuple[str, list[str]]] = []
+    takes_more = False
+    for word in words:
+        name, equals, value = word[2:].partition("=")
+        if word.startswith("--"):
+            given.append((name, [value] if equals else []))
+            takes_more = not equals
+        elif takes_more:
+            given[-1][1].append(word)
+        else:
+            raise _stray(word)
+    return given
+
+
+def read_value(option: str, kind: Any, words: Sequence[str]) -> Any:
+    """What the words behind an option say, in plain types.
+
+    A value that is not of the option's type is returned as it is, to be refused by name.
+
+    Raises:
+        ConfigError: If there is no value, or one too many.
+    """
+    if not words:
+        raise ConfigError(f"--{option} needs a value.")
+    kinds = get_args(kind) if _is_union(kind) else (kind,)
+    if len(kinds) == 2 and NoneType in kinds and list(words) == ["null"]:
+        return None
+    (plain, *_) = [each for each in kinds if each is not NoneType]
+    if get_origin(plain) is list:
+        items = " ".join(words).strip("[] ").replace(",", " ").split()
+        return [read_value(option, get_args(plain)[0], [item]) for item in items]
+    if len(words) > 1 and plain is not _ANY:
+        raise _stray(words[1])
+    text = " ".join(words)
+    if plain is str or get_origin(plain) is Literal:
+        return text
+    if plain not in (int, float, bool):
+        return parse_yaml(text, f"--{option}")
+    with suppress(yaml.YAMLError, ValueError):
+        return yaml.safe_load(text)
+    return text
+
+
+def show_options(options: Mapping[str, Option], defaults: Mapping[str, Any]) -> list[str]:
+    """The lines of a help text, an option each, with the values that it has if it is not given."""
+    return [
+        line
+        for name, option in options.items()
+        for line in show_option(
+            f"--{name} {_placeholder(option.kind)}",
+            f"{option.help} (default: {_plain(_value_at(defaults, name))})",
+        )
+    ]
+
+
+def show_option(option: str, text: str) -> list[str]:
+    """An option and its help, in lines that fit the terminal."""
+    width = min(shutil.get_terminal_size().columns, _WIDEST)
+    lines = textwrap.wrap(text.strip(), max(width - _INDENT, 20), break_on_hyphens=False) or [""]
+    head = f"  {option}"
+    if len(head) >= _INDENT:
+        return [head, *(" " * _INDENT + line for line in lines)]
+    return [f"{head:<{_INDENT}}{lines[0]}", *(" " * _INDENT + line for line in lines[1:])]
+
+
+def wrap(text: str) -> str:
+    """A paragraph in lines that fit the terminal."""
+    return textwrap.fill(text, max(min(shutil.get_terminal_size().columns, _WIDEST), 40))
+
+
+def summary(kind: type) -> str:
+    """The first sentence of a class's documentation."""
+    return " ".join((kind.__doc__ or "").strip().partition("\n\n")[0].split())
+
+
+def set_at(table: dict[str, Any], name: str, value: Any) -> None:
+    """Set a dotted name in nested tables, which are made where they are missing."""
+    *sections, last = name.split(".")
+    for section in sections:
+        inner = table.get(section)
+        table[section] = dict(inner) if isinstance(inner, Mapping) else {}
+        table = table[section]
+    table[last] = value
+
+
+def _stray(word: str) -> ConfigError:
+    return ConfigError(f"'{word}' belongs to no option. Options begin with --; --help lists them.")
+
+
+def _value_at(table: Mapping[str, Any], name: str) -> Any:
+    value: Any = table
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _plain(value: Any) -> str:
+    """A value as it is written on a command line."""
+    if isinstance(value, list):
+        return ",".join(map(_plain, value)) or "[]"
+    words = {None: "null", True: "true", False: "false", "": "''"}
+    return words[value] if isinstance(value, (bool, NoneType)) or value == "" else str(value)
+
+
+def _placeholder(kind: Any) -> str:
+    """What stands for the value of an option in its help."""
+    if _is_union(kind):
+        return "|".join(
+            "null" if part is NoneType else _placeholder(part) for part in get_args(kind)
+        )
+    if get_origin(kind) is Literal:
+        return f"{{{','.join(map(str, get_args(kind)))}}}"
+    if get_origin(kind) is list:
+        return f"{_placeholder(get_args(kind)[0])},..."
+    words = {bool: "{true,false}", int: "N", float: "X", str: "TEXT"}
+    return words.get(kind, "TABLE" if get_origin(kind) is dict else "VALUE")
+
+
+def _is_union(kind: Any) -> bool:
+    return NoneType in get_args(kind) and get_origin(kind) is not Literal
+
+
+def _documentation(kind: type) -> dict[str, str]:
+    """What the documentation of a dataclass, and of its bases, says of its fields."""
+    told: dict[str, str] = {}
+    for part in reversed(kind.__mro__):
+        told |= _attributes((part.__doc__ or "").splitlines())
+    return told
+
+
+def _attributes(lines: Iterable[str]) -> dict[str, str]:
+    told: dict[str, list[str]] = {}
+    indent, name = None, ""
+    for line in lines:
+        depth = len(line) - len(line.lstrip())
+        if line.strip() in ("Attributes:", "Args:"):
+            indent = depth
+        elif indent is not None and line.strip() and depth <= indent:
+            indent = None
+        elif indent is not None and (found := re.fullmatch(r"\s+(\w+): (.*)", line)):
+            if depth == indent + 4:
+                name = found[1]
+                told[name] = [found[2]]
+            else:
+                told[name].append(line)
+        elif indent is not None and name:
+            told[name].append(line)
+    return {name: " ".join(" ".join(text).split()) for name, text in told.items()}
