@@ -35,6 +35,7 @@ from datamodules.store_files import (
 )
 from rate.advice import command
 from rate.envs.spec import EnvironmentSpec
+from rate.spaces import differences
 
 __all__ = ["Store", "pack"]
 
@@ -237,7 +238,8 @@ class Store:
             have = f", which {' and '.join(keys)} have" if keys else ""
             raise DatasetError(
                 f"{self.path}: the observation_space of the data is {whole}, but {space} is wanted"
-                f"{have}; `{command('convert')} --environment` brings data to an environment's form"
+                f"{have} (the data have {'; '.join(differences(whole, space))}); "
+                f"`{command('convert')} --environment` brings data to an environment's form"
             )
         name, prefix = f"{OBSERVATIONS}/{keys[0]}", f"{OBSERVATIONS}/"
 

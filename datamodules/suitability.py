@@ -13,7 +13,12 @@ from rate.advice import command
 from rate.envs.frame_stack import stacked_space
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
-from rate.spaces import check_action_space, check_observation_space, choices_of
+from rate.spaces import (
+    check_action_space,
+    check_observation_space,
+    choices_of,
+    differences,
+)
 
 _TASKS = ("task", "game")  # settings of environments that make another problem of them
 
@@ -72,7 +77,8 @@ def check_actions(store: Store, spec: EnvironmentSpec) -> None:
     same = wanted == found or (choices is not None and choices == choices_of(found))
     if not same and not _fits(found, wanted):
         raise DatasetError(
-            f"{store.path}: the action_space of the data is {found}, but {spec.name} has {wanted}; "
+            f"{store.path}: the action_space of the data is {found}, but {spec.name} has {wanted} "
+            f"(the data have {'; '.join(differences(found, wanted))}); "
             f"`{command('convert')} --environment` brings data to its form (without --keep-actions)"
         )
 

@@ -109,7 +109,7 @@ def import_path(path: str, setting: str) -> Any:
             f"{setting}={path} is not an import path; write module:Attribute, for example "
             "my_package.cells:MyCell."
         )
-    found: Any = _import_module(module_name, f"{setting}={path}")
+    found: Any = import_module(module_name, f"{setting}={path}")
     for part in attribute.split("."):
         if not hasattr(found, part):
             where = getattr(found, "__name__", repr(found))
@@ -119,7 +119,16 @@ def import_path(path: str, setting: str) -> Any:
     return found
 
 
-def _import_module(name: str, told: str) -> ModuleType:
+def import_module(name: str, told: str) -> ModuleType:
+    """A module, also of the working directory; see `import_path`.
+
+    Args:
+        name: Of the module.
+        told: The setting and its value, for messages.
+
+    Raises:
+        ConfigError: If it, or one that it imports, is missing.
+    """
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)  # last, so that it hides no installed module

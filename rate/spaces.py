@@ -120,3 +120,35 @@ def _check_size(space: gym.Space[Any], name: str) -> None:
     empty = not space.spaces if isinstance(space, gym.spaces.Dict) else 0 in (space.shape or ())
     if empty:
         raise ConfigError(f"The {name} space {space} is empty: there is nothing in it.")
+
+
+def differences(found: gym.Space[Any], wanted: gym.Space[Any]) -> list[str]:
+    """How a space differs from the one that is wanted, a phrase each; empty where it does not."""
+    if isinstance(found, gym.spaces.Dict) and isinstance(wanted, gym.spaces.Dict):
+        words = [f"no '{key}'" for key in wanted if key not in found.spaces]
+        words += [f"'{key}', which is not wanted" for key in found if key not in wanted.spaces]
+        for key in (key for key in wanted if key in found.spaces):
+            words += [f"'{key}' of {word}" for word in differences(found[key], wanted[key])]
+        return words
+    if type(found) is not type(wanted):
+        return [f"{found} instead of {wanted}"]
+    if found == wanted:
+        return []
+    pairs = {
+        "shape": (found.shape, wanted.shape),
+        "dtype": (found.dtype, wanted.dtype),
+        "bounds": (_bounds(found), _bounds(wanted)),
+    }
+    words = [f"{name} {a} instead of {b}" for name, (a, b) in pairs.items() if a != b]
+    return words[:1] if found.shape != wanted.shape else words or [f"{found} instead of {wanted}"]
+
+
+def _bounds(space: gym.Space[Any]) -> str:
+    """The least and the greatest number in a space, where it has such."""
+    choices = choices_of(space)
+    if choices is not None and choices.sizes:
+        last = [low + n - 1 for low, n in zip(choices.starts, choices.sizes, strict=True)]
+        return f"{min(choices.starts)} to {max(last)}"
+    if isinstance(space, gym.spaces.Box):
+        return f"{space.low.min():g} to {space.high.max():g}"
+    return ""

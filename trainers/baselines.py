@@ -21,7 +21,7 @@ from rate.advice import command
 from rate.errors import ConfigError, UserError
 from rate.progress import OnProgress, tell_nobody
 from rate.stopping import held_back, ignore_stop_signals, release_held_back, with_message
-from trainers.environment import BASELINES, Environment
+from trainers.environment import BASELINES, Environment, Length
 from trainers.episode_rows import RolloutResult
 from trainers.scores import scores
 
@@ -35,7 +35,7 @@ def score_baseline(
     policy: str,
     environment: Environment,
     *,
-    lengths: Sequence[int],
+    lengths: Sequence[Length],
     seeds: Sequence[int],
     workers: int | None = None,
     on_progress: OnProgress = tell_nobody,

@@ -234,7 +234,8 @@ def _preset(environment: str, translation: flags.Translation, given: _Given) -> 
     preset = load_preset(environment, name)
     preset = preset_for_task(environment, preset, given.text("env.task") or told.get("task"))
     merge(preset, {"evaluation": target_of_store(environment, store)})
-    usual = {**asdict(find_environment(environment).options()), **preset.get("env", {})}
+    settings = find_environment(environment).options
+    usual = {**({} if settings is None else asdict(settings())), **preset.get("env", {})}
     if unusual := [f"env.{name}={value}" for name, value in told.items() if value != usual[name]]:
         words = ", ".join(unusual)
         translation.notes.append(f"as in the data, unless you say otherwise: {words}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from rate.errors import ConfigError
 from trainers.checks import all_finite, at_least, choice, episode_seeds
 from trainers.config_learning import CurriculumConfig, LossConfig, OptimizerConfig
 
+_SLASHES = re.compile(r"[/\\:]+")  # what a folder's name cannot hold
 Window = Literal["start", "random"]
 Sampling = Literal["episodes", "steps"]
 DataDevice = Literal["auto", "host", "device"]
@@ -18,6 +20,7 @@ _Ddp = Literal["ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_param
 Strategy = Literal["auto", "single_device", _Ddp]
 WhenMissing = Literal["refuse", "fresh"]
 Resume = Path | Literal["auto"] | None  # what to continue: a folder, or the run of that name
+NO_ENVIRONMENT = "none"  # the environment of a run on data alone
 When = Literal["never", "auto", "always"]  # YAML takes "on" and "off" for booleans
 
 
@@ -197,7 +200,8 @@ class EvaluationConfig:
     Attributes:
         every_n_steps: Optimiser steps between two evaluations on the selection seeds; 0 never.
         lengths: Episode lengths of the final evaluation on the held-out seeds. What a length is,
-            the environment says: steps of an episode; for minigrid the size of the grid.
+            the environment says: steps of an episode; for minigrid the size of the grid; a time
+            limit for one's own. None (`null`) is the environment's own length.
         selection_lengths: Episode lengths of the evaluations that choose the best checkpoint.
         episodes: Episodes per length.
         selection_episodes: Episodes per length of the evaluations that choose; None is as many.
@@ -215,8 +219,8 @@ class EvaluationConfig:
     """
 
     every_n_steps: int = 100
-    lengths: list[int] = field(default_factory=lambda: [90, 900, 9600])
-    selection_lengths: list[int] = field(default_factory=lambda: [90, 300])
+    lengths: list[int | None] = field(default_factory=lambda: [90, 900, 9600])
+    selection_lengths: list[int | None] = field(default_factory=lambda: [90, 300])
     episodes: int = 100
     selection_episodes: int | None = None
     num_envs: int | None = None
@@ -283,9 +287,10 @@ class RunConfig:
     """A whole run.
 
     Attributes:
-        environment: Name of a registered environment.
+        environment: Name of a registered environment; Gymnasium's id or the import path of one's
+            own (see `rate.envs.own`); or `none`, to train on data alone.
         name: The model's name in tables and folder names.
-        env: The environment's own settings.
+        env: The environment's own settings. Of one's own: what its constructor takes.
         model: The architecture.
         data: The trajectories.
         training: The optimisation loop.
@@ -336,14 +341,17 @@ class RunConfig:
     @property
     def label(self) -> str:
         """The model in the folder's name: `logging.name`, or the task, if any, and the model."""
-        task = self.data.dataset or self.env.get("task") or self.env.get("game", "").lower()
-        task = str(task).replace("/", "-")
+        task = self.data.dataset or self.env.get("task") or str(self.env.get("game", "")).lower()
+        task = _SLASHES.sub("-", str(task))
         return self.logging.name or "-".join(filter(None, (task, self.name)))
 
     @property
     def run_name(self) -> str:
-        """The run's folder, `environment-label-seed`."""
-        return f"{self.environment}-{self.label}-{self.training.seed}"
+        """The run's folder, `environment-label-seed`; without an environment the data's name."""
+        what = self.environment
+        if what == NO_ENVIRONMENT and self.data.store is not None:
+            what = Path(self.data.store).name
+        return f"{_SLASHES.sub('-', what)}-{self.label}-{self.training.seed}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain YAML types."""

@@ -23,8 +23,10 @@ def config_from_dict(values: dict[str, Any]) -> RunConfig:
         ConfigError: If a key is unknown (names the nearest), or a value does not work.
     """
     config: RunConfig = _build(RunConfig, values, "")
-    options = _build(find_environment(config.environment).options, config.env, "env.")
-    return replace(config, env=asdict(options))
+    settings = find_environment(config.environment).options
+    if settings is None:  # which its constructor checks
+        return config
+    return replace(config, env=asdict(_build(settings, config.env, "env.")))
 
 
 def section_types(values: dict[str, Any]) -> dict[str, type | None]:

@@ -45,7 +45,8 @@ def settings_of_store(environment: str, store: str | None) -> dict[str, Any]:
     A path that is no store has none, and one of another environment neither: to open it for
     training says what is wrong with it.
     """
-    known = {field.name for field in fields(find_environment(environment).options)}
+    settings = find_environment(environment).options
+    known = set() if settings is None else {field.name for field in fields(settings)}
     try:
         manifest = json.loads((Path(store or "") / MANIFEST).read_text(encoding="utf-8"))
         options = EnvironmentSpec.from_dict(manifest["environment"]).options

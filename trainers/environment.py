@@ -47,7 +47,8 @@ class Environment:
         settings: An instance of `options`.
         workers: Processes that step a simulator; see `EvaluationConfig`.
         name: The record's name in settings and results: that of its file.
-        options: The dataclass of the environment's settings.
+        options: The dataclass of the environment's settings; None where its constructor alone
+            knows what it takes.
         env: The environment's class. `RATE/<its name>-v0` is its Gymnasium id, and the name of its
             module that of its data's collector.
         vector: Its vector environment, made from a number of rows, settings and a length; None
@@ -58,6 +59,7 @@ class Environment:
         shortest: Data are of all lengths from this one on; None for one length alone.
         num_envs: Rows that are good to roll out side by side; None for any number.
         group: The outcome that tells two kinds of episodes apart, and the names of its 0 and 1.
+        rolls_out: Whether there is anything to roll out in.
         keep_hint: Data have the hidden state even if the model is not to see it, so that all
             models share them.
     """
@@ -67,7 +69,7 @@ class Environment:
     workers: int | None = None
 
     name: ClassVar[str]
-    options: ClassVar[type]
+    options: ClassVar[type | None]
     env: ClassVar[Callable[..., gymnasium.Env[Any, Any]]]
     vector: ClassVar[Callable[..., VectorEnv] | None] = None
     needs: ClassVar[tuple[str, ...]] = ()
@@ -76,6 +78,7 @@ class Environment:
     shortest: ClassVar[int | None] = None
     num_envs: ClassVar[int | None] = None
     group: ClassVar[tuple[str, tuple[str, str]] | None] = None
+    rolls_out: ClassVar[bool] = True
     keep_hint: ClassVar[bool] = True
 
     @classmethod
@@ -97,6 +100,8 @@ class Environment:
                 f"{cls.name} needs {' and '.join(missing)}, which this Python does not have. "
                 f"Install it with: {install(cls.extra)} ({command('doctor')} tells what runs here)"
             )
+        if cls.options is None:
+            raise NotImplementedError("a record without a dataclass of settings makes itself")
         try:
             settings = cls.options(**options)
         except TypeError as error:  # of a model of another version; a file's are checked before
@@ -145,11 +150,11 @@ class Environment:
 
         return WorkerVector(self.making(length), num_envs, self.workers)
 
-    def steps_at(self, length: Length) -> int | None:
-        """The most steps that an episode of a length has; None if nothing limits them.
+    def steps_at(self, length: Length) -> int:
+        """The most steps that an episode of a length has.
 
         Raises:
-            ValueError: If there is no such length.
+            ValueError: If there is no such length, or nothing limits episodes of their own length.
         """
         return int(self.make_env(length).max_steps)  # type: ignore[attr-defined]
 
@@ -165,6 +170,18 @@ class Environment:
             return Player(self.making(length), RandomExpert)
         self.expert(noise)  # refused before the environment is made
         return Player(self.making(length), partial(self.expert, noise))
+
+    def check_data(self, data: DataConfig) -> None:
+        """Refuse to make data that nothing here can play.
+
+        Raises:
+            ConfigError: If so; says what else to do.
+        """
+        if data.store is None and self.no_expert and not data.random_policy:
+            raise ConfigError(
+                f"{self.no_expert} Data made here are of a random policy, which teaches little; to "
+                "train on them all the same: --data.random_policy true."
+            )
 
     def prepare_data(self, data: DataConfig, max_length: int, tell: OnProgress) -> Path:
         """Make the environment's own data set, unless it exists: an expert plays it.
@@ -209,6 +226,10 @@ class Environment:
             workers=data.workers,
             on_progress=tell,
         )
+
+    def drawing(self) -> Environment:
+        """The environment, of which a vector's rows can be drawn where that is possible."""
+        return self
 
     def stacking(self, count: int) -> Environment:
         """The environment as it is to who sees its last `count` frames at once."""

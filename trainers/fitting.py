@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import isnan
 from pathlib import Path
 
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
@@ -111,8 +112,11 @@ def trained_range(
 def with_target(
     config: RunConfig, environment: Environment, datamodule: TrajectoryDataModule
 ) -> Environment:
-    """The environment that asks for what the settings say: its own target, or the data's best."""
-    if not config.evaluation.target_from_data:
+    """The environment that asks for what the settings say: its own target, or the data's best.
+
+    One that has no target of its own asks for the data's best as well.
+    """
+    if not (config.evaluation.target_from_data or isnan(environment.spec.target_return)):
         return environment
     best = datamodule.store.return_range[1]
     return replace(environment, spec=replace(environment.spec, target_return=best))
@@ -204,7 +208,7 @@ def make_fitting(
     selection = SelectionRollouts(
         environment,
         checkpoints / "best",
-        evaluation.every_n_steps if evaluation.selection_lengths else 0,
+        evaluation.every_n_steps if environment.rolls_out and evaluation.selection_lengths else 0,
         training.max_steps,
         trained_range(config, datamodule),
         on_progress=None if progress is None else progress.show_rollout,

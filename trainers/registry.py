@@ -6,48 +6,70 @@ Nothing here imports PyTorch or a simulator, so that a command line is refused a
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pkgutil import iter_modules
 from typing import Any
 
+import gymnasium
 from gymnasium import spaces
 
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
 from rate.registry import Registry
+from rate.spaces import differences
 from trainers import environments
-from trainers.config import RunConfig
+from trainers.config import NO_ENVIRONMENT, RunConfig
+from trainers.data_alone import DataAlone
 from trainers.environment import Environment, Length
+from trainers.own_environment import own_record
 
 ENVIRONMENTS = tuple(sorted(module.name for module in iter_modules(environments.__path__)))
 """The names of the project's own."""
 
-_REGISTRY: Registry[type[Environment]] = Registry(
+_VERSION = re.compile(r"-v\d+$")  # how Gymnasium's ids end
+_REGISTRY: Registry[Any] = Registry(
     setting="environment",
     group="rate.environments",
     own={name: f"{environments.__name__}.{name}:Record" for name in ENVIRONMENTS},
-    accepts=lambda found: isinstance(found, type) and issubclass(found, Environment),
-    kind="a subclass of trainers.environment.Environment",
+    accepts=callable,
+    kind="an environment's class, a function that returns one, or a subclass of "
+    "trainers.environment.Environment",
 )
 
 
 def find_environment(name: str) -> type[Environment]:
     """The record of an environment, before anything of it is made.
 
+    Args:
+        name: One of `ENVIRONMENTS`; one that a package registers under `rate.environments`;
+            Gymnasium's id, or an import path (see `rate.envs.own`), which is looked up once the
+            settings are known; or `none`, for data alone.
+
     Raises:
         ConfigError: If there is none of this name; names the nearest.
     """
-    if name not in ENVIRONMENTS and ":" not in name and name not in (known := _REGISTRY.names()):
+    if name == NO_ENVIRONMENT:
+        return DataAlone
+    if name not in ENVIRONMENTS and name not in (known := _REGISTRY.names()):
+        if ":" in name or _VERSION.search(name) or name in gymnasium.registry:
+            return own_record(name)
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean '{near[0]}'? " if near else ""
-        raise ConfigError(f"There is no environment '{name}'; {hint}There are: {', '.join(known)}.")
-    return _REGISTRY.get(name)
+        raise ConfigError(
+            f"There is no environment '{name}'; {hint}There are: {', '.join(known)}; those of "
+            "Gymnasium by their ids, like CartPole-v1; and your own by import path, module:Class."
+        )
+    found = _REGISTRY.get(name)
+    if isinstance(found, type) and issubclass(found, Environment):
+        return found
+    return own_record(name, found)
 
 
 def length_name(name: str) -> str:
     """What a length is in an environment, for tables and figures."""
-    return find_environment(name).length_name
+    return find_environment(name).length_name if name in ENVIRONMENTS else Environment.length_name
 
 
 def get_environment(
@@ -72,8 +94,19 @@ def get_environment(
 
 
 def environment_of(spec: EnvironmentSpec, workers: int | None = None) -> Environment:
-    """The environment that a saved model was trained for, with its own target."""
-    return replace(get_environment(spec.name, spec.options, workers, spec.frame_stack), spec=spec)
+    """The environment that a saved model was trained for, with its own target.
+
+    Raises:
+        ConfigError: If it is no longer there, or shows or takes something else than then.
+    """
+    found = get_environment(spec.name, spec.options, workers, spec.frame_stack)
+    for name in ("observation_space", "action_space"):
+        if changed := differences(getattr(found.spec, name), getattr(spec, name)):
+            raise ConfigError(
+                f"{spec.name} is another environment than this model was trained for: its {name} "
+                f"has {'; '.join(changed)}. Bring that version of it back, or train again."
+            )
+    return replace(found, spec=spec)
 
 
 def environment_of_run(config: RunConfig) -> Environment:
@@ -82,9 +115,10 @@ def environment_of_run(config: RunConfig) -> Environment:
     Raises:
         ConfigError: See `get_environment`.
     """
-    return get_environment(
-        config.environment, config.env, config.evaluation.workers, config.data.frame_stack
-    )
+    count = config.data.frame_stack
+    if config.environment == NO_ENVIRONMENT:
+        return DataAlone.of(config.data).stacking(count)
+    return get_environment(config.environment, config.env, config.evaluation.workers, count)
 
 
 def hint_space(name: str, options: dict[str, Any]) -> spaces.Box:
@@ -93,7 +127,8 @@ def hint_space(name: str, options: dict[str, Any]) -> spaces.Box:
     Raises:
         ConfigError: If it does not say what its hidden state is, or between which bounds.
     """
-    if "hint" in {field.name for field in fields(find_environment(name).options)}:
+    settings = find_environment(name).options
+    if settings is not None and "hint" in {field.name for field in fields(settings)}:
         observation = get_environment(name, {**options, "hint": True}).spec.observation_space
         hint = observation["hint"] if isinstance(observation, spaces.Dict) else None
         if isinstance(hint, spaces.Box) and hint.is_bounded():
@@ -114,14 +149,10 @@ def check_run(config: RunConfig) -> None:
     if config.loss.hint_weight:
         hint_space(config.environment, config.env)
     environment = environment_of_run(config)
-    for name in ("lengths", "selection_lengths"):
+    environment.check_data(config.data)
+    for name in ("lengths", "selection_lengths") if environment.rolls_out else ():
         check_lengths(environment, getattr(config.evaluation, name), f"evaluation.{name}")
     if config.data.store is None:
-        if environment.no_expert and not config.data.random_policy:
-            raise ConfigError(
-                f"{environment.no_expert} Data made here are of a random policy, which teaches "
-                "little; to train on them all the same: --data.random_policy true."
-            )
         longest = check_lengths(environment, [config.max_length], "data.max_length")
         # Where episodes have an end of their own, the last of several segments need not be full.
         own_end = longest < config.max_length and config.training.segments > 1
@@ -147,7 +178,8 @@ def check_lengths(environment: Environment, lengths: Sequence[Length], name: str
     longest = 0
     for length in lengths:
         try:
-            longest = max(longest, environment.steps_at(length) or 0)
+            longest = max(longest, environment.steps_at(length))
         except ValueError as error:
-            raise ConfigError(f"{name} has {length}: {error}.") from error
+            shown = "null" if length is None else length
+            raise ConfigError(f"{name} has {shown}: {error}.") from error
     return longest

@@ -171,7 +171,7 @@ def evaluate(
         model: The model.
         environment: Its environment, whose target return is asked for unless the settings have one.
         config: Episodes, target return and decoding.
-        lengths: What lengths are, the environment says.
+        lengths: What lengths are, the environment says; None is its own.
         first_seed: Episode `i` of each length has the seed `first_seed + i`.
         episodes: Instead of the settings' number of episodes.
         make_vector: Instead of the environment's own; what it makes is not closed here.
@@ -214,7 +214,8 @@ def evaluate(
         finally:
             if make_vector is None:
                 env.close()
-        known = {"length": length, "episodes": count, "first_seed": first_seed}
+        played = environment.steps_at(None) if length is None else length
+        known = {"length": played, "episodes": count, "first_seed": first_seed}
         rows.append({**known, **scores(result, environment.group)})
     return rows
 
@@ -223,13 +224,12 @@ def _tell(
     on_progress: OnProgress,
     length: Length,
     episodes: int,
-    longest: int | None,
+    longest: int,
     ended: int,
     steps: int,
 ) -> None:
-    """Translate episodes, and steps where their number is limited, into a share of the whole."""
-    begun = 0.0 if longest is None else steps / longest
-    on_progress(length, min(1.0, (ended + begun) / episodes))
+    """Translate episodes and steps into a share of the whole."""
+    on_progress(length, min(1.0, (ended + steps / longest) / episodes))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from rate.config import ModelConfig
+from rate.errors import ConfigError
 from trainers.registry import find_environment, get_environment
 
 TASKS = "tasks"
@@ -31,14 +32,16 @@ def preset_for_task(environment: str, preset: dict[str, Any], task: str | None) 
     """
     if TASKS not in preset:
         return preset
-    options = find_environment(environment).options(**({} if task is None else {"task": task}))
+    settings = find_environment(environment).options
+    if settings is None:
+        raise ConfigError(f"{environment} has no tasks; its preset must not have a table of them.")
+    options = settings(**({} if task is None else {"task": task}))
     merged = deepcopy(preset)
     for pattern, changes in merged.pop(TASKS).items():
         if fnmatchcase(options.task, pattern):
             merge(merged, changes)
     entry = get_environment(environment, {"task": options.task})
-    if (steps := entry.steps_at(merged["data"]["max_length"])) is not None:
-        _fit(merged, steps)
+    _fit(merged, entry.steps_at(merged["data"]["max_length"]))
     merged["env"] = {**merged.get("env", {}), "task": options.task}
     merged.setdefault("logging", {})["name"] = f"{options.task}-{merged['name']}"
     return merged

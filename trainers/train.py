@@ -153,6 +153,10 @@ def train(
             scored = f" while scoring. Training is complete; --resume {folder} scores it."
             with told_when_stopped(scored):
                 _save_last(module, folder, fitting)
+                if not environment.rolls_out:
+                    Meter(shown=config.logging.progress).say(
+                        "Without an environment the model is not scored by rollouts."
+                    )
                 _evaluate(config, environment, result, device, report, loggers)
     return result
 
@@ -214,6 +218,7 @@ def _evaluate(
     written last: a run that has it has finished.
     """
     settings = config.evaluation
+    lengths = settings.lengths if environment.rolls_out else []
     scores: dict[int, list[dict[str, Any]]] = {}
     for which, step in (("last", result.steps), ("best", result.best_step)):
         if step is None:
@@ -225,7 +230,7 @@ def _evaluate(
                     saved.model.to(device),
                     environment,
                     settings,
-                    lengths=settings.lengths,
+                    lengths=lengths,
                     first_seed=settings.test_seed,
                     on_progress=_for_rollouts(report, meter, which),
                     trained_range=saved.trained_range,

@@ -52,7 +52,9 @@ def test_a_saved_specification_finds_its_environment_and_keeps_its_target() -> N
     assert entry.spec == told
     env = entry.make_vector(2, 5)
     assert env.single_observation_space == told.observation_space
-    assert environment_of(EnvironmentSpec.from_dict({**told.to_dict(), "options": {}})).spec
+    without = EnvironmentSpec.from_dict({**told.to_dict(), "options": {}})
+    with pytest.raises(ConfigError, match="another environment than this model was trained for"):
+        environment_of(without)
 
 
 def test_settings_of_another_version_are_refused() -> None:

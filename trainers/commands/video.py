@@ -30,6 +30,7 @@ from rate.progress import OnProgress, telling
 from trainers.commands.console import count, make_parser, user_errors
 from trainers.commands.evaluate import LAST_SEED, Candidate, find_candidates
 from trainers.commands.outputs import check_picture
+from trainers.environment import Length, at_length
 from trainers.meter import Meter
 from trainers.recording import EpisodeRecord, record_episode
 from trainers.registry import check_lengths, environment_of, length_name
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         record = play(candidate, length, seed, options.steps)
         spec, name = candidate.saved.spec, candidate.label["model"]
         what = length_name(spec.name).removesuffix(" (steps)")
-        title = f"{name} on {spec.name}, {what} {length}, seed {seed}"
+        title = f"{name} on {spec.name}, {what} {at_length(length)}, seed {seed}"
         config = candidate.saved.model.config
         with Meter() as meter:
             write(Film(record, config, title, options.fps, meter.show), options.output)
@@ -93,14 +94,14 @@ def check_output(path: Path, fps: int) -> None:
         )
 
 
-def play(candidate: Candidate, length: int, seed: int, steps: int | None) -> EpisodeRecord:
+def play(candidate: Candidate, length: Length, seed: int, steps: int | None) -> EpisodeRecord:
     """Roll out one episode of a model, as its run evaluates it.
 
     Raises:
         ConfigError: If there is no episode of this length or seed.
     """
     saved, settings = candidate.saved, candidate.settings
-    environment = environment_of(saved.spec, workers=1)
+    environment = environment_of(saved.spec, workers=1).drawing()
     longest = min(check_lengths(environment, [length], "--length"), steps or 1 << 62)
     if not 0 <= seed < LAST_SEED:
         raise ConfigError(f"--seed is {seed}; it must be in [0, 2^63).")

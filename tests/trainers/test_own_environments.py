@@ -1,0 +1,218 @@
+"""A user's environment trains, scores, resumes and is filmed from its run; and data alone train."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules.episodes import DatasetError, Episode
+from datamodules.store import pack
+from rate.envs.spec import EnvironmentSpec
+from rate.errors import ConfigError
+from rate.spaces import differences
+from rate.weights import load_model
+from tests.rate.envs.test_own import MODULE
+from tests.trainers.conftest import MakeConfig
+from trainers import registry
+from trainers.commands.evaluate import find_candidates, prepare, score
+from trainers.commands.video import play
+from trainers.config import RunConfig
+from trainers.config_files import load_config_file
+from trainers.registry import check_run, environment_of, environment_of_run, get_environment
+from trainers.train import train
+
+WALK = "their_envs:Walk"
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a user's module."""
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "their_envs.py").write_text(textwrap.dedent(MODULE))
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+@pytest.fixture
+def walks(tmp_path: Path, module: Path) -> Path:
+    """A store of their walks: of size 4, every other step forward."""
+    spec = get_environment(WALK).spec
+
+    def episode(number: int) -> Episode:
+        actions = np.arange(8) % 2 if number % 2 else np.ones(4, dtype=np.int64)
+        places = np.cumsum(actions) - actions
+        seen = np.stack([places / 4, np.zeros(len(actions))], axis=1).astype(np.float32)
+        return Episode(seen, actions, actions.astype(np.float32), True, False, number)
+
+    path = tmp_path / "walks"
+    pack(map(episode, range(12)), path, replace(spec, target_return=4.0), {"source": "a test"})
+    return path
+
+
+@pytest.fixture
+def config(make_config: MakeConfig, walks: Path) -> RunConfig:
+    changes: dict[str, Any] = {"evaluation__lengths": [6], "evaluation__selection_lengths": [5]}
+    made = make_config(data__store=str(walks), training__segments=2, **changes)
+    return replace(made, environment=WALK, env={"size": 4})
+
+
+def test_a_users_environment_trains_scores_resumes_and_is_filmed(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = train(config)
+    assert result.folder.name == "their_envs-Walk-rate-1"
+    assert {row["length"] for row in result.rows} == {6}
+    assert all(row["steps"] <= 6 for row in result.rows)
+    saved = load_model(result.folder / "checkpoints" / "last")
+    assert (saved.spec.name, saved.spec.options) == (WALK, {"size": 4})
+    assert saved.spec.target_return == 4.0  # the best of the data
+
+    again = load_config_file(result.folder / "config.yaml")
+    assert again == config
+    longer = train(replace(again, training=replace(again.training, max_steps=10)), result.folder)
+    assert longer.steps == 10
+
+    candidate = prepare(find_candidates(result.folder)[0], {"lengths": [3], "episodes": 2}, None)
+    (row,) = score(candidate, torch.device("cpu"))
+    assert (row["environment"], row["length"]) == (WALK, 3)
+    film = play(candidate, 5, 1, None)
+    assert film.moments[0].picture is not None
+    assert film.moments[0].picture.shape == (4, 4, 3)  # drawn by their render()
+
+
+def test_a_run_without_its_module_says_what_is_missing(config: RunConfig, tmp_path: Path) -> None:
+    folder = train(config).folder
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from trainers.commands.evaluate import main\n"
+        "main([sys.argv[1], '--episodes', '2'])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", program, str(folder)]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "there is no module 'their_envs'. Install its package, or run from" in done.stderr
+    done = subprocess.run(  # from the folder that holds the module it is found
+        command,
+        cwd=tmp_path / "theirs",
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_environment_that_has_changed_is_not_played(walks: Path, module: Path) -> None:
+    spec = get_environment(WALK).spec
+    told = spec.to_dict()
+    told["observation_space"]["shape"] = [3]
+    with pytest.raises(
+        ConfigError, match=r"has shape \(2,\) instead of \(3,\)\. Bring that version"
+    ):
+        environment_of(EnvironmentSpec.from_dict(told))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"env": {"sise": 3}}, r"no setting env\.sise"),
+        ({"environment": "their_envs:Gone"}, "no attribute 'Gone'"),
+        ({"data": {"store": None}}, r"has no expert that makes data here; name those to train on"),
+        ({"evaluation": {"lengths": [0]}}, r"evaluation\.lengths has 0"),
+        ({"evaluation": {"lengths": [None]}}, r"lengths has null: .*no time limit of its own"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_loaded(
+    config: RunConfig, changes: dict[str, Any], message: str
+) -> None:
+    for name, change in changes.items():
+        if name in ("data", "evaluation"):
+            change = replace(getattr(config, name), **change)
+        config = replace(config, **{name: change})
+    with pytest.raises(ConfigError, match=message):
+        check_run(config)
+
+
+def test_its_own_length_is_its_time_limit(config: RunConfig) -> None:
+    evaluation = replace(config.evaluation, lengths=[None], selection_lengths=[])
+    config = replace(config, environment="their_envs:TheirWalk-v0", evaluation=evaluation)
+    check_run(config)
+    assert {row["length"] for row in train(config).rows} == {25}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("CartPole-v1", r"the data have shape \(2,\) instead of \(4,\)"),
+        ("Pendulum-v1", r"the data have shape \(2,\) instead of \(3,\)"),
+    ],
+)
+def test_data_of_other_spaces_are_refused_with_the_difference(
+    config: RunConfig, name: str, message: str
+) -> None:
+    with pytest.raises(DatasetError, match=message):
+        train(replace(config, environment=name, env={}))
+
+
+def test_an_entry_point_names_an_environment(module: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = module / "their_envs-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-envs\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[rate.environments]\nwalk = their_envs:Walk\n")
+    environment = get_environment("walk", {"size": 3})
+    assert environment.spec.name == "walk"
+    assert environment.make_env(2) is not None
+    with pytest.raises(ConfigError, match="did you mean 'walk'"):
+        registry.find_environment("wlak")
+
+
+def test_data_alone_train_without_rollouts(
+    config: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logging = replace(config.logging, progress=True)
+    config = replace(config, environment="none", env={}, logging=logging)
+    result = train(config)
+    assert (result.folder.name, result.rows, result.best_step) == ("walks-rate-1", [], None)
+    assert "is not scored by rollouts" in capsys.readouterr().err
+    report = json.loads((result.folder / "evaluation.json").read_text())
+    assert (report["rows"], report["trained_steps"]) == ([], 8)
+    saved = load_model(result.folder / "checkpoints" / "last")
+    with pytest.raises(ConfigError, match="trained on data alone"):
+        environment_of(saved.spec)
+    assert load_config_file(result.folder / "config.yaml") == config
+    with pytest.raises(ConfigError, match="neither an environment nor data"):
+        environment_of_run(replace(config, data=replace(config.data, store=None)))
+
+
+def test_differences_of_spaces() -> None:
+    from gymnasium import spaces
+
+    box = spaces.Box(-1, 1, (2,), np.float32)
+    assert differences(box, box) == []
+    assert differences(spaces.Box(-2, 1, (2,), np.float32), box) == [
+        "bounds -2 to 1 instead of -1 to 1"
+    ]
+    assert differences(spaces.Discrete(2), spaces.Discrete(3)) == [
+        "bounds 0 to 1 instead of 0 to 2"
+    ]
+    both = spaces.Dict(a=box, b=spaces.Discrete(2))
+    assert differences(both, spaces.Dict(a=spaces.Box(-1, 1, (3,)), c=box)) == [
+        "no 'c'",
+        "'b', which is not wanted",
+        "'a' of shape (2,) instead of (3,)",
+    ]
+    assert differences(box, spaces.Discrete(2)) == [f"{box} instead of Discrete(2)"]

@@ -1,0 +1,57 @@
+"""Training without an environment: on data alone, which say what is seen and done."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rate.errors import ConfigError
+from rate.progress import OnProgress
+from trainers.config import NO_ENVIRONMENT, DataConfig
+from trainers.environment import Environment, Length, VectorEnv
+
+
+class DataAlone(Environment):
+    """Data of which there is no environment here. Nothing is rolled out."""
+
+    name = NO_ENVIRONMENT
+    options = None
+    rolls_out = False
+
+    @classmethod
+    def make(cls, options: dict[str, Any], workers: int | None = None) -> Environment:
+        raise ConfigError(_NOTHING_TO_PLAY)
+
+    @classmethod
+    def of(cls, data: DataConfig) -> Environment:
+        """What the data of a run say of what is seen and done in them.
+
+        Raises:
+            ConfigError: If the run names no data.
+            DatasetError: If they are no store, or damaged.
+        """
+        from datamodules.formats import find_store
+
+        if data.store is None:
+            raise ConfigError(
+                "There is neither an environment nor data: name the data to train on with "
+                "--data.store, or an environment."
+            )
+        spec = find_store(data.store).spec
+        return cls(replace(spec, name=NO_ENVIRONMENT, options={}, target_return=float("nan")))
+
+    def make_rows(self, num_envs: int, length: Length) -> VectorEnv:
+        raise ConfigError(_NOTHING_TO_PLAY)
+
+    def steps_at(self, length: Length) -> int:
+        raise ConfigError(_NOTHING_TO_PLAY)
+
+    def prepare_data(self, data: DataConfig, max_length: int, tell: OnProgress) -> Path:
+        raise ConfigError(_NOTHING_TO_PLAY)
+
+
+_NOTHING_TO_PLAY = (
+    "This was trained on data alone, without an environment, so that there is nothing to play in. "
+    "Name an environment: Gymnasium's id, or the import path of what makes one."
+)
