@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 
 from datamodules.collect import make_once
 from datamodules.episodes import DatasetError, Episode
+from datamodules.local_data import find_d4rl, find_minari
 from datamodules.locks import locked
 from datamodules.mujoco_names import DatasetName, read_name
 from datamodules.npy import file_sha256
@@ -31,7 +31,6 @@ from datamodules.readers.minari_source import (
 )
 from datamodules.source import Checked, Source
 from datamodules.store import Store, pack
-from rate.advice import command
 from rate.envs.mujoco import MujocoOptions, mujoco_spec
 from rate.envs.recorded import Recorded, mujoco_recorded, mujoco_settings
 from rate.envs.spec import EnvironmentSpec
@@ -119,50 +118,6 @@ def _episodes(source: Source, spec: EnvironmentSpec) -> Iterator[Episode]:
     episodes = Checked(replace(source, spec=spec))
     yield from episodes
     episodes.clipped.warn(source.path)
-
-
-def find_d4rl(root: Path, name: str) -> Path:
-    """D4RL's file of a data set, under the names that it goes by.
-
-    Raises:
-        DatasetError: If it is not there; says how to get it.
-    """
-    stem, _, version = name.rpartition("-")
-    names = (f"{name}.hdf5", f"{stem.replace('-', '_')}-{version}.hdf5")  # D4RL's own is the second
-    folders = [root / "d4rl", *_in_home(".d4rl/datasets")]
-    for path in (folder / file for folder in folders for file in names):
-        if path.is_file():
-            return path
-    raise DatasetError(
-        f"{folders[0] / names[0]}: D4RL's {name} is not there; get it with "
-        f"`{command('download', name)}`, or have data like it made by an agent, with "
-        f"`--dataset {stem}-sac`"
-    )
-
-
-def find_minari(root: Path, name: str) -> Path:
-    """The folder of a Minari data set.
-
-    Raises:
-        DatasetError: If it is not there; says how to get it.
-    """
-    told = os.environ.get("MINARI_DATASETS_PATH")
-    others = [Path(told)] if told else _in_home(".minari/datasets")
-    for path in (folder / name for folder in [root / "minari", *others]):
-        if (path / "data").is_dir():
-            return path
-    raise DatasetError(
-        f"{root / 'minari' / name}: Minari's {name} is not there; get it with "
-        f"`{command('download', name)}`"
-    )
-
-
-def _in_home(path: str) -> list[Path]:
-    """A folder in the user's home; none for a user who has no home, as in some containers."""
-    try:
-        return [Path.home() / path]
-    except RuntimeError:
-        return []
 
 
 def minari_settings(root: Path, known: DatasetName) -> dict[str, Any]:

@@ -228,11 +228,11 @@ class Store:
             DatasetError: If `space` is neither.
         """
         whole = self.spec.observation_space
-        if whole == space or _alike(whole, space):
+        if whole == space or alike(whole, space):
             return self
         found = observation_spaces(whole).items()
         keys = [key for key, part in found if part == space] or [
-            key for key, part in found if _alike(part, space)
+            key for key, part in found if alike(part, space)
         ]
         if len(keys) != 1:
             have = f", which {' and '.join(keys)} have" if keys else ""
@@ -315,7 +315,7 @@ def pack(
     return Store.open(destination)
 
 
-def _alike(found: gymnasium.Space[Any], wanted: gymnasium.Space[Any]) -> bool:
+def alike(found: gymnasium.Space[Any], wanted: gymnasium.Space[Any]) -> bool:
     """Whether vectors of floats differ in their bounds alone, which no model needs."""
     both = isinstance(found, spaces.Box) and isinstance(wanted, spaces.Box)
     kinds = {np.dtype(space.dtype).kind for space in (found, wanted)}

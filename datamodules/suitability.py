@@ -8,7 +8,7 @@ import gymnasium
 from gymnasium import spaces
 
 from datamodules.episodes import Array, DatasetError, observation_spaces
-from datamodules.store import Store
+from datamodules.store import Store, alike
 from rate.advice import command
 from rate.envs.frame_stack import stacked_space
 from rate.envs.spec import EnvironmentSpec
@@ -81,6 +81,21 @@ def check_actions(store: Store, spec: EnvironmentSpec) -> None:
             f"(the data have {'; '.join(differences(found, wanted))}); "
             f"`{command('convert')} --environment` brings data to its form (without --keep-actions)"
         )
+
+
+def suits(found: EnvironmentSpec, wanted: EnvironmentSpec) -> bool:
+    """Whether data of one environment are as a model for another wants them.
+
+    They need not be the same in all: a model may see a part of the observations, or several frames.
+    """
+    parts = observation_spaces(found.observation_space).values()
+    space = wanted.observation_space
+    seen = wanted.frame_stack > 1 or any(
+        part == space or alike(part, space) for part in (found.observation_space, *parts)
+    )
+    choices = choices_of(wanted.action_space)
+    same = choices is not None and choices == choices_of(found.action_space)
+    return seen and (same or _fits(found.action_space, wanted.action_space))
 
 
 def _fits(found: gymnasium.Space[Any], wanted: gymnasium.Space[Any]) -> bool:

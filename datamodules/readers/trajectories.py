@@ -54,17 +54,56 @@ def open_trajectories(path: Path, options: Options | None = None) -> Source:
     name, files = "trajectories", (path,)
     if _is_pair(first) and not _is_episode(first[1]):
         columns = {str(key): value for key, value in read_items(path) if isinstance(key, str)}
-        nested = next((value for value in columns.values() if _holds_episodes(value)), None)
-        if nested is not None:
-            return open_episodes(name, path, files, _after(nested), options)
-        if _in_lists(columns):
-            made = list(_from_lists(columns, path))
-            return open_episodes(name, path, files, _after(made), options)
-        return open_flat(name, path, files, columns, options)
+        return _open_columns(name, path, files, columns, options)
     if isinstance(first, Mapping) and _is_step(first):
         rows = stack_rows(list(read_items(path)), str(path))
         return open_flat(name, path, files, rows, options)
     return open_episodes(name, path, files, partial(_episodes, path), options)
+
+
+def open_values(path: Path, value: Any, options: Options | None = None) -> Source:
+    """What stands in memory as in such a file, as a source.
+
+    Args:
+        path: A name for it, for messages.
+        value: A dictionary of columns, flat or with a list of episodes each, or a list or
+            dictionary of episodes.
+        options: What a person says of the data.
+
+    Raises:
+        DatasetError: If it is something else, or something has to be said; says what.
+    """
+    name: str = "arrays"
+    if isinstance(value, Mapping):
+        columns = {str(key): column for key, column in value.items()}
+        if not any(_is_episode(column) for column in columns.values()):
+            return _open_columns(name, path, (), columns, options)
+        value = list(columns.values())
+    if not isinstance(value, (list, tuple)) or not value:
+        raise DatasetError(
+            f"{path}: {type(value).__name__} is no data; give a dictionary of columns, or a list "
+            "with a dictionary for each episode"
+        )
+    if _is_step(value[0]):
+        return open_flat(name, path, (), stack_rows(value, str(path)), options)
+    return open_episodes(name, path, (), _after(value), options)
+
+
+def _open_columns(
+    name: str,
+    path: Path,
+    files: tuple[Path, ...],
+    columns: Mapping[str, Any],
+    options: Options | None,
+) -> Source:
+    """A dictionary of columns: flat ones, or with a list of episodes each."""
+    nested = next((value for value in columns.values() if _holds_episodes(value)), None)
+    if nested is not None:
+        return open_episodes(name, path, files, _after(nested), options)
+    if _in_lists(columns):
+        made = list(_from_lists(columns, path))
+        return open_episodes(name, path, files, _after(made), options)
+    return open_flat(name, path, files, columns, options)
 
 
 def _after(episodes: Sequence[Any]) -> Callable[[int], Iterator[Any]]:

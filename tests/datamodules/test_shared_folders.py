@@ -12,7 +12,7 @@ from datamodules.collect import table_path
 from datamodules.convert import convert, convert_to_minari
 from datamodules.downloads import fetch, fetch_minari
 from datamodules.formats import open_source
-from datamodules.mujoco import find_d4rl, find_minari
+from datamodules.local_data import find_d4rl, find_minari
 from datamodules.parts import Parts
 from datamodules.public_data import Remote
 from datamodules.tmaze import generate_tmaze

@@ -12,7 +12,7 @@ import pytest
 from datamodules import downloads
 from datamodules.downloads import fetch
 from datamodules.episodes import DatasetError
-from datamodules.mujoco import find_d4rl
+from datamodules.local_data import find_d4rl
 from datamodules.mujoco_names import D4RL
 from datamodules.public_data import GAMES, Known, Remote, find, names, recognise
 from rate.envs.atari_games import NUM_ACTIONS, rom_name, title

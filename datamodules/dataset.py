@@ -1,0 +1,205 @@
+"""Data sets of users: files of any format, public ones by their names, and arrays in memory.
+
+Training reads packed stores. Of whatever else one is made at first use, below the root of data
+sets, and found there the next time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.collect import make_once
+from datamodules.convert import convert
+from datamodules.episodes import DatasetError, Episode, observation_items
+from datamodules.formats import find_format, open_source
+from datamodules.local_data import find_named
+from datamodules.options import Options
+from datamodules.readers.trajectories import open_values
+from datamodules.source import Checked, Source, refuse
+from datamodules.store import Store, pack
+from datamodules.suitability import suits, untrainable
+from rate.envs.spec import EnvironmentSpec
+from rate.progress import OnProgress, tell_nobody, telling
+
+ROOT = "data"
+Arrays = Mapping[str, Any] | Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Trajectories that models can be trained on.
+
+    Attributes:
+        path: The packed store that they are in.
+    """
+
+    path: Path
+
+    @cached_property
+    def store(self) -> Store:
+        """The store, opened: its arrays, episodes and lengths."""
+        return Store.open(self.path)
+
+    @property
+    def spec(self) -> EnvironmentSpec:
+        """The environment that the data are of, as they tell it or let one infer it."""
+        return self.store.spec
+
+    @classmethod
+    def open(
+        cls,
+        source: Path | str,
+        root: Path | str = ROOT,
+        options: Options | None = None,
+        *,
+        spec: EnvironmentSpec | None = None,
+        skip_bad: bool = False,
+        on_progress: OnProgress = tell_nobody,
+    ) -> Dataset:
+        """Data of any format that `rate convert` reads.
+
+        Args:
+            source: A file or folder, or the name of a public data set that is on this computer, as
+                Minari's `mujoco/hopper/medium-v0` and D4RL's `hopper-medium-v2`.
+            root: Where data sets are, and the store is made.
+            options: What the data do not tell of themselves.
+            spec: The environment that models of the data are for, if it is known: what the data
+                leave open, like the bounds of actions, is as it says.
+            skip_bad: Leave out episodes that are not valid, and warn of how many; else the first
+                is an error.
+            on_progress: Told of progress.
+
+        Raises:
+            DatasetError: If there is none, its format is not known, it is damaged or not valid, or
+                no model can be trained on it. The message says what to do.
+        """
+        path, options = find_data(source, Path(root)), options or Options()
+        found = find_format(path)
+        if found is not None and found.name == "store" and options == Options():
+            return cls(path)
+        opened = open_source(path, options)
+        if spec is not None and not suits(opened.spec, spec):
+            opened = open_source(path, replace(options, spec=spec))
+        _check_trainable(opened)
+        files = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in opened.files]
+        asked = {**asdict(replace(options, spec=None)), "skip_bad": skip_bad}
+        key = [str(path.resolve()), files, asked, opened.spec.to_dict()]
+        store = _place(Path(root), path.name, json.dumps(key, sort_keys=True, default=str).encode())
+        if not store.exists():
+            skipped = _Skipped() if skip_bad else None
+            convert(opened, store, on_bad=skipped or refuse, on_progress=on_progress)
+            if skipped is not None:
+                skipped.warn(path)
+        return cls(store)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        arrays: Arrays,
+        root: Path | str = ROOT,
+        options: Options | None = None,
+        *,
+        name: str = "arrays",
+        spec: EnvironmentSpec | None = None,
+        on_progress: OnProgress = tell_nobody,
+    ) -> Dataset:
+        """Arrays in memory, under the names that columns of files have.
+
+        Args:
+            arrays: A dictionary of columns over the steps of all episodes, `observations (S, *obs)`
+                or a dictionary of such, `actions (S, *act)`, `rewards (S,)`, and what ends
+                episodes: `terminated (S,)`, `truncated (S,)`, `dones`, `episode` and others. Or a
+                list of episodes, each a dictionary of the same columns over its own `T` steps.
+            root: Where the store is made.
+            options: What the arrays do not tell.
+            name: How the store's name begins.
+            spec: See `open`.
+            on_progress: Told of progress.
+
+        Raises:
+            DatasetError: If a column is missing, lengths disagree, a value is not finite or not of
+                the environment, or no model can be trained on them.
+        """
+        options = options or Options()
+        source = open_values(Path(name), arrays, options)
+        if spec is not None and not suits(source.spec, spec):
+            source = open_values(Path(name), arrays, replace(options, spec=spec))
+            source = replace(source, spec=spec)
+        _check_trainable(source)
+        described = json.dumps(source.spec.to_dict(), sort_keys=True).encode()
+        store = _place(Path(root), name, described + _digest(Checked(source)))
+        known = {"source": name, "format": source.format, "notes": list(source.notes)}
+
+        def make() -> None:
+            checked = Checked(source)
+            episodes = telling(checked, "packing", source.num_episodes, on_progress)
+            pack(episodes, store, source.spec, known)
+            checked.clipped.warn(source.path)
+
+        return cls(make_once(store, known, make))
+
+
+def find_data(source: Path | str, root: Path) -> Path:
+    """The file or folder that a person means: a path, or a public data set by its name.
+
+    Raises:
+        DatasetError: If there is none of either; says how to get one that is known.
+    """
+    path = Path(source)
+    return path if path.exists() else find_named(str(source), root)
+
+
+def _check_trainable(source: Source) -> None:
+    """Refuse what no model could be trained on, before it is converted.
+
+    Raises:
+        DatasetError: If so.
+    """
+    for reason in untrainable(source.spec):
+        raise DatasetError(f"{source.path}: {reason}")
+
+
+def _place(root: Path, name: str, key: bytes) -> Path:
+    """The store of some data: the same data have the same place."""
+    words = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "data"
+    return root / "stores" / f"{words}-{hashlib.sha256(key).hexdigest()[:12]}"
+
+
+def _digest(episodes: Iterable[Episode]) -> bytes:
+    """What tells the contents of episodes from others."""
+    digest = hashlib.sha256()
+    for episode in episodes:
+        seen = observation_items(episode.observations)
+        for key, array in [*seen.items(), ("a", episode.actions), ("r", episode.rewards)]:
+            digest.update(f"{key} {array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(f"{episode.terminated} {episode.truncated} {episode.seed}".encode())
+    return digest.digest()
+
+
+class _Skipped:
+    """Counts episodes that are not valid, and keeps what is wrong with the first."""
+
+    def __init__(self) -> None:
+        self.number, self.first = 0, ""
+
+    def __call__(self, error: DatasetError) -> None:
+        self.number += 1
+        self.first = self.first or str(error)
+
+    def warn(self, path: Path) -> None:
+        if self.number:
+            warnings.warn(
+                f"{path}: {self.number:,} episodes are not valid and left out, first: {self.first}",
+                stacklevel=3,
+            )
