@@ -98,7 +98,8 @@ def _describe(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return f"one of {', '.join(map(str, get_args(kind)))}"
     if get_origin(kind) is list:
-        return "a list, like [90, 900]" if get_args(kind) == (int,) else "a list"
+        numbers = {int, *get_args(get_args(kind)[0])} <= {int, NoneType}
+        return "a list, like [90, 900]" if numbers else "a list"
     if get_origin(kind) is dict:
         return "a table, like {name: 1}"
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
