@@ -18,7 +18,12 @@ from rate.errors import ConfigError
 from trainers import flags
 from trainers.begun import with_own_paths
 from trainers.config import DataConfig, Resume, RunConfig
-from trainers.config_files import config_from_dict, load_config_file, section_types
+from trainers.config_files import (
+    config_from_dict,
+    load_config_file,
+    objective_of,
+    section_types,
+)
 from trainers.defaults import (
     PRESET,
     default_preset,
@@ -133,7 +138,10 @@ def _apply(preset: dict[str, Any], given: _Given) -> RunConfig:
         known = _known_options(sections)
         section = name.partition(".")[0]
         if name in known:
-            set_at(values, name, read_value(name, known[name].kind, words))
+            value = read_value(name, known[name].kind, words)
+            if name == "training.objective" and value != objective_of(values):
+                values["loss"] = {}  # the preset's are of another one
+            set_at(values, name, value)
         elif section != name and section in sections and sections[section] is None:
             set_at(values, name, read_value(name, object, words))
         else:

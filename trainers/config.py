@@ -10,7 +10,13 @@ from typing import Any, Literal
 from rate.config import Decoding, ModelConfig
 from rate.errors import ConfigError
 from trainers.checks import all_finite, at_least, choice, episode_seeds
-from trainers.config_learning import CurriculumConfig, LossConfig, OptimizerConfig
+from trainers.config_learning import (
+    CurriculumConfig,
+    LossConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+)
+from trainers.objectives import DEFAULT as BEHAVIOUR_CLONING
 
 _SLASHES = re.compile(r"[/\\:]+")  # what a folder's name cannot hold
 Window = Literal["start", "random"]
@@ -96,6 +102,8 @@ class TrainingConfig:
     """The optimisation loop and the hardware it runs on.
 
     Attributes:
+        objective: The learning rule: `behaviour_cloning`, or the import path of your own,
+            `module:Attribute`. Its settings are the section `loss`.
         segments: N, segments of K steps in a training window (`--sections`, `--max_n_final`).
         bptt_segments: Segments the gradient flows back through; None is all of them. 0 is the
             published detached recipe: memory is cut at every border and the optimiser steps once
@@ -128,6 +136,7 @@ class TrainingConfig:
             shapes: `refuse`, or leave `fresh` what does not fit (`--init_missing`).
     """
 
+    objective: str = BEHAVIOUR_CLONING
     segments: int = 3
     bptt_segments: int | None = None
     batch_size: int = 32
@@ -295,7 +304,7 @@ class RunConfig:
         data: The trajectories.
         training: The optimisation loop.
         optimizer: AdamW and its schedule.
-        loss: The training loss.
+        loss: The settings of the learning rule, `training.objective`.
         curriculum: Growth of the number of segments.
         evaluation: Online rollouts.
         logging: Where metrics go.
@@ -308,7 +317,7 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
+    loss: ObjectiveConfig = field(default_factory=LossConfig)
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)

@@ -12,6 +12,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from rate.errors import ConfigError
 from trainers.config import RunConfig
+from trainers.objectives import DEFAULT as BEHAVIOUR_CLONING
+from trainers.objectives import objective_settings
 from trainers.registry import find_environment
 from trainers.yaml_files import read_yaml
 
@@ -22,7 +24,8 @@ def config_from_dict(values: dict[str, Any]) -> RunConfig:
     Raises:
         ConfigError: If a key is unknown (names the nearest), or a value does not work.
     """
-    config: RunConfig = _build(RunConfig, values, "")
+    loss = _build(objective_settings(objective_of(values)), values.get("loss", {}), "loss.")
+    config: RunConfig = _build(RunConfig, {**values, "loss": loss}, "")
     settings = find_environment(config.environment).options
     if settings is None:  # which its constructor checks
         return config
@@ -47,7 +50,14 @@ def section_types(values: dict[str, Any]) -> dict[str, type | None]:
     for field in fields(RunConfig):
         if is_dataclass(types[field.name]):
             sections[field.name] = types[field.name]
-    return sections
+    return {**sections, "loss": objective_settings(objective_of(values))}
+
+
+def objective_of(values: dict[str, Any]) -> str:
+    """The objective that a configuration names; what names none is refused with its type."""
+    training = values.get("training")
+    name = training.get("objective") if isinstance(training, dict) else None
+    return name if isinstance(name, str) else BEHAVIOUR_CLONING
 
 
 def load_config_file(path: Path) -> RunConfig:

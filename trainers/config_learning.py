@@ -59,8 +59,18 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
-class LossConfig:
-    """The training loss, a weighted mean over real steps.
+class ObjectiveConfig:
+    """The settings of a learning rule (`loss.*`); this one has none."""
+
+    @property
+    def wants_hint(self) -> bool:
+        """Whether batches must have the hidden state, `Batch.hint`."""
+        return False
+
+
+@dataclass(frozen=True)
+class LossConfig(ObjectiveConfig):
+    """The loss of behaviour cloning, a weighted mean over real steps.
 
     Attributes:
         label_smoothing: Of the cross-entropy of discrete actions.
@@ -88,6 +98,10 @@ class LossConfig:
             raise ConfigError(f"loss.label_smoothing is {self.label_smoothing}; use [0, 1).")
         at_least("loss.decisive_span", self.decisive_span, 1)
         at_least("loss.decisive_weight", self.decisive_weight, 0)
+
+    @property
+    def wants_hint(self) -> bool:
+        return self.hint_weight > 0
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def make_datamodule(
         min_return=data.min_return,
         min_length=data.min_length,
         sampling=data.sampling,
-        with_hint=config.loss.hint_weight > 0,
+        with_hint=config.loss.wants_hint,
         data_device=training.data_device,
     )
     target = config.evaluation.target_return

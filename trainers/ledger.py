@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from trainers.losses import Totals
+LOSS = "loss"
 
 
 @dataclass(frozen=True)
@@ -37,43 +38,49 @@ class Ledger:
     """The running sums since metrics were last logged.
 
     Attributes:
-        totals: Sums over the steps that the host knows of.
-        norms: Sum of their gradients' norms.
+        sums: By the name of a metric its sum and weight over the steps that the host knows of; the
+            loss is one of them.
+        norms: Sum of these steps' gradients' norms.
         steps: How many they are.
         found_inf: `()` float32 on the device: 1 from the first step on that was not finite. Under
             this name a fused optimiser looks for it, and while it is 1 it changes nothing.
     """
 
     def __init__(self) -> None:
-        self.totals, self.norms, self.steps = Totals(), 0.0, 0
+        self.sums: dict[str, tuple[float, float]] = {}
+        self.norms, self.steps = 0.0, 0
         self.found_inf: Tensor | None = None
         self._unread: list[tuple[int, int, Tensor]] = []
+        self._names: tuple[str, ...] = ()
 
     def judge(self, totals: Tensor, norm: Tensor) -> Tensor:
         """See on the device whether an optimiser step went well.
 
         Args:
-            totals: `(6,)` sums, in the order of `Totals`.
+            totals: `(2 M + 1,)`: sum and weight of the loss, those of each metric, and whatever
+                is not for metrics.
             norm: `()` of the gradient.
 
         Returns:
-            `(7,)`, both in a row.
+            `(2 M + 2,)`, both in a row.
         """
         row = torch.cat((totals, norm.to(totals.dtype)[None]))
-        bad = (~torch.isfinite(row).all()).float()
+        bad = (~torch.isfinite(torch.cat((row[:2], row[-1:]))).all()).float()
         if self.found_inf is None:
             self.found_inf = torch.zeros_like(bad)
         torch.maximum(self.found_inf, bad, out=self.found_inf)  # a graph knows where it is
         return row
 
-    def add(self, step: int, batch: int, row: Tensor) -> None:
+    def add(self, step: int, batch: int, row: Tensor, names: tuple[str, ...]) -> None:
         """Note an optimiser step, without waiting for it.
 
         Args:
             step: Its number.
             batch: The number of its batch.
             row: What `judge` gave.
+            names: The names of the sums and weights that it begins with: the same at each step.
         """
+        self._names = names
         self._unread.append((step, batch, row))
 
     def read(self, *, may_overflow: bool = False) -> Failure | None:
@@ -90,28 +97,37 @@ class Ledger:
             return None
         unread, self._unread = self._unread, []
         rows = torch.stack([row for *_, row in unread]).cpu().tolist()  # the one transfer
-        for (step, batch, _), (*totals, norm) in zip(unread, rows, strict=True):
-            taken = Totals(*totals)
-            if not (math.isfinite(taken.mean_loss) and (may_overflow or math.isfinite(norm))):
-                return Failure(step, batch, taken.mean_loss, norm)
-            self.totals, self.norms, self.steps = (
-                self.totals + taken,
-                self.norms + norm,
-                self.steps + 1,
-            )
+        for (step, batch, _), row in zip(unread, rows, strict=True):
+            loss, norm = _mean(*row[:2]), row[-1]
+            if not (math.isfinite(loss) and (may_overflow or math.isfinite(norm))):
+                return Failure(step, batch, loss, norm)
+            for index, name in enumerate(self._names):
+                total, weight = self.sums.get(name, (0.0, 0.0))
+                self.sums[name] = total + row[2 * index], weight + row[2 * index + 1]
+            self.norms, self.steps = self.norms + norm, self.steps + 1
         return None
 
     def metrics(self) -> dict[str, float]:
-        """Means over the steps that were read, which are then forgotten."""
-        found = {**self.totals.metrics(), "grad_norm": self.norms / self.steps}
-        self.totals, self.norms, self.steps = Totals(), 0.0, 0
+        """Means over the steps that were read, which are then forgotten.
+
+        What has nothing to be a mean of is left out.
+        """
+        found = {
+            name: _mean(*known) for name, known in self.sums.items() if known[1] or name == LOSS
+        }
+        found["grad_norm"] = self.norms / self.steps
+        self.sums, self.norms, self.steps = {}, 0.0, 0
         return found
 
-    def state_dict(self) -> list[float]:
-        """The sums as plain numbers."""
-        return [*vars(self.totals).values(), self.norms, self.steps]
+    def state_dict(self) -> dict[str, Any]:
+        """The sums as plain types."""
+        return {"sums": dict(self.sums), "norms": self.norms, "steps": self.steps}
 
-    def load_state_dict(self, state: list[float]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from the sums of a checkpoint."""
-        *totals, self.norms, steps = state
-        self.totals, self.steps = Totals(*totals), int(steps)
+        self.sums = {name: (total, weight) for name, (total, weight) in state["sums"].items()}
+        self.norms, self.steps = state["norms"], state["steps"]
+
+
+def _mean(total: float, weight: float) -> float:
+    return total / weight if weight else total

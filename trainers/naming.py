@@ -15,6 +15,7 @@ _WORDS: dict[str, Callable[[Any], str]] = {
     "model.cache_length": "cache{}".format,
     "model.valve": lambda value: "no-valve" if value == "none" else str(value),
     "model.skip_ffn": lambda value: "no-ffn" if value else "ffn",
+    "training.objective": lambda value: str(value).rpartition(":")[2].lower(),
     "training.bptt_segments": lambda value: "bptt-all" if value is None else f"bptt{value}",
     "curriculum.enabled": lambda value: "curriculum" if value else "no-curriculum",
     "env.hint": lambda value: "hint" if value else "no-hint",

@@ -146,7 +146,7 @@ def check_run(config: RunConfig) -> None:
         ConfigError: If an episode length does not exist there, no episode fills a window, nothing
             here can play the data, or the loss asks for a hidden state that it does not tell.
     """
-    if config.loss.hint_weight:
+    if config.loss.wants_hint:
         hint_space(config.environment, config.env)
     environment = environment_of_run(config)
     environment.check_data(config.data)

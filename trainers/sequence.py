@@ -29,13 +29,14 @@ from trainers.config_files import config_from_dict
 from trainers.distributed import sum_gradients, sum_over_processes
 from trainers.errors import TrainingError
 from trainers.graphs import GraphedSteps
-from trainers.ledger import Ledger
-from trainers.losses import TOTALS, HintHead, batch_totals
+from trainers.ledger import LOSS, Ledger
+from trainers.objectives import objective_class
+from trainers.objectives.base import LossSums, Objective, Problem
 from trainers.optimization import AdamW, make_optimizer
 from trainers.randomness import mix, seed_step
 from trainers.registry import hint_space
 
-_OUTPUTS = ("steps", "decisive", "decisive_correct")
+_RESERVED = {LOSS, "grad_norm", "learning_rate", "segments", "step"}  # of metrics, not for others
 
 
 class SequenceTrainer(LightningModule):
@@ -49,8 +50,10 @@ class SequenceTrainer(LightningModule):
 
     Attributes:
         model: The model.
+        objective: The learning rule.
         config: The run.
         spec: The environment.
+        hint: The space of the hidden state that batches have, if the objective wants it.
         logged: The metrics that were logged last. Lightning's own are on the device, and to read
             them is to wait for it.
     """
@@ -70,7 +73,8 @@ class SequenceTrainer(LightningModule):
             self.model = SequenceModel(
                 self.config.model, self.spec.observation_space, self.spec.action_space
             )
-            self.hint_head = self._make_hint_head()
+            self.objective = self._make_objective()
+        self._metrics: tuple[str, ...] = ()  # the objective's, once it was asked
         self._trained: list[nn.Parameter] = []
         self._ledger = Ledger()
         self._row = torch.zeros(0)  # what the optimiser step comes to that is being taken
@@ -79,15 +83,17 @@ class SequenceTrainer(LightningModule):
         self._is_ready = False
         self._graphs: GraphedSteps | None = None
 
-    def _make_hint_head(self) -> HintHead | None:
-        """What tells the hidden state; not part of the model, whose weights leave without it."""
-        if not self.config.loss.hint_weight:
-            return None
-        space = hint_space(self.config.environment, self.config.env)
-        return HintHead(space, self.config.model.d_model)
+    def _make_objective(self) -> Objective:
+        """The learning rule; not part of the model, whose weights leave without it."""
+        kind, settings = objective_class(self.config.training.objective), self.config.loss
+        self.hint = None
+        if settings.wants_hint:
+            self.hint = hint_space(self.config.environment, self.config.env)
+        return kind(settings, Problem(self.model, self.spec, self.hint))
 
     def configure_optimizers(self) -> Any:
-        self._trained = list(self.parameters())  # to look for them takes longer than to clip them
+        # To look for them takes longer than to clip them.
+        self._trained = [p for p in self.parameters() if p.requires_grad]
         optimizer, scheduler = make_optimizer(
             self,
             self.config.optimizer,
@@ -96,12 +102,13 @@ class SequenceTrainer(LightningModule):
         )
         return [optimizer], [scheduler]
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """One batch: one optimiser step, or one per segment in the detached recipe.
 
         Returns:
-            Sums over the batches of all processes, on the device: `steps`, `decisive` and
-            `decisive_correct`. Whoever reads one there waits for it.
+            Sums over the batches of all processes, on the device: `steps`, `()`, the real steps,
+            and `metrics`, `(2,)` sum and weight of each of the objective's. Whoever reads one there
+            waits for it.
 
         Raises:
             TrainingError: If the loss or its gradient is not finite. No parameter has changed.
@@ -116,7 +123,9 @@ class SequenceTrainer(LightningModule):
             rows.append(row)
             self._log(segments)
         total = rows[0] if len(rows) == 1 else torch.stack(rows).sum(0)
-        return {name: total[index] for index, name in enumerate(TOTALS) if name in _OUTPUTS}
+        names = (LOSS, *self._metrics)
+        metrics = {name: total[2 * n : 2 * n + 2] for n, name in enumerate(names)}
+        return {"steps": total[2 * len(names)], "metrics": metrics}
 
     def _compile(self, batch: Batch) -> None:
         """Compile the model where the settings say so, and try it on the first batch."""
@@ -205,25 +214,48 @@ class SequenceTrainer(LightningModule):
             state = state.detach()
 
     def _backward(self, batch: Batch, hidden: Tensor) -> Tensor:
-        """The gradient of the loss of all processes' batches, and the sums that `TOTALS` names."""
-        loss, totals = self._loss(batch, hidden)
-        totals = sum_over_processes(totals)
-        weight = totals[1]
+        """The gradient of the loss of all processes' batches, and what the step's row begins with.
+
+        Returns:
+            `(2 M + 3,)`: sum and weight of the loss and of each of the `M` metrics, and the number
+            of real steps, over all processes.
+        """
+        sums = self._loss(batch, hidden)
+        metrics = [number.float() for known in sums.metrics.values() for number in known]
+        steps = batch.mask.sum().float()
+        row = torch.stack([sums.loss.detach(), sums.weight, *metrics, steps])
+        row = sum_over_processes(row)
+        weight = row[1]
         cast("LightningOptimizer", self.optimizers()).zero_grad(set_to_none=True)
         with self._without_ddp_reducer():
-            self.manual_backward(loss / torch.where(weight > 0, weight, 1.0))
-        return totals
+            self.manual_backward(sums.loss / torch.where(weight > 0, weight, 1.0))
+        return row
 
     def losses(self, batch: Batch) -> Iterator[Tensor]:
         """The loss `()` of one optimiser step after another, before its gradient is taken."""
         for piece in self._hidden(batch):
-            yield self._loss(*piece)[0]
+            yield self._loss(*piece).loss
 
-    def _loss(self, batch: Batch, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """The summed loss of this process's batch, and the sums that `TOTALS` names."""
-        head, hints = self.model.head, self.hint_head
-        hint_losses = None if hints is None else hints.loss(hidden, batch)
-        return batch_totals(head, head(hidden), batch, self.config.loss, hint_losses)
+    def _loss(self, batch: Batch, hidden: Tensor) -> LossSums:
+        """What the objective finds in this process's batch.
+
+        Raises:
+            ConfigError: If its metrics have names that are not theirs, or others than before.
+        """
+        sums: LossSums = self.objective(self.model, hidden, batch)
+        names, known = tuple(sums.metrics), self._metrics
+        if names != known:
+            objective = f"training.objective={self.config.training.objective}"
+            if taken := _RESERVED & set(names):
+                raise ConfigError(
+                    f"{objective} has a metric '{min(taken)}', which is the name of another column."
+                )
+            if known:
+                raise ConfigError(
+                    f"{objective} has metrics {names}, but {known} in a batch before."
+                )
+            self._metrics = names
+        return sums
 
     def _take(self, row: Tensor, *, is_taken: bool) -> Tensor:
         """Take the optimiser step on the gradient that is there, or count one that a graph took.
@@ -240,6 +272,7 @@ class SequenceTrainer(LightningModule):
         self._row, adamw.is_taken = row, is_taken
         self._learning_rate = adamw.learning_rate
         optimizer.step()
+        self.objective.after_step(self.model)
         cast("LRScheduler", self.lr_schedulers()).step()
         return self._row
 
@@ -256,7 +289,8 @@ class SequenceTrainer(LightningModule):
         adamw = cast("AdamW", optimizer)
         if not adamw.is_taken:
             self._row = self._ledger.judge(self._row, self._clip())
-        self._ledger.add(self.global_step + 1, self._batch_number, self._row)
+        names = (LOSS, *self._metrics)
+        self._ledger.add(self.global_step + 1, self._batch_number, self._row, names)
         if self._waits or not optimizer.defaults["fused"]:
             self.check()
         else:
@@ -317,4 +351,9 @@ class SequenceTrainer(LightningModule):
         checkpoint["since_log"] = self._ledger.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if not isinstance(checkpoint["since_log"], dict):
+            raise TrainingError(
+                "The run's checkpoint is of an earlier version, whose training this one cannot "
+                "go on with. Start a new run that begins with its weights: --init RUN."
+            )
         self._ledger.load_state_dict(checkpoint["since_log"])

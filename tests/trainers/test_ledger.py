@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -25,26 +26,52 @@ def lagging(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SequenceTrainer, "_waits", False)
 
 
+NAMES = ("loss", "accuracy", "decisive_accuracy")
+
+
 def totals(loss: float) -> torch.Tensor:
-    return torch.tensor([loss, 2.0, 2.0, 1.0, 1.0, 1.0])
+    return torch.tensor([loss, 2.0, 1.0, 2.0, 1.0, 1.0, 2.0])
 
 
 class TestLedger:
     def test_means_are_over_all_steps_since_the_last_time(self) -> None:
         ledger = Ledger()
         for step, loss in enumerate((1.0, 3.0), start=1):
-            ledger.add(step, step - 1, ledger.judge(totals(loss), torch.tensor(loss)))
+            ledger.add(step, step - 1, ledger.judge(totals(loss), torch.tensor(loss)), NAMES)
         assert ledger.read() is None
         found = ledger.metrics()
         assert found == {"loss": 1, "accuracy": 0.5, "decisive_accuracy": 1, "grad_norm": 2}
-        assert ledger.state_dict() == [0] * 8
+        assert ledger.state_dict() == Ledger().state_dict()
+
+    def test_what_has_no_weight_is_left_out_but_the_loss(self) -> None:
+        ledger = Ledger()
+        ledger.add(1, 0, ledger.judge(torch.zeros(7), torch.tensor(0.0)), NAMES)
+        assert ledger.read() is None
+        assert ledger.metrics() == {"loss": 0, "grad_norm": 0}
+
+    def test_a_metric_that_is_not_finite_stops_nothing(self) -> None:
+        ledger = Ledger()
+        row = totals(1.0)
+        row[2] = NAN
+        ledger.add(1, 0, ledger.judge(row, torch.tensor(1.0)), NAMES)
+        assert ledger.read() is None
+        assert ledger.found_inf == 0
+
+    def test_it_goes_on_from_its_state(self) -> None:
+        ledgers = Ledger(), Ledger()
+        for ledger in ledgers:
+            ledger.add(1, 0, ledger.judge(totals(2.0), torch.tensor(3.0)), NAMES)
+            assert ledger.read() is None
+        ledgers[1].load_state_dict(json.loads(json.dumps(ledgers[0].state_dict())))
+        assert ledgers[0].state_dict() == ledgers[1].state_dict()
+        assert ledgers[0].metrics() == ledgers[1].metrics()
 
     @pytest.mark.parametrize(("loss", "norm"), [(NAN, 1.0), (float("inf"), 1.0), (1.0, NAN)])
     def test_the_first_step_that_is_not_finite_is_named(self, loss: float, norm: float) -> None:
         ledger = Ledger()
-        ledger.add(7, 3, ledger.judge(totals(1.0), torch.tensor(1.0)))
-        ledger.add(8, 4, ledger.judge(totals(loss), torch.tensor(norm)))
-        ledger.add(9, 5, ledger.judge(totals(NAN), torch.tensor(NAN)))
+        ledger.add(7, 3, ledger.judge(totals(1.0), torch.tensor(1.0)), NAMES)
+        ledger.add(8, 4, ledger.judge(totals(loss), torch.tensor(norm)), NAMES)
+        ledger.add(9, 5, ledger.judge(totals(NAN), torch.tensor(NAN)), NAMES)
         failure = ledger.read()
         assert failure is not None
         assert (failure.step, failure.batch) == (8, 4)

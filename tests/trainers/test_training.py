@@ -13,9 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from torch import nn
 
-from datamodules.store import Store
 from datamodules.tmaze import generate_tmaze
 from rate.envs.tmaze import TMAZE_SPEC
 from rate.errors import UserError
@@ -23,9 +21,8 @@ from rate.model import SequenceModel
 from rate.weights import load_model
 from tests.factories import MODELS
 from tests.processes import PATIENCE
-from trainers.config_learning import LossConfig, OptimizerConfig
+from trainers.config_learning import OptimizerConfig
 from trainers.errors import TrainingError
-from trainers.losses import batch_totals, step_weights
 from trainers.optimization import learning_rate_factor, parameter_groups
 from trainers.train import train
 
@@ -37,47 +34,6 @@ def metrics(folder: Path) -> list[dict[str, str]]:
 
 def column(folder: Path, name: str) -> list[float]:
     return [float(row[name]) for row in metrics(folder) if row[name]]
-
-
-@pytest.fixture
-def batch(data_root):
-    from datamodules.sampler import WindowSampler
-
-    store = data_root / "tmaze-12-60-seed0"
-    return WindowSampler(Store.open(store), batch_size=6, window=12, seed=3).batch(0)
-
-
-class TestLoss:
-    def test_weights(self, batch) -> None:
-        final = step_weights(batch, LossConfig(decisive_steps="final", decisive_weight=7))
-        assert torch.equal(final == 7, batch.episode_end)
-        assert torch.equal(final == 0, ~batch.mask)
-        rewarded = step_weights(batch, LossConfig(decisive_steps="rewarded", decisive_weight=7))
-        assert torch.equal(rewarded == 7, batch.rewards != 0)
-        assert torch.equal(step_weights(batch, LossConfig()), batch.mask.float())
-
-    def test_it_is_the_weighted_mean_of_the_real_steps(self, batch) -> None:
-        model = SequenceModel(MODELS["rate"], *spaces()).eval()
-        predictions, _ = model(batch)
-        config = LossConfig(label_smoothing=0.1, decisive_steps="final", decisive_weight=3)
-        loss, totals = batch_totals(model.head, predictions, batch, config)
-        expected = weight = 0.0
-        for row in range(6):
-            for step in range(int(batch.mask[row].sum())):
-                one = nn.functional.cross_entropy(
-                    predictions[row, step], batch.actions[row, step], label_smoothing=0.1
-                )
-                count = 3.0 if batch.episode_end[row, step] else 1.0
-                expected, weight = expected + count * one.item(), weight + count
-        assert loss.item() == pytest.approx(expected, rel=1e-5)
-        assert float(totals[1]) == weight
-
-    def test_nan_in_the_padding_stays_there(self, batch) -> None:
-        model = SequenceModel(MODELS["rate"], *spaces()).eval()
-        predictions, _ = model(batch)
-        clean, _ = batch_totals(model.head, predictions, batch, LossConfig())
-        spoilt = predictions.masked_fill(~batch.mask[..., None], float("nan"))
-        assert torch.equal(batch_totals(model.head, spoilt, batch, LossConfig())[0], clean)
 
 
 def spaces():

@@ -10,7 +10,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from datamodules.trajectories import TrajectoryDataModule
+from rate.errors import ConfigError
 from trainers.config_learning import CurriculumConfig
+
+_METRIC = "decisive_accuracy"
 
 
 class Curriculum(Callback):
@@ -26,6 +29,8 @@ class Curriculum(Callback):
 
     Raises:
         DatasetError: If the data cannot serve one of the stages.
+        ConfigError: After the first batch, if the objective does not tell how well it does at the
+            ends of episodes.
     """
 
     def __init__(self, config: CurriculumConfig, datamodule: TrajectoryDataModule) -> None:
@@ -46,7 +51,12 @@ class Curriculum(Callback):
     ) -> None:
         if self.segments >= self.max_segments:
             return
-        self._unread.append(torch.stack([outputs["decisive"], outputs["decisive_correct"]]))
+        if _METRIC not in outputs["metrics"]:
+            raise ConfigError(
+                f"curriculum.enabled needs the metric '{_METRIC}' to tell when a stage is learnt, "
+                "and training.objective does not have it; set curriculum.enabled=false."
+            )
+        self._unread.append(outputs["metrics"][_METRIC])
         longest = self.config.max_steps
         is_over = longest is not None and trainer.global_step - self.start_step >= longest
         if is_over or (len(self._unread) >= self._soonest() and self._is_learnt()):
@@ -75,7 +85,7 @@ class Curriculum(Callback):
     def _read(self) -> None:
         """Wait for the device, and take in what it has found."""
         if self._unread:
-            for decisive, correct in torch.stack(self._unread).cpu().tolist():
+            for correct, decisive in torch.stack(self._unread).cpu().tolist():
                 if decisive:
                     self._accuracies.append(correct / decisive)
             self._unread.clear()

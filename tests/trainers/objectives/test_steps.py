@@ -10,7 +10,7 @@ from rate.batch import Batch
 from rate.errors import ConfigError
 from tests.factories import make_batch, make_model
 from trainers.config_learning import LossConfig
-from trainers.losses import batch_totals, changes, final_steps, step_weights
+from trainers.objectives.steps import changes, final_steps, step_weights
 
 
 def windows(lengths: list[int], steps: int) -> Batch:
@@ -49,17 +49,6 @@ def test_final_steps_end_with_the_episode(span: int, expected: list[list[int]]) 
 def test_a_span_of_one_is_the_last_step() -> None:
     batch = windows([10, 6, 11, 3], steps=10)
     assert torch.equal(final_steps(batch, 1), batch.episode_end & batch.mask)
-
-
-def test_the_span_is_counted_with_accuracy_at_the_end() -> None:
-    model = make_model("rate")
-    batch = windows([12, 7, 40], steps=12)
-    predictions, _ = model(batch)
-    _, totals = batch_totals(model.head, predictions, batch, LossConfig(decisive_span=4))
-    decisive, correct = totals[4:].tolist()
-    assert decisive == 8
-    hits = (predictions.argmax(-1) == batch.actions) & final_steps(batch, 4)
-    assert correct == hits.sum().item()
 
 
 def test_other_steps_count_as_before() -> None:

@@ -20,7 +20,7 @@ from rate.weights import load_model
 from tests.factories import make_batch, make_model
 from trainers.config import RunConfig
 from trainers.config_files import config_from_dict
-from trainers.losses import HintHead
+from trainers.objectives.hint import HintHead
 from trainers.registry import check_run, get_environment, hint_space
 from trainers.train import train
 

@@ -1,0 +1,112 @@
+"""The loss of behaviour cloning, and what is counted along with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box
+from torch import nn
+
+from datamodules.sampler import WindowSampler
+from datamodules.store import Store
+from rate.batch import Batch
+from rate.envs.tmaze import TMAZE_SPEC
+from rate.model import SequenceModel
+from tests.factories import MODELS, make_batch, make_model
+from trainers.config_learning import LossConfig
+from trainers.objectives import objective_class, objective_settings
+from trainers.objectives.base import LossSums, Problem
+from trainers.objectives.behaviour_cloning import BehaviourCloning
+from trainers.objectives.steps import final_steps
+
+
+@pytest.fixture
+def batch(data_root: Path) -> Batch:
+    store = data_root / "tmaze-12-60-seed0"
+    return WindowSampler(Store.open(store), batch_size=6, window=12, seed=3).batch(0)
+
+
+@pytest.fixture
+def model() -> SequenceModel:
+    spaces = TMAZE_SPEC.observation_space, TMAZE_SPEC.action_space
+    return SequenceModel(MODELS["rate"], *spaces).eval()
+
+
+def sums_of(model: SequenceModel, batch: Batch, config: LossConfig) -> LossSums:
+    objective = BehaviourCloning(config, Problem(model, TMAZE_SPEC))
+    sums: LossSums = objective(model, model.hidden(batch)[0], batch)
+    return sums
+
+
+def test_it_is_what_training_takes_unless_told_otherwise() -> None:
+    assert objective_class("behaviour_cloning") is BehaviourCloning
+    assert objective_settings("behaviour_cloning") is BehaviourCloning.settings is LossConfig
+
+
+def test_it_is_the_weighted_mean_of_the_real_steps(model: SequenceModel, batch: Batch) -> None:
+    config = LossConfig(label_smoothing=0.1, decisive_steps="final", decisive_weight=3)
+    sums, (predictions, _) = sums_of(model, batch, config), model(batch)
+    expected = weight = 0.0
+    for row in range(6):
+        for step in range(int(batch.mask[row].sum())):
+            one = nn.functional.cross_entropy(
+                predictions[row, step], batch.actions[row, step], label_smoothing=0.1
+            )
+            count = 3.0 if batch.episode_end[row, step] else 1.0
+            expected, weight = expected + count * one.item(), weight + count
+    assert sums.loss.item() == pytest.approx(expected, rel=1e-5)
+    assert float(sums.weight) == weight
+    assert list(sums.metrics) == ["accuracy", "decisive_accuracy"]
+    hits = (predictions.argmax(-1) == batch.actions) & batch.mask
+    assert [float(part) for part in sums.metrics["accuracy"]] == [hits.sum(), batch.mask.sum()]
+
+
+def test_nan_in_the_padding_stays_there(model: SequenceModel, batch: Batch) -> None:
+    objective = BehaviourCloning(LossConfig(), Problem(model, TMAZE_SPEC))
+    features, _ = model.hidden(batch)
+    spoilt = features.masked_fill(~batch.mask[..., None], float("nan"))
+    assert not batch.mask.all()
+    assert torch.equal(objective(model, spoilt, batch).loss, objective(model, features, batch).loss)
+
+
+def test_the_span_is_counted_with_accuracy_at_the_end() -> None:
+    model = make_model("rate")
+    batch = make_batch(model, [12, 7, 12], 12)
+    batch.terminated[2] = batch.truncated[2] = False  # a window of a longer episode
+    predictions, _ = model(batch)
+    correct, decisive = sums_of(model, batch, LossConfig(decisive_span=4)).metrics[
+        "decisive_accuracy"
+    ]
+    assert decisive == 8
+    hits = (predictions.argmax(-1) == batch.actions) & final_steps(batch, 4)
+    assert correct == hits.sum()
+
+
+def test_two_losses_are_one_sum_and_a_metric_each() -> None:
+    """The gradient of both reaches the model, and each is told with its weight."""
+    model = make_model("rate").train()
+    batch = make_batch(model, [6, 4], 6)
+    batch = replace(batch, hint=torch.rand(2, 6, 2))
+    problem = Problem(model, TMAZE_SPEC, Box(0, 1, (2,), np.float32))
+    config = LossConfig(hint_weight=0.5)
+    objective = BehaviourCloning(config, problem)
+    features = model.hidden(batch)[0].detach().requires_grad_()
+    sums: LossSums = objective(model, features, batch)
+    assert {"action_loss", "hint_loss"} < set(sums.metrics)
+    parts = [sums.metrics[name][0] for name in ("action_loss", "hint_loss")]
+    torch.testing.assert_close(sum(parts), sums.loss.detach())
+    assert not any(part.requires_grad for part in parts)
+    alone = BehaviourCloning(LossConfig(), Problem(model, TMAZE_SPEC))
+    torch.testing.assert_close(alone(model, features, batch).loss, sums.metrics["action_loss"][0])
+    sums.loss.backward()
+    assert objective.hint_head is not None
+    with_both, features.grad = features.grad, None
+    alone(model, features, batch).loss.backward()
+    assert with_both is not None
+    assert features.grad is not None
+    assert not torch.equal(with_both, features.grad)
+    assert (objective.hint_head.linear.weight.grad != 0).any()

@@ -1,0 +1,59 @@
+"""Learning rules: one file each, looked up by name or import path (`training.objective`).
+
+Nothing here imports PyTorch before an objective is asked for, so that a command line is read at
+once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rate.registry import Registry
+from trainers.config_learning import LossConfig, ObjectiveConfig
+
+if TYPE_CHECKING:
+    from trainers.objectives.base import Objective
+
+DEFAULT = "behaviour_cloning"
+_HERE = "trainers.objectives"
+_OWN = {DEFAULT: f"{_HERE}.behaviour_cloning:BehaviourCloning"}
+# The settings of ours, which can be had without PyTorch.
+_SETTINGS = {DEFAULT: LossConfig}
+
+
+def _is_objective(found: Any) -> bool:
+    from trainers.objectives.base import Objective
+
+    is_one = isinstance(found, type) and issubclass(found, Objective)
+    return is_one and issubclass(found.settings, ObjectiveConfig)
+
+
+OBJECTIVES: Registry[type[Objective]] = Registry(
+    setting="training.objective",
+    group="rate.objectives",
+    own=_OWN,
+    accepts=_is_objective,
+    kind=f"a subclass of {_HERE}.base.Objective, whose settings are a dataclass that is a subclass "
+    "of trainers.config_learning.ObjectiveConfig",
+)
+
+
+def objective_class(name: str) -> type[Objective]:
+    """The class of an objective.
+
+    Args:
+        name: Its registered name, or its import path `module:Attribute`.
+
+    Raises:
+        ConfigError: If there is none; see `Registry.get`.
+    """
+    return OBJECTIVES.get(name)
+
+
+def objective_settings(name: str) -> type[ObjectiveConfig]:
+    """The dataclass of an objective's settings, which stand in the section `loss`.
+
+    Raises:
+        ConfigError: If there is no such objective.
+    """
+    return _SETTINGS[name] if name in _SETTINGS else objective_class(name).settings

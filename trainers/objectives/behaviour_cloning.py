@@ -1,0 +1,50 @@
+"""Behaviour cloning: the actions of the data are what to do.
+
+Where the model looks at returns-to-go (`model.condition_on_return`) this is the loss of the
+Decision Transformer (Chen et al. 2021) and of RATE (Cherepanov et al. 2023), else plain imitation.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rate.batch import Batch
+from rate.model import SequenceModel
+from trainers.config_learning import LossConfig
+from trainers.objectives.base import LossSums, Objective, Problem
+from trainers.objectives.hint import HintHead
+from trainers.objectives.steps import final_steps, step_weights
+
+
+class BehaviourCloning(Objective):
+    """The loss of the action head, and with `loss.hint_weight` that of telling the hidden state.
+
+    Its metrics are `accuracy`, over all real steps, and `decisive_accuracy`, over those at the ends
+    of episodes; with two losses `action_loss` and `hint_loss`, which is weighted.
+    """
+
+    settings = LossConfig
+
+    def __init__(self, settings: LossConfig, problem: Problem) -> None:
+        super().__init__(settings, problem)
+        self.config = settings
+        self.hint_head: HintHead | None = None
+        if problem.hint is not None:
+            self.hint_head = HintHead(problem.hint, problem.model.config.d_model)
+
+    def forward(self, model: SequenceModel, features: Tensor, batch: Batch) -> LossSums:
+        config, head = self.config, model.head
+        predictions = head(features)  # (B, T, ...)
+        losses = {"action": head.loss(predictions, batch.actions, config.label_smoothing)}  # (B, T)
+        if self.hint_head is not None:
+            losses["hint"] = config.hint_weight * self.hint_head.loss(features, batch)  # (B, T)
+        with torch.no_grad():
+            weights = step_weights(batch, config)  # (B, T)
+            correct = head.correct(predictions, batch.actions) & batch.mask
+            decisive = final_steps(batch, config.decisive_span)
+            metrics = {
+                "accuracy": (correct.sum(), batch.mask.sum()),
+                "decisive_accuracy": ((correct & decisive).sum(), decisive.sum()),
+            }
+        return LossSums.of_steps(losses, weights, batch.mask, metrics)
