@@ -87,19 +87,21 @@ class Dataset:
         found = find_format(path)
         if found is not None and found.name == "store" and options == Options():
             return cls(path)
-        opened = open_source(path, options)
+        key = [str(path.resolve()), _state(path), asdict(options), skip_bad]
+        own = _place(Path(root), path.name, key)
+        if own.exists() and (spec is None or suits(cls(own).spec, spec)):
+            return cls(own)
+        opened, store = open_source(path, options), own
         if spec is not None and not suits(opened.spec, spec):
+            store = _place(Path(root), path.name, [*key, spec.to_dict()])
+            if store.exists():
+                return cls(store)
             opened = open_source(path, replace(options, spec=spec))
         _check_trainable(opened)
-        files = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in opened.files]
-        asked = {**asdict(replace(options, spec=None)), "skip_bad": skip_bad}
-        key = [str(path.resolve()), files, asked, opened.spec.to_dict()]
-        store = _place(Path(root), path.name, json.dumps(key, sort_keys=True, default=str).encode())
-        if not store.exists():
-            skipped = _Skipped() if skip_bad else None
-            convert(opened, store, on_bad=skipped or refuse, on_progress=on_progress)
-            if skipped is not None:
-                skipped.warn(path)
+        skipped = _Skipped() if skip_bad else None
+        convert(opened, store, on_bad=skipped or refuse, on_progress=on_progress)
+        if skipped is not None:
+            skipped.warn(path)
         return cls(store)
 
     @classmethod
@@ -136,8 +138,7 @@ class Dataset:
             source = open_values(Path(name), arrays, replace(options, spec=spec))
             source = replace(source, spec=spec)
         _check_trainable(source)
-        described = json.dumps(source.spec.to_dict(), sort_keys=True).encode()
-        store = _place(Path(root), name, described + _digest(Checked(source)))
+        store = _place(Path(root), name, [source.spec.to_dict(), _digest(Checked(source))])
         known = {"source": name, "format": source.format, "notes": list(source.notes)}
 
         def make() -> None:
@@ -169,13 +170,20 @@ def _check_trainable(source: Source) -> None:
         raise DatasetError(f"{source.path}: {reason}")
 
 
-def _place(root: Path, name: str, key: bytes) -> Path:
+def _place(root: Path, name: str, key: list[Any]) -> Path:
     """The store of some data: the same data have the same place."""
     words = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "data"
-    return root / "stores" / f"{words}-{hashlib.sha256(key).hexdigest()[:12]}"
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+    return root / "stores" / f"{words}-{digest}"
 
 
-def _digest(episodes: Iterable[Episode]) -> bytes:
+def _state(path: Path) -> list[tuple[str, int, int]]:
+    """What tells whether files have changed: their names, sizes and times."""
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    return [(str(f), (found := f.stat()).st_size, found.st_mtime_ns) for f in files]
+
+
+def _digest(episodes: Iterable[Episode]) -> str:
     """What tells the contents of episodes from others."""
     digest = hashlib.sha256()
     for episode in episodes:
@@ -184,7 +192,7 @@ def _digest(episodes: Iterable[Episode]) -> bytes:
             digest.update(f"{key} {array.dtype} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         digest.update(f"{episode.terminated} {episode.truncated} {episode.seed}".encode())
-    return digest.digest()
+    return digest.hexdigest()
 
 
 class _Skipped:

@@ -140,15 +140,9 @@ def minari_settings(root: Path, known: DatasetName) -> dict[str, Any]:
     return settings | reference_scores(metadata)
 
 
-def has_published_target(store: Path) -> bool:
-    """Whether published work may say what to ask for: not for Minari's data, nor for our own.
-
-    A path that is no store counts as if it did: to open it tells what is wrong.
-    """
-    try:
-        known = Store.open(store).manifest["provenance"]
-    except DatasetError:
-        return True
+def has_published_target(store: Store) -> bool:
+    """Whether published work may say what to ask for: not for Minari's data, nor for our own."""
+    known = store.manifest["provenance"]
     of_minari = known.get("format") == "minari" or str(known.get("source")).startswith("minari ")
     return not (of_minari or "collector" in known)
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from datamodules.store import Store
 from rate.advice import command
 from rate.errors import ConfigError
 from trainers import flags
@@ -24,6 +25,7 @@ from trainers.config_files import (
     objective_of,
     section_types,
 )
+from trainers.data_sets import notes_of_data, open_data
 from trainers.defaults import (
     PRESET,
     default_preset,
@@ -32,18 +34,21 @@ from trainers.defaults import (
     target_of_store,
     warn_of_work,
 )
+from trainers.fit_to_data import fit_to_data
 from trainers.help import describe_options
+from trainers.meter import Meter
 from trainers.naming import named_by_changes
 from trainers.option_hints import hint_for
 from trainers.options import Option, options_of, read_value, read_words, set_at
 from trainers.preset_files import (
     PUBLISHED,
     describe_differences,
+    has_own_presets,
     load_over_preset,
     load_preset,
     preset_names,
 )
-from trainers.registry import check_run, find_environment
+from trainers.registry import check_run, environment_of_run, find_environment
 from trainers.tasks import merge, preset_for_task
 
 AUTO = "auto"
@@ -110,11 +115,14 @@ def parse(environment: str, argv: Sequence[str]) -> Command:
     """
     translation = flags.translate([word for word in argv if word not in _HELP])
     given = _Given.read(translation.options)
-    preset = _base(environment, translation, given)
+    preset, notes = _base(environment, translation, given)
     if any(word in _HELP for word in argv):
         sys.stdout.write(describe_options(environment, preset, _WHOLE) + "\n")
         raise SystemExit(0)
-    config = _apply(preset, given)
+    config = _apply(preset, given)  # refuses what is wrong before data are looked at
+    if config.data.store is not None and given.config is None and given.resume in (None, AUTO):
+        preset, notes = _preset(environment, translation, given, config)
+        config = _apply(preset, given)
     check_run(config)
     resume: Resume = None if given.resume is None else Path(given.resume)
     if given.resume == AUTO:
@@ -123,6 +131,7 @@ def parse(environment: str, argv: Sequence[str]) -> Command:
         config = named_by_changes(config, config_from_dict(preset))
     notes = [
         *translation.notes,
+        *notes,
         *_public_note(environment, translation, given, config),
         *warn_of_work(config, preset_names(environment)),
     ]
@@ -193,21 +202,26 @@ def _public_note(
     ]
 
 
-def _base(environment: str, translation: flags.Translation, given: _Given) -> dict[str, Any]:
-    """What the options change: a preset, or the file of `--config`, or the run of `--resume`."""
+def _base(
+    environment: str, translation: flags.Translation, given: _Given
+) -> tuple[dict[str, Any], list[str]]:
+    """What the options change: a preset, or the file of `--config`, or the run of `--resume`.
+
+    Returns:
+        It, and what to tell of it.
+    """
     resume = None if given.resume == AUTO else given.resume  # has the settings of the command
     if given.config is None and resume is None:
         return _preset(environment, translation, given)
     if translation.preset:
         source = "--resume" if given.config is None else "--config"
         raise ConfigError(
-            f"--model_mode chooses a preset, but {source} has all settings already. Leave one out."
+            f"--model chooses a preset, but {source} has all settings already. Leave one out."
         )
     if given.config is not None:
         path, task = Path(given.config), given.text("env.task")
         config, notes = load_over_preset(path, environment, PRESET, task)
-        translation.notes += notes
-        return config.to_dict()
+        return config.to_dict(), notes
     path = Path(str(resume)) / "config.yaml"
     if not path.is_file():
         raise ConfigError(
@@ -222,29 +236,51 @@ def _base(environment: str, translation: flags.Translation, given: _Given) -> di
             f"{command('train', base.environment)}"
         )
     base, notes = with_own_paths(base, path.parent)
-    translation.notes += notes
-    return base.to_dict()
+    return base.to_dict(), notes
 
 
-def _preset(environment: str, translation: flags.Translation, given: _Given) -> dict[str, Any]:
-    """The preset that is named or goes with the data, for the task that is named or is theirs."""
-    names, name = preset_names(environment), translation.preset
-    store, dataset = given.text("data.store"), given.text("data.dataset")
+def _preset(
+    environment: str, translation: flags.Translation, given: _Given, run: RunConfig | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """The preset that is named or goes with the data, for the task that is named or is theirs.
+
+    Args:
+        environment: The environment.
+        translation: The short flags.
+        given: The options.
+        run: What these come to without what its data say; None does not look at any data.
+
+    Returns:
+        The preset, and what to tell of it.
+    """
+    names, name, notes = preset_names(environment), translation.preset, []
+    dataset, store = given.text("data.dataset"), None if run is None else _store(run)
     if name is None:
-        name = default_preset(names, store or dataset or given.text("env.game"))
+        name = default_preset(names, given.text("data.store") or dataset or given.text("env.game"))
         if name != PRESET:
             published = f"--model_mode {PRESET.upper()} is the published model, for a GPU."
-            translation.notes.append(f"the preset is {name}, small and for a CPU. {published}")
-    told = settings_of_store(environment, store)
-    if store is None:
-        root = given.text("data.root") or DataConfig.root
-        told = settings_of_dataset(environment, dataset, root)
+            notes.append(f"the preset is {name}, small and for a CPU. {published}")
+    if store is not None:
+        told = settings_of_store(environment, store.spec)
+    else:
+        told = settings_of_dataset(environment, dataset, given.text("data.root") or DataConfig.root)
     preset = load_preset(environment, name)
     preset = preset_for_task(environment, preset, given.text("env.task") or told.get("task"))
-    merge(preset, {"evaluation": target_of_store(environment, store)})
+    if run is not None and store is not None:
+        notes += notes_of_data(run, store)
+        merge(preset, {"evaluation": target_of_store(environment, store)})
+        if not has_own_presets(environment):
+            preset = fit_to_data(preset, store, environment_of_run(run))
     settings = find_environment(environment).options
     usual = {**({} if settings is None else asdict(settings())), **preset.get("env", {})}
     if unusual := [f"env.{name}={value}" for name, value in told.items() if value != usual[name]]:
         words = ", ".join(unusual)
-        translation.notes.append(f"as in the data, unless you say otherwise: {words}.")
-    return {**preset, "environment": environment, "env": {**preset.get("env", {}), **told}}
+        notes.append(f"as in the data, unless you say otherwise: {words}.")
+    env = {**preset.get("env", {}), **told}
+    return {**preset, "environment": environment, "env": env}, notes
+
+
+def _store(run: RunConfig) -> Store:
+    """The data of a run, of which a store is made if they are none."""
+    with Meter(shown=run.logging.progress) as meter:
+        return open_data(run.data, tell=meter.show).store

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from datamodules.readers.roles import read_map
 from rate.config import Decoding, ModelConfig
 from rate.errors import ConfigError
 from trainers.checks import all_finite, at_least, choice, episode_seeds
@@ -21,6 +22,7 @@ from trainers.objectives import DEFAULT as BEHAVIOUR_CLONING
 _SLASHES = re.compile(r"[/\\:]+")  # what a folder's name cannot hold
 Window = Literal["start", "random"]
 Sampling = Literal["episodes", "steps"]
+Unfinished = Literal["keep", "drop"]
 DataDevice = Literal["auto", "host", "device"]
 _Ddp = Literal["ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true"]
 Strategy = Literal["auto", "single_device", _Ddp]
@@ -31,12 +33,59 @@ When = Literal["never", "auto", "always"]  # YAML takes "on" and "off" for boole
 
 
 @dataclass(frozen=True)
+class ReadingConfig:
+    """What data of other formats do not tell of themselves; a store tells all of it.
+
+    Attributes:
+        columns: Which of their columns is what, `{theirs: ours}` (`--map THEIRS=OURS`): ours are
+            observations, actions, rewards, terminated, truncated, dones, is_first, is_last,
+            episode, lengths and none.
+        time_limit: After how many steps the environment of the data ends an episode, where no
+            column tells it.
+        unfinished: What becomes of steps after the last end. None keeps them as a truncated
+            episode, but for D4RL's files, whose published readers drop them.
+        zero_rewards: Take data without rewards, as if all were 0.
+        action_range: The bounds of continuous actions, `[low, high]`; None is the environment's,
+            or the data's own.
+        keep_actions: Keep actions that are outside of the bounds, instead of clipping them.
+        skip_bad: Leave out episodes that are not valid.
+    """
+
+    columns: dict[str, str] = field(default_factory=dict)
+    time_limit: int | None = None
+    unfinished: Unfinished | None = None
+    zero_rewards: bool = False
+    action_range: list[float] | None = None
+    keep_actions: bool = False
+    skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        if self.unfinished is not None:
+            choice("data.reading.unfinished", self.unfinished, Unfinished)
+        if self.time_limit is not None:
+            at_least("data.reading.time_limit", self.time_limit, 1)
+        for theirs, ours in self.columns.items():
+            try:
+                read_map(f"{theirs}={ours}")
+            except ValueError as error:
+                raise ConfigError(f"data.reading.columns: {error}.") from None
+        bounds = self.action_range
+        if bounds is not None and (len(bounds) != 2 or not bounds[0] < bounds[1]):
+            raise ConfigError(
+                f"data.reading.action_range is {bounds}; it must be the lower bound and the upper."
+            )
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Where trajectories come from and how windows are cut from them.
 
     Attributes:
         root: Folder of data sets. Generated ones are made here at first use.
-        store: A packed store to train on; None generates the environment's own.
+        store: What to train on (`--data`): a packed store, a file or folder of any other format,
+            of which a store is made at first use, or the name of a public data set that is here.
+            None generates the environment's own.
+        reading: What data of other formats do not tell.
         dataset: Which data set, where an environment has several. Those of mujoco are D4RL's
             (`hopper-medium-v2`), Minari's (`mujoco/hopper/medium-v0`) and our own
             (`hopper-medium-sac`); `--dataset` sets the task as well.
@@ -80,6 +129,7 @@ class DataConfig:
     window: Window = "start"
     sampling: Sampling = "episodes"
     frame_stack: int = 1
+    reading: ReadingConfig = field(default_factory=ReadingConfig)
 
     def __post_init__(self) -> None:
         choice("data.window", self.window, Window)

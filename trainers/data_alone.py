@@ -29,16 +29,16 @@ class DataAlone(Environment):
 
         Raises:
             ConfigError: If the run names no data.
-            DatasetError: If they are no store, or damaged.
+            DatasetError: If there are none, or they cannot be trained on.
         """
-        from datamodules.formats import find_store
+        from trainers.data_sets import open_data
 
         if data.store is None:
             raise ConfigError(
-                "There is neither an environment nor data: name the data to train on with "
-                "--data.store, or an environment."
+                "There is neither an environment nor data: name the data to train on with --data, "
+                "or an environment with --env."
             )
-        spec = find_store(data.store).spec
+        spec = open_data(data).spec
         return cls(replace(spec, name=NO_ENVIRONMENT, options={}, target_return=float("nan")))
 
     def make_rows(self, num_envs: int, length: Length) -> VectorEnv:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from datamodules.episodes import DatasetError
 from datamodules.mujoco_names import read_name
-from datamodules.store_files import MANIFEST
+from datamodules.store import Store
 from rate.envs.spec import EnvironmentSpec
 from trainers.config import RunConfig
 from trainers.preset_files import PUBLISHED
@@ -39,31 +38,26 @@ def default_preset(names: list[str], data: str | None) -> str:
     return PRESET + QUICK if made_here and PRESET + QUICK in names else PRESET
 
 
-def settings_of_store(environment: str, store: str | None) -> dict[str, Any]:
-    """The settings of an environment that a store's data were recorded with.
+def settings_of_store(environment: str, spec: EnvironmentSpec) -> dict[str, Any]:
+    """The settings of an environment that data were recorded with; `spec` is the data's.
 
-    A path that is no store has none, and one of another environment neither: to open it for
-    training says what is wrong with it.
+    Those of another environment have none: to open them for training says what is wrong.
     """
-    settings = find_environment(environment).options
-    known = set() if settings is None else {field.name for field in fields(settings)}
-    try:
-        manifest = json.loads((Path(store or "") / MANIFEST).read_text(encoding="utf-8"))
-        options = EnvironmentSpec.from_dict(manifest["environment"]).options
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
-    if not options.keys() <= known:
+    settings, options = find_environment(environment).options, spec.options
+    if settings is None:
+        return dict(options) if spec.name == environment else {}
+    if not options.keys() <= {field.name for field in fields(settings)}:
         return {}
     return {k: v for k, v in options.items() if k not in _CHOICES and v is not None}
 
 
-def target_of_store(environment: str, store: str | None) -> dict[str, Any]:
+def target_of_store(environment: str, store: Store) -> dict[str, Any]:
     """What to ask for in rollouts, where published work says nothing of a store's data."""
-    if environment != "mujoco" or store is None:
+    if environment != "mujoco":
         return {}
     from datamodules.mujoco import has_published_target
 
-    return {} if has_published_target(Path(store)) else {"target_from_data": True}
+    return {} if has_published_target(store) else {"target_from_data": True}
 
 
 def settings_of_dataset(environment: str, dataset: str | None, root: str) -> dict[str, Any]:

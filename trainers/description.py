@@ -9,10 +9,10 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from datamodules.formats import find_store
 from datamodules.store_files import store_bytes
 from rate.advice import command
 from trainers.config import Resume, RunConfig
+from trainers.data_sets import open_data
 from trainers.defaults import has_gpu_driver
 from trainers.registry import get_environment
 
@@ -43,7 +43,7 @@ def describe_frames(config: RunConfig) -> str:
     """
     data = config.data
     if data.store is not None:
-        store = find_store(data.store)
+        store = open_data(data).store
         episodes, steps, words = store.num_episodes, store.num_steps, "data"
     else:
         episodes, steps = data.num_episodes, data.num_episodes * config.max_length

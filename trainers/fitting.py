@@ -32,6 +32,7 @@ from trainers.callbacks import (
 from trainers.callbacks.checkpoint import find_checkpoint
 from trainers.checks import finite
 from trainers.config import RunConfig
+from trainers.data_sets import open_data
 from trainers.environment import Environment
 from trainers.errors import Interrupted
 from trainers.launch import is_child, is_main_process
@@ -50,7 +51,10 @@ def make_datamodule(
     """
     data, training = config.data, config.training
     with preparing(config.logging.progress, report) as tell:
-        store = data.store or environment.prepare_data(data, config.max_length, tell)
+        if data.store is None:
+            store = environment.prepare_data(data, config.max_length, tell)
+        else:
+            store = open_data(data, environment.spec, tell).path
     datamodule = TrajectoryDataModule(
         store,
         batch_size=training.batch_size,

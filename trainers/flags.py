@@ -7,10 +7,12 @@ became is said once, on the way in.
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from datamodules.mujoco_names import read_name
+from datamodules.readers.roles import read_map
 from rate.errors import ConfigError
 
 PUBLIC_CONTEXT_LENGTH = 30  # K of the public scripts wherever they are given N alone
@@ -32,7 +34,11 @@ WITHOUT = {
     "dt_relative": _TOKENS | _CACHE | _VALVE,
 }
 # Flags that anybody writes, and not only who comes from the public code.
-_COMMON = {"model_mode", "seed", "env", "game", "dataset", "init", "init_missing"}
+_COMMON = {
+    *("model", "model_mode", "seed", "env", "game", "dataset", "init", "init_missing", "data"),
+    *("map", "time_limit", "unfinished", "zero_rewards", "action_range", "keep_actions"),
+    "skip_bad",
+}
 ARCH_MODES = {
     "trxl": "trxl",
     "trxl-i": "trxl_i",
@@ -59,6 +65,7 @@ class Translation:
     notes: list[str] = field(default_factory=list)
     is_public: bool = False
     seen: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, str] = field(default_factory=dict)
 
     def set(self, option: str, value: object) -> None:
         self.options.append(f"--{option}={value}")
@@ -86,6 +93,14 @@ def _dataset(translation: Translation, value: str) -> None:
         translation.set(option, setting)
 
 
+def _map(translation: Translation, value: str) -> None:
+    try:
+        theirs, ours = read_map(value)
+    except ValueError as error:
+        raise ConfigError(f"--map: {error}") from None
+    translation.columns[theirs] = ours
+
+
 def _skip_dec_attn(translation: Translation, value: str) -> None:
     translation.set("model.skip_ffn", value)
     translation.notes.append(
@@ -101,10 +116,28 @@ class Flag:
     apply: Callable[[Translation, str], None]
     help: str
     is_switch: bool = False
+    words: int = 1
 
 
 FLAGS: dict[str, Flag] = {
-    "model_mode": Flag(_remember("model_mode"), "preset: RATE, RMT, TrXL, DTXL, DT, DT_relative"),
+    "model": Flag(_remember("model_mode"), "preset: rate, rmt, trxl, dtxl, dt, dt_relative, ..."),
+    "model_mode": Flag(_remember("model_mode"), "the same, as the public scripts have it"),
+    "data": Flag(_rename("data.store"), "data.store: a file or folder, or a public data set"),
+    "map": Flag(_map, "data.reading.columns: THEIRS=OURS, which column is what; may be repeated"),
+    "time_limit": Flag(_rename("data.reading.time_limit"), "data.reading.time_limit, in steps"),
+    "unfinished": Flag(_rename("data.reading.unfinished"), "data.reading.unfinished: keep, drop"),
+    "zero_rewards": Flag(
+        _rename("data.reading.zero_rewards"), "data.reading.zero_rewards true", is_switch=True
+    ),
+    "action_range": Flag(
+        _rename("data.reading.action_range"), "data.reading.action_range: LOW HIGH", words=2
+    ),
+    "keep_actions": Flag(
+        _rename("data.reading.keep_actions"), "data.reading.keep_actions true", is_switch=True
+    ),
+    "skip_bad": Flag(
+        _rename("data.reading.skip_bad"), "data.reading.skip_bad true", is_switch=True
+    ),
     "arch_mode": Flag(_remember("arch_mode"), "model.block: TrXL, TrXL-I, GTrXL, pre_norm"),
     "nmt": Flag(_rename("model.num_memory_tokens"), "model.num_memory_tokens"),
     "num_mem_tokens": Flag(_rename("model.num_memory_tokens"), "the same, in older scripts"),
@@ -149,6 +182,7 @@ def translate(argv: list[str]) -> Translation:
     while rest:
         word = rest.pop(0)
         name, equals, value = word.removeprefix("--").partition("=")
+        name = name if name in FLAGS else name.replace("-", "_")  # of dashes, as `rate convert` has
         if not word.startswith("--") or name not in FLAGS:
             translation.options.append(word)
             continue
@@ -197,7 +231,8 @@ def _take_value(name: str, flag: Flag, rest: list[str]) -> str:
         return "true"
     if not has_value:
         raise ConfigError(f"--{name} needs a value ({flag.help}).")
-    return rest.pop(0)
+    given = [rest.pop(0) for _ in range(flag.words) if rest and not rest[0].startswith("--")]
+    return " ".join(given)
 
 
 def _finish(translation: Translation) -> None:
@@ -220,6 +255,8 @@ def _finish(translation: Translation) -> None:
                 f"--model_mode DT with --arch_mode {seen['arch_mode']} is the public code's DT, "
                 "here the preset dt_relative; without --arch_mode it is Chen et al.'s (dt)."
             )
+    if translation.columns:
+        translation.set("data.reading.columns", json.dumps(translation.columns))
     _set_window(translation)
 
 

@@ -31,9 +31,8 @@ _TABLE = (
     ("--training.segments N", "n num_segments n_segments segments"),
     ("--max_n_final N (segments)", "min_n_final"),
     (
-        "--data.store PATH ({convert} makes a store of other formats)",
-        "data_dir data_path path_to_dataset dataset_path data dataset_dir dataset_name "
-        "data_dir_prefix",
+        "--data PATH (a file or folder of any format, or the name of a public data set)",
+        "data_dir data_path path_to_dataset dataset_path dataset_dir dataset_name data_dir_prefix",
     ),
     ("--model.num_layers N", "n_layers layers num_layers depth"),
     ("--model.num_heads N", "n_heads heads num_heads nhead"),
@@ -73,8 +72,8 @@ _TABLE = (
         "seeds start_seed end_seed num_seeds",
     ),
     (
-        "--model_mode MODEL (a preset) and --arch_mode BLOCK",
-        "model model_type model_name algo algorithm agent",
+        "--model NAME (a preset) and --arch_mode BLOCK",
+        "model_type model_name algo algorithm agent",
     ),
     (
         "--logging.wandb true (settings in wandb_config.yaml)",
@@ -91,7 +90,7 @@ _TABLE = (
     ("--evaluation.decoding.temperature and top_k", "temperature top_k"),
     ("--evaluation.decoding.method argmax or sample", "use_argmax"),
     (
-        "The first word names the environment, and --env TASK one of its tasks",
+        "The first word, or --env, names the environment, and --env.task one of its tasks",
         "env_name task",
     ),
 )
@@ -130,5 +129,5 @@ def hint_for(option: str, known: Sequence[str]) -> str:
 
 
 def _usual(name: str) -> str:
-    text = USUAL[name].format(convert=command("convert"), study=command("study"))
+    text = USUAL[name].format(study=command("study"))
     return f" Here it is {text}." if text.startswith("--") else f" {text}."

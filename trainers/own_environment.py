@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 
 import gymnasium
 
-from rate.advice import command
 from rate.envs.own import (
     Description,
     Maker,
@@ -92,7 +91,7 @@ class OwnEnvironment(Environment):
     def _no_data(self) -> str:
         return (
             f"{self.name} has no expert that makes data here; name those to train on with "
-            f"--data.store (`{command('convert')}` makes a store of any format)."
+            "--data: a file or folder of any format, or the name of a public data set."
         )
 
     def drawing(self) -> OwnEnvironment:

@@ -16,13 +16,23 @@ from trainers.tasks import merge, preset_for_task
 from trainers.yaml_files import read_yaml
 
 PRESETS = Path(__file__).parent / "presets"
+ANY = "any"  # the folder of presets for whatever has none of its own
 PUBLISHED = "_published"  # how presets are called whose settings are those of the public code
 _SHOWN = 4  # names in a message
 
 
+def has_own_presets(environment: str) -> bool:
+    """Whether an environment has presets that were made for it."""
+    return environment != ANY and environment.isidentifier() and (PRESETS / environment).is_dir()
+
+
 def preset_names(environment: str) -> list[str]:
-    """The model presets of an environment."""
-    return sorted(path.stem for path in (PRESETS / environment).glob("*.yaml"))
+    """The model presets of an environment: its own, or those for any."""
+    return sorted(path.stem for path in _folder(environment).glob("*.yaml"))
+
+
+def _folder(environment: str) -> Path:
+    return PRESETS / (environment if has_own_presets(environment) else ANY)
 
 
 def load_preset(environment: str, name: str) -> dict[str, Any]:
@@ -32,11 +42,11 @@ def load_preset(environment: str, name: str) -> dict[str, Any]:
         ConfigError: If there is no such environment or preset; names the nearest.
     """
     find_environment(environment)  # refuses one that does not exist
-    path = PRESETS / environment / f"{name}.yaml"
+    path = _folder(environment) / f"{name}.yaml"
     known = preset_names(environment)
     if name not in known:
         raise ConfigError(
-            f"There is no preset '{name}' for {environment} (--model_mode)."
+            f"There is no preset '{name}' for {environment} (--model)."
             f"{did_you_mean(name, known)} There are: {', '.join(known)}."
         )
     preset: dict[str, Any] = read_yaml(path)

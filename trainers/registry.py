@@ -9,7 +9,6 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from pkgutil import iter_modules
 from typing import Any
 
 import gymnasium
@@ -25,7 +24,7 @@ from trainers.data_alone import DataAlone
 from trainers.environment import Environment, Length
 from trainers.own_environment import own_record
 
-ENVIRONMENTS = tuple(sorted(module.name for module in iter_modules(environments.__path__)))
+ENVIRONMENTS = environments.NAMES
 """The names of the project's own."""
 
 _VERSION = re.compile(r"-v\d+$")  # how Gymnasium's ids end
@@ -117,6 +116,8 @@ def environment_of_run(config: RunConfig) -> Environment:
     """
     count = config.data.frame_stack
     if config.environment == NO_ENVIRONMENT:
+        for name in config.env:
+            raise ConfigError(f"env.{name} is a setting of an environment, and there is none.")
         return DataAlone.of(config.data).stacking(count)
     return get_environment(config.environment, config.env, config.evaluation.workers, count)
 

@@ -80,18 +80,19 @@ BAD = [
     ("--dropuot 0.1", "Did you mean --model.dropout?"),
     ("--epoch_s 3", "Here it is --training.max_steps N"),
     ("stray", "'stray' belongs to no option."),
-    ("--model=3", "--model is a table of settings"),
+    ("--model=3", "There is no preset '3' for tmaze (--model)."),
+    ("--training=3", "--training is a table of settings"),
     ("--model.num_heads 5", "model.num_heads=5 does not divide model.d_model=64"),
     ("--n_head_ca 3", "model.valve_heads=3 does not divide model.d_model=64"),
     ("--nmt 0", "model.valve=none"),
     ("--training.max_steps 0", "training.max_steps is 0; it must be at least 1"),
     ("--evaluation.episodes=0", "evaluation.episodes is 0"),
     ("--model_mode DT --training.segments=3", "training.segments=1"),
-    ("--model_mode GPT", "There is no preset 'gpt' for tmaze (--model_mode)."),
+    ("--model_mode GPT", "There is no preset 'gpt' for tmaze (--model)."),
     ("--resume nowhere", "nowhere holds no run"),
     ("--config nowhere.yaml", "nowhere.yaml cannot be read"),
-    ("--config a.yaml --model_mode DT", "--model_mode chooses a preset, but --config"),
-    ("--resume a --model_mode DT", "--model_mode chooses a preset, but --resume"),
+    ("--config a.yaml --model_mode DT", "--model chooses a preset, but --config"),
+    ("--resume a --model_mode DT", "--model chooses a preset, but --resume"),
 ]
 
 
@@ -190,10 +191,10 @@ def test_without_options_it_is_the_rate_preset() -> None:
 
 
 def test_an_unknown_preset_is_refused_with_the_nearest() -> None:
-    message = r"no preset 'rat' for tmaze \(--model_mode\)\. Did you mean rate\?"
+    message = r"no preset 'rat' for tmaze \(--model\)\. Did you mean rate\?"
     with pytest.raises(ConfigError, match=message):
         load_preset("tmaze", "rat")
-    assert preset_names("nowhere") == []
+    assert preset_names("CartPole-v1") == preset_names("none")
 
 
 def test_a_file_is_the_base_and_options_change_it(tmp_path: Path) -> None:

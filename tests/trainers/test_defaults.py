@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import pytest
 
 from datamodules import Episode, pack
 from datamodules.episodes import DatasetError
+from datamodules.store import Store
 from datamodules.trajectories import TrajectoryDataModule
 from rate.envs.mujoco import MujocoOptions, mujoco_spec
 from rate.envs.spec import EnvironmentSpec
@@ -77,22 +78,20 @@ def test_a_store_tells_the_environment_it_is_of(store: Path) -> None:
     assert (said.config.env["task"], said.config.env["version"]) == ("walker2d", "v4")
 
 
-def test_a_store_does_not_say_what_a_model_sees(tmp_path: Path) -> None:
-    manifest = {"environment": walker({"hint": True, "random_length": True}).to_dict()}
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    assert settings_of_store("minigrid", str(tmp_path)) == {"random_length": True}
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"environment": {"name": "x"}}'])
-def test_a_damaged_manifest_tells_nothing_here(tmp_path: Path, text: str) -> None:
-    (tmp_path / "manifest.json").write_text(text, encoding="utf-8")
-    assert settings_of_store("mujoco", str(tmp_path)) == {}
-    assert settings_of_store("mujoco", str(tmp_path / "nothing")) == {}
-    assert settings_of_store("mujoco", None) == {}
+def test_a_store_does_not_say_what_a_model_sees() -> None:
+    spec = walker({"hint": True, "random_length": True})
+    assert settings_of_store("minigrid", spec) == {"random_length": True}
 
 
 def test_a_store_of_another_environment_tells_nothing(store: Path) -> None:
-    assert settings_of_store("popgym", str(store)) == {}  # though both have tasks
+    spec = Store.open(store).spec
+    assert settings_of_store("popgym", spec) == {}  # though both have tasks
+    assert settings_of_store("CartPole-v1", spec) == {}
+
+
+def test_a_store_of_a_users_environment_tells_its_settings() -> None:
+    spec = replace(walker({"size": 3}), name="their:Env")
+    assert settings_of_store("their:Env", spec) == {"size": 3}
 
 
 def test_data_of_another_task_with_the_same_spaces_are_refused(store: Path) -> None:

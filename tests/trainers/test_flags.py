@@ -33,10 +33,33 @@ ONE_TO_ONE = [
     ("env", "AutoencodeEasy", "env.task=AutoencodeEasy"),
     ("init", "runs/x", "training.init=runs/x"),
     ("init_missing", "fresh", "training.init_missing=fresh"),
+    ("data", "my.npz", "data.store=my.npz"),
+    ("time_limit", "100", "data.reading.time_limit=100"),
+    ("unfinished", "drop", "data.reading.unfinished=drop"),
+    ("zero_rewards", "true", "data.reading.zero_rewards=true"),
+    ("keep_actions", "true", "data.reading.keep_actions=true"),
+    ("skip_bad", "true", "data.reading.skip_bad=true"),
+    ("map", "a b=obs", 'data.reading.columns={"a b": "observations"}'),
 ]
 # What they become depends on other flags, or is more than one option.
 OTHERS = {"model_mode", "n_head_ca", "sections", "max_n_final", "number_of_segments"}
-OTHERS |= {"dataset", "env_id"}
+OTHERS |= {"dataset", "env_id", "model", "action_range"}
+
+
+def test_what_data_do_not_tell_is_said_as_for_convert() -> None:
+    words = ["--map", "a=obs", "--action-range", "-1", "2", "--map=b/c=dones", "--zero-rewards"]
+    assert translate([*words, "--time-limit=5"]).options == [
+        *("--data.reading.action_range=-1 2", "--data.reading.zero_rewards=true"),
+        *("--data.reading.time_limit=5",),
+        '--data.reading.columns={"a": "observations", "b/c": "dones"}',
+    ]
+    with pytest.raises(ConfigError, match="--map: 'a' is not THEIRS=OURS"):
+        translate(["--map", "a"])
+
+
+def test_a_model_is_a_preset() -> None:
+    assert translate(["--model", "RMT"]).preset == "rmt"
+    assert not translate(["--model", "RMT", "--data=x"]).is_public
 
 
 @pytest.mark.parametrize(("flag", "value", "option"), ONE_TO_ONE)

@@ -19,6 +19,7 @@ from trainers.commands.console import count, make_parser, user_errors
 from trainers.commands.outputs import check_picture
 from trainers.commands.scores import by_length, main_metric, markdown, read_scores, read_table
 from trainers.commands.styles import styles
+from trainers.preset_files import has_own_presets
 from trainers.registry import length_name
 
 _NAMES = {"success": "success rate", "return": "return"}
@@ -85,11 +86,14 @@ def plot_scores(
 def trained_lengths(rows: Sequence[dict[str, Any]]) -> list[int]:
     """The greatest length that models were trained on, where there is one.
 
-    Rows tell that have been written since they do; else it is the preset's of their environment.
+    Rows tell that have been written since they do; else it is the preset's of their environment,
+    if that has one.
     """
     told = {row["trained_length"] for row in rows if row.get("trained_length")}
     if not told:
         environment = str(rows[0].get("environment") or "tmaze")
+        if not has_own_presets(environment):
+            return []
         told = {parse(environment, ["--model_mode=rate", *_ANYTHING]).config.max_length}
     longest = max(row["length"] for row in rows)
     return sorted(int(length) for length in told if length <= longest)

@@ -1,34 +1,78 @@
 """Train a model and score it in rollouts.
 
-rate train tmaze --model_mode RMT --seed 2
-rate train vizdoom --help                    # the options of an environment
+    rate train tmaze --model rmt --seed 2                     # an environment of this project
+    rate train --env Pendulum-v1 --data my_data.npz --model dt
+    rate train --env my_package.envs:make_env --env.size 5 --data path/to/data
+    rate train --data mujoco/hopper/medium-v0                  # data alone: nothing is rolled out
+
+The environment is one of this project, Gymnasium's id of any that is installed, or the import path
+of a class or function that makes one; what it takes are options --env.NAME VALUE. Data are a file
+or folder of any format that `rate convert` reads, or the name of a public data set that is here;
+environments of this project make their own. What the data do not tell is said as for `rate
+convert`: --map THEIRS=OURS, --zero-rewards, --time-limit STEPS, --action-range LOW HIGH.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
+from rate.errors import ConfigError
 from rate.stopping import nothing_begun
-from trainers.cli import parse
+from trainers.cli import AUTO, parse
 from trainers.commands.console import make_parser, show_scores, typed, user_errors
+from trainers.config import NO_ENVIRONMENT
+from trainers.config_files import read_config_file
 from trainers.description import describe_frames, describe_run
 from trainers.meter import Meter
 from trainers.registry import ENVIRONMENTS, find_environment
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command: its first word is the environment."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    parser = make_parser("train", __doc__)
-    parser.usage = "%(prog)s ENVIRONMENT [--model_mode MODEL] [--SECTION.OPTION VALUE ...]"
-    parser.add_argument("environment", help=f"one of: {', '.join(ENVIRONMENTS)}")
-    environment = parser.parse_args(arguments[:1]).environment
+    """The command."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     with user_errors():
-        find_environment(environment)  # refuses one that does not exist
-    train_on(environment, arguments[1:])
+        environment, rest = choose_environment(arguments)
+        if environment is not None:
+            find_environment(environment)  # refuses one that does not exist
+    if environment is not None:
+        train_on(environment, rest)
+        return
+    parser = make_parser("train", __doc__)
+    parser.usage = "%(prog)s ENVIRONMENT | --env ENVIRONMENT | --data PATH [--SECTION.OPTION VALUE]"
+    parser.epilog = (
+        f"The environments of this project: {', '.join(ENVIRONMENTS)}. With one of them, or with "
+        "--env or --data, --help lists every option."
+    )
+    parser.parse_args([word for word in rest if word in ("-h", "--help")])
+    parser.error("name an environment, or --data to train on")
+
+
+def choose_environment(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The environment that a command line names, and the words that are left for its options.
+
+    It is the first word, or what follows `--env`; else that of the run or the file that the
+    command begins with, or none where it names data. None if it says nothing of all that.
+
+    Raises:
+        ConfigError: If `--env` has no value, or such a file cannot be read.
+    """
+    words = list(arguments)
+    if words and not words[0].startswith("-"):
+        return words[0], words[1:]
+    environment = _take(words, "--env")
+    if environment is not None:
+        return environment, words
+    resume, config = _value(words, "--resume"), _value(words, "--config")
+    file = config if resume in (None, AUTO) else str(Path(resume) / "config.yaml")
+    if file is not None and Path(file).is_file():
+        environment = read_config_file(Path(file)).get("environment")
+    if environment is None and any(_value(words, name) for name in ("--data", "--data.store")):
+        environment = NO_ENVIRONMENT
+    return (None if environment is None else str(environment)), words
 
 
 def train_on(environment: str, arguments: Sequence[str]) -> None:
@@ -50,4 +94,32 @@ def train_on(environment: str, arguments: Sequence[str]) -> None:
         seed = config.training.seed
         if result.rows:
             show_scores([{**row, "seed": seed} for row in result.rows], console)
+        if result.rows or environment == NO_ENVIRONMENT:
             console.print(f"The run is in {result.folder}/", highlight=False, markup=False)
+
+
+def _value(words: Sequence[str], option: str) -> str | None:
+    """What follows an option, the last time that it is given."""
+    found = None
+    for word, following in zip(words, [*words, ""][1:], strict=True):
+        if word == option:
+            found = following
+        elif word.startswith(f"{option}="):
+            found = word.partition("=")[2]
+    return found
+
+
+def _take(words: list[str], option: str) -> str | None:
+    """What follows an option, which is taken from the words."""
+    value = _value(words, option)
+    if value is None:
+        return None
+    if not value or value.startswith("--"):
+        raise ConfigError(f"{option} needs a value: an environment.")
+    kept, skip = [], False
+    for word in words:
+        if not skip and word != option and not word.startswith(f"{option}="):
+            kept.append(word)
+        skip = word == option
+    words[:] = kept
+    return value

@@ -4,3 +4,8 @@ A new one is a file here, presets in `trainers/presets/`, its environment in `ra
 expert in `datamodules/`. No file imports PyTorch or a simulator, so that a command line is refused
 at once.
 """
+
+from pkgutil import iter_modules
+
+NAMES = tuple(sorted(module.name for module in iter_modules(__path__)))
+"""Of all of them."""
