@@ -127,7 +127,8 @@ class Environment:
 
     def make_env(self, length: Any = None) -> gymnasium.Env[Any, Any]:
         """One environment whose episodes have a length, or one of a range of lengths."""
-        return self.making(length)()
+        made: gymnasium.Env[Any, Any] = self.making(length)()
+        return made
 
     def make_vector(self, num_envs: int, length: Length = None) -> VectorEnv:
         """A vector environment, of any autoreset mode.
@@ -240,8 +241,11 @@ class Environment:
         space = stacked_space(self.spec.observation_space, count)
         return replace(self, spec=replace(self.spec, observation_space=space, frame_stack=count))
 
-    def making(self, length: Any) -> Callable[[], gymnasium.Env[Any, Any]]:
-        """What makes an environment, also in another process, which need not import this module."""
+    def making(self, length: Any) -> Any:
+        """What makes an environment, also in another process, which need not import this module.
+
+        See `rate.envs.workers.MakeEnv`.
+        """
         return partial(type(self).env, self.settings, *_given(length))
 
     def _showing_hint(self) -> Environment:

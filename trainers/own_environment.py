@@ -8,46 +8,52 @@ again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
-
-import gymnasium
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rate.envs.own import (
     Description,
     Maker,
     check_settings,
     describe,
+    describe_elsewhere,
     drawing_mode,
     find_maker,
     make_own,
 )
 from rate.envs.spec import EnvironmentSpec
+from rate.envs.workers import Elsewhere, MakeEnv
 from rate.errors import ConfigError
 from rate.progress import OnProgress
 from trainers.config import DataConfig
 from trainers.environment import Environment, Length
 
+if TYPE_CHECKING:
+    from datamodules.players import Player
+
 # What was found by making an environment, by what made it and its settings. A simulator may take
 # long to start. The maker is kept with it, so that its identity stays its own.
-_FOUND: dict[tuple[int, str], tuple[Maker, Description]] = {}
+_FOUND: dict[tuple[Any, str], tuple[Any, Description]] = {}
+PYTHON = "python"  # the setting that names another Python; all others are the environment's
 
 
 @dataclass(frozen=True)
 class OwnEnvironment(Environment):
     """An environment of a user. A length is a time limit in steps; None is its own.
 
+    Its setting `python` is the path of another Python, whose simulators are to be played.
+
     Attributes:
-        maker: What makes it.
+        maker: What makes it, here or elsewhere.
         max_steps: Its own time limit, if it has one.
         draws: Whether its rows can be drawn.
         given: What makes it, where its name does not tell.
     """
 
-    maker: Maker | None = None
+    maker: Maker | Elsewhere | None = None
     max_steps: int | None = None
     draws: bool = False
 
@@ -57,17 +63,32 @@ class OwnEnvironment(Environment):
 
     @classmethod
     def make(cls, options: dict[str, Any], workers: int | None = None) -> OwnEnvironment:
-        maker = cls.given or find_maker(cls.name)
-        found = _describe(cls.name, maker, options)
+        maker: Maker | Elsewhere
+        settings = {name: value for name, value in options.items() if name != PYTHON}
+        if options.get(PYTHON) is None:
+            maker = cls.given or find_maker(cls.name)
+            found = _describe(cls.name, maker, settings)
+        else:
+            python = os.path.abspath(str(options[PYTHON]))  # noqa: PTH100 (a link stays one)
+            maker = Elsewhere(python, cls.name, settings)
+            found = _describe_elsewhere(maker)
+            options = {**options, PYTHON: python}
         spaces = found.observation_space, found.action_space
         spec = EnvironmentSpec(cls.name, *spaces, float("nan"), dict(options))
-        return cls(spec, dict(options), workers, maker, found.max_steps)
+        return cls(spec, settings, workers, maker, found.max_steps)
 
-    def making(self, length: Any) -> Callable[[], gymnasium.Env[Any, Any]]:
+    def making(self, length: Any) -> MakeEnv:
+        if isinstance(self.maker, Elsewhere):
+            return replace(self.maker, max_steps=length, draws=self.draws)
         if self.maker is None:
             raise NotImplementedError("an environment without a maker makes itself")
         mode = drawing_mode(self.maker) if self.draws else None
         return partial(make_own, self.maker, self.settings, length, mode)
+
+    def make_player(self, policy: str, length: Any, noise: float = 0.0) -> Player:
+        if isinstance(self.maker, Elsewhere):
+            raise ConfigError(f"{self.maker} is played by models alone, not by '{policy}'.")
+        return super().make_player(policy, length, noise)
 
     def steps_at(self, length: Length) -> int:
         length = self.max_steps if length is None else length
@@ -114,4 +135,11 @@ def _describe(name: str, maker: Maker, settings: dict[str, Any]) -> Description:
     key = id(maker), json.dumps(settings, sort_keys=True)
     if key not in _FOUND:
         _FOUND[key] = maker, describe(name, maker, settings)
+    return _FOUND[key][1]
+
+
+def _describe_elsewhere(there: Elsewhere) -> Description:
+    key = str(there), json.dumps(there.settings, sort_keys=True)
+    if key not in _FOUND:
+        _FOUND[key] = there, describe_elsewhere(there)
     return _FOUND[key][1]

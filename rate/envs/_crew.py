@@ -18,10 +18,12 @@ from gymnasium.error import ClosedEnvironmentError
 from gymnasium.vector.utils import CloudpickleWrapper
 
 from rate.advice import command
+from rate.envs._guest_pipe import Elsewhere, GuestWorker
 from rate.envs._shared_rows import SharedRows, unnamed_file
 from rate.envs._worker_handle import Outcomes, Worker, WorkerDied, chunks, close_workers
 from rate.envs._worker_process import EnvironmentFailure
 
+MakeEnv = Callable[[], gymnasium.Env[Any, Any]] | Elsewhere
 _LOG = logging.getLogger(__name__)
 
 
@@ -46,7 +48,7 @@ class Crew:
 
     def __init__(
         self,
-        make_env: Callable[[], gymnasium.Env[Any, Any]],
+        make_env: MakeEnv,
         num_envs: int,
         num_workers: int | None,
         timeout: float,
@@ -64,10 +66,10 @@ class Crew:
         self.made: dict[str, Any] = {}
         self.outcomes = Outcomes(num_envs)
         self.restarted = np.zeros(num_envs, dtype=bool)
-        pickled = pickle.dumps(CloudpickleWrapper(make_env))
+        start = _starting(make_env)
         try:
             for rows in chunks(num_envs, num_workers):
-                self.workers.append(Worker(rows, pickled, self._memory, timeout))
+                self.workers.append(start(rows, self._memory, timeout))
                 self._asked[self.workers[-1]] = deque()
             for worker in self.workers:
                 self._meet(worker)
@@ -212,13 +214,23 @@ class Crew:
                 return
 
 
+def _starting(make_env: MakeEnv) -> Callable[[range, int, float], Worker]:
+    """What starts a worker for some rows, from the shared memory's descriptor and a time-out."""
+    if isinstance(make_env, Elsewhere):
+        return lambda rows, *how: GuestWorker(rows, make_env, *how)
+    pickled = pickle.dumps(CloudpickleWrapper(make_env))
+    return lambda rows, *how: Worker(rows, pickled, *how)
+
+
 def _release(workers: list[Worker], memory: int) -> None:
     close_workers(workers)
     os.close(memory)
 
 
-def _name_of(make_env: Callable[..., Any]) -> str:
+def _name_of(make_env: Any) -> str:
     """What to call the environments before there is one."""
+    if isinstance(make_env, Elsewhere):
+        return str(make_env)
     while isinstance(make_env, functools.partial):
         make_env = make_env.func
     return getattr(make_env, "__qualname__", type(make_env).__name__)

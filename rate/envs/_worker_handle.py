@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rate.envs._worker_process import CLOSING_TIME
+from rate.envs._worker_process import CLOSING_TIME, EnvironmentFailure
 
 # Seconds that a process has at least for its imports and each environment: a cold disk is no hang.
 _STARTING_TIME = 60.0
@@ -33,6 +33,10 @@ ignore_stop_signals()
 from rate.envs._worker_process import main
 main({connection}, {memory})
 """
+
+
+class MessageError(OSError):
+    """What came from a worker is no message."""
 
 
 class WorkerDied(Exception):
@@ -70,19 +74,23 @@ class Worker:
 
     def start(self) -> None:
         """Start the process and ask it to make its environments; `answer` waits for that."""
-        self._pipe, theirs = Pipe()
-        descriptors = (theirs.fileno(), self._memory)
-        program = _PROGRAM.format(path=sys.path, connection=theirs.fileno(), memory=self._memory)
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", program],
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            pass_fds=descriptors,
-            start_new_session=True,
-        )
-        theirs.close()
+        self._pipe, self._process = self._launch()
         self._death = None
         self.ask("make", (self._make_env, self.rows))
+
+    def _launch(self) -> tuple[Any, subprocess.Popen[bytes]]:
+        """A new process, and what it is spoken to through."""
+        ours, theirs = Pipe()
+        program = _PROGRAM.format(path=sys.path, connection=theirs.fileno(), memory=self._memory)
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-c", program],
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                pass_fds=(theirs.fileno(), self._memory),
+                start_new_session=True,
+            )
+        return ours, process
 
     def ask(self, method: str, argument: Any = None) -> None:
         """Send a request; a worker that is gone is noticed by `answer`."""
@@ -103,6 +111,8 @@ class Worker:
             kind, *content = self._receive()
         if kind == "lost":
             raise WorkerDied(self.kill(content[0]))
+        if kind == "failed":
+            raise EnvironmentFailure(content[0])
         if kind == "error":
             pickled, trace = content
             raise pickle.loads(pickled).fn() from _InWorker(trace)  # noqa: S301 (our own worker)
@@ -116,6 +126,8 @@ class Worker:
                 raise WorkerDied(self.kill(f"it did not answer within {self._limit:g} seconds"))
             message: tuple[Any, ...] = self._pipe.recv()
             self._deadline = time.monotonic() + self._limit
+        except MessageError as error:
+            raise WorkerDied(self.kill(str(error))) from None
         except (EOFError, OSError):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(CLOSING_TIME)

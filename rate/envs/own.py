@@ -21,6 +21,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.wrappers import TimeLimit
 
 from rate.envs.spec import space_to_dict
+from rate.envs.workers import Elsewhere, WorkerVector
 from rate.errors import ConfigError
 from rate.registry import did_you_mean, import_module, import_path
 
@@ -200,6 +201,23 @@ def describe(reference: str, maker: Maker, settings: Mapping[str, Any]) -> Descr
         return found
     finally:
         env.close()
+
+
+def describe_elsewhere(there: Elsewhere) -> Description:
+    """What an environment under another Python is, found by one step in it.
+
+    Raises:
+        UserError: If it cannot be made or played there; says what it raised.
+    """
+    vector = WorkerVector(there, num_envs=1, num_workers=1)
+    try:
+        vector.reset(seed=[0])
+        vector.action_space.seed(0)
+        vector.step(vector.action_space.sample())
+        spaces = vector.single_observation_space, vector.single_action_space
+        return Description(*spaces, vector.max_steps)
+    finally:
+        vector.close()
 
 
 def _try(reference: str, env: Env) -> None:

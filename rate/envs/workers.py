@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import gymnasium
 import numpy as np
 import numpy.typing as npt
 from gymnasium.error import AlreadyPendingCallError, NoAsyncCallError
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from rate.envs._crew import Crew
+from rate.envs._crew import Crew, MakeEnv
+from rate.envs._guest_pipe import Elsewhere
 from rate.envs._shared_rows import Observation
 from rate.envs._worker_process import EnvironmentFailure
 from rate.envs.autoreset import WAITING
 
-__all__ = ["EnvironmentFailure", "WorkerRows", "WorkerVector"]
+__all__ = ["Elsewhere", "EnvironmentFailure", "MakeEnv", "WorkerRows", "WorkerVector"]
 
 Array = npt.NDArray[Any]
 
@@ -29,6 +29,9 @@ class WorkerRows(VectorEnv[Any, Array, Array]):
         crew: The worker processes.
         rows: The rows of theirs that these are.
         copy: Return copies of the observations.
+
+    Attributes:
+        max_steps: The environments' own time limit, where another Python tells of one.
     """
 
     def __init__(self, crew: Crew, rows: range, copy: bool) -> None:
@@ -37,6 +40,7 @@ class WorkerRows(VectorEnv[Any, Array, Array]):
         self._doing = ""
         self.num_envs = len(rows)
         self.render_mode = crew.made["render_mode"]
+        self.max_steps: int | None = crew.made.get("max_steps")
         self.metadata = {**crew.made["metadata"], **WAITING}
         self.single_observation_space = crew.made["observation_space"]
         self.single_action_space = crew.made["action_space"]
@@ -179,7 +183,8 @@ class WorkerVector(WorkerRows):
 
     Args:
         make_env: Makes one environment; all are alike. Pickled by value where need be, so that a
-            lambda or a function of a notebook will do.
+            lambda or a function of a notebook will do. An `Elsewhere` has another Python make
+            them; what its simulators raise is an `EnvironmentFailure` here.
         num_envs: The number `N` of rows.
         num_workers: The number of processes, at most `N`. None is one for every core that this
             process may use, but from four cores on one is left to whoever chooses the actions.
@@ -198,7 +203,7 @@ class WorkerVector(WorkerRows):
 
     def __init__(
         self,
-        make_env: Callable[[], gymnasium.Env[Any, Any]],
+        make_env: MakeEnv,
         num_envs: int,
         num_workers: int | None = None,
         timeout: float = 120.0,

@@ -21,6 +21,7 @@ from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
 from rate.spaces import differences
 from rate.weights import load_model
+from tests.other_python import make_other_python
 from tests.rate.envs.test_own import MODULE
 from tests.trainers.conftest import MakeConfig
 from trainers import registry
@@ -196,6 +197,44 @@ def test_data_alone_train_without_rollouts(
     assert load_config_file(result.folder / "config.yaml") == config
     with pytest.raises(ConfigError, match="neither an environment nor data"):
         environment_of_run(replace(config, data=replace(config.data, store=None)))
+
+
+def test_an_environment_under_another_python_trains_and_scores_from_its_run(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other").mkdir()
+    make_other_python(tmp_path / "other")
+    monkeypatch.chdir(tmp_path)
+    options = {"python": "other/python", "start": 1}
+    spec = get_environment("Count-v0", options).spec
+
+    def episode(number: int) -> Episode:
+        seen = np.full((4, 9), number, dtype=np.uint8)
+        actions = np.arange(4) % 4
+        return Episode(seen, actions, actions + np.float32(0.25), False, True, number)
+
+    pack(
+        map(episode, range(12)),
+        tmp_path / "store",
+        replace(spec, target_return=7.0),
+        {"source": "x"},
+    )
+    changes = {"evaluation__lengths": [None], "evaluation__selection_lengths": [2]}
+    config = make_config(data__store=str(tmp_path / "store"), training__segments=1, **changes)
+    config = replace(config, environment="Count-v0", env=options)
+    check_run(config)
+    result = train(config)
+    assert {row["length"] for row in result.rows} == {5}  # the limit that it is registered with
+    assert all(0 < row["steps"] <= 5 for row in result.rows)
+    saved = load_model(result.folder / "checkpoints" / "last")
+    assert saved.spec.options == {"python": str(tmp_path / "other/python"), "start": 1}
+    monkeypatch.chdir("/")  # its path is kept whole
+    candidate = find_candidates(result.folder)[0]
+    film = play(candidate, 5, 1, None)
+    assert film.moments[0].picture is not None
+    assert film.steps <= 5
+    with pytest.raises(ConfigError, match="is played by models alone"):
+        environment_of(saved.spec).make_player("random", 5)
 
 
 def test_differences_of_spaces() -> None:
