@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainers.config import RunConfig
+from trainers.own_environment import PYTHON
 
 ENVIRONMENT = "environment.txt"
 FOLDER = "folder: "  # begins the line that tells it
@@ -29,13 +30,21 @@ def with_own_paths(config: RunConfig, run: Path) -> tuple[RunConfig, list[str]]:
     place, data = begun_in(run), config.data
     if place is None or place == Path.cwd():
         return config, []
+    python = config.env.get(PYTHON)
+    if python is not None and _is_left_behind(place, python):
+        config = replace(config, env={**config.env, PYTHON: str(place / python)})
     changes: dict[str, Any] = {
         name: str(place / path)
         for name, path in (("root", data.root), ("store", data.store))
-        if path is not None and not Path(path).is_absolute() and (place / path).exists()
+        if path is not None and _is_left_behind(place, path)
     }
     if not changes:
         return config, []
     found = changes.get("store") or changes["root"]
     notes = [f"the data are those in {found}; the run was begun in {place}."]
     return replace(config, data=replace(data, **changes)), notes
+
+
+def _is_left_behind(place: Path, path: str) -> bool:
+    """Whether a path is relative to the folder that a run was begun in."""
+    return not Path(path).is_absolute() and (place / path).exists()

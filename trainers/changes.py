@@ -11,6 +11,7 @@ _FREE_SETTINGS = (
     "data.root",
     "data.store",
     "data.workers",
+    "env.python",
     "training.checkpoint_every_n_steps",
     "training.data_device",
     "training.log_every_n_steps",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _ROUNDING = 1e-5  # of the range's ends: data keep returns-to-go as float32
 _SUCCESS = "success"
+_ALSO_SUCCESS = "is_success"  # as Gymnasium-Robotics and Stable-Baselines3 call it
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,8 @@ def outcomes_in(
         for name, values in info.items()
         if not name.startswith("_")
     }
+    if _SUCCESS not in told and _ALSO_SUCCESS in told:
+        told[_SUCCESS] = told.pop(_ALSO_SUCCESS)
     return {name: found for name, found in told.items() if found[1].any()}
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rate.envs import _guest_program
-from rate.envs._guest_program import PROTOCOL, SIZES, decode, encode
+from rate.envs._guest_program import PROTOCOL, ROOM, SIZES, decode, encode
 from rate.envs._shared_rows import Observation, SharedRows
 from rate.envs._worker_handle import MessageError, Worker, WorkerDied
 from rate.envs._worker_process import EnvironmentFailure
@@ -26,7 +26,6 @@ from rate.envs.spec import space_from_dict
 from rate.errors import ConfigError
 
 _LARGEST = 1 << 32  # bytes of a message: more is none
-_CHUNK = 1 << 20
 # Not run as a file: the folder of that would come first in its sys.path, and hide packages that are
 # named as our modules are. So the working directory does, where a user's modules may stand.
 _PROGRAM = """\
@@ -98,9 +97,13 @@ class GuestPipe:
         self, connection: socket.socket, memory: int, elsewhere: Elsewhere, patience: float
     ) -> None:
         connection.setblocking(False)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ROOM)
         self._connection, self._memory, self._patience = connection, memory, patience
         self._elsewhere = elsewhere
-        self._buffer, self._has_ended = bytearray(), False
+        self._head, self._got = bytearray(SIZES.size), 0
+        self._body: bytearray | None = None
+        self._whole: deque[tuple[int, bytearray]] = deque()  # the length of the JSON, and all
+        self._has_ended = False
         self._asked: deque[tuple[str, Any]] = deque()
         self._made: dict[str, Any] = {}
         self._board: SharedRows | None = None
@@ -108,7 +111,7 @@ class GuestPipe:
     def send(self, request: tuple[str, Any] | None) -> None:
         """Send a request of `Worker`'s; None says goodbye."""
         if request is None:
-            self._write(encode({"ask": "close"}))
+            self._write({"ask": "close"})
             return
         method, argument = request
         self._asked.append(request)
@@ -116,19 +119,19 @@ class GuestPipe:
             there = self._elsewhere
             task = {"env": there.env, "settings": there.settings, "draws": there.draws}
             task |= {"max_steps": there.max_steps, "protocol": PROTOCOL, "rows": list(argument[1])}
-            self._write(encode({"ask": method, **task}))
+            self._write({"ask": method, **task})
         elif method == "reset":
-            self._write(encode({"ask": method, "seeds": list(argument.items())}))
+            self._write({"ask": method, "seeds": list(argument.items())})
         elif method == "step":
             actions = self._shared.actions[argument]
-            self._write(encode({"ask": method, "rows": argument}, {"actions": actions}))
+            self._write({"ask": method, "rows": argument}, {"actions": actions})
         elif method == "render":
-            self._write(encode({"ask": method, "row": argument}))
+            self._write({"ask": method, "row": argument})
 
     def poll(self, timeout: float) -> bool:
         """Whether there is a whole message, or the end, within so many seconds."""
         deadline = time.monotonic() + timeout
-        while not (self._has_ended or self._is_whole() or self._is_here()):
+        while not (self._has_ended or self._whole or self._is_here()):
             left = deadline - time.monotonic()
             if left <= 0 or not self._wait(select.POLLIN, left):
                 return False
@@ -147,7 +150,7 @@ class GuestPipe:
             spaces = self._made["observation_space"], self._made["action_space"]
             self._board = SharedRows(self._memory, *spaces, num_envs)
             return "done", None
-        if not self._is_whole():
+        if not self._whole:
             raise EOFError
         message, arrays = self._take()
         if "alive" in message:
@@ -195,37 +198,42 @@ class GuestPipe:
         """Whether the next answer needs nobody on the other side."""
         return bool(self._asked) and self._asked[0][0] == "share"
 
-    def _is_whole(self) -> bool:
-        if len(self._buffer) < SIZES.size:
-            return False
-        text, data = SIZES.unpack_from(self._buffer)
-        if text + data > _LARGEST:
-            raise MessageError("it sent something that is no message")
-        return bool(len(self._buffer) >= SIZES.size + text + data)
-
     def _take(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        text, data = SIZES.unpack_from(self._buffer)
-        start, end = SIZES.size + text, SIZES.size + text + data
-        parts = bytes(self._buffer[SIZES.size : start]), bytes(self._buffer[start:end])
-        del self._buffer[:end]
+        """The oldest message that is whole."""
+        size, body = self._whole.popleft()
+        view = memoryview(body)
         try:
-            return decode(*parts)
+            return decode(bytes(view[:size]), view[size:])
         except ValueError as error:
             raise MessageError(f"it sent something that is no message: {error}") from error
 
     def _read(self) -> None:
+        """Read some of the message that is coming in."""
+        part = self._head if self._body is None else self._body
         try:
-            data = self._connection.recv(_CHUNK)
+            count = self._connection.recv_into(memoryview(part)[self._got :])
         except BlockingIOError:
             return
         except ConnectionError:
-            data = b""
-        self._buffer += data
-        self._has_ended = not data
+            count = 0
+        self._has_ended = not count
+        self._got += count
+        if self._got < len(part):
+            return
+        text, data = SIZES.unpack(self._head)
+        if self._body is None:
+            if text + data > _LARGEST:
+                raise MessageError("it sent something that is no message")
+            self._body = bytearray(text + data)
+        else:
+            self._whole.append((text, self._body))
+            self._body = None
+        self._got = 0
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, message: dict[str, Any], arrays: dict[str, Any] | None = None) -> None:
         """Send a message, and read meanwhile: the other side may wait to be rid of an answer."""
-        view, deadline = memoryview(data), time.monotonic() + self._patience
+        view = memoryview(b"".join(encode(message, arrays)))
+        deadline = time.monotonic() + self._patience
         while view:
             ready = self._wait(select.POLLIN | select.POLLOUT, deadline - time.monotonic())
             if not ready or self._has_ended:

@@ -37,17 +37,19 @@ import numpy as np
 
 PROTOCOL = 1
 SIZES = struct.Struct("!IQ")
+ROOM = 1 << 20  # bytes on their way: some frames
 KINDS = "biuf"  # of the numbers in arrays
 CLOSING_TIME = 5.0
 
 
-def encode(message: dict[str, Any], arrays: dict[str, Any] | None = None) -> bytes:
-    """The bytes of a message."""
+def encode(message: dict[str, Any], arrays: dict[str, Any] | None = None) -> list[Any]:
+    """The parts of a message, which are to be sent one behind the other."""
     parts = {name: np.ascontiguousarray(array) for name, array in (arrays or {}).items()}
     described = [[name, array.dtype.str, list(array.shape)] for name, array in parts.items()]
     text = json.dumps({**message, "arrays": described}).encode()
-    data = [array.tobytes() for array in parts.values()]
-    return b"".join([SIZES.pack(len(text), sum(map(len, data))), text, *data])
+    flat: list[Any] = [array.reshape(-1).view(np.uint8) for array in parts.values()]
+    data = [memoryview(array) for array in flat]
+    return [SIZES.pack(len(text), sum(map(len, data))) + text, *data]
 
 
 def decode(text: bytes, data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -330,7 +332,13 @@ def main(descriptor: int) -> None:
     os.dup2(2, 1)  # what a simulator prints is no output of the command that runs it
     threading.Thread(target=_watch, args=(descriptor,), daemon=True).start()
     connection = socket.socket(fileno=descriptor)
-    guest = Guest(lambda *message: connection.sendall(encode(*message)))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ROOM)
+
+    def send(*message: Any) -> None:
+        for part in encode(*message):
+            connection.sendall(part)
+
+    guest = Guest(send)
     with contextlib.suppress(EOFError, OSError):
         while True:
             sizes = SIZES.unpack(bytes(_receive(connection, SIZES.size)))

@@ -25,6 +25,7 @@ from tests.other_python import make_other_python
 from tests.rate.envs.test_own import MODULE
 from tests.trainers.conftest import MakeConfig
 from trainers import registry
+from trainers.begun import with_own_paths
 from trainers.commands.evaluate import find_candidates, prepare, score
 from trainers.commands.video import play
 from trainers.config import RunConfig
@@ -229,6 +230,10 @@ def test_an_environment_under_another_python_trains_and_scores_from_its_run(
     saved = load_model(result.folder / "checkpoints" / "last")
     assert saved.spec.options == {"python": str(tmp_path / "other/python"), "start": 1}
     monkeypatch.chdir("/")  # its path is kept whole
+    again, _ = with_own_paths(load_config_file(result.folder / "config.yaml"), result.folder)
+    assert again.env["python"] == str(tmp_path / "other/python")
+    longer = replace(again, training=replace(again.training, max_steps=10))
+    assert train(longer, result.folder).steps == 10
     candidate = find_candidates(result.folder)[0]
     film = play(candidate, 5, 1, None)
     assert film.moments[0].picture is not None

@@ -20,7 +20,7 @@ from tests.trainers.fakes import Countdown, Counting, Idle, Numbers, Punctual, w
 from tests.worker_envs import Noise
 from trainers.config import EvaluationConfig
 from trainers.environment import Environment
-from trainers.episode_rows import RolloutResult
+from trainers.episode_rows import RolloutResult, outcomes_in
 from trainers.registry import get_environment
 from trainers.rollout import evaluate, rollout
 
@@ -328,3 +328,11 @@ def test_the_settings_target_is_asked_for_instead_of_the_environments(monkeypatc
         config = EvaluationConfig(episodes=2, target_return=target)
         evaluate(model, entry, config, lengths=[4], first_seed=0)
     assert asked == [1.0, 0.0, 0.5]
+
+
+def test_success_under_its_other_name() -> None:
+    rows, is_success = np.array([True, True, False]), np.array([True, False, True])
+    ((name, (told, known)),) = outcomes_in({"is_success": is_success}, rows).items()
+    assert (name, told.tolist(), known.all()) == ("success", [1.0, 0.0], True)
+    both = outcomes_in({"is_success": is_success, "success": ~is_success}, rows)
+    assert both["success"][0].tolist() == [0.0, 1.0]

@@ -6,6 +6,7 @@ interface of version 0.21. A real one is made where `RATE_TEST_NETWORK` allows i
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -228,8 +229,8 @@ def test_spaces_are_described_as_here(space: gymnasium.Space[Any]) -> None:
 
 
 def test_messages_go_round_and_others_are_refused() -> None:
-    arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3)[:, ::2], "b": np.array(True)}
-    data = _guest_program.encode({"done": {"x": [1, None]}}, arrays)
+    arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3)[:, ::2], "b": np.array([True])}
+    data = b"".join(_guest_program.encode({"done": {"x": [1, None]}}, arrays))
     sizes = _guest_program.SIZES.unpack_from(data)
     start = _guest_program.SIZES.size
     message, found = _guest_program.decode(data[start : start + sizes[0]], data[start + sizes[0] :])
@@ -245,6 +246,16 @@ def test_messages_go_round_and_others_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=r"."):
             _guest_program.decode(text, b"01234567")
+
+
+def test_the_program_runs_where_there_is_an_old_python_and_numpy_alone() -> None:
+    """What it imports, and its syntax; annotations are never evaluated."""
+    text = Path(_guest_program.__file__).read_text(encoding="utf-8")
+    tree = ast.parse(text, feature_version=(3, 8))
+    imported = [node.names[0].name for node in ast.walk(tree) if isinstance(node, ast.Import)]
+    imported += [str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert set(imported) - set(sys.stdlib_module_names) == {"numpy"}
+    assert "__future__" in imported
 
 
 @pytest.mark.skipif("RATE_TEST_NETWORK" not in os.environ, reason="asks a package index")
