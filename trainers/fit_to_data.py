@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 from typing import Any
 
@@ -10,6 +11,7 @@ from datamodules.suitability import single_frames
 from rate.config import ModelConfig
 from trainers.environment import Environment
 
+_WHOLE = 90  # steps
 _SMALLEST = 1e-6  # a scale
 _TOKENS = 3  # of a step: return-to-go, observation, action
 
@@ -17,7 +19,8 @@ _TOKENS = 3  # of a step: return-to-go, observation, action
 def fit_to_data(preset: dict[str, Any], store: Store, environment: Environment) -> dict[str, Any]:
     """A preset for data that nobody has made settings for.
 
-    - A window of K * N steps is no longer than the longest episode.
+    - A window of K * N steps holds a whole episode, where none has more than 90 steps; else it is
+      the preset's.
     - A cache holds one segment, or as many as the preset's does.
     - Returns-to-go are divided by the largest return.
     - Vectors of floats are normalised, where observations have any.
@@ -34,8 +37,9 @@ def fit_to_data(preset: dict[str, Any], store: Store, environment: Environment) 
     fitted = deepcopy(preset)
     model, longest = fitted["model"], int(store.lengths.max())
     before = model.get("context_length", ModelConfig.context_length)
-    segments = min(fitted["training"]["segments"], longest)
-    context = min(before, longest // segments)
+    context, segments = before, fitted["training"]["segments"]
+    if longest <= _WHOLE:
+        context, segments = _window(longest, segments)
     model["context_length"], fitted["training"]["segments"] = context, segments
     if "cache_length" in model:
         cached = round(model["cache_length"] / (_TOKENS * before))
@@ -48,6 +52,15 @@ def fit_to_data(preset: dict[str, Any], store: Store, environment: Environment) 
     if environment.rolls_out and not _ends_by_itself(environment):
         fitted["evaluation"] |= {"lengths": [longest], "selection_lengths": [longest]}
     return fitted
+
+
+def _window(longest: int, segments: int) -> tuple[int, int]:
+    """K and N of a window that holds an episode, whose last segment is not empty."""
+    context = math.ceil(longest / segments)
+    while context * (segments - 1) >= longest:
+        segments -= 1
+        context = math.ceil(longest / segments)
+    return context, segments
 
 
 def _scale(largest: float) -> float:

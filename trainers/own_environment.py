@@ -29,7 +29,8 @@ from rate.envs.workers import Elsewhere, MakeEnv
 from rate.errors import ConfigError
 from rate.progress import OnProgress
 from trainers.config import DataConfig
-from trainers.environment import Environment, Length
+from trainers.environment import Environment, Length, VectorEnv
+from trainers.held_environments import held
 
 if TYPE_CHECKING:
     from datamodules.players import Player
@@ -66,7 +67,7 @@ class OwnEnvironment(Environment):
         maker: Maker | Elsewhere
         settings = {name: value for name, value in options.items() if name != PYTHON}
         if options.get(PYTHON) is None:
-            maker = cls.given or find_maker(cls.name)
+            maker = cls.given or held(cls.name) or find_maker(cls.name)
             found = _describe(cls.name, maker, settings)
         else:
             python = os.path.abspath(str(options[PYTHON]))  # noqa: PTH100 (a link stays one)
@@ -89,6 +90,18 @@ class OwnEnvironment(Environment):
         if isinstance(self.maker, Elsewhere):
             raise ConfigError(f"{self.maker} is played by models alone, not by '{policy}'.")
         return super().make_player(policy, length, noise)
+
+    def make_rows(self, num_envs: int, length: Length) -> VectorEnv:
+        """What a program has handed over is played in its own process, unless it asks for others.
+
+        Others could not find it, and would run a program without a guard once more.
+        """
+        making = self.making(length)
+        if isinstance(making, Elsewhere) or held(self.name) is None or self.workers is not None:
+            return super().make_rows(num_envs, length)
+        from rate.envs.sync import SyncRows
+
+        return SyncRows(making, num_envs)
 
     def steps_at(self, length: Length) -> int:
         length = self.max_steps if length is None else length

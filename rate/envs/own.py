@@ -167,7 +167,8 @@ def make_own(
 
 def drawing_mode(maker: Maker) -> str | None:
     """The render mode in which an environment gives pictures, if it says that it has one."""
-    modes = (getattr(_creator(maker), "metadata", None) or {}).get("render_modes", ())
+    metadata = getattr(_creator(maker), "metadata", None)
+    modes = metadata.get("render_modes", ()) if isinstance(metadata, Mapping) else ()
     return "rgb_array" if "rgb_array" in modes else None
 
 
