@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import tempfile
@@ -14,6 +15,8 @@ import torch
 from rate.stopping import SIGNALS
 
 torch.set_num_threads(1)
+# What tests name is not remembered for the person who runs them.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="states-")
 # A shell has what it starts in the background ignore it, and so would all that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -16,7 +16,7 @@ from typing import Any
 from datamodules.store import Store
 from rate.advice import command
 from rate.errors import ConfigError
-from trainers import flags
+from trainers import flags, trust
 from trainers.begun import with_own_paths
 from trainers.config import DataConfig, Resume, RunConfig
 from trainers.config_files import (
@@ -40,6 +40,7 @@ from trainers.meter import Meter
 from trainers.naming import named_by_changes
 from trainers.option_hints import hint_for
 from trainers.options import Option, options_of, read_value, read_words, set_at
+from trainers.own_environment import PYTHON
 from trainers.preset_files import (
     PUBLISHED,
     describe_differences,
@@ -221,6 +222,7 @@ def _base(
     if given.config is not None:
         path, task = Path(given.config), given.text("env.task")
         config, notes = load_over_preset(path, environment, PRESET, task)
+        _require_typed(config, given)
         return config.to_dict(), notes
     path = Path(str(resume)) / "config.yaml"
     if not path.is_file():
@@ -236,7 +238,15 @@ def _base(
             f"{command('train', base.environment)}"
         )
     base, notes = with_own_paths(base, path.parent)
+    _require_typed(base, given)
     return base.to_dict(), notes
+
+
+def _require_typed(config: RunConfig, given: _Given) -> None:
+    """Refuse a file's Python for simulators, unless a person has named it, here or before."""
+    python = config.env.get(PYTHON)
+    if python is not None and given.text(f"env.{PYTHON}") is None:
+        trust.require("", {PYTHON: python})
 
 
 def _preset(

@@ -18,7 +18,7 @@ from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
 from rate.registry import Registry
 from rate.spaces import differences
-from trainers import environments
+from trainers import environments, trust
 from trainers.config import NO_ENVIRONMENT, RunConfig
 from trainers.data_alone import DataAlone
 from trainers.environment import Environment, Length
@@ -96,8 +96,10 @@ def environment_of(spec: EnvironmentSpec, workers: int | None = None) -> Environ
     """The environment that a saved model was trained for, with its own target.
 
     Raises:
-        ConfigError: If it is no longer there, or shows or takes something else than then.
+        ConfigError: If it is no longer there, or shows or takes something else than then, or is
+            code that nobody here has named (see `trainers.trust`).
     """
+    trust.require(spec.name, spec.options)
     found = get_environment(spec.name, spec.options, workers, spec.frame_stack)
     for name in ("observation_space", "action_space"):
         if changed := differences(getattr(found.spec, name), getattr(spec, name)):

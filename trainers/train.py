@@ -19,6 +19,7 @@ from datamodules.spawning import leave_if_started_again
 from rate.errors import ConfigError
 from rate.stopping import stop_signals, told_when_stopped
 from rate.weights import CHECKPOINTS, SavedModel, load_model, save_model
+from trainers import trust
 from trainers.callbacks import Report
 from trainers.callbacks.checkpoint import find_checkpoint
 from trainers.config import Resume, RunConfig
@@ -116,6 +117,8 @@ def train(
         Stopped: If it was stopped before or after that (a `KeyboardInterrupt`).
     """
     leave_if_started_again()
+    if not isinstance(resume, Path):  # whose environment is a file's
+        trust.remember(config.environment, config.env)
     check_run(config)
     environment = environment_of_run(config)
     folder = run_folder(config, resume)

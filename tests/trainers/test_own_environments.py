@@ -24,9 +24,11 @@ from rate.weights import load_model
 from tests.other_python import make_other_python
 from tests.rate.envs.test_own import MODULE
 from tests.trainers.conftest import MakeConfig
-from trainers import registry
+from trainers import registry, trust
 from trainers.begun import with_own_paths
 from trainers.commands.evaluate import find_candidates, prepare, score
+from trainers.commands.evaluate import main as evaluate_main
+from trainers.commands.train import main as train_main
 from trainers.commands.video import play
 from trainers.config import RunConfig
 from trainers.config_files import load_config_file
@@ -122,6 +124,7 @@ def test_an_environment_that_has_changed_is_not_played(walks: Path, module: Path
     spec = get_environment(WALK).spec
     told = spec.to_dict()
     told["observation_space"]["shape"] = [3]
+    trust.remember(WALK, {})
     with pytest.raises(
         ConfigError, match=r"has shape \(2,\) instead of \(3,\)\. Bring that version"
     ):
@@ -260,3 +263,65 @@ def test_differences_of_spaces() -> None:
         "'a' of shape (2,) instead of (3,)",
     ]
     assert differences(box, spaces.Discrete(2)) == [f"{box} instead of Discrete(2)"]
+
+
+def test_code_that_a_file_names_runs_once_a_person_has_named_it(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    folder = train(config).folder
+    others = ("XDG_STATE_HOME", str(tmp_path / "others"))  # who got the run from somebody
+    monkeypatch.setenv(*others)
+    monkeypatch.setattr(trust, "_NAMED", set())
+    monkeypatch.setattr("rate.envs.own.import_path", forbidden)
+    for run in (
+        lambda: evaluate_main([str(folder)]),
+        lambda: train_main(["--resume", str(folder)]),
+    ):
+        with pytest.raises(SystemExit):
+            run()
+        told = capsys.readouterr().err
+        assert f"If you trust where the file comes from, name it yourself: --env {WALK}" in told
+    monkeypatch.undo()
+    monkeypatch.setenv(*others)
+    monkeypatch.syspath_prepend(str(tmp_path / "theirs"))
+    evaluate_main([str(folder), "--env", WALK, "--episodes", "2", "--env.size=3"])
+    monkeypatch.setattr(trust, "_NAMED", set())
+    evaluate_main([str(folder), "--episodes", "2"])  # it is remembered
+
+
+def forbidden(*_: Any) -> Any:
+    raise AssertionError("code of a file is run")
+
+
+def test_a_python_that_a_file_names_is_not_run(tmp_path: Path) -> None:
+    found = get_environment("CartPole-v1").spec
+    evil = replace(found, target_return=1.0, options={"python": str(tmp_path / "evil")})
+    with pytest.raises(ConfigError, match=rf"name it yourself: --env\.python {tmp_path}/evil"):
+        environment_of(evil)
+
+
+def test_without_a_home_it_is_remembered_as_long_as_the_process_lives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setattr(trust.Path, "home", no_home)
+    monkeypatch.setattr(trust, "_NAMED", set())
+    with pytest.raises(ConfigError, match="nobody has named on this computer"):
+        trust.require("a.b:C", {})
+    trust.remember("a.b:C", {})
+    trust.require("a.b:C", {})
+    trust.require("CartPole-v1", {})  # installed under a name of its own
+
+
+def no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
+def test_a_model_of_data_alone_is_played_where_a_person_says(config: RunConfig) -> None:
+    folder = train(replace(config, environment="none", env={})).folder
+    candidate = find_candidates(folder)[0].playing_in(WALK, {"size": 3})
+    (row,) = score(prepare(candidate, {"lengths": [4], "episodes": 2}, None), torch.device("cpu"))
+    assert (row["environment"], row["length"]) == (WALK, 4)
+    other = find_candidates(folder)[0].playing_in("CartPole-v1", {})
+    with pytest.raises(ConfigError, match="another environment than this model was trained for"):
+        prepare(other, {}, None)

@@ -25,6 +25,11 @@ from rate.errors import ConfigError
 from rate.weights import SavedModel, find_models, load_model
 from trainers.commands.console import count, make_parser, show_scores, user_errors
 from trainers.commands.devices import add_device_option, choose_device
+from trainers.commands.environment_options import (
+    add_environment_option,
+    parse_with_settings,
+    playing_in,
+)
 from trainers.commands.scores import add_scores, check_scores
 from trainers.config import EvaluationConfig
 from trainers.config_files import load_config_file
@@ -51,6 +56,11 @@ class Candidate:
     label: dict[str, Any]
     settings: EvaluationConfig
     first_seed: int = 0
+
+    def playing_in(self, name: str | None, settings: dict[str, Any]) -> Candidate:
+        """The candidate in the environment that a person names; see `playing_in`."""
+        spec = playing_in(self.saved.spec, name, settings)
+        return replace(self, saved=replace(self.saved, spec=spec))
 
 
 def find_candidates(source: Path) -> list[Candidate]:
@@ -132,7 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, help="seed of the first episode")
     parser.add_argument("--results", type=Path, help="also add the scores to this table")
     add_device_option(parser, "cpu")
-    options = parser.parse_args(arguments)
+    add_environment_option(parser)
+    with user_errors():
+        options, env = parse_with_settings(parser, arguments)
     settings = {"lengths": options.lengths, "episodes": options.episodes}
     given = {name: value for name, value in settings.items() if value is not None}
     console, rows = Console(), list[dict[str, Any]]()
@@ -141,6 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             check_scores(options.results)
         device = choose_device(options.device)
         found = [each for source in options.sources for each in find_candidates(source)]
+        found = [each.playing_in(options.env, env) for each in found]
         candidates = [prepare(candidate, given, options.seed) for candidate in found]
         told = [line for candidate in found for line in differences(candidate.saved.spec)]
         for sentence in dict.fromkeys(told):

@@ -17,6 +17,11 @@ from rate.errors import ConfigError
 from rate.policy import Policy
 from rate.weights import find_models, load_model
 from trainers.commands.console import count, make_parser, user_errors
+from trainers.commands.environment_options import (
+    add_environment_option,
+    parse_with_settings,
+    playing_in,
+)
 from trainers.commands.outputs import check_picture
 from trainers.commands.plot import pyplot, save
 from trainers.commands.styles import styles
@@ -34,14 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("memory.png"), help="the figure")
     parser.add_argument("--length", type=count, default=2000, help="their length (default: 2000)")
     parser.add_argument("--episodes", type=count, default=20, help="episodes (default: 20)")
-    options = parser.parse_args(arguments)
+    add_environment_option(parser)
+    with user_errors():
+        options, env = parse_with_settings(parser, arguments)
     console = Console()
     with user_errors():
         check_picture(options.output, ".png")
         with Meter() as meter:
-            reports = {
-                run.name: look(run, options.length, options.episodes, meter) for run in options.runs
-            }
+            how = (options.length, options.episodes, meter, options.env, env)
+            reports = {run.name: look(run, *how) for run in options.runs}
         draw(reports, options.output)
     table = Table(
         title=f"Memory over episodes of {options.length} steps. ±s: share of episodes that keep "
@@ -59,7 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console.print(f"The figure {options.output}", highlight=False, markup=False)
 
 
-def look(run: Path, length: int, episodes: int, meter: Meter) -> MemoryReport:
+def look(
+    run: Path,
+    length: int,
+    episodes: int,
+    meter: Meter,
+    env_name: str | None = None,
+    settings: dict[str, Any] | None = None,
+) -> MemoryReport:
     """Roll out a run's last weights and follow its memory.
 
     Raises:
@@ -69,7 +82,7 @@ def look(run: Path, length: int, episodes: int, meter: Meter) -> MemoryReport:
     config = saved.model.config
     if not config.num_memory_tokens:
         raise ConfigError(f"{run} has no memory tokens to look at (model.num_memory_tokens is 0).")
-    environment = environment_of(saved.spec)
+    environment = environment_of(playing_in(saved.spec, env_name, settings or {}))
     longest = check_lengths(environment, [length], "--length")
     if longest < 8 * config.context_length:
         raise ConfigError(

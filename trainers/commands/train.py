@@ -22,6 +22,7 @@ from rich.console import Console
 
 from rate.errors import ConfigError
 from rate.stopping import nothing_begun
+from trainers import trust
 from trainers.cli import AUTO, parse
 from trainers.commands.console import make_parser, show_scores, typed, user_errors
 from trainers.config import NO_ENVIRONMENT
@@ -70,6 +71,8 @@ def choose_environment(arguments: Sequence[str]) -> tuple[str | None, list[str]]
     file = config if resume in (None, AUTO) else str(Path(resume) / "config.yaml")
     if file is not None and Path(file).is_file():
         environment = read_config_file(Path(file)).get("environment")
+        if environment is not None:
+            trust.require(str(environment), {})
     if environment is None and any(_value(words, name) for name in ("--data", "--data.store")):
         environment = NO_ENVIRONMENT
     return (None if environment is None else str(environment)), words

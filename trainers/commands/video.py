@@ -28,6 +28,10 @@ from rate.errors import ConfigError
 from rate.policy import Policy
 from rate.progress import OnProgress, telling
 from trainers.commands.console import count, make_parser, user_errors
+from trainers.commands.environment_options import (
+    add_environment_option,
+    parse_with_settings,
+)
 from trainers.commands.evaluate import LAST_SEED, Candidate, find_candidates
 from trainers.commands.outputs import check_picture
 from trainers.environment import Length, at_length
@@ -53,11 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, help="the episode (default: a held-out one)")
     parser.add_argument("--steps", type=count, help="stop after so many steps")
     parser.add_argument("--fps", type=count, default=10, help="frames a second (default: 10)")
-    options = parser.parse_args(arguments)
+    add_environment_option(parser)
+    with user_errors():
+        options, env = parse_with_settings(parser, arguments)
     console = Console()
     with user_errors():
         check_output(options.output, options.fps)
-        candidate = find_candidates(options.source)[0]  # the last weights
+        last = find_candidates(options.source)[0]
+        candidate = last.playing_in(options.env, env)
         settings = candidate.settings
         length = options.length or settings.selection_lengths[0]
         seed = settings.test_seed if options.seed is None else options.seed

@@ -1,0 +1,59 @@
+"""`--env` and `--env.SETTING` of commands that play a saved model, instead of what it names."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from rate.envs.spec import EnvironmentSpec
+from trainers import trust
+from trainers.options import read_value, read_words
+
+_PREFIX = "env."
+
+
+def add_environment_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--env`."""
+    parser.add_argument(
+        "--env",
+        metavar="ENVIRONMENT",
+        help="play in this one, not in the model's own; its settings are --env.NAME VALUE",
+    )
+
+
+def parse_with_settings(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None
+) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """The options of a command, and the settings of an environment among them.
+
+    Raises:
+        ConfigError: If a setting has no value.
+        SystemExit: If there is another option.
+    """
+    options, rest = parser.parse_known_args(arguments)
+    if any(word.startswith("--") and not word.startswith(f"--{_PREFIX}") for word in rest):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    given = read_words(rest)
+    return options, {
+        name.removeprefix(_PREFIX): read_value(name, object, words) for name, words in given
+    }
+
+
+def playing_in(
+    spec: EnvironmentSpec, name: str | None, settings: dict[str, Any]
+) -> EnvironmentSpec:
+    """What a saved model is to be played in.
+
+    Args:
+        spec: What it was trained for.
+        name: Another environment, or the same; None leaves it.
+        settings: Settings of it. Others are the model's, where it is the same environment.
+    """
+    if name is None and not settings:
+        return spec
+    typed = {key: value for key, value in settings.items() if key == "python"}
+    trust.remember("" if name is None else name, typed)
+    options = spec.options if name in (None, spec.name) else {}
+    return replace(spec, name=name or spec.name, options={**options, **settings})
