@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datamodules.columns import Columns, Windows
-from datamodules.episodes import DatasetError
+from datamodules.eligible import eligible_episodes
 from datamodules.store import Store
 from rate.batch import Batch
 
@@ -51,6 +51,7 @@ class WindowSampler:
             length, as Chen et al. (2021) do.
         frame_stack: Frames that make one observation, at most; see `batch`.
         columns: What batches are gathered from; by default the store's files.
+        held_out: The numbers of episodes that are never drawn.
 
     Raises:
         DatasetError: If the window is longer than any episode, or no episode is within the limits.
@@ -74,6 +75,7 @@ class WindowSampler:
         sampling: Sampling = "episodes",
         frame_stack: int = 1,
         columns: Columns | None = None,
+        held_out: npt.NDArray[np.int64] | None = None,
     ) -> None:
         if mode not in ("start", "random"):
             raise ValueError(f"mode {mode!r}: choose 'start' or 'random'")
@@ -93,10 +95,10 @@ class WindowSampler:
         self.mode, self.rank, self.world_size = mode, rank, world_size
         self._key = np.array([seed % (1 << 64), stream % (1 << 64)], dtype=np.uint64)
         limits = max_episode_length, min_return, min_length
-        self._episodes = _eligible(store, window, spare, *limits)
+        self._episodes = eligible_episodes(store, held_out, window, spare, *limits)
         self._first_rows = store.offsets[:-1][self._episodes]
         self._lengths = store.lengths[self._episodes]
-        self._terminated, self._truncated = _kinds_of_end(store, self._episodes)
+        self._terminated, self._truncated = store.ends(self._episodes)
         self._ends = np.cumsum(self._weights()) if sampling == "steps" else None
         self.frame_stack = frame_stack
         self._passes: dict[int, npt.NDArray[np.int64]] = {}
@@ -249,59 +251,3 @@ class WindowSampler:
 def _num_positions(lengths: npt.NDArray[np.int64], window: int) -> npt.NDArray[np.int64]:
     """At how many places a random window of an episode can be."""
     return np.where(lengths > window, lengths + window - 1, 1)
-
-
-def _kinds_of_end(
-    store: Store, episodes: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Whether each episode was terminated, and whether it was truncated, `(E,)` both.
-
-    An end that the data tell nothing of is a truncation: what would have come is not known.
-    """
-    terminated = np.asarray(store.arrays["terminated"])[episodes]
-    return terminated, np.asarray(store.arrays["truncated"])[episodes] | ~terminated
-
-
-def _eligible(
-    store: Store,
-    window: int,
-    spare: int,
-    max_length: int | None,
-    min_return: float | None,
-    min_length: int | None,
-) -> npt.NDArray[np.int64]:
-    """The episodes to draw from; refuses a window or a limit that the data cannot serve."""
-    kept: npt.NDArray[np.int64] = np.arange(store.num_episodes)
-    if min_return is not None:
-        returns = store.arrays["returns_to_go"][store.offsets[:-1]]
-        # The limit is rounded as the returns were, so that 0.96 keeps an episode of 0.96.
-        kept = kept[returns >= np.float32(min_return)]
-        if not len(kept):
-            raise DatasetError(
-                f"{store.path}: no episode has a return of at least {min_return}; those of the "
-                f"{store.num_episodes} episodes are {returns.min():g} to {returns.max():g}"
-            )
-    lengths = store.lengths[kept]
-    of = "" if min_return is None else f" of a return of at least {min_return}"
-    if min_length is not None:
-        kept = kept[lengths >= min_length]
-        if not len(kept):
-            raise DatasetError(
-                f"{store.path}: no episode{of} has at least {min_length} steps; the lengths are "
-                f"{lengths.min()} to {lengths.max()}"
-            )
-        lengths = store.lengths[kept]
-    if window - spare > (longest := lengths.max()):
-        raise DatasetError(
-            f"{store.path}: a window of {window} steps (segments x context length) is longer than "
-            f"any episode{of}; the longest has {longest} actions, {longest + 1} observations. "
-            "Use a shorter context, fewer segments, or longer episodes"
-        )
-    if max_length is not None:
-        kept = kept[lengths <= max_length]
-        if not len(kept):
-            raise DatasetError(
-                f"{store.path}: no episode{of} has at most {max_length} steps; the shortest of "
-                f"{len(lengths)} has {lengths.min()}. Begin the curriculum with more segments"
-            )
-    return kept

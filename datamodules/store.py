@@ -120,6 +120,16 @@ class Store:
         low, high = self.manifest["return_range"]
         return float(low), float(high)
 
+    def ends(
+        self, episodes: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Whether episodes were terminated, and whether they were truncated, `(E,)` both.
+
+        An end that the data tell nothing of is a truncation: what would have come is not known.
+        """
+        terminated = np.asarray(self.arrays["terminated"])[episodes]
+        return terminated, np.asarray(self.arrays["truncated"])[episodes] | ~terminated
+
     @cached_property
     def spec(self) -> EnvironmentSpec:
         """The environment that the episodes come from."""

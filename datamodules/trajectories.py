@@ -24,6 +24,7 @@ from lightning.pytorch import LightningDataModule
 from datamodules.columns import Columns
 from datamodules.episodes import DatasetError
 from datamodules.formats import find_store
+from datamodules.held_out import HeldOut
 from datamodules.placement import DataDevice, Prefetcher, choose_placement
 from datamodules.sampler import Mode, Sampling, WindowSampler
 from datamodules.suitability import check_actions, check_task, hidden_state, single_frames
@@ -78,8 +79,10 @@ class TrajectoryDataModule(LightningDataModule):
         with_hint: Whether batches have the hidden state, which data of our collectors have as the
             part `hint` of their observations.
         data_device: Where batches are gathered; see `place_on`.
+        held_out: The share of the episodes that are never drawn; see `held_out_episodes`.
 
     Attributes:
+        held_out: These episodes, in windows of `N` segments whatever the stage of a curriculum.
         placement: Where they are and why, in one line; empty until that is settled.
 
     Raises:
@@ -103,6 +106,7 @@ class TrajectoryDataModule(LightningDataModule):
         sampling: Sampling = "episodes",
         with_hint: bool = False,
         data_device: DataDevice = "host",
+        held_out: float = 0.0,
     ) -> None:
         super().__init__()
         if context_length < 1 or segments < 1:
@@ -126,6 +130,8 @@ class TrajectoryDataModule(LightningDataModule):
         self._prefetcher: Prefetcher | None = None
         self._stage: tuple[int, int] | None = None
         self._batches_done = 0
+        window, limits = segments * context_length, (min_return, min_length)
+        self.held_out = HeldOut(self.store, held_out, window, mode, *limits, self.frame_stack)
         # Made now for its checks; `setup` makes it again, when the processes are known.
         self._sampler = self.make_sampler(None)
         self._processes = (0, 1)
@@ -144,6 +150,18 @@ class TrajectoryDataModule(LightningDataModule):
     def stage(self) -> tuple[int, int] | None:
         """The curriculum's `(segments, start_step)`, or None without one."""
         return self._stage
+
+    def held_out_batches(
+        self,
+        device: torch.device,
+        size: int,
+        limit: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> Iterator[Batch]:
+        """The first held-out windows of a fixed order, as a model takes them; see `HeldOut`."""
+        for batch in self.held_out.batches(self.columns, size, limit, rank, world_size):
+            yield self.on_after_batch_transfer(batch.to(device), 0)
 
     def make_sampler(
         self, curriculum_segments: int | None, rank: int = 0, world_size: int = 1
@@ -183,6 +201,7 @@ class TrajectoryDataModule(LightningDataModule):
             sampling=self.sampling,
             frame_stack=self.frame_stack,
             columns=self.columns,
+            held_out=self.held_out.never_drawn,
         )
 
     def set_curriculum(self, segments: int, start_step: int) -> None:
@@ -301,4 +320,5 @@ class TrajectoryDataModule(LightningDataModule):
             "min_length": self.min_length,
             "sampling": None if self.sampling == "episodes" else self.sampling,
             "frame_stack": None if self.frame_stack == 1 else self.frame_stack,
+            "held_out": self.held_out.share if len(self.held_out.never_drawn) else None,
         }

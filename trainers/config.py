@@ -111,6 +111,8 @@ class DataConfig:
             the episodes' lengths, as published Decision Transformers do.
         frame_stack: Frames of an image environment that make one observation. Data keep single
             frames, and so does a batch on its way to the device.
+        held_out: Share of the episodes that no model is trained on, and on which its predictions
+            are measured, in [0, 1). Which ones depends on their numbers in the data alone.
     """
 
     root: str = "data"
@@ -129,6 +131,7 @@ class DataConfig:
     window: Window = "start"
     sampling: Sampling = "episodes"
     frame_stack: int = 1
+    held_out: float = 0.05
     reading: ReadingConfig = field(default_factory=ReadingConfig)
 
     def __post_init__(self) -> None:
@@ -138,6 +141,8 @@ class DataConfig:
         at_least("data.num_episodes", self.num_episodes, 2)
         if not 0 <= self.seed < 2**20:
             raise ConfigError(f"data.seed is {self.seed}; it must be in [0, {2**20}).")
+        if not 0 <= self.held_out < 1:
+            raise ConfigError(f"data.held_out is {self.held_out}; it must be in [0, 1).")
         if not 0 <= self.noise <= 1:
             raise ConfigError(f"data.noise is {self.noise}; it must be in [0, 1].")
         for name in ("workers", "min_length", "agent_steps"):
@@ -258,6 +263,8 @@ class EvaluationConfig:
 
     Attributes:
         every_n_steps: Optimiser steps between two evaluations on the selection seeds; 0 never.
+        held_out_every_n_steps: Optimiser steps between two measurements on a batch of held-out
+            windows (`data.held_out`); 0 measures at the end alone.
         lengths: Episode lengths of the final evaluation on the held-out seeds. What a length is,
             the environment says: steps of an episode; for minigrid the size of the grid; a time
             limit for one's own. None (`null`) is the environment's own length.
@@ -278,6 +285,7 @@ class EvaluationConfig:
     """
 
     every_n_steps: int = 100
+    held_out_every_n_steps: int = 100
     lengths: list[int | None] = field(default_factory=lambda: [90, 900, 9600])
     selection_lengths: list[int | None] = field(default_factory=lambda: [90, 300])
     episodes: int = 100
@@ -293,6 +301,7 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         at_least("evaluation.every_n_steps", self.every_n_steps, 0)
+        at_least("evaluation.held_out_every_n_steps", self.held_out_every_n_steps, 0)
         at_least("evaluation.episodes", self.episodes, 1)
         for name in ("selection_episodes", "num_envs", "workers"):
             if getattr(self, name) is not None:

@@ -66,7 +66,10 @@ def load_config_file(path: Path) -> RunConfig:
     Raises:
         ConfigError: If the file is missing, no YAML, or does not hold a configuration.
     """
-    return config_from_dict(read_config_file(path))
+    values = read_config_file(path)
+    if isinstance(data := values.get("data"), dict):
+        data.setdefault("held_out", 0.0)  # a run of before there was a choice
+    return config_from_dict(values)
 
 
 def read_config_file(path: Path) -> dict[str, Any]:

@@ -74,6 +74,11 @@ def describe_training(
     data = f"{store.num_episodes:,} episodes, {store.num_steps:,} steps in {store.path}"
     if datamodule.num_episodes < store.num_episodes:
         data += f"; windows are cut from {datamodule.num_episodes:,} of the episodes"
+    held_out = datamodule.held_out
+    if len(held_out.never_drawn):
+        data += f"; {len(held_out.never_drawn):,} are held out"
+    elif held_out.share:
+        data += f"; none is held out: data.held_out={held_out.share:g} of them is not one"
     lines = [
         f"model: {parameters:,} parameters, precision {trainer.precision}",
         f"data: {data}",

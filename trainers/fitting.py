@@ -20,6 +20,7 @@ from rate.stopping import Stopped
 from rate.weights import CHECKPOINTS
 from trainers.callbacks import (
     Curriculum,
+    HeldOutMetrics,
     Progress,
     Report,
     Reporter,
@@ -68,12 +69,13 @@ def make_datamodule(
         sampling=data.sampling,
         with_hint=config.loss.wants_hint,
         data_device=training.data_device,
+        held_out=data.held_out,
     )
     target = config.evaluation.target_return
     if target is None:
         target = with_target(config, environment, datamodule).spec.target_return
     finite(f"the return to ask for, the best of {datamodule.store.path},", target)
-    low, high = datamodule.store.return_range
+    low, high = datamodule.held_out.rest_return_range
     seen = config.model.condition_on_return
     if seen and not low <= target <= high and is_main_process():
         warnings.warn(
@@ -83,6 +85,13 @@ def make_datamodule(
             stacklevel=2,
         )
     _warn_of_unreached_steps(config, datamodule)
+    if not environment.rolls_out and not datamodule.held_out.num_windows and is_main_process():
+        warnings.warn(
+            f"Nothing will tell how good the model is: there is no environment to roll out in, and "
+            f"data.held_out={data.held_out:g} of the {datamodule.store.num_episodes:,} episodes of "
+            f"{datamodule.store.path} is not one. Raise data.held_out.",
+            stacklevel=2,
+        )
     return datamodule
 
 
@@ -122,7 +131,7 @@ def with_target(
     """
     if not (config.evaluation.target_from_data or isnan(environment.spec.target_return)):
         return environment
-    best = datamodule.store.return_range[1]
+    best = datamodule.held_out.rest_return_range[1]
     return replace(environment, spec=replace(environment.spec, target_return=best))
 
 
@@ -219,7 +228,9 @@ def make_fitting(
         stop=stop,
     )
     # In this order: time a batch before anything else takes any, save when all else is settled.
-    callbacks: list[Callback] = [throughput, selection]
+    every = evaluation.held_out_every_n_steps
+    held_out = HeldOutMetrics(datamodule, every, training.max_steps)
+    callbacks: list[Callback] = [throughput, selection, held_out]
     if progress is not None:
         callbacks.append(progress)
     if report is not None:

@@ -27,12 +27,12 @@ from trainers.csv_logger import METRICS
 from trainers.files import write_atomic, write_yaml
 from trainers.run_lock import LOCK, only_writer
 
-CONFIG, EVALUATION = "config.yaml", "evaluation.json"
+CONFIG, EVALUATION, HELD_OUT = "config.yaml", "evaluation.json", "held_out.json"
 TENSORBOARD = "tensorboard"
 _PACKAGES = ("lightning", "gymnasium", "minari", "numpy", "safetensors", "tensorboard")
 _CODE = ("rate", "datamodules", "trainers")
 # What a run leaves that was stopped before there was anything to go on from.
-_BEGINNINGS = (CONFIG, ENVIRONMENT, METRICS, CHECKPOINTS, TENSORBOARD, "wandb", LOCK)
+_BEGINNINGS = (CONFIG, ENVIRONMENT, HELD_OUT, METRICS, CHECKPOINTS, TENSORBOARD, "wandb", LOCK)
 
 
 @contextmanager

@@ -123,9 +123,14 @@ class SequenceTrainer(LightningModule):
             rows.append(row)
             self._log(segments)
         total = rows[0] if len(rows) == 1 else torch.stack(rows).sum(0)
-        names = (LOSS, *self._metrics)
+        names = self.metric_names
         metrics = {name: total[2 * n : 2 * n + 2] for n, name in enumerate(names)}
         return {"steps": total[2 * len(names)], "metrics": metrics}
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The loss and the metrics of the objective, once a step was taken."""
+        return (LOSS, *self._metrics)
 
     def _compile(self, batch: Batch) -> None:
         """Compile the model where the settings say so, and try it on the first batch."""
@@ -220,10 +225,8 @@ class SequenceTrainer(LightningModule):
             `(2 M + 3,)`: sum and weight of the loss and of each of the `M` metrics, and the number
             of real steps, over all processes.
         """
-        sums = self._loss(batch, hidden)
-        metrics = [number.float() for known in sums.metrics.values() for number in known]
-        steps = batch.mask.sum().float()
-        row = torch.stack([sums.loss.detach(), sums.weight, *metrics, steps])
+        sums = self.sums(batch, hidden)
+        row = torch.cat((self.row(sums), batch.mask.sum().float()[None]))
         row = sum_over_processes(row)
         weight = row[1]
         cast("LightningOptimizer", self.optimizers()).zero_grad(set_to_none=True)
@@ -234,9 +237,15 @@ class SequenceTrainer(LightningModule):
     def losses(self, batch: Batch) -> Iterator[Tensor]:
         """The loss `()` of one optimiser step after another, before its gradient is taken."""
         for piece in self._hidden(batch):
-            yield self._loss(*piece).loss
+            yield self.sums(*piece).loss
 
-    def _loss(self, batch: Batch, hidden: Tensor) -> LossSums:
+    @staticmethod
+    def row(sums: LossSums) -> Tensor:
+        """`(2 M + 2,)`: sum and weight of the loss and of each of the `M` metrics."""
+        metrics = [number.float() for known in sums.metrics.values() for number in known]
+        return torch.stack([sums.loss.detach(), sums.weight, *metrics])
+
+    def sums(self, batch: Batch, hidden: Tensor) -> LossSums:
         """What the objective finds in this process's batch.
 
         Raises:
@@ -289,8 +298,8 @@ class SequenceTrainer(LightningModule):
         adamw = cast("AdamW", optimizer)
         if not adamw.is_taken:
             self._row = self._ledger.judge(self._row, self._clip())
-        names = (LOSS, *self._metrics)
-        self._ledger.add(self.global_step + 1, self._batch_number, self._row, names)
+        number = self.global_step + 1
+        self._ledger.add(number, self._batch_number, self._row, self.metric_names)
         if self._waits or not optimizer.defaults["fused"]:
             self.check()
         else:

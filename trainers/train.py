@@ -35,6 +35,7 @@ from trainers.fitting import (
     with_record,
     with_target,
 )
+from trainers.held_out import episodes_held_out, measure_weights
 from trainers.initial_weights import find_weights, load_initial_weights
 from trainers.launch import is_main_process, launched
 from trainers.loggers import log_scores, make_loggers
@@ -45,6 +46,7 @@ from trainers.rollout import OnProgress, evaluate
 from trainers.runs import (
     CONFIG,
     EVALUATION,
+    HELD_OUT,
     enter_run,
     run_folder,
     write_environment,
@@ -79,6 +81,8 @@ class RunResult:
         best_step: Optimiser step of the best weights, or None where none were chosen.
         seconds: Time in training steps, over all interruptions.
         timesteps_per_second: Real steps of episodes trained on in a second.
+        held_out: The last and the best weights on held-out steps: `which`, `step`, and what
+            `trainers.held_out.Account.row` has; none where no episode is held out.
     """
 
     folder: Path
@@ -87,6 +91,7 @@ class RunResult:
     best_step: int | None = None
     seconds: float = 0.0
     timesteps_per_second: float = 0.0
+    held_out: list[dict[str, Any]] = field(default_factory=list)
 
 
 def train(
@@ -139,6 +144,8 @@ def train(
         loggers = stack.enter_context(make_loggers(config, folder))
         with told_when_stopped(" before training. Nothing is lost: the same command goes on."):
             datamodule = make_datamodule(config, environment, report)
+            if is_main_process():
+                write_json(folder / HELD_OUT, episodes_held_out(datamodule))
             environment = with_record(with_target(config, environment, datamodule), datamodule)
             module = SequenceTrainer(config, environment.spec)
             scale_to_data(module.model, datamodule.store, config.data.normalise)
@@ -160,6 +167,10 @@ def train(
                     Meter(shown=config.logging.progress).say(
                         "Without an environment the model is not scored by rollouts."
                     )
+                with fitting.trainer.precision_plugin.val_step_context():
+                    steps = {"last": result.steps, "best": result.best_step}
+                    found = measure_weights(config, datamodule, folder, steps, device)
+                result.held_out.extend(found)
                 _evaluate(config, environment, result, device, report, loggers)
     return result
 
@@ -170,8 +181,9 @@ def _finished(folder: Path, config: RunConfig) -> RunResult | None:
         before = load_config_file(folder / CONFIG)
         known = json.loads((folder / EVALUATION).read_text(encoding="utf-8"))
         is_same = replace(before, logging=config.logging) == config
-        scored = (known["trained_steps"], known["evaluation"])
-        if not is_same or scored != (config.training.max_steps, asdict(config.evaluation)):
+        settings = asdict(config.evaluation)
+        scored = (known["trained_steps"], {**settings, **known["evaluation"]})
+        if not is_same or scored != (config.training.max_steps, settings):
             return None
         return RunResult(
             folder,
@@ -180,6 +192,7 @@ def _finished(folder: Path, config: RunConfig) -> RunResult | None:
             best_step=next((r["step"] for r in known["rows"] if r["which"] == "best"), None),
             seconds=known["training_seconds"],
             timesteps_per_second=known["timesteps_per_second"],
+            held_out=known.get("held_out", []),
         )
     except (ConfigError, OSError, ValueError, KeyError, TypeError):
         return None
@@ -255,6 +268,7 @@ def _evaluate(
         "training_seconds": round(result.seconds, 3),
         "timesteps_per_second": round(result.timesteps_per_second, 1),
         "rows": result.rows,
+        "held_out": result.held_out,
     }
     try:
         log_scores(loggers, result.rows, result.steps)

@@ -278,6 +278,14 @@ def test_a_model_trains_on_stacks_of_the_frames_that_a_store_has_once(tmp_path):
     make_trainer(8).fit(module, datamodule=data)
     assert len(module.seen) == 8
     assert data.next_batch().observations.shape == (1, 8, 6, 5)
+    two = pack([episode, episode], tmp_path / "films", recorded, {})
+    data = make_data(two, batch_size=1, segments=2, spec=spec, mode="random", held_out=0.5)
+    batches = list(data.held_out_batches(torch.device("cpu"), 1, 10))
+    assert sum(int(batch.mask.sum()) for batch in batches) == 9
+    for batch in batches:
+        model = Model()
+        model.seen = []
+        model.training_step(batch, 0)
 
 
 def test_what_is_drawn_belongs_to_what_a_checkpoint_holds(store):

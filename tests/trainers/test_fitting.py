@@ -62,7 +62,7 @@ def test_only_episodes_within_the_limits_are_drawn(
     min_length: int | None,
     expected: set[int],
 ) -> None:
-    limits = {"data__min_return": min_return, "data__min_length": min_length}
+    limits = {"data__min_return": min_return, "data__min_length": min_length, "data__held_out": 0.0}
     assert drawn(make_config(data__store=store, **limits)) == expected
 
 
@@ -127,8 +127,8 @@ def test_the_warning_comes_through_when_training(make_config: MakeConfig) -> Non
 def test_steps_that_no_window_shows_are_told(
     make_config: MakeConfig, store: str, changes: dict[str, Any], found: str | None
 ) -> None:
-    settings = {"training__segments": 3, "model__context_length": 4, **changes}
-    config = make_config(data__store=store, **settings)
+    settings = {"training__segments": 3, "model__context_length": 4, "data__held_out": 0.0}
+    config = make_config(data__store=store, **{**settings, **changes})
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         make_datamodule(config, TMAZE)

@@ -17,6 +17,7 @@ from tests.trainers.conftest import MakeConfig
 from tests.trainers.fakes import Numbers, Punctual, with_parts
 from trainers.config import RunConfig
 from trainers.errors import TrainingError
+from trainers.files import write_json
 from trainers.registry import get_environment
 from trainers.rollout import rollout
 from trainers.train import train
@@ -149,8 +150,10 @@ def test_so_is_one_of_the_environments_own() -> None:
 def test_scores_that_cannot_be_saved_are_told(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
+    def full(path: Path, content: Any) -> None:
+        if path.name == "evaluation.json":
+            raise OSError(28, "No space left on device")
+        write_json(path, content)
 
     monkeypatch.setattr(trainers.train, "write_json", full)
     with (

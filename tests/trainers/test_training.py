@@ -150,6 +150,7 @@ class TestRun:
             "config.yaml",
             "environment.txt",
             "evaluation.json",
+            "held_out.json",
             "metrics.csv",
             "tensorboard",
         }

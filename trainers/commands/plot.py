@@ -7,6 +7,8 @@ rate plot runs/tmaze-rate-1 runs/tmaze-dt-1      # -> learning.png
 
 from __future__ import annotations
 
+import json
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +27,10 @@ from trainers.registry import length_name
 _NAMES = {"success": "success rate", "return": "return"}
 _ANYTHING = ("--data.random_policy=true",)  # wherever the data are from
 _LIKE, _APART = 0.02, 2.0  # of the figure's height; points
+_PLACES = {
+    "by_position": "step of the episode",
+    "by_distance": "steps since the border of a segment",
+}
 _LABELS = ("environment", "model", "which", "seed", "length", "episodes", "step")
 
 
@@ -100,24 +106,65 @@ def trained_lengths(rows: Sequence[dict[str, Any]]) -> list[int]:
 
 
 def plot_learning(folders: Sequence[Path], path: Path) -> None:
-    """Loss and accuracy at episode ends against optimiser steps, a line per run.
+    """Learning curves, a line per run, and below them what held-out steps tell.
+
+    Above: loss and accuracy at episode ends against optimiser steps, with rings at the same on
+    held-out windows. Below, where runs have held episodes out: how well the last weights predict
+    their actions, by position in the episode and by distance from the border of a segment.
 
     Raises:
         ConfigError: If a folder holds no run, or the figure cannot be written.
     """
     plt = pyplot()
-    figure, panels = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    held_out = {folder: found for folder in folders if (found := read_held_out(folder))}
+    size = (2, 2) if held_out else (1, 2)
+    figure, panels = plt.subplots(
+        *size, figsize=(9, 3.5 * size[0]), layout="constrained", squeeze=False
+    )
     looks = styles(folder.name for folder in folders)
     for folder in folders:
         rows, style = read_table(folder / "metrics.csv"), looks[folder.name]
-        for axes, name in zip(panels, ("loss", "decisive_accuracy"), strict=True):
-            points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
-            steps, values = [step for step, _ in points], [value for _, value in points]
-            axes.plot(steps, values, color=style.colour, linestyle=style.dash, label=folder.name)
+        look = {"color": style.colour, "linestyle": style.dash}
+        for axes, name in zip(panels[0], ("loss", "decisive_accuracy"), strict=True):
+            axes.plot(*_points_of(rows, name), label=folder.name, **look)
+            rings = _points_of(rows, f"held_out/{name}")
+            axes.plot(*rings, color=style.colour, marker="o", fillstyle="none", linestyle="")
             axes.set(xlabel="optimiser step", ylabel=name.replace("_", " "))
-    panels[0].set_yscale("log")
-    panels[1].legend(frameon=False)
+        for axes, (kind, place) in zip(panels[-1], _PLACES.items(), strict=True):
+            if folder not in held_out:
+                continue
+            bins = held_out[folder][kind]
+            middles = [(row["from"] + row["to"]) / 2 for row in bins]
+            values = [_or_nan(row["action_loss"]) for row in bins]
+            axes.plot(middles, values, marker=style.marker, markersize=3, **look)
+            axes.set(xlabel=place, ylabel="held-out action loss", yscale="log")
+    panels[0, 0].set_yscale("log")
+    panels[0, 1].legend(frameon=False)
+    if held_out:
+        panels[0, 0].set_title("rings: held-out windows", fontsize=8, loc="right")
     save(figure, path)
+
+
+def read_held_out(folder: Path) -> dict[str, Any] | None:
+    """What a run's `evaluation.json` says of the last weights on held-out steps, if anything."""
+    path = folder / "evaluation.json"
+    if not path.is_file():  # it trains still, or was stopped
+        return None
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8")).get("held_out", [])
+        return next((row for row in rows if row["which"] == "last"), None)
+    except (ValueError, AttributeError, TypeError, KeyError) as error:
+        raise ConfigError(f"{path} is damaged ({error!r}).") from error
+
+
+def _points_of(rows: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    """The steps and the values of a column of metrics."""
+    known = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
+    return [step for step, _ in known], [value for _, value in known]
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _shifts(means: dict[str, dict[int, float]]) -> dict[str, float]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -97,8 +98,18 @@ def train_on(environment: str, arguments: Sequence[str]) -> None:
         seed = config.training.seed
         if result.rows:
             show_scores([{**row, "seed": seed} for row in result.rows], console)
+        for row in result.held_out:
+            console.print(_describe_held_out(row), highlight=False, markup=False)
         if result.rows or environment == NO_ENVIRONMENT:
             console.print(f"The run is in {result.folder}/", highlight=False, markup=False)
+
+
+def _describe_held_out(row: dict[str, Any]) -> str:
+    """How well weights predict actions that nobody was trained on, in a line."""
+    names = ("action_loss", "accuracy", "action_error")
+    known = [name for name in names if row.get(name) is not None]
+    told = ", ".join(f"{name.replace('_', ' ')} {row[name]:.4g}" for name in known)
+    return f"On {row['steps']:,} held-out steps, {row['which']} weights: {told}."
 
 
 def _value(words: Sequence[str], option: str) -> str | None:

@@ -1,0 +1,81 @@
+"""Which episodes of a store are drawn for training."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from datamodules.episodes import DatasetError
+from datamodules.store import Store
+
+Numbers = npt.NDArray[np.int64]
+
+
+def within_limits(
+    store: Store, episodes: Numbers, min_return: float | None, min_length: int | None
+) -> Numbers:
+    """Those of some episodes that have at least this return and so many steps."""
+    if min_return is not None:
+        # The limit is rounded as the returns were, so that 0.96 keeps an episode of 0.96.
+        episodes = episodes[returns_of(store, episodes) >= np.float32(min_return)]
+    return episodes if min_length is None else episodes[store.lengths[episodes] >= min_length]
+
+
+def returns_of(store: Store, episodes: Numbers) -> npt.NDArray[np.float32]:
+    """`(E,)`, the returns of some episodes."""
+    found: npt.NDArray[np.float32] = store.arrays["returns_to_go"][store.offsets[:-1][episodes]]
+    return found
+
+
+def eligible_episodes(
+    store: Store,
+    held_out: Numbers | None,
+    window: int,
+    spare: int,
+    max_length: int | None,
+    min_return: float | None,
+    min_length: int | None,
+) -> Numbers:
+    """The numbers of the episodes to draw from, increasing; see `WindowSampler`.
+
+    Raises:
+        DatasetError: If the data cannot serve the window or a limit.
+    """
+    everything: Numbers = np.arange(store.num_episodes)
+    known, besides = everything, ""
+    if held_out is not None and len(held_out):
+        known = np.setdiff1d(known, held_out, assume_unique=True)
+        besides = f" (besides {len(held_out)} that are held out, see data.held_out)"
+    kept = within_limits(store, known, min_return, None)
+    if not len(kept):
+        returns = returns_of(store, known)
+        raise DatasetError(
+            f"{store.path}: no episode has a return of at least {min_return}; those of the "
+            f"{len(known)} episodes{besides} are {returns.min():g} to {returns.max():g}"
+        )
+    of = "" if min_return is None else f" of a return of at least {min_return}"
+    lengths = store.lengths[kept]
+    kept = within_limits(store, kept, None, min_length)
+    if not len(kept):
+        raise DatasetError(
+            f"{store.path}: no episode{of} has at least {min_length} steps; the lengths{besides} "
+            f"are {lengths.min()} to {lengths.max()}"
+        )
+    lengths = store.lengths[kept]
+    # Of all episodes: what a window may be does not hang on which of them are held out.
+    longest = store.lengths[within_limits(store, everything, min_return, min_length)].max()
+    if window - spare > longest:
+        raise DatasetError(
+            f"{store.path}: a window of {window} steps (segments x context length) is longer than "
+            f"any episode{of}; the longest has {longest} actions, {longest + 1} observations. "
+            "Use a shorter context, fewer segments, or longer episodes"
+        )
+    if max_length is not None:
+        kept = kept[lengths <= max_length]
+        if not len(kept):
+            raise DatasetError(
+                f"{store.path}: no episode{of} has at most {max_length} steps; the shortest of "
+                f"{len(lengths)}{besides} has {lengths.min()}. Begin the curriculum with more "
+                "segments"
+            )
+    return kept

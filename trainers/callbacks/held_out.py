@@ -1,0 +1,91 @@
+"""Measurements on held-out steps during training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+
+from datamodules.trajectories import TrajectoryDataModule
+from trainers.callbacks.schedule import Every
+from trainers.distributed import sum_over_processes
+from trainers.held_out import FEW, Account
+from trainers.sequence import SequenceTrainer
+
+
+class HeldOutMetrics(Callback):
+    """Logs the loss and the metrics of a batch of held-out windows every so often and at the end.
+
+    They are the same windows each time. As in training, `held_out/loss` and the other metrics are
+    those of the objective; by place there are those of `trainers.held_out`. The processes share the
+    windows out.
+
+    Args:
+        datamodule: Has the windows.
+        every: Optimiser steps between two times; 0 is never.
+        max_steps: Optimiser steps of training.
+    """
+
+    def __init__(self, datamodule: TrajectoryDataModule, every: int, max_steps: int) -> None:
+        self.datamodule = datamodule
+        has_any = datamodule.held_out.num_windows > 0
+        self._schedule = Every(every if has_any else 0, max_steps)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._schedule.start_batch(trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not self._schedule.is_due(trainer.global_step):
+            return
+        if isinstance(pl_module, SequenceTrainer):
+            pl_module.check()  # the weights are those of this step only if all went well
+            metrics = self._measure(trainer, pl_module)
+            for logger in trainer.loggers:
+                logger.log_metrics(metrics, trainer.global_step)
+
+    @torch.no_grad()
+    def _measure(self, trainer: Trainer, module: SequenceTrainer) -> dict[str, float]:
+        data, names = self.datamodule, module.metric_names
+        account = Account(data.held_out, data.context_length, FEW)
+        row = torch.zeros(2 * len(names), device=module.device)
+        limits = data.batch_size, trainer.global_rank, trainer.world_size
+        context = trainer.precision_plugin.val_step_context()
+        with evaluating(module), uncompiled(), context:
+            for batch in data.held_out_batches(module.device, data.batch_size, *limits):
+                features, _ = module.model.hidden(batch)
+                row += module.row(module.sums(batch, features))
+                account.add(module.model, features, batch)
+        sums, weights = sum_over_processes(row).view(-1, 2).T.tolist()
+        found = zip(names, sums, weights, strict=True)
+        means = {name: total / weight for name, total, weight in found if weight}
+        columns = {**means, **account.over_processes(module.device).columns()}
+        return {f"held_out/{name}": value for name, value in columns.items()}
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Dropout and noise are off in here; each part is then as it was."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """Programs made for training are left alone in here: to make others takes longer than to run.
+
+    PyTorch before 2.6 makes others.
+    """
+    set_stance = getattr(torch.compiler, "set_stance", None)
+    return nullcontext() if set_stance is None else set_stance("force_eager")
