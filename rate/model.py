@@ -1,49 +1,42 @@
-"""The sequence model: a transformer over segments, with memory tokens and cached states.
-
-    segment n:   [ cache | R o a  R o a  ...  R o a | write = M_n | read = M_n ]
-                                                        |
-    segment n+1:                                M_{n+1} = valve(M_n, written)
-
-Step tokens see the cache, the read tokens and the steps before them. Write tokens see the read
-tokens and every step, and each other. Read tokens see each other alone. (RATE, Cherepanov et al.
-2023, section 4, puts the read tokens in front; attention does not mind where they stand.)
-"""
+"""The sequence model: tokenizer, backbone and action head, folded over segments."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 import gymnasium as gym
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from rate.architecture import BACKBONES, TOKENIZERS
+from rate.backbones.base import Backbone, RunSegment
 from rate.batch import Batch
 from rate.config import ModelConfig
-from rate.embeddings import OBSERVATION, TOKENS_PER_STEP, StepEmbedding
-from rate.encoders import VectorEncoder
+from rate.decoders.base import ModelDecoder
 from rate.heads import ContinuousHead, make_head
-from rate.memory import MemoryState, RetentionValve
-from rate.nn.blocks import Block
-from rate.nn.layout import Layout
+from rate.state import State
+from rate.tokenizers import set_action_scale
 
 # Of shapes and architectures. Beyond, PyTorch goes on uncompiled, and says so to a log alone.
 _MOST_PROGRAMS = 64
-RunSegment = Callable[[Tensor, Tensor, MemoryState, Layout], tuple[Tensor, MemoryState]]
 
 
 class SequenceModel(nn.Module):
     """Predicts actions from returns-to-go, observations and actions, segment by segment.
 
-    One class is RATE, RMT, TrXL, DTXL and DT: what differs is the `ModelConfig`.
+    One class is RATE, RMT, TrXL, DTXL, DT, LSTM and any other: what differs is the `ModelConfig`.
 
     Args:
         config: The architecture.
         observation_space: Chooses the encoder.
         action_space: Chooses the action head.
+
+    Attributes:
+        tokenizer: From steps to tokens `(B, T, n, d)`.
+        backbone: The memory: from the tokens of a segment and a state to features `(B, K, d)`.
+        head: From features to predictions.
     """
 
     def __init__(
@@ -52,19 +45,11 @@ class SequenceModel(nn.Module):
         super().__init__()
         self.config = config
         self.observation_space, self.action_space = observation_space, action_space
-        self.embed_steps = StepEmbedding(config, observation_space, action_space)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-        self.norm = nn.Identity() if config.block == "trxl" else nn.LayerNorm(config.d_model)
+        self.tokenizer = TOKENIZERS.get(config.tokenizer)(config, observation_space, action_space)
+        self.backbone: Backbone[Any] = BACKBONES.get(config.backbone)(config, self.tokenizer.tokens)
         self.head = make_head(action_space, config.d_model)
         self._share_action_scale()
-        if config.num_memory_tokens:
-            # Slots start apart: equal slots get equal updates and would stay one (rank 1) for ever.
-            self.memory = nn.Parameter(torch.randn(config.num_memory_tokens, config.d_model))
-            self.slots = nn.Parameter(torch.randn(config.num_memory_tokens, config.d_model))
-            self.valve = RetentionValve(config)
-        if config.block == "gpt":
-            self.blocks.apply(_init_gpt)
-        self._compiled: RunSegment | None = None
+        self._compiled: RunSegment[Any] | None = None
 
     def set_action_spread(self, mean: Tensor, std: Tensor) -> None:
         """See and predict actions without bounds in the units of the data, `(A,)` each.
@@ -78,63 +63,40 @@ class SequenceModel(nn.Module):
 
     def _share_action_scale(self) -> None:
         """Past actions are seen in the units in which the next ones are predicted."""
-        seen = self.embed_steps.action
-        if isinstance(self.head, ContinuousHead) and isinstance(seen, VectorEncoder):
-            seen.set_scale(self.head.centre, self.head.unit)
+        if isinstance(self.head, ContinuousHead):
+            set_action_scale(self.tokenizer, self.head.centre, self.head.unit)
 
-    @property
-    def layers(self) -> list[Block]:
-        """The blocks, first to last."""
-        return cast("list[Block]", list(self.blocks))
-
-    def initial_state(self, batch_size: int) -> MemoryState:
-        """The state before the first segment: the learned memory tokens and an empty cache."""
-        config, reference = self.config, next(self.parameters())
-        tokens = cell = cache = cached = None
-        if config.num_memory_tokens:
-            # Contiguous, as in all later segments: one program does for all of them.
-            tokens = self.memory.expand(batch_size, -1, -1).contiguous()
-            if config.valve == "lstm":
-                cell = torch.zeros_like(tokens)
-        if config.cache_length:
-            shape = (batch_size, config.num_layers, config.cache_length, config.d_model)
-            cache = reference.new_zeros(shape)
-            cached = torch.zeros(batch_size, dtype=torch.int64, device=reference.device)
-        return MemoryState(tokens, cell, cache, cached)
-
-    def embed(self, batch: Batch) -> Tensor:
-        """Tokens `(B, T, 3, d)` of all steps; every segment's frames go through in one call."""
-        tokens: Tensor = self.embed_steps(
-            batch.returns_to_go, batch.observations, batch.actions, batch.timesteps
-        )
-        return tokens
+    def initial_state(self, batch_size: int) -> State:
+        """The state before the first segment."""
+        state: State = self.backbone.initial_state(batch_size)
+        return state
 
     def forward(
-        self, batch: Batch, state: MemoryState | None = None, *, detach_every: int | None = None
-    ) -> tuple[Tensor, MemoryState]:
+        self, batch: Batch, state: State | None = None, *, detach_every: int | None = None
+    ) -> tuple[Tensor, State]:
         """Predictions for every step of a batch, folded over its segments.
 
-        Takes what `hidden` takes.
+        Takes what `features` takes.
 
         Returns:
             Predictions `(B, T, ...)` of the action head, and the state after the last segment.
         """
-        hidden, state = self.hidden(batch, state, detach_every=detach_every)
-        return self.head(hidden), state
+        features, state = self.features(batch, state, detach_every=detach_every)
+        return self.head(features), state
 
-    def hidden(
+    def features(
         self,
         batch: Batch,
-        state: MemoryState | None = None,
+        state: State | None = None,
         *,
         detach_every: int | None = None,
         recompute: bool = False,
-    ) -> tuple[Tensor, MemoryState]:
+    ) -> tuple[Tensor, State]:
         """What the heads read at every step of a batch, folded over its segments.
 
         Args:
             batch: `T` steps; cut into segments of `context_length`, the last may be shorter.
-                With `context="window"` all T steps are one pass in which a step sees the last K.
+                A backbone that carries no state sees all T steps in one pass.
             state: What came before; None is the initial state.
             detach_every: Segments between two cuts of the gradient through memory; None never cuts.
             recompute: Keep nothing of a segment but its state, and compute the rest again when its
@@ -142,12 +104,12 @@ class SequenceModel(nn.Module):
                 Cost"). Frames are then encoded segment by segment.
 
         Returns:
-            Hidden states `(B, T, d)`, and the state after the last segment.
+            Features `(B, T, d)`, and the state after the last segment.
         """
         state = self.initial_state(batch.batch_size) if state is None else state
-        length = batch.num_steps if self.config.context == "window" else self.config.context_length
-        tokens = None if recompute else self.embed(batch)
-        hidden = []
+        length = self.config.context_length if self.config.carries_state else batch.num_steps
+        tokens = None if recompute else self.tokenizer(batch)  # (B, T, n, d), frames in one call
+        features = []
         for n, start in enumerate(range(0, batch.num_steps, length)):
             if detach_every and n and n % detach_every == 0:
                 state = state.detach()
@@ -157,44 +119,31 @@ class SequenceModel(nn.Module):
                 # numbers to draw again.
                 out, state = checkpoint(self._embedded, part, state, part.mask, use_reentrant=False)
             else:
-                out, state = self._padded(tokens[:, start : start + length], part.mask, state)
-            hidden.append(out)
-        return torch.cat(hidden, dim=1), state
+                out, state = self.segment(tokens[:, start : start + length], part.mask, state)
+            features.append(out)
+        return torch.cat(features, dim=1), state
 
-    def _embedded(
-        self, batch: Batch, state: MemoryState, mask: Tensor
-    ) -> tuple[Tensor, MemoryState]:
-        return self._padded(self.embed(batch), mask, state)
+    def _embedded(self, batch: Batch, state: State, mask: Tensor) -> tuple[Tensor, State]:
+        return self.segment(self.tokenizer(batch), mask, state)
 
-    def _padded(
-        self, tokens: Tensor, mask: Tensor, state: MemoryState
-    ) -> tuple[Tensor, MemoryState]:
-        """A segment that may be a shorter, last one.
-
-        Write tokens stand after step K, so that memory does not depend on where a batch ends.
-        """
-        steps = mask.shape[1]
-        if self.config.num_memory_tokens and (missing := self.config.context_length - steps):
-            tokens, mask = F.pad(tokens, (0, 0, 0, 0, 0, missing)), F.pad(mask, (0, missing))
-        hidden, state = self.segment(tokens, mask, state)
-        return hidden[:, :steps], state
-
-    def segment(
-        self, tokens: Tensor, mask: Tensor, state: MemoryState
-    ) -> tuple[Tensor, MemoryState]:
-        """One segment: what the action head reads, and the state that follows.
+    def segment(self, tokens: Tensor, mask: Tensor, state: State) -> tuple[Tensor, State]:
+        """One segment, which may be a shorter, last one.
 
         Args:
-            tokens: `(B, K, 3, d)` from `embed`.
+            tokens: `(B, K, n, d)` of the tokenizer.
             mask: `(B, K)` bool, real steps first. A row without any keeps its state.
             state: The state left by the segment before.
 
         Returns:
-            `(B, K, d)` hidden states at the observation tokens, and the new state.
+            Features `(B, K, d)`, and the new state.
         """
-        layout = self._layout(mask, state)
-        run = self._run_segment if self._compiled is None else self._compiled
-        return run(tokens, mask, state, layout)
+        run = self.backbone if self._compiled is None else self._compiled
+        features, state = run(*self.backbone.padded(tokens, mask), state)
+        return features[:, : mask.shape[1]], state
+
+    def make_decoder(self, batch_size: int, *, exact: bool = True) -> ModelDecoder:
+        """The model one step at a time, for `batch_size` rows; see `Backbone.make_decoder`."""
+        return ModelDecoder(self, batch_size, exact=exact)
 
     @property
     def is_compiled(self) -> bool:
@@ -211,124 +160,4 @@ class SequenceModel(nn.Module):
             # The limit is of the method, which all models of a process share.
             limits = torch._dynamo.config
             limits.cache_size_limit = max(_MOST_PROGRAMS, limits.cache_size_limit)
-            self._compiled = torch.compile(self._run_segment, backend=backend, dynamic=False)
-
-    def _run_segment(
-        self, tokens: Tensor, mask: Tensor, state: MemoryState, layout: Layout
-    ) -> tuple[Tensor, MemoryState]:
-        num_steps = tokens.shape[1]
-        x = tokens.flatten(1, 2)  # (B, 3K, d)
-        length = x.shape[1]
-        if state.tokens is not None:
-            memory = self.addressed(state.tokens)
-            x = torch.cat((x, memory, memory), dim=1)  # steps, write, read
-        inputs = []
-        for index, block in enumerate(self.layers):
-            inputs.append(x[:, :length])
-            x = self._whole_segment(block, x, state, index, layout)
-        hidden = self.norm(x)  # of observation and write tokens, see `_whole_segment`
-        out, written = hidden[:, :num_steps], hidden[:, num_steps:]
-        return out, self.advance(state, written, inputs, mask)
-
-    def addressed(self, tokens: Tensor) -> Tensor:
-        """Memory tokens `(B, m, d)` with the embedding of their slot, as the layers see them.
-
-        What a slot holds says nothing of which slot it is. Without an address the slots of a
-        segment get equal queries, hence equal updates, and memory collapses to one token (rank 1).
-        """
-        return tokens + self.slots
-
-    def advance(
-        self, state: MemoryState, written: Tensor, inputs: list[Tensor], mask: Tensor
-    ) -> MemoryState:
-        """The state after a segment.
-
-        Args:
-            state: The state the segment started from.
-            written: `(B, m, d)` hidden states of the write tokens.
-            inputs: Per layer its input `(B, 3K, d)` at the segment's step tokens.
-            mask: `(B, K)` bool. Padding enters neither memory nor cache.
-        """
-        tokens, cell, cache, cached = state.tokens, state.cell, state.cache, state.cached
-        real = mask.any(1)
-        if tokens is not None:
-            new_tokens, new_cell = self.valve(tokens, self.addressed(tokens), written, cell)
-            if self.training and self.config.memory_noise:
-                new_tokens = new_tokens + self.config.memory_noise * torch.randn_like(new_tokens)
-            tokens = torch.where(real[:, None, None], new_tokens, tokens)
-            if new_cell is not None and cell is not None:
-                cell = torch.where(real[:, None, None], new_cell, cell)
-        if cache is not None and cached is not None:
-            size, added = cache.shape[2], TOKENS_PER_STEP * mask.sum(1)  # (B,)
-            history = torch.cat((cache, torch.stack(inputs, dim=1)), dim=2)  # (B, L, C + 3K, d)
-            newest = added[:, None] + torch.arange(size, device=mask.device)  # (B, C)
-            index = newest[:, None, :, None].expand(-1, cache.shape[1], -1, cache.shape[3])
-            cache = history.gather(2, index)
-            cached = (cached + added).clamp(max=size)
-        return MemoryState(tokens, cell, cache, cached)
-
-    def _whole_segment(
-        self, block: Block, x: Tensor, state: MemoryState, index: int, layout: Layout
-    ) -> Tensor:
-        cache = None if state.cache is None else block.attention_norm(state.cache[:, index])
-        if index < self.config.num_layers - 1:
-            return cast("Tensor", block(x, lambda y: block.attention(y, cache, layout)))
-        # Of the last layer nothing else is read: by the head, and by the valve.
-        read = slice(OBSERVATION, None, TOKENS_PER_STEP)
-        out: Tensor = block(
-            x,
-            lambda y: block.attention(y, cache, layout, read),
-            lambda x: layout.queries(x, read),
-        )
-        return out
-
-    def _layout(self, mask: Tensor, state: MemoryState) -> Layout:
-        """Who may look at whom in a segment; see the head of this module."""
-        config = self.config
-        steps, memory = TOKENS_PER_STEP * mask.shape[1], config.num_memory_tokens
-        window = TOKENS_PER_STEP * config.context_length if config.context == "window" else None
-        allowed = visibility(config.cache_length, steps, memory, window, mask.device)
-        real = mask.repeat_interleave(TOKENS_PER_STEP, dim=1)  # (B, 3K)
-        keys = [real, real.new_ones(real.shape[0], 2 * memory)]
-        if state.cached is not None:
-            newest_first = torch.arange(config.cache_length, 0, -1, device=mask.device)
-            keys.insert(0, newest_first <= state.cached[:, None])
-        key_mask = torch.cat(keys, dim=1)  # (B, keys)
-        return Layout(
-            config.cache_length, steps, memory, memory, allowed & key_mask[:, None, None, :]
-        )
-
-
-@lru_cache(maxsize=64)
-def visibility(
-    cache: int, steps: int, memory: int, window: int | None, device: torch.device
-) -> Tensor:
-    """The part of a segment's attention mask that no batch changes: `(queries, keys)` bool.
-
-    Args:
-        cache: Cached tokens.
-        steps: Step tokens, three a step.
-        memory: Memory tokens, as many to write as to read.
-        window: Tokens of a sliding window (whole steps), or None where there is none.
-        device: Where the mask lives.
-    """
-    allowed = torch.zeros(steps + 2 * memory, cache + steps + 2 * memory, dtype=torch.bool)
-    write, read = cache + steps, cache + steps + memory
-    allowed[:steps, :cache] = True
-    causal = torch.ones(steps, steps, dtype=torch.bool).tril()
-    if window is not None:
-        step = torch.arange(steps) // TOKENS_PER_STEP
-        causal &= step[:, None] - step < window // TOKENS_PER_STEP
-    allowed[:steps, cache:write] = causal
-    allowed[:steps, read:] = True
-    allowed[steps : steps + memory, cache:] = True
-    allowed[steps + memory :, read:] = True
-    return allowed.to(device)
-
-
-def _init_gpt(module: nn.Module) -> None:
-    """GPT-2's initialisation of linear layers, as Decision Transformer has it."""
-    if isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+            self._compiled = self.backbone.compiled(backend)

@@ -14,9 +14,9 @@ from torch import Tensor
 from rate.batch import Observations, on_device
 from rate.chances import chances, mix
 from rate.config import Decoding
-from rate.decoders import make_decoder
 from rate.model import SequenceModel
 from rate.policy_checks import check_observations, check_rewards
+from rate.tokenizers import StepInputs
 
 ArrayObservations = NDArray[np.generic] | dict[str, NDArray[np.generic]]
 
@@ -65,7 +65,7 @@ class Policy:
         target_return: The return asked for at the first step; rewards are subtracted from it.
         decoding: How actions are drawn from predictions.
         seed: Seed of the sampling.
-        exact_window: See `rate.decoders.make_decoder`.
+        exact_window: See `rate.backbones.window_transformer.WindowTransformer.make_decoder`.
 
     Raises:
         ValueError: If the target return is not finite.
@@ -87,7 +87,7 @@ class Policy:
         self.decoding = decoding or Decoding()
         self.device = next(model.parameters()).device
         with evaluating(model):
-            self.decoder = make_decoder(model, num_envs, exact_window=exact_window)
+            self.decoder = model.make_decoder(num_envs, exact=exact_window)
         # On the host, where they change: a few numbers are not worth a GPU's time.
         # In float64, as the data's are made: many small rewards must not add up to a drift.
         self.returns_to_go = torch.zeros(num_envs, 1, dtype=torch.float64)
@@ -149,10 +149,12 @@ class Policy:
             self.returns_to_go -= torch.where(self.timesteps[:, None] > 0, earned, 0.0)
         with evaluating(self.model):
             predictions = self.decoder.step(
-                self.actions,
-                on_device(self.returns_to_go.float(), self.device),
-                self._to_tensors(observations),
-                on_device(self.timesteps, self.device),
+                StepInputs(
+                    self.actions,
+                    on_device(self.returns_to_go.float(), self.device),
+                    self._to_tensors(observations),
+                    on_device(self.timesteps, self.device),
+                )
             )
         drawn = None
         if self.decoding.method == "sample":

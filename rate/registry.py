@@ -51,6 +51,10 @@ class Registry(Generic[T]):
         foreign = {point.name for point in metadata.entry_points(group=self.group)}
         return [*self._own, *sorted(foreign - set(self._own))]
 
+    def own_names(self) -> list[str]:
+        """Ours, in their order."""
+        return list(self._own)
+
     def get(self, name: str) -> T:
         """What a name or an import path stands for.
 

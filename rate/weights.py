@@ -15,8 +15,10 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor
 
-from rate.config import Decoding, ModelConfig
+from rate.architecture import make_config
+from rate.config import Decoding
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import WeightsError
 from rate.files import write_durably
@@ -24,7 +26,9 @@ from rate.model import SequenceModel
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 CHECKPOINTS = "checkpoints"  # the folder of a run that its models are in, as `last` and `best`
-FORMAT = 1
+FORMAT = 2
+_READ = (1, FORMAT)  # 1 had no backbones: `current_names` and `make_config` translate
+_FORMER = "embed_steps."  # how the names of what became the tokenizer began
 _SCALES = (".std", ".unit")  # buffers that something is divided by
 # What a damaged description makes our own code, gymnasium (which asserts) and torch raise.
 _UNUSABLE = (
@@ -96,7 +100,7 @@ def load_model(path: Path | str) -> SavedModel:
     folder = models.get("best") or next(iter(models.values()))
     description = read_description(folder)
     try:
-        config = ModelConfig(**description["model"])
+        config = make_config(**description["model"])
         spec = EnvironmentSpec.from_dict(description["environment"])
         decoding = Decoding(**description["decoding"])
         trained_range = _range(description.get("trained_range"))
@@ -105,7 +109,7 @@ def load_model(path: Path | str) -> SavedModel:
         raise WeightsError(f"{folder / DESCRIPTION} describes no model: {error!r}") from error
     path = folder / WEIGHTS
     try:
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(current_names(load_file(path)))
     except FileNotFoundError as error:
         raise WeightsError(f"{path} is missing.") from error
     except OSError as error:
@@ -136,6 +140,19 @@ def _check_scales(model: SequenceModel, path: Path) -> None:
                 f"{path}: {name} has a scale that is not a finite number above 0; no training "
                 "wrote that. Take another checkpoint, or train again."
             )
+
+
+def current_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights by today's names; before tokenizers and backbones there were other ones."""
+    if not any(name.startswith(_FORMER) for name in weights):
+        return weights
+    return {_current_name(name): weight for name, weight in weights.items()}
+
+
+def _current_name(name: str) -> str:
+    if name.startswith(_FORMER):
+        return f"tokenizer.{name.removeprefix(_FORMER)}"
+    return name if name.startswith("head.") else f"backbone.{name}"
 
 
 def find_models(path: Path | str) -> dict[str, Path]:
@@ -182,6 +199,6 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise WeightsError(f"{path} cannot be read: {error}") from error
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise WeightsError(f"{path} is damaged: {error}") from error
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
+    if not isinstance(description, dict) or description.get("format") not in _READ:
         raise WeightsError(f"{path} is not of format {FORMAT}; it was made by another version.")
     return description

@@ -15,6 +15,7 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from torch import Tensor
 
+from rate.architecture import make_config
 from rate.batch import Batch, Observations
 from rate.config import ModelConfig
 from rate.envs.spec import EnvironmentSpec
@@ -27,39 +28,58 @@ STEPS = K * SEGMENTS
 TINY: dict[str, Any] = {"context_length": K, "d_model": 16, "num_heads": 2, "num_layers": 2}
 MEMORY: dict[str, Any] = {**TINY, "num_memory_tokens": 3}
 RATE: dict[str, Any] = {**MEMORY, "valve": "cross_attention"}
+ELMUR: dict[str, Any] = {"context_length": K, "d_model": 16, "backbone": "elmur"}
+OBSERVATIONS: dict[str, Any] = {
+    "tokenizer": "observations",
+    "condition_on_action": False,
+    "condition_on_return": False,
+}
+RECURRENT: dict[str, Any] = {"context_length": K, "d_model": 16}
 
 MODELS: dict[str, ModelConfig] = {
-    "rate": ModelConfig(**RATE),
-    "rate_relu": ModelConfig(**RATE, valve_activation="relu"),
-    "rate_leaky_relu": ModelConfig(**RATE, valve_activation="leaky_relu"),
-    "rate_elu": ModelConfig(**RATE, valve_activation="elu"),
-    "rate_tanh": ModelConfig(**RATE, valve_activation="tanh"),
-    "rate_reverse": ModelConfig(**MEMORY, valve="cross_attention_reverse"),
-    "rate_gru": ModelConfig(**MEMORY, valve="gru"),
-    "rate_lstm": ModelConfig(**MEMORY, valve="lstm"),
-    "rate_gated": ModelConfig(**MEMORY, valve="gated"),
-    "rate_latch": ModelConfig(**MEMORY, valve="latch"),
-    "rmt": ModelConfig(**MEMORY),
-    "trxl": ModelConfig(**TINY, cache_length=3 * STEPS),
-    "trxl_short_cache": ModelConfig(**TINY, cache_length=5),
-    "dtxl": ModelConfig(**TINY, cache_length=3 * K),
-    "rate_cache": ModelConfig(**RATE, cache_length=17),
-    "rate_lstm_cache": ModelConfig(**MEMORY, valve="lstm", cache_length=7),
-    "dt": ModelConfig(**TINY, context="window", block="gpt", position="timestep"),
-    "dt_relative": ModelConfig(**TINY, context="window"),
-    "post_norm": ModelConfig(**RATE, block="trxl", cache_length=7),
-    "trxl_i": ModelConfig(**RATE, block="trxl_i", cache_length=7),
-    "gtrxl": ModelConfig(**RATE, block="gtrxl", cache_length=7),
-    "gpt_with_memory": ModelConfig(**RATE, block="gpt", cache_length=7),
-    "timestep_with_memory": ModelConfig(**RATE, position="timestep", cache_length=7),
-    "skip_ffn": ModelConfig(**RATE, skip_ffn=True, cache_length=7),
-    "swiglu": ModelConfig(**RATE, feed_forward="swiglu", cache_length=7),
-    "free_d_head": ModelConfig(**RATE, d_head=5, d_ff=11, cache_length=7),
-    "window_of_one": ModelConfig(**{**TINY, "context": "window", "context_length": 1}),
+    "rate": make_config(**RATE),
+    "rate_relu": make_config(**RATE, valve_activation="relu"),
+    "rate_leaky_relu": make_config(**RATE, valve_activation="leaky_relu"),
+    "rate_elu": make_config(**RATE, valve_activation="elu"),
+    "rate_tanh": make_config(**RATE, valve_activation="tanh"),
+    "rate_reverse": make_config(**MEMORY, valve="cross_attention_reverse"),
+    "rate_gru": make_config(**MEMORY, valve="gru"),
+    "rate_lstm": make_config(**MEMORY, valve="lstm"),
+    "rate_gated": make_config(**MEMORY, valve="gated"),
+    "rate_latch": make_config(**MEMORY, valve="latch"),
+    "rmt": make_config(**MEMORY),
+    "trxl": make_config(**TINY, cache_length=3 * STEPS),
+    "trxl_short_cache": make_config(**TINY, cache_length=5),
+    "dtxl": make_config(**TINY, cache_length=3 * K),
+    "rate_cache": make_config(**RATE, cache_length=17),
+    "rate_lstm_cache": make_config(**MEMORY, valve="lstm", cache_length=7),
+    "dt": make_config(**TINY, backbone="window_transformer", block="gpt", position="timestep"),
+    "dt_relative": make_config(**TINY, backbone="window_transformer"),
+    "post_norm": make_config(**RATE, block="trxl", cache_length=7),
+    "trxl_i": make_config(**RATE, block="trxl_i", cache_length=7),
+    "gtrxl": make_config(**RATE, block="gtrxl", cache_length=7),
+    "gpt_with_memory": make_config(**RATE, block="gpt", cache_length=7),
+    "timestep_with_memory": make_config(**RATE, position="timestep", cache_length=7),
+    "skip_ffn": make_config(**RATE, skip_ffn=True, cache_length=7),
+    "swiglu": make_config(**RATE, feed_forward="swiglu", cache_length=7),
+    "free_d_head": make_config(**RATE, d_head=5, d_ff=11, cache_length=7),
+    "lstm": make_config(**RECURRENT, backbone="lstm"),
+    "lstm_of_two_layers": make_config(**RECURRENT, backbone="lstm", num_layers=2),
+    "gru": make_config(**RECURRENT, backbone="gru"),
+    "gru_with_timesteps": make_config(**RECURRENT, backbone="gru", position="timestep"),
+    "elmur": make_config(**ELMUR),
+    "elmur_pre_norm": make_config(**ELMUR, pre_norm=True, memory_slots=3, max_distance=7),
+    "elmur_without_lru": make_config(**ELMUR, use_lru=False),
+    "elmur_of_observations": make_config(**ELMUR, **OBSERVATIONS),
+    "lstm_of_observations": make_config(**RECURRENT, backbone="lstm", **OBSERVATIONS),
+    "rate_of_observations": make_config(**RATE, cache_length=5, **OBSERVATIONS),
+    "dt_of_observations": make_config(**TINY, backbone="window_transformer", **OBSERVATIONS),
+    "own": make_config(**RECURRENT, backbone="tests.own_cells:Traces"),
+    "window_of_one": make_config(**{**TINY, "backbone": "window_transformer", "context_length": 1}),
 }
-CARRYING = [name for name, config in MODELS.items() if config.context == "segments"]
-REMEMBERING = [name for name, config in MODELS.items() if config.num_memory_tokens]
-WINDOWS = [name for name, config in MODELS.items() if config.context == "window"]
+CARRYING = [name for name, config in MODELS.items() if config.carries_state]
+REMEMBERING = [name for name, c in MODELS.items() if getattr(c, "num_memory_tokens", 0)]
+WINDOWS = [name for name in MODELS if name not in CARRYING]
 
 VECTOR, FOUR = Box(-np.inf, np.inf, (3,)), Discrete(4)
 SPACES: dict[str, tuple[gym.Space[Any], gym.Space[Any]]] = {
@@ -114,6 +134,18 @@ def twin(model: SequenceModel, **changes: Any) -> SequenceModel:
     other = SequenceModel(config, model.observation_space, model.action_space)
     other.load_state_dict(model.state_dict())
     return other.eval()
+
+
+def noisy(model: SequenceModel, dropout: float = 0.5) -> SequenceModel:
+    """A model with the same weights that draws all the noise its backbone knows."""
+    remembers = bool(getattr(model.config, "num_memory_tokens", 0))
+    noise = {
+        "dropout": dropout,
+        "attention_dropout": 0.5,
+        "memory_noise": 1.0 if remembers else 0.0,
+    }
+    known = {field.name for field in fields(model.config)}
+    return twin(model, **{name: value for name, value in noise.items() if name in known})
 
 
 def make_spec(spaces: str = "vector_to_discrete") -> EnvironmentSpec:

@@ -15,6 +15,7 @@ from typing import Any
 
 from datamodules.store import Store
 from rate.advice import command
+from rate.architecture import SEGMENTS, WINDOW, config_class, owner_of
 from rate.errors import ConfigError
 from trainers import flags, trust
 from trainers.begun import with_own_paths
@@ -48,6 +49,7 @@ from trainers.preset_files import (
     load_over_preset,
     load_preset,
     preset_names,
+    with_backbone,
 )
 from trainers.registry import check_run, environment_of_run, find_environment
 from trainers.tasks import merge, preset_for_task
@@ -118,7 +120,8 @@ def parse(environment: str, argv: Sequence[str]) -> Command:
     given = _Given.read(translation.options)
     preset, notes = _base(environment, translation, given)
     if any(word in _HELP for word in argv):
-        sys.stdout.write(describe_options(environment, preset, _WHOLE) + "\n")
+        shown, _ = with_backbone(preset, given.text("model.backbone"))
+        sys.stdout.write(describe_options(environment, shown, _WHOLE) + "\n")
         raise SystemExit(0)
     config = _apply(preset, given)  # refuses what is wrong before data are looked at
     if config.data.store is not None and given.config is None and given.resume in (None, AUTO):
@@ -131,6 +134,7 @@ def parse(environment: str, argv: Sequence[str]) -> Command:
     if not isinstance(resume, Path):
         config = named_by_changes(config, config_from_dict(preset))
     notes = [
+        *with_backbone(preset, given.text("model.backbone"))[1],
         *translation.notes,
         *notes,
         *_public_note(environment, translation, given, config),
@@ -149,13 +153,15 @@ def _apply(preset: dict[str, Any], given: _Given) -> RunConfig:
         section = name.partition(".")[0]
         if name in known:
             value = read_value(name, known[name].kind, words)
+            if name == "model.backbone":
+                values, _ = with_backbone(values, value)
             if name == "training.objective" and value != objective_of(values):
                 values["loss"] = {}  # the preset's are of another one
             set_at(values, name, value)
         elif section != name and section in sections and sections[section] is None:
             set_at(values, name, read_value(name, object, words))
         else:
-            raise _unknown(name, known)
+            raise _unknown(name, known, values.get("model", {}))
     return config_from_dict(values)
 
 
@@ -168,11 +174,16 @@ def _known_options(sections: dict[str, type | None]) -> dict[str, Option]:
     }
 
 
-def _unknown(name: str, known: dict[str, Option]) -> ConfigError:
+def _unknown(name: str, known: dict[str, Option], model: dict[str, Any]) -> ConfigError:
     if name in {option.partition(".")[0] for option in known}:
         return ConfigError(
             f"--{name} is a table of settings: for one of them write --{name}.NAME VALUE, and "
             "for a file of all settings --config FILE."
+        )
+    if owner := owner_of(name, config_class(model)):
+        backbone = config_class(model).backbone
+        return ConfigError(
+            f"--{name} is a setting of the backbone {owner}; that of this model is {backbone}."
         )
     hint = hint_for(name, [*known, *flags.FLAGS, *_WHOLE])
     return ConfigError(f"There is no option --{name}.{hint} --help lists them all.")
@@ -185,6 +196,8 @@ def _public_note(
     known, own = preset_names(environment), f"{config.name}{PUBLISHED}"
     name = own if own in known else f"{PRESET}{PUBLISHED}"
     if not translation.is_public or name not in known or config.name.endswith(PUBLISHED):
+        return []
+    if config.model.backbone not in (SEGMENTS, WINDOW):  # which the public code has not
         return []
     whose = "these are flags of the public RATE code"
     if name != own and config.name.startswith(flags.ONE_SEGMENT):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from datamodules.readers.roles import read_map
+from rate.architecture import make_config
 from rate.config import Decoding, ModelConfig
 from rate.errors import ConfigError
 from trainers.checks import all_finite, at_least, choice, episode_seeds
@@ -372,7 +373,7 @@ class RunConfig:
     environment: str = "tmaze"
     name: str = "rate"
     env: dict[str, Any] = field(default_factory=dict)
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelConfig = field(default_factory=make_config)
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -383,10 +384,10 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         all_finite(self.to_dict())
-        if self.model.context == "window" and self.training.segments != 1:
+        if not self.model.carries_state and self.training.segments != 1:
             raise ConfigError(
                 f"training.segments={self.training.segments} needs a model that carries memory; "
-                "with model.context=window set training.segments=1 and widen "
+                f"with model.backbone={self.model.backbone} set training.segments=1 and widen "
                 "model.context_length, or train on windows from anywhere in whole episodes "
                 "(data.window=random)."
             )

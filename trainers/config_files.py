@@ -10,6 +10,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from rate.architecture import config_class, current
+from rate.config import ModelConfig
 from rate.errors import ConfigError
 from trainers.config import RunConfig
 from trainers.objectives import DEFAULT as BEHAVIOUR_CLONING
@@ -50,7 +52,8 @@ def section_types(values: dict[str, Any]) -> dict[str, type | None]:
     for field in fields(RunConfig):
         if is_dataclass(types[field.name]):
             sections[field.name] = types[field.name]
-    return {**sections, "loss": objective_settings(objective_of(values))}
+    loss, model = objective_settings(objective_of(values)), config_class(values.get("model", {}))
+    return {**sections, "loss": loss, "model": model}
 
 
 def objective_of(values: dict[str, Any]) -> str:
@@ -140,6 +143,8 @@ def _build(kind: Any, values: Any, prefix: str) -> Any:
         return values
     if not isinstance(values, dict):
         raise ConfigError(f"{prefix.rstrip('.')} must be a table of settings, not {values!r}.")
+    if kind is ModelConfig:  # each backbone has its own settings
+        kind, values = config_class(values), current(values)
     types = get_type_hints(kind)
     for name in values:
         if name not in types:

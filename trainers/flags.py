@@ -24,14 +24,15 @@ _WHAT = {"ratem": "RATE without cached states", "rate_wo_nmt": "RATE without mem
 # that do what they say here.
 _TOKENS = dict.fromkeys(("nmt", "num_mem_tokens"), "model.num_memory_tokens")
 _CACHE, _VALVE = {"mem_len": "model.cache_length"}, {"n_head_ca": "model.valve"}
+_WINDOW = _TOKENS | _CACHE | _VALVE | {"mrv_act": "model.valve_activation"}
 WITHOUT = {
     "ratem": _CACHE,
     "rmt": _CACHE | _VALVE,
     "rate_wo_nmt": _TOKENS | _VALVE,
     "trxl": _TOKENS | _VALVE,
     "dtxl": _TOKENS | _VALVE,
-    "dt": _TOKENS | _CACHE | _VALVE,
-    "dt_relative": _TOKENS | _CACHE | _VALVE,
+    "dt": _WINDOW,
+    "dt_relative": _WINDOW,
 }
 # Flags that anybody writes, and not only who comes from the public code.
 _COMMON = {
@@ -209,8 +210,13 @@ def _apply_by_mode(translation: Translation, given: list[tuple[int, str, str]]) 
     without = WITHOUT.get(mode.lower().removesuffix("_published"), {})
     for place, name, value in reversed(given):
         one = Translation()
-        if name not in without or value == "0":
+        if name not in without or (value == "0" and without is not _WINDOW):
             FLAGS[name].apply(one, value)
+        elif without is _WINDOW:
+            if value != "0":
+                translation.notes.append(
+                    f"--{name} {value} is left out: a model of mode {mode} has no memory."
+                )
         else:
             translation.notes.append(
                 f"--{name} {value} is left out: in mode {mode} the public code has none, whatever "

@@ -11,9 +11,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from rate.architecture import current
 from rate.errors import WeightsError
 from rate.model import SequenceModel
-from rate.weights import DESCRIPTION, WEIGHTS, read_description
+from rate.weights import DESCRIPTION, WEIGHTS, current_names, read_description
 from trainers.callbacks.checkpoint import LAST, SafeCheckpointIO
 from trainers.config import WhenMissing
 from trainers.launch import is_main_process
@@ -95,7 +96,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             for name, value in checkpoint["state_dict"].items()
             if name.startswith(_IN_CHECKPOINT)
         }
-        return weights, dict(checkpoint["hyper_parameters"]["config"]["model"])
+        return current_names(weights), current(checkpoint["hyper_parameters"]["config"]["model"])
     try:
         weights = load_file(path)
     except OSError as error:
@@ -107,7 +108,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "rate.reference."
         ) from error
     has_description = (path.parent / DESCRIPTION).is_file()
-    return weights, dict(read_description(path.parent)["model"]) if has_description else {}
+    settings = current(read_description(path.parent)["model"]) if has_description else {}
+    return current_names(weights), settings
 
 
 def _describe(differing: dict[str, str], absent: Any, surplus: Any) -> str:

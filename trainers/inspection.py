@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import gymnasium
@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rate.backbones.segment_transformer import SegmentState
 from rate.batch import Batch, Observations, map_tensors
 from rate.config import Decoding
 from rate.envs.autoreset import without_autoreset
-from rate.memory import MemoryState
 from rate.model import SequenceModel
 from rate.policy import Policy
 from rate.progress import OnProgress, tell_nobody
@@ -158,16 +158,25 @@ def _fold(
 ) -> list[tuple[Tensor, Tensor]]:
     """Memory tokens after, and what the action head says in, every segment."""
     generator = torch.Generator().manual_seed(0)
-    state: MemoryState | None = None
+    state: Any = None
     results = []
     length = model.config.context_length
     for number, start in enumerate(range(0, batch.num_steps, length)):
-        if number == disturbed_segment and state is not None and state.tokens is not None:
-            disturbance = torch.randn(state.tokens.shape, generator=generator)
-            tokens = state.tokens + strength * disturbance
-            state = MemoryState(tokens, state.cell, state.cache, state.cached)
+        if number == disturbed_segment:
+            memory = _memory(state)
+            disturbance = torch.randn(memory.shape, generator=generator)
+            state = replace(state, memory=memory + strength * disturbance)
         predictions, state = model(batch.steps(start, start + length), state)
-        if state.tokens is None:
-            raise ValueError("the model has no memory tokens to look at")
-        results.append((state.tokens, predictions))
+        results.append((_memory(state), predictions))
     return results
+
+
+def _memory(state: Any) -> Tensor:
+    """The memory tokens `(B, m, d)` of a state.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    if not isinstance(state, SegmentState) or state.memory is None:
+        raise ValueError("the model has no memory tokens to look at")
+    return state.memory

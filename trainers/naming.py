@@ -10,6 +10,7 @@ from trainers.config import RunConfig
 
 # Settings that tell models apart, and what a run's name says of each where it is changed.
 _WORDS: dict[str, Callable[[Any], str]] = {
+    "model.backbone": lambda value: str(value).rpartition(":")[2],
     "model.block": str,
     "model.num_memory_tokens": "nmt{}".format,
     "model.cache_length": "cache{}".format,
@@ -35,8 +36,7 @@ def named_by_changes(config: RunConfig, base: RunConfig) -> RunConfig:
     words = []
     for setting, word in _WORDS.items():
         section, name = setting.split(".")
-        value = new[section].get(name)
-        if value != old[section].get(name):
+        if name in new[section] and (value := new[section][name]) != old[section].get(name):
             words.append(word(value))
     if not words:
         return config

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rate.advice import command
+from rate.architecture import SEGMENTS, current, settings_of
 from rate.errors import ConfigError
 from rate.registry import did_you_mean
 from trainers.config import RunConfig
 from trainers.config_files import config_from_dict, read_config_file
 from trainers.registry import find_environment
-from trainers.tasks import merge, preset_for_task
+from trainers.tasks import TASKS, merge, preset_for_task
 from trainers.yaml_files import read_yaml
 
 PRESETS = Path(__file__).parent / "presets"
@@ -50,7 +52,39 @@ def load_preset(environment: str, name: str) -> dict[str, Any]:
             f"{did_you_mean(name, known)} There are: {', '.join(known)}."
         )
     preset: dict[str, Any] = read_yaml(path)
-    return preset
+    other = preset.pop("like", None)
+    return preset if other is None else _like(load_preset(environment, other), preset)
+
+
+def _like(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A preset that is another one but for some changes, as far as its backbone has the settings.
+
+    The comparison of two memories should differ in nothing else: data, windows, updates.
+    """
+    backbone = changes["model"]["backbone"]
+    for part in (base, *base.get(TASKS, {}).values()):
+        if "model" in part:
+            part["model"] = settings_of(backbone, part["model"])
+    merge(base, changes)
+    return base
+
+
+def with_backbone(preset: dict[str, Any], backbone: str | None) -> tuple[dict[str, Any], list[str]]:
+    """A preset with another backbone and, of its model's settings, those that that has as well.
+
+    Returns:
+        The preset, and what to tell of the settings that are left out.
+
+    Raises:
+        ConfigError: If there is no such backbone.
+    """
+    model = current(preset.get("model", {}))
+    if backbone in (None, model.get("backbone", SEGMENTS)):
+        return preset, []
+    settings = settings_of(str(backbone), model)
+    left_out = [name for name in model if name not in settings]
+    told = f"{backbone} has no {', '.join(left_out)}: the preset's are left out."
+    return {**preset, "model": settings}, [told] if left_out else []
 
 
 def load_over_preset(
@@ -111,21 +145,24 @@ def _left_out(values: dict[str, Any], whole: dict[str, Any], prefix: str = "") -
 def describe_differences(config: RunConfig, other: RunConfig) -> str:
     """In what the size of two runs differs: `K = 50, N = 3, ... there; K = 15, N = 6, ... here`."""
     mine, theirs = _size(config), _size(other)
-    names = [name for name in mine if mine[name] != theirs[name]]
+    names = [name for name in mine if name in theirs and mine[name] != theirs[name]]
     there = ", ".join(theirs[name] for name in names)
     return f"{there}; here {', '.join(mine[name] for name in names)}" if names else ""
 
 
 def _size(config: RunConfig) -> dict[str, str]:
-    model, training = config.model, config.training
+    model, training = asdict(config.model), config.training
+    of_memory = {
+        "num_memory_tokens": "{} memory tokens",
+        "cache_length": "a cache of {}",
+        "num_layers": f"{{}} layers of width {config.model.d_model}",
+        "block": "block {}",
+        "valve": "valve {}",
+    }
     return {
-        "K": f"K = {model.context_length}",
+        "K": f"K = {config.model.context_length}",
         "N": f"N = {training.segments}",
-        "memory": f"{model.num_memory_tokens} memory tokens",
-        "cache": f"a cache of {model.cache_length}",
-        "layers": f"{model.num_layers} layers of width {model.d_model}",
-        "block": f"block {model.block}",
-        "valve": f"valve {model.valve}",
+        **{name: word.format(model[name]) for name, word in of_memory.items() if name in model},
         "steps": f"{training.max_steps:,} updates of {training.batch_size} windows",
         "rate": f"a learning rate of {config.optimizer.learning_rate:g}",
         "data": f"episodes of length {config.max_length}",

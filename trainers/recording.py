@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rate.backbones.recurrent import RecurrentState
+from rate.backbones.segment_transformer import SegmentState
 from rate.config import Decoding
-from rate.decoders import SegmentDecoder
-from rate.embeddings import TOKENS_PER_STEP
 from rate.envs.autoreset import without_autoreset
 from rate.heads import ActionHead, DiscreteHead, MultiDiscreteHead
 from rate.policy import Policy
@@ -139,7 +139,8 @@ class _Recorder:
 
     def __init__(self, policy: Policy, env: Any, max_moments: int) -> None:
         self.policy, self.env, self.record = policy, env, EpisodeRecord()
-        self.config, self.most, self.every = policy.model.config, max(max_moments, 2), 1
+        self.config, self.backbone = policy.model.config, policy.model.backbone
+        self.most, self.every = max(max_moments, 2), 1
         self.draws, self.left = hasattr(env, "render_row"), policy.target_return
 
     def note(self, observations: Any, predictions: Tensor, actions: Array) -> None:
@@ -173,20 +174,22 @@ class _Recorder:
 
     @property
     def _segment(self) -> int:
-        if self.config.context == "window":
+        if not self.config.carries_state:
             return 0
         return self.record.steps // self.config.context_length
 
     def _note_memory(self) -> None:
-        decoder = self.policy.decoder
-        if not isinstance(decoder, SegmentDecoder):
-            return
-        state = decoder.state
-        if state.tokens is not None:
-            self.record.memories.append(state.tokens[0].float().cpu().numpy().copy())
-        if state.cache is not None and state.cached is not None:
-            norms = state.cache[0].float().norm(dim=-1).cpu().numpy()
-            norms[:, : norms.shape[1] - int(state.cached[0])] = np.nan
+        state = getattr(self.policy.decoder.backbone, "state", None)
+        memory = cache = cached = None
+        if isinstance(state, SegmentState):
+            memory, cache, cached = state.memory, state.cache, state.cached
+        elif isinstance(state, RecurrentState):
+            memory = state.hidden
+        if memory is not None:
+            self.record.memories.append(memory[0].float().cpu().numpy().copy())
+        if cache is not None and cached is not None:
+            norms = cache[0].float().norm(dim=-1).cpu().numpy()
+            norms[:, : norms.shape[1] - int(cached[0])] = np.nan
             self.record.caches.append(norms)
 
     def _moment(
@@ -209,9 +212,10 @@ class _Recorder:
 
     def _first_in_view(self, segment: int) -> int:
         length = self.config.context_length
-        if self.config.context == "window":
+        if not self.config.carries_state:
             return max(0, self.record.steps - length + 1)
-        return max(0, segment * length - self.config.cache_length // TOKENS_PER_STEP)
+        cached = getattr(self.config, "cache_length", 0)
+        return max(0, segment * length - cached // self.backbone.tokens.count)
 
 
 def odds(head: ActionHead, prediction: Tensor, decoding: Decoding) -> list[Array]:

@@ -41,7 +41,7 @@ def scale_to_data(model: SequenceModel, store: Store, normalise: bool) -> None:
 
 def _normalise(model: SequenceModel, store: Store) -> None:
     known = store.normalisation
-    encoders = _vector_encoders(model.embed_steps.observation)
+    encoders = _vector_encoders(model.tokenizer.observation)
     if not known.keys() & encoders.keys():
         raise ConfigError(
             "data.normalise is for vectors of floats, and these observations are "

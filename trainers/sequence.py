@@ -208,13 +208,13 @@ class SequenceTrainer(LightningModule):
         training = self.config.training
         detach_every, recompute = training.bptt_segments, training.checkpoint_segments
         if detach_every != 0:
-            hidden, _ = self.model.hidden(batch, detach_every=detach_every, recompute=recompute)
+            hidden, _ = self.model.features(batch, detach_every=detach_every, recompute=recompute)
             yield batch, hidden
             return
         state, length = None, self.config.model.context_length
         for start in range(0, batch.num_steps, length):
             segment = batch.steps(start, start + length)
-            hidden, state = self.model.hidden(segment, state, recompute=recompute)
+            hidden, state = self.model.features(segment, state, recompute=recompute)
             yield segment, hidden
             state = state.detach()
 

@@ -1,63 +1,70 @@
-"""Decoding of models that look back over a sliding window."""
+"""Decoding of transformers that look back over a sliding window."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from rate.batch import on_device
-from rate.decoders.base import Decoder
-from rate.embeddings import ACTION, OBSERVATION, RETURN, TOKENS_PER_STEP
-from rate.model import SequenceModel
+from rate.decoders.recompute import RecomputeDecoder
+from rate.decoders.transformer import TransformerDecoder
+
+if TYPE_CHECKING:
+    from rate.backbones.window_transformer import WindowTransformer
 
 
-class WindowDecoder(Decoder):
-    """Decodes a model that looks back over a sliding window of K steps.
+class WindowDecoder(TransformerDecoder):
+    """Decodes a transformer that looks back over a sliding window of K steps.
 
     Behind the bin the slots are a ring of K + 1 steps: the token of time i stands in its place i
-    modulo 3 (K + 1).
+    modulo n (K + 1).
+
+    Args:
+        backbone: In evaluation mode.
+        batch_size: Rows.
+        exact: Compute the window again at every step past the K-th.
     """
 
-    def __init__(self, model: SequenceModel, batch_size: int, *, exact: bool) -> None:
-        config = model.config
-        self.window, self.exact = config.context_length, exact
-        self.ring = TOKENS_PER_STEP * (self.window + 1)
-        super().__init__(model, batch_size, 1 + self.ring, self.ring)
+    def __init__(self, backbone: WindowTransformer, batch_size: int, *, exact: bool) -> None:
+        config = backbone.config
+        self.window, self.count = config.context_length, backbone.tokens.count
+        self.ring = self.count * (self.window + 1)
+        super().__init__(backbone, batch_size, 1 + self.ring, self.ring)
         self.bin = 0
         slots = (batch_size, 1 + self.ring)
         self.key_position = torch.zeros(slots, dtype=torch.int64, device=self.device)
         self.key_valid = torch.zeros_like(self.key_position, dtype=torch.bool)
         self.time = torch.zeros(batch_size, dtype=torch.int64)  # on the host; in the episode
-        shape = (batch_size, self.window, TOKENS_PER_STEP, config.d_model)
-        self.tokens = self.remembered.new_zeros(shape) if exact else None
+        self.again = RecomputeDecoder(backbone, batch_size) if exact else None
 
-    def _restart(self, rows: Tensor) -> None:
+    def reset(self, rows: Tensor) -> None:
+        """See `Decoder`."""
         self.time[rows] = 0
         self.key_valid &= on_device(~rows, self.device)[:, None]
+        if self.again is not None:
+            self.again.reset(rows)
 
-    def _next(self, tokens: Tensor) -> Tensor:
-        if self.tokens is not None:
-            self.tokens = self.tokens.roll(-1, dims=1)
-            self.tokens[:, -2:-1, ACTION] = tokens[:, :1]
-            self.tokens[:, -1, RETURN], self.tokens[:, -1, OBSERVATION] = tokens[:, 1], tokens[:, 2]
+    def step(self, tokens: Tensor) -> Tensor:
+        """See `Decoder`."""
+        past = self.again is not None and bool((self.time >= self.window).any())
+        if self.again is not None:
+            self.again.put(tokens)
+        # Rows within their first K steps still need their keys.
         hidden = self._step(tokens)
         self.time += 1
-        if self.tokens is not None and bool((self.time > self.window).any()):
-            oldest = torch.arange(self.window, 0, -1, device=self.device)
-            state = self.model.initial_state(self.batch_size)
-            mask = oldest <= on_device(self.time, self.device)[:, None]
-            hidden = self.model.segment(self.tokens, mask, state)[0][:, -1]
-        return hidden
+        return self.again.compute() if past and self.again is not None else hidden
 
     def _step(self, tokens: Tensor) -> Tensor:
-        positions = TOKENS_PER_STEP * on_device(self.time, self.device)[:, None] + self.offsets
+        positions = self.count * on_device(self.time, self.device)[:, None] + self.offsets
         slots = torch.where(positions < 0, self.bin, 1 + positions % self.ring)
         at = (self.row[:, None], slots)
         self.key_position[at], self.key_valid[at] = positions, True
         self.key_valid[:, self.bin] = False
-        used = 1 + min(self.ring, TOKENS_PER_STEP * (int(self.time.max()) + 1))
+        used = 1 + min(self.ring, self.count * (int(self.time.max()) + 1))
         key_position = self.key_position[:, :used]
-        step, key_step = positions // TOKENS_PER_STEP, key_position // TOKENS_PER_STEP
+        step, key_step = positions // self.count, key_position // self.count
         in_window = step[:, :, None] - key_step[:, None] < self.window
         past = key_position[:, None] <= positions[:, :, None]
         allowed = past & in_window & self.key_valid[:, None, :used]

@@ -1,67 +1,61 @@
-"""Transformer blocks: where the norm stands and how a sub-layer joins the residual stream."""
+"""Transformer blocks: where the norm stands and how a sub-layer joins the residual stream.
+
+A kind of block is one line in `BLOCKS`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rate.config import BlockKind, ModelConfig
 from rate.nn.attention import Attention
 from rate.nn.dropout import Dropout
+from rate.nn.gates import GRUGate
 from rate.nn.linear import Linear
 
 
-class GRUGate(nn.Module):
-    """GRU-type gating of a residual stream (Parisotto et al. 2020, section 3.2).
+class Add(nn.Module):
+    """x + y, the output y of a sub-layer joining the stream x."""
 
-    Args:
-        d_model: Width.
-        bias: `b_g`; above zero the gate starts close to the identity of the stream.
-    """
-
-    def __init__(self, d_model: int, bias: float = 2.0) -> None:
+    def __init__(self, d_model: int) -> None:
         super().__init__()
-        self.from_update = Linear(d_model, 3 * d_model, bias=False)
-        self.from_stream = Linear(d_model, 2 * d_model, bias=False)
-        self.from_reset = Linear(d_model, d_model, bias=False)
-        self.bias = nn.Parameter(torch.full((d_model,), bias))
 
     def forward(self, stream: Tensor, update: Tensor) -> Tensor:
-        reset_y, gate_y, candidate_y = self.from_update(update).chunk(3, dim=-1)
-        reset_x, gate_x = self.from_stream(stream).chunk(2, dim=-1)
-        reset = torch.sigmoid(reset_y + reset_x)
-        gate = torch.sigmoid(gate_y + gate_x - self.bias)
-        candidate = torch.tanh(candidate_y + self.from_reset(reset * stream))
-        return (1 - gate) * stream + gate * candidate
+        return stream + update
 
 
-class Join(nn.Module):
-    """How the output of a sub-layer joins the residual stream of a block.
+class AddThenNorm(Add):
+    """LN(x + y) (Vaswani et al. 2017, section 3.1)."""
 
-    `pre_norm`, `gpt`: x + y. `trxl`: LN(x + y). `trxl_i`: x + ReLU(y). `gtrxl`: gate(x, ReLU(y)).
-    """
-
-    def __init__(self, kind: BlockKind, d_model: int) -> None:
-        super().__init__()
-        self.kind = kind
-        if kind == "trxl":
-            self.norm = nn.LayerNorm(d_model)
-        if kind == "gtrxl":
-            self.gate = GRUGate(d_model)
+    def __init__(self, d_model: int) -> None:
+        super().__init__(d_model)
+        self.norm = nn.LayerNorm(d_model)
 
     def forward(self, stream: Tensor, update: Tensor) -> Tensor:
-        joined: Tensor
-        if self.kind == "trxl":
-            joined = self.norm(stream + update)
-        elif self.kind == "trxl_i":
-            joined = stream + torch.relu(update)
-        elif self.kind == "gtrxl":
-            joined = self.gate(stream, torch.relu(update))
-        else:
-            joined = stream + update
+        joined: Tensor = self.norm(stream + update)
+        return joined
+
+
+class AddReLU(Add):
+    """x + ReLU(y), identity map reordering (Parisotto et al. 2020, section 3.1)."""
+
+    def forward(self, stream: Tensor, update: Tensor) -> Tensor:
+        return stream + torch.relu(update)
+
+
+class GateReLU(Add):
+    """gate(x, ReLU(y)), GTrXL (Parisotto et al. 2020, section 3.2)."""
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__(d_model)
+        self.gate = GRUGate(d_model)
+
+    def forward(self, stream: Tensor, update: Tensor) -> Tensor:
+        joined: Tensor = self.gate(stream, torch.relu(update))
         return joined
 
 
@@ -81,42 +75,100 @@ class GatedUnit(nn.Module):
         return hidden
 
 
-def _hidden(config: ModelConfig) -> list[nn.Module]:
-    """The first half of a feed-forward layer."""
-    if config.feed_forward == "swiglu":
-        return [GatedUnit(config.d_model, config.ff_width)]
-    activation = nn.GELU() if config.block == "pre_norm" else nn.ReLU()
-    return [Linear(config.d_model, config.ff_width), activation]
+def init_gpt(module: nn.Module) -> None:
+    """GPT-2's initialisation of linear layers, as Decision Transformer has it."""
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+@dataclass(frozen=True)
+class BlockKind:
+    """What tells one kind of block from another.
+
+    Attributes:
+        join: How the output of a sub-layer joins the residual stream.
+        norm_first: Whether sub-layers read a normalised stream. The stream as a whole is then
+            normalised after the last block.
+        activation: That of a feed-forward layer.
+        bias: Whether the projections of attention have biases.
+        init: Applied to every module of the blocks after PyTorch's own initialisation.
+    """
+
+    join: type[Add] = Add
+    norm_first: bool = True
+    activation: type[nn.Module] = nn.ReLU
+    bias: bool = False
+    init: Callable[[nn.Module], None] | None = None
+
+
+BLOCKS: dict[str, BlockKind] = {
+    "pre_norm": BlockKind(activation=nn.GELU),
+    "trxl": BlockKind(AddThenNorm, norm_first=False),
+    "trxl_i": BlockKind(AddReLU),
+    "gtrxl": BlockKind(GateReLU),
+    "gpt": BlockKind(bias=True, init=init_gpt),
+}
+
+
+@dataclass(frozen=True)
+class BlockSize:
+    """The widths of a block and what it drops.
+
+    Attributes:
+        d_model: Width of the residual stream.
+        num_heads: Attention heads.
+        d_head: Width of a head.
+        d_ff: Inner width of the feed-forward layer; 0 leaves it out.
+        swiglu: Whether its hidden units are gated (`GatedUnit`).
+        relative: Whether attention sees distances (Transformer-XL).
+        dropout: Dropout of what sub-layers put out.
+        attention_dropout: Dropout of attention probabilities.
+    """
+
+    d_model: int
+    num_heads: int
+    d_head: int
+    d_ff: int
+    swiglu: bool = False
+    relative: bool = True
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
 
 
 class Block(nn.Module):
-    """Attention and a feed-forward layer, in one of the arrangements of `BlockKind`."""
+    """Attention and a feed-forward layer, in one of the arrangements of `BLOCKS`."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, kind: BlockKind, size: BlockSize) -> None:
         super().__init__()
-        d_model, kind = config.d_model, config.block
-        norm_first = kind != "trxl"
-        self.attention_norm = nn.LayerNorm(d_model) if norm_first else nn.Identity()
+        d_model = size.d_model
+        self.attention_norm = nn.LayerNorm(d_model) if kind.norm_first else nn.Identity()
         self.attention = Attention(
             d_model,
-            config.num_heads,
-            config.head_width,
-            dropout=config.attention_dropout,
-            relative=config.position == "relative",
-            bias=kind == "gpt",
+            size.num_heads,
+            size.d_head,
+            dropout=size.attention_dropout,
+            relative=size.relative,
+            bias=kind.bias,
         )
-        self.attention_join = Join(kind, d_model)
-        self.dropout = Dropout(config.dropout)
+        self.attention_join = kind.join(d_model)
+        self.dropout = Dropout(size.dropout)
         self.feed_forward: nn.Sequential | None = None
-        if not config.skip_ffn:
-            self.feed_forward = nn.Sequential(
-                nn.LayerNorm(d_model) if norm_first else nn.Identity(),
-                *_hidden(config),
-                Dropout(config.dropout),
-                Linear(config.ff_width, d_model),
-                Dropout(config.dropout),
+        if size.d_ff:
+            hidden = (
+                [GatedUnit(d_model, size.d_ff)]
+                if size.swiglu
+                else [Linear(d_model, size.d_ff), kind.activation()]
             )
-            self.feed_forward_join = Join(kind, d_model)
+            self.feed_forward = nn.Sequential(
+                nn.LayerNorm(d_model) if kind.norm_first else nn.Identity(),
+                *hidden,
+                Dropout(size.dropout),
+                Linear(size.d_ff, d_model),
+                Dropout(size.dropout),
+            )
+            self.feed_forward_join = kind.join(d_model)
 
     def forward(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ class Layout:
 
     Attributes:
         cache: Number of cached keys.
-        steps: Number of step tokens (three a step).
+        steps: Number of step tokens.
         write: Number of write tokens; 0 where the segment does not write.
         read: Number of read tokens.
         allowed: `(B, 1, queries, keys)` bool, True where a query may look at a key.
@@ -102,3 +102,31 @@ def masked_bias(bias: Tensor, allowed: Tensor) -> Tensor:
     It is finite, so that a row with nothing to look at (padding) has no NaN in it.
     """
     return bias.masked_fill(~allowed, torch.finfo(bias.dtype).min / 2)
+
+
+@lru_cache(maxsize=64)
+def visibility(
+    cache: int, steps: int, memory: int, per_step: int, window: int | None, device: torch.device
+) -> Tensor:
+    """The part of a segment's attention mask that no batch changes: `(queries, keys)` bool.
+
+    Args:
+        cache: Cached tokens.
+        steps: Step tokens.
+        memory: Memory tokens, as many to write as to read.
+        per_step: Step tokens of a step.
+        window: Steps of a sliding window, or None where there is none.
+        device: Where the mask lives.
+    """
+    allowed = torch.zeros(steps + 2 * memory, cache + steps + 2 * memory, dtype=torch.bool)
+    write, read = cache + steps, cache + steps + memory
+    allowed[:steps, :cache] = True
+    causal = torch.ones(steps, steps, dtype=torch.bool).tril()
+    if window is not None:
+        step = torch.arange(steps) // per_step
+        causal &= step[:, None] - step < window
+    allowed[:steps, cache:write] = causal
+    allowed[:steps, read:] = True
+    allowed[steps : steps + memory, cache:] = True
+    allowed[steps + memory :, read:] = True
+    return allowed.to(device)

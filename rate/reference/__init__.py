@@ -12,6 +12,17 @@ The model is for inference: dropout is off, gradients are not recorded.
 from __future__ import annotations
 
 from rate.reference.config import ReferenceConfig
+from rate.reference.elmur import ElmurModel, ElmurSegment, load_elmur, run_elmur
 from rate.reference.model import ReferenceModel, SegmentResult, load_reference, run_segments
 
-__all__ = ["ReferenceConfig", "ReferenceModel", "SegmentResult", "load_reference", "run_segments"]
+__all__ = [
+    "ElmurModel",
+    "ElmurSegment",
+    "ReferenceConfig",
+    "ReferenceModel",
+    "SegmentResult",
+    "load_elmur",
+    "load_reference",
+    "run_elmur",
+    "run_segments",
+]

@@ -44,17 +44,18 @@ def checked_weights(
             tensors. The message names each of them.
     """
     plain = strip_wrapper(weights)
-    _refuse_strangers(plain)
+    refuse_strangers(plain)
     encoders = find_encoders(config, plain)
     used = _used_shapes(config, encoders)
     unused = _unused_shapes(config)
-    _refuse_differences(plain, used, unused)
+    check_shapes(plain, used, unused)
     dtypes = [plain[name].dtype for name in used]
     dtype = reduce(torch.promote_types, dtypes, torch.float32)
     return {name: plain[name].detach().to(dtype, copy=True) for name in used}, encoders
 
 
-def _refuse_strangers(weights: Mapping[str, Tensor]) -> None:
+def refuse_strangers(weights: Mapping[str, Tensor]) -> None:
+    """Raise a `ValueError` for a weight that is no floating-point tensor."""
     for name, value in weights.items():
         if not isinstance(value, Tensor):
             raise ValueError(f"Weight {name!r} is a {type(value).__name__}, not a tensor")
@@ -62,7 +63,14 @@ def _refuse_strangers(weights: Mapping[str, Tensor]) -> None:
             raise ValueError(f"Weight {name!r} is {value.dtype}, not a floating-point tensor")
 
 
-def _refuse_differences(weights: Mapping[str, Tensor], used: Shapes, unused: Shapes) -> None:
+def check_shapes(weights: Mapping[str, Tensor], used: Shapes, unused: Shapes) -> None:
+    """Raise a `ValueError` unless weights are those that are used, and perhaps some that are not.
+
+    Args:
+        weights: By their public names.
+        used: The names and shapes of weights that must be there.
+        unused: Those of weights that may be.
+    """
     expected = {**unused, **used}
     missing = [name for name in used if name not in weights]
     unexpected = sorted(

@@ -15,6 +15,7 @@ from gymnasium.vector import VectorEnv
 
 import trainers
 from datamodules.episodes import Array
+from rate.architecture import make_config
 from rate.config import ModelConfig
 from rate.envs.spec import EnvironmentSpec
 from rate.envs.tmaze import RIGHT, TMazeVector
@@ -162,7 +163,8 @@ def time_rollout(subject: Subject, budget: float) -> Row:
         play = make_play(subject, subject.model().eval(), [env])
         timing = time_calls(lambda: play.steps(steps), subject.device, budget)
     row = subject.row("rollout", size=subject.rows, peak_memory=peak.gib)
-    if subject.run.model.context == "window" and subject.run.evaluation.exact_window:
+    is_window = not subject.run.model.carries_state
+    if is_window and subject.run.evaluation.exact_window:
         row = replace(row, note="exact window: recomputed at every step")
     return row.timed(timing, subject.rows * steps, steps)
 
@@ -224,4 +226,4 @@ def _simulators(subject: Subject, budget: float) -> list[Row]:
 def _preset(environment: str) -> ModelConfig:
     """The size of the model that our preset of an environment trains."""
     path = Path(trainers.__file__).parent / "presets" / environment / "rate.yaml"
-    return ModelConfig(**read_yaml(path)["model"])
+    return make_config(**read_yaml(path)["model"])

@@ -99,11 +99,11 @@ class FullWindowPolicy:
         action = self.model.head.decode(predictions[:, -1], Decoding()).cpu().numpy()
         self._history[-1] = (observation, action, *self._history[-1][2:])
         if len(self._history) == config.context_length:
-            if config.context == "window":
-                del self._history[0]
-            else:
+            if self.model.config.carries_state:
                 self._state = self.model(self._window(), self._state)[1]
                 self._history.clear()
+            else:
+                del self._history[0]
         return np.asarray(action)
 
     def _window(self) -> Batch:

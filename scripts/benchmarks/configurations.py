@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from rate.architecture import SEGMENTS, WINDOW, make_config, settings_of
 from rate.config import ModelConfig
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
@@ -96,10 +97,10 @@ class Configuration:
             return self
         if name not in MODELS:
             raise ConfigError(f"There is no model '{name}'; there are: {', '.join(MODELS)}.")
-        memory = replace(self.model, context="segments", position="relative")
-        if memory.block == "gpt":
-            memory = replace(memory, block="trxl")
-        tokens, cache = memory.num_memory_tokens or 15, memory.cache_length
+        settings = {**asdict(make_config()), **asdict(self.model), "position": "relative"}
+        if settings["block"] == "gpt":
+            settings["block"] = "trxl"
+        tokens, cache = settings["num_memory_tokens"] or 15, settings["cache_length"]
         long = {"context_length": self.window}  # one segment as long as the window
         none: dict[str, Any] = {"num_memory_tokens": 0, "valve": "none"}
         changes: dict[str, dict[str, Any]] = {
@@ -107,16 +108,14 @@ class Configuration:
             "rmt": {"num_memory_tokens": tokens, "valve": "none", "cache_length": 0},
             "trxl": {**none, "cache_length": cache or 3 * self.window},
             "dtxl": {**none, **long, "cache_length": cache or 3 * self.window},
-            "dt_relative": {**none, **long, "cache_length": 0, "context": "window"},
-            "dt": {
-                **(none | long | {"cache_length": 0, "context": "window"}),
-                **{"block": "gpt", "position": "timestep"},
-            },
+            "dt_relative": long,
+            "dt": {**long, "block": "gpt", "position": "timestep"},
         }
+        backbone = WINDOW if name in ("dt", "dt_relative") else SEGMENTS
         segments = 1 if name in ("dt", "dt_relative", "dtxl") else max(self.segments, 3)
         return replace(
             self,
-            model=replace(memory, **changes[name]),
+            model=make_config(**settings_of(backbone, {**settings, **changes[name]})),
             own=name,
             segments=segments,
             published=(),  # it is of the configuration's own model

@@ -13,6 +13,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ import torch.nn.functional as F
 from gymnasium.spaces import Discrete
 from torch import Tensor, nn
 
+from rate.architecture import SEGMENTS, settings_of
+from rate.backbones.settings import SegmentTransformerConfig
 from rate.batch import Batch
 from rate.errors import ConfigError
 from scripts.benchmarks.configurations import Configuration
@@ -61,7 +64,8 @@ def load_class(location: str) -> type[nn.Module]:
 
 def public_arguments(configuration: Configuration) -> dict[str, Any]:
     """A configuration as the public constructor takes it."""
-    model, spec = configuration.model, configuration.spec
+    spec, settings = configuration.spec, settings_of(SEGMENTS, asdict(configuration.model))
+    model = SegmentTransformerConfig(**settings)
     discrete = isinstance(spec.action_space, Discrete)
     activation = model.valve_activation
     return {

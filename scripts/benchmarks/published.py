@@ -13,22 +13,21 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from rate.config import ModelConfig
+from rate.backbones.settings import SegmentTransformerConfig, WindowTransformerConfig
 from rate.envs.spec import EnvironmentSpec
 from rate.envs.tmaze import TMAZE_SPEC
 from scripts.benchmarks.configurations import Configuration, Published
 from trainers.config_learning import OptimizerConfig
 
 # Decision Transformer for MuJoCo and for Atari, and RATE, as their authors published them.
-_DT = ModelConfig(
-    context="window",
+_DT = WindowTransformerConfig(
     block="gpt",
     position="timestep",
     d_model=128,
     dropout=0.1,
     attention_dropout=0.1,
 )
-_RATE = ModelConfig(
+_RATE = SegmentTransformerConfig(
     block="trxl", num_memory_tokens=15, valve="cross_attention", valve_activation="relu"
 )
 

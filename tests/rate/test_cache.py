@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from rate.architecture import make_config
 from rate.batch import Batch
-from rate.config import ModelConfig
 from rate.model import SequenceModel
 from tests.factories import STEPS, TINY, K, make_batch, make_model, twin
 
@@ -16,7 +16,7 @@ LENGTHS = [STEPS, 7, K]
 
 
 def cached_model(cache_length: int = 3 * STEPS, **changes: object) -> SequenceModel:
-    return make_model(ModelConfig(**{**TINY, "cache_length": cache_length, **changes}))
+    return make_model(make_config(**{**TINY, "cache_length": cache_length, **changes}))
 
 
 def one_pass(model: SequenceModel) -> SequenceModel:
@@ -103,7 +103,7 @@ def test_the_cache_holds_the_newest_real_tokens(seed: int) -> None:
         real = torch.randint(0, K + 1, (4,), generator=rng)
         inputs = [torch.randn(4, 3 * K, d_model, generator=rng) for _ in range(layers)]
         mask = torch.arange(K) < real[:, None]
-        state = model.advance(state, torch.zeros(4, 0, d_model), inputs, mask)
+        state = model.backbone.advance(state, torch.zeros(4, 0, d_model), inputs, mask)
         for row, length in enumerate(3 * real):
             new = torch.stack(inputs, 1)[row, :, :length]
             expected[row] = torch.cat((expected[row], new), 1)[:, -size:]

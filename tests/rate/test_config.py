@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from rate.config import Decoding, ModelConfig
+from rate.architecture import BACKBONES, config_class, make_config
+from rate.backbones import settings
+from rate.config import Decoding
 from rate.errors import ConfigError
+from rate.nn.blocks import BLOCKS
+from rate.nn.valves import ACTIVATIONS, VALVES
 from tests.factories import MODELS
 
 MEMORY = {"num_memory_tokens": 2}
 BAD: list[tuple[str, dict[str, Any]]] = [
-    ("context", {"context": "sliding"}),
+    ("backbone", {"backbone": "sliding"}),
+    ("tokenizer", {"tokenizer": "pairs"}),
     ("block", {"block": "bert"}),
     ("position", {"position": "rotary"}),
     ("valve", {"valve": "gate", **MEMORY}),
@@ -43,36 +50,61 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("valve_heads", {"valve": "cross_attention", "valve_heads": 0, **MEMORY}),
     ("valve_heads", {"valve": "latch", "valve_heads": 3, **MEMORY}),
     ("valve_heads", {"valve": "cross_attention_reverse", "valve_heads": 3, **MEMORY}),
-    ("num_memory_tokens", {"context": "window", **MEMORY}),
-    ("cache_length", {"context": "window", "cache_length": 3}),
 ]
 
 
-@pytest.mark.parametrize(("name", "settings"), BAD, ids=[str(settings) for _, settings in BAD])
-def test_bad_settings_are_refused_by_name(name: str, settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("name", "given"), BAD, ids=[str(given) for _, given in BAD])
+def test_bad_settings_are_refused_by_name(name: str, given: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=rf"model\.{name}\b"):
-        ModelConfig(**settings)
+        make_config(**given)
 
 
 def test_a_wrong_choice_lists_the_right_ones() -> None:
     with pytest.raises(ConfigError, match=r"pre_norm, trxl, trxl_i, gtrxl, gpt"):
-        ModelConfig(block="post")
+        make_config(block="post")
 
 
 def test_widths_follow_the_model_unless_set() -> None:
-    config = ModelConfig(d_model=64, num_heads=4)
+    config = make_config(d_model=64, num_heads=4)
     assert (config.head_width, config.ff_width) == (16, 256)
-    config = ModelConfig(d_model=64, num_heads=3, d_head=7, d_ff=100)
+    config = make_config(d_model=64, num_heads=3, d_head=7, d_ff=100)
     assert (config.head_width, config.ff_width) == (7, 100)
 
 
 def test_odd_widths_are_fine_without_relative_positions() -> None:
-    assert ModelConfig(d_model=15, num_heads=3, position="timestep").head_width == 5
+    assert make_config(d_model=15, num_heads=3, position="timestep").head_width == 5
+
+
+@pytest.mark.parametrize(
+    ("choices", "made"),
+    [(settings.Block, BLOCKS), (settings.Valve, VALVES), (settings.Activation, ACTIVATIONS)],
+)
+def test_what_can_be_chosen_is_what_there_is(choices: Any, made: dict[str, Any]) -> None:
+    assert get_args(choices) == tuple(made)
+
+
+def test_our_settings_are_those_of_our_backbones() -> None:
+    for name in BACKBONES.own_names():
+        kind = config_class({"backbone": name})
+        assert kind is BACKBONES.get(name).Config
+        assert kind.backbone == name
+
+
+def test_settings_are_known_without_pytorch() -> None:
+    """A wrong command line is told in half the time that PyTorch takes to be imported."""
+    code = "import rate.architecture as a, sys; a.make_config(backbone='elmur', d_model=16); "
+    found = subprocess.run(
+        [sys.executable, "-c", code + "print('torch' in sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_configuration_survives_plain_types(name: str) -> None:
-    assert ModelConfig(**asdict(MODELS[name])) == MODELS[name]
+    assert make_config(**asdict(MODELS[name])) == MODELS[name]
 
 
 @pytest.mark.parametrize(

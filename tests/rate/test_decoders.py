@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from rate.batch import Batch, Observations, map_tensors
-from rate.decoders import make_decoder
+from rate.decoders.base import ModelDecoder
+from rate.decoders.recompute import RecomputeDecoder
 from rate.model import SequenceModel
 from rate.policy import Policy
+from rate.tokenizers import StepInputs
 from tests.factories import MODELS, SPACES, WINDOWS, K, draw, make_batch, make_model
 
 CLOSE = {"rtol": 0.0, "atol": 1e-5}
@@ -46,17 +48,19 @@ def teacher_forced(model: SequenceModel, batch: Batch, exact_window: bool) -> Te
     """Predictions of the real steps; an exact window is recomputed for every step."""
     size = model.config.context_length
     with torch.no_grad():
-        if model.config.context == "segments" or not exact_window:
+        if model.config.carries_state or not exact_window:
             return model(batch)[0][batch.mask]
         ends = range(1, batch.num_steps + 1)
         windows = [model(batch.steps(max(0, end - size), end))[0][:, -1] for end in ends]
     return torch.stack(windows, dim=1)[batch.mask]
 
 
-def played_by_decoder(model: SequenceModel, exact_window: bool) -> tuple[Batch, Tensor]:
+def played_by_decoder(
+    model: SequenceModel, exact_window: bool, decoder: ModelDecoder | None = None
+) -> tuple[Batch, Tensor]:
     """Random actions and returns; the predictions made on the way."""
     batch = replace(make_batch(model, [TICKS] * 3), timesteps=TIMESTEPS)
-    decoder = make_decoder(model, 3, exact_window=exact_window)
+    decoder = decoder or model.make_decoder(3, exact=exact_window)
     predictions = []
     for tick in range(TICKS):
         starting = TIMESTEPS[:, tick] == 0
@@ -65,9 +69,21 @@ def played_by_decoder(model: SequenceModel, exact_window: bool) -> tuple[Batch, 
         now = map_tensors(batch.observations, lambda x, tick=tick: x[:, tick])
         previous = batch.actions[:, tick - 1]  # in a row that starts: of another episode
         predictions.append(
-            decoder.step(previous, batch.returns_to_go[:, tick], now, TIMESTEPS[:, tick])
+            decoder.step(
+                StepInputs(previous, batch.returns_to_go[:, tick], now, TIMESTEPS[:, tick])
+            )
         )
     return batch, torch.stack(predictions, dim=1)
+
+
+def inputs_at(batch: Batch, t: int) -> StepInputs:
+    """What is known at step t; at the first, the action of another episode."""
+    return StepInputs(
+        batch.actions[:, t - 1],
+        batch.returns_to_go[:, t],
+        map_tensors(batch.observations, lambda x: x[:, t]),
+        batch.timesteps[:, t],
+    )
 
 
 def to_numpy(observations: Observations) -> Any:
@@ -83,7 +99,7 @@ def played_by_policy(model: SequenceModel, exact_window: bool) -> tuple[Batch, T
     inner, predictions, actions, returns = policy.decoder.step, [], [], []
 
     def watched(*args: Any) -> Tensor:
-        returns.append(args[1].clone())
+        returns.append(args[0].returns_to_go.clone())
         predictions.append(inner(*args))
         return predictions[-1]
 
@@ -129,6 +145,18 @@ def test_policy_equals_teacher_forcing(name: str, exact_window: bool) -> None:
     assert torch.equal(expected.argmax(-1), batch.actions[batch.mask])
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_computing_again_equals_teacher_forcing(name: str) -> None:
+    """The decoder that every backbone has."""
+    model = make_model(name)
+    decoder = model.make_decoder(3)
+    decoder.backbone = RecomputeDecoder(model.backbone, 3)
+    played, predictions = played_by_decoder(model, True, decoder)
+    batch = episodes_of(played)
+    expected = teacher_forced(model, batch, True)
+    torch.testing.assert_close(by_episode(predictions)[batch.mask], expected, **CLOSE)
+
+
 @every_space
 def test_policy_equals_teacher_forcing_in_every_space(spaces: str) -> None:
     model = make_model("rate_cache", spaces)
@@ -164,16 +192,11 @@ def test_a_decoder_used_again_forgets(name: str, exact_window: bool) -> None:
     """After a reset of all rows nothing of the episodes before is left, whatever they held."""
     model = make_model(name)
     batch = make_batch(model, [2 * K + 1] * 3)
-    decoder = make_decoder(model, 3, exact_window=exact_window)
+    decoder = model.make_decoder(3, exact=exact_window)
 
     def play() -> Tensor:
         return torch.stack([
-            decoder.step(
-                batch.actions[:, t - 1],
-                batch.returns_to_go[:, t],
-                batch.observations[:, t],
-                batch.timesteps[:, t],
-            )
+            decoder.step(inputs_at(batch, t))
             for t in range(2 * K + 1)
         ])  # fmt: skip
 
@@ -186,16 +209,8 @@ def test_a_decoder_works_for_one_row_and_long_episodes() -> None:
     """Timesteps past the table use its last row; thirty segments later all is still equal."""
     model = make_model("timestep_with_memory", max_timestep=7)
     batch = make_batch(model, [30 * K])
-    decoder = make_decoder(model, 1)
-    found = [
-        decoder.step(
-            batch.actions[:, t - 1],
-            batch.returns_to_go[:, t],
-            batch.observations[:, t],
-            batch.timesteps[:, t],
-        )
-        for t in range(30 * K)
-    ]
+    decoder = model.make_decoder(1)
+    found = [decoder.step(inputs_at(batch, t)) for t in range(30 * K)]
     with torch.no_grad():
         expected, _ = model(batch)
     torch.testing.assert_close(torch.stack(found, 1), expected, rtol=0, atol=5e-5)

@@ -166,9 +166,9 @@ def test_the_embedding_of_an_image_can_be_normalised() -> None:
 
 def test_gpt_models_start_with_small_weights() -> None:
     model = SequenceModel(MODELS["dt"], *SPACES["vector_to_discrete"])
-    weights = torch.cat([block.attention.qkv.weight.flatten() for block in model.layers])
+    weights = torch.cat([block.attention.qkv.weight.flatten() for block in model.backbone.layers])
     assert 0.015 < weights.std() < 0.025
-    assert not model.layers[0].attention.qkv.bias.any()
+    assert not model.backbone.layers[0].attention.qkv.bias.any()
 
 
 def repeated(kinds: int, frames: int, shape: tuple[int, ...], seed: int = 0) -> Tensor:

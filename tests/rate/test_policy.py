@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from rate.config import Decoding
+from rate.decoders.segments import SegmentDecoder
 from rate.errors import ConfigError
 from rate.model import SequenceModel
 from rate.policy import Policy
-from tests.factories import MODELS, SPACES, K, draw, make_model, twin
+from tests.factories import MODELS, SPACES, K, draw, make_model, noisy, twin
 
 ENVS = 3
 Array = NDArray[Any]
@@ -99,7 +100,7 @@ def test_a_reset_row_forgets_and_the_others_do_not(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("method", ["argmax", "sample"])
 def test_acting_leaves_the_global_random_state_alone(name: str, method: Any) -> None:
-    model = twin(make_model(name), dropout=0.5, attention_dropout=0.5).train()
+    model = noisy(make_model(name)).train()
     before = torch.get_rng_state()
     act_out(model, decoding=Decoding(method))
     assert torch.equal(torch.get_rng_state(), before)
@@ -109,15 +110,14 @@ def test_acting_leaves_the_global_random_state_alone(name: str, method: Any) -> 
 def test_acting_is_evaluation_whatever_the_models_mode(name: str) -> None:
     """Dropout and memory noise are off at every step and in every reset; the mode is put back."""
     model = make_model(name)
-    noise = 1.0 if model.config.num_memory_tokens else 0.0
-    noisy = twin(model, dropout=0.5, attention_dropout=0.5, memory_noise=noise)
+    other = noisy(model)
     decoding = Decoding("sample", temperature=3.0)
     expected = act_out(model, decoding=decoding)
     assert not model.training
     for training in (True, False):
-        noisy.train(training)
-        assert np.array_equal(act_out(noisy, decoding=decoding), expected)
-        assert all(module.training == training for module in noisy.modules())
+        other.train(training)
+        assert np.array_equal(act_out(other, decoding=decoding), expected)
+        assert all(module.training == training for module in other.modules())
 
 
 def test_the_mode_is_put_back_after_an_error() -> None:
@@ -260,11 +260,12 @@ def test_acting_builds_no_graph() -> None:
     policy = Policy(model, num_envs=ENVS, target_return=1.0)
     for step in range(2 * K + 1):
         policy.act(observe(model, step), np.zeros(ENVS))
-    for value in vars(policy.decoder).values():
-        if isinstance(value, torch.Tensor):
-            assert not value.requires_grad
-    state = policy.decoder.state
-    assert not any(t is not None and t.requires_grad for t in vars(state).values())
+    decoder = policy.decoder.backbone
+    assert isinstance(decoder, SegmentDecoder)
+    for part in (decoder, decoder.cache, decoder.state):
+        tensors = [value for value in vars(part).values() if isinstance(value, torch.Tensor)]
+        assert tensors
+        assert not any(tensor.requires_grad for tensor in tensors)
 
 
 def test_autocast_around_it_changes_nothing() -> None:

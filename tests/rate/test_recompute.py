@@ -13,13 +13,13 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 from rate.model import SequenceModel
-from tests.factories import MODELS, SPACES, STEPS, K, make_batch, make_model
+from tests.factories import MODELS, SPACES, STEPS, K, make_batch, make_model, noisy
 
 
 def gradients(model: SequenceModel, recompute: bool) -> dict[str, Tensor]:
     torch.manual_seed(3)
     batch = make_batch(model, [STEPS, STEPS - 1, 5])
-    hidden, _ = model.hidden(batch, recompute=recompute)
+    hidden, _ = model.features(batch, recompute=recompute)
     loss = (model.head.loss(model.head(hidden), batch.actions) * batch.mask).sum()
     names, parameters = zip(*model.named_parameters(), strict=True)
     found = torch.autograd.grad(loss, parameters, allow_unused=True)
@@ -29,7 +29,7 @@ def gradients(model: SequenceModel, recompute: bool) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_are_the_same(name: str) -> None:
     """With the same random numbers, too: the second time draws what the first one drew."""
-    model = make_model(name, attention_dropout=0.3, memory_noise=0.1).double().train()
+    model = noisy(make_model(name), dropout=0.0).double().train()
     kept, recomputed = gradients(model, False), gradients(model, True)
     assert kept.keys() == recomputed.keys()
     for key, gradient in kept.items():
@@ -82,7 +82,7 @@ def kept_bytes(model: SequenceModel, segments: int, recompute: bool) -> int:
     """What waits for the backward pass."""
     batch = make_batch(model, [segments * K] * 8)
     with Live() as live:
-        hidden, _state = model.hidden(batch, recompute=recompute)
+        hidden, _state = model.features(batch, recompute=recompute)
         assert hidden.requires_grad
         return live.bytes
 

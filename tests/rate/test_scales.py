@@ -11,7 +11,8 @@ from gymnasium.spaces import Box
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rate.config import Decoding, ModelConfig
+from rate.architecture import make_config
+from rate.config import Decoding
 from rate.encoders import VectorEncoder, make_encoder
 from rate.errors import ConfigError, WeightsError
 from rate.heads import ContinuousHead, make_head
@@ -179,8 +180,8 @@ def test_past_actions_are_seen_in_the_units_of_the_next(spaces: str) -> None:
     model = make_model("rate", spaces)
     model.set_action_spread(column(3.0, -2.0), column(10.0, 0.1))
     assert isinstance(model.head, ContinuousHead)
-    assert model.embed_steps.action.std.tolist() == model.head.unit.tolist()
-    assert model.embed_steps.action.mean.tolist() == model.head.centre.tolist()
+    assert model.tokenizer.action.std.tolist() == model.head.unit.tolist()
+    assert model.tokenizer.action.mean.tolist() == model.head.centre.tolist()
     bounded = spaces == "matrix_to_bounded"
     assert model.head.unit.tolist() == column(*((1.5, 0.25) if bounded else (10, 0.1))).tolist()
 
@@ -199,7 +200,7 @@ def test_whoever_acts_has_the_scales_of_the_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, NAN, INF])
-@pytest.mark.parametrize("name", ["head.unit", "embed_steps.action.std"])
+@pytest.mark.parametrize("name", ["head.unit", "tokenizer.action.std"])
 def test_a_saved_scale_that_is_none_is_refused(name: str, value: float, tmp_path: Path) -> None:
     spaces = "discrete_to_unbounded"
     save_model(SavedModel(make_model("rate", spaces), make_spec(spaces)), tmp_path)
@@ -213,7 +214,7 @@ def test_a_saved_scale_that_is_none_is_refused(name: str, value: float, tmp_path
 @pytest.mark.parametrize("scale", [0.0, -1.0, NAN, INF, -INF, 1e-30])
 def test_a_given_scale_that_is_none_is_refused(scale: float) -> None:
     with pytest.raises(ConfigError, match=r"model\.return_scale is .*finite number above 0"):
-        ModelConfig(return_scale=scale)
+        make_config(return_scale=scale)
     with pytest.raises(ConfigError, match=r"decoding\.temperature is .*finite number above 0"):
         Decoding("sample", temperature=scale)
 
@@ -225,7 +226,7 @@ def test_discrete_actions_have_no_scale(name: str) -> None:
     model.set_action_spread(torch.zeros(4), torch.ones(4))
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     scales = [key for key in before if key.endswith((".std", ".unit"))]
-    assert scales == (["embed_steps.observation.std"] if "vector" in name else [])
+    assert scales == (["tokenizer.observation.std"] if "vector" in name else [])
 
 
 def test_contrast_of_a_single_pixel_is_finite() -> None:

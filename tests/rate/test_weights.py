@@ -86,7 +86,7 @@ def test_what_holds_no_model_is_said(tmp_path: Path) -> None:
 def test_spaces_and_normalisation_travel_along(spaces: str, tmp_path: Path) -> None:
     saved = SavedModel(make_model("rate_cache", spaces), make_spec(spaces))
     if spaces == "vector_to_discrete":
-        saved.model.embed_steps.set_normalisation(torch.rand(3), torch.rand(3) + 1)
+        saved.model.tokenizer.observation.set_normalisation(torch.rand(3), torch.rand(3) + 1)
     save_model(saved, tmp_path)
     loaded = load_model(tmp_path)
     assert loaded.spec == saved.spec
@@ -233,7 +233,7 @@ def test_a_damaged_description_never_leaves_a_traceback(seed: int, tmp_path: Pat
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 2},
+        {"format": 3},
         {"format": None},
         {"model": None},
         {"model": {"d_model": 16, "colour": "red"}},
@@ -288,11 +288,11 @@ def test_weights_of_another_model_are_refused(change: str, tmp_path: Path) -> No
     stored(tmp_path)
     weights = load_file(tmp_path / WEIGHTS)
     if change == "less":
-        del weights["memory"]
+        del weights["backbone.memory"]
     elif change == "more":
         weights["stowaway"] = torch.zeros(1)
     else:
-        weights["memory"] = weights["memory"][:1].clone()
+        weights["backbone.memory"] = weights["backbone.memory"][:1].clone()
     save_file(weights, tmp_path / WEIGHTS)
     with pytest.raises(WeightsError, match=rf"{WEIGHTS} does not fit"):
         load_model(tmp_path)

@@ -29,7 +29,7 @@ KINDS = [(name, "vector_to_discrete") for name in HERE] + [("rate_cache", s) for
 
 def gradients(model, batch):
     model.zero_grad()
-    hidden, _ = model.hidden(batch)
+    hidden, _ = model.features(batch)
     (hidden * batch.mask[..., None]).square().mean().backward()
     return {n: p.grad.detach().clone() for n, p in model.named_parameters() if p.grad is not None}
 

@@ -117,7 +117,7 @@ def changed(kind: str) -> Callable[[SequenceModel], SequenceModel]:
     ("kind", "message"),
     [
         ("actions", r"other shapes: .*head.*\(\d+( x \d+)? there, 7( x \d+)? here\)"),
-        ("observations", r"other shapes: embed_steps\.observation\.linear\.weight \(.* x 9 here"),
+        ("observations", r"other shapes: tokenizer\.observation\.linear\.weight \(.* x 9 here"),
         ("deeper", r"not among them: .*\.\d+\..* and \d+ more"),
         ("shallower", r"of no use here: .*\.\d+\..* and \d+ more"),
     ],
@@ -177,11 +177,11 @@ def test_what_has_no_weights_is_refused_before_a_run_is_made(
 def test_scales_come_with_the_weights() -> None:
     """They are what the weights were trained with, whatever the scales of the new data are."""
     before, after = make_model("rate"), make_model("rate")
-    before.embed_steps.observation.set_normalisation(torch.full((3,), 3.0), torch.full((3,), 2.0))
+    before.tokenizer.observation.set_normalisation(torch.full((3,), 3.0), torch.full((3,), 2.0))
     with tempfile.TemporaryDirectory() as folder:
         save_model(SavedModel(before, make_spec()), Path(folder))
         load_initial_weights(after, Path(folder), "refuse")
-    assert torch.equal(after.embed_steps.observation.std, before.embed_steps.observation.std)
+    assert torch.equal(after.tokenizer.observation.std, before.tokenizer.observation.std)
 
 
 def test_the_options_are_those_that_errors_name() -> None:

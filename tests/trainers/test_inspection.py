@@ -9,8 +9,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from rate.architecture import make_config
 from rate.batch import Batch
-from rate.config import ModelConfig
 from rate.envs.retrieval import RetrievalOptions, RetrievalVector, retrieval_spec
 from rate.envs.tmaze import TMAZE_SPEC, TMazeVector
 from rate.model import SequenceModel
@@ -24,7 +24,7 @@ TINY: dict[str, Any] = {"context_length": K, "d_model": 16, "num_layers": 1, "nu
 def make_model(**changes: Any) -> SequenceModel:
     settings = {**TINY, "num_memory_tokens": 3, **changes}
     spaces = TMAZE_SPEC.observation_space, TMAZE_SPEC.action_space
-    return SequenceModel(ModelConfig(**settings), *spaces).eval()
+    return SequenceModel(make_config(**settings), *spaces).eval()
 
 
 def make_policy(model: SequenceModel) -> Policy:
@@ -57,7 +57,7 @@ def test_a_record_holds_what_was_seen_and_done() -> None:
 def test_a_record_takes_dictionaries() -> None:
     options = RetrievalOptions(hint=True)
     spec = retrieval_spec(options)
-    config = ModelConfig(**TINY, num_memory_tokens=3)
+    config = make_config(**TINY, num_memory_tokens=3)
     model = SequenceModel(config, spec.observation_space, spec.action_space).eval()
     policy = Policy(model, num_envs=EPISODES, target_return=1.0)
     batch = record(policy, RetrievalVector(EPISODES, options, 6), seed=5)
@@ -96,7 +96,7 @@ def test_a_report_has_a_value_per_segment_and_per_noise() -> None:
 @pytest.mark.parametrize("space", [spaces.MultiDiscrete([2, 3]), spaces.Box(-1, 1, (2,))])
 def test_actions_of_any_kind_survive_or_not(space: spaces.Space[Any]) -> None:
     parts = {"numbers": spaces.Box(-1, 1, (3,)), "text": spaces.Discrete(4)}
-    config = ModelConfig(**TINY, num_memory_tokens=3)
+    config = make_config(**TINY, num_memory_tokens=3)
     model = SequenceModel(config, spaces.Dict(parts), space).eval()
     steps = 8 * K
     observations = {
@@ -126,7 +126,7 @@ def test_memory_that_reaches_no_action_survives_any_noise() -> None:
     model = make_model()
     batch = record(make_policy(model), TMazeVector(EPISODES, LENGTH), seed=5)
     with torch.no_grad():
-        for block in model.blocks:
+        for block in model.backbone.blocks:
             for parameter in block.attention.parameters():
                 parameter.zero_()
     assert inspect_memory(model, batch, noise=(100.0,)).survival[100.0] == 1.0

@@ -13,7 +13,7 @@ from trainers.train import train
 
 
 def observation_encoder(folder: Path) -> Any:
-    return load_model(folder / "checkpoints" / "last").model.embed_steps.observation
+    return load_model(folder / "checkpoints" / "last").model.tokenizer.observation
 
 
 def assert_carries(encoder: Any, statistics: tuple[Any, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def config_of(name: str, *options: str) -> RunConfig:
 
 
 def test_there_is_a_preset_for_every_model_of_the_family() -> None:
-    assert NAMES == ["dt", "dt_relative", "dtxl", "rate", "rmt", "trxl"]
+    assert NAMES == ["dt", "dt_relative", "dtxl", "elmur", "gru", "lstm", "rate", "rmt", "trxl"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -113,10 +114,12 @@ def test_a_preset_builds_its_model(name: str) -> None:
     config = config_of(name).model
     model = SequenceModel(config, TMAZE_SPEC.observation_space, TMAZE_SPEC.action_space)
     assert sum(parameter.numel() for parameter in model.parameters()) > 10_000
-    assert bool(config.num_memory_tokens) == (name in ("rate", "rmt"))
-    assert bool(config.cache_length) == (name in ("trxl", "dtxl"))
-    assert (config.valve != "none") == (name == "rate")
-    assert (config.context == "window") == (name in ("dt", "dt_relative"))
+    settings = {"num_memory_tokens": 0, "cache_length": 0, "valve": "none", **asdict(config)}
+    assert bool(settings["num_memory_tokens"]) == (name in ("rate", "rmt"))
+    assert bool(settings["cache_length"]) == (name in ("trxl", "dtxl"))
+    assert (settings["valve"] != "none") == (name == "rate")
+    assert (config.backbone == "window_transformer") == (name in ("dt", "dt_relative"))
+    assert (config.backbone == name) == (name in ("elmur", "gru", "lstm"))
 
 
 def test_presets_differ_in_the_model_alone() -> None:

@@ -12,7 +12,7 @@ from gymnasium.spaces import Box
 
 from datamodules import Episode, Store, pack
 from datamodules.episodes import DatasetError
-from rate.config import ModelConfig
+from rate.architecture import make_config
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
 from rate.model import SequenceModel
@@ -52,7 +52,7 @@ def make_store(path: Path, actions: Box) -> Store:
 
 
 def make_model(store: Store) -> SequenceModel:
-    config = ModelConfig(context_length=4, d_model=8, num_layers=1, num_heads=2)
+    config = make_config(context_length=4, d_model=8, num_layers=1, num_heads=2)
     return SequenceModel(config, store.spec.observation_space, store.spec.action_space)
 
 
@@ -65,7 +65,7 @@ def test_unbounded_actions_take_their_units_from_the_data(tmp_path: Path) -> Non
     actions = np.array(store.arrays["actions"], np.float64)
     np.testing.assert_allclose(model.head.unit, actions.std(0), rtol=1e-6)
     np.testing.assert_allclose(model.head.centre, actions.mean(0), rtol=1e-6)
-    assert model.embed_steps.observation.std.tolist() == [1] * 5
+    assert model.tokenizer.observation.std.tolist() == [1] * 5
 
 
 def test_actions_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def test_observations_that_hardly_vary_are_told_and_kept_small(tmp_path: Path) -
     model = make_model(store)
     with pytest.warns(UserWarning, match=r"4 of 5 components .* \(1, 2, 3, 4\)"):
         scale_to_data(model, store, normalise=True)
-    encoder = model.embed_steps.observation
+    encoder = model.tokenizer.observation
     assert model.head.unit.tolist() == [1e4, 1e4]
     assert encoder.std[0].item() == pytest.approx(store.normalisation[""][1][0])
     seen = (store.observations[:, :] - encoder.mean.numpy()) / encoder.std.numpy()

@@ -113,7 +113,7 @@ def test_numbers_of_any_shape_are_normalised(
     store = pack(episodes(spec)[0], tmp_path / "store", spec, {})
     model = SequenceTrainer(make_config(), spec).model
     scale_to_data(model, store, normalise=True)
-    seen, encoder = store.arrays["observations"], model.embed_steps.observation
+    seen, encoder = store.arrays["observations"], model.tokenizer.observation
     assert isinstance(encoder, VectorEncoder)
     flat = seen.reshape(len(seen), -1)
     np.testing.assert_allclose(encoder.mean, flat.mean(axis=0), rtol=1e-5, atol=1e-6)

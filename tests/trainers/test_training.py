@@ -79,7 +79,9 @@ class TestRecipes:
 
             start = SequenceTrainer(load_config_file(folder / "config.yaml"), TMAZE_SPEC).model
             end = load_model(folder / "checkpoints" / "last").model
-            return not torch.equal(start.valve.mix.out.bias, end.valve.mix.out.bias)
+            return not torch.equal(
+                start.backbone.valve.mix.out.bias, end.backbone.valve.mix.out.bias
+            )
 
         assert valve_moved(through)
         assert not valve_moved(cut)

@@ -80,7 +80,7 @@ def look(
     """
     saved = load_model(next(iter(find_models(run).values())))
     config = saved.model.config
-    if not config.num_memory_tokens:
+    if not getattr(config, "num_memory_tokens", 0):
         raise ConfigError(f"{run} has no memory tokens to look at (model.num_memory_tokens is 0).")
     environment = environment_of(playing_in(saved.spec, env_name, settings or {}))
     longest = check_lengths(environment, [length], "--length")

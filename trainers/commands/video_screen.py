@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from rate.backbones.settings import SegmentTransformerConfig
 from rate.config import ModelConfig
 from trainers.commands import video_panels as panels
 from trainers.recording import EpisodeRecord, Moment
@@ -71,7 +72,7 @@ class Screen:
 
     def _status(self, record: EpisodeRecord, config: ModelConfig) -> panels.Draw:
         text = self._figure.text(0.97, 0.95, "", fontsize=10, ha="right")
-        segments = config.context == "segments"
+        segments = config.carries_state
         end = "ended"
         if record.finished:
             end = "the end: " + ", ".join(f"{k} {v:g}" for k, v in record.outcome.items())
@@ -100,11 +101,11 @@ class Screen:
                 panels.path(self._axes(0.57, 0.11, 0.16, 0.19), memories),
                 panels.drift(self._axes(0.80, 0.11, 0.17, 0.19), memories),
             ]
-            if record.caches:
+            if record.caches and isinstance(config, SegmentTransformerConfig):
                 self._figure.text(0.57, 0.015, _cache_note(config), fontsize=panels.SMALL)
             return draws
         self._figure.text(0.57, 0.86, "This model has no memory tokens.", fontsize=11)
-        if record.caches:
+        if record.caches and isinstance(config, SegmentTransformerConfig):
             self._figure.text(0.57, 0.80, _cache_note(config), fontsize=panels.SMALL + 1)
             return [panels.cache(self._axes(0.57, 0.44, 0.40, 0.28), np.stack(record.caches))]
         note = f"It looks back over the last {config.context_length} steps and knows nothing else:"
@@ -117,5 +118,5 @@ def _canvas(figure: Figure) -> Any:
     return FigureCanvasAgg(figure)
 
 
-def _cache_note(config: ModelConfig) -> str:
+def _cache_note(config: SegmentTransformerConfig) -> str:
     return f"A cache hands {config.cache_length} states of each layer to the next segment."

@@ -8,9 +8,8 @@ from torch import Tensor
 
 import rate.kernels.cpu_attention
 from rate.kernels.cpu_attention import QUERIES, RelativeAttention, make_plan
-from rate.model import visibility
 from rate.nn.attention import Attention
-from rate.nn.layout import Layout
+from rate.nn.layout import Layout, visibility
 
 STEPS, D_MODEL, ROWS = 2 * QUERIES + 3, 8, 3
 OBSERVATIONS = slice(1, None, 3)
@@ -30,7 +29,7 @@ def make_inputs(
     cache: int, memory: int, window: int | None
 ) -> tuple[Tensor, Tensor | None, Layout]:
     """A batch whose second row is padded and whose third has a cache that is half empty."""
-    allowed = visibility(cache, STEPS, memory, window, torch.device("cpu"))
+    allowed = visibility(cache, STEPS, memory, 3, window, torch.device("cpu"))
     seen = torch.ones(ROWS, allowed.shape[1], dtype=torch.bool)
     seen[1, cache + STEPS // 2 : cache + STEPS] = False
     seen[2, : cache // 2] = False
@@ -85,7 +84,7 @@ def test_the_gradient_is_that_of_differences(cache: int, memory: int, asking: sl
     steps, heads, width = 9, 2, 3
     runs = Layout(cache, steps, memory, memory, torch.empty(0)).runs(asking)
     plan = make_plan(cache, steps, memory, memory, runs, queries=2)
-    allowed = visibility(cache, steps, memory, None, torch.device("cpu")).roll(memory, -1)
+    allowed = visibility(cache, steps, memory, 3, None, torch.device("cpu")).roll(memory, -1)
     bias = torch.zeros(allowed.shape, dtype=torch.float64).masked_fill(~allowed, -1e30)
     shapes = [
         (2, steps + 2 * memory, 3, heads, width),
@@ -109,7 +108,7 @@ def test_the_gradient_is_that_of_differences(cache: int, memory: int, asking: sl
 def test_a_plan_has_every_query_once_and_leaves_out_no_key_it_sees(
     cache: int, steps: int, memory: int, queries: int, asking: slice | None
 ) -> None:
-    allowed = visibility(cache, steps, memory, None, torch.device("cpu")).roll(memory, -1)
+    allowed = visibility(cache, steps, memory, 3, None, torch.device("cpu")).roll(memory, -1)
     seen = torch.zeros(len(allowed), dtype=torch.int64)
     layout = Layout(cache, steps, memory, memory, torch.empty(0))
     plan = make_plan(cache, steps, memory, memory, layout.runs(asking), queries)

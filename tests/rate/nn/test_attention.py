@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from rate.config import ModelConfig
-from rate.model import visibility
+from rate.architecture import make_config
+from rate.backbones.segment_transformer import SegmentState
 from rate.nn.attention import Attention, sinusoidal_embedding
-from rate.nn.layout import Layout, masked_bias, relative_shift
+from rate.nn.layout import Layout, masked_bias, relative_shift, visibility
 from tests.factories import RATE, TINY, K, make_model
 
 HEADS, D_HEAD, D_MODEL = 2, 5, 8
@@ -64,7 +64,7 @@ def test_fused_attention_equals_the_equation(
     attention, steps = make_attention(relative=relative, bias=bias), 6
     x = torch.randn(2, steps + 2 * memory, D_MODEL)
     cached = torch.randn(2, cache, D_MODEL) if cache else None
-    allowed = visibility(cache, steps, memory, None, torch.device("cpu"))
+    allowed = visibility(cache, steps, memory, 3, None, torch.device("cpu"))
     key_mask = torch.ones(2, 1, 1, allowed.shape[1], dtype=torch.bool)
     key_mask[1, ..., : cache // 2] = False
     layout = Layout(cache, steps, memory, memory, allowed & key_mask)
@@ -152,7 +152,7 @@ def allowed_by_hand(cache: int, steps: int, memory: int, window: int | None) -> 
             if i < steps:
                 step, key_step = i // 3, (j - cache) // 3
                 past = kind == "step" and j - cache <= i
-                near = window is None or step - key_step < window // 3
+                near = window is None or step - key_step < window
                 allowed[i, j] = kind in ("cache", "read") or (past and near)
             elif i < steps + memory:
                 allowed[i, j] = kind in ("step", "write", "read")
@@ -163,22 +163,24 @@ def allowed_by_hand(cache: int, steps: int, memory: int, window: int | None) -> 
 
 @pytest.mark.parametrize(
     ("cache", "steps", "memory", "window"),
-    [(0, 12, 0, None), (5, 12, 0, None), (0, 12, 3, None), (7, 9, 2, None), (0, 18, 0, 6)],
+    [(0, 12, 0, None), (5, 12, 0, None), (0, 12, 3, None), (7, 9, 2, None), (0, 18, 0, 2)],
 )
 def test_visibility(cache: int, steps: int, memory: int, window: int | None) -> None:
-    found = visibility(cache, steps, memory, window, torch.device("cpu"))
+    found = visibility(cache, steps, memory, 3, window, torch.device("cpu"))
     assert torch.equal(found, allowed_by_hand(cache, steps, memory, window))
 
 
 def test_memory_tokens_have_no_order() -> None:
     """Memory stands outside time: slots that move with their addresses change no prediction."""
-    model = make_model(ModelConfig(**RATE))
+    model = make_model(make_config(**RATE))
     tokens, mask = torch.randn(2, K, 3, TINY["d_model"]), torch.ones(2, K, dtype=torch.bool)
     state = model.initial_state(2)
-    assert state.tokens is not None
+    assert isinstance(state, SegmentState)
+    assert state.memory is not None
     with torch.no_grad():
         first, _ = model.segment(tokens, mask, state)
-        permuted = replace(state, tokens=state.tokens[:, [2, 0, 1]])
-        model.slots.copy_(model.slots[[2, 0, 1]])
+        permuted = replace(state, memory=state.memory[:, [2, 0, 1]])
+        slots = model.backbone.get_parameter("slots")
+        slots.copy_(slots[[2, 0, 1]])
         second, _ = model.segment(tokens, mask, permuted)
     torch.testing.assert_close(first, second, rtol=0, atol=1e-5)

@@ -9,13 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rate.config import BlockKind, ModelConfig
-from rate.nn.blocks import Block, Dropout, GRUGate
+from rate.backbones.settings import SegmentTransformerConfig
+from rate.backbones.transformer import block_size
+from rate.nn.blocks import BLOCKS, Block
+from rate.nn.dropout import Dropout
+from rate.nn.gates import GRUGate
 from tests.factories import TINY
 
 
-def make_block(kind: BlockKind, **changes: bool) -> Block:
-    block = Block(ModelConfig(**TINY, block=kind, **changes)).eval()
+def make_block(kind: str, **changes: bool) -> Block:
+    config = SegmentTransformerConfig(**TINY, block=kind, **changes)
+    block = Block(BLOCKS[kind], block_size(config)).eval()
     with torch.no_grad():
         for parameter in block.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -27,7 +31,7 @@ def attend(y: Tensor) -> Tensor:
     return (y + y.cumsum(1)).sin()
 
 
-def expected(block: Block, kind: BlockKind, x: Tensor) -> Tensor:
+def expected(block: Block, kind: str, x: Tensor) -> Tensor:
     feed = block.feed_forward
     assert feed is not None
 
@@ -62,15 +66,15 @@ def gate_by_hand(gate: GRUGate, x: Tensor, y: Tensor) -> Tensor:
     return (1 - z) * x + z * h
 
 
-@pytest.mark.parametrize("kind", ["pre_norm", "trxl", "trxl_i", "gtrxl", "gpt"])
-def test_blocks_are_their_equations(kind: BlockKind) -> None:
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_blocks_are_their_equations(kind: str) -> None:
     block, x = make_block(kind), torch.randn(2, 5, 16)
     with torch.no_grad():
         torch.testing.assert_close(block(x, attend), expected(block, kind, x))
 
 
-@pytest.mark.parametrize("kind", ["pre_norm", "trxl", "trxl_i", "gtrxl", "gpt"])
-def test_without_feed_forward_only_attention_is_left(kind: BlockKind) -> None:
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_without_feed_forward_only_attention_is_left(kind: str) -> None:
     block, x = make_block(kind, skip_ffn=True), torch.randn(2, 5, 16)
     assert not any(name.startswith("feed_forward") for name, _ in block.named_parameters())
     with torch.no_grad():
@@ -85,8 +89,8 @@ def test_a_fresh_gate_is_close_to_the_identity() -> None:
     assert change < 0.4
 
 
-@pytest.mark.parametrize("kind", ["pre_norm", "trxl", "trxl_i", "gtrxl", "gpt"])
-def test_only_gpt_has_biases_in_attention(kind: BlockKind) -> None:
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_only_gpt_has_biases_in_attention(kind: str) -> None:
     names = [n for n, _ in make_block(kind).attention.named_parameters()]
     assert ("qkv.bias" in names) == (kind == "gpt")
 
@@ -112,8 +116,8 @@ def test_dropout_is_idle_in_evaluation_and_at_zero() -> None:
     assert torch.equal(Dropout(0.0).train()(x), x)
 
 
-@pytest.mark.parametrize("kind", ["pre_norm", "trxl", "trxl_i", "gtrxl", "gpt"])
-def test_tokens_left_out_after_attention_change_no_other(kind: BlockKind) -> None:
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_tokens_left_out_after_attention_change_no_other(kind: str) -> None:
     block, x = make_block(kind), torch.randn(2, 7, TINY["d_model"])
     found = block(x, lambda y: attend(y)[:, 1::3], lambda y: y[:, 1::3])
     torch.testing.assert_close(found, block(x, attend)[:, 1::3], rtol=0, atol=1e-6)

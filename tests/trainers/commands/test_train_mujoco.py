@@ -102,7 +102,7 @@ def test_observations_are_normalised_by_what_the_weights_carry(
     train.train_on("mujoco", ["--model_mode=DT", *words, *options])
     saved = load_model(runs_of(words) / "mujoco-normalised-1" / "checkpoints" / "last")
     mean, deviation = Store.open(root / "mujoco-hopper-medium-v2").normalisation[""]
-    encoder: Any = saved.model.embed_steps.observation
+    encoder: Any = saved.model.tokenizer.observation
     np.testing.assert_array_equal(encoder.mean.numpy(), mean)
     np.testing.assert_array_equal(encoder.std.numpy(), deviation)
     assert saved.spec.target_return == 3600

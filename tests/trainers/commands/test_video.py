@@ -92,7 +92,7 @@ def test_memory_is_what_each_segment_reads(trained: Trained) -> None:
     config = saved.model.config
     assert len(record.memories) == -(-STEPS // config.context_length)
     assert record.memories[0].shape == (config.num_memory_tokens, config.d_model)
-    np.testing.assert_array_equal(record.memories[0], saved.model.memory.detach().numpy())
+    np.testing.assert_array_equal(record.memories[0], saved.model.backbone.memory.detach().numpy())
     assert not np.allclose(record.memories[0], record.memories[1])
     segments = [moment.segment for moment in record.moments[:-1]]
     assert segments == [step // config.context_length for step in range(STEPS)]

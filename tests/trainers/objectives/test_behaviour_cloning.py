@@ -38,7 +38,7 @@ def model() -> SequenceModel:
 
 def sums_of(model: SequenceModel, batch: Batch, config: LossConfig) -> LossSums:
     objective = BehaviourCloning(config, Problem(model, TMAZE_SPEC))
-    sums: LossSums = objective(model, model.hidden(batch)[0], batch)
+    sums: LossSums = objective(model, model.features(batch)[0], batch)
     return sums
 
 
@@ -67,7 +67,7 @@ def test_it_is_the_weighted_mean_of_the_real_steps(model: SequenceModel, batch: 
 
 def test_nan_in_the_padding_stays_there(model: SequenceModel, batch: Batch) -> None:
     objective = BehaviourCloning(LossConfig(), Problem(model, TMAZE_SPEC))
-    features, _ = model.hidden(batch)
+    features, _ = model.features(batch)
     spoilt = features.masked_fill(~batch.mask[..., None], float("nan"))
     assert not batch.mask.all()
     assert torch.equal(objective(model, spoilt, batch).loss, objective(model, features, batch).loss)
@@ -94,7 +94,7 @@ def test_two_losses_are_one_sum_and_a_metric_each() -> None:
     problem = Problem(model, TMAZE_SPEC, Box(0, 1, (2,), np.float32))
     config = LossConfig(hint_weight=0.5)
     objective = BehaviourCloning(config, problem)
-    features = model.hidden(batch)[0].detach().requires_grad_()
+    features = model.features(batch)[0].detach().requires_grad_()
     sums: LossSums = objective(model, features, batch)
     assert {"action_loss", "hint_loss"} < set(sums.metrics)
     parts = [sums.metrics[name][0] for name in ("action_loss", "hint_loss")]

@@ -100,7 +100,7 @@ def test_it_trains_the_model_and_leaves_with_nobody(root: Path) -> None:
     told = train(make_config(root, "told", hint_weight=0.5)).folder / "checkpoints" / "last"
     weights = [load_model(path).model.state_dict() for path in (plain, told)]
     assert weights[0].keys() == weights[1].keys()
-    assert not torch.equal(weights[0]["memory"], weights[1]["memory"])
+    assert not torch.equal(weights[0]["backbone.memory"], weights[1]["backbone.memory"])
     assert load_model(told).spec.observation_space == load_model(plain).spec.observation_space
 
 

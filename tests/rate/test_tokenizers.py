@@ -8,23 +8,24 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 
-from rate.config import ModelConfig
-from rate.embeddings import ACTION, OBSERVATION, RETURN, StepEmbedding
+from rate.architecture import make_config
 from rate.errors import ConfigError
 from rate.policy import Policy
+from rate.tokenizers import TripleTokenizer
 from tests.factories import MODELS, make_batch, make_model, twin
 
 D = 16
+RETURN, OBSERVATION, ACTION = range(3)
 
 
-def embedding(**changes: Any) -> StepEmbedding:
-    return StepEmbedding(ModelConfig(d_model=D, **changes), Box(-1, 1, (3,)), Discrete(4)).eval()
+def embedding(**changes: Any) -> TripleTokenizer:
+    return TripleTokenizer(make_config(d_model=D, **changes), Box(-1, 1, (3,)), Discrete(4)).eval()
 
 
 def test_tokens_stand_in_order() -> None:
     model = make_model("rate")
-    embed, batch = model.embed_steps, make_batch(model)
-    tokens = model.embed(batch)
+    embed, batch = model.tokenizer, make_batch(model)
+    tokens = model.tokenizer(batch)
     assert tokens.shape == (3, 12, 3, D)
     assert torch.equal(tokens[:, :, RETURN], embed.returns(batch.returns_to_go))
     assert torch.equal(tokens[:, :, OBSERVATION], embed.observation(batch.observations))
@@ -59,12 +60,12 @@ def test_relative_positions_leave_the_tokens_alone() -> None:
 def test_set_normalisation_reaches_vector_observations() -> None:
     model = make_model("rate")
     batch = make_batch(model)
-    before = model.embed(batch)
-    model.embed_steps.set_normalisation(torch.ones(3), 2 * torch.ones(3))
-    after = model.embed(batch)
+    before = model.tokenizer(batch)
+    model.tokenizer.observation.set_normalisation(torch.ones(3), 2 * torch.ones(3))
+    after = model.tokenizer(batch)
     assert not torch.allclose(before[:, :, OBSERVATION], after[:, :, OBSERVATION])
     assert torch.equal(before[:, :, ACTION], after[:, :, ACTION])
-    assert "embed_steps.observation.mean" in model.state_dict()
+    assert "tokenizer.observation.mean" in model.state_dict()
 
 
 @pytest.mark.parametrize("name", ["rate", "dt"])
@@ -74,9 +75,9 @@ def test_returns_are_divided_by_their_scale_and_nothing_else_is(name: str) -> No
     scaled = twin(model, return_scale=40.0)
     wide = batch._map(lambda tensor: tensor)
     wide.returns_to_go.mul_(40)
-    torch.testing.assert_close(scaled.embed(wide), model.embed(make_batch(model)))
-    other = scaled.embed(make_batch(model))
-    assert not torch.allclose(other[:, :, RETURN], model.embed(make_batch(model))[:, :, RETURN])
+    torch.testing.assert_close(scaled.tokenizer(wide), model.tokenizer(make_batch(model)))
+    other = scaled.tokenizer(make_batch(model))
+    assert not torch.allclose(other[:, :, RETURN], model.tokenizer(make_batch(model))[:, :, RETURN])
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -95,7 +96,7 @@ def test_whoever_acts_scales_returns_as_training_does(name: str) -> None:
 def test_a_scale_must_be_above_zero() -> None:
     for scale in (0.0, -1.0):
         with pytest.raises(ConfigError, match=r"model\.return_scale is .*above 0"):
-            ModelConfig(return_scale=scale)
+            make_config(return_scale=scale)
 
 
 @pytest.mark.parametrize("name", ["rate", "dt"])
@@ -105,10 +106,10 @@ def test_a_model_can_be_kept_from_its_actions_or_returns(name: str) -> None:
     other.actions.copy_((batch.actions + 1) % 4)
     other.returns_to_go.mul_(3)
     plain = twin(model)
-    assert not torch.equal(plain.embed(other), plain.embed(batch))
+    assert not torch.equal(plain.tokenizer(other), plain.tokenizer(batch))
     blind = twin(model, condition_on_action=False, condition_on_return=False)
-    assert torch.equal(blind.embed(other), blind.embed(batch))
+    assert torch.equal(blind.tokenizer(other), blind.tokenizer(batch))
     seeing = twin(model, condition_on_action=False)
-    tokens, changed = seeing.embed(batch), seeing.embed(other)
+    tokens, changed = seeing.tokenizer(batch), seeing.tokenizer(other)
     assert torch.equal(tokens[:, :, ACTION], changed[:, :, ACTION])
     assert not torch.equal(tokens[:, :, RETURN], changed[:, :, RETURN])

@@ -1,0 +1,80 @@
+"""The seam of a memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rate.config import ModelConfig
+from rate.decoders.base import Decoder
+from rate.decoders.recompute import RecomputeDecoder
+from rate.state import State
+from rate.tokenizers import StepTokens
+
+S = TypeVar("S", bound=State)
+RunSegment = Callable[[Tensor, Tensor, S], tuple[Tensor, S]]
+
+
+class Backbone(nn.Module, Generic[S]):
+    """A memory: reads the tokens of a segment and the state before it.
+
+    Args:
+        config: Its settings, a `Config`.
+        tokens: What a step's tokens are.
+
+    Attributes:
+        Config: The dataclass of its settings, derived from `ModelConfig`.
+        whole_segments: Whether a segment must have all K steps. A shorter one is then padded.
+    """
+
+    Config: ClassVar[type[ModelConfig]] = ModelConfig
+    whole_segments: bool = False
+
+    def __init__(self, config: ModelConfig, tokens: StepTokens) -> None:
+        super().__init__()
+        self.config, self.tokens = config, tokens
+
+    def initial_state(self, batch_size: int) -> S:
+        """The state before the first segment of an episode."""
+        raise NotImplementedError
+
+    def forward(self, tokens: Tensor, mask: Tensor, state: S) -> tuple[Tensor, S]:
+        """One segment.
+
+        Args:
+            tokens: `(B, K, n, d)`; the last segment of a batch may have fewer steps, unless
+                `whole_segments`.
+            mask: `(B, K)` bool, real steps first. A row without any keeps its state.
+            state: The state left by the segment before.
+
+        Returns:
+            Features `(B, K, d)` at the tokens that the head reads, and the state after the last
+            real step. A step's features depend on the state, on earlier steps, and on the tokens
+            of its own up to the one that is read.
+        """
+        raise NotImplementedError
+
+    def padded(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens `(B, k, n, d)` and mask `(B, k)` of k <= K steps, as `forward` takes them."""
+        if not self.whole_segments:
+            return tokens, mask
+        missing = self.config.context_length - mask.shape[1]
+        return F.pad(tokens, (0, 0, 0, 0, 0, missing)), F.pad(mask, (0, missing))
+
+    def make_decoder(self, batch_size: int, *, exact: bool = True) -> Decoder:
+        """What computes `forward` a step at a time; this one does by computing it again.
+
+        Args:
+            batch_size: Rows decoded side by side.
+            exact: Whether it has to be the same to rounding, where a cheaper approximation exists.
+        """
+        return RecomputeDecoder(self, batch_size)
+
+    def compiled(self, backend: str | Callable[..., Any]) -> RunSegment[S]:
+        """`forward` as one program of `torch.compile`, made anew for each shape it meets."""
+        program: RunSegment[S] = torch.compile(self.forward, backend=backend, dynamic=False)
+        return program

@@ -1,0 +1,171 @@
+"""RATE, RMT, TrXL and DTXL: a transformer over segments, with memory tokens and cached states.
+
+    segment n:   [ cache | R o a  R o a  ...  R o a | write = M_n | read = M_n ]
+                                                        |
+    segment n+1:                              M_{n+1} = MRV(M_n, written)
+
+Step tokens see the cache, the read tokens and the steps before them. Write tokens see the read
+tokens and every step, and each other. Read tokens see each other alone. (RATE, Cherepanov et al.
+2023, section 4, puts the read tokens in front; attention does not mind where they stand.)
+
+RMT (Bulatov et al. 2022) is this without the memory retention valve (MRV) and without a cache; TrXL
+(Dai et al. 2019) and DTXL have a cache and no memory tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rate.backbones.settings import SegmentTransformerConfig
+from rate.backbones.transformer import Transformer
+from rate.decoders.segments import SegmentDecoder
+from rate.nn.layout import Layout, visibility
+from rate.nn.valves import VALVES
+from rate.state import State
+from rate.tokenizers import StepTokens
+
+
+@dataclass(frozen=True)
+class SegmentState(State):
+    """What a segment hands on.
+
+    Attributes:
+        memory: `(B, m, d)` memory tokens M, or None.
+        cell: `(B, m, d)` second state of a valve that has one (LSTM), or None.
+        cache: `(B, L, C, d)` inputs of every layer at the last C step tokens, the newest last,
+            or None.
+        cached: `(B,)` int64, how many of the C are real; the others are masked out.
+    """
+
+    memory: Tensor | None
+    cell: Tensor | None
+    cache: Tensor | None
+    cached: Tensor | None
+
+
+class SegmentTransformer(Transformer[SegmentState]):
+    """A transformer that hands a `SegmentState` from segment to segment.
+
+    Attributes:
+        memory: `(m, d)` the memory tokens before the first segment.
+        slots: `(m, d)` an embedding of each memory token's place. What a slot holds says nothing of
+            which slot it is. Without an address the slots of a segment get equal queries, hence
+            equal updates, and memory collapses to one token (rank 1).
+        valve: The memory retention valve.
+    """
+
+    Config = SegmentTransformerConfig
+    config: SegmentTransformerConfig
+
+    def __init__(self, config: SegmentTransformerConfig, tokens: StepTokens) -> None:
+        super().__init__(config, tokens)
+        shape = (config.num_memory_tokens, config.d_model)
+        if config.num_memory_tokens:
+            # Slots start apart: equal slots get equal updates and would stay one for ever.
+            self.memory = nn.Parameter(torch.randn(shape))
+            self.slots = nn.Parameter(torch.randn(shape))
+            self.valve = VALVES[config.valve](
+                config.d_model,
+                config.valve_heads,
+                config.attention_dropout,
+                config.valve_activation,
+            )
+        # Write tokens stand after step K, so that memory does not depend on where a batch ends.
+        self.whole_segments = config.num_memory_tokens > 0
+
+    def initial_state(self, batch_size: int) -> SegmentState:
+        """The learned memory tokens and an empty cache."""
+        config, reference = self.config, next(self.parameters())
+        memory = cell = cache = cached = None
+        if config.num_memory_tokens:
+            # Contiguous, as in all later segments: one program does for all of them.
+            memory = self.memory.expand(batch_size, -1, -1).contiguous()
+            if self.valve.has_cell:
+                cell = torch.zeros_like(memory)
+        if config.cache_length:
+            shape = (batch_size, config.num_layers, config.cache_length, config.d_model)
+            cache = reference.new_zeros(shape)
+            cached = torch.zeros(batch_size, dtype=torch.int64, device=reference.device)
+        return SegmentState(memory, cell, cache, cached)
+
+    def forward_segment(
+        self, tokens: Tensor, mask: Tensor, state: SegmentState, layout: Layout
+    ) -> tuple[Tensor, SegmentState]:
+        """One segment of RATE, top to bottom.
+
+        Args:
+            tokens: `(B, K, n, d)`.
+            mask: `(B, K)` bool, real steps first.
+            state: M_n and the cached states of the segments before.
+            layout: The attention mask of `layout(mask, state)`.
+
+        Returns:
+            Features `(B, K, d)`, M_{n+1} and the cache that follows.
+        """
+        num_steps, x = tokens.shape[1], tokens.flatten(1, 2)  # (B, nK, d)
+        num_tokens = x.shape[1]
+        # Read and write: [steps | write = M_n | read = M_n].
+        if state.memory is not None:
+            memory = state.memory + self.slots  # (B, m, d)
+            x = torch.cat((x, memory, memory), dim=1)  # (B, nK + 2m, d)
+        # Each layer attends to its own input at the last C tokens (Dai et al. 2019, section 3.2).
+        inputs = []
+        for index in range(len(self.blocks)):
+            inputs.append(x[:, :num_tokens])
+            cache = None if state.cache is None else state.cache[:, index]  # (B, C, d)
+            x = self.attend(index, x, cache, layout)
+        out = self.norm(x)  # (B, K + m, d): the last block leaves out all that nobody reads
+        features, written = out[:, :num_steps], out[:, num_steps:]
+        return features, self.advance(state, written, inputs, mask)
+
+    def advance(
+        self, state: SegmentState, written: Tensor, inputs: list[Tensor], mask: Tensor
+    ) -> SegmentState:
+        """The state after a segment.
+
+        Args:
+            state: The state the segment started from.
+            written: `(B, m, d)` outputs of the write tokens.
+            inputs: Per layer its input `(B, nK, d)` at the segment's step tokens.
+            mask: `(B, K)` bool. Padding enters neither memory nor cache.
+        """
+        memory, cell, cache, cached = state.memory, state.cell, state.cache, state.cached
+        if memory is not None:
+            # The memory retention valve: M_{n+1} = MRV(M_n, written).
+            new, new_cell = self.valve(memory, memory + self.slots, written, cell)
+            if self.training and self.config.memory_noise:
+                new = new + self.config.memory_noise * torch.randn_like(new)
+            real = mask.any(1)[:, None, None]
+            memory = torch.where(real, new, memory)
+            if new_cell is not None and cell is not None:
+                cell = torch.where(real, new_cell, cell)
+        if cache is not None and cached is not None:
+            size, added = cache.shape[2], self.tokens.count * mask.sum(1)  # (B,)
+            history = torch.cat((cache, torch.stack(inputs, dim=1)), dim=2)  # (B, L, C + nK, d)
+            newest = added[:, None] + torch.arange(size, device=mask.device)  # (B, C)
+            index = newest[:, None, :, None].expand(-1, cache.shape[1], -1, cache.shape[3])
+            cache = history.gather(2, index)
+            cached = (cached + added).clamp(max=size)
+        return SegmentState(memory, cell, cache, cached)
+
+    def layout(self, mask: Tensor, state: SegmentState) -> Layout:
+        """Who may look at whom in a segment; see the head of this module."""
+        config, count = self.config, self.tokens.count
+        steps, memory = count * mask.shape[1], config.num_memory_tokens
+        allowed = visibility(config.cache_length, steps, memory, count, None, mask.device)
+        real = mask.repeat_interleave(count, dim=1)  # (B, nK)
+        keys = [real, real.new_ones(real.shape[0], 2 * memory)]
+        if state.cached is not None:
+            newest_first = torch.arange(config.cache_length, 0, -1, device=mask.device)
+            keys.insert(0, newest_first <= state.cached[:, None])
+        key_mask = torch.cat(keys, dim=1)  # (B, keys)
+        return Layout(
+            config.cache_length, steps, memory, memory, allowed & key_mask[:, None, None, :]
+        )
+
+    def make_decoder(self, batch_size: int, *, exact: bool = True) -> SegmentDecoder:
+        """One that keeps the keys and values of the open segment and its cache."""
+        return SegmentDecoder(self, batch_size)

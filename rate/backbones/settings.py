@@ -1,0 +1,203 @@
+"""The settings of our backbones.
+
+Nothing here imports PyTorch, so that a wrong one is told at once. A backbone from elsewhere has its
+settings beside it, as its `Config`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import ClassVar, Literal
+
+from rate.config import ModelConfig
+from rate.errors import ConfigError
+
+Block = Literal["pre_norm", "trxl", "trxl_i", "gtrxl", "gpt"]
+Valve = Literal[
+    "none", "cross_attention", "cross_attention_reverse", "gru", "lstm", "gated", "latch"
+]
+Activation = Literal["none", "relu", "leaky_relu", "elu", "tanh"]
+FeedForward = Literal["mlp", "swiglu"]
+_ATTENDING = ("cross_attention", "cross_attention_reverse", "latch")  # valves that have heads
+
+
+@dataclass(frozen=True)
+class TransformerConfig(ModelConfig):
+    """The settings that all transformers have.
+
+    With `position=relative` attention sees distances (Transformer-XL); with the others it sees
+    content alone, and tokens carry their place.
+
+    Attributes:
+        block: `pre_norm` (default: one residual, norm first), `trxl` (post-norm, Transformer-XL),
+            `trxl_i` (identity map reordering) and `gtrxl` (gated), both Parisotto et al. 2020,
+            or `gpt` (Decision Transformer's GPT-2 block).
+        num_layers: Number of blocks.
+        num_heads: Attention heads.
+        d_head: Width of a head; None is `d_model / num_heads`.
+        d_ff: Inner width of the feed-forward layer; None is `4 * d_model`.
+        feed_forward: `mlp` (one activation), or `swiglu` (gated; Shazeer 2020), which learns sooner
+            what a memory means for what is seen.
+        skip_ffn: Leave out the feed-forward layers (the field's `--skip_dec_ffn`).
+        attention_dropout: Dropout of attention probabilities (and of a memory retention valve's).
+    """
+
+    block: Block = "pre_norm"
+    num_layers: int = 2
+    num_heads: int = 4
+    d_head: int | None = None
+    d_ff: int | None = None
+    feed_forward: FeedForward = "mlp"
+    skip_ffn: bool = False
+    attention_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_choice("block", Block)
+        self.check_choice("feed_forward", FeedForward)
+        for name in ("num_layers", "num_heads", "d_head", "d_ff"):
+            if getattr(self, name) is not None:
+                self.check_count(name, 1)
+        self.check_share("attention_dropout")
+        if self.d_head is None and self.d_model % self.num_heads:
+            raise ConfigError(
+                f"model.num_heads={self.num_heads} does not divide model.d_model={self.d_model}; "
+                "change one of them, or set model.d_head."
+            )
+        if self.position == "relative" and self.d_model % 2:
+            raise ConfigError(
+                f"model.d_model={self.d_model} must be even for {self.position} positions."
+            )
+
+    @property
+    def head_width(self) -> int:
+        return self.d_head if self.d_head is not None else self.d_model // self.num_heads
+
+    @property
+    def ff_width(self) -> int:
+        return self.d_ff if self.d_ff is not None else 4 * self.d_model
+
+
+@dataclass(frozen=True)
+class SegmentTransformerConfig(TransformerConfig):
+    """The settings of a transformer whose segments hand on memory.
+
+    Attributes:
+        num_memory_tokens: m, memory tokens read and written by each segment (`--nmt`).
+        cache_length: Cached hidden states per layer, in tokens (`--mem_len`); a step is 3 tokens.
+        valve: Memory retention valve between what a segment wrote and what the next one reads:
+            `none`, `cross_attention` (RATE), `cross_attention_reverse`, `gru`, `lstm`, `gated`
+            or `latch` (ours: saturating).
+        valve_heads: Heads of a valve that attends (`--n_head_ca`).
+        valve_activation: Activation of what a segment wrote, before the valve (`--mrv_act`).
+        memory_noise: Standard deviation of Gaussian noise on carried memory, in training only.
+    """
+
+    num_memory_tokens: int = 0
+    cache_length: int = 0
+    valve: Valve = "none"
+    valve_heads: int = 2
+    valve_activation: Activation = "none"
+    memory_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_choice("valve", Valve)
+        self.check_choice("valve_activation", Activation)
+        for name in ("num_memory_tokens", "cache_length"):
+            self.check_count(name, 0)
+        self.check_share("memory_noise", inf)
+        if self.valve != "none" and self.num_memory_tokens == 0:
+            raise ConfigError(
+                f"model.valve={self.valve} has no memory tokens to work on; set "
+                "model.num_memory_tokens above 0, or model.valve=none."
+            )
+        if self.valve in _ATTENDING:
+            self.check_count("valve_heads", 1)
+            if self.d_model % self.valve_heads:
+                raise ConfigError(
+                    f"model.valve_heads={self.valve_heads} does not divide "
+                    f"model.d_model={self.d_model}."
+                )
+
+
+@dataclass(frozen=True)
+class WindowTransformerConfig(TransformerConfig):
+    """The settings of a transformer that sees the last K steps (`context_length`)."""
+
+    carries_state: ClassVar[bool] = False
+
+    backbone: str = "window_transformer"
+
+
+@dataclass(frozen=True)
+class RecurrentConfig(ModelConfig):
+    """The settings of a recurrent network.
+
+    Attributes:
+        num_layers: Layers of cells, each of `d_model` units.
+    """
+
+    num_layers: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_count("num_layers", 1)
+
+
+@dataclass(frozen=True)
+class LSTMConfig(RecurrentConfig):
+    """The settings of an LSTM."""
+
+    backbone: str = "lstm"
+
+
+@dataclass(frozen=True)
+class GRUConfig(RecurrentConfig):
+    """The settings of a GRU."""
+
+    backbone: str = "gru"
+
+
+@dataclass(frozen=True)
+class ELMURConfig(ModelConfig):
+    """The settings of ELMUR.
+
+    Attributes:
+        num_layers: Number of layers.
+        num_heads: Heads of every attention.
+        d_ff: Inner width of the feed-forward layers; None is `4 * d_model`.
+        pre_norm: Whether sub-layers read a normalised stream, or the sum is normalised.
+        memory_slots: M, slots of every layer.
+        memory_init: Standard deviation of the noise that memory starts with: drawn anew for each
+            window in training, once and for all for acting.
+        use_lru: Rewrite the least recently used slot; else every slot, at every segment.
+        lru_blend: a, the share of what is written in what becomes of a slot.
+        max_distance: Distances in tokens that the biases of reading and writing tell apart.
+    """
+
+    backbone: str = "elmur"
+    num_layers: int = 2
+    num_heads: int = 2
+    d_ff: int | None = None
+    pre_norm: bool = False
+    memory_slots: int = 2
+    memory_init: float = 0.1
+    use_lru: bool = True
+    lru_blend: float = 0.9
+    max_distance: int = 4096
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("num_layers", "num_heads", "memory_slots", "max_distance", "d_ff"):
+            if getattr(self, name) is not None:
+                self.check_count(name, 1)
+        self.check_share("memory_init", inf)
+        if not 0 < self.lru_blend <= 1:
+            raise ConfigError(f"model.lru_blend is {self.lru_blend!r}; it must be in (0, 1].")
+        if self.d_model % self.num_heads or self.d_model % 2:
+            raise ConfigError(
+                f"model.d_model={self.d_model} must be even, and a multiple of "
+                f"model.num_heads={self.num_heads}."
+            )

@@ -1,0 +1,47 @@
+"""Decoding of backbones whose state may be handed on after every step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from rate.batch import on_device
+
+if TYPE_CHECKING:
+    from rate.backbones.recurrent import Recurrent
+
+
+class RecurrentDecoder:
+    """Carries a recurrent network's state from step to step.
+
+    Args:
+        backbone: In evaluation mode.
+        batch_size: Rows.
+    """
+
+    def __init__(self, backbone: Recurrent, batch_size: int) -> None:
+        self.backbone, self.device = backbone, next(backbone.parameters()).device
+        self.state = backbone.initial_state(batch_size)
+        self.begun = torch.zeros(batch_size, dtype=torch.bool)  # on the host: has taken a step
+        self.mask = torch.ones(batch_size, 1, dtype=torch.bool, device=self.device)
+
+    def reset(self, rows: Tensor) -> None:
+        """See `Decoder`."""
+        initial = self.backbone.initial_state(len(self.begun))
+        self.state = self.state.where(on_device(rows, self.device), initial)
+        self.begun[rows] = False
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """See `Decoder`."""
+        late = self.backbone.tokens.late
+        begun = on_device(self.begun, self.device)[:, None, None]
+        state = replace(self.state, late=torch.where(begun, tokens[:, :late], self.state.late))
+        # The step's own late tokens are not known yet; they come with the next step.
+        tokens = torch.cat((tokens[:, late:], torch.zeros_like(tokens[:, :late])), dim=1)
+        features: Tensor
+        features, self.state = self.backbone(tokens[:, None], self.mask, state)
+        self.begun[:] = True
+        return features[:, 0]
