@@ -50,6 +50,12 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
+def own_files() -> dict[str, str]:
+    """What README tells a reader to write, by the path that its first line names."""
+    named = {block.partition("\n")[0]: block for block in blocks("python")}
+    return {line[2:]: block for line, block in named.items() if re.fullmatch(r"# \S+\.py", line)}
+
+
 def commands() -> list[list[str]]:
     """The words of every command in README, in their order."""
     lines = [line for block in blocks("bash") for line in block.replace("\\\n", " ").splitlines()]
@@ -87,6 +93,9 @@ def test_the_commands_work_in_their_order(
     (remote,) = find(recognise("hopper-medium-v2"))  # as if download.py had run
     (clone / "data" / remote.path).parent.mkdir(parents=True)
     write_d4rl(clone / "data" / remote.path, lengths=(40, 60, 50))
+    for path, block in own_files().items():
+        (clone / path).parent.mkdir()
+        (clone / path).write_text(block, encoding="utf-8")
     missing = set()
     for words in commands():
         name = name_of(words)
@@ -103,11 +112,12 @@ def test_the_commands_work_in_their_order(
         except SystemExit as ended:
             if ended.code:
                 pytest.fail(f"{' '.join(words)}: {capsys.readouterr().err}")
-    for block in blocks("python"):
+    for block in (block for block in blocks("python") if block not in own_files().values()):
         (clone / "snippet.py").write_text(block, encoding="utf-8")
         runpy.run_path("snippet.py")
     runs = {path.name for path in (clone / "runs").iterdir()}
     assert {"quickstart", "tmaze-rmt-2", "tmaze-gated-1", "tmaze-rate-gtrxl-1"} <= runs
     assert {"tmaze-rate-3", "tmaze-tuned-1", "tmaze-again-2"} <= runs
+    assert {"tmaze-rate-gru-1", "tmaze-rate-Leaky-1"} <= runs
     assert not [name for name in runs if re.search(r"-run\d+$", name)]  # no two of one name
     assert (clone / "learning.png").is_file()

@@ -188,7 +188,7 @@ def measure_weights(
             model = load_model(folder / CHECKPOINTS / which).model.to(device)
             account = Account(held_out, datamodule.context_length, MANY)
             for batch in datamodule.held_out_batches(device, training.batch_size, limit):
-                account.add(model, model.hidden(batch)[0], batch)
+                account.add(model, model.features(batch)[0], batch)
             known[step] = account.row()
         rows.append({"which": which, "step": step, **known[step]})
     return rows

@@ -77,7 +77,7 @@ def test_an_account_is_what_a_loop_over_steps_finds(spaces: str) -> None:
     batch = make_batch(model, [2 * K + 1, K, 3])
     account = Account(Ten(model.action_space), K, 3)  # type: ignore[arg-type]
     with torch.no_grad():
-        features, _ = model.hidden(batch)
+        features, _ = model.features(batch)
         account.add(model, features, batch)
         predictions, _ = model(batch)
     losses = model.head.loss(predictions, batch.actions)

@@ -60,7 +60,7 @@ class HeldOutMetrics(Callback):
         context = trainer.precision_plugin.val_step_context()
         with evaluating(module), uncompiled(), context:
             for batch in data.held_out_batches(module.device, data.batch_size, *limits):
-                features, _ = module.model.hidden(batch)
+                features, _ = module.model.features(batch)
                 row += module.row(module.sums(batch, features))
                 account.add(module.model, features, batch)
         sums, weights = sum_over_processes(row).view(-1, 2).T.tolist()
