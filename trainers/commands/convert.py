@@ -39,9 +39,13 @@ from rate.progress import OnProgress
 from trainers.cli import parse
 from trainers.commands.console import make_parser, user_errors
 from trainers.commands.data_options import add_data_options, data_options
+from trainers.commands.environment_options import environment_settings
 from trainers.meter import Meter
-from trainers.registry import ENVIRONMENTS, get_environment
+from trainers.registry import ENVIRONMENTS, find_environment, get_environment
 
+ENVIRONMENT_HELP = (
+    f"what the data are of: {', '.join(ENVIRONMENTS)}, an id of Gymnasium, or an import path"
+)
 SHOWN = 10  # skipped episodes that are told of one by one
 
 
@@ -51,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("source", type=Path, metavar="SOURCE", help="file or folder to read")
     parser.add_argument("destination", type=Path, metavar="DEST", help="folder to make")
     parser.add_argument("--to", choices=("store", "minari"), default="store", help="what to make")
-    parser.add_argument("--environment", choices=sorted(ENVIRONMENTS), help="what the data are of")
+    parser.add_argument("--environment", help=ENVIRONMENT_HELP)
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave out episodes that are not valid"
     )
@@ -74,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def environment_spec(name: str, arguments: Sequence[str]) -> EnvironmentSpec:
     """The specification of an environment from the options on the command line."""
+    if find_environment(name).options is None:  # whatever its constructor takes
+        return get_environment(name, environment_settings(arguments)).spec
     config = parse(name, arguments).config
     return get_environment(config.environment, config.env).spec
 

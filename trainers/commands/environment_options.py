@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from rate.envs.spec import EnvironmentSpec
+from rate.errors import ConfigError
 from trainers import trust
 from trainers.options import read_value, read_words
 
@@ -35,10 +36,20 @@ def parse_with_settings(
     options, rest = parser.parse_known_args(arguments)
     if any(word.startswith("--") and not word.startswith(f"--{_PREFIX}") for word in rest):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    given = read_words(rest)
-    return options, {
-        name.removeprefix(_PREFIX): read_value(name, object, words) for name, words in given
-    }
+    return options, environment_settings(rest)
+
+
+def environment_settings(words: Sequence[str]) -> dict[str, Any]:
+    """The settings that the words `--env.NAME VALUE` say.
+
+    Raises:
+        ConfigError: If there are other options, or a setting has no value.
+    """
+    given = read_words(words)
+    for name, _ in given:
+        if not name.startswith(_PREFIX):
+            raise ConfigError(f"There is no option --{name}; settings are --{_PREFIX}NAME VALUE.")
+    return {name.removeprefix(_PREFIX): read_value(name, object, said) for name, said in given}
 
 
 def playing_in(

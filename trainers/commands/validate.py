@@ -18,9 +18,8 @@ from rich.console import Console
 
 from datamodules.checks import Report, check
 from trainers.commands.console import count, make_parser, user_errors
-from trainers.commands.convert import environment_spec, progress
+from trainers.commands.convert import ENVIRONMENT_HELP, environment_spec, progress
 from trainers.commands.data_options import add_data_options, data_options
-from trainers.registry import ENVIRONMENTS
 
 WRONG = 1  # exit code
 
@@ -29,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = make_parser("validate", __doc__)
     parser.add_argument("path", type=Path, metavar="PATH", help="file or folder to check")
-    parser.add_argument("--environment", choices=sorted(ENVIRONMENTS), help="what the data are of")
+    parser.add_argument("--environment", help=ENVIRONMENT_HELP)
     add_data_options(parser)
     parser.add_argument(
         "--most", type=count, default=20, metavar="N", help="problems to list (default: 20)"

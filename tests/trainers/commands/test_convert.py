@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from gymnasium.spaces import Discrete
 
 from datamodules import Store
 from tests.datamodules import samples
@@ -45,6 +46,20 @@ def test_an_environment_of_ours(tmp_path):
     path = samples.write_rate_npz(tmp_path / "data", shape=(3, 84, 84), scale=255)
     run(path, tmp_path / "store", "--environment", "minigrid", "--env.time_out", "100")
     assert Store.open(tmp_path / "store").spec.options["time_out"] == 100
+
+
+def test_an_environment_of_somebody(tmp_path, error_of):
+    ends = np.arange(12) % 4 == 3
+    columns = {"observations": np.zeros((12, 4)), "actions": np.arange(12) % 2, "terminals": ends}
+    np.savez(tmp_path / "x.npz", rewards=np.ones(12), **columns)
+    how = ("--environment", "CartPole-v1", "--env.sutton_barto_reward", "true")
+    run(tmp_path / "x.npz", tmp_path / "store", *how)
+    spec = Store.open(tmp_path / "store").spec
+    assert (spec.name, spec.options) == ("CartPole-v1", {"sutton_barto_reward": True})
+    assert spec.action_space == Discrete(2)
+    error = error_of(run, tmp_path / "x.npz", tmp_path / "y", "--environment", "Pendulum-v1")
+    assert "episode 0: observations have shape (4,) at each step, but the space has (3,)" in error
+    assert "no environment 'CartPol-v1'" in error_of(run, "x", "y", "--environment", "CartPol-v1")
 
 
 def test_bad_episodes(tmp_path, capsys, error_of):
