@@ -1,6 +1,6 @@
 # Every command runs in .venv, which the first one makes from requirements.lock.
 #   make train                       train a memory agent from nothing to success, on a CPU
-#   make test PYTHON=python3.12      choose the interpreter (3.10 to 3.13)
+#   make test PYTHON=python3.12      choose the interpreter (3.11 to 3.14)
 #   make install EXTRAS=vizdoom,wandb    add optional parts of pyproject.toml (environments: all)
 #   make doctor                      say which environments run here, and what is missing
 #   make train ARGS="--help"         hand options to the command
@@ -19,7 +19,7 @@ BOOTSTRAP = $(PYTHON) -I scripts/bootstrap.py --venv "$(VENV)"
 PACKAGES := rate datamodules trainers scripts
 # Also read by Pythons that are too old for this project: keep it plain.
 CHECK_VERSION := import sys; v = sys.version_info; \
-	sys.exit(0 if (3, 10) <= v[:2] <= (3, 13) else "error: this project needs Python 3.10 to 3.13, \
+	sys.exit(0 if (3, 11) <= v[:2] <= (3, 14) else "error: this project needs Python 3.11 to 3.14, \
 	and $(PYTHON) is %d.%d. Name another: make test PYTHON=python3.12" % v[:2])
 
 # A variable that is not one of these would change nothing, and `make` itself says nothing of it.
@@ -80,7 +80,7 @@ lock: env-dev  ## Pin what pyproject.toml needs in requirements.lock (ARGS=--upg
 	@cp requirements.lock requirements.lock.all
 	@sed -n '/^#/p' requirements.lock > requirements.lock.new
 	@$(RUN) -m uv pip compile pyproject.toml --extra test --extra lint --universal \
-		--python-version 3.10 --no-header --no-annotate --quiet --output-file requirements.lock.all $(ARGS)
+		--python-version 3.11 --no-header --no-annotate --quiet --output-file requirements.lock.all $(ARGS)
 	@sed -E '/^(cuda|nvidia)-|^triton=/d' requirements.lock.all >> requirements.lock.new
 	@rm requirements.lock.all && mv requirements.lock.new requirements.lock
 	@echo "Wrote requirements.lock. Next: make test, with the oldest and the newest Python."
@@ -97,7 +97,7 @@ env-dev: python
 
 python:
 	@command -v "$(PYTHON)" >/dev/null || { \
-		echo "error: there is no $(PYTHON) here. Install Python 3.10 to 3.13, or name one:" \
+		echo "error: there is no $(PYTHON) here. Install Python 3.11 to 3.14, or name one:" \
 			"make test PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c '$(CHECK_VERSION)'
 

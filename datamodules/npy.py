@@ -91,7 +91,7 @@ class NpyWriter:
 
     def _header(self) -> bytes:
         """Version 1.0 of the format (`numpy.lib.format`), padded with spaces to a fixed size."""
-        npy: Any = np.lib.format  # without annotations in the NumPy of Python 3.10
+        npy = np.lib.format
         fields = {
             "descr": npy.dtype_to_descr(self.dtype),
             "fortran_order": False,

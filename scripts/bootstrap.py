@@ -16,12 +16,12 @@ import hashlib
 import importlib.util
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,10 +63,8 @@ def extras_named(text: str) -> set[str]:
         BootstrapError: There is no such extra; pip would only warn.
     """
     wanted = {extra.replace("_", "-") for extra in text.replace(",", " ").split()}
-    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    # By hand, because Python 3.10 cannot read TOML.
-    section = project.partition("[project.optional-dependencies]\n")[2].partition("\n[")[0]
-    known = re.findall(r"^([a-z0-9-]+) = \[", section, re.MULTILINE)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    known = list(project["optional-dependencies"])
     for name in sorted(wanted.difference(known)):
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else "."

@@ -150,7 +150,7 @@ def npz_files(folder: Path) -> list[Path]:
 
 
 def _read_header(file: IO[bytes], place: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    npy: Any = np.lib.format  # without annotations in the NumPy of Python 3.10
+    npy = np.lib.format
     try:
         if (version := npy.read_magic(file)) != (1, 0):  # others hold records of columns
             raise ValueError(f"version {version} of the format")

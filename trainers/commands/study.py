@@ -126,10 +126,12 @@ def _run_all(
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     orders, goes_on = context.Pipe(duplex=False)  # the study stops when the other end is closed
-    # A process of its own for every run, so that none inherits what another left in memory.
-    fresh: dict[str, Any] = {"max_tasks_per_child": 1} if sys.version_info >= (3, 11) else {}
     pool = ProcessPoolExecutor(
-        min(jobs, len(configs)), context, initializer=_connect, initargs=(queue, orders), **fresh
+        min(jobs, len(configs)),
+        context,
+        initializer=_connect,
+        initargs=(queue, orders),
+        max_tasks_per_child=1,  # so that no run inherits what another left in memory
     )
     with pool, goes_on, Meter(console) as meter:
         futures: dict[str, Future[str | None]] = {}

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if environment is not None:
             find_environment(environment)  # refuses one that does not exist
     if environment is not None:
-        train_on(environment, rest)
+        train_on(environment, rest, _as_typed(arguments))
         return
     parser = make_parser("train", __doc__)
     parser.usage = "%(prog)s ENVIRONMENT | --env ENVIRONMENT | --data PATH [--SECTION.OPTION VALUE]"
@@ -79,8 +79,14 @@ def choose_environment(arguments: Sequence[str]) -> tuple[str | None, list[str]]
     return (None if environment is None else str(environment)), words
 
 
-def train_on(environment: str, arguments: Sequence[str]) -> None:
-    """Train on an environment as the command line says, and print the scores."""
+def train_on(environment: str, arguments: Sequence[str], told: str | None = None) -> None:
+    """Train on an environment as the command line says, and print the scores.
+
+    Args:
+        environment: The environment.
+        arguments: The options.
+        told: What was typed, for the run; None makes it of the options.
+    """
     console = Console()
     with user_errors():
         command = parse(environment, arguments)
@@ -94,7 +100,7 @@ def train_on(environment: str, arguments: Sequence[str]) -> None:
         with nothing_begun():  # slow to import: only once the command is known good
             from trainers.train import train
 
-        result = train(config, command.resume, typed(arguments))
+        result = train(config, command.resume, told or typed(arguments))
         seed = config.training.seed
         if result.rows:
             show_scores([{**row, "seed": seed} for row in result.rows], console)
@@ -110,6 +116,12 @@ def _describe_held_out(row: dict[str, Any]) -> str:
     known = [name for name in names if row.get(name) is not None]
     told = ", ".join(f"{name.replace('_', ' ')} {row[name]:.4g}" for name in known)
     return f"On {row['steps']:,} held-out steps, {row['which']} weights: {told}."
+
+
+def _as_typed(arguments: list[str]) -> str:
+    """The command as it was typed; the script of an environment adds its name by itself."""
+    is_script = Path(sys.argv[0]).suffix == ".py"
+    return typed(sys.argv[1:] if is_script and arguments[1:] == sys.argv[1:] else arguments)
 
 
 def _value(words: Sequence[str], option: str) -> str | None:
