@@ -21,10 +21,9 @@ from trainers.preset_files import preset_names
 
 TINY = [
     *("--training.max_steps=2", "--training.batch_size=4", "--model.d_model=16"),
-    *("--model.num_heads=2", "--model.num_layers=1", "--evaluation.episodes=2"),
+    *("--model.num_layers=1", "--evaluation.episodes=2"),
     *("--evaluation.every_n_steps=0", "--logging.progress=false", "--logging.tensorboard=false"),
 ]
-VALVE = "--model.valve_heads=2"
 
 
 def columns(episodes: int = 8, steps: int = 6) -> dict[str, Any]:
@@ -109,7 +108,7 @@ def test_every_model_has_settings_for_any_data(model: str, tmp_path: Path) -> No
     config = command.config
     assert config.window <= 6
     assert (config.data.window, config.data.sampling) == ("random", "steps")
-    train.main([f"--model={model}", "--data=cart.npz", *TINY, *([VALVE] * (model == "rate"))])
+    train.main([f"--model={model}", "--data=cart.npz", *TINY])
     assert (tmp_path / "runs" / f"cart.npz-{model}-1" / "evaluation.json").is_file()
 
 
