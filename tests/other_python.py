@@ -31,6 +31,11 @@ OLD_GYM = """\
             self.spaces = parts
 
 
+    class Dict:
+        def __init__(self, **parts):
+            self.spaces = parts
+
+
     class Count:
         \"\"\"Tells the seed, byte by byte, and the steps; ends after 3 + seed % 4 of them.\"\"\"
 
@@ -46,6 +51,8 @@ OLD_GYM = """\
             self.observation_space = Box(0, 255, (9,), np.uint8)
             if misdeed == "tuple":
                 self.observation_space = Tuple(Discrete(2), Discrete(3))
+            if misdeed == "nested":
+                self.observation_space = Dict(a=Dict(b=Discrete(2)))
             self.action_space = Discrete(4)
             self.misdeed, self.once, self.start = misdeed, once, start
 

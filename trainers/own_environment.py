@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -121,6 +121,11 @@ class OwnEnvironment(Environment):
     def prepare_data(self, data: DataConfig, max_length: int, tell: OnProgress) -> Path:
         raise ConfigError(self._no_data)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For other processes, in which there is no record of this name yet."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return _made_again, (self.name, type(self).given, given)
+
     @property
     def _no_data(self) -> str:
         return (
@@ -141,6 +146,10 @@ def own_record(name: str, maker: Maker | None = None) -> type[OwnEnvironment]:
     """
     parts = {"name": name, "given": staticmethod(maker) if callable(maker) else maker}
     return type("Record", (OwnEnvironment,), parts)
+
+
+def _made_again(name: str, maker: Maker | None, given: dict[str, Any]) -> OwnEnvironment:
+    return own_record(name, maker)(**given)
 
 
 def _describe(name: str, maker: Maker, settings: dict[str, Any]) -> Description:

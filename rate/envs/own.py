@@ -22,8 +22,9 @@ from gymnasium.wrappers import TimeLimit
 
 from rate.envs.spec import space_to_dict
 from rate.envs.workers import Elsewhere, WorkerVector
-from rate.errors import ConfigError
+from rate.errors import ConfigError, UserError
 from rate.registry import did_you_mean, import_module, import_path
+from rate.spaces import check_action_space, check_observation_space
 
 Maker = EnvSpec | Callable[..., Any]
 Env = gymnasium.Env[Any, Any]
@@ -196,8 +197,7 @@ def describe(reference: str, maker: Maker, settings: Mapping[str, Any]) -> Descr
         ) from error
     try:
         found = Description(env.observation_space, env.action_space, _own_limit(env))
-        for space in (found.observation_space, found.action_space):
-            _check_space(reference, space)
+        _check_spaces(f"env={reference}", found.observation_space, found.action_space)
         _try(reference, env)
         return found
     finally:
@@ -210,12 +210,18 @@ def describe_elsewhere(there: Elsewhere) -> Description:
     Raises:
         UserError: If it cannot be made or played there; says what it raised.
     """
-    vector = WorkerVector(there, num_envs=1, num_workers=1)
+    try:
+        vector = WorkerVector(there, num_envs=1, num_workers=1)
+    except UserError:
+        raise
+    except ValueError as error:  # of its spaces
+        raise ConfigError(f"{there}: {error}.") from error
     try:
         vector.reset(seed=[0])
         vector.action_space.seed(0)
         vector.step(vector.action_space.sample())
         spaces = vector.single_observation_space, vector.single_action_space
+        _check_spaces(str(there), *spaces)
         return Description(*spaces, vector.max_steps)
     finally:
         vector.close()
@@ -268,14 +274,16 @@ def _casts(value: npt.NDArray[Any], space: gymnasium.Space[Any]) -> bool:
     return space.dtype is not None and np.can_cast(value.dtype, space.dtype, "same_kind")
 
 
-def _check_space(reference: str, space: gymnasium.Space[Any]) -> None:
+def _check_spaces(told: str, *spaces: gymnasium.Space[Any]) -> None:
+    """Refuse spaces that no model sees or acts in."""
     try:
-        space_to_dict(space)
+        for space, check in zip(spaces, (check_observation_space, check_action_space), strict=True):
+            space_to_dict(space)
+            check(space)
     except ValueError as error:
-        hint = ""
-        if isinstance(space, gymnasium.spaces.Tuple):
-            hint = "; make a Dict of a Tuple, whose parts have names"
-        raise ConfigError(f"env={reference}: {error}{hint}.") from error
+        is_tuple = any(isinstance(space, gymnasium.spaces.Tuple) for space in spaces)
+        hint = " Make a Dict of a Tuple, whose parts have names." if is_tuple else ""
+        raise ConfigError(f"{told}: {str(error).rstrip('.')}.{hint}") from error
 
 
 def _time_limit(env: Env) -> Any:

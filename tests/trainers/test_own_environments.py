@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -18,7 +19,7 @@ import torch
 from datamodules.episodes import DatasetError, Episode
 from datamodules.store import pack
 from rate.envs.spec import EnvironmentSpec
-from rate.errors import ConfigError
+from rate.errors import ConfigError, UserError
 from rate.spaces import differences
 from rate.weights import load_model
 from tests.other_python import make_other_python
@@ -36,6 +37,43 @@ from trainers.registry import check_run, environment_of, environment_of_run, get
 from trainers.train import train
 
 WALK = "their_envs:Walk"
+RECORD = """\
+    from dataclasses import dataclass
+    from rate.envs.spec import EnvironmentSpec
+    from their_envs import Walk
+    from trainers.environment import Environment
+
+
+    @dataclass(frozen=True)
+    class Options:
+        size: int = 4
+
+
+    class Forward:
+        def reset(self, env, seed):
+            pass
+
+        def act(self):
+            return 1
+
+
+    def make(options, length=20):
+        return Walk(options.size, max_steps=length)
+
+
+    class Record(Environment):
+        name = "theirs"
+        options = Options
+        env = staticmethod(make)
+
+        @classmethod
+        def make_spec(cls, settings):
+            walk = Walk(settings.size)
+            return EnvironmentSpec("walk", walk.observation_space, walk.action_space, 1.0)
+
+        def expert(self, noise):
+            return Forward()
+"""
 
 
 @pytest.fixture
@@ -185,6 +223,31 @@ def test_an_entry_point_names_an_environment(module: Path, monkeypatch: pytest.M
         registry.find_environment("wlak")
 
 
+def test_a_package_may_bring_a_record_with_an_expert(
+    module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (module / "their_record.py").write_text(textwrap.dedent(RECORD))
+    info = module / "their_record-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-record\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[rate.environments]\ntheirs = their_record:Record\n")
+    environment = get_environment("theirs", {"size": 3})
+    assert (environment.spec.name, environment.spec.options) == ("theirs", {"size": 3})
+    with pytest.raises(ConfigError, match="does not have these settings"):
+        get_environment("theirs", {"sise": 3})
+    recording = environment.make_player("expert", 9).play(1)
+    assert (len(recording.episode), recording.episode.terminated) == (3, True)
+
+
+def test_chance_plays_it_for_comparison(walks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = get_environment(WALK, {"size": 2})
+    again = pickle.loads(pickle.dumps(environment))
+    assert (again.spec.options, again.name, again.maker) == ({"size": 2}, WALK, environment.maker)
+    assert len(again.make_player("random", 9).play(3).episode) <= 9
+    with pytest.raises(ConfigError, match="has no expert that plays"):
+        again.make_player("expert", 9)
+
+
 def test_data_alone_train_without_rollouts(
     config: RunConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -209,6 +272,9 @@ def test_an_environment_under_another_python_trains_and_scores_from_its_run(
     (tmp_path / "other").mkdir()
     make_other_python(tmp_path / "other")
     monkeypatch.chdir(tmp_path)
+    for oddity, message in (("nested", "dictionaries of them"), ("made", "ValueError: no licence")):
+        with pytest.raises(UserError, match=message):
+            get_environment("Count-v0", {"python": "other/python", "misdeed": oddity})
     options = {"python": "other/python", "start": 1}
     spec = get_environment("Count-v0", options).spec
 

@@ -47,6 +47,10 @@ MODULE = """\
             self.oddity = oddity
             if oddity == "tuple":
                 self.observation_space = spaces.Tuple([spaces.Discrete(2)])
+            if oddity == "nested":
+                self.observation_space = spaces.Dict(a=spaces.Dict(b=spaces.Discrete(2)))
+            if oddity == "complex":
+                self.action_space = spaces.Discrete(100_000)
             if oddity == "broken":
                 raise RuntimeError("no licence")
 
@@ -179,7 +183,9 @@ def test_a_factory_that_takes_anything_gets_anything() -> None:
 @pytest.mark.parametrize(
     ("oddity", "message"),
     [
-        ("tuple", r"Tuple is not supported.*make a Dict of a Tuple"),
+        ("tuple", r"Tuple is not supported.*Make a Dict of a Tuple"),
+        ("nested", r"observation 'a' is a dictionary in a dictionary"),
+        ("complex", r"no action head for the space Discrete\(100000\)"),
         ("broken", r"could not be made: RuntimeError: no licence"),
         ("alone", r"reset\(seed=\.\.\.\) has returned ndarray; Gymnasium's returns a pair"),
         ("shape", r"the observation is float64 \(3,\), but its space is Box"),
