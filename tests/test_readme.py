@@ -14,6 +14,7 @@ import pytest
 
 from datamodules.public_data import find, recognise
 from tests.datamodules.samples import write_d4rl
+from trainers.commands.main import main as rate
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -42,6 +43,7 @@ SMALL: dict[str, tuple[tuple[str, ...], list[str]]] = {
     "convert.py": ((), []),
     "validate.py": ((), []),
     "train_tmaze.py": ((), SHORT),
+    "rate train": (("mujoco",), [*SHORT, "--model.d_model=16"]),
     "train_mujoco.py": (("mujoco",), [*SHORT, *SMALL_MODEL, "--model_mode=RATE_quick"]),
 }
 
@@ -63,7 +65,7 @@ def commands() -> list[list[str]]:
 
 
 def name_of(words: list[str]) -> str:
-    return " ".join(words[:2]) if words[0] == "make" else Path(words[1]).name
+    return " ".join(words[:2]) if words[0] in ("make", "rate") else Path(words[1]).name
 
 
 def recipe(target: str) -> list[str]:
@@ -108,16 +110,21 @@ def test_the_commands_work_in_their_order(
         script, *given = (recipe("train") if name == "make train" else words)[1:]
         monkeypatch.setattr(sys, "argv", [script, *given, *options])
         try:
-            runpy.run_path(script, run_name="__main__")
+            if words[0] == "rate":
+                monkeypatch.setattr(sys, "argv", [*words, *options])
+                rate()
+            else:
+                runpy.run_path(script, run_name="__main__")
         except SystemExit as ended:
             if ended.code:
                 pytest.fail(f"{' '.join(words)}: {capsys.readouterr().err}")
     for block in (block for block in blocks("python") if block not in own_files().values()):
-        (clone / "snippet.py").write_text(block, encoding="utf-8")
-        runpy.run_path("snippet.py")
+        short = block.replace("steps=200", "steps=2").replace("episodes=20", "episodes=2")
+        (clone / "snippet.py").write_text(short, encoding="utf-8")
+        runpy.run_path("snippet.py", run_name="__main__")
     runs = {path.name for path in (clone / "runs").iterdir()}
     assert {"quickstart", "tmaze-rmt-2", "tmaze-gated-1", "tmaze-rate-gtrxl-1"} <= runs
     assert {"tmaze-rate-3", "tmaze-tuned-1", "tmaze-again-2"} <= runs
-    assert {"tmaze-rate-gru-1", "tmaze-rate-Leaky-1"} <= runs
+    assert {"tmaze-rate-gru-1", "tmaze-rate-Leaky-1", "snippet-Masked-rate-1"} <= runs
     assert not [name for name in runs if re.search(r"-run\d+$", name)]  # no two of one name
     assert (clone / "learning.png").is_file()
