@@ -14,16 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rate.envs.own import (
-    Description,
-    Maker,
-    check_settings,
-    describe,
-    describe_elsewhere,
-    drawing_mode,
-    find_maker,
-    make_own,
-)
+from rate.envs.own import Maker, check_settings, drawing_mode, find_maker, make_own
+from rate.envs.own_trial import Description, describe, describe_elsewhere
 from rate.envs.spec import EnvironmentSpec
 from rate.envs.workers import Elsewhere, MakeEnv
 from rate.errors import ConfigError

@@ -9,7 +9,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-from rate.envs.own import check_settings, describe, drawing_mode, find_maker, make_own
+from rate.envs.own import check_settings, drawing_mode, find_maker, make_own
+from rate.envs.own_trial import describe
 from rate.errors import ConfigError
 
 MODULE = """\

@@ -1,0 +1,148 @@
+"""A user's environment, tried once before training: what it is, and what it does wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+
+from rate.envs.own import Env, Maker, make_own, time_limit
+from rate.envs.spec import space_to_dict
+from rate.envs.workers import Elsewhere, WorkerVector
+from rate.errors import ConfigError, UserError
+from rate.spaces import check_action_space, check_observation_space
+
+# How environments that have a time limit in themselves call it.
+_LIMITS = ("max_episode_steps", "_max_episode_steps", "max_steps", "horizon")
+
+
+@dataclass(frozen=True)
+class Description:
+    """What an environment is, as it was found by making it once.
+
+    Attributes:
+        observation_space: Of one observation.
+        action_space: Of one action.
+        max_steps: Its own time limit; None if it has none.
+    """
+
+    observation_space: gymnasium.Space[Any]
+    action_space: gymnasium.Space[Any]
+    max_steps: int | None
+
+
+def describe(reference: str, maker: Maker, settings: Mapping[str, Any]) -> Description:
+    """Make an environment once, and take one step in it.
+
+    Raises:
+        ConfigError: If it cannot be made, or does not keep to Gymnasium's interface; says how.
+    """
+    try:
+        env = make_own(maker, settings)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"env={reference} could not be made: {type(error).__name__}: {error}"
+        ) from error
+    try:
+        found = Description(env.observation_space, env.action_space, _own_limit(env))
+        _check_spaces(f"env={reference}", found.observation_space, found.action_space)
+        _try(reference, env)
+        return found
+    finally:
+        env.close()
+
+
+def describe_elsewhere(there: Elsewhere) -> Description:
+    """What an environment under another Python is, found by one step in it.
+
+    Raises:
+        UserError: If it cannot be made or played there; says what it raised.
+    """
+    try:
+        vector = WorkerVector(there, num_envs=1, num_workers=1)
+    except UserError:
+        raise
+    except ValueError as error:  # of its spaces
+        raise ConfigError(f"{there}: {error}.") from error
+    try:
+        vector.reset(seed=[0])
+        vector.action_space.seed(0)
+        vector.step(vector.action_space.sample())
+        spaces = vector.single_observation_space, vector.single_action_space
+        _check_spaces(str(there), *spaces)
+        return Description(*spaces, vector.max_steps)
+    finally:
+        vector.close()
+
+
+def _try(reference: str, env: Env) -> None:
+    """One reset and one step, of which the form is checked."""
+    told = f"env={reference}"
+    try:
+        started: Any = env.reset(seed=0)
+        if not (isinstance(started, tuple) and len(started) == 2):
+            raise ConfigError(
+                f"{told}: reset(seed=...) has returned {type(started).__name__}; Gymnasium's "
+                "returns a pair, the observation and an info dictionary."
+            )
+        _check_observation(told, env, started[0])
+        env.action_space.seed(0)
+        stepped: Any = env.step(env.action_space.sample())
+        if not (isinstance(stepped, tuple) and len(stepped) == 5):
+            raise ConfigError(
+                f"{told}: step() has returned {len(stepped) if isinstance(stepped, tuple) else 1} "
+                "values; Gymnasium's returns five: observation, reward, terminated, truncated, "
+                "info. An environment of the old package gym runs as it is under a Python that "
+                "has it: --env.python /path/to/python."
+            )
+        _check_observation(told, env, stepped[0])
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{told} cannot be played: {type(error).__name__}: {error}") from error
+
+
+def _check_observation(told: str, env: Env, observation: Any) -> None:
+    space = env.observation_space
+    parts = space.spaces if isinstance(space, gymnasium.spaces.Dict) else {"": space}
+    values = observation if isinstance(space, gymnasium.spaces.Dict) else {"": observation}
+    is_table = isinstance(values, Mapping)
+    for key, part in parts.items():
+        value = np.asarray(values[key]) if is_table and key in values else None
+        name = f"observation['{key}']" if key else "observation"
+        if value is None:
+            raise ConfigError(f"{told}: the {name} is missing, which its observation_space has.")
+        if value.shape != part.shape or not _casts(value, part):
+            raise ConfigError(
+                f"{told}: the {name} is {value.dtype} {value.shape}, but its space is {part}."
+            )
+
+
+def _casts(value: npt.NDArray[Any], space: gymnasium.Space[Any]) -> bool:
+    return space.dtype is not None and np.can_cast(value.dtype, space.dtype, "same_kind")
+
+
+def _check_spaces(told: str, *spaces: gymnasium.Space[Any]) -> None:
+    """Refuse spaces that no model sees or acts in."""
+    try:
+        for space, check in zip(spaces, (check_observation_space, check_action_space), strict=True):
+            space_to_dict(space)
+            check(space)
+    except ValueError as error:
+        is_tuple = any(isinstance(space, gymnasium.spaces.Tuple) for space in spaces)
+        hint = " Make a Dict of a Tuple, whose parts have names." if is_tuple else ""
+        raise ConfigError(f"{told}: {str(error).rstrip('.')}.{hint}") from error
+
+
+def _own_limit(env: Env) -> int | None:
+    """After how many steps an environment ends its episodes, if it says so."""
+    limit = time_limit(env)
+    told = [limit._max_episode_steps] if limit is not None else []
+    told += [getattr(env.unwrapped, name, None) for name in _LIMITS]
+    return next((int(n) for n in told if isinstance(n, (int, np.integer)) and n > 0), None)
