@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from datamodules.store import Store
 from rate.advice import command
 from rate.architecture import SEGMENTS, WINDOW, config_class, owner_of
 from rate.errors import ConfigError
@@ -26,7 +25,7 @@ from trainers.config_files import (
     objective_of,
     section_types,
 )
-from trainers.data_sets import notes_of_data, open_data
+from trainers.data_sets import notes_of_data, store_of
 from trainers.defaults import (
     PRESET,
     default_preset,
@@ -37,7 +36,6 @@ from trainers.defaults import (
 )
 from trainers.fit_to_data import fit_to_data
 from trainers.help import describe_options
-from trainers.meter import Meter
 from trainers.naming import named_by_changes
 from trainers.option_hints import hint_for
 from trainers.options import Option, options_of, read_value, read_words, set_at
@@ -277,7 +275,7 @@ def _preset(
         The preset, and what to tell of it.
     """
     names, name, notes = preset_names(environment), translation.preset, []
-    dataset, store = given.text("data.dataset"), None if run is None else _store(run)
+    dataset, store = given.text("data.dataset"), None if run is None else store_of(run)
     if name is None:
         name = default_preset(names, given.text("data.store") or dataset or given.text("env.game"))
         if name != PRESET:
@@ -301,9 +299,3 @@ def _preset(
         notes.append(f"as in the data, unless you say otherwise: {words}.")
     env = {**preset.get("env", {}), **told}
     return {**preset, "environment": environment, "env": env}, notes
-
-
-def _store(run: RunConfig) -> Store:
-    """The data of a run, of which a store is made if they are none."""
-    with Meter(shown=run.logging.progress) as meter:
-        return open_data(run.data, tell=meter.show).store

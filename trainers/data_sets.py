@@ -14,6 +14,7 @@ from rate.errors import ConfigError
 from rate.progress import OnProgress, tell_nobody
 from trainers.config import NO_ENVIRONMENT, DataConfig, ReadingConfig, RunConfig
 from trainers.environments import NAMES
+from trainers.meter import Meter
 
 
 def open_data(
@@ -36,6 +37,16 @@ def open_data(
     return Dataset.open(
         data.store, data.root, options, spec=spec, skip_bad=skip_bad, on_progress=tell
     )
+
+
+def store_of(run: RunConfig) -> Store:
+    """The data of a run, of which a store is made, with progress shown, if they are none.
+
+    Raises:
+        DatasetError: See `open_data`.
+    """
+    with Meter(shown=run.logging.progress) as meter:
+        return open_data(run.data, tell=meter.show).store
 
 
 def notes_of_data(run: RunConfig, store: Store) -> list[str]:

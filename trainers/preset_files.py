@@ -13,7 +13,9 @@ from rate.errors import ConfigError
 from rate.registry import did_you_mean
 from trainers.config import RunConfig
 from trainers.config_files import config_from_dict, read_config_file
-from trainers.registry import find_environment
+from trainers.data_sets import store_of
+from trainers.fit_to_data import fit_to_data
+from trainers.registry import environment_of_run, find_environment
 from trainers.tasks import TASKS, merge, preset_for_task
 from trainers.yaml_files import read_yaml
 
@@ -125,6 +127,8 @@ def load_over_preset(
         )
     task = task or values.get("env", {}).get("task")
     base = preset_for_task(environment, load_preset(environment, name), task)
+    if whole.data.store is not None and not has_own_presets(environment):
+        base = fit_to_data(base, store_of(whole), environment_of_run(whole))
     merged = deepcopy(base)
     merge(merged, {**values, "name": name})
     note = f"{path} leaves out {len(left_out)} settings ({shown}): they are those of preset {name}."

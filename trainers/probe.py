@@ -29,6 +29,14 @@ TRAINER = "trainer"  # the part that is no environment
 LENGTH = 51  # of the episodes that are tried; every environment has it
 STEPS, SECONDS = 50, 0.3  # both are reached at least
 
+# Extras that are no environments: what each brings, and what for.
+OPTIONAL = {
+    "arrow": ("pyarrow", "Parquet and Arrow files"),
+    "lerobot": ("av", "videos of LeRobot's data sets"),
+    "minari": ("huggingface_hub", "downloads of Minari's data sets"),
+    "wandb": ("wandb", "logging to Weights & Biases"),
+}
+
 # On Debian and Ubuntu; libosmesa6 does as well.
 _RENDERER = "apt-get install -y --no-install-recommends libegl1 libgl1-mesa-dri"
 
@@ -91,6 +99,20 @@ def describe_trainer(facts: dict[str, str]) -> None:
     torch.ones(2, 2) @ torch.ones(2, 2)
     facts["Lightning"] = lightning.__version__
     facts["others"] = _versions("gymnasium", "minari", "numpy")
+    for extra, (package, what) in OPTIONAL.items():
+        facts[extra] = _optional(extra, package, what)
+    facts["ffmpeg"] = shutil.which("ffmpeg") or "none: videos are GIFs, not MP4 files"
+
+
+def _optional(extra: str, package: str, what: str) -> str:
+    """Whether the package of an extra can be used, and what cannot be done without it."""
+    try:
+        import_module(package)
+    except ModuleNotFoundError:
+        return f"none: no {what}. {install(extra)}"
+    except Exception as error:  # noqa: BLE001 (a library that a package needs may be missing)
+        return f"{package} is broken ({type(error).__name__}: {error}): no {what}. {install(extra)}"
+    return f"{what}, with {_versions(package)}"
 
 
 def _cuda(torch: Any) -> str:

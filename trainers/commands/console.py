@@ -18,6 +18,7 @@ from rich.table import Table
 
 from rate.advice import command
 from rate.errors import UserError
+from rate.registry import did_you_mean
 from rate.stopping import ignore_stop_signals, leave_at_once, name_of, number_of, stop_signals
 from trainers.commands.scores import by_length, main_metric, mean_and_spread, other_metrics
 from trainers.commands.streams import prepare_streams
@@ -45,12 +46,24 @@ def typed(arguments: Sequence[str]) -> str:
 def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """A parser for a command whose module documentation is its help."""
     prepare_streams()
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=program(name),
         description=as_typed_here(description or ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that names the nearest option to one that does not exist."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown != message:
+            word = unknown.partition("=")[0].split()[0]
+            known = [option for option in self._option_string_actions if option.startswith("--")]
+            message += did_you_mean(word, known)
+        super().error(message)
 
 
 def as_typed_here(text: str) -> str:

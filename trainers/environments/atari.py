@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rate.advice import command
 from rate.envs.atari import LONGEST, Atari, AtariOptions, AtariVector, atari_spec
 from rate.envs.spec import EnvironmentSpec
 from trainers.environment import Environment, Length, VectorEnv
@@ -36,11 +35,8 @@ class Record(Environment):
     def no_expert(self) -> str:
         if self.settings.rom == "pong":
             return ""
-        game, store = self.settings.game, f"data/{self.settings.rom}"
-        return (
-            f"No expert plays {game} here. Train on public data: "
-            f"{command('convert', f'data/dqn/{game}/1', store)}, then --data.store {store}."
-        )
+        game = self.settings.game
+        return f"No expert plays {game} here. Train on public data: --data data/dqn/{game}/1."
 
     def make_rows(self, num_envs: int, length: Length) -> VectorEnv:
         """The emulator has threads of its own."""

@@ -132,6 +132,22 @@ def test_whoever_waits_no_longer_ends_the_probe_with_its_cleanup(tmp_path: Path)
     assert not answer.exists()
 
 
+def test_what_is_optional_is_told_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = probe.probe(TRAINER).facts
+    assert facts.keys() >= probe.OPTIONAL.keys()
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    told = probe.probe(TRAINER).facts["arrow"]
+    assert told == f"none: no Parquet and Arrow files. {probe.install('arrow')}"
+
+    def broken(name: str) -> None:
+        raise OSError("libavcodec.so.61: cannot open shared object file")
+
+    monkeypatch.setattr(probe, "import_module", broken)
+    finding = probe.probe(TRAINER)
+    assert finding.works  # without it, too
+    assert finding.facts["lerobot"].startswith("av is broken (OSError: libavcodec.so.61")
+
+
 def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "find_spec", lambda name: None)
     finding = probe.probe("vizdoom")

@@ -56,6 +56,26 @@ def test_an_unknown_command_is_refused_with_the_nearest(
     assert "there is no command trian. Did you mean train?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        (["evaluate", "run", "--episode", "3"], "--episodes"),
+        (["plot", "run", "--markdow"], "--markdown"),
+        (["convert", "a", "b", "--skip_bad"], "--skip-bad"),
+        (["validate", "a", "--mapp=x=y"], "--map"),
+        (["doctor", "--jsn=x"], "--json"),
+    ],
+)
+def test_an_unknown_option_is_refused_with_the_nearest(
+    words: list[str],
+    near: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call(monkeypatch, *words) == 2
+    assert f"Did you mean {near}?" in capsys.readouterr().err
+
+
 def test_a_missing_package_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trainers.commands.plot", None)
     with pytest.raises(ModuleNotFoundError):  # of our own: a fault of ours

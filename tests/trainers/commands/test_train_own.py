@@ -126,6 +126,16 @@ def test_settings_follow_from_the_data_and_options_go_before_them(tmp_path: Path
     assert changed.data.normalise is False
 
 
+def test_a_file_of_a_few_settings_leaves_the_rest_to_the_data(tmp_path: Path) -> None:
+    write_npz(tmp_path)
+    text = "environment: CartPole-v1\nname: rmt\ndata: {store: cart.npz}\nmodel: {d_model: 16}\n"
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    assert train.choose_environment(["--config=mine.yaml"])[0] == "CartPole-v1"
+    config = parse("CartPole-v1", ["--config=mine.yaml"]).config
+    assert (config.model.context_length, config.training.segments) == (2, 3)
+    assert (config.model.d_model, config.model.return_scale) == (16, 6)
+
+
 def test_an_environment_without_a_limit_is_played_as_long_as_the_data(tmp_path: Path) -> None:
     write_npz(tmp_path)
     (tmp_path / "endless.py").write_text(
