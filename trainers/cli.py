@@ -22,8 +22,8 @@ from trainers.config import DataConfig, Resume, RunConfig
 from trainers.config_files import (
     config_from_dict,
     load_config_file,
-    objective_of,
     section_types,
+    with_objective,
 )
 from trainers.data_sets import notes_of_data, store_of
 from trainers.defaults import (
@@ -116,9 +116,13 @@ def parse(environment: str, argv: Sequence[str]) -> Command:
     """
     translation = flags.translate([word for word in argv if word not in _HELP])
     given = _Given.read(translation.options)
+    for name in ("training.objective", "model.backbone"):
+        trust.remember_path(given.text(name) or "")
     preset, notes = _base(environment, translation, given)
     if any(word in _HELP for word in argv):
         shown, _ = with_backbone(preset, given.text("model.backbone"))
+        if (objective := given.text("training.objective")) is not None:
+            shown = with_objective(shown, objective)
         sys.stdout.write(describe_options(environment, shown, _WHOLE) + "\n")
         raise SystemExit(0)
     config = _apply(preset, given)  # refuses what is wrong before data are looked at
@@ -153,8 +157,8 @@ def _apply(preset: dict[str, Any], given: _Given) -> RunConfig:
             value = read_value(name, known[name].kind, words)
             if name == "model.backbone":
                 values, _ = with_backbone(values, value)
-            if name == "training.objective" and value != objective_of(values):
-                values["loss"] = {}  # the preset's are of another one
+            if name == "training.objective":
+                values = with_objective(values, value)
             set_at(values, name, value)
         elif section != name and section in sections and sections[section] is None:
             set_at(values, name, read_value(name, object, words))

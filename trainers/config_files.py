@@ -13,6 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from rate.architecture import config_class, current
 from rate.config import ModelConfig
 from rate.errors import ConfigError
+from trainers import trust
 from trainers.config import RunConfig
 from trainers.objectives import DEFAULT as BEHAVIOUR_CLONING
 from trainers.objectives import objective_settings
@@ -63,6 +64,17 @@ def objective_of(values: dict[str, Any]) -> str:
     return name if isinstance(name, str) else BEHAVIOUR_CLONING
 
 
+def with_objective(values: dict[str, Any], objective: str) -> dict[str, Any]:
+    """A configuration with another objective, which has settings of its own."""
+    if objective == objective_of(values):
+        return values
+    return {
+        **values,
+        "training": {**values.get("training", {}), "objective": objective},
+        "loss": {},
+    }
+
+
 def load_config_file(path: Path) -> RunConfig:
     """Read the `config.yaml` of a run.
 
@@ -79,11 +91,17 @@ def read_config_file(path: Path) -> dict[str, Any]:
     """What a file of settings says, which need not be all of them.
 
     Raises:
-        ConfigError: If the file is missing, no YAML, or no table.
+        ConfigError: If the file is missing, no YAML, or no table, or names code as its objective
+            or backbone that nobody here has named (see `trainers.trust`).
     """
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise ConfigError(f"{path} does not hold a configuration.")
+    trust.require_path("training.objective", objective_of(values))
+    model = values.get("model")
+    trust.require_path(
+        "model.backbone", str(model.get("backbone")) if isinstance(model, dict) else ""
+    )
     return values
 
 

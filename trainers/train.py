@@ -124,6 +124,8 @@ def train(
     leave_if_started_again()
     if not isinstance(resume, Path):  # whose environment is a file's
         trust.remember(config.environment, config.env)
+        trust.remember_path(config.training.objective)
+        trust.remember_path(config.model.backbone)
     check_run(config)
     environment = environment_of_run(config)
     folder = run_folder(config, resume)

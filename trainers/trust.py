@@ -1,8 +1,9 @@
-"""Which code of a user's environment may run because a file names it.
+"""Which code of a user may run because a file names it.
 
-A run and a saved model name their environment: by an import path, and maybe another Python. To make
-it is to run that code, whoever has written the file. So this is done only where a person, or a
-program, has named the same before, on this computer; that is remembered for each user, in
+A run and a saved model name their environment: by an import path, and maybe another Python; a run
+names its learning rule and its backbone. To make that is to run its code, whoever has written the
+file. So this is done only where a person, or a program, has named the same before, on this
+computer; that is remembered for each user, in
 `environments.json` of the folder of states (`XDG_STATE_HOME`, or `~/.local/state`).
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,31 @@ def remember(name: str, options: dict[str, Any]) -> None:
         name: The environment's name.
         options: Its settings.
     """
-    _NAMED.update(_code(name, options))
+    _remember(_code(name, options))
+
+
+def remember_path(name: str) -> None:
+    """Note that a person has named something in a setting; names that are no paths need no note."""
+    if ":" in name:
+        _remember([name])
+
+
+def require_path(setting: str, name: str) -> None:
+    """Refuse the import path in a file's setting that no person has named.
+
+    Raises:
+        ConfigError: If so; says what to type for it.
+    """
+    if ":" in name and name not in _NAMED | _written():
+        raise ConfigError(
+            f"{setting}={name} is code of somebody's own, which a file names and nobody has named "
+            "on this computer so far. If you trust where the file comes from, name it yourself: "
+            f"--{setting} {name}"
+        )
+
+
+def _remember(code: Iterable[str]) -> None:
+    _NAMED.update(code)
     path, written = _file(), _written()
     if path is None or written >= _NAMED:
         return

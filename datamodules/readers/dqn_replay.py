@@ -3,11 +3,12 @@
 A run has a folder `replay_logs` of checkpoints of the agent's replay memory. Checkpoint `N` is a
 file for each quantity, `$store$_observation_ckpt.N.gz` and `action`, `reward` and `terminal`
 likewise: a gzipped `.npy` of a million rows, of single frames `(rows, 84, 84)` and of rewards that
-are clipped to -1, 0 and 1. Two things are not in its description, but in the code that wrote it:
+are clipped to -1, 0 and 1. Three things are not in its description, but in the code that wrote it:
 
 - Three rows of zeros stand before each episode, for the first frames to have something before
   them. They are no steps and are left out; `data.frame_stack` puts zeros there itself.
 - A checkpoint was written when all rows but the last were new: `add_count_ckpt.N.gz` tells.
+- A game was cut after half an hour, 27,000 steps, and its last row is marked like any other end.
 
 Checkpoints are read one by one. What is at the beginning of one is the end of an episode, and at
 its end the beginning of another, unless it is the first of a run: these parts, whose returns nobody
@@ -33,6 +34,7 @@ from datamodules.episodes import Array, DatasetError, Episode
 from datamodules.npy import BAD_HEADER
 from datamodules.readers.atari_games import FRAME, atari_data_spec, known_game
 from datamodules.source import OnBad, Source, refuse
+from rate.envs.atari import LONGEST
 
 _OBSERVATION = re.compile(r"\$store\$_observation_ckpt\.(\d+)\.gz")
 _PADDING = 3  # rows of zeros before an episode
@@ -160,8 +162,9 @@ def _without_padding(frames: Array, actions: Array, rewards: Array) -> Episode:
     first = 0
     while first < min(_PADDING, len(actions) - 1) and _is_padding(frames[first]):
         first += 1
+    is_cut = len(actions) - first == LONGEST
     return Episode(
-        frames[first:], actions[first:], rewards[first:], terminated=True, truncated=False
+        frames[first:], actions[first:], rewards[first:], terminated=not is_cut, truncated=is_cut
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from datamodules import DatasetError, pack
 from datamodules.formats import find_format, open_source
+from datamodules.readers import dqn_replay
 from datamodules.readers.dqn_replay import open_dqn_replay, read_dqn_replay
 from datamodules.source import Checked
 
@@ -86,6 +87,15 @@ def test_whole_episodes_are_read_and_padding_is_not(run):
         assert np.flatnonzero(episode.rewards).tolist() == [at - 1]
         assert episode.terminated
         assert not episode.truncated
+
+
+def test_a_game_that_the_time_limit_cut_is_truncated(run, monkeypatch):
+    """Its last row is marked as that of any other."""
+    monkeypatch.setattr(dqn_replay, "LONGEST", GAME[3][0])
+    ends = [(len(e), e.terminated, e.truncated) for e in read_dqn_replay(run)]
+    wanted = [GAME[number][0] for number in (0, 1, 3, 4)]
+    assert ends == [(n, n != GAME[3][0], n == GAME[3][0]) for n in wanted]
+    assert len({end[1] for end in ends}) == 2
 
 
 def test_reading_begins_anywhere(run):

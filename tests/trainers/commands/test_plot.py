@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -235,6 +236,26 @@ def test_learning_curves_are_drawn_of_runs(trained: Callable[[str], Path], tmp_p
     figure = tmp_path / "deeper" / "learning.png"
     main([str(trained("rate")), str(trained("dt")), "--output", str(figure)])
     assert figure.read_bytes().startswith(PNG)
+
+
+def test_held_out_steps_are_drawn_below_where_there_are_any(
+    trained: Callable[[str], Path], tmp_path: Path, error_of: Callable[..., str]
+) -> None:
+    folder = tmp_path / "tmaze-rate-1"
+    folder.mkdir()
+    (folder / "metrics.csv").write_bytes((trained("rate") / "metrics.csv").read_bytes())
+    figures = [tmp_path / name for name in ("without.png", "with.png")]
+    bins = [{"from": 0, "to": 3, "steps": 9, "action_loss": 0.5, "accuracy": 0.75}]
+    bins.append({"from": 4, "to": 4, "steps": 1, "action_loss": None, "accuracy": 0.0})  # type: ignore[dict-item]
+    held_out = [{"which": "last", "by_position": bins, "by_distance": bins}]
+    sizes = []
+    for rows, figure in zip(([], held_out), figures, strict=True):
+        (folder / "evaluation.json").write_text(json.dumps({"held_out": rows}))
+        main([str(folder), "-o", str(figure)])
+        sizes.append(int.from_bytes(figure.read_bytes()[20:24], "big"))  # of a PNG its height
+    assert sizes[1] == 2 * sizes[0]
+    (folder / "evaluation.json").write_text("[]")
+    assert "evaluation.json is damaged" in error_of(main, [str(folder), "-o", str(figures[0])])
 
 
 @pytest.mark.parametrize(

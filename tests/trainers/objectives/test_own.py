@@ -134,6 +134,20 @@ def test_its_settings_are_options_of_the_command_line(tmp_path) -> None:
         parse("tmaze", [*command, "--loss.hint_weight", "1"])
 
 
+@pytest.mark.parametrize("setting", ["training.objective", "model.backbone"])
+def test_a_file_alone_runs_no_code(tmp_path, setting) -> None:
+    """What a file names is imported once a person has named it."""
+    path = f"tests.trainers.objectives.unheard_of:{setting[-4:]}"
+    section, _, name = setting.partition(".")
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump({"name": "rate", section: {name: path}}))
+    for options in ([], ["--training.max_steps", "3"]):
+        with pytest.raises(ConfigError, match=rf"nobody has named.*: --{setting} {path}"):
+            parse("tmaze", ["--config", str(file), *options])
+    with pytest.raises(ConfigError, match=r"there is no module 'tests\.trainers"):
+        parse("tmaze", ["--config", str(file), f"--{setting}", path])
+
+
 @pytest.mark.parametrize(
     ("objective", "told"),
     [
