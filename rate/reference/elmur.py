@@ -18,8 +18,7 @@ from rate.backbones.settings import ELMURConfig
 from rate.errors import ConfigError
 from rate.reference import inputs
 from rate.reference.config import ReferenceConfig
-from rate.reference.encoders import Shapes, encode, find_encoders
-from rate.reference.model import ReferenceModel
+from rate.reference.encoders import Interface, Shapes, encode, find_encoders
 from rate.reference.weights import check_shapes, refuse_strangers, strip_wrapper
 from rate.tokenizers import StepTokens
 
@@ -62,7 +61,7 @@ class ElmurModel:
         sequence_format: What a step is: `s`, the observation, or `sra`, the triples.
     """
 
-    interface: ReferenceModel
+    interface: Interface
     backbone: ELMUR
     sequence_format: str
 
@@ -129,8 +128,9 @@ def load_elmur(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Elmu
     own = {name: plain[public].detach().to(dtype, copy=True) for public, name in names.items()}
     backbone.to(dtype).load_state_dict(own, strict=False)
     rest = {name: plain[name].detach().to(dtype, copy=True) for name in shapes if name not in names}
-    model = ReferenceModel(interface, encoders, rest)
-    return ElmurModel(model, backbone.eval(), config["sequence_format"])
+    return ElmurModel(
+        Interface(interface, encoders, rest), backbone.eval(), config["sequence_format"]
+    )
 
 
 @torch.no_grad()

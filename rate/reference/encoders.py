@@ -54,6 +54,33 @@ class Encoders:
     head: Encoder
 
 
+@dataclass(frozen=True)
+class Interface:
+    """What a public model takes in and puts out: its encoders and its head, with their weights.
+
+    Attributes:
+        config: Its constructor arguments.
+        encoders: Its encoders and head.
+        weights: Their weights, under their public names.
+    """
+
+    config: ReferenceConfig
+    encoders: Encoders
+    weights: dict[str, Tensor]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._any_weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self._any_weight.device
+
+    @property
+    def _any_weight(self) -> Tensor:
+        return next(iter(self.weights.values()))
+
+
 def find_encoders(config: ReferenceConfig, weights: Mapping[str, Tensor]) -> Encoders:
     """Tell from config and weights which encoders a public model has; the shapes are unchecked."""
     convention = convention_for(config.env_name)

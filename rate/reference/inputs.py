@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from rate.reference.encoders import count_classes
+from rate.reference.encoders import Interface, count_classes
 from rate.reference.environments import convention_for
-
-if TYPE_CHECKING:
-    from rate.reference.model import ReferenceModel
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class Steps:
 
 
 def check(
-    model: ReferenceModel,
+    model: Interface,
     observations: Tensor,
     actions: Tensor,
     returns_to_go: Tensor,
@@ -68,7 +64,7 @@ def check(
     )
 
 
-def _observations(model: ReferenceModel, values: Tensor) -> Tensor:
+def _observations(model: Interface, values: Tensor) -> Tensor:
     encoder = model.encoders.observations
     if encoder.kind == "embedding":
         rows = model.weights[f"{encoder.layer}.weight"].shape[0]
@@ -88,7 +84,7 @@ def _observations(model: ReferenceModel, values: Tensor) -> Tensor:
     return values.to(model.dtype)
 
 
-def _actions(model: ReferenceModel, values: Tensor) -> Tensor:
+def _actions(model: Interface, values: Tensor) -> Tensor:
     config = model.config
     if model.encoders.actions.kind == "linear":
         _expect("actions", values, (config.act_dim,))

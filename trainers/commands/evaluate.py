@@ -4,13 +4,16 @@
     rate evaluate runs/tmaze-rate-1 --lengths 100000 --episodes 100 --seed 50000
     rate evaluate runs/vizdoom-rate_published-1 --device cuda
     rate evaluate path/to/model --results scores.csv
+    rate evaluate --public-weights W.pt --public-config C.json --context-length 30 --env tmaze
 
 Of a run both the last and the best weights are scored, as they were after training. A folder that
-holds a model alone is scored under its own name.
+holds a model alone is scored under its own name. Weights of the public RATE code act as they would
+there in whole segments of K steps; C.json holds the arguments of its constructor.
 """
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +25,7 @@ from rich.console import Console
 
 from rate.envs.recorded import differences
 from rate.errors import ConfigError
+from rate.reference.acting import load_public
 from rate.weights import SavedModel, find_models, load_model
 from trainers.commands.console import count, make_parser, show_scores, user_errors
 from trainers.commands.devices import add_device_option, choose_device
@@ -35,7 +39,7 @@ from trainers.config import EvaluationConfig
 from trainers.config_files import load_config_file
 from trainers.environment import at_length
 from trainers.meter import Meter
-from trainers.registry import check_lengths, environment_of
+from trainers.registry import check_lengths, environment_of, get_environment
 from trainers.rollout import evaluate
 
 LAST_SEED = 1 << 63  # that any simulator may have to take
@@ -83,6 +87,30 @@ def find_candidates(source: Path) -> list[Candidate]:
         Candidate(load_model(folder), {**label, "which": which}, config.evaluation)
         for which, folder in models.items()
     ]
+
+
+def public_candidate(options: argparse.Namespace, env: dict[str, Any]) -> Candidate:
+    """Weights of the public RATE code, to be scored in the environment of `--env`.
+
+    Raises:
+        ConfigError: If an option is missing, or there is no such environment.
+        WeightsError: If a file cannot be read, or the model cannot act there.
+    """
+    needed = ("public_config", "context_length", "env")
+    if missing := [name for name in needed if getattr(options, name) is None]:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
+        raise ConfigError(f"--public-weights needs {names} as well.")
+    spec = get_environment(options.env, env).spec
+    model = load_public(
+        options.public_weights,
+        options.public_config,
+        options.context_length,
+        spec.observation_space,
+        spec.action_space,
+        options.return_scale,
+    )
+    label = {"model": options.public_weights.stem, "seed": 0, "which": "last"}
+    return Candidate(SavedModel(model.eval(), spec), label, EvaluationConfig())
 
 
 def prepare(candidate: Candidate, given: dict[str, Any], first_seed: int | None) -> Candidate:
@@ -136,7 +164,13 @@ def score(candidate: Candidate, device: torch.device) -> Iterator[dict[str, Any]
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = make_parser("evaluate", __doc__)
-    parser.add_argument("sources", type=Path, nargs="+", help="runs, or models alone")
+    parser.add_argument("sources", type=Path, nargs="*", help="runs, or models alone")
+    parser.add_argument("--public-weights", type=Path, help="a state dict of the public RATE code")
+    parser.add_argument("--public-config", type=Path, help="its constructor's arguments, as JSON")
+    parser.add_argument("--context-length", type=count, help="K, the steps of its segments")
+    parser.add_argument(
+        "--return-scale", type=float, default=1.0, help="what its returns-to-go are divided by"
+    )
     parser.add_argument("--lengths", type=count, nargs="+", help="episode lengths")
     parser.add_argument("--episodes", type=count, help="episodes per length")
     parser.add_argument("--seed", type=int, help="seed of the first episode")
@@ -154,6 +188,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         device = choose_device(options.device)
         found = [each for source in options.sources for each in find_candidates(source)]
         found = [each.playing_in(options.env, env) for each in found]
+        if options.public_weights is not None:
+            found.append(public_candidate(options, env))
+        if not found:
+            raise ConfigError("Name a run, a folder of a model, or --public-weights.")
         candidates = [prepare(candidate, given, options.seed) for candidate in found]
         told = [line for candidate in found for line in differences(candidate.saved.spec)]
         for sentence in dict.fromkeys(told):

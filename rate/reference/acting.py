@@ -1,0 +1,212 @@
+"""Public weights that act: a sequence model around a loaded public model, for `Policy`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import gymnasium as gym
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from rate.batch import Batch, Observations
+from rate.config import Decoding, ModelConfig
+from rate.errors import WeightsError
+from rate.heads import draw
+from rate.model import SequenceModel
+from rate.reference.backbone import TRIPLES
+from rate.reference.encoders import Interface, encode
+from rate.reference.environments import convention_for
+from rate.reference.inputs import check
+from rate.reference.model import ReferenceModel, embed, load_reference
+from rate.tokenizers import StepInputs, Tokenizer
+
+_NESTED = ("model_state_dict", "state_dict", "model")  # what checkpoints keep weights under
+
+
+class PublicTokenizer(Tokenizer):
+    """The public encoders: R_t, o_t, a_t.
+
+    Args:
+        interface: The encoders with their weights.
+        return_scale: What returns-to-go are divided by first, as the public data loaders do.
+    """
+
+    tokens = TRIPLES
+    action = None
+
+    def __init__(self, interface: Interface, return_scale: float) -> None:
+        nn.Module.__init__(self)
+        self.interface, self.return_scale = interface, return_scale
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Tokens `(B, T, 3, d)`."""
+        return self._embed(batch.returns_to_go, batch.observations, batch.actions)
+
+    def step(self, inputs: StepInputs) -> Tensor:
+        """The tokens a_{t-1}, R_t, o_t of every row: `(B, 3, d)`."""
+        observations = cast("Tensor", inputs.observations)[:, None]
+        actions, returns_to_go = inputs.previous_actions[:, None], inputs.returns_to_go[:, None]
+        return self._embed(returns_to_go, observations, actions)[:, 0].roll(1, dims=1)
+
+    def _embed(self, returns_to_go: Tensor, observations: Observations, actions: Tensor) -> Tensor:
+        seen = cast("Tensor", observations)
+        if actions.dim() == 2:
+            actions = actions[..., None]
+        steps = check(self.interface, seen, actions, returns_to_go / self.return_scale, 1)
+        return embed(self.interface, steps)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PublicTokenizer:
+        weights = {name: fn(weight) for name, weight in self.interface.weights.items()}
+        self.interface = replace(self.interface, weights=weights)
+        return cast("PublicTokenizer", super()._apply(fn, recurse))  # type: ignore[no-untyped-call]
+
+
+class PublicHead(nn.Module):
+    """The public head: logits, or the action itself."""
+
+    def __init__(self, tokenizer: PublicTokenizer, space: gym.Space[Any]) -> None:
+        super().__init__()
+        self.tokenizer, self.space = [tokenizer], space  # a list: it is a part of the model once
+
+    def forward(self, features: Tensor) -> Tensor:
+        interface = self.tokenizer[0].interface
+        flat = features.reshape(1, -1, features.shape[-1])
+        predictions = encode(interface.encoders.head, interface.weights, flat)
+        predictions = predictions.view(*features.shape[:-1], -1)
+        if isinstance(self.space, gym.spaces.Discrete):
+            return predictions[..., : int(self.space.n)]  # padding is the last, where it counts
+        return predictions
+
+    def decode(
+        self, predictions: Tensor, decoding: Decoding, chances: Tensor | None = None
+    ) -> Tensor:
+        """Actions of predictions, as our own heads have them."""
+        if isinstance(self.space, gym.spaces.Discrete):
+            return draw(predictions, decoding, None if chances is None else chances[..., 0])
+        space = cast("gym.spaces.Box", self.space)
+        low, high = (torch.as_tensor(b, device=predictions.device) for b in (space.low, space.high))
+        return predictions.view(*predictions.shape[:-1], *space.shape).clamp(low, high)
+
+
+class PublicModel(SequenceModel):
+    """A loaded public model between spaces, to act with.
+
+    Args:
+        reference: From `load_reference`.
+        context_length: Steps K of a segment in its training.
+        observation_space: What it sees.
+        action_space: What it does.
+        return_scale: See `PublicTokenizer`.
+
+    Raises:
+        WeightsError: If it cannot see or act in these spaces.
+    """
+
+    def __init__(
+        self,
+        reference: ReferenceModel,
+        context_length: int,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        return_scale: float = 1.0,
+    ) -> None:
+        nn.Module.__init__(self)
+        _check_spaces(reference, observation_space, action_space)
+        self.observation_space, self.action_space = observation_space, action_space
+        self.config = ModelConfig(context_length=context_length, d_model=reference.config.d_model)
+        self.tokenizer = PublicTokenizer(reference, return_scale)
+        self.backbone = reference.backbone.with_context(context_length)
+        self.head = PublicHead(self.tokenizer, action_space)  # type: ignore[assignment]
+        self._compiled = None
+
+
+def load_public(
+    weights: Path,
+    config: Path,
+    context_length: int,
+    observation_space: gym.Space[Any],
+    action_space: gym.Space[Any],
+    return_scale: float = 1.0,
+) -> PublicModel:
+    """A public model from its files, to act with.
+
+    Args:
+        weights: A state dict, or a checkpoint that holds one, as `torch.save` or safetensors
+            writes it. Nothing in it is run.
+        config: The public constructor's arguments, as JSON.
+        context_length: See `PublicModel`, as the others.
+        observation_space: What it sees.
+        action_space: What it does.
+        return_scale: What returns-to-go are divided by.
+
+    Raises:
+        WeightsError: If a file cannot be read, or the model is not supported or cannot act here.
+    """
+    try:
+        arguments = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{config} cannot be read as JSON: {error}") from error
+    if not isinstance(arguments, dict):
+        raise WeightsError(f"{config} holds no table of the public constructor's arguments.")
+    try:
+        reference = load_reference(arguments, _read(weights))
+    except ValueError as error:
+        raise WeightsError(f"{weights} with {config}: {error}.") from error
+    return PublicModel(reference, context_length, observation_space, action_space, return_scale)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from error
+    except SafetensorError as error:
+        raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from error
+    except Exception as error:  # pickle raises whatever the file makes it raise
+        what = str(error).splitlines()[0]
+        raise WeightsError(f"{path} holds more than tensors, or is damaged: {what}") from error
+    for name in _NESTED:
+        if isinstance(found, dict) and isinstance(found.get(name), dict):
+            found = found[name]
+    if not isinstance(found, dict):
+        raise WeightsError(f"{path} holds a {type(found).__name__}, not a state dict.")
+    return found
+
+
+def _check_spaces(
+    reference: Interface, observation_space: gym.Space[Any], action_space: gym.Space[Any]
+) -> None:
+    encoders, name = reference.encoders, reference.config.env_name
+    shape = tuple(observation_space.shape or ())
+    wanted: tuple[int, ...] = (1,)
+    if encoders.observations.kind == "linear":
+        wanted = (reference.weights[f"{encoders.observations.layer}.weight"].shape[1],)
+    elif encoders.observations.kind == "image":
+        wanted = convention_for(name).image_shape
+    if isinstance(observation_space, gym.spaces.Dict) or shape != wanted:
+        raise WeightsError(
+            f"The public model is of {name} and sees observations of shape {wanted}; those of the "
+            f"environment are {observation_space}."
+        )
+    outputs = reference.weights[f"{encoders.head.layer}.weight"].shape[0]
+    discrete = encoders.actions.kind == "embedding"
+    fits = False
+    if isinstance(action_space, gym.spaces.Discrete):
+        spare = int(convention_for(name).counts_padding)
+        fits = discrete and action_space.start == 0 and outputs - spare == action_space.n
+    elif isinstance(action_space, gym.spaces.Box):
+        fits = not discrete and tuple(action_space.shape) == (outputs,)
+    if not fits:
+        what = f"{outputs} classes" if discrete else f"vectors of {outputs}"
+        raise WeightsError(
+            f"The public model is of {name} and its actions are {what}; those of the environment "
+            f"are {action_space}."
+        )

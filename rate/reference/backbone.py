@@ -1,0 +1,194 @@
+"""The public model as a backbone: memory rows around the tokens, a valve, and cached states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from rate.backbones.base import Backbone
+from rate.config import ModelConfig
+from rate.nn.valves import CrossAttentionValve
+from rate.reference.blocks import PublicBlock
+from rate.reference.config import ReferenceConfig
+from rate.state import State
+from rate.tokenizers import StepTokens
+
+TRIPLES = StepTokens(count=3, read=1)
+_ACTIVATIONS = {None: "none", "no_act": "none"}
+
+
+@dataclass(frozen=True)
+class PublicState(State):
+    """What a segment hands on.
+
+    Attributes:
+        memory: `(B, m, d)` after the valve, if there is one; None without memory tokens.
+        cache: `(B, mem_len, d)` of every level, the newest last. Level 0 is the input of the first
+            block, level n the output of the n-th. None without cache.
+        cached: `(B,)` int64, how many of them there are.
+    """
+
+    memory: Tensor | None
+    cache: tuple[Tensor, ...] | None
+    cached: Tensor
+
+
+class PublicTransformer(Backbone[PublicState]):
+    """The public RATE, RMT, TrXL and DT between their encoders and their head.
+
+    Args:
+        config: The public constructor's arguments.
+        context_length: Steps K of a segment. What a step is answered depends on how many there
+            are, so that acting shows the model whole segments, as training did.
+
+    Attributes:
+        memory: `(m, d)`, the stored initial memory. The public code makes it of one random vector
+            repeated m times; it is read as stored.
+        frequencies: `(d / 2,)` of the sinusoids.
+    """
+
+    frequencies: Tensor
+    whole_segments = True
+
+    def __init__(self, config: ReferenceConfig, context_length: int) -> None:
+        super().__init__(
+            ModelConfig(context_length=context_length, d_model=config.d_model), TRIPLES
+        )
+        self.public, width = config, config.d_model
+        self.blocks = nn.ModuleList(PublicBlock(config) for _ in range(config.n_layer))
+        self.register_buffer("frequencies", torch.empty(width // 2))
+        if config.num_mem_tokens:
+            self.memory = nn.Parameter(torch.empty(config.num_mem_tokens, width))
+        self.valve: CrossAttentionValve | None = None
+        if config.has_valve:
+            activation = _ACTIVATIONS.get(config.mrv_act, config.mrv_act) or "none"
+            self.valve = CrossAttentionValve(width, config.n_head_ca, 0.0, activation)
+
+    def with_context(self, context_length: int) -> PublicTransformer:
+        """A copy for segments of so many steps."""
+        other = deepcopy(self)
+        other.config = replace(self.config, context_length=context_length)
+        return other
+
+    def initial_state(self, batch_size: int) -> PublicState:
+        """The stored memory and an empty cache."""
+        config, memory, cache = self.public, None, None
+        if config.num_mem_tokens:
+            memory = self.memory.expand(batch_size, -1, -1).clone()
+        if config.mem_len:
+            shape = (batch_size, config.mem_len, config.d_model)
+            cache = tuple(self.frequencies.new_zeros(shape) for _ in range(config.n_layer + 1))
+        cached = torch.zeros(batch_size, dtype=torch.int64, device=self.frequencies.device)
+        return PublicState(memory, cache, cached)
+
+    def forward(
+        self, tokens: Tensor, mask: Tensor, state: PublicState
+    ) -> tuple[Tensor, PublicState]:
+        """See `Backbone`. Nothing masks padded steps, as in the public code.
+
+        Answers depend on how many states are cached: rows with as many go through together.
+        """
+        features, new = tokens.new_zeros(*mask.shape, tokens.shape[-1]), state
+        for count in sorted(set(state.cached.tolist())):
+            rows = (state.cached == count).nonzero()[:, 0]
+            features[rows], part = self._segment(tokens[rows], state.take(rows), count)
+            new = new.put(rows, part)
+        return features, new.where(~mask.any(1), state)
+
+    def _segment(
+        self, tokens: Tensor, state: PublicState, cached: int
+    ) -> tuple[Tensor, PublicState]:
+        """Read memory, run the stack, answer at the observations, write memory and cache.
+
+        The same memory stands before the tokens, to be read, and (`mem_at_end`) behind them, where
+        it is written. Without the rows behind, the rows before are what is handed on; but a valve
+        then reads as many of the last rows as there are memory tokens, which are those of tokens.
+        """
+        config, memory, steps = self.public, state.memory, tokens.flatten(1, 2)  # (b, 3K, d)
+        before = 0 if memory is None else memory.shape[1]
+        surround = [] if memory is None else [memory]
+        suffix = surround if config.has_suffix else []
+        levels = [torch.cat([*surround, steps, *suffix], dim=1)]
+        for index, block in enumerate(self.blocks):
+            read = None
+            if state.cache is not None:
+                read = state.cache[index][:, config.mem_len - cached :]  # (b, c, d)
+            levels.append(block(levels[-1], read, self.frequencies))
+        last = levels[-1]
+        features = last[:, before : before + steps.shape[1]][:, TRIPLES.read :: TRIPLES.count]
+        if memory is not None:
+            written = last[:, -before:] if config.writes_last_rows else last[:, :before]
+            memory = written
+            if self.valve is not None:
+                memory, _ = self.valve(state.memory, state.memory, written, None)
+        # The memory rows of a segment are cached like its tokens.
+        size, kept = config.mem_len, None
+        if state.cache is not None:
+            pairs = zip(state.cache, levels, strict=True)
+            kept = tuple(torch.cat(pair, dim=1)[:, -size:] for pair in pairs)
+        count = (state.cached + last.shape[1]).clamp(max=size)
+        return features, PublicState(memory, kept, count)
+
+
+def load_backbone(
+    config: ReferenceConfig, weights: Mapping[str, Tensor], context_length: int = 1
+) -> PublicTransformer:
+    """A backbone with checked public weights, in their dtype and in evaluation mode."""
+    backbone = PublicTransformer(config, context_length)
+    state = {"frequencies": weights["pos_emb.inv_freq"]}
+    if config.num_mem_tokens:
+        state["memory"] = weights["mem_tokens"][:, 0]  # stored as (m, 1, d)
+    if config.has_valve:
+        state |= _valve(weights)
+    for index in range(config.n_layer):
+        state |= {
+            f"blocks.{index}.{name}": weight
+            for name, weight in _block(config, weights, f"layers.{index}").items()
+        }
+    backbone.to(weights["pos_emb.inv_freq"].dtype).load_state_dict(state)
+    return backbone.eval()
+
+
+def _block(config: ReferenceConfig, weights: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The weights of a block by our names. The biases of attention are shared by all blocks."""
+    found = {
+        "attention.qkv.weight": weights[f"{name}.dec_attn.qkv_net.weight"],
+        "attention.position.weight": weights[f"{name}.dec_attn.r_net.weight"],
+        "attention.out.weight": weights[f"{name}.dec_attn.o_net.weight"],
+        "attention.content_bias": weights["r_w_bias"][:, None],
+        "attention.position_bias": weights["r_r_bias"][:, None],
+    }
+    names = {"layer_norm1": "attention_norm"}
+    if not config.skip_dec_ffn:
+        names |= {"layer_norm2": "feed_forward_norm"}
+        names |= {"pos_ff.CoreNet.0": "feed_forward.0", "pos_ff.CoreNet.3": "feed_forward.2"}
+    for theirs, ours in names.items():
+        for kind in ("weight", "bias"):
+            found[f"{ours}.{kind}"] = weights[f"{name}.{theirs}.{kind}"]
+    if config.use_gate:
+        for theirs, ours in (("gate_mha", "attention_gate"), ("gate_mlp", "feed_forward_gate")):
+            part = {letter: weights[f"{name}.{theirs}.{letter}.weight"] for letter in _GATES}
+            found[f"{ours}.from_update.weight"] = torch.cat([part["Wr"], part["Wz"], part["Wg"]])
+            found[f"{ours}.from_stream.weight"] = torch.cat([part["Ur"], part["Uz"]])
+            found[f"{ours}.from_reset.weight"] = part["Ug"]
+            found[f"{ours}.bias"] = weights[f"{name}.{theirs}.bg"]
+    return found
+
+
+_GATES = ("Wr", "Ur", "Wz", "Uz", "Wg", "Ug")
+
+
+def _valve(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found = {}
+    for kind in ("weight", "bias"):
+        query, key, value, dense = (
+            weights[f"mha_mem_to_mem.{layer}.{kind}"] for layer in ("wq", "wk", "wv", "dense")
+        )
+        found[f"valve.mix.query.{kind}"] = query
+        found[f"valve.mix.key_value.{kind}"] = torch.cat([key, value])
+        found[f"valve.mix.out.{kind}"] = dense
+    return found
