@@ -287,8 +287,8 @@ class EvaluationConfig:
 
     every_n_steps: int = 100
     held_out_every_n_steps: int = 100
-    lengths: list[int | None] = field(default_factory=lambda: [90, 900, 9600])
-    selection_lengths: list[int | None] = field(default_factory=lambda: [90, 300])
+    lengths: list[int | None] = field(default_factory=lambda: [None])
+    selection_lengths: list[int | None] = field(default_factory=lambda: [None])
     episodes: int = 100
     selection_episodes: int | None = None
     num_envs: int | None = None
