@@ -154,7 +154,14 @@ class Fitting:
     trainer: Trainer
     throughput: Throughput
     selection: SelectionRollouts
+    held_out: HeldOutMetrics
     checkpoints: SafeCheckpoint
+
+    @property
+    def best_step(self) -> int | None:
+        """Optimiser step of the best weights, by rollouts or by held-out steps; None without."""
+        by_rollouts = self.selection.best_step
+        return self.held_out.best_step if by_rollouts is None else by_rollouts
 
     def fit(self, module: SequenceTrainer, datamodule: TrajectoryDataModule, folder: Path) -> None:
         """Train from the run's last checkpoint, or from nothing where there is none.
@@ -218,18 +225,20 @@ def make_fitting(
     throughput = Throughput(training.log_every_n_steps)
     progress = Progress(training.max_steps) if config.logging.progress else None
     stop = StopRequest()
+    best, seen = checkpoints / "best", trained_range(config, datamodule)
     selection = SelectionRollouts(
         environment,
-        checkpoints / "best",
+        best,
         evaluation.every_n_steps if environment.rolls_out and evaluation.selection_lengths else 0,
         training.max_steps,
-        trained_range(config, datamodule),
+        seen,
         on_progress=None if progress is None else progress.show_rollout,
         stop=stop,
     )
     # In this order: time a batch before anything else takes any, save when all else is settled.
     every = evaluation.held_out_every_n_steps
-    held_out = HeldOutMetrics(datamodule, every, training.max_steps)
+    chosen = None if environment.rolls_out else best  # by rollouts, or by held-out steps
+    held_out = HeldOutMetrics(datamodule, every, training.max_steps, chosen, seen)
     callbacks: list[Callback] = [throughput, selection, held_out]
     if progress is not None:
         callbacks.append(progress)
@@ -241,7 +250,7 @@ def make_fitting(
     saving = SafeCheckpoint(checkpoints, every, training.max_steps, stop)
     callbacks.append(saving)
     trainer = make_trainer(config, folder, cluster, loggers, callbacks)
-    return Fitting(trainer, throughput, selection, saving)
+    return Fitting(trainer, throughput, selection, held_out, saving)
 
 
 def make_trainer(

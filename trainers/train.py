@@ -187,11 +187,12 @@ def _finished(folder: Path, config: RunConfig) -> RunResult | None:
         scored = (known["trained_steps"], {**settings, **known["evaluation"]})
         if not is_same or scored != (config.training.max_steps, settings):
             return None
+        measured = [*known["rows"], *known.get("held_out", [])]
         return RunResult(
             folder,
             rows=known["rows"],
             steps=known["trained_steps"],
-            best_step=next((r["step"] for r in known["rows"] if r["which"] == "best"), None),
+            best_step=next((r["step"] for r in measured if r["which"] == "best"), None),
             seconds=known["training_seconds"],
             timesteps_per_second=known["timesteps_per_second"],
             held_out=known.get("held_out", []),
@@ -216,7 +217,7 @@ def _summarise(folder: Path, fitting: Fitting) -> RunResult:
     return RunResult(
         folder,
         steps=fitting.trainer.global_step,
-        best_step=fitting.selection.best_step,
+        best_step=fitting.best_step,
         seconds=throughput.seconds,
         timesteps_per_second=throughput.timesteps / max(throughput.seconds, 1e-9),
     )

@@ -221,12 +221,30 @@ def test_a_model_that_nothing_tells_of_is_warned_of(make_config, data_root) -> N
 
 
 def test_without_an_environment_it_is_what_there_is(make_config, data_root) -> None:
-    config = make_config(data__store=str(data_root / "tmaze-12-60-seed0"))
-    result = train(replace(config, environment="none", env={}))
+    store = str(data_root / "tmaze-12-60-seed0")
+    config = make_config(
+        data__store=store,
+        evaluation__held_out_every_n_steps=2,
+        optimizer__learning_rate=0.3,  # too high: the last weights need not be the best
+    )
+    alone = replace(config, environment="none", env={})
+    result = train(alone)
     assert result.rows == []
-    (row,) = result.held_out
-    assert (row["which"], row["step"]) == ("last", 8)
-    assert 0 <= row["accuracy"] <= 1
+    last, best = result.held_out
+    assert (last["which"], last["step"]) == ("last", 8)
+    assert 0 <= last["accuracy"] <= 1
+    # The best weights are those of the least loss that was logged.
+    logged = {int(r["step"]): r["held_out/action_loss"] for r in rows(result.folder)}
+    losses = {step: float(loss) for step, loss in logged.items() if loss}
+    assert list(losses) == [2, 4, 6, 8]
+    assert (best["which"], best["step"]) == ("best", result.best_step)
+    assert losses[best["step"]] == min(losses.values())
+    assert best["action_loss"] == pytest.approx(losses[best["step"]], rel=1e-6)
+    again = replace(alone, logging=replace(alone.logging, name="parts"))
+    with pytest.raises(RuntimeError, match="crash"):
+        train(again, report=StopAt(7))
+    resumed = train(again, resume=Path(again.logging.output) / again.run_name)
+    assert resumed.held_out == result.held_out
 
 
 TOGETHER = """

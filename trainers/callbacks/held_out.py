@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,9 +13,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from datamodules.trajectories import TrajectoryDataModule
+from rate.weights import SavedModel, save_model
 from trainers.callbacks.schedule import Every
 from trainers.distributed import sum_over_processes
 from trainers.held_out import FEW, Account
+from trainers.held_out import LOSS as ACTION_LOSS
 from trainers.sequence import SequenceTrainer
 
 
@@ -28,10 +32,27 @@ class HeldOutMetrics(Callback):
         datamodule: Has the windows.
         every: Optimiser steps between two times; 0 is never.
         max_steps: Optimiser steps of training.
+        best: Where the weights with the least action loss are saved, for where nothing else chooses
+            any; of equal losses the later ones. None keeps none.
+        trained_range: The least and the greatest return-to-go of the training data, saved with
+            them.
+
+    Attributes:
+        best_step: Optimiser step of these weights, or None.
+        best_loss: Their loss.
     """
 
-    def __init__(self, datamodule: TrajectoryDataModule, every: int, max_steps: int) -> None:
-        self.datamodule = datamodule
+    def __init__(
+        self,
+        datamodule: TrajectoryDataModule,
+        every: int,
+        max_steps: int,
+        best: Path | None = None,
+        trained_range: tuple[float, float] | None = None,
+    ) -> None:
+        self.datamodule, self.best, self.trained_range = datamodule, best, trained_range
+        self.best_step: int | None = None
+        self.best_loss = math.inf
         has_any = datamodule.held_out.num_windows > 0
         self._schedule = Every(every if has_any else 0, max_steps)
 
@@ -50,6 +71,23 @@ class HeldOutMetrics(Callback):
             metrics = self._measure(trainer, pl_module)
             for logger in trainer.loggers:
                 logger.log_metrics(metrics, trainer.global_step)
+            loss = metrics.get(f"held_out/{ACTION_LOSS}", math.inf)
+            if self.best is not None and math.isfinite(loss) and loss <= self.best_loss:
+                self.best_step, self.best_loss = trainer.global_step, loss
+                if trainer.is_global_zero:
+                    self._save(pl_module, self.best)
+
+    def _save(self, module: SequenceTrainer, folder: Path) -> None:
+        extra = {"step": self.best_step, "held_out": self.best_loss}
+        decoding = module.config.evaluation.decoding
+        saved = SavedModel(module.model, module.spec, decoding, extra, self.trained_range)
+        save_model(saved, folder)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_step": self.best_step, "best_loss": self.best_loss}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_step, self.best_loss = state_dict["best_step"], state_dict["best_loss"]
 
     @torch.no_grad()
     def _measure(self, trainer: Trainer, module: SequenceTrainer) -> dict[str, float]:
