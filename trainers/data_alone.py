@@ -53,5 +53,5 @@ class DataAlone(Environment):
 
 _NOTHING_TO_PLAY = (
     "This was trained on data alone, without an environment, so that there is nothing to play in. "
-    "Name an environment: Gymnasium's id, or the import path of what makes one."
+    "Name an environment: --env, and Gymnasium's id or the import path of what makes one."
 )
