@@ -66,12 +66,28 @@ class Run:
     @property
     def scores(self) -> list[dict[str, Any]]:
         """Its scores as they were after training; see `evaluate`."""
+        return self._evaluation("rows")
+
+    @property
+    def held_out(self) -> list[dict[str, Any]]:
+        """How well its weights predict actions of held-out episodes, which takes no environment.
+
+        For the `last` and the `best` weights the means over all steps measured, and tables of them
+        `by_position` and `by_distance` (see `trainers.held_out.Account`); none where no episode is
+        held out (`data.held_out`).
+        """
+        return self._evaluation("held_out")
+
+    def _evaluation(self, name: str) -> list[dict[str, Any]]:
         content = json.loads((self.folder / "evaluation.json").read_text(encoding="utf-8"))
-        rows: list[dict[str, Any]] = content["rows"]
+        rows: list[dict[str, Any]] = content.get(name, [])  # older runs held nothing out
         return rows
 
     def load(self, which: str = "last") -> SavedModel:
-        """Its model: the `last` weights, or the `best` in rollouts on the selection seeds.
+        """Its model: the `last` weights, or the `best`.
+
+        These are the best in rollouts on the selection seeds, or of a run on data alone those that
+        predict held-out actions best.
 
         Raises:
             ConfigError: If it has none of these.

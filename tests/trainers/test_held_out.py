@@ -27,6 +27,7 @@ from tests.processes import PATIENCE
 from tests.trainers.test_graphs import EXACT, OFF, repeat
 from tests.trainers.test_resume import StopAt, same_run, weights
 from trainers import graphs
+from trainers.api import Run
 from trainers.config_files import load_config_file
 from trainers.held_out import Account, Bins
 from trainers.sequence import SequenceTrainer
@@ -230,6 +231,7 @@ def test_without_an_environment_it_is_what_there_is(make_config, data_root) -> N
     alone = replace(config, environment="none", env={})
     result = train(alone)
     assert result.rows == []
+    assert Run.open(result.folder).held_out == result.held_out
     last, best = result.held_out
     assert (last["which"], last["step"]) == ("last", 8)
     assert 0 <= last["accuracy"] <= 1
