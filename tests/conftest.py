@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,3 +44,19 @@ def common() -> Iterator[Path]:
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def error_of(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Call a command that must be refused; returns its message, checked to be for people."""
+
+    def call(main: Callable[..., None], *arguments: object, code: int = 2) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main(*arguments)
+        error = capsys.readouterr().err
+        assert ended.value.code == code
+        assert "Traceback" not in error
+        assert "error: " in error
+        return error
+
+    return call

@@ -37,11 +37,8 @@ PLAIN: dict[str, Any] = {
     "training.checkpoint_segments": False,
 }
 # Two paths may draw different masks from one seed. With a warm-up, weights would hardly move.
-_CHECKED = {
-    "optimizer.warmup_steps": 0,
-    **{"model.dropout": 0.0, "model.attention_dropout": 0.0, "model.memory_noise": 0.0},
-    "training.log_every_n_steps": 1,
-}
+_CHECKED = {"optimizer.warmup_steps": 0, "training.log_every_n_steps": 1}
+_NOISE = ("dropout", "attention_dropout", "memory_noise")  # as far as a backbone has them
 _AGREEMENT_STEPS, _AGREEMENT_BATCH = 5, 16
 _PER_SAMPLE_BATCH = 16  # each window costs as much as the next
 
@@ -229,8 +226,10 @@ def _agreement(subject: Subject) -> Row:
     """
     losses = []
     subject = replace(subject, batch_size=min(subject.batch, _AGREEMENT_BATCH))
+    model = subject.run.model
+    still = {f"model.{name}": 0.0 for name in _NOISE if hasattr(model, name)}
     paths = [
-        replace(subject, settings={**(subject.settings or {}), **_CHECKED, **settings})
+        replace(subject, settings={**(subject.settings or {}), **_CHECKED, **still, **settings})
         for settings in ({}, PLAIN)
     ]
     if paths[0].run == paths[1].run:

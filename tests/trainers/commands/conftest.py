@@ -40,19 +40,3 @@ def trained(tmp_path_factory: pytest.TempPathFactory, short: list[str]) -> Calla
         return folder
 
     return run
-
-
-@pytest.fixture
-def error_of(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Call a command that must be refused; returns its message, checked to be for people."""
-
-    def call(main: Callable[..., None], *arguments: object, code: int = 2) -> str:
-        with pytest.raises(SystemExit) as ended:
-            main(*arguments)
-        error = capsys.readouterr().err
-        assert ended.value.code == code
-        assert "Traceback" not in error
-        assert "error: " in error
-        return error
-
-    return call
