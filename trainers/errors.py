@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+from rate.advice import command
+
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says where it stopped and what to do."""
@@ -27,8 +29,8 @@ class Interrupted(Exception):
             kept = "Nothing was saved yet: the same command begins again."
         else:
             kept = (
-                f"The state of step {step} is in {checkpoint}. Continue with "
-                f"--resume {checkpoint.parent.parent}"
+                f"The state of step {step} is in {checkpoint}. Continue with: "
+                f"{command('train', '--resume', str(checkpoint.parent.parent))}"
             )
         super().__init__(f"Stopped by {signal.Signals(number).name} {when}. {kept}")
         self.number = number

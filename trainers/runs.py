@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from rate.advice import command
 from rate.errors import ConfigError
 from rate.files import remove_drafts
 from rate.weights import CHECKPOINTS, DESCRIPTION
@@ -244,10 +245,11 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def _in_the_way(folder: Path) -> ConfigError:
+    again = command("train", "--resume", str(folder))
     return ConfigError(
-        f"{folder} is there already. Continue that run with --resume {folder}, or give the new one "
-        "another name with --logging.name or another --logging.output. With --resume auto one "
-        "command starts a run and continues it."
+        f"{folder} is there already. Continue that run with `{again}`, or give the new one another "
+        "name with --logging.name or another --logging.output. With --resume auto one command "
+        "starts a run and continues it."
     )
 
 

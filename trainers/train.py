@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import Logger
 
 from datamodules.disks import told_when_unwritable
 from datamodules.spawning import leave_if_started_again
+from rate.advice import command as command_for
 from rate.errors import ConfigError
 from rate.stopping import stop_signals, told_when_stopped
 from rate.weights import CHECKPOINTS, SavedModel, load_model, save_model
@@ -156,14 +157,14 @@ def train(
                 load_initial_weights(module.model, Path(begin_with), config.training.init_missing)
             parts = (environment, datamodule, folder, report, loggers, cluster)
             fitting = make_fitting(config, *parts)
-        advice = f"What was saved before is whole: make room, then continue with --resume {folder}"
+        again = command_for("train", "--resume", str(folder))
+        advice = f"What was saved before is whole: make room, then continue with: {again}"
         with told_when_unwritable(TrainingError, str(folder), advice):
             fitting.fit(module, datamodule, folder)
             if not is_main_process():
                 return RunResult(folder, steps=fitting.trainer.global_step)
             result, device = _summarise(folder, fitting), fitting.trainer.strategy.root_device
-            scored = f" while scoring. Training is complete; --resume {folder} scores it."
-            with told_when_stopped(scored):
+            with told_when_stopped(f" while scoring. Training is complete; `{again}` scores it."):
                 _save_last(module, folder, fitting)
                 if not environment.rolls_out:
                     Meter(shown=config.logging.progress).say(

@@ -15,6 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from datamodules.npy import file_sha256
+from rate.advice import command
 from rate.files import draft_of, fsync_directory
 from trainers.callbacks.schedule import Every
 from trainers.errors import CheckpointError, Interrupted
@@ -55,8 +56,8 @@ class SafeCheckpointIO(TorchCheckpointIO):
             reason = error.__context__ if isinstance(error.__context__, OSError) else error
             kept = "The checkpoint before is still there. " if path.exists() else ""
             raise CheckpointError(
-                f"{path} cannot be written ({reason}). {kept}Make room, then continue with "
-                f"--resume {path.parent.parent}"
+                f"{path} cannot be written ({reason}). {kept}Make room, then continue with: "
+                f"{command('train', '--resume', str(path.parent.parent))}"
             ) from error
         self._damaged = None
 

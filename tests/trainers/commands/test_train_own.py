@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import yaml
 
+from datamodules.store import Store
 from rate.weights import load_model
-from tests.datamodules import samples
+from tests.datamodules import library_samples, samples
 from trainers.cli import parse
-from trainers.commands import evaluate, plot, train
+from trainers.commands import convert, evaluate, plot, train
 from trainers.preset_files import preset_names
 
 TINY = [
@@ -99,6 +100,35 @@ def test_data_alone_train_and_say_that_nothing_is_rolled_out(
     metrics = (run / "metrics.csv").read_text(encoding="utf-8").splitlines()
     assert metrics[-1].startswith("3,")
     assert len(list((tmp_path / "data" / "stores").glob("[!.]*"))) == 1
+
+
+WRITERS: dict[str, Callable[[Path], Any]] = {
+    "d4rl.hdf5": samples.write_d4rl,
+    "episodes.pkl": samples.write_trajectories,
+    "minari/mine/nested-v0": lambda path: samples.write_minari(path.parents[1], "mine/nested-v0"),
+    "d3rlpy.h5": library_samples.write_d3rlpy,
+    "robomimic.hdf5": library_samples.write_robomimic,
+    "rlds": library_samples.write_rlds,
+    "torchrl": library_samples.write_torchrl,
+    "hf": library_samples.write_hf_dataset,
+    "rows.parquet": library_samples.write_parquet,
+    "lerobot": library_samples.write_lerobot_3,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_whatever_converts_is_trained_on(name: str, tmp_path: Path) -> None:
+    """A file, a folder, or what is found by its name below the data's root."""
+    path = tmp_path / "data" / name
+    path.parent.mkdir(parents=True)
+    WRITERS[name](path)
+    convert.main([str(path), str(tmp_path / "converted")])
+    data = "mine/nested-v0" if name.startswith("minari") else str(path)
+    train.main(["--data", data, "--model=rmt", *TINY, "--training.max_steps=1"])
+    assert (tmp_path / "runs" / f"{path.name}-rmt-1" / "checkpoints" / "last").is_dir()
+    (made,) = (tmp_path / "data" / "stores").glob("[!.]*")
+    ours, theirs = Store.open(made), Store.open(tmp_path / "converted")
+    assert ours.manifest["arrays"] == theirs.manifest["arrays"]
 
 
 @pytest.mark.parametrize("model", preset_names("none"))
