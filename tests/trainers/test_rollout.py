@@ -214,7 +214,7 @@ def test_the_number_of_rows_changes_nothing(name: str, method: Any) -> None:
     """Retrieval, where what is done depends on memory; episodes of 3 to 12 steps."""
     make_vector = lambda rows, length: RetrievalVector(rows, RetrievalOptions(), (3, 12))  # noqa: E731
     spec = get_environment("retrieval").spec
-    torch.manual_seed(2)
+    torch.manual_seed(6)
     model = SequenceModel(MODELS[name], spec.observation_space, spec.action_space).eval()
     with torch.no_grad():
         for parameter in model.parameters():
