@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,6 +20,20 @@ from rate.policy_checks import check_observations, check_rewards
 from rate.tokenizers import StepInputs
 
 ArrayObservations = NDArray[np.generic] | dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class PolicyStep:
+    """What a policy does at a step.
+
+    Attributes:
+        actions: `(B, ...)`, as the environment's action space has them.
+        predictions: `(B, ...)` of the action head, on the model's device: logits of whole numbers,
+            or the action itself.
+    """
+
+    actions: NDArray[np.generic]
+    predictions: Tensor
 
 
 @contextmanager
@@ -126,11 +141,17 @@ class Policy:
         with evaluating(self.model):
             self.decoder.reset(begun)
 
-    @torch.no_grad()
     def act(
         self, observations: ArrayObservations, rewards: NDArray[np.generic] | None = None
     ) -> NDArray[np.generic]:
-        """The next actions `(B, ...)`, as the environment's action space has them.
+        """The next actions `(B, ...)`, as the environment's action space has them; see `step`."""
+        return self.step(observations, rewards).actions
+
+    @torch.no_grad()
+    def step(
+        self, observations: ArrayObservations, rewards: NDArray[np.generic] | None = None
+    ) -> PolicyStep:
+        """The next actions, and what the model predicted.
 
         Args:
             observations: `(B, *obs)`, or a dictionary of such arrays.
@@ -164,7 +185,8 @@ class Policy:
         self.timesteps += 1
         self.actions = self.model.head.decode(predictions, self.decoding, drawn)
         # A copy: what the caller does to its actions must not reach the next step.
-        return self.actions.cpu().numpy().astype(self.model.action_space.dtype)
+        actions = self.actions.cpu().numpy().astype(self.model.action_space.dtype)
+        return PolicyStep(actions, predictions)
 
     def _to_tensors(self, observations: ArrayObservations) -> Observations:
         if isinstance(observations, dict):

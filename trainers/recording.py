@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,20 +113,19 @@ def record_episode(
     rewards: Array | None = None
     recorder = _Recorder(policy, env, max_moments)
     record = recorder.record
-    with _watching(policy.model.head) as predictions:
-        while not record.finished and record.steps != max_steps:
-            actions = policy.act(observations, rewards)
-            recorder.note(observations, predictions[-1], actions)
-            observations, rewards, terminated, truncated, info = env.step(actions)
-            if np.asarray(info.pop("restarted", False)).any():  # the simulator died: once more
-                policy.reset()
-                rewards, recorder = None, _Recorder(policy, env, max_moments)
-                record = recorder.record
-                continue
-            recorder.took(float(rewards[0]))
-            record.finished = bool(terminated[0] | truncated[0])
-            if on_step is not None:
-                on_step(record.steps)
+    while not record.finished and record.steps != max_steps:
+        step = policy.step(observations, rewards)
+        recorder.note(observations, step.predictions, step.actions)
+        observations, rewards, terminated, truncated, info = env.step(step.actions)
+        if np.asarray(info.pop("restarted", False)).any():  # the simulator died: once more
+            policy.reset()
+            rewards, recorder = None, _Recorder(policy, env, max_moments)
+            record = recorder.record
+            continue
+        recorder.took(float(rewards[0]))
+        record.finished = bool(terminated[0] | truncated[0])
+        if on_step is not None:
+            on_step(record.steps)
     told = outcomes_in(info, np.ones(1, dtype=bool)) if record.finished else {}
     record.outcome = {name: float(values[0]) for name, (values, _) in told.items()}
     recorder.end(observations)
@@ -232,21 +230,6 @@ def odds(head: ActionHead, prediction: Tensor, decoding: Decoding) -> list[Array
     else:
         return [logits.numpy()]
     return [(part / temperature).softmax(-1).numpy() for part in parts]
-
-
-@contextmanager
-def _watching(module: torch.nn.Module) -> Iterator[list[Tensor]]:
-    """The module's newest output, as a list of one."""
-    newest: list[Tensor] = []
-
-    def keep(_module: torch.nn.Module, _inputs: Any, output: Tensor) -> None:
-        newest[:] = [output.detach()]
-
-    handle = module.register_forward_hook(keep)
-    try:
-        yield newest
-    finally:
-        handle.remove()
 
 
 def _picture(observations: Any) -> Pixels | None:

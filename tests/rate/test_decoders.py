@@ -96,21 +96,17 @@ def played_by_policy(model: SequenceModel, exact_window: bool) -> tuple[Batch, T
     """The policy's own actions and its book-keeping of returns; the predictions on the way."""
     policy = Policy(model, num_envs=3, target_return=2.0, exact_window=exact_window)
     batch = make_batch(model, [TICKS] * 3)
-    inner, predictions, actions, returns = policy.decoder.step, [], [], []
-
-    def watched(*args: Any) -> Tensor:
-        returns.append(args[0].returns_to_go.clone())
-        predictions.append(inner(*args))
-        return predictions[-1]
-
-    policy.decoder.step = watched
+    predictions, actions, returns = [], [], []
     for tick in range(TICKS):
         starting = TIMESTEPS[:, tick] == 0
         if tick and starting.any():
             policy.reset(starting.numpy())
         rewards = batch.rewards[:, tick - 1].numpy() if tick else None
         now = draw(model.observation_space, 3, seed=tick)
-        actions.append(torch.as_tensor(policy.act(to_numpy(now), rewards)))
+        chosen = policy.step(to_numpy(now), rewards)
+        actions.append(torch.as_tensor(chosen.actions))
+        predictions.append(chosen.predictions)
+        returns.append(policy.returns_to_go.float().clone())
         for mine, theirs in zip(leaves(batch.observations), leaves(now), strict=True):
             mine[:, tick] = theirs
     played = replace(
