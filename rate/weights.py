@@ -23,6 +23,7 @@ from rate.envs.spec import EnvironmentSpec
 from rate.errors import WeightsError
 from rate.files import write_durably
 from rate.model import SequenceModel
+from rate.trust import require_model_code
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 CHECKPOINTS = "checkpoints"  # the folder of a run that its models are in, as `last` and `best`
@@ -93,12 +94,15 @@ def load_model(path: Path | str) -> SavedModel:
             it is the `best` model, or the `last` one where none was chosen.
 
     Raises:
+        ConfigError: If it names code of somebody's own that no person has named here; see
+            `rate.trust`.
         WeightsError: If there is none, a file is missing, damaged or of another format, or a scale
             in it is not a finite number above 0; the message names it.
     """
     models = find_models(path)
     folder = models.get("best") or next(iter(models.values()))
     description = read_description(folder)
+    require_model_code(description["model"])
     try:
         config = make_config(**description["model"])
         spec = EnvironmentSpec.from_dict(description["environment"])

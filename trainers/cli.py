@@ -16,6 +16,7 @@ from typing import Any
 from rate.advice import command
 from rate.architecture import SEGMENTS, WINDOW, config_class, owner_of
 from rate.errors import ConfigError
+from rate.trust import remember_path
 from trainers import flags, trust
 from trainers.begun import with_own_paths
 from trainers.config import DataConfig, Resume, RunConfig
@@ -116,8 +117,8 @@ def parse(environment: str, argv: Sequence[str]) -> Command:
     """
     translation = flags.translate([word for word in argv if word not in _HELP])
     given = _Given.read(translation.options)
-    for name in ("training.objective", "model.backbone"):
-        trust.remember_path(given.text(name) or "")
+    for name in ("training.objective", "model.backbone", "model.tokenizer"):
+        remember_path(given.text(name) or "")
     preset, notes = _base(environment, translation, given)
     if any(word in _HELP for word in argv):
         shown, _ = with_backbone(preset, given.text("model.backbone"))

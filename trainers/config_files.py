@@ -10,10 +10,10 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from rate import trust
 from rate.architecture import config_class, current
 from rate.config import ModelConfig
 from rate.errors import ConfigError
-from trainers import trust
 from trainers.config import RunConfig
 from trainers.objectives import DEFAULT as BEHAVIOUR_CLONING
 from trainers.objectives import objective_settings
@@ -92,16 +92,13 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
     Raises:
         ConfigError: If the file is missing, no YAML, or no table, or names code as its objective
-            or backbone that nobody here has named (see `trainers.trust`).
+            or backbone that nobody here has named (see `rate.trust`).
     """
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise ConfigError(f"{path} does not hold a configuration.")
     trust.require_path("training.objective", objective_of(values))
-    model = values.get("model")
-    trust.require_path(
-        "model.backbone", str(model.get("backbone")) if isinstance(model, dict) else ""
-    )
+    trust.require_model_code(values.get("model"))
     return values
 
 

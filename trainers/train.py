@@ -19,6 +19,7 @@ from datamodules.spawning import leave_if_started_again
 from rate.advice import command as command_for
 from rate.errors import ConfigError
 from rate.stopping import stop_signals, told_when_stopped
+from rate.trust import remember_path
 from rate.weights import CHECKPOINTS, SavedModel, load_model, save_model
 from trainers import trust
 from trainers.callbacks import Report
@@ -125,8 +126,8 @@ def train(
     leave_if_started_again()
     if not isinstance(resume, Path):  # whose environment is a file's
         trust.remember(config.environment, config.env)
-        trust.remember_path(config.training.objective)
-        trust.remember_path(config.model.backbone)
+        for path in (config.training.objective, config.model.backbone, config.model.tokenizer):
+            remember_path(path)
     check_run(config)
     environment = environment_of_run(config)
     folder = run_folder(config, resume)

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from rate.nn.gates import GRUGate
 from rate.nn.linear import Linear
 
-ACTIVATIONS: dict[str, nn.Module] = {
-    "none": nn.Identity(),
-    "relu": nn.ReLU(),
-    "leaky_relu": nn.LeakyReLU(),
-    "elu": nn.ELU(),
-    "tanh": nn.Tanh(),
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "none": nn.Identity,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "tanh": nn.Tanh,
 }
 
 
@@ -59,7 +59,7 @@ class Valve(nn.Module):
 
     def __init__(self, d_model: int, num_heads: int, dropout: float, activation: str) -> None:
         super().__init__()
-        self.activation = ACTIVATIONS[activation]
+        self.activation = ACTIVATIONS[activation]()
 
     def forward(
         self, memory: Tensor, addressed: Tensor, written: Tensor, cell: Tensor | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from rate.errors import ConfigError
 from rate.weights import load_model
 from tests.own_cells import Traces
 from trainers.cli import parse
+from trainers.commands.evaluate import main as evaluate
 from trainers.train import train
 
 TINY = [
@@ -85,3 +87,24 @@ def test_settings_of_another_backbone_are_told_and_refused() -> None:
         parse("tmaze", ["--model_mode=lstm", "--nmt=5"])
     with pytest.raises(ConfigError, match=r"There is no option --model\.leek. Did you mean"):
         parse("tmaze", [*OWN, "--model.leek=0.1"])
+
+
+def test_code_that_weights_name_runs_once_a_person_has_named_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is not imported before; a module that is imported already is no harm."""
+    folder = train(parse("tmaze", command(tmp_path, *OWN)).config).folder / "checkpoints" / "last"
+    (tmp_path / "their_cells.py").write_text("from tests.own_cells import Traces", encoding="utf-8")
+    description = folder / "model.json"
+    text = description.read_text(encoding="utf-8")
+    description.write_text(text.replace("tests.own_cells:", "their_cells:"), encoding="utf-8")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "others"))
+    monkeypatch.setattr("rate.trust._NAMED", set())
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError, match=r"yourself: --model\.backbone their_cells:Traces"):
+        load_model(folder)
+    assert "their_cells" not in sys.modules
+    evaluate([str(folder), "--model.backbone=their_cells:Traces", "--lengths=9", "--episodes=2"])
+    assert "0.00" in capsys.readouterr().out
+    assert load_model(folder).model.config.leak == 0.8
+    sys.modules.pop("their_cells")

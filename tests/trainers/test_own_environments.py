@@ -337,7 +337,7 @@ def test_code_that_a_file_names_runs_once_a_person_has_named_it(
     folder = train(config).folder
     others = ("XDG_STATE_HOME", str(tmp_path / "others"))  # who got the run from somebody
     monkeypatch.setenv(*others)
-    monkeypatch.setattr(trust, "_NAMED", set())
+    monkeypatch.setattr("rate.trust._NAMED", set())
     monkeypatch.setattr("rate.envs.own.import_path", forbidden)
     for run in (
         lambda: evaluate_main([str(folder)]),
@@ -351,7 +351,7 @@ def test_code_that_a_file_names_runs_once_a_person_has_named_it(
     monkeypatch.setenv(*others)
     monkeypatch.syspath_prepend(str(tmp_path / "theirs"))
     evaluate_main([str(folder), "--env", WALK, "--episodes", "2", "--env.size=3"])
-    monkeypatch.setattr(trust, "_NAMED", set())
+    monkeypatch.setattr("rate.trust._NAMED", set())
     evaluate_main([str(folder), "--episodes", "2"])  # it is remembered
 
 
@@ -370,8 +370,8 @@ def test_without_a_home_it_is_remembered_as_long_as_the_process_lives(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("XDG_STATE_HOME")
-    monkeypatch.setattr(trust.Path, "home", no_home)
-    monkeypatch.setattr(trust, "_NAMED", set())
+    monkeypatch.setattr("rate.trust.Path.home", no_home)
+    monkeypatch.setattr("rate.trust._NAMED", set())
     with pytest.raises(ConfigError, match="nobody has named on this computer"):
         trust.require("a.b:C", {})
     trust.remember("a.b:C", {})

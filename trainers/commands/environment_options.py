@@ -9,10 +9,12 @@ from typing import Any
 
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
+from rate.trust import remember_path
 from trainers import trust
 from trainers.options import read_value, read_words
 
 _PREFIX = "env."
+_MODEL_CODE = ("backbone", "tokenizer")
 
 
 def add_environment_option(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +24,12 @@ def add_environment_option(parser: argparse.ArgumentParser) -> None:
         metavar="ENVIRONMENT",
         help="play in this one, not in the model's own; its settings are --env.NAME VALUE",
     )
+    for name in _MODEL_CODE:
+        parser.add_argument(
+            f"--model.{name}",
+            metavar="MODULE:CLASS",
+            help=f"let a saved model use this {name}, which is code that came with it",
+        )
 
 
 def parse_with_settings(
@@ -36,6 +44,8 @@ def parse_with_settings(
     options, rest = parser.parse_known_args(arguments)
     if any(word.startswith("--") and not word.startswith(f"--{_PREFIX}") for word in rest):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    for name in _MODEL_CODE:
+        remember_path(getattr(options, f"model.{name}") or "")
     return options, environment_settings(rest)
 
 
