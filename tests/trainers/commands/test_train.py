@@ -43,7 +43,7 @@ def _truncated(folder: Path) -> str:
 
 def _without_manifest(folder: Path) -> str:
     (folder / "manifest.json").unlink()
-    return "there is no manifest.json"
+    return "not a data set of a known format"
 
 
 def _half_a_manifest(folder: Path) -> str:
@@ -84,9 +84,9 @@ def test_a_folder_without_data_is_refused(
     short: list[str], tmp_path: Path, error_of: Callable[..., str]
 ) -> None:
     output = f"--logging.output={tmp_path / 'runs'}"
-    for place in (tmp_path, tmp_path / "nowhere"):
+    for place, what in ((tmp_path, "an empty folder"), (tmp_path / "nowhere", "there is no such")):
         error = error_of(train_on, "tmaze", [*short, output, f"--data.store={place}"])
-        assert f"{place}: not a trajectory store" in error
+        assert f"{place}: {what}" in error
     assert files(tmp_path) == set()
 
 
