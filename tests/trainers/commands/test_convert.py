@@ -27,11 +27,12 @@ def test_from_a_file_to_training(tmp_path, capsys):
     assert (tmp_path / "tmaze-rate-1" / "checkpoints" / "last").is_dir()
 
 
-def test_training_on_what_is_no_store_names_the_command(tmp_path, error_of):
-    path = samples.write_tmaze(tmp_path / "data_T_9.pickle")
-    arguments = ["--model_mode", "DT", *SHORT, f"--data.store={path}"]
-    error = error_of(train.train_on, "tmaze", [*arguments, f"--logging.output={tmp_path}"])
-    assert f"python scripts/convert.py {path} DEST" in error
+def test_training_takes_what_is_no_store(tmp_path):
+    path = samples.write_tmaze(tmp_path / "data_T_9.pickle", lengths=(8, 2, 8, 6, 7))
+    places = [f"--data={path}", f"--data.root={tmp_path}", f"--logging.output={tmp_path}"]
+    options = ["--model=dt", *SHORT, "--model.context_length=8", *places]
+    train.train_on("tmaze", options)
+    assert (tmp_path / "tmaze-dt-1" / "checkpoints" / "last").is_dir()
 
 
 def test_to_minari(tmp_path, capsys):

@@ -223,8 +223,7 @@ def test_what_comes_next_is_found_there(tmp_path, monkeypatch, capsys):
     first, second = map(str.strip, capsys.readouterr().out.splitlines()[1:])
     assert first == "rate convert data/dqn/Breakout/1/replay_logs data/breakout"
     assert second.startswith("rate train atari ")
-    config = parse("atari", [*second.split()[3:], "--model_mode=DT_quick"]).config
-    assert (config.env["game"], config.data.store) == ("Breakout", "data/breakout")
+    assert second == "rate train atari --game Breakout --data.store data/breakout"
     download.main(["hopper-medium-v2"])
     told, command = capsys.readouterr().out.splitlines()
     assert parse("mujoco", command.split()[3:]).config.data.dataset == "hopper-medium-v2"
