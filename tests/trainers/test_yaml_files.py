@@ -136,7 +136,7 @@ def test_a_file_of_settings_that_are_texts_of_no_number(
 
 
 def test_a_section_takes_no_file(tmp_path: Path) -> None:
-    path = tmp_path / "model.yaml"
-    path.write_text("d_model: 32\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"--model is a table of settings.*--config FILE"):
-        parse("tmaze", [f"--model={path}"])
+    path = tmp_path / "optimizer.yaml"
+    path.write_text("warmup_steps: 32\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"--optimizer is a table of settings.*--config FILE"):
+        parse("tmaze", [f"--optimizer={path}"])

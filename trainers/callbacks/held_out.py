@@ -101,7 +101,7 @@ class HeldOutMetrics(Callback):
                 features, _ = module.model.features(batch)
                 row += module.row(module.sums(batch, features))
                 account.add(module.model, features, batch)
-        sums, weights = sum_over_processes(row).view(-1, 2).T.tolist()
+        sums, weights = sum_over_processes(row).cpu().view(-1, 2).T.tolist()
         found = zip(names, sums, weights, strict=True)
         means = {name: total / weight for name, total, weight in found if weight}
         columns = {**means, **account.over_processes(module.device).columns()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -52,21 +53,22 @@ PUBLIC: list[tuple[str, tuple[Any, ...]]] = [
 @pytest.mark.parametrize(("command", "meaning"), PUBLIC)
 def test_a_public_command_means_what_it_meant(command: str, meaning: tuple[Any, ...]) -> None:
     config = parse("tmaze", shlex.split(command)).config
-    model = config.model
-    heads = None if model.valve == "none" else model.valve_heads
+    none = {"num_memory_tokens": 0, "cache_length": 0, "valve": "none", "valve_activation": "none"}
+    model = {**none, **asdict(config.model)}  # a window has no memory
+    heads = None if model["valve"] == "none" else model["valve_heads"]
     assert meaning == (
         config.name,
-        model.context_length,
+        model["context_length"],
         config.training.segments,
-        model.num_memory_tokens,
-        model.cache_length,
-        model.valve,
+        model["num_memory_tokens"],
+        model["cache_length"],
+        model["valve"],
         heads,
-        model.valve_activation,
-        model.skip_ffn,
+        model["valve_activation"],
+        model["skip_ffn"],
         config.curriculum.enabled,
     )
-    assert model.block == "trxl"
+    assert model["block"] == "trxl"
     assert config.max_length == 90
     words = shlex.split(command)
     assert config.run_name == f"tmaze-{words[words.index('--ckpt_folder') + 1]}-1"
@@ -97,13 +99,15 @@ def test_help_lists_flags_options_and_the_presets_defaults() -> None:
         return " ".join(done.stdout.split())
 
     rate, dt = show(), show("--model_mode", "DT")
-    assert (
-        "Presets: dt, dt_relative, dt_relative_published, dtxl, rate, rate_published, rmt" in rate
-    )
+    presets = "dt, dt_relative, dt_relative_published, dtxl, elmur, gru, lstm, rate, rate_published"
+    assert f"Presets: {presets}, rmt" in rate
     for words in ("--nmt model.num_memory_tokens", "--skip_dec_attn", "--max_n_final", "--curr"):
         assert words in rate
     assert "memory tokens read and written by each segment (`--nmt`). (default: 5)" in rate
-    assert "memory tokens read and written by each segment (`--nmt`). (default: 0)" in dt
+    assert "memory tokens" not in dt.partition("--optimizer")[0]
+    assert "memory tokens read and written by each segment (`--nmt`). (default: 0)" in show(
+        "--model_mode", "TrXL"
+    )
     assert "those of 'dt'" in dt
 
 
