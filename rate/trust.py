@@ -1,8 +1,8 @@
 """Which code of a user may run because a file names it.
 
 A run and a saved model name what they are made of: their backbone, tokenizer and learning rule,
-their environment. Where that is an import path, to make it is to run its module, whoever has
-written the file. So this is done only where a person, or a program, has named the same before, on
+their environment. An import path there would run its module, and the file may be
+from anywhere. So it is only followed where a person or a program has named the same path before, on
 this computer, or has imported the module already. What was named is remembered for each user, in
 `environments.json` of the folder of states (`XDG_STATE_HOME`, or `~/.local/state`).
 """

@@ -117,7 +117,7 @@ class SegmentTransformer(Transformer[SegmentState]):
             inputs.append(x[:, :num_tokens])
             cache = None if state.cache is None else state.cache[:, index]  # (B, C, d)
             x = self.attend(index, x, cache, layout)
-        out = self.norm(x)  # (B, K + m, d): the last block leaves out all that nobody reads
+        out = self.norm(x)  # (B, K + m, d): of the last block only what is read
         features, written = out[:, :num_steps], out[:, num_steps:]
         return features, self.advance(state, written, inputs, mask)
 
@@ -152,7 +152,7 @@ class SegmentTransformer(Transformer[SegmentState]):
         return SegmentState(memory, cell, cache, cached)
 
     def layout(self, mask: Tensor, state: SegmentState) -> Layout:
-        """Who may look at whom in a segment; see the head of this module."""
+        """The attention mask of a segment; see the head of this module."""
         config, count = self.config, self.tokens.count
         steps, memory = count * mask.shape[1], config.num_memory_tokens
         allowed = visibility(config.cache_length, steps, memory, count, None, mask.device)

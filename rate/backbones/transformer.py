@@ -44,7 +44,7 @@ class Transformer(Backbone[S]):
         return self.forward_segment(tokens, mask, state, self.layout(mask, state))
 
     def layout(self, mask: Tensor, state: S) -> Layout:
-        """Who may look at whom in a segment."""
+        """The attention mask of a segment."""
         raise NotImplementedError
 
     def forward_segment(

@@ -43,10 +43,10 @@ class WindowTransformer(Transformer[NoState]):
         x = tokens.flatten(1, 2)  # (B, nT, d)
         for index in range(len(self.blocks)):
             x = self.attend(index, x, None, layout)
-        return self.norm(x), state  # (B, T, d): the last block leaves out all that nobody reads
+        return self.norm(x), state  # (B, T, d): of the last block only what is read
 
     def layout(self, mask: Tensor, state: NoState) -> Layout:
-        """A step sees the K last steps, itself among them, as far as they are real."""
+        """The attention mask: a step sees the last K real steps, itself among them."""
         count = self.tokens.count
         steps = count * mask.shape[1]
         allowed = visibility(0, steps, 0, count, self.config.context_length, mask.device)
