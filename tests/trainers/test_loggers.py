@@ -11,10 +11,21 @@ from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from rate.errors import ConfigError
 from trainers.loggers import Curves, make_loggers
 from trainers.train import train
+
+
+@pytest.fixture(autouse=True)
+def _files_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of one second and process are told apart by a counter, and read by their names.
+
+    It counts what all tests of the process make: 9 and 10 would be read in the wrong order. Runs
+    are processes of their own.
+    """
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
