@@ -12,7 +12,6 @@ from rate.decoders.base import Decoder
 from rate.decoders.window import WindowDecoder
 from rate.nn.layout import Layout, visibility
 from rate.state import State
-from rate.tokenizers import StepTokens
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,6 @@ class WindowTransformer(Transformer[NoState]):
 
     Config = WindowTransformerConfig
     config: WindowTransformerConfig
-
-    def __init__(self, config: WindowTransformerConfig, tokens: StepTokens) -> None:
-        super().__init__(config, tokens)
 
     def initial_state(self, batch_size: int) -> NoState:
         """None."""

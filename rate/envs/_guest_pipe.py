@@ -195,7 +195,7 @@ class GuestPipe:
         return self._board
 
     def _is_here(self) -> bool:
-        """Whether the next answer needs nobody on the other side."""
+        """Whether the next answer is here already, without the other side."""
         return bool(self._asked) and self._asked[0][0] == "share"
 
     def _take(self) -> tuple[dict[str, Any], dict[str, Any]]:

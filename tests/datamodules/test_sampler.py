@@ -159,7 +159,7 @@ def test_cut_windows_hide_the_frames_after_their_end(tmp_path, counted):
 
 
 def test_every_kind_of_end(tmp_path):
-    """An end that nothing is told of is a truncation: what comes after it is not known."""
+    """An end of unknown kind counts as truncated: the true next state is not known."""
     spec = EnvironmentSpec("ends", spaces.Box(0, 1, (1,), np.float32), spaces.Discrete(2), 1.0)
     kinds = [(True, False), (False, True), (True, True), (False, False)]
     nothing = np.zeros((4, 1), np.float32), np.zeros(4, np.int64), np.zeros(4)

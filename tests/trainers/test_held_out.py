@@ -1,4 +1,4 @@
-"""How well actions are predicted that nobody was trained on."""
+"""How well actions are predicted in episodes that are held out of training."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def train_on(environment: str, arguments: Sequence[str], told: str | None = None
 
 
 def _describe_held_out(row: dict[str, Any]) -> str:
-    """How well weights predict actions that nobody was trained on, in a line."""
+    """How well weights predict the actions of held-out episodes, in a line."""
     names = ("action_loss", "accuracy", "action_error")
     known = [name for name in names if row.get(name) is not None]
     told = ", ".join(f"{name.replace('_', ' ')} {row[name]:.4g}" for name in known)
