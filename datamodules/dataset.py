@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from datamodules.episodes import DatasetError, Episode, observation_items
 from datamodules.formats import find_format, open_source
 from datamodules.local_data import find_named
 from datamodules.options import Options
-from datamodules.readers.trajectories import open_values
+from datamodules.readers.in_memory import open_in_memory
 from datamodules.source import Checked, Source, refuse
 from datamodules.store import Store, pack
 from datamodules.suitability import suits, untrainable
@@ -32,7 +32,7 @@ from rate.envs.spec import EnvironmentSpec
 from rate.progress import OnProgress, tell_nobody, telling
 
 ROOT = "data"
-Arrays = Mapping[str, Any] | Sequence[Any]
+Arrays = Any  # a dictionary, a list, or what `datamodules.readers.in_memory` knows
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,8 @@ class Dataset:
             arrays: A dictionary of columns over the steps of all episodes, `observations (S, *obs)`
                 or a dictionary of such, `actions (S, *act)`, `rewards (S,)`, and what ends
                 episodes: `terminated (S,)`, `truncated (S,)`, `dones`, `episode` and others. Or a
-                list of episodes, each a dictionary of the same columns over its own `T` steps.
+                list of episodes, each a dictionary of the same columns over its own `T` steps. Or
+                an open data set of Hugging Face's `datasets`, pandas, pyarrow or Minari.
             root: Where the store is made.
             options: What the arrays do not tell.
             name: How the store's name begins.
@@ -133,10 +134,9 @@ class Dataset:
                 the environment, or no model can be trained on them.
         """
         options = options or Options()
-        source = open_values(Path(name), arrays, options)
+        source = open_in_memory(name, arrays, options)
         if spec is not None and not suits(source.spec, spec):
-            source = open_values(Path(name), arrays, replace(options, spec=spec))
-            source = replace(source, spec=spec)
+            source = replace(open_in_memory(name, arrays, replace(options, spec=spec)), spec=spec)
         _check_trainable(source)
         store = _place(Path(root), name, [source.spec.to_dict(), _digest(Checked(source))])
         known = {"source": name, "format": source.format, "notes": list(source.notes)}

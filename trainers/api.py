@@ -35,7 +35,7 @@ from trainers.train import train as _train
 
 __all__ = ["Dataset", "Run", "train"]
 
-Data = Dataset | Path | str | Mapping[str, Any] | Sequence[Any]
+Data = Any  # a Dataset, Path or str, or what Dataset.from_arrays takes
 
 
 @dataclass(frozen=True)

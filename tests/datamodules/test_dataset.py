@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gymnasium import spaces
+from minari import MinariDataset
 
 from datamodules.dataset import Dataset
 from datamodules.episodes import DatasetError
@@ -47,7 +48,39 @@ def by_name() -> dict[str, Any]:
     return {f"episode_{number}": part for number, part in enumerate(episodes())}
 
 
-@pytest.mark.parametrize("form", [episodes, flat, columns, by_name])
+def arrow_table() -> Any:
+    return pytest.importorskip("pyarrow").table(
+        {name: [part.tolist() for part in column] for name, column in columns().items()}
+    )
+
+
+def arrow_table_of_steps() -> Any:
+    return pytest.importorskip("pyarrow").table({n: c.tolist() for n, c in flat().items()})
+
+
+def data_frame() -> Any:
+    return pytest.importorskip("pandas").DataFrame(columns())
+
+
+def data_frame_of_steps() -> Any:
+    return pytest.importorskip("pandas").DataFrame({n: list(c) for n, c in flat().items()})
+
+
+def hugging_face() -> Any:
+    return pytest.importorskip("datasets").Dataset.from_dict(columns())
+
+
+def hugging_face_of_steps() -> Any:
+    return pytest.importorskip("datasets").Dataset.from_dict(flat())
+
+
+TABLES = [
+    *(arrow_table, arrow_table_of_steps, data_frame, data_frame_of_steps),
+    *(hugging_face, hugging_face_of_steps),
+]
+
+
+@pytest.mark.parametrize("form", [episodes, flat, columns, by_name, *TABLES])
 def test_arrays_of_every_form_become_the_same_episodes(form: Any, tmp_path: Path) -> None:
     store = Dataset.from_arrays(form(), tmp_path).store
     assert store.lengths.tolist() == list(LENGTHS)
@@ -56,6 +89,27 @@ def test_arrays_of_every_form_become_the_same_episodes(form: Any, tmp_path: Path
     np.testing.assert_array_equal(store.arrays["rewards"], flat()["rewards"])
     assert store.arrays["terminated"].all()
     assert store.spec.action_space == spaces.Discrete(3)
+
+
+def test_an_open_minari_data_set_has_the_episodes_that_its_filter_has_left(
+    tmp_path: Path,
+) -> None:
+    folder = samples.write_minari(tmp_path)
+    data = MinariDataset(folder / "data")
+    whole = Dataset.from_arrays(data, tmp_path).store
+    assert whole.lengths.tolist() == list(samples.LENGTHS)
+    part = Dataset.from_arrays(data.filter_episodes(lambda each: each.id > 0), tmp_path).store
+    assert part.lengths.tolist() == list(samples.LENGTHS[1:])
+    assert part.spec == whole.spec
+    rest = whole.arrays["actions"][samples.LENGTHS[0] :]
+    np.testing.assert_array_equal(part.arrays["actions"], rest)
+
+
+def test_of_several_splits_one_is_to_be_given(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    splits = datasets.DatasetDict({"train": datasets.Dataset.from_dict(columns())})
+    with pytest.raises(DatasetError, match="give one of them, as data"):
+        Dataset.from_arrays(splits, tmp_path)
 
 
 def test_equal_arrays_are_packed_once_and_others_beside_them(tmp_path: Path) -> None:
