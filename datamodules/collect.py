@@ -18,7 +18,6 @@ from gymnasium import spaces
 from datamodules.crew import TIMEOUT_S, available_cores, play_parts
 from datamodules.disks import make_folder, told_when_unreadable, told_when_unwritable
 from datamodules.episodes import DatasetError, Recording, observation_spaces
-from datamodules.locks import locked
 from datamodules.parts import Parts
 from datamodules.players import Player
 from datamodules.readers.minari import (
@@ -31,7 +30,8 @@ from datamodules.readers.minari import (
 from datamodules.spawning import leave_if_started_again
 from datamodules.store import Store, pack
 from rate.envs.spec import EnvironmentSpec
-from rate.files import write_durably
+from rate.files import write_atomic
+from rate.locks import locked
 from rate.progress import OnProgress, tell_nobody, telling
 from rate.stopping import told_when_stopped, with_message
 
@@ -213,7 +213,7 @@ def _write_table(path: Path, recordings: Iterable[Recording]) -> None:
     writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)))
     writer.writeheader()
     writer.writerows(rows)
-    write_durably(path, text.getvalue().encode())
+    write_atomic(path, text.getvalue())
 
 
 def _play(

@@ -21,13 +21,13 @@ from datamodules.episodes import (
     observation_items,
     observation_spaces,
 )
-from datamodules.locks import locked
 from datamodules.npy import file_sha256
-from datamodules.packing import publish
 from datamodules.readers.minari import minari_provenance, open_minari, write_minari
 from datamodules.source import Checked, OnBad, Source, refuse
 from datamodules.store import NoStoreError, Store
 from datamodules.store_files import StoreWriter, storage_dtype, store_bytes
+from rate.files import publish
+from rate.locks import locked
 from rate.progress import OnProgress, tell_nobody
 from rate.stopping import with_message
 

@@ -17,6 +17,7 @@ from datamodules.npy import file_sha256
 from datamodules.public_data import Remote
 from datamodules.variables import environment_variable
 from rate.advice import install
+from rate.files import publish, write_atomic
 
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT = 60.0
@@ -76,7 +77,7 @@ def _download(remote: Remote, path: Path, tell: OnBytes) -> None:
         raise _by_hand(remote, path, reason)
     _check_md5(part, checksum)
     _record(path, part)
-    part.replace(path)
+    publish(part, path)
 
 
 def fetch_minari(name: str, folder: Path | str) -> Path:
@@ -104,7 +105,7 @@ def fetch_minari(name: str, folder: Path | str) -> Path:
             environment_variable("MINARI_DATASETS_PATH", str(unfinished)),
         ):
             minari.download_dataset(name, force_download=True)  # goes on with what is there
-            (unfinished / name).rename(path)
+            publish(unfinished / name, path)
     except DatasetError:
         raise
     except ImportError as error:
@@ -143,8 +144,6 @@ def _receive(url: str, part: Path, tell: OnBytes) -> str | None:
                 file.write(chunk)
                 done += len(chunk)
                 tell(done, total)
-            file.flush()
-            os.fsync(file.fileno())
         if total is not None and done < total:
             raise ConnectionError(f"cut off after {done} of {total} bytes")
         hashes: str = response.headers.get("x-goog-hash", "")
@@ -173,7 +172,7 @@ def _side_file(path: Path) -> Path:
 
 
 def _record(path: Path, part: Path) -> None:
-    _side_file(path).write_text(f"{file_sha256(part)}  {path.name}\n", encoding="utf-8")
+    write_atomic(_side_file(path), f"{file_sha256(part)}  {path.name}\n")
 
 
 def _compare(path: Path) -> None:

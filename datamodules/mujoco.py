@@ -19,7 +19,6 @@ import numpy as np
 from datamodules.collect import make_once
 from datamodules.episodes import DatasetError, Episode
 from datamodules.local_data import find_d4rl, find_minari
-from datamodules.locks import locked
 from datamodules.mujoco_names import DatasetName, read_name
 from datamodules.npy import file_sha256
 from datamodules.options import Options
@@ -35,6 +34,7 @@ from rate.envs.mujoco import MujocoOptions, mujoco_spec
 from rate.envs.recorded import Recorded, mujoco_recorded, mujoco_settings
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
+from rate.locks import locked
 from rate.progress import OnProgress, tell_nobody, telling
 
 if TYPE_CHECKING:

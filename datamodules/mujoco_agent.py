@@ -9,12 +9,11 @@ it is over, weights and experience: a run that is stopped goes on as if it had n
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, cast
 from zipfile import BadZipFile
 
 import numpy as np
@@ -27,6 +26,7 @@ from rate.advice import install
 from rate.envs.mujoco import PUBLISHED_LENGTH, Mujoco, MujocoOptions
 from rate.envs.tmaze import mix
 from rate.errors import ConfigError
+from rate.files import atomic_path
 from rate.progress import OnProgress
 
 if TYPE_CHECKING:
@@ -93,9 +93,9 @@ class Learner:
         for number in range(done + 1, self.rounds + 1):
             with _own_chance(mix(self.seed, number)):
                 experience = self._learn_round(number, tell)
-            with _writing(self._experience(number)) as file:
+            with atomic_path(self._experience(number)) as draft, draft.open("xb") as file:
                 np.savez(file, **experience)  # type: ignore[arg-type]
-            with _writing(self._weights(number)) as file:
+            with atomic_path(self._weights(number)) as draft, draft.open("xb") as file:
                 torch.save(self._state(), file)
             tell(_PHASE, number * each, self.rounds * each)
 
@@ -252,17 +252,6 @@ def _own_chance(seed: int) -> Iterator[None]:
 def _steps(experience: Columns) -> Iterator[Columns]:
     for time in range(len(experience["rewards"])):
         yield {name: column[time] for name, column in experience.items()}
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _damaged(path: Path, error: Exception) -> DatasetError:

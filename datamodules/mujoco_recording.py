@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from datamodules.episodes import Array
 from rate.envs.mujoco import PUBLISHED_LENGTH, Mujoco, MujocoOptions
+from rate.files import atomic_path
 
 Columns = dict[str, Array]  # what D4RL keeps of each step, by its name there
 Act = Callable[[Array], tuple[Array, Array]]  # observations to actions and log-probabilities
@@ -93,7 +93,7 @@ def split(columns: Columns, row: int) -> Iterator[Columns]:
 
 
 def write_d4rl(path: Path, episodes: Iterable[Columns], metadata: dict[str, Any]) -> None:
-    """Write a file as D4RL has them, whole or not at all.
+    """Write a file as D4RL has them, atomically.
 
     Args:
         path: The file.
@@ -104,16 +104,12 @@ def write_d4rl(path: Path, episodes: Iterable[Columns], metadata: dict[str, Any]
         OSError: If it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with h5py.File(temporary, "w") as file:
+    with atomic_path(path) as draft, h5py.File(draft, "x") as file:
         for episode in episodes:
             for name, column in episode.items():
                 _append(file, name, column)
         for name, value in metadata.items():
             file[f"metadata/{name}"] = value
-    with temporary.open("rb") as written:
-        os.fsync(written.fileno())
-    temporary.replace(path)
 
 
 def _append(file: h5py.File, name: str, column: Array) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.episodes import DatasetError, Episode, validate_episode
-from datamodules.locks import locked
 from datamodules.store_files import StoreWriter
 from rate.envs.spec import EnvironmentSpec
-from rate.files import fsync_directory
+from rate.files import publish
+from rate.locks import locked
 
 
 def pack_directory(
@@ -50,10 +50,3 @@ def pack_directory(
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-
-
-def publish(written: Path, destination: Path) -> None:
-    """Give a finished directory its name, durably."""
-    fsync_directory(written)
-    written.rename(destination)
-    fsync_directory(destination.parent)

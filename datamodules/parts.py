@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import zipfile
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ import numpy as np
 from datamodules.disks import told_when_unwritable
 from datamodules.episodes import Array, DatasetError, Episode, Recording, observation_items
 from datamodules.npy import BAD_HEADER
+from rate.files import atomic_path, remove_drafts
 
 _FIRST, _LAST = "first", "last"
 # What NumPy and zipfile raise for files that were cut off or changed.
@@ -37,8 +37,7 @@ class Parts:
     def prepare(self) -> None:
         """Make the folder, without what processes that died were writing."""
         self.path.mkdir(parents=True, exist_ok=True)
-        for left in self.path.glob("*.tmp"):
-            left.unlink(missing_ok=True)
+        remove_drafts(self.path)
 
     def missing(self, seeds: Iterable[int]) -> list[int]:
         """The seeds whose episodes are still to be played. Damaged files are removed."""
@@ -71,17 +70,13 @@ class Parts:
         ):
             for key, array in observation_items(observations).items():
                 arrays[f"{prefix}/{key}"] = array
-        temporary = self.path / f"{seed}.{os.getpid()}.tmp"
         advice = "Those before are kept: make room, and the same command goes on."
-        try:
-            with told_when_unwritable(DatasetError, f"{self.path}: the next episode", advice):
-                with temporary.open("wb") as file:
-                    np.savez(file, **arrays)
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.replace(self.file(seed))
-        finally:
-            temporary.unlink(missing_ok=True)
+        with (
+            told_when_unwritable(DatasetError, f"{self.path}: the next episode", advice),
+            atomic_path(self.file(seed)) as draft,
+            draft.open("xb") as file,
+        ):
+            np.savez(file, **arrays)
 
     def read(self, seed: int) -> Recording:
         """The episode of a seed.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from datamodules.clipping import Clipped
 from datamodules.episodes import Array, DatasetError, Episode, observation_items, observation_spaces
 from datamodules.npy import NpyWriter, file_sha256
 from rate.envs.spec import EnvironmentSpec
+from rate.files import write_json
 
 FORMAT = "rate-trajectories"
 SCHEMA_VERSION = 1
@@ -162,9 +162,7 @@ class StoreWriter:
             "rows": {name: writer.rows for name, writer in self._writers.items()},
             "moments": {name: moment.state() for name, moment in self._moments.items()},
         }
-        draft = self.directory / f"{_STATE}.tmp"
-        _write_json(draft, state)
-        draft.replace(self.directory / _STATE)
+        write_json(self.directory / _STATE, state)
 
     def finish(self, provenance: dict[str, Any]) -> None:
         """Close the files and write the manifest.
@@ -194,7 +192,7 @@ class StoreWriter:
         }
         if self._large_seeds:
             manifest[LARGE_SEEDS] = self._large_seeds
-        _write_json(self.directory / MANIFEST, manifest)
+        write_json(self.directory / MANIFEST, manifest)
         (self.directory / _STATE).unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -301,11 +299,3 @@ def _read_state(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise DatasetError(f"{path}: damaged ({error}); delete its folder") from error
     return state
-
-
-def _write_json(path: Path, data: dict[str, Any]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        json.dump(data, file, indent=2, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rate.errors import ConfigError
-from rate.files import write_durably
+from rate.files import write_json
 
 _NAMED: set[str] = set()  # in this process, for where nothing can be written
 
@@ -63,7 +63,7 @@ def remember_code(code: Iterable[str]) -> None:
         return
     with suppress(OSError):  # it is asked for again, then
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(path, json.dumps(sorted(_NAMED | written), indent=1).encode())
+        write_json(path, sorted(_NAMED | written))
 
 
 def named_code() -> set[str]:

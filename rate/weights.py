@@ -21,7 +21,7 @@ from rate.architecture import make_config
 from rate.config import Decoding
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import WeightsError
-from rate.files import write_durably
+from rate.files import write_atomic
 from rate.model import SequenceModel
 from rate.trust import require_model_code
 
@@ -83,7 +83,7 @@ def save_model(saved: SavedModel, folder: Path | str) -> None:
     weights = {name: t.detach().contiguous() for name, t in saved.model.state_dict().items()}
     # Not by safetensors' own hand: what it writes nobody but its owner may read.
     for name, content in ((WEIGHTS, save(weights)), (DESCRIPTION, text.encode())):
-        write_durably(folder / name, content)
+        write_atomic(folder / name, content)
 
 
 def load_model(path: Path | str) -> SavedModel:

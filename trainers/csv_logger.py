@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from trainers.files import write_atomic
+from rate.files import write_atomic
 
 METRICS = "metrics.csv"
 STEP = "step"

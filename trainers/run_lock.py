@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
-import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -13,11 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rate.errors import ConfigError
+from rate.locks import open_lock, try_lock
 
 LOCK = ".lock"
-_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-_HELD = {errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK, errno.EDEADLK}
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 @contextmanager
@@ -48,7 +44,7 @@ def is_written(folder: Path) -> bool:
     except OSError:
         return False
     try:
-        _try_lock(descriptor)
+        try_lock(descriptor)
     except BlockingIOError:
         return True
     except OSError:
@@ -61,9 +57,9 @@ def is_written(folder: Path) -> bool:
 def _acquire(path: Path) -> int:
     """Open and lock the file; one that was unlinked meanwhile is not the lock."""
     while True:
-        descriptor = os.open(path, _FLAGS, 0o644)
+        descriptor = open_lock(path)
         try:
-            has_locks = _try_lock(descriptor)
+            has_locks = try_lock(descriptor)
             if not has_locks or _is_there(path, descriptor):
                 _sign(descriptor)
                 if not has_locks:
@@ -80,30 +76,6 @@ def _acquire(path: Path) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    """Lock an open file; False where the file system has no locks.
-
-    Raises:
-        BlockingIOError: If somebody else holds it.
-    """
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in _HELD:
-            raise BlockingIOError from error
-        if error.errno in _NO_LOCKS:
-            return False
-        raise
-    return True
 
 
 def _is_there(path: Path, descriptor: int) -> bool:

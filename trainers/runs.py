@@ -17,7 +17,7 @@ import torch
 
 from rate.advice import command
 from rate.errors import ConfigError
-from rate.files import remove_drafts
+from rate.files import remove_drafts, write_atomic
 from rate.weights import CHECKPOINTS, DESCRIPTION
 from trainers.begun import ENVIRONMENT, FOLDER
 from trainers.callbacks.checkpoint import find_checkpoint
@@ -25,8 +25,8 @@ from trainers.changes import ROUNDING, changes_no_score, differences, may_change
 from trainers.config import Resume, RunConfig
 from trainers.config_files import load_config_file
 from trainers.csv_logger import METRICS
-from trainers.files import write_atomic, write_yaml
 from trainers.run_lock import LOCK, only_writer
+from trainers.yaml_files import write_yaml
 
 CONFIG, EVALUATION, HELD_OUT = "config.yaml", "evaluation.json", "held_out.json"
 TENSORBOARD = "tensorboard"

@@ -18,6 +18,7 @@ from datamodules.disks import told_when_unwritable
 from datamodules.spawning import leave_if_started_again
 from rate.advice import command as command_for
 from rate.errors import ConfigError
+from rate.files import write_json
 from rate.stopping import stop_signals, told_when_stopped
 from rate.trust import remember_path
 from rate.weights import CHECKPOINTS, SavedModel, load_model, save_model
@@ -28,7 +29,6 @@ from trainers.config import Resume, RunConfig
 from trainers.config_files import load_config_file
 from trainers.environment import Environment, Length, at_length
 from trainers.errors import TrainingError
-from trainers.files import write_json
 from trainers.fitting import (
     Fitting,
     make_datamodule,

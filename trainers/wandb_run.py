@@ -11,9 +11,8 @@ from lightning.pytorch.loggers import Logger
 
 from rate.errors import ConfigError
 from trainers.config import RunConfig
-from trainers.files import write_yaml
 from trainers.launch import is_main_process
-from trainers.yaml_files import read_yaml
+from trainers.yaml_files import read_yaml, write_yaml
 
 _SETTINGS = {"project", "entity", "mode", "group", "tags"}
 _FILE, _RECORD = "wandb_config.yaml", "wandb/run.yaml"

@@ -15,6 +15,7 @@ from yaml.constructor import ConstructorError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from rate.errors import ConfigError
+from rate.files import write_atomic
 
 _MERGE = "tag:yaml.org,2002:merge"
 _MOST_VALUES = 10_000  # that a file comes to when its aliases are unfolded
@@ -120,3 +121,8 @@ def read_yaml(path: Path) -> Any:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not a YAML file: {error}") from error
     return parse_yaml(text, str(path))
+
+
+def write_yaml(path: Path, value: Any) -> None:
+    """Write YAML atomically, with the keys in their own order."""
+    write_atomic(path, yaml.safe_dump(value, sort_keys=False))

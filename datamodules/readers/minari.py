@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator
@@ -32,7 +31,7 @@ from datamodules.source import OnBad, refuse
 from datamodules.variables import environment_variable
 from rate.advice import install
 from rate.envs.spec import EnvironmentSpec
-from rate.files import fsync_directory
+from rate.files import publish
 
 if TYPE_CHECKING:
     from minari import MinariDataset
@@ -287,15 +286,10 @@ def _has_pixels(recording: Recording) -> bool:
 
 def _publish(written: Path, destination: Path) -> None:
     """Make a finished data set durable and move it, with its namespace's metadata, into place."""
-    for file in written.rglob("*"):
-        if file.is_file():
-            with file.open("rb+") as stream:
-                os.fsync(stream.fileno())
     destination.parent.mkdir(parents=True, exist_ok=True)
     for file in written.parent.glob("*.json"):
-        file.replace(destination.parent / file.name)
-    written.rename(destination)
-    fsync_directory(destination.parent)
+        publish(file, destination.parent / file.name)
+    publish(written, destination)
 
 
 def _rows(observations: Array | dict[str, Array], rows: Any) -> Any:

@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from rate.errors import ConfigError
+from rate.files import write_atomic, write_json
 from scripts.benchmarks.machine import Machine
 from scripts.benchmarks.rows import OURS, PRESET, Row
 from scripts.benchmarks.training import REFERENCE
 from trainers.commands.outputs import check_picture, check_place, read_own_json, refusal
 from trainers.commands.plot import pyplot, save
 from trainers.commands.styles import COLOURS
-from trainers.files import write_atomic, write_json
 
 TITLES = {
     "step": "Training step, data on the device",

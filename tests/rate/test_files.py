@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rate.files import draft_of, remove_drafts, write_durably
+from rate.files import draft_of, remove_drafts, write_atomic
 from rate.weights import DESCRIPTION, WEIGHTS, SavedModel, save_model
 from tests.factories import make_model, make_spec
 
@@ -53,7 +53,7 @@ def test_content_is_durable_before_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorder, path = Recorder(monkeypatch), tmp_path / "file"
-    write_durably(path, b"content")
+    write_atomic(path, b"content")
     assert recorder.calls == durable(path)
     assert path.read_bytes() == b"content"
 
@@ -71,14 +71,14 @@ def test_a_failed_write_leaves_what_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "file"
-    write_durably(path, b"before")
+    write_atomic(path, b"before")
 
     def fail(descriptor: int) -> None:
         raise OSError("no")
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="no"):
-        write_durably(path, b"after")
+        write_atomic(path, b"after")
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"before"]
 
 
@@ -86,7 +86,7 @@ def test_a_link_in_the_place_of_the_draft_is_not_followed(tmp_path: Path) -> Non
     victim, path = tmp_path / "victim", tmp_path / "file"
     victim.write_bytes(b"precious")
     draft_of(path).symlink_to(victim)
-    write_durably(path, b"content")
+    write_atomic(path, b"content")
     assert victim.read_bytes() == b"precious"
     assert path.read_bytes() == b"content"
     assert not path.is_symlink()

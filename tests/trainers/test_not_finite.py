@@ -13,11 +13,11 @@ import pytest
 import trainers.train
 from rate.envs.tmaze import TMazeVector
 from rate.errors import ConfigError
+from rate.files import write_json
 from tests.trainers.conftest import MakeConfig
 from tests.trainers.fakes import Numbers, Punctual, with_parts
 from trainers.config import RunConfig
 from trainers.errors import TrainingError
-from trainers.files import write_json
 from trainers.registry import get_environment
 from trainers.rollout import rollout
 from trainers.train import train

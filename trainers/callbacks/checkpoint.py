@@ -16,10 +16,9 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from datamodules.npy import file_sha256
 from rate.advice import command
-from rate.files import draft_of, fsync_directory
+from rate.files import atomic_path, draft_of, sync, write_atomic
 from trainers.callbacks.schedule import Every
 from trainers.errors import CheckpointError, Interrupted
-from trainers.files import write_atomic
 from trainers.loggers import rewind
 from trainers.stopping import StopRequest
 
@@ -68,12 +67,11 @@ class SafeCheckpointIO(TorchCheckpointIO):
         before, if there is one, and so is `previous.ckpt`, which has a digest of its own.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft, digest_file = draft_of(path), _digest_file(path)
-        try:
-            with draft.open("wb") as file:
+        digest_file = _digest_file(path)
+        with atomic_path(path) as draft:
+            with draft.open("xb") as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
+            sync(draft)  # before anything else is changed
             digest = file_sha256(draft)
             previous = path.with_name(PREVIOUS)
             is_kept = path.exists() and previous.exists() and path.samefile(previous)
@@ -82,10 +80,6 @@ class SafeCheckpointIO(TorchCheckpointIO):
                 write_atomic(_digest_file(previous), known)
                 _keep_as(path, previous)
             write_atomic(digest_file, f"{digest}  {path.name}\n")
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
-        fsync_directory(path.parent)
 
     def load_checkpoint(
         self,

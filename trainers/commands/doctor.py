@@ -28,9 +28,9 @@ from rich.table import Table
 from datamodules.disks import told_when_unwritable
 from rate.advice import ROOT, install
 from rate.errors import UserError
+from rate.files import write_json
 from trainers.commands.console import count, fail, make_parser, user_errors
 from trainers.commands.outputs import read_own_json
-from trainers.files import write_json
 from trainers.meter import Meter
 from trainers.probe import TRAINER, Finding
 from trainers.registry import ENVIRONMENTS

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rate.errors import ConfigError
-from rate.files import draft_of
+from rate.files import atomic_path
 from trainers.cli import parse
 from trainers.commands.console import count, make_parser, user_errors
 from trainers.commands.outputs import check_picture
@@ -192,20 +192,18 @@ def _points(figure: Any, shift: float) -> Any:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a figure as a PNG, whole or not at all, and let go of it.
+    """Write a figure as a PNG, atomically, and let go of it.
 
     Raises:
         ConfigError: If it cannot be written.
     """
-    draft = draft_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(draft, dpi=150, format="png")
-        draft.replace(path)
+        with atomic_path(path) as draft:
+            figure.savefig(draft, dpi=150, format="png")
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}.") from error
     finally:
-        draft.unlink(missing_ok=True)
         pyplot().close(figure)
 
 

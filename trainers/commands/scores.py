@@ -12,8 +12,9 @@ from typing import Any
 
 from rate.advice import command
 from rate.errors import ConfigError
+from rate.files import write_atomic
+from rate.locks import locked_folder
 from trainers.commands.outputs import check_place
-from trainers.files import locked_folder, write_atomic
 
 COLUMNS = (
     "environment",

@@ -29,6 +29,7 @@ from rich.console import Console
 
 from datamodules.crew import available_cores
 from rate.errors import ConfigError, UserError
+from rate.files import write_json
 from rate.stopping import held_back, ignore_stop_signals, release_held_back, with_message
 from trainers.changes import differences
 from trainers.commands.console import count, make_parser, show_scores, user_errors
@@ -40,7 +41,6 @@ from trainers.commands.study_file import STUDIES, Study, find_study, load_study
 from trainers.config import LoggingConfig, RunConfig
 from trainers.config_files import load_config_file
 from trainers.errors import Interrupted, TrainingError
-from trainers.files import write_json
 from trainers.meter import Meter
 from trainers.registry import environment_of_run
 from trainers.run_lock import is_written

@@ -10,7 +10,6 @@ does and asks for, and the memory tokens that each segment reads, their change a
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from rich.console import Console
 
 from rate.config import ModelConfig
 from rate.errors import ConfigError
+from rate.files import atomic_path
 from rate.policy import Policy
 from rate.progress import OnProgress, telling
 from trainers.commands.console import count, make_parser, user_errors
@@ -173,25 +173,17 @@ class Film:
 
 
 def write(film: Film, path: Path) -> None:
-    """Write a video; it appears whole or not at all.
+    """Write a video, atomically.
 
     Raises:
         ConfigError: If it cannot be written.
     """
-    draft = _draft(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        (_write_mp4 if path.suffix.lower() == ".mp4" else _write_gif)(film, draft)
-        draft.replace(path)
+        with atomic_path(path) as draft:
+            (_write_mp4 if path.suffix.lower() == ".mp4" else _write_gif)(film, draft)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror or error}.") from error
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _draft(path: Path) -> Path:
-    """The file until it is whole; its suffix tells ffmpeg what it is."""
-    return path.with_name(f".{path.stem}.tmp-{os.getpid()}{path.suffix}")
 
 
 def _write_gif(film: Film, path: Path) -> None:
@@ -230,7 +222,8 @@ def _write_mp4(film: Film, path: Path) -> None:
     first = next(frames)
     size = f"{first.shape[1]}x{first.shape[0]}"
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", str(film.fps), "-i", "-"]
-    command = ["ffmpeg", "-y", "-loglevel", "error", *source, "-pix_fmt", "yuv420p", str(path)]
+    command = ["ffmpeg", "-y", "-loglevel", "error", *source]
+    command += ["-pix_fmt", "yuv420p", "-f", "mp4", str(path)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stderr=pipe) as process:
         with suppress(BrokenPipeError):  # it has ended, and says why

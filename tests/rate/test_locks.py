@@ -6,8 +6,8 @@ import warnings
 
 import pytest
 
-from datamodules import locks
-from datamodules.locks import locked
+from rate import locks
+from rate.locks import locked
 from tests.users import another_user, needs_root, posix
 
 
