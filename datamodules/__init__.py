@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from datamodules.episodes import DatasetError, Episode
-from datamodules.store import Store, pack
+from datamodules.store import Store, write_store
 
-__all__ = ["DatasetError", "Episode", "Store", "pack"]
+__all__ = ["DatasetError", "Episode", "Store", "write_store"]

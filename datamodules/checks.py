@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from datamodules.compatibility import unsupported_spaces
 from datamodules.episodes import DatasetError
 from datamodules.formats import open_source
 from datamodules.options import Options
 from datamodules.readers.hdf5 import broken_chains
 from datamodules.source import Checked, Source
-from datamodules.suitability import untrainable
 
 _MOST_WARNINGS = 1000
 
@@ -57,7 +57,9 @@ def check(
         source = open_source(path, options)
         report.format = source.format
         report.warnings += source.notes
-        report.problems += [f"{source.path}: {reason}" for reason in untrainable(source.spec)]
+        report.problems += [
+            f"{source.path}: {reason}" for reason in unsupported_spaces(source.spec)
+        ]
         _check_episodes(source, report, on_episode or (lambda done, total: None))
         if source.format == "d4rl":
             report.warnings += islice(broken_chains(source.path), _MOST_WARNINGS)

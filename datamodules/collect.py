@@ -17,7 +17,7 @@ from gymnasium import spaces
 
 from datamodules.crew import TIMEOUT_S, available_cores, play_parts
 from datamodules.disks import make_folder, told_when_unreadable, told_when_unwritable
-from datamodules.episodes import DatasetError, Recording, observation_spaces
+from datamodules.episodes import DatasetError, Episode, observation_spaces
 from datamodules.parts import Parts
 from datamodules.players import Player
 from datamodules.readers.minari import (
@@ -28,7 +28,7 @@ from datamodules.readers.minari import (
     write_minari,
 )
 from datamodules.spawning import leave_if_started_again
-from datamodules.store import Store, pack
+from datamodules.store import Store, write_store
 from rate.envs.spec import EnvironmentSpec
 from rate.files import write_atomic
 from rate.locks import locked
@@ -116,12 +116,8 @@ def collect(
                     known,
                 )
                 environment.close()
-        episodes = (
-            read_minari(open_minari(minari))
-            if minari.exists()
-            else (parts.read(seed).episode for seed in numbers)
-        )
-        pack(telling(episodes, "packing", len(numbers), on_progress), store, spec, known)
+        episodes = read_minari(open_minari(minari)) if minari.exists() else map(parts.read, numbers)
+        write_store(telling(episodes, "packing", len(numbers), on_progress), store, spec, known)
         for left in store.parent.glob(f".{name}.parts-*"):
             Parts(left).remove()
 
@@ -197,17 +193,17 @@ def summarise(store: Path) -> dict[str, tuple[float, float, float]]:
         raise DatasetError(f"{path}: the table of the episodes cannot be read ({error})") from error
 
 
-def _write_table(path: Path, recordings: Iterable[Recording]) -> None:
+def _write_table(path: Path, episodes: Iterable[Episode]) -> None:
     rows = [
         {
-            "seed": item.episode.seed,
-            "length": len(item.episode),
-            "return": float(np.sum(item.episode.rewards, dtype=np.float64)),
-            "terminated": int(item.episode.terminated),
-            "truncated": int(item.episode.truncated),
+            "seed": item.seed,
+            "length": len(item),
+            "return": float(np.sum(item.rewards, dtype=np.float64)),
+            "terminated": int(item.terminated),
+            "truncated": int(item.truncated),
             **item.outcome,
         }
-        for item in recordings
+        for item in episodes
     ]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)))

@@ -8,6 +8,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from datamodules.disks import make_folder, told_when_unwritable
 from datamodules.episodes import (
     DatasetError,
     Episode,
-    Recording,
     observation_items,
     observation_spaces,
 )
@@ -180,18 +180,19 @@ def convert_to_minari(
     check_room(source, destination)
     episodes = Checked(source, on_bad=on_bad)
 
-    def recordings() -> Iterator[Recording]:
+    def with_last_observation() -> Iterator[Episode]:
         for episode in episodes:
-            last = episode.last_observation
-            if last is None:
-                seen = episode.observations
+            seen = episode.observations
+            if episode.last_observation is not None:
+                yield episode
+            else:
                 last = {k: v[-1] for k, v in seen.items()} if isinstance(seen, dict) else seen[-1]
-            yield Recording(episode, last)
+                yield replace(episode, last_observation=last)
             on_progress("converting", episodes.position, source.num_episodes)
 
     with told_when_unwritable(DatasetError, what, f"{elsewhere} Or make room."):
         made = write_minari(
-            recordings(),
+            with_last_observation(),
             destination.parent,
             destination.name,
             source.spec,

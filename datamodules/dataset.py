@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from datamodules.collect import make_once
+from datamodules.compatibility import is_compatible, unsupported_spaces
 from datamodules.convert import convert
 from datamodules.episodes import DatasetError, Episode, observation_items
 from datamodules.formats import find_format, open_source
@@ -26,8 +27,7 @@ from datamodules.local_data import find_named
 from datamodules.options import Options
 from datamodules.readers.in_memory import open_in_memory
 from datamodules.source import Checked, Source, refuse
-from datamodules.store import Store, pack
-from datamodules.suitability import suits, untrainable
+from datamodules.store import Store, write_store
 from rate.envs.spec import EnvironmentSpec
 from rate.progress import OnProgress, tell_nobody, telling
 
@@ -89,10 +89,10 @@ class Dataset:
             return cls(path)
         key = [str(path.resolve()), _state(path), asdict(options), skip_bad]
         own = _place(Path(root), path.name, key)
-        if own.exists() and (spec is None or suits(cls(own).spec, spec)):
+        if own.exists() and (spec is None or is_compatible(cls(own).spec, spec)):
             return cls(own)
         opened, store = open_source(path, options), own
-        if spec is not None and not suits(opened.spec, spec):
+        if spec is not None and not is_compatible(opened.spec, spec):
             store = _place(Path(root), path.name, [*key, spec.to_dict()])
             if store.exists():
                 return cls(store)
@@ -135,7 +135,7 @@ class Dataset:
         """
         options = options or Options()
         source = open_in_memory(name, arrays, options)
-        if spec is not None and not suits(source.spec, spec):
+        if spec is not None and not is_compatible(source.spec, spec):
             source = replace(open_in_memory(name, arrays, replace(options, spec=spec)), spec=spec)
         _check_trainable(source)
         store = _place(Path(root), name, [source.spec.to_dict(), _digest(Checked(source))])
@@ -144,7 +144,7 @@ class Dataset:
         def make() -> None:
             checked = Checked(source)
             episodes = telling(checked, "packing", source.num_episodes, on_progress)
-            pack(episodes, store, source.spec, known)
+            write_store(episodes, store, source.spec, known)
             checked.clipped.warn(source.path)
 
         return cls(make_once(store, known, make))
@@ -166,7 +166,7 @@ def _check_trainable(source: Source) -> None:
     Raises:
         DatasetError: If so.
     """
-    for reason in untrainable(source.spec):
+    for reason in unsupported_spaces(source.spec):
         raise DatasetError(f"{source.path}: {reason}")
 
 

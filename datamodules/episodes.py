@@ -1,4 +1,4 @@
-"""One episode, the meeting point of every reader, collector and the store."""
+"""The episode: what every reader and collector yields and every data set writer takes."""
 
 from __future__ import annotations
 
@@ -26,17 +26,19 @@ class DatasetError(UserError):
 
 @dataclass(frozen=True)
 class Episode:
-    """What happened between a reset and the end: `T` actions, and what was seen before each.
+    """One episode: `T` actions, the observation before each, and the reward after each.
 
     Attributes:
         observations: `(T, *obs)`, or a dictionary of such arrays.
         actions: `(T,)` integers, `(T, A)` integers or floats.
         rewards: `(T,)`, the reward that followed each action.
         terminated: Whether the environment ended the episode.
-        truncated: Whether a time limit did.
-        seed: The seed of the reset, where known: a note, which may be any integer.
-        last_observation: `(*obs)`, or a dictionary of such arrays: what followed the last action,
-            where known. Nothing is learnt from it, as no action was taken on it.
+        truncated: Whether a time limit ended it.
+        seed: The seed of the reset, where known. It is metadata and may be any integer.
+        last_observation: `(*obs)`, or a dictionary of such arrays: the observation after the last
+            action, where known. Models are not trained on it, as no action was taken on it.
+        outcome: Numbers that the environment reported for the whole episode at its end, for
+            example `success`.
     """
 
     observations: Array | dict[str, Array]
@@ -46,27 +48,11 @@ class Episode:
     truncated: bool
     seed: int | None = None
     last_observation: Array | dict[str, Array] | None = None
+    outcome: dict[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """The number of actions `T`."""
         return len(self.actions)
-
-
-@dataclass(frozen=True)
-class Recording:
-    """An episode as it was played, with all that the environment said.
-
-    Attributes:
-        episode: The `T` steps.
-        last_observation: What was seen after the last action: `(*obs)`, or a dictionary of such
-            arrays.
-        outcome: What the environment told of the whole episode at its end, for example whether it
-            was a success.
-    """
-
-    episode: Episode
-    last_observation: Array | dict[str, Array]
-    outcome: dict[str, float] = field(default_factory=dict)
 
 
 def integer_seed(value: Any) -> int | None:

@@ -14,8 +14,8 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.columns import Columns, Windows
 from datamodules.eligible import Numbers, returns_of, within_limits
+from datamodules.step_arrays import StepArrays, Windows
 from rate.batch import Batch
 from rate.chances import mix
 
@@ -112,12 +112,12 @@ class HeldOut:
         return float(returns.min()), float(returns.max())
 
     def batches(
-        self, columns: Columns, size: int, limit: int, rank: int = 0, world_size: int = 1
+        self, arrays: StepArrays, size: int, limit: int, rank: int = 0, world_size: int = 1
     ) -> Iterator[Batch]:
         """The first windows of a fixed order, in batches.
 
         Args:
-            columns: Where the data are.
+            arrays: Where the data are.
             size: Windows in a batch, at most.
             limit: Windows in all, over all processes.
             rank: This process among `world_size`, which share the windows out.
@@ -125,7 +125,7 @@ class HeldOut:
         """
         chosen = np.arange(min(limit, self.num_windows))[rank::world_size]
         for begin in range(0, len(chosen), size):
-            yield columns.gather(self._windows(chosen[begin : begin + size]))
+            yield arrays.gather(self._windows(chosen[begin : begin + size]))
 
     def _windows(self, chosen: Numbers) -> Windows:
         episodes = self._episodes[chosen]

@@ -29,7 +29,7 @@ from datamodules.readers.minari_source import (
     reference_scores,
 )
 from datamodules.source import Checked, Source
-from datamodules.store import Store, pack
+from datamodules.store import Store, write_store
 from rate.envs.mujoco import MujocoOptions, mujoco_spec
 from rate.envs.recorded import Recorded, mujoco_recorded, mujoco_settings
 from rate.envs.spec import EnvironmentSpec
@@ -108,7 +108,7 @@ def _convert(
         known = source.spec.options.get("task") == options.task
         spec = source.spec if known else mujoco_spec(options)
         episodes = telling(_episodes(source, spec), "packing", source.num_episodes, on_progress)
-        pack(episodes, store, spec, provenance)
+        write_store(episodes, store, spec, provenance)
 
     return make_once(store, provenance, make)
 
@@ -205,7 +205,7 @@ class OwnData:
             )
             source = open_source(self.file, Options(spec=spec))
             episodes = telling(_episodes(source, spec), "packing", source.num_episodes, tell)
-            pack(episodes, self.store, spec, self.provenance)
+            write_store(episodes, self.store, spec, self.provenance)
 
         return make_once(self.store, self.provenance, make)
 

@@ -21,7 +21,7 @@ def pack_directory(
     spec: EnvironmentSpec,
     provenance: dict[str, Any],
 ) -> None:
-    """Write a store's directory; see `datamodules.store.pack`.
+    """Write a store's directory; see `datamodules.store.write_store`.
 
     The files are written in a hidden sibling directory, made durable, and renamed once. A lock
     lets one process at a time make a given store, so that a hidden directory that is found while

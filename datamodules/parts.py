@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from datamodules.disks import told_when_unwritable
-from datamodules.episodes import Array, DatasetError, Episode, Recording, observation_items
+from datamodules.episodes import Array, DatasetError, Episode, observation_items
 from datamodules.npy import BAD_HEADER
 from rate.files import atomic_path, remove_drafts
 
@@ -50,24 +50,25 @@ class Parts:
                 missing.append(seed)
         return missing
 
-    def write(self, seed: int, recording: Recording) -> None:
+    def write(self, seed: int, episode: Episode) -> None:
         """Keep the episode of a seed: its file is whole and on the disk, or absent.
 
         Raises:
             DatasetError: If the disk is full.
         """
-        episode = recording.episode
         arrays: dict[str, Any] = {
             "actions": episode.actions,
             "rewards": episode.rewards,
             "flags": np.array([episode.terminated, episode.truncated]),
-            "outcome_names": np.array(list(recording.outcome), dtype=np.str_),
-            "outcome": np.array(list(recording.outcome.values()), dtype=np.float64),
+            "outcome_names": np.array(list(episode.outcome), dtype=np.str_),
+            "outcome": np.array(list(episode.outcome.values()), dtype=np.float64),
         }
         for prefix, observations in (
             (_FIRST, episode.observations),
-            (_LAST, recording.last_observation),
+            (_LAST, episode.last_observation),
         ):
+            if observations is None:
+                continue
             for key, array in observation_items(observations).items():
                 arrays[f"{prefix}/{key}"] = array
         advice = "Those before are kept: make room, and the same command goes on."
@@ -78,7 +79,7 @@ class Parts:
         ):
             np.savez(file, **arrays)
 
-    def read(self, seed: int) -> Recording:
+    def read(self, seed: int) -> Episode:
         """The episode of a seed.
 
         Raises:
@@ -88,17 +89,17 @@ class Parts:
             with np.load(self.file(seed), allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             terminated, truncated = arrays["flags"].tolist()
-            episode = Episode(
+            names, values = arrays["outcome_names"].tolist(), arrays["outcome"].tolist()
+            return Episode(
                 observations=_observations(arrays, _FIRST),
                 actions=arrays["actions"],
                 rewards=arrays["rewards"],
                 terminated=terminated,
                 truncated=truncated,
                 seed=seed,
+                last_observation=_observations(arrays, _LAST),
+                outcome=dict(zip(names, values, strict=True)),
             )
-            names, values = arrays["outcome_names"].tolist(), arrays["outcome"].tolist()
-            outcome = dict(zip(names, values, strict=True))
-            return Recording(episode, _observations(arrays, _LAST), outcome)
         except _UNREADABLE as error:
             raise DatasetError(f"{self.file(seed)}: cannot be read ({error})") from error
 
@@ -107,7 +108,8 @@ class Parts:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-def _observations(arrays: dict[str, Array], prefix: str) -> Array | dict[str, Array]:
+def _observations(arrays: dict[str, Array], prefix: str) -> Any:
+    """The array or the dictionary of arrays that was written under a prefix; None without one."""
     start = f"{prefix}/"
     found = {name[len(start) :]: array for name, array in arrays.items() if name.startswith(start)}
-    return found[""] if list(found) == [""] else found
+    return found[""] if list(found) == [""] else found or None

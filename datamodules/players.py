@@ -12,7 +12,6 @@ from datamodules.episodes import (
     Array,
     DatasetError,
     Episode,
-    Recording,
     observation_items,
     observation_spaces,
 )
@@ -82,7 +81,7 @@ class Player:
         self._env = make_env()
         self._expert = make_expert()
 
-    def play(self, seed: int, on_step: Callable[[], None] | None = None) -> Recording:
+    def play(self, seed: int, on_step: Callable[[], None] | None = None) -> Episode:
         """Play one episode to its end.
 
         Args:
@@ -114,16 +113,16 @@ class Player:
             actions.append(action)
             rewards.append(reward)
         frames = {key: rows.get() for key, rows in seen.items()}
-        episode = Episode(
+        return Episode(
             observations=_alone({key: array[:-1] for key, array in frames.items()}),
             actions=actions.get(),
             rewards=rewards.get(),
             terminated=bool(terminated),
             truncated=bool(truncated),
             seed=seed,
+            last_observation=_alone({key: array[-1].copy() for key, array in frames.items()}),
+            outcome=_numbers(info),
         )
-        last = _alone({key: array[-1].copy() for key, array in frames.items()})
-        return Recording(episode, last, _numbers(info))
 
     def close(self) -> None:
         """Let the environment go."""

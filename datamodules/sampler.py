@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.columns import Columns, Windows
 from datamodules.eligible import eligible_episodes
+from datamodules.step_arrays import StepArrays, Windows
 from datamodules.store import Store
 from rate.batch import Batch
 
@@ -50,7 +50,7 @@ class WindowSampler:
             equally likely to be drawn. For episodes much longer than `T` that is in proportion to
             length, as Chen et al. (2021) do.
         frame_stack: Frames that make one observation, at most; see `batch`.
-        columns: What batches are gathered from; by default the store's files.
+        arrays: What batches are gathered from; by default the store's files.
         held_out: The numbers of episodes that are never drawn.
 
     Raises:
@@ -74,7 +74,7 @@ class WindowSampler:
         min_length: int | None = None,
         sampling: Sampling = "episodes",
         frame_stack: int = 1,
-        columns: Columns | None = None,
+        arrays: StepArrays | None = None,
         held_out: npt.NDArray[np.int64] | None = None,
     ) -> None:
         if mode not in ("start", "random"):
@@ -91,7 +91,7 @@ class WindowSampler:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is not one of {world_size} processes")
         self.store, self.batch_size, self.window = store, batch_size, window
-        self.columns = columns or Columns.of(store)
+        self.arrays = arrays or StepArrays.of(store)
         self.mode, self.rank, self.world_size = mode, rank, world_size
         self._key = np.array([seed % (1 << 64), stream % (1 << 64)], dtype=np.uint64)
         limits = max_episode_length, min_return, min_length
@@ -149,7 +149,7 @@ class WindowSampler:
         Raises:
             ValueError: If `index` is negative.
         """
-        return self.columns.gather(self.windows(index))
+        return self.arrays.gather(self.windows(index))
 
     def windows(self, index: int) -> Windows:
         """Those of batch `index`; no data are looked at.

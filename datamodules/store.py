@@ -1,7 +1,7 @@
 """The store: every trajectory of a data set in a few flat arrays, memory-mapped.
 
 A store is a directory with one `.npy` file of `(sum of T, ...)` rows for each quantity, the offsets
-of the episodes in them, and `manifest.json`. Making one is `pack`.
+of the episodes in them, and `manifest.json`. `write_store` makes one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from rate.advice import command
 from rate.envs.spec import EnvironmentSpec
 from rate.spaces import differences
 
-__all__ = ["Store", "pack"]
+__all__ = ["Store", "write_store"]
 
 _ROWS = 1 << 18  # that are in memory at once
 
@@ -238,11 +238,11 @@ class Store:
             DatasetError: If `space` is neither.
         """
         whole = self.spec.observation_space
-        if whole == space or alike(whole, space):
+        if whole == space or differ_in_bounds(whole, space):
             return self
         found = observation_spaces(whole).items()
         keys = [key for key, part in found if part == space] or [
-            key for key, part in found if alike(part, space)
+            key for key, part in found if differ_in_bounds(part, space)
         ]
         if len(keys) != 1:
             have = f", which {' and '.join(keys)} have" if keys else ""
@@ -300,7 +300,7 @@ class Store:
                 )
 
 
-def pack(
+def write_store(
     episodes: Iterable[Episode],
     destination: Path | str,
     spec: EnvironmentSpec,
@@ -325,8 +325,8 @@ def pack(
     return Store.open(destination)
 
 
-def alike(found: gymnasium.Space[Any], wanted: gymnasium.Space[Any]) -> bool:
-    """Whether vectors of floats differ in their bounds alone, which no model needs."""
+def differ_in_bounds(found: gymnasium.Space[Any], wanted: gymnasium.Space[Any]) -> bool:
+    """Whether two Boxes of floats differ in their bounds alone, which models do not use."""
     both = isinstance(found, spaces.Box) and isinstance(wanted, spaces.Box)
     kinds = {np.dtype(space.dtype).kind for space in (found, wanted)}
     return both and found.shape == wanted.shape and kinds == {"f"}

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from datamodules.collect import make_once
-from datamodules.episodes import Episode, Recording
+from datamodules.episodes import Episode
 from datamodules.players import FIRST_SEED, SEEDS_EACH
 from datamodules.readers.minari import open_minari, read_minari, write_minari
-from datamodules.store import pack
+from datamodules.store import write_store
 from rate.envs.tmaze import MINIMUM_LENGTH, TMAZE_SPEC, TMazeOracle, TMazeVector, draw_episodes
 from rate.progress import OnProgress, tell_nobody, telling
 
@@ -86,12 +86,12 @@ def generate_tmaze(
             )
         episodes = read_minari(open_minari(minari))
         packed = telling(episodes, "packing", num_episodes, on_progress)
-        pack(packed, store, TMAZE_SPEC, provenance)
+        write_store(packed, store, TMAZE_SPEC, provenance)
 
     return make_once(store, provenance, make)
 
 
-def play_oracle(max_length: int, num_episodes: int, seed: int) -> Iterator[Recording]:
+def play_oracle(max_length: int, num_episodes: int, seed: int) -> Iterator[Episode]:
     """The oracle's episodes; each is what `TMaze((3, max_length))` gives for the episode's seed."""
     length = (MINIMUM_LENGTH, max_length)
     seeds = _balanced_seeds(max_length, num_episodes, FIRST_SEED + seed * SEEDS_EACH)
@@ -103,7 +103,7 @@ def play_oracle(max_length: int, num_episodes: int, seed: int) -> Iterator[Recor
 
 def _play(
     env: TMazeVector, seeds: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
-) -> Iterator[Recording]:
+) -> Iterator[Episode]:
     """Play one batch of mazes to the end."""
     steps, count = int(lengths.max()) - 1, len(seeds)
     observations = np.zeros((steps + 1, count, 4), dtype=np.float32)
@@ -118,15 +118,15 @@ def _play(
         actions[step] = oracle.step(observations[step])
         observations[step + 1], rewards[step], terminated, truncated, _ = env.step(actions[step])
     for row, length in enumerate(lengths.tolist()):
-        episode = Episode(
+        yield Episode(
             observations=observations[: length - 1, row],
             actions=actions[: length - 1, row],
             rewards=rewards[: length - 1, row],
             terminated=bool(terminated[row]),
             truncated=bool(truncated[row]),
             seed=int(seeds[row]),
+            last_observation=observations[length - 1, row],
         )
-        yield Recording(episode, last_observation=observations[length - 1, row])
 
 
 def _balanced_seeds(max_length: int, num_episodes: int, first: int) -> npt.NDArray[np.int64]:

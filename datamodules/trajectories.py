@@ -21,13 +21,14 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 
-from datamodules.columns import Columns
+from datamodules.compatibility import check_actions, check_task, hidden_state, single_frames
+from datamodules.data_device import DataDevice, choose_data_device
 from datamodules.episodes import DatasetError
 from datamodules.formats import find_store
 from datamodules.held_out import HeldOut
-from datamodules.placement import DataDevice, Prefetcher, choose_placement
+from datamodules.prefetch import Prefetcher
 from datamodules.sampler import Mode, Sampling, WindowSampler
-from datamodules.suitability import check_actions, check_task, hidden_state, single_frames
+from datamodules.step_arrays import StepArrays
 from rate.batch import Batch, stack_frames
 from rate.envs.spec import EnvironmentSpec
 
@@ -78,12 +79,13 @@ class TrajectoryDataModule(LightningDataModule):
         sampling: See `WindowSampler`.
         with_hint: Whether batches have the hidden state, which data of our collectors have as the
             part `hint` of their observations.
-        data_device: Where batches are gathered; see `place_on`.
+        data_device: Where batches are gathered; see `set_data_device`.
         held_out: The share of the episodes that are never drawn; see `held_out_episodes`.
 
     Attributes:
         held_out: These episodes, in windows of `N` segments whatever the stage of a curriculum.
-        placement: Where they are and why, in one line; empty until that is settled.
+        data_device_reason: Where batches are gathered and why, in one line; empty until
+            `set_data_device` has chosen.
 
     Raises:
         DatasetError: If the store is damaged, is of another environment, or has no episodes that
@@ -125,8 +127,8 @@ class TrajectoryDataModule(LightningDataModule):
         self.batch_size, self.context_length, self.segments = batch_size, context_length, segments
         self.seed, self.mode = seed, mode
         self.min_return, self.min_length, self.sampling = min_return, min_length, sampling
-        self.columns, self.data_device = Columns.of(self.store, hint), data_device
-        self.placement = ""
+        self.arrays, self.data_device = StepArrays.of(self.store, hint), data_device
+        self.data_device_reason = ""
         self._prefetcher: Prefetcher | None = None
         self._stage: tuple[int, int] | None = None
         self._batches_done = 0
@@ -160,7 +162,7 @@ class TrajectoryDataModule(LightningDataModule):
         world_size: int = 1,
     ) -> Iterator[Batch]:
         """The first held-out windows of a fixed order, as a model takes them; see `HeldOut`."""
-        for batch in self.held_out.batches(self.columns, size, limit, rank, world_size):
+        for batch in self.held_out.batches(self.arrays, size, limit, rank, world_size):
             yield self.on_after_batch_transfer(batch.to(device), 0)
 
     def make_sampler(
@@ -200,7 +202,7 @@ class TrajectoryDataModule(LightningDataModule):
             min_length=self.min_length,
             sampling=self.sampling,
             frame_stack=self.frame_stack,
-            columns=self.columns,
+            arrays=self.arrays,
             held_out=self.held_out.never_drawn,
         )
 
@@ -237,11 +239,11 @@ class TrajectoryDataModule(LightningDataModule):
         """Settle where the data are; refuse a batch that the processes do not divide."""
         if self.trainer is None:
             return
-        self.place_on(self.trainer.strategy.root_device)
+        self.set_data_device(self.trainer.strategy.root_device)
         self._processes = (self.trainer.global_rank, self.trainer.world_size)
         self._sampler = self.make_sampler(self._stage[0] if self._stage else None, *self._processes)
 
-    def place_on(self, device: torch.device) -> None:
+    def set_data_device(self, device: torch.device) -> None:
         """Gather batches on a device where the data fit, else make them ready ahead of time.
 
         On a CPU the data stay in their files, which the system keeps in memory as it sees fit.
@@ -252,12 +254,12 @@ class TrajectoryDataModule(LightningDataModule):
         self.close()
         if device.type == "cpu" and self.data_device != "device":
             return
-        placement = choose_placement(self.columns.nbytes, device, self.data_device)
-        self.placement = placement.reason
-        if not placement.resident:
+        choice = choose_data_device(self.arrays.nbytes, device, self.data_device)
+        self.data_device_reason = choice.reason
+        if not choice.on_device:
             self._prefetcher = Prefetcher(device)
-        elif self.columns.device != device:
-            self.columns = self.columns.to(device)
+        elif self.arrays.device != device:
+            self.arrays = self.arrays.to(device)
 
     def teardown(self, stage: str) -> None:
         self.close()

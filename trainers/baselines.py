@@ -131,8 +131,5 @@ def _play(seeds: list[int]) -> list[tuple[float, int, dict[str, float]]]:
     """Return, length and outcome of each seed's episode."""
     if not _PLAYER:  # here, where an error finds its way back
         _PLAYER.append(_MAKE[0]())
-    recordings = [_PLAYER[0].play(seed) for seed in seeds]
-    return [
-        (float(np.sum(r.episode.rewards, dtype=np.float64)), len(r.episode), r.outcome)
-        for r in recordings
-    ]
+    episodes = [_PLAYER[0].play(seed) for seed in seeds]
+    return [(float(np.sum(e.rewards, dtype=np.float64)), len(e), e.outcome) for e in episodes]

@@ -83,7 +83,7 @@ def describe_training(
         f"model: {parameters:,} parameters, precision {trainer.precision}",
         f"data: {data}",
         f"device: {_describe_device(device, trainer.world_size)}",
-        datamodule.placement,
+        datamodule.data_device_reason,
         unused_gpu(device),
     ]
     return [line for line in lines if line]

@@ -6,8 +6,8 @@ import math
 from copy import deepcopy
 from typing import Any
 
+from datamodules.compatibility import single_frames
 from datamodules.store import Store
-from datamodules.suitability import single_frames
 from rate.config import ModelConfig
 from trainers.environment import Environment
 

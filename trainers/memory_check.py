@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.placement import free_memory
+from datamodules.data_device import free_memory
 from datamodules.store_files import storage_dtype
 from rate.batch import Batch, Observations
 from rate.envs.spec import EnvironmentSpec

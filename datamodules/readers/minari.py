@@ -21,7 +21,6 @@ from datamodules.episodes import (
     Array,
     DatasetError,
     Episode,
-    Recording,
     integer_seed,
     observation_items,
 )
@@ -172,7 +171,7 @@ def _episode(dataset: MinariDataset, data: dict[str, Any], place: str) -> Episod
 
 
 def write_minari(
-    recordings: Iterable[Recording],
+    episodes: Iterable[Episode],
     root: Path,
     dataset_id: str,
     env: gymnasium.Env[Any, Any] | EnvironmentSpec,
@@ -186,7 +185,8 @@ def write_minari(
     once, so that it is whole or absent. Two processes must not write the same `dataset_id` at once.
 
     Args:
-        recordings: The episodes; an iterator may read or play each when it is asked for.
+        episodes: The episodes, each with its `last_observation`; an iterator may read or play each
+            when it is asked for.
         root: Where the data sets lie; set `MINARI_DATASETS_PATH` to it to list them with Minari.
         dataset_id: A Minari id, `namespace/name-v0`.
         env: The environment that was played, made with `gymnasium.make`, so that Minari can
@@ -223,7 +223,7 @@ def write_minari(
             warnings.simplefilter("ignore", UserWarning)
             dataset = minari.create_dataset_from_buffers(
                 dataset_id,
-                _buffers(recordings, dataset_id),  # it takes them one by one
+                _buffers(episodes, dataset_id),  # it takes them one by one
                 algorithm_name=algorithm,
                 description=description,
                 **options,
@@ -251,24 +251,24 @@ def minari_provenance(dataset: MinariDataset) -> dict[str, Any] | None:
     return provenance
 
 
-def _buffers(recordings: Iterable[Recording], dataset_id: str) -> Iterator[Any]:
-    """Recordings as Minari takes them; refuses pixels that it would change."""
+def _buffers(episodes: Iterable[Episode], dataset_id: str) -> Iterator[Any]:
+    """Episodes as Minari takes them; refuses pixels that it would change."""
     from minari.data_collector.episode_buffer import EpisodeBuffer
 
     exact = keeps_pixels()
-    for item in recordings:
+    for item in episodes:
         if not exact and _has_pixels(item):
             raise DatasetError(
                 f"{dataset_id}: the installed Minari stores pixels as JPEG only, which changes "
                 "them. Install Minari 0.5.4 or newer, which needs Python 3.11 or newer."
             )
         yield EpisodeBuffer(
-            seed=_stored_seed(item.episode.seed),
-            observations=_append(item.episode.observations, item.last_observation),
-            actions=item.episode.actions,
-            rewards=np.asarray(item.episode.rewards),
-            terminations=_flags(item.episode, item.episode.terminated),
-            truncations=_flags(item.episode, item.episode.truncated),
+            seed=_stored_seed(item.seed),
+            observations=_append(item.observations, item.last_observation),
+            actions=item.actions,
+            rewards=np.asarray(item.rewards),
+            terminations=_flags(item, item.terminated),
+            truncations=_flags(item, item.truncated),
         )
 
 
@@ -278,9 +278,9 @@ def _stored_seed(seed: int | None) -> Any:
     return seed if fits else str(seed)
 
 
-def _has_pixels(recording: Recording) -> bool:
+def _has_pixels(episode: Episode) -> bool:
     """Whether an episode has images, or what Minari takes for some."""
-    arrays = observation_items(recording.episode.observations).values()
+    arrays = observation_items(episode.observations).values()
     return any(array.dtype == np.uint8 and array.ndim >= 2 for array in arrays)
 
 

@@ -14,7 +14,7 @@ from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 
 from datamodules.episodes import Array, Episode
-from datamodules.store import Store, pack
+from datamodules.store import Store, write_store
 from rate.batch import Batch
 from rate.envs.spec import EnvironmentSpec
 
@@ -59,7 +59,7 @@ def make_store(folder: Path, spec: EnvironmentSpec, episodes: int, length: int) 
                 truncated=False,
             )
 
-    return pack(generate(), folder, single, {"source": "benchmark"})
+    return write_store(generate(), folder, single, {"source": "benchmark"})
 
 
 def random_batch(spec: EnvironmentSpec, rows: int, steps: int) -> Batch:

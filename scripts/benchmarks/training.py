@@ -110,7 +110,7 @@ def sampler_tasks(subject: Subject) -> Iterator[Task]:
 def time_sampler(subject: Subject, budget: float) -> Row:
     """Our batches, timed one by one."""
     datamodule = subject.datamodule()
-    datamodule.place_on(subject.device)
+    datamodule.set_data_device(subject.device)
     sampler, numbers = datamodule.make_sampler(None), itertools.count()
 
     def call() -> None:

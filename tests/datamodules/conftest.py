@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from datamodules import Episode, pack
+from datamodules import Episode, write_store
 from rate.envs.spec import EnvironmentSpec
 
 _SPEC = EnvironmentSpec(
@@ -34,7 +34,7 @@ def _make_episode(length: int, number: int = 0) -> Episode:
 
 def _pack(path, lengths=_LENGTHS):
     episodes = (_make_episode(length, number) for number, length in enumerate(lengths))
-    return pack(episodes, path, _SPEC, {"source": "a test"})
+    return write_store(episodes, path, _SPEC, {"source": "a test"})
 
 
 @pytest.fixture(scope="session")

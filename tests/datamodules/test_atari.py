@@ -18,7 +18,7 @@ def player(game="Pong", length=400, noise=0.05):
 
 
 def test_the_seed_decides_what_it_plays():
-    first, again, other = (player().play(seed).episode for seed in (1 << 40, 1 << 40, 7))
+    first, again, other = (player().play(seed) for seed in (1 << 40, 1 << 40, 7))
     np.testing.assert_array_equal(first.observations, again.observations)
     assert first.actions.tolist() == again.actions.tolist()
     assert first.actions.tolist() != other.actions.tolist()
@@ -35,9 +35,9 @@ def test_it_is_far_better_at_pong_than_chance():
 
 
 def test_other_games_are_played_at_random():
-    recording = player("Breakout", length=50).play(1)
-    assert set(recording.episode.actions.tolist()) == {0, 1, 2, 3}
-    assert "normalised_score" in recording.outcome
+    episode = player("Breakout", length=50).play(1)
+    assert set(episode.actions.tolist()) == {0, 1, 2, 3}
+    assert "normalised_score" in episode.outcome
 
 
 def test_it_finds_ball_and_paddle():

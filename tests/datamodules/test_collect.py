@@ -49,7 +49,7 @@ def test_the_store_holds_what_was_played_in_the_order_of_the_seeds(made):
     assert store.spec == SPEC
     assert store.arrays["seeds"].tolist() == SEEDS
     for index, seed in enumerate(SEEDS):
-        wanted, found = make_player().play(seed).episode, store.episode(index)
+        wanted, found = make_player().play(seed), store.episode(index)
         for key, array in wanted.observations.items():
             np.testing.assert_array_equal(found.observations[key], array)
             assert found.observations[key].dtype == array.dtype
@@ -59,9 +59,9 @@ def test_the_store_holds_what_was_played_in_the_order_of_the_seeds(made):
 
 
 def test_a_table_tells_how_good_the_data_are(made):
-    recordings = [make_player().play(seed) for seed in SEEDS]
-    lengths = [len(recording.episode) for recording in recordings]
-    items = [recording.outcome["items"] for recording in recordings]
+    episodes = [make_player().play(seed) for seed in SEEDS]
+    lengths = [len(episode) for episode in episodes]
+    items = [episode.outcome["items"] for episode in episodes]
     summary = summarise(made[1])
     assert summary["length"] == (np.mean(lengths), min(lengths), max(lengths))
     assert summary["items"] == (np.mean(items), min(items), max(items))
@@ -82,10 +82,10 @@ def test_minari_opens_it_with_every_pixel_as_it_was(made, monkeypatch):
     assert seeds == SEEDS
     for index, seed in enumerate(SEEDS):
         wanted, found = make_player().play(seed), dataset[index]
-        for key, array in wanted.episode.observations.items():
+        for key, array in wanted.observations.items():
             np.testing.assert_array_equal(found.observations[key][:-1], array)
             np.testing.assert_array_equal(found.observations[key][-1], wanted.last_observation[key])
-        np.testing.assert_array_equal(found.rewards, wanted.episode.rewards)
+        np.testing.assert_array_equal(found.rewards, wanted.rewards)
 
 
 def test_two_workers_give_the_same_files(made, tmp_path):

@@ -9,10 +9,10 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from datamodules import DatasetError, Episode, pack
-from datamodules.columns import Columns
+from datamodules import DatasetError, Episode, write_store
 from datamodules.held_out import HeldOut, held_out_episodes
 from datamodules.sampler import WindowSampler
+from datamodules.step_arrays import StepArrays
 from datamodules.store import Store
 from datamodules.trajectories import TrajectoryDataModule
 from rate.envs.spec import EnvironmentSpec
@@ -34,7 +34,7 @@ def counted(tmp_path_factory) -> Store:
         )
         for number, steps in enumerate(LENGTHS)
     ]
-    return pack(episodes, tmp_path_factory.mktemp("held") / "counted", SPEC, {})
+    return write_store(episodes, tmp_path_factory.mktemp("held") / "counted", SPEC, {})
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.1, 0.3, 1 / 3, 0.5, 0.7, 0.95])
@@ -88,10 +88,10 @@ def test_they_are_never_drawn_and_measured_whole(counted: Store, mode, sampling)
 
 def test_processes_share_the_windows_of_a_fixed_order(counted: Store) -> None:
     held_out = HeldOut(counted, 0.5, 4, "random")
-    columns = Columns.of(counted)
+    arrays = StepArrays.of(counted)
 
     def rows(limit: int, rank: int = 0, world_size: int = 1) -> list[list[float]]:
-        batches = held_out.batches(columns, 3, limit, rank, world_size)
+        batches = held_out.batches(arrays, 3, limit, rank, world_size)
         return [row.tolist() for batch in batches for row in batch.observations[:, 0]]
 
     everything = rows(1000)
@@ -112,7 +112,7 @@ def test_limits_hold_for_them_as_well(counted: Store) -> None:
     assert 0 < len(long.episodes) < len(every.episodes)
     nothing = HeldOut(counted, 0.5, 4, min_length=1000)
     assert (nothing.num_windows, nothing.num_steps) == (0, 0)
-    assert list(nothing.batches(Columns.of(counted), 2, 10)) == []
+    assert list(nothing.batches(StepArrays.of(counted), 2, 10)) == []
 
 
 def test_the_best_return_to_ask_for_is_of_what_is_trained_on(counted: Store) -> None:

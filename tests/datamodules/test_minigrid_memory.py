@@ -120,16 +120,15 @@ def test_it_may_be_reset_before_the_environment():
 def test_a_player_records_it():
     options = MinigridMemoryOptions(hint=True)
     player = Player(lambda: MinigridMemory(options, 11), MinigridMemoryExpert)
-    recording = player.play(4)
+    episode = player.play(4)
     player.close()
-    episode = recording.episode
     assert episode.observations["image"].shape == (len(episode), 3, 84, 84)
     assert episode.observations["image"].dtype == np.uint8
-    assert np.unique(episode.observations["hint"]).tolist() == [recording.outcome["cue"]]
+    assert np.unique(episode.observations["hint"]).tolist() == [episode.outcome["cue"]]
     assert episode.terminated
     assert episode.actions[-1] == FORWARD
-    assert recording.outcome["success"] == 1
-    assert recording.outcome["size"] == 11
+    assert episode.outcome["success"] == 1
+    assert episode.outcome["size"] == 11
     np.testing.assert_allclose(episode.rewards.sum(), 1 - 0.9 * len(episode) / 44)
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from datamodules import DatasetError, Store, pack
+from datamodules import DatasetError, Store, write_store
 
 
 def test_nothing_appears_when_an_episode_is_wrong(tmp_path, spec, make_episode):
@@ -21,15 +21,15 @@ def test_nothing_appears_when_an_episode_is_wrong(tmp_path, spec, make_episode):
         yield replace(make_episode(4), rewards=np.array([0, np.nan, 0, 0]))
 
     with pytest.raises(DatasetError, match=r"bad\.h5, episode 1: rewards: the value at step 1"):
-        pack(episodes(), tmp_path / "s", spec, {"source": "bad.h5"})
+        write_store(episodes(), tmp_path / "s", spec, {"source": "bad.h5"})
     with pytest.raises(DatasetError, match="no episodes"):
-        pack([], tmp_path / "s", spec, {})
+        write_store([], tmp_path / "s", spec, {})
     assert [path.name for path in tmp_path.iterdir() if "lock" not in path.name] == []
 
 
 def test_an_existing_store_is_not_overwritten(own_store, spec, make_episode):
     with pytest.raises(DatasetError, match="already exists"):
-        pack([make_episode(3)], own_store.path, spec, {})
+        write_store([make_episode(3)], own_store.path, spec, {})
     Store.open(own_store.path, verify=True)
 
 
@@ -39,7 +39,7 @@ def _pack_for_ever(path, spec, episode):
             yield episode
             time.sleep(0.001)
 
-    pack(episodes(), path, spec, {})
+    write_store(episodes(), path, spec, {})
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kills a process")
@@ -57,7 +57,7 @@ def test_a_killed_packer_leaves_no_store_and_the_next_one_cleans_up(tmp_path, sp
     assert not path.exists()
     with pytest.raises(DatasetError, match="not a trajectory store"):
         Store.open(left)
-    assert pack([make_episode(3)], path, spec, {}).num_episodes == 1
+    assert write_store([make_episode(3)], path, spec, {}).num_episodes == 1
     assert not left.exists()
 
 
@@ -66,7 +66,7 @@ def test_of_two_packers_at_once_one_wins_and_its_store_is_whole(tmp_path, spec, 
 
     def run():
         try:
-            pack([make_episode(5)] * 50, tmp_path / "s", spec, {})
+            write_store([make_episode(5)] * 50, tmp_path / "s", spec, {})
             results.append("made")
         except DatasetError as error:
             results.append(str(error))

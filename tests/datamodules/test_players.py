@@ -23,8 +23,7 @@ class Right:
 
 
 def test_a_recording_is_what_the_environment_gives_for_the_seed():
-    recording = make_player().play(12)
-    episode = recording.episode
+    episode = make_player().play(12)
     env = Walk()
     observation, _ = env.reset(seed=12)
     for step, action in enumerate(episode.actions):
@@ -33,11 +32,11 @@ def test_a_recording_is_what_the_environment_gives_for_the_seed():
         observation, reward, terminated, truncated, info = env.step(action)
         assert reward == episode.rewards[step]  # in float64: 0.1 is not rounded
     for key in SPACE:
-        np.testing.assert_array_equal(recording.last_observation[key], observation[key])
+        np.testing.assert_array_equal(episode.last_observation[key], observation[key])
         assert episode.observations[key].dtype == SPACE[key].dtype
     assert (terminated, truncated) == (episode.terminated, episode.truncated) == (False, True)
     assert episode.seed == 12
-    assert recording.outcome == {"success": float(info["success"]), "items": float(info["items"])}
+    assert episode.outcome == {"success": float(info["success"]), "items": float(info["items"])}
 
 
 def test_long_episodes_grow_and_players_have_no_memory():
@@ -45,10 +44,10 @@ def test_long_episodes_grow_and_players_have_no_memory():
     first = player.play(3)
     player.play(4)
     again = player.play(3)
-    assert len(first.episode) == 399
-    assert first.episode.observations.shape == (399, 4)
-    np.testing.assert_array_equal(first.episode.observations, again.episode.observations)
-    assert first.episode.truncated
+    assert len(first) == 399
+    assert first.observations.shape == (399, 4)
+    np.testing.assert_array_equal(first.observations, again.observations)
+    assert first.truncated
     assert first.outcome == {"success": 0.0}
     player.close()
 

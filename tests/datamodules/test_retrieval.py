@@ -19,21 +19,21 @@ def play(seed, noise=0.0, length=(3, 40)):
 def test_it_always_succeeds(noise):
     lengths = set()
     for seed in range(50):
-        recording = play(seed, noise)
-        actions = recording.episode.actions
-        assert recording.outcome == {"success": 1, "cue": first_action(seed)}
+        episode = play(seed, noise)
+        actions = episode.actions
+        assert episode.outcome == {"success": 1, "cue": first_action(seed)}
         assert actions[0] == actions[-1] == first_action(seed)
-        assert recording.episode.rewards.tolist() == [0] * (len(actions) - 1) + [1]
+        assert episode.rewards.tolist() == [0] * (len(actions) - 1) + [1]
         assert noise or (actions[1:-1] == STAY).all()
-        assert recording.episode.terminated
+        assert episode.terminated
         lengths.add(len(actions))
     assert len(lengths) > 15
 
 
 def test_noise_is_spread_over_the_delay_and_repeats_with_the_seed():
-    actions = play(3, noise=1.0, length=600).episode.actions
+    actions = play(3, noise=1.0, length=600).actions
     assert np.bincount(actions[1:-1], minlength=3).min() > 150
-    np.testing.assert_array_equal(play(3, noise=1.0, length=600).episode.actions, actions)
+    np.testing.assert_array_equal(play(3, noise=1.0, length=600).actions, actions)
 
 
 def test_first_actions_are_even_over_seeds_and_not_told_by_the_noise():
@@ -47,7 +47,7 @@ def test_first_actions_are_even_over_seeds_and_not_told_by_the_noise():
 def test_the_oracle_is_the_expert_without_noise():
     oracle = RetrievalOracle()
     for seed in range(5):
-        episode = play(seed).episode
+        episode = play(seed)
         oracle.reset([seed])
         actions = [oracle.step(row[None])[0] for row in episode.observations["vector"]]
         assert actions == episode.actions.tolist()

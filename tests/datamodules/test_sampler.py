@@ -7,7 +7,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from datamodules import DatasetError, Episode, pack
+from datamodules import DatasetError, Episode, write_store
 from datamodules.sampler import WindowSampler
 from rate.envs.spec import EnvironmentSpec
 
@@ -34,7 +34,7 @@ def counted():
             )
             for steps in lengths
         ]
-        return pack(episodes, folder / "counted", spec, {})
+        return write_store(episodes, folder / "counted", spec, {})
 
     return make
 
@@ -163,7 +163,7 @@ def test_every_kind_of_end(tmp_path):
     spec = EnvironmentSpec("ends", spaces.Box(0, 1, (1,), np.float32), spaces.Discrete(2), 1.0)
     kinds = [(True, False), (False, True), (True, True), (False, False)]
     nothing = np.zeros((4, 1), np.float32), np.zeros(4, np.int64), np.zeros(4)
-    store = pack((Episode(*nothing, *kind) for kind in kinds), tmp_path / "ends", spec, {})
+    store = write_store((Episode(*nothing, *kind) for kind in kinds), tmp_path / "ends", spec, {})
     sampler = WindowSampler(store, 4, 5, seed=0)
     batch = sampler.batch(0)
     for row, number in enumerate(sampler.episodes(0).tolist()):
@@ -277,7 +277,7 @@ def test_a_return_at_the_limit_is_kept_whatever_its_rounding(tmp_path, spec, mak
     episodes = [
         replace(make_episode(2), rewards=np.array([0, reward])) for reward in (0.95, 0.96, 0.97)
     ]
-    store = pack(episodes, tmp_path / "s", spec, {})
+    store = write_store(episodes, tmp_path / "s", spec, {})
     assert WindowSampler(store, 1, 2, seed=0, min_return=0.96).num_episodes == 2
 
 
@@ -341,7 +341,7 @@ def test_dictionaries_and_pixels_stay_as_stored(tmp_path):
         )
         for steps in (3, 6)
     ]
-    store = pack(episodes, tmp_path / "s", spec, {})
+    store = write_store(episodes, tmp_path / "s", spec, {})
     sampler = WindowSampler(store, 2, 5, seed=0)
     batch = sampler.batch(0)
     assert batch.observations["rgb"].dtype == torch.uint8

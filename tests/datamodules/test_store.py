@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from datamodules import Episode, Store, pack
+from datamodules import Episode, Store, write_store
 from rate.envs.spec import EnvironmentSpec
 
 
@@ -66,7 +66,7 @@ def test_return_to_go_is_summed_in_float64_and_integers_are_not_truncated(tmp_pa
         False,
     )
     half = replace(base, rewards=np.array([0.5, 0, 0, 0, 0.25]))
-    store = pack([base, long, half], tmp_path / "s", spec, {})
+    store = write_store([base, long, half], tmp_path / "s", spec, {})
     to_go = store.arrays["returns_to_go"]
     assert to_go[:5].tolist() == [257, 257, 256, 256, 1]
     assert to_go[5] == np.float32(tiny.astype(np.float64).sum())
@@ -105,7 +105,7 @@ def test_dictionaries_pixels_and_integers_keep_their_types(tmp_path):
         )
 
     episodes = [play(4), play(6)]
-    store = pack(iter(episodes), tmp_path / "s", spec, {})
+    store = write_store(iter(episodes), tmp_path / "s", spec, {})
     types = {key: array.dtype for key, array in store.observations.items()}
     assert types == {
         "front/rgb": np.uint8,

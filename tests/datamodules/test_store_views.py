@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from datamodules import DatasetError, Episode, pack
+from datamodules import DatasetError, Episode, write_store
 from rate.envs.spec import EnvironmentSpec
 
 PARTS = {
@@ -36,7 +36,7 @@ def hinted(tmp_path):
         for steps in (3, 5)
     ]
     spec = EnvironmentSpec("hinted", spaces.Dict(PARTS), spaces.Discrete(3), 1.0)
-    return pack(episodes, tmp_path / "s", spec, {})
+    return write_store(episodes, tmp_path / "s", spec, {})
 
 
 @pytest.mark.parametrize("key", ["vector", "image"])
@@ -76,4 +76,4 @@ def test_a_view_must_be_the_only_one(tmp_path):
     episode = Episode({"left": zeros, "right": zeros}, np.zeros(2, int), np.zeros(2), True, False)
     spec = EnvironmentSpec("twins", two, spaces.Discrete(3), 1.0)
     with pytest.raises(DatasetError, match="which left and right have"):
-        pack([episode], tmp_path / "s", spec, {}).observing(PARTS["hint"])
+        write_store([episode], tmp_path / "s", spec, {}).observing(PARTS["hint"])

@@ -101,12 +101,12 @@ def test_two_processes_at_once(tmp_path):
 
 @pytest.mark.parametrize(("max_length", "count"), [(3, 1), (3, 7), (4, 3), (50, 1), (5000, 9)])
 def test_small_and_long_requests(max_length, count):
-    recordings = list(play_oracle(max_length, count, seed=0))
-    lengths = [len(recording.episode) + 1 for recording in recordings]
+    episodes = list(play_oracle(max_length, count, seed=0))
+    lengths = [len(episode) + 1 for episode in episodes]
     assert len(lengths) == count
     assert max(lengths) == max_length
     assert min(lengths) >= 3
-    assert sum(recording.episode.rewards.sum() for recording in recordings) == count
+    assert sum(episode.rewards.sum() for episode in episodes) == count
 
 
 @pytest.mark.parametrize(

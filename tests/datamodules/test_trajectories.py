@@ -10,7 +10,7 @@ from gymnasium import spaces
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from datamodules import DatasetError, Episode, pack
+from datamodules import DatasetError, Episode, write_store
 from datamodules.trajectories import TrajectoryDataModule
 from rate.envs.frame_stack import stacked_space
 from rate.envs.spec import EnvironmentSpec
@@ -241,7 +241,7 @@ def test_training_may_see_one_part_of_the_observations(tmp_path):
     )
     observations = {"vector": np.ones((3, 2), np.float32), "hint": np.zeros((3, 1), np.float32)}
     episode = Episode(observations, np.zeros(3, int), np.zeros(3), True, False)
-    store = pack([episode], tmp_path / "s", whole, {})
+    store = write_store([episode], tmp_path / "s", whole, {})
     without = EnvironmentSpec("hinted", vector, spaces.Discrete(3), 1.0)
     data = make_data(store, spec=without, segments=1)
     assert data.next_batch().observations.shape == (3, 3, 2)
@@ -263,7 +263,7 @@ def test_a_model_trains_on_stacks_of_the_frames_that_a_store_has_once(tmp_path):
     images = rng.integers(1, 256, (9, 6, 5), dtype=np.uint8)
     hints, steps = np.zeros((9, 2), np.float32), np.zeros(9, np.int64)
     episode = Episode({"image": images, "hint": hints}, steps, np.ones(9), True, False)
-    store = pack([episode], tmp_path / "film", recorded, {})
+    store = write_store([episode], tmp_path / "film", recorded, {})
     spec = EnvironmentSpec("film", stacked_space(frame, 3), recorded.action_space, 1.0, {}, 3)
     data = make_data(store, batch_size=1, segments=2, spec=spec, mode="random")
 
@@ -278,7 +278,7 @@ def test_a_model_trains_on_stacks_of_the_frames_that_a_store_has_once(tmp_path):
     make_trainer(8).fit(module, datamodule=data)
     assert len(module.seen) == 8
     assert data.next_batch().observations.shape == (1, 8, 6, 5)
-    two = pack([episode, episode], tmp_path / "films", recorded, {})
+    two = write_store([episode, episode], tmp_path / "films", recorded, {})
     data = make_data(two, batch_size=1, segments=2, spec=spec, mode="random", held_out=0.5)
     batches = list(data.held_out_batches(torch.device("cpu"), 1, 10))
     assert sum(int(batch.mask.sum()) for batch in batches) == 9

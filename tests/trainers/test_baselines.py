@@ -49,7 +49,7 @@ def test_chance_gives_up_at_once_or_guesses_at_the_end() -> None:
     # The processes play what one player alone does.
     assert RETRIEVAL.make_player is not None
     player = RETRIEVAL.make_player("random", 4)
-    returns = [float(np.sum(player.play(seed).episode.rewards)) for seed in range(400)]
+    returns = [float(np.sum(player.play(seed).rewards)) for seed in range(400)]
     assert row["return"] == np.mean(returns)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules import Episode, pack
+from datamodules import Episode, write_store
 from datamodules.episodes import DatasetError
 from datamodules.store import Store
 from datamodules.trajectories import TrajectoryDataModule
@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> Path:
     actions, rewards = np.zeros((steps, 6), dtype=np.float32), np.ones(steps)
     episode = Episode(observations, actions, rewards, terminated=False, truncated=True)
     options = {"task": "walker2d", "version": "v5", "score_100": 99.0, "score_0": None}
-    pack([episode], tmp_path / "walker", walker(options), {"source": "a test"})
+    write_store([episode], tmp_path / "walker", walker(options), {"source": "a test"})
     return tmp_path / "walker"
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from datamodules.episodes import DatasetError, Episode
-from datamodules.store import pack
+from datamodules.store import write_store
 from rate.envs.tmaze import TMAZE_SPEC
 from tests.trainers.conftest import MakeConfig
 from trainers.fitting import make_datamodule
@@ -35,7 +35,7 @@ def store(tmp_path: Path) -> str:
         return Episode(observations, np.zeros(steps, np.int64), rewards, True, False, number)
 
     path = tmp_path / "store"
-    pack(map(episode, range(20)), path, TMAZE_SPEC, {"source": "a test"})
+    write_store(map(episode, range(20)), path, TMAZE_SPEC, {"source": "a test"})
     return str(path)
 
 

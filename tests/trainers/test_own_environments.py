@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from datamodules.episodes import DatasetError, Episode
-from datamodules.store import pack
+from datamodules.store import write_store
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError, UserError
 from rate.spaces import differences
@@ -98,7 +98,9 @@ def walks(tmp_path: Path, module: Path) -> Path:
         return Episode(seen, actions, actions.astype(np.float32), True, False, number)
 
     path = tmp_path / "walks"
-    pack(map(episode, range(12)), path, replace(spec, target_return=4.0), {"source": "a test"})
+    write_store(
+        map(episode, range(12)), path, replace(spec, target_return=4.0), {"source": "a test"}
+    )
     return path
 
 
@@ -235,15 +237,15 @@ def test_a_package_may_bring_a_record_with_an_expert(
     assert (environment.spec.name, environment.spec.options) == ("theirs", {"size": 3})
     with pytest.raises(ConfigError, match="does not have these settings"):
         get_environment("theirs", {"sise": 3})
-    recording = environment.make_player("expert", 9).play(1)
-    assert (len(recording.episode), recording.episode.terminated) == (3, True)
+    episode = environment.make_player("expert", 9).play(1)
+    assert (len(episode), episode.terminated) == (3, True)
 
 
 def test_chance_plays_it_for_comparison(walks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     environment = get_environment(WALK, {"size": 2})
     again = pickle.loads(pickle.dumps(environment))
     assert (again.spec.options, again.name, again.maker) == ({"size": 2}, WALK, environment.maker)
-    assert len(again.make_player("random", 9).play(3).episode) <= 9
+    assert len(again.make_player("random", 9).play(3)) <= 9
     with pytest.raises(ConfigError, match="has no expert that plays"):
         again.make_player("expert", 9)
 
@@ -283,7 +285,7 @@ def test_an_environment_under_another_python_trains_and_scores_from_its_run(
         actions = np.arange(4) % 4
         return Episode(seen, actions, actions + np.float32(0.25), False, True, number)
 
-    pack(
+    write_store(
         map(episode, range(12)),
         tmp_path / "store",
         replace(spec, target_return=7.0),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box
 
-from datamodules import Episode, Store, pack
+from datamodules import Episode, Store, write_store
 from datamodules.episodes import DatasetError
 from rate.architecture import make_config
 from rate.envs.spec import EnvironmentSpec
@@ -48,7 +48,7 @@ def make_store(path: Path, actions: Box) -> Store:
         )
         for n in LENGTHS
     ]
-    return pack(iter(episodes), path, spec, {})
+    return write_store(iter(episodes), path, spec, {})
 
 
 def make_model(store: Store) -> SequenceModel:

@@ -13,9 +13,9 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from lightning.pytorch import Trainer
 
+from datamodules.compatibility import check_actions, unsupported_spaces
 from datamodules.episodes import DatasetError, Episode, observation_items, observation_spaces
-from datamodules.store import Store, pack
-from datamodules.suitability import check_actions, untrainable
+from datamodules.store import Store, write_store
 from datamodules.trajectories import TrajectoryDataModule
 from rate.encoders import VectorEncoder
 from rate.envs.spec import EnvironmentSpec
@@ -67,8 +67,8 @@ def episodes(spec: EnvironmentSpec) -> tuple[list[Episode], list[Any]]:
 def test_it_trains_saves_and_acts(name: str, make_config: MakeConfig, tmp_path: Path) -> None:
     spec = EnvironmentSpec("any", *SPACES[name], float(STEPS))
     data, done = episodes(spec)
-    store = pack(data, tmp_path / "store", spec, {"source": "a test"})
-    assert untrainable(store.spec) == []
+    store = write_store(data, tmp_path / "store", spec, {"source": "a test"})
+    assert unsupported_spaces(store.spec) == []
     for mine, theirs in zip(data, map(store.episode, range(EPISODES)), strict=True):
         np.testing.assert_array_equal(theirs.actions, mine.actions)
         for key, array in observation_items(theirs.observations).items():
@@ -110,7 +110,7 @@ def test_numbers_of_any_shape_are_normalised(
     shape: tuple[int, ...], make_config: MakeConfig, tmp_path: Path
 ) -> None:
     spec = EnvironmentSpec("any", Box(-np.inf, np.inf, shape), Discrete(2), 1.0)
-    store = pack(episodes(spec)[0], tmp_path / "store", spec, {})
+    store = write_store(episodes(spec)[0], tmp_path / "store", spec, {})
     model = SequenceTrainer(make_config(), spec).model
     scale_to_data(model, store, normalise=True)
     seen, encoder = store.arrays["observations"], model.tokenizer.observation
@@ -123,7 +123,7 @@ def test_numbers_of_any_shape_are_normalised(
 
 def test_what_cannot_be_trained_on_is_told() -> None:
     seen, done = Box(-1, 1, (20, 20, 20)), Box(0, 2**40, (2,), np.int64)
-    told = untrainable(EnvironmentSpec("any", seen, done, 1.0))
+    told = unsupported_spaces(EnvironmentSpec("any", seen, done, 1.0))
     assert len(told) == 2
     assert "at most 16 channels" in told[0]
     assert "1,099,511,627,777 whole numbers" in told[1]
@@ -131,7 +131,7 @@ def test_what_cannot_be_trained_on_is_told() -> None:
 
 def test_actions_of_one_kind_of_space_or_another(tmp_path: Path) -> None:
     spec = EnvironmentSpec("any", Discrete(3), MultiBinary(2), 1.0)
-    store = pack(episodes(spec)[0], tmp_path / "store", spec, {})
+    store = write_store(episodes(spec)[0], tmp_path / "store", spec, {})
     same = MultiDiscrete([2, 2])
     assert Store.open(store.path).spec == spec
     check_actions(store, replace(spec, action_space=same))

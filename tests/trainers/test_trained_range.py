@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import Episode, pack
+from datamodules import Episode, write_store
 from datamodules.sampler import WindowSampler
 from rate.envs.spec import EnvironmentSpec
 from rate.model import SequenceModel
@@ -80,7 +80,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Any:
         )
         for length in (3, 9, 4, 7, 12, 5)
     ]
-    return pack(episodes, tmp_path_factory.mktemp("data") / "store", SPEC, {"source": "a test"})
+    return write_store(
+        episodes, tmp_path_factory.mktemp("data") / "store", SPEC, {"source": "a test"}
+    )
 
 
 @pytest.mark.parametrize("mode", ["start", "random"])

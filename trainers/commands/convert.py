@@ -24,6 +24,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
+from datamodules.compatibility import unsupported_spaces
 from datamodules.convert import (
     convert,
     convert_to_minari,
@@ -33,7 +34,6 @@ from datamodules.convert import (
 from datamodules.episodes import DatasetError
 from datamodules.formats import open_source
 from datamodules.source import Source
-from datamodules.suitability import untrainable
 from rate.envs.spec import EnvironmentSpec
 from rate.progress import OnProgress
 from trainers.cli import parse
@@ -95,7 +95,7 @@ def describe(source: Source, to: str, console: Console) -> None:
     room = "" if size is None else f"; the {to} will take about {readable(size)}"
     text = f"{source.path} ({source.format}): {', '.join(sizes) or 'of unknown size'}{room}"
     console.print(text, highlight=False, markup=False, soft_wrap=True)
-    for_store = [*narrowed(source), *untrainable(source.spec)] if to == "store" else []
+    for_store = [*narrowed(source), *unsupported_spaces(source.spec)] if to == "store" else []
     for note in [*source.notes, *for_store]:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
 

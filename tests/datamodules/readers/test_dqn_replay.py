@@ -7,7 +7,7 @@ import gzip
 import numpy as np
 import pytest
 
-from datamodules import DatasetError, pack
+from datamodules import DatasetError, write_store
 from datamodules.formats import find_format, open_source
 from datamodules.readers import dqn_replay
 from datamodules.readers.dqn_replay import open_dqn_replay, read_dqn_replay
@@ -136,7 +136,7 @@ def test_the_format_is_recognised_and_packed(run, tmp_path):
     assert source.spec.name == "atari"
     assert source.spec.options["game"] == "Breakout"
     assert source.spec.action_space.n == 4
-    store = pack(source.read(0, None), tmp_path / "store", source.spec, {})
+    store = write_store(source.read(0, None), tmp_path / "store", source.spec, {})
     assert store.lengths.tolist() == [7, 5, 4, 6]
     assert store.observations.dtype == np.uint8
     assert store.observations.shape == (22, 84, 84)

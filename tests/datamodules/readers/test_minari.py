@@ -13,8 +13,7 @@ import pytest
 from gymnasium import spaces
 from minari.data_collector.episode_buffer import EpisodeBuffer
 
-from datamodules import DatasetError, Episode, pack
-from datamodules.episodes import Recording
+from datamodules import DatasetError, Episode, write_store
 from datamodules.readers.minari import (
     keeps_pixels,
     minari_provenance,
@@ -53,15 +52,15 @@ def record(steps, seed, truncated):
         "rgb": rng.integers(0, 256, (steps + 1, 40, 40, 3), dtype=np.uint8),
         "joints": rng.uniform(-1, 1, (steps + 1, 3)).astype(np.float32),
     }
-    episode = Episode(
+    return Episode(
         {key: array[:-1] for key, array in observations.items()},
         rng.uniform(-1, 1, (steps, 2)).astype(np.float32),
         rng.standard_normal(steps).astype(np.float32),
         terminated=not truncated,
         truncated=truncated,
         seed=seed,
+        last_observation={key: array[-1] for key, array in observations.items()},
     )
-    return Recording(episode, {key: array[-1] for key, array in observations.items()})
 
 
 LOSSLESS = keeps_pixels()
@@ -76,16 +75,15 @@ def test_a_minari_that_changes_pixels_is_refused(tmp_path, camera, monkeypatch):
 
 @pytest.mark.skipif(not LOSSLESS, reason="this Minari changes pixels, and is refused")
 def test_round_trip_is_exact_even_for_pixels(tmp_path, camera):
-    recordings = [record(4, 11, False), record(6, 12, True)]
+    episodes = [record(4, 11, False), record(6, 12, True)]
     root = tmp_path / "minari"
     before = os.environ.get("MINARI_DATASETS_PATH")
-    path = write_minari(recordings, root, "camera/random-v0", camera, "random", "A test.")
+    path = write_minari(episodes, root, "camera/random-v0", camera, "random", "A test.")
     assert os.environ.get("MINARI_DATASETS_PATH") == before
     assert path == root / "camera/random-v0"
     assert not list(root.glob(".*"))
     dataset = open_minari(path)
-    for found, recording in zip(read_minari(dataset), recordings, strict=True):
-        wanted = recording.episode
+    for found, wanted in zip(read_minari(dataset), episodes, strict=True):
         for key, array in wanted.observations.items():
             np.testing.assert_array_equal(found.observations[key], array)
             assert found.observations[key].dtype == array.dtype
@@ -94,7 +92,7 @@ def test_round_trip_is_exact_even_for_pixels(tmp_path, camera):
         assert (found.terminated, found.truncated) == (wanted.terminated, wanted.truncated)
         assert found.seed == wanted.seed
     spec = EnvironmentSpec("camera", OBSERVATIONS, ACTIONS, 1.0)
-    store = pack(read_minari(dataset), tmp_path / "store", spec, {})
+    store = write_store(read_minari(dataset), tmp_path / "store", spec, {})
     assert store.lengths.tolist() == [4, 6]
 
 
@@ -155,11 +153,11 @@ def test_episodes_are_written_one_at_a_time(tmp_path, camera):
 
     def play():
         for number in range(20):
-            recording = record(5, number, True)
-            alive.append(weakref.ref(recording.episode))
+            episode = record(5, number, True)
+            alive.append(weakref.ref(episode))
             # The one before this may still be in the writer's hands.
-            assert sum(episode() is not None for episode in alive) <= 2
-            yield recording
+            assert sum(reference() is not None for reference in alive) <= 2
+            yield episode
 
     path = write_minari(play(), tmp_path, "camera/s-v0", camera, "random", "A test.", {"made": 1})
     dataset = open_minari(path)
@@ -169,7 +167,7 @@ def test_episodes_are_written_one_at_a_time(tmp_path, camera):
 
 
 @pytest.mark.skipif(not LOSSLESS, reason="this Minari changes pixels, and is refused")
-def test_nothing_stands_where_the_recordings_fail(tmp_path, camera):
+def test_nothing_stands_when_an_episode_fails(tmp_path, camera):
     def play():
         yield record(3, 1, True)
         raise DatasetError("broken")

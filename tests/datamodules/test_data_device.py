@@ -11,12 +11,13 @@ import torch
 from gymnasium import spaces
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from datamodules import placement
-from datamodules.columns import Columns
+from datamodules import data_device
+from datamodules.data_device import choose_data_device
 from datamodules.episodes import DatasetError, Episode
-from datamodules.placement import Prefetcher, choose_placement
+from datamodules.prefetch import Prefetcher
 from datamodules.sampler import WindowSampler
-from datamodules.store import Store, pack
+from datamodules.step_arrays import StepArrays
+from datamodules.store import Store, write_store
 from datamodules.trajectories import TrajectoryDataModule
 from rate.batch import Batch
 from rate.envs.spec import EnvironmentSpec
@@ -48,7 +49,9 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> Store:
                 truncated=False,
             )
 
-    return pack(episodes(), tmp_path_factory.mktemp("rooms") / "store", SPEC, {"source": "a test"})
+    return write_store(
+        episodes(), tmp_path_factory.mktemp("rooms") / "store", SPEC, {"source": "a test"}
+    )
 
 
 def assert_same(found: Batch, expected: Batch) -> None:
@@ -67,10 +70,10 @@ def assert_same(found: Batch, expected: Batch) -> None:
 @pytest.mark.parametrize("frame_stack", [1, 3])
 def test_batches_on_a_device_are_those_of_the_files(rooms, mode, frame_stack) -> None:
     """For a CPU as the device, of which nothing is known that a GPU does otherwise."""
-    columns = Columns.of(rooms, rooms.arrays["observations/hint"])
+    arrays = StepArrays.of(rooms, rooms.arrays["observations/hint"])
     settings = {"batch_size": 4, "window": 8, "seed": 1, "mode": mode, "frame_stack": frame_stack}
-    files = WindowSampler(rooms, **settings, columns=columns)
-    device = WindowSampler(rooms, **settings, columns=columns.to(CPU))
+    files = WindowSampler(rooms, **settings, arrays=arrays)
+    device = WindowSampler(rooms, **settings, arrays=arrays.to(CPU))
     for index in range(6):
         assert_same(device.batch(index), files.batch(index))
     images = device.batch(0).observations
@@ -79,19 +82,19 @@ def test_batches_on_a_device_are_those_of_the_files(rooms, mode, frame_stack) ->
 
 
 def test_large_arrays_arrive_in_pieces(rooms, monkeypatch) -> None:
-    monkeypatch.setattr("datamodules.columns._PIECE", 100)
-    columns = Columns.of(rooms)
-    for name, tensor in columns.to(CPU).parts.items():
-        np.testing.assert_array_equal(tensor.numpy(), columns.parts[name])
+    monkeypatch.setattr("datamodules.step_arrays._PIECE", 100)
+    arrays = StepArrays.of(rooms)
+    for name, tensor in arrays.to(CPU).arrays.items():
+        np.testing.assert_array_equal(tensor.numpy(), arrays.arrays[name])
 
 
 class TestChoice:
     @pytest.fixture(autouse=True)
     def _free(self, monkeypatch) -> None:
-        monkeypatch.setattr(placement, "free_memory", lambda device: 8 * 2**30)
+        monkeypatch.setattr(data_device, "free_memory", lambda device: 8 * 2**30)
 
     @pytest.mark.parametrize(
-        ("size", "wanted", "resident", "reason"),
+        ("size", "wanted", "on_device", "reason"),
         [
             (4, "auto", True, "4.00 GiB of data fit into 50% of the 8.00 GiB that are free"),
             (5, "auto", False, "5.00 GiB of data are more than 50% of the 8.00 GiB"),
@@ -99,19 +102,19 @@ class TestChoice:
             (7, "device", True, "on cuda:0, as training.data_device says"),
         ],
     )
-    def test_what_fits_goes_there(self, size, wanted, resident, reason) -> None:
-        choice = choose_placement(size * 2**30, GPU, wanted)
-        assert choice.resident == resident
+    def test_what_fits_goes_there(self, size, wanted, on_device, reason) -> None:
+        choice = choose_data_device(size * 2**30, GPU, wanted)
+        assert choice.on_device == on_device
         assert reason in choice.reason
         assert "\n" not in choice.reason
 
     def test_what_can_never_fit_is_refused(self) -> None:
         with pytest.raises(DatasetError, match=r"9.00 GiB of data are more than the 8.00 GiB"):
-            choose_placement(9 * 2**30, GPU, "device")
+            choose_data_device(9 * 2**30, GPU, "device")
 
     def test_a_device_that_tells_nothing_gets_batches(self, monkeypatch) -> None:
-        monkeypatch.setattr(placement, "free_memory", lambda device: None)
-        assert not choose_placement(1, torch.device("mps"), "auto").resident
+        monkeypatch.setattr(data_device, "free_memory", lambda device: None)
+        assert not choose_data_device(1, torch.device("mps"), "auto").on_device
 
 
 class TestPrefetcher:
@@ -178,7 +181,7 @@ def seen(rooms: Store, data_device: str, ahead: bool, monkeypatch) -> list[Batch
     )
     if ahead:
         monkeypatch.setattr(
-            data, "place_on", lambda device: setattr(data, "_prefetcher", Prefetcher(device))
+            data, "set_data_device", lambda device: setattr(data, "_prefetcher", Prefetcher(device))
         )
     module = Recorder()
     Trainer(
@@ -211,7 +214,7 @@ def test_training_sees_the_same_whatever_the_way(rooms, data_device, ahead, monk
 def test_a_gpu_gets_the_batches_of_the_host(rooms, data_device) -> None:
     data = TrajectoryDataModule(rooms.path, 4, 4, 3, seed=2, data_device=data_device)
     expected = [data.make_sampler(None).batch(index) for index in range(20)]
-    data.place_on(GPU)
+    data.set_data_device(GPU)
     data._sampler = data.make_sampler(None)
     for index, batch in enumerate(expected):
         data._batches_done = index

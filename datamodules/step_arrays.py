@@ -1,4 +1,4 @@
-"""A store's rows, in files or on a device, and how a batch is gathered from them."""
+"""The arrays of a store, memory-mapped or on a device, and the gathering of batches from them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from datamodules.store import Store
 from datamodules.store_files import OBSERVATIONS
 from rate.batch import Batch, Observations
 
-_PIECE = 64 * 2**20  # bytes that are read from a file at once, on their way to a device
+_PIECE = 64 * 2**20  # bytes that are copied from a file to a device at once
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Which steps of a store a batch is; arrays `(B,)` int64, where nothing else is said.
+    """The windows of a batch, as positions in a store. Arrays are `(B,)` int64 unless noted.
 
     Attributes:
-        first_rows: The row of the first step of each window's episode.
-        starts: The step of its episode that a window begins with.
-        stops: The step of its episode before which the window's real steps end, at most `size`
-            after the start; what follows is padding.
-        lengths: Steps of its episode.
-        terminated: bool, whether the environment ended its episode.
-        truncated: bool, whether its episode was cut.
+        first_rows: The row in the store of the first step of each window's episode.
+        starts: The step of the episode at which the window starts.
+        stops: One past the last real step of the window, at most `starts + size`; the rest is
+            padding.
+        lengths: The number of steps of the window's episode.
+        terminated: bool, whether the environment ended the episode.
+        truncated: bool, whether the episode was cut off.
         size: Steps `T` of a window, padding included.
         frame_stack: Frames `k` that make one observation.
     """
@@ -43,7 +43,7 @@ class Windows:
     frame_stack: int = 1
 
     def index(self, device: torch.device | None) -> Index:
-        """Where all their steps are: arrays, or on a device tensors that are computed there."""
+        """Returns the row index of every step: NumPy arrays, or tensors computed on `device`."""
         numbers: Any = (self.first_rows, self.starts, self.stops, self.lengths)
         flags: Any = (self.terminated, self.truncated)
         earlier = self.frame_stack - 1
@@ -51,7 +51,7 @@ class Windows:
         minimum: Any = np.minimum
         where: Any = np.where
         if device is not None:
-            # In one piece.
+            # One transfer for all six.
             *numbers, terminated, truncated = _on(
                 device, torch.from_numpy(np.stack((*numbers, *flags)))
             )
@@ -59,39 +59,40 @@ class Windows:
             seen = torch.arange(-earlier, self.size, device=device)
             minimum, where = torch.minimum, torch.where
         steps = seen[earlier:]
-        first_rows, starts, stops, lengths = (number[:, None] for number in numbers)
+        first_rows, starts, stops, lengths = (number[:, None] for number in numbers)  # (B, 1)
         last = stops - 1
         left = last - starts
         mask = steps <= left  # (B, T)
-        timesteps = where(mask, starts + steps, 0)
-        # Padding reads the last real row, whose content is then zeroed.
-        rows = (first_rows + starts) + minimum(steps, left)
+        timesteps = where(mask, starts + steps, 0)  # (B, T)
+        # Padding reads the last real row; its content is zeroed after gathering.
+        rows = (first_rows + starts) + minimum(steps, left)  # (B, T)
         padding = ~mask if (self.stops - self.starts).min() < self.size else None
         frames, hidden = rows, padding
         if earlier:
-            # A window's frames begin before its steps, by as many as the first looks back.
-            seen = starts + seen
+            # The first step's observation needs the k - 1 frames before it.
+            seen = starts + seen  # (B, k - 1 + T)
             within = minimum(seen.clip(0), last)
             frames, hidden = first_rows + within, seen != within  # (B, k - 1 + T)
-        is_end = mask & (starts + steps == lengths - 1)
+        is_end = mask & (starts + steps == lengths - 1)  # (B, T)
         terminated, truncated = (is_end & flag[:, None] for flag in flags)
         return Index(rows, padding, mask, timesteps, terminated, truncated, frames, hidden)
 
 
 @dataclass(frozen=True)
 class Index:
-    """Which rows of a store the steps of a batch are; arrays or tensors `(B, T)`.
+    """The rows of a store that a batch gathers; arrays or tensors `(B, T)`.
 
     Attributes:
-        rows: int64, the row of each step; any row where a window is padded.
-        padding: bool, where it is padded; None if no window is.
-        mask: bool, where it is not.
+        rows: int64, the row of each step; an arbitrary row at padding.
+        padding: bool, True at padding; None if no window is padded.
+        mask: bool, the attention mask: True at real steps.
         timesteps: int64, the step's index within its episode.
-        terminated: bool, the last step of an episode that the environment ended.
-        truncated: bool, the last step of an episode that was cut.
-        frames: int64 `(B, k - 1 + T)`, the rows of the frames that observations are made of; for
-            `k` of 1 these are `rows`.
-        hidden: bool, which of the frames there are not; None if there are all.
+        terminated: bool, True at the last step of an episode that the environment ended.
+        truncated: bool, True at the last step of an episode that was cut off.
+        frames: int64 `(B, k - 1 + T)`, the rows of the frames that observations are stacked from;
+            with `k = 1` these are `rows`.
+        hidden: bool, True at frames before the start of the episode and at padding; None if there
+            are none.
     """
 
     rows: Any
@@ -104,50 +105,51 @@ class Index:
     hidden: Any
 
 
-class Columns:
-    """The arrays that batches are made of, with a row for each step of a store.
+class StepArrays:
+    """The arrays that batches are gathered from, with one row per step of a store.
 
-    They are maps of files, or tensors on a device; batches are equal bit for bit.
+    They are memory maps of files or tensors on a device. Batches from both are equal bit for bit.
 
     Args:
-        parts: `actions`, `returns_to_go`, `rewards`, `observations` or an `observations/<key>` for
-            each key of a dictionary, and the hidden state `hint`, where there is one.
-        device: Where tensors are; None for files.
+        arrays: `actions`, `returns_to_go`, `rewards`, `observations` or an `observations/<key>` for
+            each key of a dictionary, and the privileged state `hint`, where there is one.
+        device: The device of the tensors; None for memory maps.
     """
 
-    def __init__(self, parts: dict[str, Any], device: torch.device | None = None) -> None:
-        self.parts, self.device = parts, device
+    def __init__(self, arrays: dict[str, Any], device: torch.device | None = None) -> None:
+        self.arrays, self.device = arrays, device
 
     @classmethod
-    def of(cls, store: Store, hint: Array | None = None) -> Columns:
-        """Those of a store, in its files."""
-        parts = {"hint": hint} if hint is not None else {}
+    def of(cls, store: Store, hint: Array | None = None) -> StepArrays:
+        """Returns the memory-mapped arrays of a store."""
+        arrays = {"hint": hint} if hint is not None else {}
         wanted = ("actions", "returns_to_go", "rewards", OBSERVATIONS)
-        return cls(parts | {k: v for k, v in store.arrays.items() if k.split("/")[0] in wanted})
+        return cls(arrays | {k: v for k, v in store.arrays.items() if k.split("/")[0] in wanted})
 
     @property
     def nbytes(self) -> int:
-        """Of all of them."""
-        return sum(part.nbytes for part in self.parts.values())
+        """The size of all arrays in bytes."""
+        return sum(array.nbytes for array in self.arrays.values())
 
-    def to(self, device: torch.device) -> Columns:
-        """Copies on a device."""
-        return Columns({name: _load(part, device) for name, part in self.parts.items()}, device)
+    def to(self, device: torch.device) -> StepArrays:
+        """Returns copies of the arrays on a device."""
+        copies = {name: _load(array, device) for name, array in self.arrays.items()}
+        return StepArrays(copies, device)
 
     def gather(self, windows: Windows) -> Batch:
-        """The batch of some windows, where the columns are."""
+        """Returns the batch of some windows, on the device of the arrays."""
         index = windows.index(self.device)
         take = _take_rows if self.device is None else _select_rows
         taken = {
-            name: take(part, index.frames, index.hidden)
+            name: take(array, index.frames, index.hidden)
             if name.startswith(OBSERVATIONS)
-            else take(part, index.rows, index.padding)
-            for name, part in self.parts.items()
+            else take(array, index.rows, index.padding)
+            for name, array in self.arrays.items()
         }
         return Batch(
             observations=_observations(taken),
             actions=taken["actions"],
-            returns_to_go=taken["returns_to_go"].unsqueeze(-1),
+            returns_to_go=taken["returns_to_go"].unsqueeze(-1),  # (B, T, 1)
             timesteps=torch.as_tensor(index.timesteps),
             mask=torch.as_tensor(index.mask),
             rewards=taken["rewards"],
@@ -160,7 +162,7 @@ class Columns:
 def _on(device: torch.device, tensor: Tensor) -> Tensor:
     if device.type == "cpu":
         return tensor
-    # From pinned memory the device fetches it when it comes to it, and nobody waits.
+    # The copy from pinned memory is asynchronous: the host does not wait for the device.
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
@@ -172,9 +174,9 @@ def _observations(taken: dict[str, Tensor]) -> Observations:
 
 
 def _take_rows(array: Array, rows: Array, padding: Array | None) -> Tensor:
-    """`(B, T, ...)` rows of an `(S, ...)` array, zero where padded."""
+    """Gathers rows `(B, T)` of an `(S, ...)` array into `(B, T, ...)`, zero at padding."""
     out: Array = np.empty((*rows.shape, *array.shape[1:]), dtype=array.dtype)
-    # "clip" only spares numpy the buffer of its checked mode.
+    # The rows are in bounds; mode "clip" avoids the extra buffer of NumPy's checked mode.
     np.take(array, rows, axis=0, out=out, mode="clip")
     if padding is not None:
         out[padding] = 0
@@ -182,7 +184,7 @@ def _take_rows(array: Array, rows: Array, padding: Array | None) -> Tensor:
 
 
 def _select_rows(tensor: Tensor, rows: Tensor, padding: Tensor | None) -> Tensor:
-    """The same of a tensor, on its device."""
+    """As `_take_rows`, of a tensor on its device."""
     out = tensor.index_select(0, rows.flatten()).view(*rows.shape, *tensor.shape[1:])
     if padding is not None:
         out.masked_fill_(padding.view(*padding.shape, *(1 for _ in tensor.shape[1:])), 0)
@@ -190,11 +192,11 @@ def _select_rows(tensor: Tensor, rows: Tensor, padding: Tensor | None) -> Tensor
 
 
 def _load(array: Array, device: torch.device) -> Tensor:
-    """A copy of an array on a device, read piece by piece."""
+    """Copies an array to a device piece by piece, in bounded host memory."""
     rows = max(1, _PIECE * len(array) // max(1, array.nbytes))
     like = torch.from_numpy(np.empty(0, array.dtype))
     out = like.new_empty(array.shape, device=device)
     for start in range(0, len(array), rows):
-        piece = np.array(array[start : start + rows])  # the file's map must not be written to
+        piece = np.array(array[start : start + rows])  # a copy, as the memory map is read-only
         out[start : start + rows] = torch.from_numpy(piece)
     return out

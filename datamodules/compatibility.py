@@ -1,4 +1,4 @@
-"""Whether a store's data suit a model, and which part of them it sees."""
+"""Compatibility of a data set with a model: its task, observations, actions and spaces."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import gymnasium
 from gymnasium import spaces
 
 from datamodules.episodes import Array, DatasetError, observation_spaces
-from datamodules.store import Store, alike
+from datamodules.store import Store, differ_in_bounds
 from rate.advice import command
 from rate.envs.frame_stack import stacked_space
 from rate.envs.spec import EnvironmentSpec
@@ -20,14 +20,14 @@ from rate.spaces import (
     differences,
 )
 
-_TASKS = ("task", "game")  # settings of environments that make another problem of them
+_TASKS = ("task", "game")  # options of environments that name the task
 
 
 def hidden_state(store: Store) -> Array:
-    """The hidden state at each step of a store, `(S, *hint)`.
+    """Returns the privileged state at each step of a store, `(S, *hint)`.
 
     Raises:
-        DatasetError: If the data do not have it.
+        DatasetError: If the data have none.
     """
     observations = store.observations
     if not isinstance(observations, dict) or "hint" not in observations:
@@ -39,7 +39,10 @@ def hidden_state(store: Store) -> Array:
 
 
 def single_frames(store: Store, spec: EnvironmentSpec) -> gymnasium.Space[Any]:
-    """The space of the part of a store's observations that a model for `spec` sees."""
+    """Returns the space of the single frames that observations of `spec` are stacked from.
+
+    Without frame stacking it is the observation space of `spec`.
+    """
     if spec.frame_stack > 1:
         for part in observation_spaces(store.spec.observation_space).values():
             if (
@@ -52,10 +55,10 @@ def single_frames(store: Store, spec: EnvironmentSpec) -> gymnasium.Space[Any]:
 
 
 def check_task(store: Store, spec: EnvironmentSpec) -> None:
-    """Refuse data of another task, whose spaces may well be the same.
+    """Checks that the data are of the task of `spec`; other tasks may have the same spaces.
 
     Raises:
-        DatasetError: If they are.
+        DatasetError: If they are of another task.
     """
     for name in _TASKS:
         found, wanted = (str(known.options.get(name, "")) for known in (store.spec, spec))
@@ -67,15 +70,15 @@ def check_task(store: Store, spec: EnvironmentSpec) -> None:
 
 
 def check_actions(store: Store, spec: EnvironmentSpec) -> None:
-    """Refuse data of other actions; those of an environment need not all be in the data.
+    """Checks that every action of the data is an action of `spec`.
 
     Raises:
-        DatasetError: If they are.
+        DatasetError: If the action spaces are incompatible.
     """
     wanted, found = spec.action_space, store.spec.action_space
-    choices = choices_of(wanted)  # of one kind of space or another
+    choices = choices_of(wanted)  # equal where other kinds of spaces have the same values
     same = wanted == found or (choices is not None and choices == choices_of(found))
-    if not same and not _fits(found, wanted):
+    if not same and not _includes_actions(found, wanted):
         raise DatasetError(
             f"{store.path}: the action_space of the data is {found}, but {spec.name} has {wanted} "
             f"(the data have {'; '.join(differences(found, wanted))}); "
@@ -83,23 +86,23 @@ def check_actions(store: Store, spec: EnvironmentSpec) -> None:
         )
 
 
-def suits(found: EnvironmentSpec, wanted: EnvironmentSpec) -> bool:
-    """Whether data of one environment are as a model for another wants them.
+def is_compatible(found: EnvironmentSpec, wanted: EnvironmentSpec) -> bool:
+    """Whether data of one environment can be used to train a model for another.
 
-    They need not be the same in all: a model may see a part of the observations, or several frames.
+    The spaces need not be equal: a model may observe one key of a dictionary, or stacked frames.
     """
     parts = observation_spaces(found.observation_space).values()
     space = wanted.observation_space
     seen = wanted.frame_stack > 1 or any(
-        part == space or alike(part, space) for part in (found.observation_space, *parts)
+        part == space or differ_in_bounds(part, space) for part in (found.observation_space, *parts)
     )
     choices = choices_of(wanted.action_space)
     same = choices is not None and choices == choices_of(found.action_space)
-    return seen and (same or _fits(found.action_space, wanted.action_space))
+    return seen and (same or _includes_actions(found.action_space, wanted.action_space))
 
 
-def _fits(found: gymnasium.Space[Any], wanted: gymnasium.Space[Any]) -> bool:
-    """Whether all actions of data are among an environment's, though they are not all of them."""
+def _includes_actions(found: gymnasium.Space[Any], wanted: gymnasium.Space[Any]) -> bool:
+    """Whether the actions of the data are a subset of those of the environment."""
     if isinstance(found, spaces.Discrete) and isinstance(wanted, spaces.Discrete):
         last = wanted.start + wanted.n
         return bool(found.start == wanted.start and found.start + found.n <= last)
@@ -109,8 +112,8 @@ def _fits(found: gymnasium.Space[Any], wanted: gymnasium.Space[Any]) -> bool:
     return False
 
 
-def untrainable(spec: EnvironmentSpec) -> list[str]:
-    """Why no model can be trained on data of an environment, a sentence each; empty if one can."""
+def unsupported_spaces(spec: EnvironmentSpec) -> list[str]:
+    """Returns a sentence for each space of `spec` that no model supports; empty if all are."""
     found = []
     for check, space in (
         (check_observation_space, spec.observation_space),

@@ -1,0 +1,106 @@
+"""The data device: whether batches are gathered on the training device or on the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from datamodules.episodes import DatasetError
+
+DataDevice = Literal["auto", "host", "device"]
+# The share of the free memory that data may take; the model, the optimiser and the activations of
+# a step need the rest.
+_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class DeviceChoice:
+    """Where a data set is kept during training.
+
+    Attributes:
+        on_device: Whether the data are copied to the training device.
+        reason: The choice and its reason, in one line.
+    """
+
+    on_device: bool
+    reason: str
+
+
+def choose_data_device(size: int, device: torch.device, wanted: DataDevice) -> DeviceChoice:
+    """Chooses where the data of a run are kept.
+
+    Args:
+        size: Size of the data in bytes.
+        device: The training device.
+        wanted: The setting `training.data_device`.
+
+    Raises:
+        DatasetError: If `wanted` is `device` and the data exceed the device's free memory.
+    """
+    data, free = f"{_gib(size)} of data", free_memory(device)
+    if wanted == "device":
+        if free is not None and size > free:
+            raise DatasetError(
+                f"training.data_device=device: the {data} are more than the {_gib(free)} that are "
+                f"free on {device}; use auto or host"
+            )
+        return DeviceChoice(
+            True, f"Batches are gathered on {device}, as training.data_device says."
+        )
+    host = "Batches are gathered on the host"
+    if wanted == "host":
+        return DeviceChoice(False, f"{host}, as training.data_device says.")
+    if free is None:
+        return DeviceChoice(False, f"{host}: {device} does not tell how much memory is free.")
+    half = f"{_SHARE:.0%} of the {_gib(free)} that are free on {device}"
+    if size > _SHARE * free:
+        return DeviceChoice(False, f"{host}: the {data} are more than {half}.")
+    return DeviceChoice(True, f"Batches are gathered on {device}: the {data} fit into {half}.")
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Returns the free memory of a device in bytes, or None where it is not reported."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return available_memory() if device.type == "cpu" else None
+
+
+def available_memory() -> int | None:
+    """Returns the host memory in bytes that this process can still allocate.
+
+    It is limited by the machine and by the container (control group). Memory of the page cache
+    counts as free. None where the system reports neither.
+    """
+    found = [size for size in (_machine_memory(), _container_memory()) if size is not None]
+    return min(found, default=None)
+
+
+def _machine_memory() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        values = dict(line.split(":") for line in lines)
+        return int(values["MemAvailable"].split()[0]) * 1024
+    except (OSError, ValueError, KeyError):  # not Linux
+        return None
+
+
+def _container_memory() -> int | None:
+    """Memory that the control group (version 2) leaves."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit, taken = (
+            int((folder / name).read_text(encoding="ascii"))
+            for name in ("memory.max", "memory.current")
+        )
+        lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+        files = int(dict(line.split() for line in lines).get("inactive_file", 0))
+    except (OSError, ValueError):  # no container, or one without a limit ("max")
+        return None
+    return max(0, limit - taken + files)
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"

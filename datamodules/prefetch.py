@@ -1,0 +1,58 @@
+"""Prefetching: the next batch is made in a background thread while the device trains."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+
+from datamodules.sampler import WindowSampler
+from rate.batch import Batch
+
+
+class Prefetcher:
+    """Prefetches the next batch in one background thread.
+
+    A batch is a pure function of its sampler and its index. A prefetched batch that is not asked
+    for, because a curriculum changed the sampler, is dropped; the timing of the thread cannot
+    change what training sees.
+
+    Args:
+        device: Where batches go. A GPU copies them from pinned memory on a stream of its own,
+            beside its other work.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._pool = ThreadPoolExecutor(1, "prefetch")
+        self._ahead: tuple[WindowSampler, int, Future[Batch]] | None = None
+
+    def batch(self, sampler: WindowSampler, index: int) -> Batch:
+        """Returns batch `index` on the device and starts on the next one.
+
+        An error of making the batch is raised here, whichever thread it occurred in.
+        """
+        ahead, self._ahead = self._ahead, None
+        if ahead is None or ahead[:2] != (sampler, index):
+            ahead = sampler, index, self._pool.submit(self._make, sampler, index)
+        batch = ahead[2].result()
+        if self._stream is not None:
+            current = torch.cuda.current_stream(self.device)
+            current.wait_stream(self._stream)
+            batch.record_stream(current)  # its memory belongs to the copy stream; free it after use
+        self._ahead = sampler, index + 1, self._pool.submit(self._make, sampler, index + 1)
+        return batch
+
+    def close(self) -> None:
+        """Stop the thread."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _make(self, sampler: WindowSampler, index: int) -> Batch:
+        batch = sampler.batch(index)
+        if self._stream is None:
+            return batch
+        with torch.cuda.stream(self._stream):
+            return batch.pin_memory().to(self.device, non_blocking=True)
