@@ -17,7 +17,7 @@ import numpy.typing as npt
 from datamodules.eligible import Numbers, returns_of, within_limits
 from datamodules.step_arrays import StepArrays, Windows
 from rate.batch import Batch
-from rate.chances import mix
+from rate.hashing import splitmix64
 
 if TYPE_CHECKING:
     from datamodules.sampler import Mode
@@ -143,4 +143,4 @@ class HeldOut:
 
 
 def _hash(numbers: Numbers, purpose: np.uint64) -> npt.NDArray[np.uint64]:
-    return mix(numbers.astype(np.uint64) ^ mix(np.array([purpose])))
+    return splitmix64(numbers.astype(np.uint64) ^ splitmix64(np.array([purpose])))

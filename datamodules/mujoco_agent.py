@@ -24,9 +24,9 @@ from datamodules.mujoco_recording import Columns, Rows, split, stack
 from datamodules.npy import BAD_HEADER
 from rate.advice import install
 from rate.envs.mujoco import PUBLISHED_LENGTH, Mujoco, MujocoOptions
-from rate.envs.tmaze import mix
 from rate.errors import ConfigError
 from rate.files import atomic_path
+from rate.hashing import hash_counter
 from rate.progress import OnProgress
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Learner:
         if done:
             self._load(done)
         for number in range(done + 1, self.rounds + 1):
-            with _own_chance(mix(self.seed, number)):
+            with _own_chance(hash_counter(self.seed, number)):
                 experience = self._learn_round(number, tell)
             with atomic_path(self._experience(number)) as draft, draft.open("xb") as file:
                 np.savez(file, **experience)  # type: ignore[arg-type]

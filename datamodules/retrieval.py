@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from datamodules.players import probability
 from rate.envs.retrieval import STAY, Retrieval
-from rate.envs.tmaze import mix
+from rate.hashing import hash_counter
 
 # Out of reach of the counters that the environment uses.
 _FIRST_ACTION_COUNTER = (1 << 62) + 4
@@ -19,7 +19,7 @@ _FIRST_ACTION_COUNTER = (1 << 62) + 4
 
 def first_action(seed: int) -> int:
     """The action that the expert begins the episode of a seed with: 0 or 1, evenly over seeds."""
-    return mix(seed, _FIRST_ACTION_COUNTER) & 1
+    return hash_counter(seed, _FIRST_ACTION_COUNTER) & 1
 
 
 class RetrievalExpert:

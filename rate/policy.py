@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rate.batch import Observations, on_device
-from rate.chances import chances, mix
 from rate.config import Decoding
+from rate.hashing import counter_uniforms, splitmix64
 from rate.model import SequenceModel
 from rate.policy_checks import check_observations, check_rewards
 from rate.tokenizers import StepInputs
@@ -107,7 +107,7 @@ class Policy:
         # In float64, as the data's are made: many small rewards must not add up to a drift.
         self.returns_to_go = torch.zeros(num_envs, 1, dtype=torch.float64)
         self.timesteps = torch.zeros(num_envs, dtype=torch.int64)
-        self._seed = mix(np.array([seed % (1 << 64)], np.uint64))
+        self._seed = splitmix64(np.array([seed % (1 << 64)], np.uint64))
         self._keys, self._begun = np.zeros(num_envs, np.uint64), 0
         space = model.action_space
         self.actions = torch.as_tensor(
@@ -134,7 +134,7 @@ class Policy:
         begun = torch.ones(count, dtype=torch.bool)
         if rows is not None:
             begun = torch.as_tensor(rows, dtype=torch.bool, device="cpu")
-        keys = mix(self._seed + np.asarray(episodes, np.uint64))
+        keys = splitmix64(self._seed + np.asarray(episodes, np.uint64))
         self._keys = np.where(begun.numpy(), keys, self._keys)
         self.returns_to_go[begun] = self.target_return
         self.timesteps[begun] = 0
@@ -180,8 +180,8 @@ class Policy:
         drawn = None
         if self.decoding.method == "sample":
             parts = math.prod(self.model.action_space.shape or ())
-            numbers = chances(self._keys, self.timesteps.numpy(), parts)
-            drawn = on_device(torch.from_numpy(numbers), self.device)
+            uniforms = counter_uniforms(self._keys, self.timesteps.numpy(), parts)
+            drawn = on_device(torch.from_numpy(uniforms), self.device)
         self.timesteps += 1
         self.actions = self.model.head.decode(predictions, self.decoding, drawn)
         # A copy: what the caller does to its actions must not reach the next step.

@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from rate.batch import Batch
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
+from rate.hashing import hash_integers
 from rate.model import SequenceModel
 from trainers.compiling import compile_model
 from trainers.config import RunConfig
@@ -33,7 +34,7 @@ from trainers.ledger import LOSS, Ledger
 from trainers.objectives import objective_class
 from trainers.objectives.base import LossSums, Objective, Problem
 from trainers.optimization import AdamW, make_optimizer
-from trainers.randomness import mix, seed_step
+from trainers.randomness import seed_step
 from trainers.registry import hint_space
 
 _RESERVED = {LOSS, "grad_norm", "learning_rate", "segments", "step"}  # of metrics, not for others
@@ -69,7 +70,7 @@ class SequenceTrainer(LightningModule):
         plain = {"config": self.config.to_dict(), "spec": self.spec.to_dict()}
         self.save_hyperparameters(plain, logger=False)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mix(self.config.training.seed))
+            torch.manual_seed(hash_integers(self.config.training.seed))
             self.model = SequenceModel(
                 self.config.model, self.spec.observation_space, self.spec.action_space
             )

@@ -29,8 +29,8 @@ from rate.envs.atari_games import POINTS, REFERENCE_SCORES, TARGET_RETURNS, rom_
 from rate.envs.autoreset import WAITING
 from rate.envs.row_seeds import row_seeds
 from rate.envs.spec import EnvironmentSpec
-from rate.envs.tmaze import mix_array
 from rate.errors import ConfigError
+from rate.hashing import hash_counter
 
 SIZE, SKIP = 84, 4
 LONGEST = 27_000  # steps of 4 frames: half an hour, as published
@@ -144,7 +144,7 @@ class AtariVector(VectorEnv[Array, Array, Array]):
         if rows.shape != (self.num_envs,):
             raise ValueError(f"reset_mask has shape {rows.shape}; expected ({self.num_envs},)")
         # A hash of 31 bits, which is what the emulator takes.
-        seeds = mix_array(row_seeds(self, seed), _SEED_COUNTER).astype(np.int64)
+        seeds = hash_counter(row_seeds(self, seed), _SEED_COUNTER).astype(np.int64)
         if rows.any():
             begun = rows | self._fresh  # the first time the emulator wants all rows
             frames, _ = self._emulator.reset(seed=seeds[begun], options={"reset_mask": begun})

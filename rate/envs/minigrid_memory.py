@@ -23,8 +23,8 @@ from gymnasium.error import ResetNeeded
 
 from rate.advice import install
 from rate.envs.spec import EnvironmentSpec
-from rate.envs.tmaze import mix
 from rate.errors import ConfigError
+from rate.hashing import hash_counter
 
 LEFT, RIGHT, FORWARD = range(3)
 BALL, KEY = range(2)
@@ -188,7 +188,7 @@ class MinigridMemory(gymnasium.Env[Observation, np.int64]):
         super().reset(seed=seed)
         seed = seed if seed is not None else int(self.np_random.integers(1 << 63))
         low, high = self._range
-        size = low + 2 * (mix(seed, _SIZE_COUNTER) % ((high - low) // 2 + 1))
+        size = low + 2 * (hash_counter(seed, _SIZE_COUNTER) % ((high - low) // 2 + 1))
         simulator = self.simulator
         simulator.size = simulator.width = simulator.height = size
         simulator.max_steps = self.options.steps(size)

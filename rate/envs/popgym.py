@@ -29,8 +29,8 @@ from rate.advice import install
 from rate.envs.popgym_tasks import DIFFICULTIES, TASKS
 from rate.envs.spec import EnvironmentSpec
 from rate.envs.sync import SyncRows
-from rate.envs.tmaze import mix
 from rate.errors import ConfigError
+from rate.hashing import hash_counter
 
 Array = npt.NDArray[Any]
 Observation = Array | np.int64 | dict[str, Any]
@@ -122,7 +122,7 @@ class Popgym(gymnasium.Env[Observation, Any]):
         super().reset(seed=seed)
         seed = int(self.np_random.integers(1 << 31)) if seed is None else seed
         self.time = 0
-        maze = mix(seed, _MAZE_COUNTER)  # NumPy's global generator takes 32 bits
+        maze = hash_counter(seed, _MAZE_COUNTER)  # NumPy's global generator takes 32 bits
         with _own_chance(maze):
             observation, _ = self.task.reset(seed=maze if hasattr(self.task, "maze_dims") else seed)
         return self._observe(observation), {}

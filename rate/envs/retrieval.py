@@ -29,7 +29,7 @@ from gymnasium.vector.utils import batch_space
 from rate.envs.autoreset import WAITING
 from rate.envs.row_seeds import row_seeds
 from rate.envs.spec import EnvironmentSpec
-from rate.envs.tmaze import mix, mix_array
+from rate.hashing import hash_counter
 
 STAY = 2
 MINIMUM_LENGTH = 3
@@ -125,7 +125,7 @@ class Retrieval(gymnasium.Env[Observation, np.int64]):
         super().reset(seed=seed)
         low, high = self._range
         self._seed = seed if seed is not None else int(self.np_random.integers(1 << 63))
-        self._length = low + mix(self._seed, _LENGTH_COUNTER) % (high - low + 1)
+        self._length = low + hash_counter(self._seed, _LENGTH_COUNTER) % (high - low + 1)
         self.time, self.cue, self._success, self._finished = 0, UNKNOWN, False, False
         return self._observe(), self._info()
 
@@ -148,7 +148,7 @@ class Retrieval(gymnasium.Env[Observation, np.int64]):
 
     def _observe(self) -> Observation:
         left = self.cue not in (UNKNOWN, STAY)
-        noise = mix(self._seed, self.time) % 3 - 1
+        noise = hash_counter(self._seed, self.time) % 3 - 1
         vector = np.array([left, self.flag, noise], dtype=np.float32)
         if not self.options.hint:
             return vector
@@ -206,7 +206,7 @@ class RetrievalVector(VectorEnv[Observation, npt.NDArray[np.int64], Array]):
         seeds = row_seeds(self, seed)[rows]
         low, high = self._range
         counter = np.array([_LENGTH_COUNTER], dtype=np.uint64)
-        spread = mix_array(seeds, counter) % np.uint64(high - low + 1)
+        spread = hash_counter(seeds, counter) % np.uint64(high - low + 1)
         self._seeds[rows] = seeds
         self._last[rows] = low - 1 + spread.astype(np.int64)
         self._cue[rows] = UNKNOWN
@@ -251,7 +251,7 @@ class RetrievalVector(VectorEnv[Observation, npt.NDArray[np.int64], Array]):
         vector = np.empty((self.num_envs, 3), dtype=np.float32)
         vector[:, 0] = (self._cue == 0) | (self._cue == 1)
         vector[:, 1] = self._flag()
-        noise = mix_array(self._seeds, self._time.view(np.uint64)) % np.uint64(3)
+        noise = hash_counter(self._seeds, self._time.view(np.uint64)) % np.uint64(3)
         vector[:, 2] = noise.view(np.int64) - 1
         if not self.options.hint:
             return vector

@@ -27,6 +27,7 @@ from gymnasium.vector.utils import batch_space
 from rate.envs.autoreset import WAITING
 from rate.envs.row_seeds import row_seeds
 from rate.envs.spec import EnvironmentSpec
+from rate.hashing import hash_counter
 
 RIGHT, UP, LEFT, DOWN = range(4)
 MINIMUM_LENGTH = 3
@@ -35,34 +36,10 @@ DEFAULT_LENGTH = 90
 _MOVE = np.array([1, 0, -1, 0])
 _TURN = np.array([0, 1, 0, -1])
 
-# SplitMix64 (Steele, Lea and Flood, 2014): a counter multiplied by an odd constant, then mixed.
-_GAMMA, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
-_GAMMA_64, _MIX_1_64, _MIX_2_64 = np.uint64(_GAMMA), np.uint64(_MIX_1), np.uint64(_MIX_2)
-_27, _30, _31, _33 = (np.uint64(shift) for shift in (27, 30, 31, 33))
-_WORD = (1 << 64) - 1
 # The noise uses the counters from 0 on, one each step; these two are out of its reach.
 _GOAL_COUNTER, _LENGTH_COUNTER = 1 << 62, (1 << 62) + 1
 
 Length = int | tuple[int, int]
-
-
-def mix(seed: int, counter: int) -> int:
-    """A 31-bit hash of two integers. Negative and large seeds are taken modulo 2^64."""
-    z = (seed * _MIX_2 + (counter + 1) * _GAMMA) & _WORD
-    z = ((z ^ (z >> 30)) * _MIX_1) & _WORD
-    z = ((z ^ (z >> 27)) * _MIX_2) & _WORD
-    return (z ^ (z >> 31)) >> 33
-
-
-def mix_array(
-    seeds: npt.NDArray[np.uint64], counters: npt.NDArray[np.uint64]
-) -> npt.NDArray[np.uint64]:
-    """`mix` over arrays: `(N,)` seeds and `(N,)` or `(1,)` counters to `(N,)` hashes."""
-    z = seeds * _MIX_2_64 + (counters + np.uint64(1)) * _GAMMA_64
-    z = (z ^ (z >> _30)) * _MIX_1_64
-    z = (z ^ (z >> _27)) * _MIX_2_64
-    hashes: npt.NDArray[np.uint64] = (z ^ (z >> _31)) >> _33
-    return hashes
 
 
 def _observation_space() -> gymnasium.Space[npt.NDArray[np.float32]]:
@@ -111,8 +88,8 @@ def draw_episodes(
     low, high = _length_range(length)
     goal_counter, length_counter = np.array([[_GOAL_COUNTER], [_LENGTH_COUNTER]], np.uint64)
     spread = np.uint64(high - low + 1)
-    lengths = low + (mix_array(seeds, length_counter) % spread).astype(np.int64)
-    goals = 2 * (mix_array(seeds, goal_counter) & np.uint64(1)).astype(np.int64) - 1
+    lengths = low + (hash_counter(seeds, length_counter) % spread).astype(np.int64)
+    goals = 2 * (hash_counter(seeds, goal_counter) & np.uint64(1)).astype(np.int64) - 1
     return lengths, goals
 
 
@@ -149,8 +126,8 @@ class TMaze(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
         super().reset(seed=seed)
         low, high = self._range
         self._seed = seed if seed is not None else int(self.np_random.integers(1 << 63))
-        self._goal = 2 * (mix(self._seed, _GOAL_COUNTER) & 1) - 1
-        self._length = low + mix(self._seed, _LENGTH_COUNTER) % (high - low + 1)
+        self._goal = 2 * (hash_counter(self._seed, _GOAL_COUNTER) & 1) - 1
+        self._length = low + hash_counter(self._seed, _LENGTH_COUNTER) % (high - low + 1)
         self._time, self._position, self._y, self._finished = 0, 0, 0, False
         return self._observe(), {"success": False}
 
@@ -178,7 +155,7 @@ class TMaze(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
     def _observe(self) -> npt.NDArray[np.float32]:
         clue = self._goal if self._time == 0 else 0
         flag = self._position == self._length - 2 and self._y == 0
-        noise = mix(self._seed, self._time) % 3 - 1
+        noise = hash_counter(self._seed, self._time) % 3 - 1
         return np.array([self._y, clue, flag, noise], dtype=np.float32)
 
 
@@ -267,7 +244,7 @@ class TMazeVector(VectorEnv[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.
         observations[:, 0] = self._y
         observations[:, 1] = self._goal * (self._time == 0)
         observations[:, 2] = (self._position == self._junction) & ~self._terminated
-        noise = mix_array(self._seeds, self._time.view(np.uint64)) % np.uint64(3)
+        noise = hash_counter(self._seeds, self._time.view(np.uint64)) % np.uint64(3)
         observations[:, 3] = noise.view(np.int64) - 1
         return observations
 

@@ -30,10 +30,10 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
 from rate.envs.spec import EnvironmentSpec
-from rate.envs.tmaze import mix
 from rate.envs.two_colors_engine import FRAME_HEIGHT, FRAME_WIDTH, Engine, Scene
 from rate.envs.two_colors_scenario import build_scenario
 from rate.errors import ConfigError
+from rate.hashing import hash_counter
 
 HEIGHT, WIDTH, FRAME_SKIP = 64, 112, 2
 FULL_HEALTH, ITEM_HEALTH, FLOOR_HEALTH = 100.0, 25.0, 10 / 32  # exact in binary
@@ -88,7 +88,7 @@ def two_colors_spec(options: TwoColorsOptions | None = None) -> EnvironmentSpec:
 
 def is_red(seed: int) -> bool:
     """Whether the pillar of a seed's episode is red: a bit of the seed's hash, so half of them."""
-    return bool(mix(seed, _COLOUR_COUNTER) & 1)
+    return bool(hash_counter(seed, _COLOUR_COUNTER) & 1)
 
 
 def _observation_space(options: TwoColorsOptions) -> gymnasium.Space[Any]:
@@ -180,7 +180,7 @@ class TwoColors(gymnasium.Env[Observation, np.int64]):
         self._red, self._health, self._steps = is_red(seed), FULL_HEALTH, 0
         self._taken, self._finished = (0, 0), (False, False)
         try:
-            self._engine.new_episode(self._red, mix(seed, _ENGINE_COUNTER))
+            self._engine.new_episode(self._red, hash_counter(seed, _ENGINE_COUNTER))
         except BaseException:
             self.close()
             raise
