@@ -1,4 +1,8 @@
-"""Every format that data can come in. A new one is one entry here."""
+"""Every format that data can come in. A new one is one entry here, or in another package.
+
+A package registers a `Format` of its own in the entry-point group `rate.formats`; one that is in no
+package is named by its import path (`--format my_package.logs:FORMAT`).
+"""
 
 from __future__ import annotations
 
@@ -42,6 +46,7 @@ from datamodules.source import Source
 from datamodules.store import NoStoreError, Store
 from rate.envs.recorded import about, differences
 from rate.envs.spec import EnvironmentSpec
+from rate.registry import Registry
 
 __all__ = ["FORMATS", "Format", "Options", "find_format", "find_store", "open_source"]
 
@@ -71,7 +76,7 @@ def _plain(open_path: Callable[[Path], Source]) -> Callable[[Path, Options], Sou
 
 
 # The first that matches is taken.
-FORMATS = (
+FORMATS: tuple[Format, ...] = (
     Format(
         "store", "a trajectory store (a folder with manifest.json)", is_store, _plain(open_store)
     ),
@@ -166,14 +171,28 @@ FORMATS = (
 )
 
 
-def find_format(path: Path | str) -> Format | None:
-    """The format of a file or folder, if it is a known one.
+REGISTRY: Registry[Format] = Registry(
+    setting="data.reading.format",
+    group="rate.formats",
+    own={known.name: known for known in FORMATS},
+    accepts=lambda found: isinstance(found, Format),
+    kind="a datamodules.formats.Format",
+)
 
-    What the user may not read has none.
+
+def find_format(path: Path | str) -> Format | None:
+    """Returns the format of a file or folder, if it is a known one.
+
+    Formats of other packages are asked first: they are more particular than ours. What the user may
+    not read has none.
+
+    Raises:
+        ConfigError: If a format that a package registers cannot be imported.
     """
     path = Path(path)
     try:
-        return next((known for known in FORMATS if path.exists() and known.matches(path)), None)
+        known = (*REGISTRY.foreign(), *FORMATS)
+        return next((each for each in known if path.exists() and each.matches(path)), None)
     except PermissionError:
         return None
 
@@ -200,12 +219,13 @@ def open_source(path: Path | str, options: Options | None = None) -> Source:
     Raises:
         DatasetError: If there is none, its format is not known, or it is damaged. What was looked
             for is listed.
+        ConfigError: If there is no format of the name that the options have.
     """
     path, options = Path(path), options or Options()
     if not path.exists():
         raise DatasetError(f"{path}: there is no such file or folder{_downloaded(path)}")
     try:
-        known = find_format(path)
+        known = find_format(path) if options.format is None else REGISTRY.get(options.format)
         if known is None:
             raise DatasetError(f"{path}: {_what_it_is(path)}")
         source = known.open(path, options)

@@ -26,6 +26,7 @@ class Options:
         unfinished: What becomes of the steps after the last end: `keep` makes them a truncated
             episode, `drop` leaves them out. None keeps them, but for D4RL's files, whose published
             readers leave them out.
+        format: The name or import path of the data's format, where it is not to be recognised.
     """
 
     time_limit: int | None = None
@@ -35,3 +36,4 @@ class Options:
     keep_actions: bool = False
     zero_rewards: bool = False
     unfinished: Literal["keep", "drop"] | None = None
+    format: str | None = None

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from rate.errors import ConfigError
 
@@ -30,7 +30,8 @@ class Registry(Generic[T]):
     Args:
         setting: The setting that holds such a name, for messages, for example `model.backbone`.
         group: The entry-point group of packages that bring more of them.
-        own: Ours by name, as import paths. They are imported when they are asked for.
+        own: Ours by name: as import paths, which are imported when they are asked for, or as they
+            are.
         accepts: Whether what was found is of this kind. It is asked before anything is called.
         kind: What that is, for messages, for example `a subclass of rate.backbones.Backbone`.
     """
@@ -39,7 +40,7 @@ class Registry(Generic[T]):
         self,
         setting: str,
         group: str,
-        own: Mapping[str, str],
+        own: Mapping[str, str | T],
         accepts: Callable[[Any], bool],
         kind: str,
     ) -> None:
@@ -68,11 +69,20 @@ class Registry(Generic[T]):
                 packages register it, if its module cannot be imported, or if what is found is not
                 of the registry's kind.
         """
-        path = name if ":" in name else self._own.get(name) or self._registered(name)
-        found: T = import_path(path, self.setting)
+        found: T | str = name if ":" in name else self._own.get(name) or self._registered(name)
+        if isinstance(found, str):
+            found = import_path(found, self.setting)
         if not self._accepts(found):
             raise ConfigError(f"{self.setting}={name} is {found!r}; it must be {self.kind}.")
-        return found
+        return cast(T, found)
+
+    def foreign(self) -> list[T]:
+        """Those of installed packages.
+
+        Raises:
+            ConfigError: If one of them cannot be had; see `get`.
+        """
+        return [self.get(name) for name in self.names() if name not in self._own]
 
     def _registered(self, name: str) -> str:
         """The import path that an installed package registers under a name."""

@@ -117,7 +117,7 @@ def parse(environment: str, argv: Sequence[str]) -> Command:
     """
     translation = flags.translate([word for word in argv if word not in _HELP])
     given = _Given.read(translation.options)
-    for name in ("training.objective", "model.backbone", "model.tokenizer"):
+    for name in ("training.objective", "model.backbone", "model.tokenizer", "data.reading.format"):
         remember_path(given.text(name) or "")
     preset, notes = _base(environment, translation, given)
     if any(word in _HELP for word in argv):

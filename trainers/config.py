@@ -50,6 +50,8 @@ class ReadingConfig:
             or the data's own.
         keep_actions: Keep actions that are outside of the bounds, instead of clipping them.
         skip_bad: Leave out episodes that are not valid.
+        format: The name of the data's format, or the import path of your own, `module:FORMAT`,
+            where it is not to be recognised.
     """
 
     columns: dict[str, str] = field(default_factory=dict)
@@ -59,6 +61,7 @@ class ReadingConfig:
     action_range: list[float] | None = None
     keep_actions: bool = False
     skip_bad: bool = False
+    format: str | None = None
 
     def __post_init__(self) -> None:
         if self.unfinished is not None:

@@ -64,6 +64,14 @@ def objective_of(values: dict[str, Any]) -> str:
     return name if isinstance(name, str) else BEHAVIOUR_CLONING
 
 
+def _format_of(values: dict[str, Any]) -> str:
+    """Returns the format of data that a configuration names; empty if it names none."""
+    data = values.get("data")
+    reading = data.get("reading") if isinstance(data, dict) else None
+    name = reading.get("format") if isinstance(reading, dict) else None
+    return name if isinstance(name, str) else ""
+
+
 def with_objective(values: dict[str, Any], objective: str) -> dict[str, Any]:
     """A configuration with another objective, which has settings of its own."""
     if objective == objective_of(values):
@@ -99,6 +107,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} does not hold a configuration.")
     trust.require_path("training.objective", objective_of(values))
     trust.require_model_code(values.get("model"))
+    trust.require_path("data.reading.format", _format_of(values))
     return values
 
 

@@ -78,4 +78,5 @@ def reading_options(reading: ReadingConfig) -> Options:
         keep_actions=reading.keep_actions,
         zero_rewards=reading.zero_rewards,
         unfinished=reading.unfinished,
+        format=reading.format,
     )

@@ -38,7 +38,7 @@ WITHOUT = {
 _COMMON = {
     *("model", "model_mode", "seed", "env", "game", "dataset", "init", "init_missing", "data"),
     *("map", "time_limit", "unfinished", "zero_rewards", "action_range", "keep_actions"),
-    "skip_bad",
+    *("skip_bad", "format"),
 }
 ARCH_MODES = {
     "trxl": "trxl",
@@ -138,6 +138,9 @@ FLAGS: dict[str, Flag] = {
     ),
     "skip_bad": Flag(
         _rename("data.reading.skip_bad"), "data.reading.skip_bad true", is_switch=True
+    ),
+    "format": Flag(
+        _rename("data.reading.format"), "data.reading.format: where it is not to be recognised"
     ),
     "arch_mode": Flag(_remember("arch_mode"), "model.block: TrXL, TrXL-I, GTrXL, pre_norm"),
     "nmt": Flag(_rename("model.num_memory_tokens"), "model.num_memory_tokens"),

@@ -128,6 +128,7 @@ def train(
         trust.remember(config.environment, config.env)
         for path in (config.training.objective, config.model.backbone, config.model.tokenizer):
             remember_path(path)
+        remember_path(config.data.reading.format or "")
     check_run(config)
     environment = environment_of_run(config)
     folder = run_folder(config, resume)

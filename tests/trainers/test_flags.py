@@ -39,6 +39,7 @@ ONE_TO_ONE = [
     ("zero_rewards", "true", "data.reading.zero_rewards=true"),
     ("keep_actions", "true", "data.reading.keep_actions=true"),
     ("skip_bad", "true", "data.reading.skip_bad=true"),
+    ("format", "d4rl", "data.reading.format=d4rl"),
     ("map", "a b=obs", 'data.reading.columns={"a b": "observations"}'),
 ]
 # What they become depends on other flags, or is more than one option.

@@ -47,6 +47,12 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         help="bounds of continuous actions (default: the environment's, or the data's own)",
     )
     group.add_argument(
+        "--format",
+        metavar="NAME",
+        help="the format, where it is not to be recognised: a name as `rate convert` tells it, one "
+        "that a package registers (rate.formats), or the import path of your own, module:FORMAT",
+    )
+    group.add_argument(
         "--keep-actions",
         action="store_true",
         help="keep actions that are outside of the bounds, instead of clipping them",
@@ -64,6 +70,7 @@ def data_options(options: argparse.Namespace, spec: EnvironmentSpec | None) -> O
         keep_actions=options.keep_actions,
         zero_rewards=options.zero_rewards,
         unfinished=options.unfinished,
+        format=options.format,
     )
 
 
