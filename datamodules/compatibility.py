@@ -23,19 +23,20 @@ from rate.spaces import (
 _TASKS = ("task", "game")  # options of environments that name the task
 
 
-def hidden_state(store: Store) -> Array:
-    """Returns the privileged state at each step of a store, `(S, *hint)`.
+def privileged_state(store: Store) -> Array:
+    """Returns the privileged state at each step of a store, `(S, *privileged)`.
 
     Raises:
         DatasetError: If the data have none.
     """
     observations = store.observations
-    if not isinstance(observations, dict) or "hint" not in observations:
+    if not isinstance(observations, dict) or "privileged" not in observations:
         raise DatasetError(
-            f"{store.path}: loss.hint_weight needs the hidden state, but the observations of the "
-            "data have no part 'hint'; set loss.hint_weight=0, or collect the data here"
+            f"{store.path}: loss.auxiliary_state_weight needs the privileged state, but the "
+            "observations of the data have no part 'privileged'; set "
+            "loss.auxiliary_state_weight=0, or collect the data here"
         )
-    return observations["hint"]
+    return observations["privileged"]
 
 
 def single_frames(store: Store, spec: EnvironmentSpec) -> gymnasium.Space[Any]:

@@ -112,7 +112,7 @@ class StepArrays:
 
     Args:
         arrays: `actions`, `returns_to_go`, `rewards`, `observations` or an `observations/<key>` for
-            each key of a dictionary, and the privileged state `hint`, where there is one.
+            each key of a dictionary, and the privileged state `privileged`, where there is one.
         device: The device of the tensors; None for memory maps.
     """
 
@@ -120,9 +120,9 @@ class StepArrays:
         self.arrays, self.device = arrays, device
 
     @classmethod
-    def of(cls, store: Store, hint: Array | None = None) -> StepArrays:
+    def of(cls, store: Store, privileged: Array | None = None) -> StepArrays:
         """Returns the memory-mapped arrays of a store."""
-        arrays = {"hint": hint} if hint is not None else {}
+        arrays = {"privileged": privileged} if privileged is not None else {}
         wanted = ("actions", "returns_to_go", "rewards", OBSERVATIONS)
         return cls(arrays | {k: v for k, v in store.arrays.items() if k.split("/")[0] in wanted})
 
@@ -155,7 +155,7 @@ class StepArrays:
             rewards=taken["rewards"],
             terminated=torch.as_tensor(index.terminated),
             truncated=torch.as_tensor(index.truncated),
-            hint=taken.get("hint"),
+            privileged=taken.get("privileged"),
         )
 
 

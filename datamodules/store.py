@@ -35,6 +35,7 @@ from datamodules.store_files import (
 )
 from rate.advice import command
 from rate.envs.spec import EnvironmentSpec
+from rate.renamed import current_manifest
 from rate.spaces import differences
 
 __all__ = ["Store", "write_store"]
@@ -91,6 +92,7 @@ class Store:
     def _open(cls, path: Path, verify: bool) -> Store:
         manifest = _read_manifest(path)
         try:
+            manifest = current_manifest(manifest)
             entries = {str(name): dict(entry) for name, entry in manifest["arrays"].items()}
             arrays = {name: _open_entry(path, entry, verify) for name, entry in entries.items()}
             store = cls(path, manifest, arrays)

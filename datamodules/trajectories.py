@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 
-from datamodules.compatibility import check_actions, check_task, hidden_state, single_frames
+from datamodules.compatibility import check_actions, check_task, privileged_state, single_frames
 from datamodules.data_device import DataDevice, choose_data_device
 from datamodules.episodes import DatasetError
 from datamodules.formats import find_store
@@ -77,8 +77,8 @@ class TrajectoryDataModule(LightningDataModule):
         min_return: Draw only episodes of at least this return.
         min_length: Draw only episodes of at least so many steps.
         sampling: See `WindowSampler`.
-        with_hint: Whether batches have the hidden state, which data of our collectors have as the
-            part `hint` of their observations.
+        with_privileged_state: Whether batches have the privileged state, which data of our
+            collectors have as the part `privileged` of their observations.
         data_device: Where batches are gathered; see `set_data_device`.
         held_out: The share of the episodes that are never drawn; see `held_out_episodes`.
 
@@ -106,7 +106,7 @@ class TrajectoryDataModule(LightningDataModule):
         min_return: float | None = None,
         min_length: int | None = None,
         sampling: Sampling = "episodes",
-        with_hint: bool = False,
+        with_privileged_state: bool = False,
         data_device: DataDevice = "host",
         held_out: float = 0.0,
     ) -> None:
@@ -118,7 +118,7 @@ class TrajectoryDataModule(LightningDataModule):
         if batches_per_epoch is not None and batches_per_epoch < 1:
             raise ValueError(f"batches_per_epoch ({batches_per_epoch}) must be at least 1")
         self.store = find_store(store_path)
-        hint = hidden_state(self.store) if with_hint else None
+        privileged = privileged_state(self.store) if with_privileged_state else None
         self.frame_stack = 1 if spec is None else spec.frame_stack
         if spec is not None:
             check_task(self.store, spec)
@@ -127,7 +127,7 @@ class TrajectoryDataModule(LightningDataModule):
         self.batch_size, self.context_length, self.segments = batch_size, context_length, segments
         self.seed, self.mode = seed, mode
         self.min_return, self.min_length, self.sampling = min_return, min_length, sampling
-        self.arrays, self.data_device = StepArrays.of(self.store, hint), data_device
+        self.arrays, self.data_device = StepArrays.of(self.store, privileged), data_device
         self.data_device_reason = ""
         self._prefetcher: Prefetcher | None = None
         self._stage: tuple[int, int] | None = None

@@ -28,8 +28,8 @@ class Batch:
         truncated: `(B, T)` bool, True at the last step of an episode that was cut, by a time limit
             or because its recording ends: the environment would have gone on. An end that the data
             tell nothing of is one of these; one that both ended is both.
-        hint: `(B, T, *hint)` the hidden state, for a training loss that asks for it; no model
-            looks at it. Else None.
+        privileged: `(B, T, *privileged)` the privileged state, for an auxiliary loss; it is no
+            input of a model. None where no loss asks for it.
     """
 
     observations: Observations
@@ -40,7 +40,7 @@ class Batch:
     rewards: Tensor
     terminated: Tensor
     truncated: Tensor
-    hint: Tensor | None = None
+    privileged: Tensor | None = None
 
     @property
     def batch_size(self) -> int:

@@ -35,9 +35,9 @@ class Noise(gymnasium.Env[Any, Any]):
         shape: tuple[int, ...] = (3, 4, 5),
     ) -> None:
         image = spaces.Box(0, 255, shape, np.uint8)
-        hint = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+        privileged = spaces.Box(-np.inf, np.inf, (2,), np.float32)
         self.keyed, self.misdeed, self.once = keyed, misdeed, Path(once)
-        self.observation_space = spaces.Dict(image=image, hint=hint) if keyed else image
+        self.observation_space = spaces.Dict(image=image, privileged=privileged) if keyed else image
         self.action_space = action_space or spaces.Discrete(4)
         self.render_mode = "rgb_array"
         self._seed = self._time = 0
@@ -70,7 +70,7 @@ class Noise(gymnasium.Env[Any, Any]):
         image = self.np_random.integers(0, 256, box.shape, dtype=np.uint8)
         if not self.keyed:
             return image
-        return {"image": image, "hint": self.np_random.random(2, dtype=np.float32)}
+        return {"image": image, "privileged": self.np_random.random(2, dtype=np.float32)}
 
     def _misbehave(self):
         if str(self.once) != os.devnull:

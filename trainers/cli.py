@@ -16,6 +16,7 @@ from typing import Any
 from rate.advice import command
 from rate.architecture import SEGMENTS, WINDOW, config_class, owner_of
 from rate.errors import ConfigError
+from rate.renamed import renamed
 from rate.trust import remember_path
 from trainers import flags, trust
 from trainers.begun import with_own_paths
@@ -86,11 +87,13 @@ class _Given:
         settings: Dotted names and the words behind them, in their order.
         config: What `--config` names.
         resume: What `--resume` names.
+        renamed: The former names among them, and their current ones, once they were read.
     """
 
     settings: list[tuple[str, list[str]]] = field(default_factory=list)
     config: str | None = None
     resume: str | None = None
+    renamed: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, words: Sequence[str]) -> _Given:
@@ -138,6 +141,7 @@ def parse(environment: str, argv: Sequence[str]) -> Command:
         config = named_by_changes(config, config_from_dict(preset))
     notes = [
         *with_backbone(preset, given.text("model.backbone"))[1],
+        *(f"--{former} is now called --{name}." for former, name in given.renamed.items()),
         *translation.notes,
         *notes,
         *_public_note(environment, translation, given, config),
@@ -153,9 +157,14 @@ def _apply(preset: dict[str, Any], given: _Given) -> RunConfig:
     for name, words in sorted(given.settings, key=lambda each: each[0] not in chosen):
         sections = section_types(values)
         known = _known_options(sections)
+        former = renamed(name, known)
+        if former is not None:
+            given.renamed[name] = name = former[0]
         section = name.partition(".")[0]
         if name in known:
             value = read_value(name, known[name].kind, words)
+            if former is not None:
+                value = former[1].value(value)
             if name == "model.backbone":
                 values, _ = with_backbone(values, value)
             if name == "training.objective":

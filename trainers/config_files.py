@@ -14,6 +14,7 @@ from rate import trust
 from rate.architecture import config_class, current
 from rate.config import ModelConfig
 from rate.errors import ConfigError
+from rate.renamed import current_settings
 from trainers.config import RunConfig
 from trainers.objectives import DEFAULT as BEHAVIOUR_CLONING
 from trainers.objectives import objective_settings
@@ -27,6 +28,7 @@ def config_from_dict(values: dict[str, Any]) -> RunConfig:
     Raises:
         ConfigError: If a key is unknown (names the nearest), or a value does not work.
     """
+    values = with_current_names(values)
     loss = _build(objective_settings(objective_of(values)), values.get("loss", {}), "loss.")
     config: RunConfig = _build(RunConfig, {**values, "loss": loss}, "")
     settings = find_environment(config.environment).options
@@ -55,6 +57,20 @@ def section_types(values: dict[str, Any]) -> dict[str, type | None]:
             sections[field.name] = types[field.name]
     loss, model = objective_settings(objective_of(values)), config_class(values.get("model", {}))
     return {**sections, "loss": loss, "model": model}
+
+
+def with_current_names(values: dict[str, Any]) -> dict[str, Any]:
+    """A configuration of an earlier version with today's names of settings."""
+    current = dict(values)
+    tables: dict[str, Any] = {k: v for k, v in values.items() if isinstance(v, dict)}
+    environment = values.get("environment")
+    if isinstance(environment, str):  # what is no table, or no name, is refused later
+        tables["environment"] = environment
+    for section, kind in section_types(tables).items():
+        if kind is not None and section in tables:
+            known = [field.name for field in fields(kind)]
+            current[section] = current_settings(section, tables[section], known)
+    return current
 
 
 def objective_of(values: dict[str, Any]) -> str:
@@ -108,7 +124,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     trust.require_path("training.objective", objective_of(values))
     trust.require_model_code(values.get("model"))
     trust.require_path("data.reading.format", _format_of(values))
-    return values
+    return with_current_names(values)
 
 
 def _checked(kind: Any, value: Any, name: str) -> Any:

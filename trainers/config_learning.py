@@ -63,8 +63,8 @@ class ObjectiveConfig:
     """The settings of a learning rule (`loss.*`); this one has none."""
 
     @property
-    def wants_hint(self) -> bool:
-        """Whether batches must have the hidden state, `Batch.hint`."""
+    def wants_privileged_state(self) -> bool:
+        """Whether batches must have the privileged state, `Batch.privileged`."""
         return False
 
 
@@ -79,20 +79,21 @@ class LossConfig(ObjectiveConfig):
             the one before: there a model that copies itself is wrong (Wen et al. 2021).
         decisive_span: How many steps before its end an episode is decided, the last one included.
         decisive_weight: How many ordinary steps a decisive one counts for.
-        hint_weight: Weight of a second loss, in training alone: to tell the hidden state (the
-            data's `hint`) at every step, from what the action is told from. It teaches a memory
-            what to keep where actions alone would take far longer (asymmetric training; Pinto et
-            al. 2017). No model is ever shown the hint; 0 does without.
+        auxiliary_state_weight: Weight of the auxiliary state loss, in training only: the
+            privileged state (`privileged` in the data) is predicted at every step from the
+            features that predict the action. It teaches a memory what to keep where actions alone
+            take far longer (asymmetric training; Pinto et al. 2017). It is never an input; 0 turns
+            it off.
     """
 
     label_smoothing: float = 0.0
     decisive_steps: DecisiveSteps = "none"
     decisive_span: int = 1
     decisive_weight: float = 10.0
-    hint_weight: float = 0.0
+    auxiliary_state_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        at_least("loss.hint_weight", self.hint_weight, 0)
+        at_least("loss.auxiliary_state_weight", self.auxiliary_state_weight, 0)
         choice("loss.decisive_steps", self.decisive_steps, DecisiveSteps)
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError(f"loss.label_smoothing is {self.label_smoothing}; use [0, 1).")
@@ -100,8 +101,8 @@ class LossConfig(ObjectiveConfig):
         at_least("loss.decisive_weight", self.decisive_weight, 0)
 
     @property
-    def wants_hint(self) -> bool:
-        return self.hint_weight > 0
+    def wants_privileged_state(self) -> bool:
+        return self.auxiliary_state_weight > 0
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from rate.files import write_atomic
+from rate.renamed import current_metric
 
 METRICS = "metrics.csv"
 STEP = "step"
@@ -103,6 +104,7 @@ class MetricsTable(Logger):
         """Take in the rows of an interrupted run. Its last line may be torn: it is dropped."""
         text = self.path.read_text(encoding="utf-8")
         header, *lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines())) or [[STEP]]
+        header = [current_metric(name) for name in header]
         self._columns = header
         self._rows = [
             {name: value for name, value in zip(header, line, strict=True) if value}

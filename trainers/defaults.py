@@ -21,7 +21,7 @@ MADE_HERE = "-sac"  # how names of data sets end that are made here
 LONG = 30_000_000
 # Of NVIDIA, AMD, and Windows below Linux.
 _DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-_CHOICES = {"hint"}  # what a model sees, whatever the data hold
+_CHOICES = {"privileged"}  # what a model sees, whatever the data hold
 
 
 def default_preset(names: list[str], data: str | None) -> str:

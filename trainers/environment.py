@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +18,7 @@ from rate.envs.recorded import own_recorded
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
 from rate.progress import OnProgress
+from rate.renamed import current_settings, former_settings
 from trainers.config import DataConfig
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ class Environment:
         num_envs: Rows that are good to roll out side by side; None for any number.
         group: The outcome that tells two kinds of episodes apart, and the names of its 0 and 1.
         rolls_out: Whether there is anything to roll out in.
-        keep_hint: Data have the hidden state even if the model is not to see it, so that all
-            models share them.
+        keep_privileged_state: Data have the privileged state even if the model is not to see it,
+            so that all models share them.
     """
 
     spec: EnvironmentSpec
@@ -79,7 +80,7 @@ class Environment:
     num_envs: ClassVar[int | None] = None
     group: ClassVar[tuple[str, tuple[str, str]] | None] = None
     rolls_out: ClassVar[bool] = True
-    keep_hint: ClassVar[bool] = True
+    keep_privileged_state: ClassVar[bool] = True
 
     @classmethod
     def make_spec(cls, settings: Any) -> EnvironmentSpec:
@@ -103,7 +104,8 @@ class Environment:
         if cls.options is None:
             raise NotImplementedError("a record without a dataclass of settings makes itself")
         try:
-            settings = cls.options(**options)
+            known = [field.name for field in fields(cls.options)]
+            settings = cls.options(**current_settings("env", options, known))
         except TypeError as error:  # of a model of another version; a file's are checked before
             raise ConfigError(f"{cls.name} does not have these settings: {error}.") from error
         spec = replace(cls.make_spec(settings), name=cls.name, options=asdict(settings))
@@ -187,7 +189,7 @@ class Environment:
     def prepare_data(self, data: DataConfig, max_length: int, tell: OnProgress) -> Path:
         """Make the environment's own data set, unless it exists: an expert plays it.
 
-        The hidden state is in it.
+        The privileged state is in it.
 
         Args:
             data: How many episodes, where, and of which seed.
@@ -200,7 +202,7 @@ class Environment:
         from datamodules.collect import collect
         from datamodules.players import expert_seeds
 
-        played = self._showing_hint()
+        played = self._showing_privileged_state()
         options, env = asdict(played.settings), type(self).env
         length = max_length if self.shortest is None else (self.shortest, max_length)
         settings = {
@@ -210,9 +212,10 @@ class Environment:
             "noise": data.noise,
             "seed": data.seed,
         }
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+        first = json.dumps(former_settings("env", settings), sort_keys=True)
+        digest = hashlib.sha256(first.encode()).hexdigest()[:8]
         spec, gym_id = self.make_spec(played.settings), f"RATE/{env.__name__}-v0"
-        words = {key: value for key, value in options.items() if key != "hint"}
+        words = {key: value for key, value in options.items() if key != "privileged"}
         return collect(
             data.root,
             f"{spec.name}-{max_length}-{data.num_episodes}-seed{data.seed}-{digest}",
@@ -223,7 +226,7 @@ class Environment:
             dataset_id=f"{spec.name}/expert-{max_length}-{data.num_episodes}-{digest}-v0",
             env=lambda: gymnasium.make(gym_id, length=length, disable_env_checker=True, **options),
             description=f"{env.__name__}, played by an expert (noise {data.noise}; {words}). The "
-            "observation's part 'hint' is the hidden state, which an agent should not see.",
+            "observation's part 'privileged' is the state that an agent should not see.",
             workers=data.workers,
             on_progress=tell,
         )
@@ -248,10 +251,11 @@ class Environment:
         """
         return partial(type(self).env, self.settings, *_given(length))
 
-    def _showing_hint(self) -> Environment:
+    def _showing_privileged_state(self) -> Environment:
         settings = self.settings
-        if hasattr(settings, "hint"):
-            settings = replace(settings, hint=settings.hint or self.keep_hint)
+        if hasattr(settings, "privileged"):
+            shown = settings.privileged or self.keep_privileged_state
+            settings = replace(settings, privileged=shown)
         return replace(self, settings=settings)
 
 

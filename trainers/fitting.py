@@ -67,7 +67,7 @@ def make_datamodule(
         min_return=data.min_return,
         min_length=data.min_length,
         sampling=data.sampling,
-        with_hint=config.loss.wants_hint,
+        with_privileged_state=config.loss.wants_privileged_state,
         data_device=training.data_device,
         held_out=data.held_out,
     )

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rate.renamed import current_metrics
+
 LOSS = "loss"
 
 
@@ -125,7 +127,8 @@ class Ledger:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from the sums of a checkpoint."""
-        self.sums = {name: (total, weight) for name, (total, weight) in state["sums"].items()}
+        sums = current_metrics(state["sums"])
+        self.sums = {name: (total, weight) for name, (total, weight) in sums.items()}
         self.norms, self.steps = state["norms"], state["steps"]
 
 

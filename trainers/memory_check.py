@@ -117,7 +117,7 @@ def _kept(module: SequenceTrainer, batch: Batch) -> int:
 def _empty_batch(config: RunConfig, spec: EnvironmentSpec, module: SequenceTrainer) -> Batch:
     """A batch of one window of zeros, of the types that data have."""
     steps = config.window
-    hint = module.hint
+    privileged = module.privileged
     return Batch(
         observations=_zeros(spec.observation_space, steps),
         actions=_zeros(spec.action_space, steps),  # type: ignore[arg-type]
@@ -127,7 +127,7 @@ def _empty_batch(config: RunConfig, spec: EnvironmentSpec, module: SequenceTrain
         rewards=torch.zeros(1, steps),
         terminated=torch.zeros(1, steps, dtype=torch.bool),
         truncated=torch.zeros(1, steps, dtype=torch.bool),
-        hint=None if hint is None else torch.zeros(1, steps, *hint.shape),
+        privileged=None if privileged is None else torch.zeros(1, steps, *privileged.shape),
     )
 
 

@@ -19,7 +19,7 @@ _WORDS: dict[str, Callable[[Any], str]] = {
     "training.objective": lambda value: str(value).rpartition(":")[2].lower(),
     "training.bptt_segments": lambda value: "bptt-all" if value is None else f"bptt{value}",
     "curriculum.enabled": lambda value: "curriculum" if value else "no-curriculum",
-    "env.hint": lambda value: "hint" if value else "no-hint",
+    "env.privileged": lambda value: "privileged" if value else "no-privileged",
 }
 
 

@@ -124,21 +124,21 @@ def environment_of_run(config: RunConfig) -> Environment:
     return get_environment(config.environment, config.env, config.evaluation.workers, count)
 
 
-def hint_space(name: str, options: dict[str, Any]) -> spaces.Box:
-    """The space of an environment's hidden state.
+def privileged_space(name: str, options: dict[str, Any]) -> spaces.Box:
+    """The space of an environment's privileged state.
 
     Raises:
-        ConfigError: If it does not say what its hidden state is, or between which bounds.
+        ConfigError: If it does not say what its privileged state is, or between which bounds.
     """
     settings = find_environment(name).options
-    if settings is not None and "hint" in {field.name for field in fields(settings)}:
-        observation = get_environment(name, {**options, "hint": True}).spec.observation_space
-        hint = observation["hint"] if isinstance(observation, spaces.Dict) else None
-        if isinstance(hint, spaces.Box) and hint.is_bounded():
-            return hint
+    if settings is not None and "privileged" in {field.name for field in fields(settings)}:
+        observation = get_environment(name, {**options, "privileged": True}).spec.observation_space
+        found = observation["privileged"] if isinstance(observation, spaces.Dict) else None
+        if isinstance(found, spaces.Box) and found.is_bounded():
+            return found
     raise ConfigError(
-        f"loss.hint_weight is set, but {name} has no hidden state with bounds to be told "
-        "(env.hint); set loss.hint_weight=0."
+        f"loss.auxiliary_state_weight is set, but {name} has no privileged state with bounds "
+        "(env.privileged); set loss.auxiliary_state_weight=0."
     )
 
 
@@ -147,10 +147,10 @@ def check_run(config: RunConfig) -> None:
 
     Raises:
         ConfigError: If an episode length does not exist there, no episode fills a window, nothing
-            here can play the data, or the loss asks for a hidden state that it does not tell.
+            here can play the data, or the loss asks for a privileged state that it does not tell.
     """
-    if config.loss.wants_hint:
-        hint_space(config.environment, config.env)
+    if config.loss.wants_privileged_state:
+        privileged_space(config.environment, config.env)
     environment = environment_of_run(config)
     environment.check_data(config.data)
     for name in ("lengths", "selection_lengths") if environment.rolls_out else ():

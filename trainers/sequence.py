@@ -24,6 +24,7 @@ from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
 from rate.hashing import hash_integers
 from rate.model import SequenceModel
+from rate.renamed import current_weights
 from trainers.compiling import compile_model
 from trainers.config import RunConfig
 from trainers.config_files import config_from_dict
@@ -35,7 +36,7 @@ from trainers.objectives import objective_class
 from trainers.objectives.base import LossSums, Objective, Problem
 from trainers.optimization import AdamW, make_optimizer
 from trainers.randomness import seed_step
-from trainers.registry import hint_space
+from trainers.registry import privileged_space
 
 _RESERVED = {LOSS, "grad_norm", "learning_rate", "segments", "step"}  # of metrics, not for others
 
@@ -54,7 +55,7 @@ class SequenceTrainer(LightningModule):
         objective: The learning rule.
         config: The run.
         spec: The environment.
-        hint: The space of the hidden state that batches have, if the objective wants it.
+        privileged: The space of the privileged state that batches have, if the objective wants it.
         logged: The metrics that were logged last. Lightning's own are on the device, and to read
             them is to wait for it.
     """
@@ -87,10 +88,10 @@ class SequenceTrainer(LightningModule):
     def _make_objective(self) -> Objective:
         """The learning rule; not part of the model, whose weights leave without it."""
         kind, settings = objective_class(self.config.training.objective), self.config.loss
-        self.hint = None
-        if settings.wants_hint:
-            self.hint = hint_space(self.config.environment, self.config.env)
-        return kind(settings, Problem(self.model, self.spec, self.hint))
+        self.privileged = None
+        if settings.wants_privileged_state:
+            self.privileged = privileged_space(self.config.environment, self.config.env)
+        return kind(settings, Problem(self.model, self.spec, self.privileged))
 
     def configure_optimizers(self) -> Any:
         # To look for them takes longer than to clip them.
@@ -361,6 +362,7 @@ class SequenceTrainer(LightningModule):
         checkpoint["since_log"] = self._ledger.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["state_dict"] = current_weights(checkpoint["state_dict"])
         if not isinstance(checkpoint["since_log"], dict):
             raise TrainingError(
                 "The run's checkpoint is of an earlier version, whose training this one cannot "

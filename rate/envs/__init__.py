@@ -6,12 +6,14 @@ Simulators are only imported by the environments that need them, when they are m
 from __future__ import annotations
 
 import importlib
+from dataclasses import fields
 from typing import Any
 
 import gymnasium
 
 from rate.envs.spec import EnvironmentSpec
 from rate.envs.tmaze import TMAZE_SPEC, TMaze, TMazeOracle, TMazeVector, tmaze_spec
+from rate.renamed import current_settings
 
 __all__ = ["TMAZE_SPEC", "EnvironmentSpec", "TMaze", "TMazeOracle", "TMazeVector", "tmaze_spec"]
 
@@ -36,7 +38,8 @@ def from_settings(
         ConfigError: If a setting does not work, or a package is missing.
     """
     found = importlib.import_module(module)
-    settings = getattr(found, f"{name}Options")(**options)
+    kind = getattr(found, f"{name}Options")
+    settings = kind(**current_settings("env", options, [field.name for field in fields(kind)]))
     if length is None:
         env: gymnasium.Env[Any, Any] = getattr(found, name)(settings)
     else:  # JSON, and with it Minari, has lists where a range of lengths is a tuple

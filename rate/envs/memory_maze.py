@@ -22,12 +22,12 @@ from gymnasium.error import ResetNeeded
 
 from rate.envs.memory_maze_packages import check_packages
 from rate.envs.memory_maze_simulator import CONTROLS, FRAME, SIZES, MazeSimulator, MazeState
-from rate.envs.spec import EnvironmentSpec
+from rate.envs.spec import EnvironmentSpec, with_privileged_state
 from rate.errors import ConfigError
 
 STAY, FORWARD, LEFT, RIGHT, FORWARD_LEFT, FORWARD_RIGHT = range(len(CONTROLS))
 PUBLISHED_LENGTH = 1000
-HINT_SIZE = 5
+PRIVILEGED_SIZE = 5
 
 Array = npt.NDArray[Any]
 Observation = Array | dict[str, Array]
@@ -44,14 +44,15 @@ class MemoryMazeOptions:
 
     Attributes:
         size: Width and height of the maze in cells: 9, 11, 13 or 15, with 3, 4, 5 or 6 targets.
-        hint: Also show the hidden state (for an Oracle-DT), `(5,)` float32 in [-1, 1]: where the
-            requested target lies, forward and to the left, divided by the maze's diagonal; the
-            direction of the next cell on the shortest way there, forward and to the left, a unit
-            vector; the length of that way in cells, divided by four times the size and at most 1.
+        privileged: Also show the privileged state (for an Oracle-DT), `(5,)` float32 in [-1, 1]:
+            where the requested target lies, forward and to the left, divided by the maze's
+            diagonal; the direction of the next cell on the shortest way there, forward and to the
+            left, a unit vector; the length of that way in cells, divided by four times the size and
+            at most 1.
     """
 
     size: int = 9
-    hint: bool = False
+    privileged: bool = False
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
@@ -74,15 +75,16 @@ def memory_maze_spec(options: MemoryMazeOptions | None = None) -> EnvironmentSpe
 
 def _observation_space(options: MemoryMazeOptions) -> gymnasium.Space[Any]:
     image = spaces.Box(0, 255, (FRAME, FRAME, 3), np.uint8)
-    if not options.hint:
+    if not options.privileged:
         return image
-    return spaces.Dict({"image": image, "hint": spaces.Box(-1, 1, (HINT_SIZE,), np.float32)})
+    return with_privileged_state("image", image, spaces.Box(-1, 1, (PRIVILEGED_SIZE,), np.float32))
 
 
 class MemoryMaze(gymnasium.Env[Observation, np.int64]):
     """One Memory Maze.
 
-    Observations are `(64, 64, 3)` uint8, in a dictionary `image`, `hint` if the options say so.
+    Observations are `(64, 64, 3)` uint8, with `options.privileged` a dictionary `image`,
+    `privileged`.
     Actions: 0 stay, 1 forward, 2 left, 3 right, 4 forward and left, 5 forward and right, each for a
     quarter of a second. The reward is 1 at the requested target, else 0. Nothing but the time limit
     ends an episode. `info["targets"]` counts the targets reached.
@@ -128,7 +130,7 @@ class MemoryMaze(gymnasium.Env[Observation, np.int64]):
 
     @property
     def state(self) -> MazeState:
-        """The true state, for experts and for the hint.
+        """The true state, for experts and for the privileged state.
 
         Raises:
             ResetNeeded: If no episode has begun.
@@ -175,11 +177,13 @@ class MemoryMaze(gymnasium.Env[Observation, np.int64]):
 
     def _observe(self) -> Observation:
         image = self._frame.copy()
-        return {"image": image, "hint": hint(self.state)} if self.options.hint else image
+        if not self.options.privileged:
+            return image
+        return {"image": image, "privileged": privileged_state(self.state)}
 
 
-def hint(state: MazeState) -> npt.NDArray[np.float32]:
-    """`(5,)`: the hidden state as `MemoryMazeOptions` describes it."""
+def privileged_state(state: MazeState) -> npt.NDArray[np.float32]:
+    """`(5,)`: the privileged state as `MemoryMazeOptions` describes it."""
     size = len(state.layout)
     position, target = state.position, state.target
     path = shortest_path(state.layout, _cell(position), _cell(target))

@@ -22,7 +22,7 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
 from rate.advice import install
-from rate.envs.spec import EnvironmentSpec
+from rate.envs.spec import EnvironmentSpec, with_privileged_state
 from rate.errors import ConfigError
 from rate.hashing import hash_counter
 
@@ -52,13 +52,14 @@ class MinigridMemoryOptions:
         time_out: Steps after which an episode ends. None is four per cell of the maze's width,
             twice what the longest way needs (2 * size - 2). As published: 96 for data at size 41,
             500 for evaluation, which is too short for some episodes above size 252.
-        hint: Also show the hidden state (for an Oracle-DT): 1 if the object is a key, 0 if a ball.
+        privileged: Also show the privileged state (for an Oracle-DT): 1 if the object is a key, 0
+            if a ball.
     """
 
     observation: str = "pixels"
     random_length: bool = True
     time_out: int | None = None
-    hint: bool = False
+    privileged: bool = False
 
     def __post_init__(self) -> None:
         if self.observation not in ("pixels", "symbols"):
@@ -95,10 +96,10 @@ def _observation_space(options: MinigridMemoryOptions) -> gymnasium.Space[Any]:
         if options.observation == "pixels"
         else spaces.MultiDiscrete(_SYMBOLS)
     )
-    if not options.hint:
+    if not options.privileged:
         return main
-    hint = spaces.Box(0, 1, (1,), np.float32)
-    return spaces.Dict({_main_key(options): main, "hint": hint})
+    privileged = spaces.Box(0, 1, (1,), np.float32)
+    return with_privileged_state(_main_key(options), main, privileged)
 
 
 def _main_key(options: MinigridMemoryOptions) -> str:
@@ -130,10 +131,10 @@ def _simulator(size: int, random_length: bool) -> Any:
 class MinigridMemory(gymnasium.Env[Observation, np.int64]):
     """One maze of Minigrid-Memory.
 
-    Observations are `(3, 84, 84)` uint8 or `(3, 3, 3)` integers, in a dictionary with `hint` if
-    the options say so. Actions: 0 turn left, 1 turn right, 2 forward. Next to the matching object
-    the reward is 1 - 0.9 * t / T, at step t with a time-out of T; else it is 0. Either object ends
-    the episode. `info` holds `success`, `cue` (1 key, 0 ball) and `size`.
+    Observations are `(3, 84, 84)` uint8 or `(3, 3, 3)` integers, with `options.privileged` in a
+    dictionary with `privileged`. Actions: 0 turn left, 1 turn right, 2 forward. Next to the
+    matching object the reward is 1 - 0.9 * t / T, at step t with a time-out of T; else it is 0.
+    Either object ends the episode. `info` holds `success`, `cue` (1 key, 0 ball) and `size`.
 
     Args:
         options: See `MinigridMemoryOptions`.
@@ -244,9 +245,9 @@ class MinigridMemory(gymnasium.Env[Observation, np.int64]):
             main = np.ascontiguousarray(frame.transpose(2, 0, 1))
         else:
             main = self._symbols.astype(np.int64)
-        if not self.options.hint:
+        if not self.options.privileged:
             return main
-        return {_main_key(self.options): main, "hint": np.array([self.cue], dtype=np.float32)}
+        return {_main_key(self.options): main, "privileged": np.array([self.cue], dtype=np.float32)}
 
     def _info(self, success: bool) -> dict[str, Any]:
         return {"success": success, "cue": self.cue, "size": int(self.simulator.size)}

@@ -27,7 +27,7 @@ from gymnasium import spaces
 
 from rate.advice import install
 from rate.envs.popgym_tasks import DIFFICULTIES, TASKS
-from rate.envs.spec import EnvironmentSpec
+from rate.envs.spec import EnvironmentSpec, with_privileged_state
 from rate.envs.sync import SyncRows
 from rate.errors import ConfigError
 from rate.hashing import hash_counter
@@ -46,12 +46,12 @@ class PopgymOptions:
         task: One of the 48, for example `RepeatFirstEasy`.
         flat_actions: Actions of two numbers (Battleship, MineSweeper) as one: the cell's number.
             What is to be done is a cell; a row and a column that are likely apart need not be.
-        hint: Also show the hidden state (for an Oracle-DT), as numbers.
+        privileged: Also show the privileged state (for an Oracle-DT), as numbers.
     """
 
     task: str = "RepeatFirstEasy"
     flat_actions: bool = False
-    hint: bool = False
+    privileged: bool = False
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
@@ -75,8 +75,8 @@ def popgym_spec(options: PopgymOptions | None = None) -> EnvironmentSpec:
 class Popgym(gymnasium.Env[Observation, Any]):
     """One task of POPGym.
 
-    Observations are `()` or `(C,)` int64 symbols, or `(C,)` float32 vectors; with `hint` a
-    dictionary of `symbols` or `vector`, and `hint` `(H,)` float32.
+    Observations are `()` or `(C,)` int64 symbols, or `(C,)` float32 vectors; with `privileged` a
+    dictionary of `symbols` or `vector`, and `privileged` `(H,)` float32.
 
     Args:
         options: See `PopgymOptions`.
@@ -104,11 +104,11 @@ class Popgym(gymnasium.Env[Observation, Any]):
         self._plain = _plain_space(self.task.observation_space)
         self._key = "vector" if isinstance(self._plain, spaces.Box) else "symbols"
         self.observation_space = self._plain
-        if self.options.hint:
+        if self.options.privileged:
             with _own_chance(0):
                 self.task.reset(seed=0)
-            hint = spaces.Box(-np.inf, np.inf, _state(self.task).shape, np.float32)
-            self.observation_space = spaces.Dict({self._key: self._plain, "hint": hint})
+            privileged = spaces.Box(-np.inf, np.inf, _state(self.task).shape, np.float32)
+            self.observation_space = with_privileged_state(self._key, self._plain, privileged)
         self.action_space = self.task.action_space
         if self.options.flat_actions and isinstance(self.action_space, spaces.MultiDiscrete):
             self.action_space = spaces.Discrete(int(np.prod(self.action_space.nvec)))
@@ -151,7 +151,11 @@ class Popgym(gymnasium.Env[Observation, Any]):
         else:
             parts = observation if isinstance(observation, tuple) else (observation,)
             plain = np.concatenate([np.ravel(part) for part in parts]).astype(self._plain.dtype)
-        return {self._key: plain, "hint": _state(self.task)} if self.options.hint else plain
+        return (
+            {self._key: plain, "privileged": _state(self.task)}
+            if self.options.privileged
+            else plain
+        )
 
 
 class PopgymVector(SyncRows):
@@ -204,7 +208,7 @@ def _as_element(space: gymnasium.Space[Any], action: Any) -> Any:
 
 
 def _state(task: Any) -> Array:
-    """`(H,)` float32: the hidden state, all of its parts one after another."""
+    """`(H,)` float32: the privileged state, all of its parts one after another."""
     state = task.get_state()
     parts = state if isinstance(state, tuple) else (state,)
     return np.concatenate([np.ravel(part) for part in parts]).astype(np.float32)

@@ -24,6 +24,7 @@ from rate.envs.mujoco_arguments import (
 )
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
+from rate.renamed import current_names, current_settings
 
 # How an environment is drawn, made or checked: nothing of it is in the data.
 _NO_MATTER = {
@@ -114,7 +115,8 @@ def mujoco_settings(recorded: Recorded) -> dict[str, Any]:
 
 def own_settings(recorded: Recorded) -> dict[str, Any]:
     """The settings of one of this package's environments, which are its arguments."""
-    return {k: v for k, v in recorded.arguments.items() if k not in _NO_MATTER}
+    settings = {k: v for k, v in recorded.arguments.items() if k not in _NO_MATTER}
+    return current_settings("env", settings, current_names("env"))
 
 
 def own_recorded(gym_id: str, settings: dict[str, Any]) -> str:
@@ -152,8 +154,8 @@ def differences(spec: EnvironmentSpec) -> list[str]:
         return [
             f"the data were recorded with env.{name}={value}, but rollouts are made with "
             f"env.{name}={spec.options[name]}"
-            for name, value in recorded.arguments.items()
-            if name not in {*_NO_MATTER, "hint"} and plain(spec.options.get(name, value)) != value
+            for name, value in own_settings(recorded).items()
+            if name != "privileged" and plain(spec.options.get(name, value)) != value
         ]
     return []
 

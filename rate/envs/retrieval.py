@@ -28,7 +28,7 @@ from gymnasium.vector.utils import batch_space
 
 from rate.envs.autoreset import WAITING
 from rate.envs.row_seeds import row_seeds
-from rate.envs.spec import EnvironmentSpec
+from rate.envs.spec import EnvironmentSpec, with_privileged_state
 from rate.hashing import hash_counter
 
 STAY = 2
@@ -48,11 +48,11 @@ class RetrievalOptions:
     """What can be chosen in Action-Associative Retrieval.
 
     Attributes:
-        hint: Also show the hidden state (for an Oracle-DT): the first action, one-hot; zeros
-            before it is taken.
+        privileged: Also show the privileged state (for an Oracle-DT): the first action, one-hot;
+            zeros before it is taken.
     """
 
-    hint: bool = False
+    privileged: bool = False
 
 
 def retrieval_spec(options: RetrievalOptions | None = None) -> EnvironmentSpec:
@@ -64,9 +64,9 @@ def retrieval_spec(options: RetrievalOptions | None = None) -> EnvironmentSpec:
 def _observation_space(options: RetrievalOptions) -> gymnasium.Space[Any]:
     low, high = np.array([[0, 0, -1], [1, 1, 1]], dtype=np.float32)
     vector = spaces.Box(low, high, dtype=np.float32)
-    if not options.hint:
+    if not options.privileged:
         return vector
-    return spaces.Dict({"vector": vector, "hint": spaces.Box(0, 1, (2,), np.float32)})
+    return with_privileged_state("vector", vector, spaces.Box(0, 1, (2,), np.float32))
 
 
 def _length_range(length: Length) -> tuple[int, int]:
@@ -84,7 +84,7 @@ class Retrieval(gymnasium.Env[Observation, np.int64]):
     """One episode of Action-Associative Retrieval.
 
     Observations are `(3,)` float32: `state` (0 before the first action, then 1), `flag` (1 at the
-    last step only), `noise` (uniform over -1, 0, 1); in a dictionary `vector`, `hint` if the
+    last step only), `noise` (uniform over -1, 0, 1); in a dictionary `vector`, `privileged` if the
     options say so. Actions: 0, 1, 2 stay. A first action of 2 gives up and ends the episode. The
     reward is 1 if the last action repeats the first, else 0. `info` holds `success` and `cue`, the
     first action (-1 before it).
@@ -150,9 +150,12 @@ class Retrieval(gymnasium.Env[Observation, np.int64]):
         left = self.cue not in (UNKNOWN, STAY)
         noise = hash_counter(self._seed, self.time) % 3 - 1
         vector = np.array([left, self.flag, noise], dtype=np.float32)
-        if not self.options.hint:
+        if not self.options.privileged:
             return vector
-        return {"vector": vector, "hint": np.array([self.cue == 0, self.cue == 1], np.float32)}
+        return {
+            "vector": vector,
+            "privileged": np.array([self.cue == 0, self.cue == 1], np.float32),
+        }
 
 
 class RetrievalVector(VectorEnv[Observation, npt.NDArray[np.int64], Array]):
@@ -247,12 +250,12 @@ class RetrievalVector(VectorEnv[Observation, npt.NDArray[np.int64], Array]):
         }
 
     def _observe(self) -> Observation:
-        """`(N, 3)`: state, flag, noise; with a hint, also `(N, 2)`."""
+        """`(N, 3)`: state, flag, noise; with the privileged state, also `(N, 2)`."""
         vector = np.empty((self.num_envs, 3), dtype=np.float32)
         vector[:, 0] = (self._cue == 0) | (self._cue == 1)
         vector[:, 1] = self._flag()
         noise = hash_counter(self._seeds, self._time.view(np.uint64)) % np.uint64(3)
         vector[:, 2] = noise.view(np.int64) - 1
-        if not self.options.hint:
+        if not self.options.privileged:
             return vector
-        return {"vector": vector, "hint": (self._cue[:, None] == [0, 1]).astype(np.float32)}
+        return {"vector": vector, "privileged": (self._cue[:, None] == [0, 1]).astype(np.float32)}

@@ -9,6 +9,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from rate.renamed import current_environment
+
 
 @dataclass(frozen=True)
 class EnvironmentSpec:
@@ -61,6 +63,7 @@ class EnvironmentSpec:
             ValueError: If a field is missing or a space is unknown.
         """
         try:
+            data = current_environment(data)
             return cls(
                 name=str(data["name"]),
                 observation_space=space_from_dict(data["observation_space"]),
@@ -72,6 +75,20 @@ class EnvironmentSpec:
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"the environment specification is incomplete: {error!r}") from error
+
+
+def with_privileged_state(
+    key: str, space: gymnasium.Space[Any], privileged: gymnasium.Space[Any]
+) -> spaces.Dict:
+    """The space of observations that show the privileged state beside what an agent sees.
+
+    Args:
+        key: Name of the part that an agent sees.
+        space: Its space.
+        privileged: The space of the part `privileged`.
+    """
+    # As pairs: of a dictionary Gymnasium would sort the keys, and encoders go by their order.
+    return spaces.Dict([("privileged", privileged), (key, space)])
 
 
 def space_to_dict(space: gymnasium.Space[Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
-from rate.envs.spec import EnvironmentSpec
+from rate.envs.spec import EnvironmentSpec, with_privileged_state
 from rate.envs.two_colors_engine import FRAME_HEIGHT, FRAME_WIDTH, Engine, Scene
 from rate.envs.two_colors_scenario import build_scenario
 from rate.errors import ConfigError
@@ -62,12 +62,13 @@ class TwoColorsOptions:
         pillar_steps: In how many observations, from the first on, the pillar stands. As published:
             45 for data of 90 steps, 90 for 150.
         items: How many items of each colour there are at any time.
-        hint: Also show the hidden state (for an Oracle-DT): 1 for red, 0 for green, at each step.
+        privileged: Also show the privileged state (for an Oracle-DT): 1 for red, 0 for green, at
+            each step.
     """
 
     pillar_steps: int = 45
     items: int = 10
-    hint: bool = False
+    privileged: bool = False
 
     def __post_init__(self) -> None:
         for name, largest in (("pillar_steps", 10**6), ("items", 100)):
@@ -93,18 +94,18 @@ def is_red(seed: int) -> bool:
 
 def _observation_space(options: TwoColorsOptions) -> gymnasium.Space[Any]:
     image = spaces.Box(0, 255, (3, HEIGHT, WIDTH), np.uint8)
-    if not options.hint:
+    if not options.privileged:
         return image
-    return spaces.Dict({"image": image, "hint": spaces.Box(0, 1, (1,), np.float32)})
+    return with_privileged_state("image", image, spaces.Box(0, 1, (1,), np.float32))
 
 
 class TwoColors(gymnasium.Env[Observation, np.int64]):
     """One room of ViZDoom-Two-Colors.
 
     Observations are `(3, 64, 112)` uint8 (the engine's 320x180 averaged over areas), in a
-    dictionary with `hint` if the options say so. Actions: 0 turn left, 1 turn right, 2 forward,
-    3 left and forward, 4 right and forward. `info` holds `lifetime` (tics lived, two for each
-    step), `red`, `right_items` and `wrong_items` (taken so far).
+    dictionary with `privileged` if the options say so. Actions: 0 turn left, 1 turn right, 2
+    forward, 3 left and forward, 4 right and forward. `info` holds `lifetime` (tics lived,
+    two for each step), `red`, `right_items` and `wrong_items` (taken so far).
 
     The engine starts at the first reset, and again at the next one if it has failed.
 
@@ -252,9 +253,9 @@ class TwoColors(gymnasium.Env[Observation, np.int64]):
         picture = Image.fromarray(self._running().frame)
         small = picture.resize((WIDTH, HEIGHT), Image.Resampling.BOX)
         image = np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))
-        if not self.options.hint:
+        if not self.options.privileged:
             return image
-        return {"image": image, "hint": np.array([self._red], dtype=np.float32)}
+        return {"image": image, "privileged": np.array([self._red], dtype=np.float32)}
 
     def _info(self) -> dict[str, Any]:
         right, wrong = self._right_and_wrong()

@@ -25,7 +25,7 @@ from rate.envs.spec import EnvironmentSpec
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
 SPEC = EnvironmentSpec(
     "rooms",
-    spaces.Dict(image=spaces.Box(0, 255, (5, 4), np.uint8), hint=spaces.Box(0, 1, (2,))),
+    spaces.Dict(image=spaces.Box(0, 255, (5, 4), np.uint8), privileged=spaces.Box(0, 1, (2,))),
     spaces.Discrete(3),
     1.0,
 )
@@ -41,7 +41,7 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> Store:
             yield Episode(
                 observations={
                     "image": rng.integers(0, 256, (length, 5, 4), dtype=np.uint8),
-                    "hint": rng.random((length, 2), dtype=np.float32),
+                    "privileged": rng.random((length, 2), dtype=np.float32),
                 },
                 actions=rng.integers(0, 3, length),
                 rewards=rng.standard_normal(length),
@@ -70,7 +70,7 @@ def assert_same(found: Batch, expected: Batch) -> None:
 @pytest.mark.parametrize("frame_stack", [1, 3])
 def test_batches_on_a_device_are_those_of_the_files(rooms, mode, frame_stack) -> None:
     """For a CPU as the device, of which nothing is known that a GPU does otherwise."""
-    arrays = StepArrays.of(rooms, rooms.arrays["observations/hint"])
+    arrays = StepArrays.of(rooms, rooms.arrays["observations/privileged"])
     settings = {"batch_size": 4, "window": 8, "seed": 1, "mode": mode, "frame_stack": frame_stack}
     files = WindowSampler(rooms, **settings, arrays=arrays)
     device = WindowSampler(rooms, **settings, arrays=arrays.to(CPU))

@@ -118,13 +118,13 @@ def test_it_may_be_reset_before_the_environment():
 
 
 def test_a_player_records_it():
-    options = MinigridMemoryOptions(hint=True)
+    options = MinigridMemoryOptions(privileged=True)
     player = Player(lambda: MinigridMemory(options, 11), MinigridMemoryExpert)
     episode = player.play(4)
     player.close()
     assert episode.observations["image"].shape == (len(episode), 3, 84, 84)
     assert episode.observations["image"].dtype == np.uint8
-    assert np.unique(episode.observations["hint"]).tolist() == [episode.outcome["cue"]]
+    assert np.unique(episode.observations["privileged"]).tolist() == [episode.outcome["cue"]]
     assert episode.terminated
     assert episode.actions[-1] == FORWARD
     assert episode.outcome["success"] == 1

@@ -8,11 +8,11 @@ from datamodules.retrieval import RetrievalExpert, RetrievalOracle, first_action
 from rate.envs.retrieval import STAY, Retrieval, RetrievalOptions
 from rate.envs.tmaze import TMaze
 
-HINT = RetrievalOptions(hint=True)
+PRIVILEGED = RetrievalOptions(privileged=True)
 
 
 def play(seed, noise=0.0, length=(3, 40)):
-    return Player(lambda: Retrieval(HINT, length), lambda: RetrievalExpert(noise)).play(seed)
+    return Player(lambda: Retrieval(PRIVILEGED, length), lambda: RetrievalExpert(noise)).play(seed)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.5])

@@ -235,34 +235,40 @@ def test_the_limits_belong_to_what_a_checkpoint_holds_only_where_they_are_set(st
 
 def test_training_may_see_one_part_of_the_observations(tmp_path):
     vector = spaces.Box(-1, 1, (2,), np.float32)
-    hint = spaces.Box(-1, 1, (1,), np.float32)
+    privileged = spaces.Box(-1, 1, (1,), np.float32)
     whole = EnvironmentSpec(
-        "hinted", spaces.Dict({"vector": vector, "hint": hint}), spaces.Discrete(3), 1.0
+        "privileged",
+        spaces.Dict({"vector": vector, "privileged": privileged}),
+        spaces.Discrete(3),
+        1.0,
     )
-    observations = {"vector": np.ones((3, 2), np.float32), "hint": np.zeros((3, 1), np.float32)}
+    observations = {
+        "vector": np.ones((3, 2), np.float32),
+        "privileged": np.zeros((3, 1), np.float32),
+    }
     episode = Episode(observations, np.zeros(3, int), np.zeros(3), True, False)
     store = write_store([episode], tmp_path / "s", whole, {})
-    without = EnvironmentSpec("hinted", vector, spaces.Discrete(3), 1.0)
+    without = EnvironmentSpec("privileged", vector, spaces.Discrete(3), 1.0)
     data = make_data(store, spec=without, segments=1)
     assert data.next_batch().observations.shape == (3, 3, 2)
     assert data.store.spec == without
     assert set(make_data(store, spec=whole, segments=1).next_batch().observations) == {
         "vector",
-        "hint",
+        "privileged",
     }
     with pytest.raises(DatasetError, match="the observation_space of the data is Dict"):
         make_data(store, spec=EnvironmentSpec("x", spaces.Discrete(2), spaces.Discrete(3), 1.0))
 
 
 def test_a_model_trains_on_stacks_of_the_frames_that_a_store_has_once(tmp_path):
-    """The store holds frames beside a hint, as collectors record them."""
+    """The store holds frames beside the privileged state, as collectors record them."""
     frame = spaces.Box(0, 255, (6, 5), np.uint8)
-    whole = spaces.Dict({"image": frame, "hint": spaces.Box(0, 1, (2,), np.float32)})
+    whole = spaces.Dict({"image": frame, "privileged": spaces.Box(0, 1, (2,), np.float32)})
     recorded = EnvironmentSpec("film", whole, spaces.Discrete(2), 1.0)
     rng = np.random.default_rng(0)
     images = rng.integers(1, 256, (9, 6, 5), dtype=np.uint8)
-    hints, steps = np.zeros((9, 2), np.float32), np.zeros(9, np.int64)
-    episode = Episode({"image": images, "hint": hints}, steps, np.ones(9), True, False)
+    states, steps = np.zeros((9, 2), np.float32), np.zeros(9, np.int64)
+    episode = Episode({"image": images, "privileged": states}, steps, np.ones(9), True, False)
     store = write_store([episode], tmp_path / "film", recorded, {})
     spec = EnvironmentSpec("film", stacked_space(frame, 3), recorded.action_space, 1.0, {}, 3)
     data = make_data(store, batch_size=1, segments=2, spec=spec, mode="random")

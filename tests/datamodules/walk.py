@@ -23,7 +23,7 @@ from rate.errors import ConfigError
 SPACE = spaces.Dict(
     {
         "image": spaces.Box(0, 255, (36, 36, 3), np.uint8),
-        "hint": spaces.Box(-1, 1, (2,), np.float32),
+        "privileged": spaces.Box(-1, 1, (2,), np.float32),
     }
 )
 SPEC = EnvironmentSpec("walk", SPACE, spaces.Discrete(3), 5.0)
@@ -58,7 +58,7 @@ class Walk(gymnasium.Env):
 
     def _observe(self):
         image = self.rng.integers(0, 256, (36, 36, 3), dtype=np.uint8)
-        return {"image": image, "hint": self.rng.uniform(-1, 1, 2).astype(np.float32)}
+        return {"image": image, "privileged": self.rng.uniform(-1, 1, 2).astype(np.float32)}
 
 
 class Chance:

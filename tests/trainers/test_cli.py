@@ -97,10 +97,14 @@ BAD = [
 
 
 BAD_ENVIRONMENT = [
-    ("retrieval", "--env.hnit true", "no option --env.hnit. Did you mean --env.hint?"),
-    ("retrieval", "--env.hint maybe", "env.hint is 'maybe'; it must be true or false."),
-    ("retrieval", "--env.hint", "--env.hint needs a value."),
-    ("retrieval", "--env=Easy", "no option --env.task. Did you mean --env.hint?"),
+    (
+        "retrieval",
+        "--env.privilegd true",
+        "no option --env.privilegd. Did you mean --env.privileged?",
+    ),
+    ("retrieval", "--env.privileged maybe", "env.privileged is 'maybe'; it must be true or false."),
+    ("retrieval", "--env.privileged", "--env.privileged needs a value."),
+    ("retrieval", "--env=Easy", "no option --env.task. Did you mean --env?"),
     (
         "minigrid",
         "--env.time_out soon",
@@ -108,7 +112,7 @@ BAD_ENVIRONMENT = [
     ),
     ("minigrid", "--env.time_out 0", "env.time_out is 0; it must be at least 1"),
     ("minigrid", "--env.observation pixel", "env.observation is 'pixel'"),
-    ("tmaze", "--env.hint true", "There is no option --env.hint."),
+    ("tmaze", "--env.privileged true", "There is no option --env.privileged."),
 ]
 
 
@@ -152,14 +156,17 @@ def test_a_wrong_setting_of_the_environment_is_refused_by_name(
 
 
 def test_settings_of_the_environment_are_options_and_are_kept(tmp_path: Path) -> None:
-    assert parse("retrieval", []).config.env == {"hint": False}
+    assert parse("retrieval", []).config.env == {"privileged": False}
     assert parse("tmaze", []).config.env == {}
-    config = parse("retrieval", ["--env.hint=true"]).config
-    assert config.env == {"hint": True}
+    config = parse("retrieval", ["--env.privileged=true"]).config
+    assert config.env == {"privileged": True}
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(config.to_dict()), encoding="utf-8")
     assert parse("retrieval", [f"--config={path}"]).config == config
-    assert parse("retrieval", [f"--config={path}", "--env.hint=false"]).config.env["hint"] is False
+    assert (
+        parse("retrieval", [f"--config={path}", "--env.privileged=false"]).config.env["privileged"]
+        is False
+    )
 
 
 def test_help_shows_the_settings_of_the_environment(capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,7 +176,7 @@ def test_help_shows_the_settings_of_the_environment(capsys: pytest.CaptureFixtur
         return " ".join(capsys.readouterr().out.split())
 
     text = show("retrieval")
-    assert "--env.hint {true,false} Also show the hidden state" in text
+    assert "--env.privileged {true,false} Also show the privileged state" in text
     assert "(default: false)" in text
     assert "--env." not in show("tmaze")
 
@@ -239,9 +246,15 @@ def test_resume_takes_the_settings_of_the_run(tmp_path: Path) -> None:
             "is of vizdoom, not of tmaze; use: python scripts/train_",
         ),
         ("environment: tmase", "no environment 'tmase'; did you mean 'tmaze'?"),
-        ("env: {hint: true}", "There is no setting env.hint"),
-        ("environment: retrieval\nenv: {hitn: true}", "env.hitn; did you mean env.hint?"),
-        ("environment: retrieval\nenv: {hint: 1}", "env.hint is 1; it must be true or false"),
+        ("env: {privileged: true}", "There is no setting env.privileged"),
+        (
+            "environment: retrieval\nenv: {privilegd: true}",
+            "env.privilegd; did you mean env.privileged?",
+        ),
+        (
+            "environment: retrieval\nenv: {privileged: 1}",
+            "env.privileged is 1; it must be true or false",
+        ),
         ("environment: retrieval\nenv: 3", "env is 3"),
     ],
 )

@@ -79,7 +79,7 @@ def test_a_store_tells_the_environment_it_is_of(store: Path) -> None:
 
 
 def test_a_store_does_not_say_what_a_model_sees() -> None:
-    spec = walker({"hint": True, "random_length": True})
+    spec = walker({"privileged": True, "random_length": True})
     assert settings_of_store("minigrid", spec) == {"random_length": True}
 
 

@@ -55,14 +55,14 @@ def test_a_record_holds_what_was_seen_and_done() -> None:
 
 
 def test_a_record_takes_dictionaries() -> None:
-    options = RetrievalOptions(hint=True)
+    options = RetrievalOptions(privileged=True)
     spec = retrieval_spec(options)
     config = make_config(**TINY, num_memory_tokens=3)
     model = SequenceModel(config, spec.observation_space, spec.action_space).eval()
     policy = Policy(model, num_envs=EPISODES, target_return=1.0)
     batch = record(policy, RetrievalVector(EPISODES, options, 6), seed=5)
     assert isinstance(batch.observations, dict)
-    assert batch.observations["hint"].shape == (EPISODES, batch.num_steps, 2)
+    assert batch.observations["privileged"].shape == (EPISODES, batch.num_steps, 2)
     first, _ = RetrievalVector(EPISODES, options, 6).reset(seed=5)
     for key, part in first.items():
         np.testing.assert_array_equal(batch.observations[key][:, 0], part)

@@ -34,7 +34,7 @@ def create_run(config: RunConfig) -> Path:
         ("tmaze", "--training.bptt_segments 0", "tmaze-rate-bptt0-1"),
         ("tmaze", "--training.max_steps 7 --optimizer.learning_rate 1", "tmaze-rate-1"),
         ("tmaze", "--model.valve gated --ckpt_folder mine", "tmaze-mine-1"),
-        ("retrieval", "--model_mode DT --env.hint true", "retrieval-dt-hint-1"),
+        ("retrieval", "--model_mode DT --env.privileged true", "retrieval-dt-privileged-1"),
     ],
 )
 def test_a_name_says_what_differs_from_the_preset(environment: str, words: str, name: str) -> None:

@@ -44,9 +44,9 @@ def test_a_vector(make_config: MakeConfig, data_root: Path) -> None:
 
 
 def test_the_vectors_of_a_dictionary(tmp_path: Path) -> None:
-    encoder = observation_encoder(run(tmp_path, {"hint": True}))
+    encoder = observation_encoder(run(tmp_path, {"privileged": True}))
     (manifest,) = tmp_path.glob("*/manifest.json")
     statistics = Store.open(manifest.parent).normalisation
-    assert "hint" in statistics
+    assert "privileged" in statistics
     for key, found in statistics.items():
         assert_carries(encoder.encoders[encoder.keys.index(key)][0], found)

@@ -34,19 +34,19 @@ def test_every_environment_has_settings_that_fit_into_a_file(name: str) -> None:
     options = find_environment(name).options()
     config = config_from_dict({"environment": name})
     assert json.loads(json.dumps(config.env)) == config.env == vars(options)
-    assert hasattr(options, "hint") == (name not in ("tmaze", "mujoco", "atari"))
+    assert hasattr(options, "privileged") == (name not in ("tmaze", "mujoco", "atari"))
     assert registry.length_name(name)
 
 
 def test_an_entry_is_under_the_registered_name_with_all_settings() -> None:
-    spec = get_environment("retrieval", {"hint": True}).spec
-    assert (spec.name, spec.options) == ("retrieval", {"hint": True})
-    assert set(spec.observation_space.spaces) == {"vector", "hint"}
-    assert get_environment("retrieval").spec.options == {"hint": False}
+    spec = get_environment("retrieval", {"privileged": True}).spec
+    assert (spec.name, spec.options) == ("retrieval", {"privileged": True})
+    assert set(spec.observation_space.spaces) == {"vector", "privileged"}
+    assert get_environment("retrieval").spec.options == {"privileged": False}
 
 
 def test_a_saved_specification_finds_its_environment_and_keeps_its_target() -> None:
-    saved = get_environment("retrieval", {"hint": True}).spec
+    saved = get_environment("retrieval", {"privileged": True}).spec
     told = EnvironmentSpec.from_dict({**saved.to_dict(), "target_return": 0.25})
     entry = environment_of(told)
     assert entry.spec == told
@@ -63,8 +63,8 @@ def test_settings_of_another_version_are_refused() -> None:
 
 
 def test_a_vector_is_the_environment_of_its_settings() -> None:
-    env = get_environment("retrieval", {"hint": True}).make_vector(3, 7)
-    alone = Retrieval(RetrievalOptions(hint=True), 7)
+    env = get_environment("retrieval", {"privileged": True}).make_vector(3, 7)
+    alone = Retrieval(RetrievalOptions(privileged=True), 7)
     seen, _ = env.reset(seed=[4, 5, 6])
     expected, _ = alone.reset(seed=5)
     for key, value in expected.items():
@@ -147,7 +147,7 @@ def test_lengths_mean_what_the_environment_says() -> None:
     [
         ("retrieval", "--evaluation.lengths 9 2", "evaluation.lengths has 2"),
         ("retrieval", "--data.max_length 20", "is shorter than a training window"),
-        ("retrieval", "--env.hints true", "Did you mean --env.hint?"),
+        ("retrieval", "--env.priviledged true", "Did you mean --env.privileged?"),
         ("minigrid", "--env.observation pixel", "env.observation is 'pixel'"),
     ],
 )

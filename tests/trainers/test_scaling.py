@@ -106,7 +106,7 @@ def test_a_damaged_account_is_refused(key: str, value: float, tmp_path: Path) ->
     ("config", "name"),
     [
         (LossConfig, "loss.decisive_weight"),
-        (LossConfig, "loss.hint_weight"),
+        (LossConfig, "loss.auxiliary_state_weight"),
         (OptimizerConfig, "optimizer.learning_rate"),
         (OptimizerConfig, "optimizer.gradient_clip"),
     ],

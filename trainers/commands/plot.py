@@ -16,6 +16,7 @@ from typing import Any
 
 from rate.errors import ConfigError
 from rate.files import atomic_path
+from rate.renamed import current_metrics
 from trainers.cli import parse
 from trainers.commands.console import count, make_parser, user_errors
 from trainers.commands.outputs import check_picture
@@ -124,6 +125,7 @@ def plot_learning(folders: Sequence[Path], path: Path) -> None:
     looks = styles(folder.name for folder in folders)
     for folder in folders:
         rows, style = read_table(folder / "metrics.csv"), looks[folder.name]
+        rows = [current_metrics(row) for row in rows]
         look = {"color": style.colour, "linestyle": style.dash}
         for axes, name in zip(panels[0], ("loss", "decisive_accuracy"), strict=True):
             axes.plot(*_points_of(rows, name), label=folder.name, **look)

@@ -21,7 +21,7 @@ class Record(Environment):
     vector = PopgymVector
     needs = ("popgym", "mazelib")
     extra = "popgym"
-    keep_hint = False
+    keep_privileged_state = False
 
     @classmethod
     def make_spec(cls, settings: Any) -> EnvironmentSpec:

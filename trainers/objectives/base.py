@@ -79,12 +79,12 @@ class Problem:
             networks copies from it; it must not keep the model itself, whose weights would then be
             in the training state twice.
         spec: The environment of the data.
-        hint: The space of the hidden state that batches have, if the settings want it.
+        privileged: The space of the privileged state that batches have, if the settings want it.
     """
 
     model: SequenceModel
     spec: EnvironmentSpec
-    hint: spaces.Box | None = None
+    privileged: spaces.Box | None = None
 
 
 class Objective(nn.Module):

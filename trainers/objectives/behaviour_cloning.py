@@ -12,16 +12,16 @@ from torch import Tensor
 from rate.batch import Batch
 from rate.model import SequenceModel
 from trainers.config_learning import LossConfig
+from trainers.objectives.auxiliary_state import AuxiliaryStateHead
 from trainers.objectives.base import LossSums, Objective, Problem
-from trainers.objectives.hint import HintHead
 from trainers.objectives.steps import final_steps, step_weights
 
 
 class BehaviourCloning(Objective):
-    """The loss of the action head, and with `loss.hint_weight` that of telling the hidden state.
+    """The loss of the action head, and with `loss.auxiliary_state_weight` an auxiliary state loss.
 
     Its metrics are `accuracy`, over all real steps, and `decisive_accuracy`, over those at the ends
-    of episodes; with two losses `action_loss` and `hint_loss`, which is weighted.
+    of episodes; with two losses `action_loss` and `auxiliary_state_loss`, which is weighted.
     """
 
     settings = LossConfig
@@ -29,16 +29,18 @@ class BehaviourCloning(Objective):
     def __init__(self, settings: LossConfig, problem: Problem) -> None:
         super().__init__(settings, problem)
         self.config = settings
-        self.hint_head: HintHead | None = None
-        if problem.hint is not None:
-            self.hint_head = HintHead(problem.hint, problem.model.config.d_model)
+        self.auxiliary_head: AuxiliaryStateHead | None = None
+        if problem.privileged is not None:
+            width = problem.model.config.d_model
+            self.auxiliary_head = AuxiliaryStateHead(problem.privileged, width)
 
     def forward(self, model: SequenceModel, features: Tensor, batch: Batch) -> LossSums:
         config, head = self.config, model.head
         predictions = head(features)  # (B, T, ...)
         losses = {"action": head.loss(predictions, batch.actions, config.label_smoothing)}  # (B, T)
-        if self.hint_head is not None:
-            losses["hint"] = config.hint_weight * self.hint_head.loss(features, batch)  # (B, T)
+        if self.auxiliary_head is not None:
+            told = self.auxiliary_head.loss(features, batch)  # (B, T)
+            losses["auxiliary_state"] = config.auxiliary_state_weight * told
         with torch.no_grad():
             weights = step_weights(batch, config)  # (B, T)
             correct = head.correct(predictions, batch.actions) & batch.mask

@@ -14,12 +14,12 @@ from gymnasium.utils.env_checker import check_env
 from rate.envs import headless
 from rate.envs.memory_maze import (
     FORWARD,
-    HINT_SIZE,
     LEFT,
+    PRIVILEGED_SIZE,
     MemoryMaze,
     MemoryMazeOptions,
-    hint,
     memory_maze_spec,
+    privileged_state,
     shortest_path,
 )
 from rate.envs.memory_maze_packages import _gym_stand_in, check_packages
@@ -44,14 +44,14 @@ def drawn():
 
 @pytest.fixture(scope="module")
 def env(drawn):
-    env = MemoryMaze(MemoryMazeOptions(hint=True), length=len(ROUTE))
+    env = MemoryMaze(MemoryMazeOptions(privileged=True), length=len(ROUTE))
     yield env
     env.close()
     env.close()
 
 
 def play(env, seed, actions=ROUTE):
-    """All that is seen of an episode: frames `(T + 1, 64, 64, 3)`, hints and rewards."""
+    """Plays an episode: frames `(T + 1, 64, 64, 3)`, privileged states and rewards."""
     observation, _ = env.reset(seed=seed)
     seen, rewards = [observation], []
     for action in actions:
@@ -60,7 +60,7 @@ def play(env, seed, actions=ROUTE):
         rewards.append(reward)
     return (
         np.array([item["image"] for item in seen]),
-        np.array([item["hint"] for item in seen]),
+        np.array([item["privileged"] for item in seen]),
         np.array(rewards),
     )
 
@@ -71,8 +71,8 @@ def test_options_and_spec():
     spec = memory_maze_spec()
     assert spec.observation_space.shape == (64, 64, 3)
     assert spec.action_space.n == 6
-    both = memory_maze_spec(MemoryMazeOptions(hint=True)).observation_space
-    assert set(both.spaces) == {"image", "hint"}
+    both = memory_maze_spec(MemoryMazeOptions(privileged=True)).observation_space
+    assert set(both.spaces) == {"image", "privileged"}
     assert EnvironmentSpec.from_dict(spec.to_dict()) == spec
     assert memory_maze_spec(MemoryMazeOptions(size=15)).target_return < spec.target_return
 
@@ -130,16 +130,16 @@ def test_the_shortest_path():
     assert shortest_path(layout, (0, 0), (0, 2)) == [(0, 2)]
 
 
-def test_the_hint_is_in_the_agents_own_frame():
+def test_the_privileged_state_is_in_the_agents_own_frame():
     layout = np.array([[1, 1, 1], [0, 0, 1], [1, 1, 1]], dtype=bool)
     position, target = np.array([1.5, 0.5]), np.array([1.5, 2.5])
     diagonal = 3 * np.sqrt(2)
-    up = hint(MazeState(layout, position, np.array([0.0, 1.0]), target))
+    up = privileged_state(MazeState(layout, position, np.array([0.0, 1.0]), target))
     np.testing.assert_allclose(up, [2 / diagonal, 0, 0, -1, 4 / 12], atol=1e-6)
-    right = hint(MazeState(layout, position, np.array([1.0, 0.0]), target))
+    right = privileged_state(MazeState(layout, position, np.array([1.0, 0.0]), target))
     np.testing.assert_allclose(right, [0, 2 / diagonal, 1, 0, 4 / 12], atol=1e-6)
-    there = hint(MazeState(layout, target, np.array([1.0, 0.0]), target))
-    np.testing.assert_array_equal(there, np.zeros(HINT_SIZE))
+    there = privileged_state(MazeState(layout, target, np.array([1.0, 0.0]), target))
+    np.testing.assert_array_equal(there, np.zeros(PRIVILEGED_SIZE))
 
 
 def test_misuse(drawn):
@@ -174,7 +174,7 @@ def test_an_episode_ends_at_its_length(env):
 def test_an_episode_is_its_seed(env):
     before = play(env, 3)
     large = play(env, 2**62 + 3)
-    other = MemoryMaze(MemoryMazeOptions(hint=True))  # a longer one, in which 3 comes second
+    other = MemoryMaze(MemoryMazeOptions(privileged=True))  # a longer one, in which 3 comes second
     play(other, NEAR_SEED, [FORWARD])
     for first, again in zip(before, play(other, 3), strict=True):
         np.testing.assert_array_equal(first, again)
@@ -202,7 +202,7 @@ def test_unseeded_episodes_come_from_the_generator(env):
 
 @pytest.mark.parametrize("size", [9, 15])
 def test_it_is_the_packages_own_environment_bit_for_bit(size, drawn):
-    env = MemoryMaze(MemoryMazeOptions(size=size, hint=True), length=len(ROUTE))
+    env = MemoryMaze(MemoryMazeOptions(size=size, privileged=True), length=len(ROUTE))
     env.reset(seed=0)  # with 9x9, the agent stands on a target here, which must leave no trace
     with _gym_stand_in():
         tasks = import_module("memory_maze.tasks")
@@ -219,7 +219,7 @@ def test_it_is_the_packages_own_environment_bit_for_bit(size, drawn):
             true["agent_dir"],
             true["target_pos"],
         )
-        np.testing.assert_array_equal(seen["hint"], hint(state))
+        np.testing.assert_array_equal(seen["privileged"], privileged_state(state))
         if action is None:
             break
         step = original.step(action)

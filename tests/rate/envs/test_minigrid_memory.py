@@ -47,10 +47,10 @@ def same(first, second):
 
 
 @pytest.mark.filterwarnings("ignore:.*render")
-@pytest.mark.parametrize("hint", [False, True])
+@pytest.mark.parametrize("privileged", [False, True])
 @pytest.mark.parametrize("observation", ["pixels", "symbols"])
-def test_gymnasium_accepts_it(observation, hint):
-    options = MinigridMemoryOptions(observation=observation, hint=hint)
+def test_gymnasium_accepts_it(observation, privileged):
+    options = MinigridMemoryOptions(observation=observation, privileged=privileged)
     env = MinigridMemory(options, 7)
     check_env(env)
     spec = minigrid_memory_spec(options)
@@ -58,8 +58,8 @@ def test_gymnasium_accepts_it(observation, hint):
     assert EnvironmentSpec.from_dict(spec.to_dict()) == spec
     seen, _ = env.reset(seed=0)
     assert env.observation_space.contains(seen)
-    keys = {"hint", "image" if observation == "pixels" else "symbols"}
-    assert (set(seen) == keys) if hint else isinstance(seen, np.ndarray)
+    keys = {"privileged", "image" if observation == "pixels" else "symbols"}
+    assert (set(seen) == keys) if privileged else isinstance(seen, np.ndarray)
 
 
 @pytest.mark.parametrize("random_length", [False, True])
@@ -98,7 +98,7 @@ def test_it_is_minigrids_own_environment_and_rendering(size, random_length):
 
 @pytest.mark.parametrize("length", [11, (7, 31)])
 def test_an_episode_depends_on_its_seed_alone(length):
-    options = MinigridMemoryOptions(hint=True)
+    options = MinigridMemoryOptions(privileged=True)
     first, second = MinigridMemory(options, length), MinigridMemory(options, length)
     actions = np.random.default_rng(1).choice(3, size=40, p=[0.2, 0.2, 0.6])
 
@@ -169,12 +169,12 @@ def test_the_time_out():
         assert rows[-1][4]["success"] is False
 
 
-def test_the_hint_tells_keys_from_balls():
-    env = MinigridMemory(MinigridMemoryOptions(observation="symbols", hint=True), 7)
+def test_the_privileged_state_tells_keys_from_balls():
+    env = MinigridMemory(MinigridMemoryOptions(observation="symbols", privileged=True), 7)
     for seed in range(8):
         seen, info = env.reset(seed=seed)
         kind = env.simulator.grid.get(*env.cue_position).type
-        assert seen["hint"] == [kind == "key"] == [info["cue"]]
+        assert seen["privileged"] == [kind == "key"] == [info["cue"]]
 
 
 def test_symbols_are_embedded_one_by_one():

@@ -57,14 +57,14 @@ def test_a_task_plays_and_repeats_its_episode(task: str) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_specification_fits_into_json(task: str) -> None:
-    for hint in (False, True):
-        options = PopgymOptions(task, hint=hint)
+    for privileged in (False, True):
+        options = PopgymOptions(task, privileged=privileged)
         spec = popgym_spec(options)
         assert EnvironmentSpec.from_dict(spec.to_dict()) == spec
         env = Popgym(options)
         seen, _ = env.reset(seed=1)
         assert spec.observation_space.contains(seen)
-        assert isinstance(spec.observation_space, spaces.Dict) == hint
+        assert isinstance(spec.observation_space, spaces.Dict) == privileged
 
 
 @pytest.mark.parametrize("task", ["RepeatFirstEasy", "MultiarmedBanditEasy", "CountRecallHard"])

@@ -266,7 +266,7 @@ def test_environments_of_our_own():
     assert own_settings(recorded) == options
     spec = replace(mujoco_spec(), options=options, recorded=text)
     assert differences(spec) == []
-    other = replace(spec, options={**options, "random_length": True, "hint": True})
+    other = replace(spec, options={**options, "random_length": True, "privileged": True})
     assert differences(other) == [
         "the data were recorded with env.random_length=False, but rollouts are made with "
         "env.random_length=True"

@@ -16,12 +16,12 @@ from rate.envs.retrieval import (
 )
 from rate.envs.spec import EnvironmentSpec
 
-HINT = RetrievalOptions(hint=True)
+PRIVILEGED = RetrievalOptions(privileged=True)
 PLAIN = RetrievalOptions()
 
 
 @pytest.mark.filterwarnings("ignore:.*render modes.*")
-@pytest.mark.parametrize("options", [PLAIN, HINT])
+@pytest.mark.parametrize("options", [PLAIN, PRIVILEGED])
 @pytest.mark.parametrize("length", [3, (3, 12)])
 def test_gymnasium_accepts_it(length, options):
     check_env(Retrieval(options, length))
@@ -33,11 +33,11 @@ def test_gymnasium_accepts_it(length, options):
 @pytest.mark.parametrize("cue", [0, 1])
 @pytest.mark.parametrize("length", [3, 4, 90])
 def test_an_episode(length, cue):
-    env = Retrieval(HINT, length)
+    env = Retrieval(PRIVILEGED, length)
     assert env.max_steps == length
     observation, info = env.reset(seed=1)
     assert info == {"success": False, "cue": UNKNOWN}
-    seen, hints = [observation["vector"]], [observation["hint"].tolist()]
+    seen, states = [observation["vector"]], [observation["privileged"].tolist()]
     for step in range(length):
         last = step == length - 1
         # What is done during the delay has no effect.
@@ -46,11 +46,11 @@ def test_an_episode(length, cue):
         assert (reward, terminated, truncated) == (last, last, False)
         assert info == {"success": last, "cue": cue}
         seen.append(observation["vector"])
-        hints.append(observation["hint"].tolist())
+        states.append(observation["privileged"].tolist())
     seen = np.array(seen)
     assert seen[:, 0].tolist() == [0] + [1] * length
     assert seen[:, 1].tolist() == [0] * (length - 1) + [1, 0]
-    assert hints == [[0, 0]] + [[1 - cue, cue]] * length
+    assert states == [[0, 0]] + [[1 - cue, cue]] * length
 
 
 @pytest.mark.parametrize("last", [1, STAY])
@@ -64,13 +64,13 @@ def test_another_last_action_fails(last):
 
 
 def test_a_first_action_of_stay_gives_up():
-    env = Retrieval(HINT, 5)
+    env = Retrieval(PRIVILEGED, 5)
     env.reset(seed=1)
     observation, reward, terminated, truncated, info = env.step(STAY)
     assert (reward, terminated, truncated) == (0, True, False)
     assert info == {"success": False, "cue": STAY}
     assert observation["vector"][:2].tolist() == [0, 0]
-    assert observation["hint"].tolist() == [0, 0]
+    assert observation["privileged"].tolist() == [0, 0]
 
 
 def test_a_finished_episode_stays_finished():
@@ -84,7 +84,7 @@ def test_a_finished_episode_stays_finished():
     assert second[2:] == first[2:]
 
 
-@pytest.mark.parametrize("options", [PLAIN, HINT])
+@pytest.mark.parametrize("options", [PLAIN, PRIVILEGED])
 @pytest.mark.parametrize("length", [3, 7, (3, 10)])
 def test_single_and_vector_agree_bit_for_bit(length, options):
     count = 60
@@ -93,7 +93,7 @@ def test_single_and_vector_agree_bit_for_bit(length, options):
     singles = [Retrieval(options, length) for _ in range(count)]
 
     def check(batch, rows):
-        keys = batch if options.hint else [None]
+        keys = batch if options.privileged else [None]
         for key in keys:
             column = batch if key is None else batch[key]
             wanted = np.stack([row[0] if key is None else row[0][key] for row in rows])
@@ -139,14 +139,14 @@ def test_the_oracle_always_succeeds(length):
 
 
 def test_some_rows_can_be_reset():
-    env = RetrievalVector(4, HINT, 3)
+    env = RetrievalVector(4, PRIVILEGED, 3)
     env.reset(seed=0)
     for _ in range(3):
         env.step(np.ones(4, dtype=int))
     mask = np.array([True, False, True, False])
     observations, info = env.reset(seed=[9, 9, 9, 9], options={"reset_mask": mask})
     assert observations["vector"][:, 0].tolist() == [0, 1, 0, 1]
-    assert observations["hint"].tolist() == [[0, 0], [0, 1], [0, 0], [0, 1]]
+    assert observations["privileged"].tolist() == [[0, 0], [0, 1], [0, 0], [0, 1]]
     assert info["cue"].tolist() == [UNKNOWN, 1, UNKNOWN, 1]
     assert info["success"].tolist() == [False, True, False, True]
     *_, terminated, _, info = env.step(np.zeros(4, dtype=int))

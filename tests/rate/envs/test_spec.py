@@ -42,7 +42,7 @@ def test_the_keys_of_a_dictionary_keep_their_order():
     assert list(again.spaces) == ["b", "a"]
 
 
-OPTIONS = {"hint": True, "noise": 0.25, "time_out": None, "level": "one", "walls": 12}
+OPTIONS = {"privileged": True, "noise": 0.25, "time_out": None, "level": "one", "walls": 12}
 
 
 def test_options_survive_json():
@@ -65,8 +65,8 @@ def test_a_specification_without_options_is_as_it_was_before_there_were_any():
 def test_options_are_a_copy():
     options = dict(OPTIONS)
     spec = EnvironmentSpec("any", PIXELS, spaces.Discrete(2), 1.5, options)
-    spec.to_dict()["options"]["hint"] = False
-    assert spec.options["hint"]
+    spec.to_dict()["options"]["privileged"] = False
+    assert spec.options["privileged"]
 
 
 def test_options_must_be_a_table():

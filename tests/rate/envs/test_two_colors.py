@@ -35,7 +35,7 @@ def room():
 
 @pytest.fixture(scope="module")
 def other():
-    env = TwoColors(TwoColorsOptions(hint=True), length=60)
+    env = TwoColors(TwoColorsOptions(privileged=True), length=60)
     yield env
     env.close()
 
@@ -61,14 +61,14 @@ def test_gymnasium_accepts_it(room):
 
 
 def test_spec_says_what_there_is_to_see(other):
-    plain, hinted = two_colors_spec(), two_colors_spec(TwoColorsOptions(hint=True))
+    plain, privileged = two_colors_spec(), two_colors_spec(TwoColorsOptions(privileged=True))
     assert plain.observation_space.shape == (3, 64, 112)
     assert plain.action_space.n == 5
     observation, _ = other.reset(seed=RED_SEED)
-    assert hinted.observation_space.contains(observation)
-    assert observation["hint"].tolist() == [1]
-    assert other.reset(seed=GREEN_SEED)[0]["hint"].tolist() == [0]
-    assert EnvironmentSpec.from_dict(hinted.to_dict()) == hinted
+    assert privileged.observation_space.contains(observation)
+    assert observation["privileged"].tolist() == [1]
+    assert other.reset(seed=GREEN_SEED)[0]["privileged"].tolist() == [0]
+    assert EnvironmentSpec.from_dict(privileged.to_dict()) == privileged
 
 
 def test_an_episode_depends_on_its_seed_alone(room, other):

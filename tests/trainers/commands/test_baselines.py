@@ -94,13 +94,17 @@ def test_baselines_are_scored_again_where_something_else_is_asked(
 
     first = rows()
     seeds = (20_000, 20_099)
-    assert asked == [(name, [9, 15], seeds, {"hint": False}) for name in ("expert", "random")]
+    assert asked == [(name, [9, 15], seeds, {"privileged": False}) for name in ("expert", "random")]
     assert [(row["model"], row["length"], row["success"]) for row in first] == [
         (name, length, 0.5) for name in ("expert", "random") for length in (9, 15)
     ]
     assert rows() == first
     assert asked == []
-    for change in ("--evaluation.lengths=9", "--evaluation.test_seed=70000", "--env.hint=true"):
+    for change in (
+        "--evaluation.lengths=9",
+        "--evaluation.test_seed=70000",
+        "--env.privileged=true",
+    ):
         assert rows(change)
         assert len(asked) == 2
     kept = tmp_path / "runs" / "retrieval-random.json"

@@ -136,15 +136,15 @@ def test_other_lengths_are_checked_as_the_environment_has_them(
 
 
 def test_an_oracle_trains_on_the_same_data(trained: Trained, tmp_path: Path) -> None:
-    """The hint is in the data set; who is not to see it leaves it there."""
+    """Data sets hold the privileged state; a model that does not see it reads the rest."""
     before = stores(trained.folder)
     words = trained.case.words(trained.folder)
-    train.train_on(trained.case.name, [*words, "--env.hint=true", "--logging.name=oracle"])
+    train.train_on(trained.case.name, [*words, "--env.privileged=true", "--logging.name=oracle"])
     run = trained.folder / "runs" / f"{trained.case.name}-oracle-1"
     assert stores(trained.folder) == before
     model = json.loads((run / "checkpoints" / "last" / "model.json").read_text(encoding="utf-8"))
     assert model["environment"]["observation_space"]["type"] == "Dict"
-    assert model["environment"]["options"]["hint"] is True
+    assert model["environment"]["options"]["privileged"] is True
     table, reported = tmp_path / "scores.csv", rows_of(run)
     evaluate.main([str(run), "--results", str(table)])
     scored = read_scores(table)
@@ -157,10 +157,10 @@ def test_a_run_is_continued_with_the_environment_it_was_made_with(
     trained: Trained, error_of: Callable[..., str]
 ) -> None:
     resume = f"--resume={trained.run}"
-    error = error_of(train.train_on, trained.case.name, [resume, "--env.hint=true"])
-    assert "env.hint is True, but the run in" in error
+    error = error_of(train.train_on, trained.case.name, [resume, "--env.privileged=true"])
+    assert "env.privileged is True, but the run in" in error
     assert "was made with False" in error
-    assert load_config_file(trained.run / "config.yaml").env["hint"] is False
+    assert load_config_file(trained.run / "config.yaml").env["privileged"] is False
     before = rows_of(trained.run)
     train.train_on(trained.case.name, [resume])  # nothing is left to train: it is scored again
     assert rows_of(trained.run) == before

@@ -90,23 +90,23 @@ def test_two_losses_are_one_sum_and_a_metric_each() -> None:
     """The gradient of both reaches the model, and each is told with its weight."""
     model = make_model("rate").train()
     batch = make_batch(model, [6, 4], 6)
-    batch = replace(batch, hint=torch.rand(2, 6, 2))
+    batch = replace(batch, privileged=torch.rand(2, 6, 2))
     problem = Problem(model, TMAZE_SPEC, Box(0, 1, (2,), np.float32))
-    config = LossConfig(hint_weight=0.5)
+    config = LossConfig(auxiliary_state_weight=0.5)
     objective = BehaviourCloning(config, problem)
     features = model.features(batch)[0].detach().requires_grad_()
     sums: LossSums = objective(model, features, batch)
-    assert {"action_loss", "hint_loss"} < set(sums.metrics)
-    parts = [sums.metrics[name][0] for name in ("action_loss", "hint_loss")]
+    assert {"action_loss", "auxiliary_state_loss"} < set(sums.metrics)
+    parts = [sums.metrics[name][0] for name in ("action_loss", "auxiliary_state_loss")]
     torch.testing.assert_close(sum(parts), sums.loss.detach())
     assert not any(part.requires_grad for part in parts)
     alone = BehaviourCloning(LossConfig(), Problem(model, TMAZE_SPEC))
     torch.testing.assert_close(alone(model, features, batch).loss, sums.metrics["action_loss"][0])
     sums.loss.backward()
-    assert objective.hint_head is not None
+    assert objective.auxiliary_head is not None
     with_both, features.grad = features.grad, None
     alone(model, features, batch).loss.backward()
     assert with_both is not None
     assert features.grad is not None
     assert not torch.equal(with_both, features.grad)
-    assert (objective.hint_head.linear.weight.grad != 0).any()
+    assert (objective.auxiliary_head.linear.weight.grad != 0).any()

@@ -130,8 +130,8 @@ def test_its_settings_are_options_of_the_command_line(tmp_path) -> None:
         parse("tmaze", [*command, "--loss.weight", "high"])
     with pytest.raises(ConfigError, match=r"loss\.weight is -1"):
         parse("tmaze", [*command, "--loss.weight", "-1"])
-    with pytest.raises(ConfigError, match=r"no option --loss\.hint_weight"):
-        parse("tmaze", [*command, "--loss.hint_weight", "1"])
+    with pytest.raises(ConfigError, match=r"no option --loss\.auxiliary_state_weight"):
+        parse("tmaze", [*command, "--loss.auxiliary_state_weight", "1"])
 
 
 @pytest.mark.parametrize("setting", ["training.objective", "model.backbone"])

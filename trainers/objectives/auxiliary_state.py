@@ -1,4 +1,4 @@
-"""The hidden state as a second thing to be told: an auxiliary loss, in training alone."""
+"""The auxiliary loss that predicts the privileged state; used in training only."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from rate.errors import ConfigError
 from rate.scales import box_scale
 
 
-class HintHead(nn.Module):
-    """Tells the hidden state of the environment; of use in training alone (`loss.hint_weight`).
+class AuxiliaryStateHead(nn.Module):
+    """Predicts the privileged state from the features of a step (`loss.auxiliary_state_weight`).
+
+    It is trained with the model and does not leave with its weights (asymmetric training; Pinto
+    et al. 2017).
 
     Args:
-        space: Of the hidden state: a bounded Box. A part whose bounds are equal is always told.
+        space: Of the privileged state: a bounded Box. A part whose bounds are equal is constant.
         d_model: Width of what it reads.
 
     Raises:
-        ConfigError: If a part of the hidden state has no bounds.
+        ConfigError: If a part of the privileged state has no bounds.
     """
 
     low: Tensor
@@ -30,8 +33,8 @@ class HintHead(nn.Module):
         middle, half, bounded = box_scale(space)
         if not bounded.all():
             raise ConfigError(
-                f"loss.hint_weight is set, but the hidden state {space} has no bounds to tell it "
-                "between; set loss.hint_weight=0."
+                f"loss.auxiliary_state_weight is set, but the privileged state {space} has no "
+                "bounds, which its prediction needs; set loss.auxiliary_state_weight=0."
             )
         self.register_buffer("low", middle - half, persistent=False)
         self.register_buffer("range", 2 * half, persistent=False)
@@ -41,10 +44,10 @@ class HintHead(nn.Module):
         """`(B, T)`: mean cross-entropy of the parts of the state, each scaled to [0, 1].
 
         Raises:
-            ValueError: If the batch has no hidden state.
+            ValueError: If the batch has no privileged state.
         """
-        if batch.hint is None:
-            raise ValueError("The batch has no hidden state (hint) to be predicted.")
-        wanted = (batch.hint.flatten(2) - self.low) / self.range
+        if batch.privileged is None:
+            raise ValueError("The batch has no privileged state to be predicted.")
+        wanted = (batch.privileged.flatten(2) - self.low) / self.range
         logits = self.linear(hidden).float()
         return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(-1)

@@ -1,4 +1,4 @@
-"""The hidden state as a second thing to be told: in training alone."""
+"""The privileged state as a second thing to be told: in training alone."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from rate.weights import load_model
 from tests.factories import make_batch, make_model
 from trainers.config import RunConfig
 from trainers.config_files import config_from_dict
-from trainers.objectives.hint import HintHead
-from trainers.registry import check_run, get_environment, hint_space
+from trainers.objectives.auxiliary_state import AuxiliaryStateHead
+from trainers.registry import check_run, get_environment, privileged_space
 from trainers.train import train
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("hints")
+    return tmp_path_factory.mktemp("auxiliary")
 
 
 def make_config(root: Path, name: str, environment: str = "retrieval", **loss: float) -> RunConfig:
@@ -54,17 +54,17 @@ def make_config(root: Path, name: str, environment: str = "retrieval", **loss: f
     return config_from_dict(settings)
 
 
-def hinted(batch: Batch, low: float, high: float) -> Batch:
-    """The batch with a hidden state: its lowest in even rows, its highest in odd ones."""
+def with_privileged_state(batch: Batch, low: float, high: float) -> Batch:
+    """The batch with a privileged state: its lowest in even rows, its highest in odd ones."""
     odd = (torch.arange(batch.batch_size) % 2).view(-1, 1, 1)
-    hint = low + (high - low) * odd.float()
-    return replace(batch, hint=hint.expand(-1, batch.num_steps, 2))
+    privileged = low + (high - low) * odd.float()
+    return replace(batch, privileged=privileged.expand(-1, batch.num_steps, 2))
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-1.0, 1.0), (3.0, 7.0)])
 def test_it_is_a_cross_entropy_whatever_the_range(low: float, high: float) -> None:
-    batch = hinted(make_batch(make_model("rate"), [4, 4], 4), low, high)
-    head = HintHead(Box(low, high, (2,), np.float32), 8)
+    batch = with_privileged_state(make_batch(make_model("rate"), [4, 4], 4), low, high)
+    head = AuxiliaryStateHead(Box(low, high, (2,), np.float32), 8)
     with torch.no_grad():
         head.linear.weight.zero_()
         head.linear.bias.fill_(1.0)
@@ -75,29 +75,33 @@ def test_it_is_a_cross_entropy_whatever_the_range(low: float, high: float) -> No
 
 
 def test_a_part_that_never_varies_is_finite_and_one_without_bounds_is_refused() -> None:
-    batch = hinted(make_batch(make_model("rate"), [4, 4], 4), 2.0, 2.0)
-    fixed = HintHead(Box(2, 2, (2,), np.float32), 8)
+    batch = with_privileged_state(make_batch(make_model("rate"), [4, 4], 4), 2.0, 2.0)
+    fixed = AuxiliaryStateHead(Box(2, 2, (2,), np.float32), 8)
     assert fixed.loss(torch.randn(2, 4, 8), batch).isfinite().all()
     with pytest.raises(ConfigError, match="no bounds"):
-        HintHead(Box(-np.inf, np.inf, (2,), np.float32), 8)
+        AuxiliaryStateHead(Box(-np.inf, np.inf, (2,), np.float32), 8)
 
 
-def test_a_hidden_state_without_bounds_is_refused_at_the_start() -> None:
+def test_a_privileged_state_without_bounds_is_refused_at_the_start() -> None:
     pytest.importorskip("mazelib", reason="POPGym is not installed (extra popgym)")
-    with pytest.raises(ConfigError, match=r"loss\.hint_weight.*no hidden state with bounds"):
-        hint_space("popgym", {"task": "PositionOnlyCartPoleEasy"})
+    with pytest.raises(
+        ConfigError, match=r"loss\.auxiliary_state_weight.*no privileged state with bounds"
+    ):
+        privileged_space("popgym", {"task": "PositionOnlyCartPoleEasy"})
 
 
-def test_a_batch_without_a_hidden_state_is_refused() -> None:
+def test_a_batch_without_a_privileged_state_is_refused() -> None:
     batch = make_batch(make_model("rate"), [4], 4)
-    with pytest.raises(ValueError, match="no hidden state"):
-        HintHead(Box(0, 1, (2,), np.float32), 8).loss(torch.randn(1, 4, 8), batch)
+    with pytest.raises(ValueError, match="no privileged state"):
+        AuxiliaryStateHead(Box(0, 1, (2,), np.float32), 8).loss(torch.randn(1, 4, 8), batch)
 
 
 def test_it_trains_the_model_and_leaves_with_nobody(root: Path) -> None:
-    """The same run, with and without: other weights of the same names, seeing no hint."""
+    """The same run, with and without: other weights of the same names, none of which sees it."""
     plain = train(make_config(root, "plain")).folder / "checkpoints" / "last"
-    told = train(make_config(root, "told", hint_weight=0.5)).folder / "checkpoints" / "last"
+    told = (
+        train(make_config(root, "told", auxiliary_state_weight=0.5)).folder / "checkpoints" / "last"
+    )
     weights = [load_model(path).model.state_dict() for path in (plain, told)]
     assert weights[0].keys() == weights[1].keys()
     assert not torch.equal(weights[0]["backbone.memory"], weights[1]["backbone.memory"])
@@ -105,8 +109,8 @@ def test_it_trains_the_model_and_leaves_with_nobody(root: Path) -> None:
 
 
 def test_a_resumed_run_goes_on_as_if_nothing_had_been(root: Path) -> None:
-    """The head that tells the hidden state is in the training state."""
-    config = make_config(root, "whole", hint_weight=0.5)
+    """The head that tells the privileged state is in the training state."""
+    config = make_config(root, "whole", auxiliary_state_weight=0.5)
     config = replace(config, optimizer=replace(config.optimizer, schedule="constant"))
     half = replace(config, logging=replace(config.logging, name="half"))
     short = replace(half, training=replace(half.training, max_steps=3))
@@ -119,18 +123,20 @@ def test_batches_have_it_only_when_asked(root: Path) -> None:
     entry = get_environment("retrieval")
     store = next(root.glob("retrieval-12-30-*/manifest.json")).parent
     for wanted in (False, True):
-        data = TrajectoryDataModule(store, 4, 4, 3, seed=0, spec=entry.spec, with_hint=wanted)
+        data = TrajectoryDataModule(
+            store, 4, 4, 3, seed=0, spec=entry.spec, with_privileged_state=wanted
+        )
         batch = data.make_sampler(None).batch(0)
         assert isinstance(batch.observations, torch.Tensor)
-        assert (batch.hint is not None) == wanted
+        assert (batch.privileged is not None) == wanted
     whole = Store.open(store)
     assert isinstance(whole.observations, dict)
     chosen = int(data.make_sampler(None).episodes(0)[0])
-    first = whole.observations["hint"][whole.offsets[chosen]]
-    assert batch.hint is not None
-    assert np.array_equal(batch.hint[0, 0].numpy(), first)
+    first = whole.observations["privileged"][whole.offsets[chosen]]
+    assert batch.privileged is not None
+    assert np.array_equal(batch.privileged[0, 0].numpy(), first)
 
 
 def test_an_environment_that_hides_nothing_is_refused(root: Path) -> None:
-    with pytest.raises(ConfigError, match=r"loss\.hint_weight is set, but tmaze"):
-        check_run(make_config(root, "none", "tmaze", hint_weight=1.0))
+    with pytest.raises(ConfigError, match=r"loss\.auxiliary_state_weight is set, but tmaze"):
+        check_run(make_config(root, "none", "tmaze", auxiliary_state_weight=1.0))
