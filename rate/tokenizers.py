@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from rate.batch import Batch, Observations, map_tensors
 from rate.config import ModelConfig
 from rate.encoders import VectorEncoder, make_action_encoder, make_encoder
-from rate.nn.attention import sinusoidal_embedding
 from rate.nn.dropout import Dropout
 from rate.nn.linear import Linear
+from rate.nn.positions import sinusoidal_embedding
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""ELMUR (arXiv 2510.07151): every layer has memory slots of its own, of which one is rewritten.
+"""ELMUR (arXiv 2510.07151): layer-local memory slots, of which each segment rewrites one.
 
 Per layer, with the tokens h of a segment, memory m of M slots and the time p of each slot's last
 write (-1: never):
@@ -11,10 +11,10 @@ write (-1: never):
     j = argmin p                                   # the least recently used slot
     m_j = a u_j + (1 - a) m_j,  p_j = the time of the segment's first token
 
-with a LayerNorm around or before each sum. Two things are as in the public code, not as a reader of
-the paper expects: within a segment, tokens are numbered from the newest on (the first has the
-largest time), and the sinusoids of self-attention are those of offset + distance, where the offset
-is the number of tokens before the segment.
+with a LayerNorm before or after each sum. Two things are as in the public code and not as the paper
+says: within a segment, tokens are numbered from the newest on (the first has the largest time), and
+the sinusoids of self-attention are those of offset + distance, where the offset is the number of
+tokens before the segment.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from torch import Tensor, nn
 
 from rate.backbones.base import Backbone
 from rate.backbones.settings import ELMURConfig
-from rate.nn.attention import sinusoidal_embedding
+from rate.nn.attention_mask import masked_bias
 from rate.nn.dropout import Dropout
-from rate.nn.layout import masked_bias
 from rate.nn.linear import Linear
+from rate.nn.positions import sinusoidal_embedding
 from rate.state import State
 from rate.tokenizers import StepTokens
 
@@ -42,11 +42,11 @@ _EPSILON = 1e-8  # of the public code's LayerNorm
 
 @dataclass(frozen=True)
 class ELMURState(State):
-    """What a segment hands on.
+    """The state between two segments.
 
     Attributes:
-        memory: Of every layer its slots `(B, M, d)`.
-        position: Of every layer when its slots were written, `(B, M)` int64; -1 is never.
+        memory: The memory slots of every layer, `(B, M, d)`.
+        position: When the slots of every layer were last written, `(B, M)` int64; -1 is never.
         offset: `(B,)` int64, tokens before the segment to come.
     """
 
@@ -66,17 +66,18 @@ class SelfAttention(nn.Module):
         self.out = Linear(d_model, d_model, bias=False)
 
     def forward(
-        self, x: Tensor, allowed: Tensor, offset: Tensor, biases: tuple[Tensor, Tensor]
+        self, x: Tensor, mask: Tensor, offset: Tensor, biases: tuple[Tensor, Tensor]
     ) -> Tensor:
         """`(B, T, d)` to `(B, T, d)`.
 
         Args:
             x: Tokens.
-            allowed: `(B, 1, T, T)` bool.
-            offset: `(B,)`, what distances are counted from.
-            biases: u and v, `(H, d_head)` each, which all layers share.
+            mask: `(B, 1, T, T)` bool attention mask.
+            offset: `(B,)`, added to distances before they are embedded.
+            biases: u and v, `(H, d_head)` each, shared by all layers.
         """
         rows, count, d_model = x.shape
+        # (B, T, H, d_head) each
         query, key, value = self.qkv(x).view(rows, count, 3, self.num_heads, -1).unbind(2)
         distance = torch.arange(count, device=x.device)
         table = sinusoidal_embedding((offset[:, None] + distance).flatten(), d_model)
@@ -84,16 +85,16 @@ class SelfAttention(nn.Module):
         u, v = biases
         content = torch.einsum("bihd,bjhd->bhij", query + u, key)
         by_distance = torch.einsum("bihd,bjhd->bhij", query + v, table)
-        back = (distance[:, None] - distance).clamp(min=0)  # (T, T): of a query from a key
+        back = (distance[:, None] - distance).clamp(min=0)  # (T, T): from a query to a key
         scores = content + by_distance.gather(3, back.expand_as(by_distance))
-        scores = scores / math.sqrt(query.shape[-1]) + masked_bias(x.new_zeros(()), allowed)
+        scores = scores / math.sqrt(query.shape[-1]) + masked_bias(x.new_zeros(()), mask)
         mixed = torch.einsum("bhij,bjhd->bihd", scores.softmax(-1), value)
         out: Tensor = self.out(mixed.flatten(2))
         return out
 
 
 class CrossAttention(nn.Module):
-    """Attention of one set of tokens over another, under a bias for each pair and head."""
+    """Cross-attention under a bias for each query, key and head."""
 
     def __init__(self, d_model: int, num_heads: int) -> None:
         super().__init__()
@@ -155,7 +156,7 @@ class Layer(nn.Module):
         memory: Tensor,
         position: Tensor,
         place: Tensor,
-        allowed: Tensor,
+        mask: Tensor,
         offset: Tensor,
         biases: tuple[Tensor, Tensor],
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -166,15 +167,15 @@ class Layer(nn.Module):
             memory: `(B, M, d)` slots.
             position: `(B, M)` when they were written.
             place: `(B, T)` the times of the tokens.
-            allowed: `(B, 1, T, T)` bool, whom tokens may look at. The last row is that of a write.
+            mask: `(B, 1, T, T)` bool attention mask. Its last row is that of a write.
             offset: See `SelfAttention`.
             biases: See `SelfAttention`.
         """
         apart = place[:, :, None] - position[:, None]  # (B, T, M)
-        h = self._add("attention", h, lambda x: self.attention(x, allowed, offset, biases))
+        h = self._add("attention", h, lambda x: self.attention(x, mask, offset, biases))
         h = self._add("read", h, lambda x: self.read(x, memory, self._bias(apart)))
         h = self._add("token_feed_forward", h, self.token_feed_forward)
-        real = masked_bias(h.new_zeros(()), allowed[:, :, -1:])  # (B, 1, 1, T)
+        real = masked_bias(h.new_zeros(()), mask[:, :, -1:])  # (B, 1, 1, T)
         bias = self._bias(-apart.transpose(1, 2)) + real
         u = self._add("write", memory, lambda x: self.write(x, h, bias))
         u = self._add("memory_feed_forward", u, self.memory_feed_forward)
@@ -201,7 +202,7 @@ class ELMUR(Backbone[ELMURState]):
     """Layers with memory slots of their own, rewritten by least recent use.
 
     Attributes:
-        initial: `(L, M, d)`, the noise that memory starts with when acting.
+        initial: `(L, M, d)`, the Gaussian noise that memory starts from when acting.
     """
 
     Config = ELMURConfig
@@ -220,7 +221,7 @@ class ELMUR(Backbone[ELMURState]):
         self.register_buffer("initial", config.memory_init * torch.randn(shape))
 
     def initial_state(self, batch_size: int) -> ELMURState:
-        """Noise, in training another one in every row, and slots that were never written."""
+        """Gaussian memory, in training different in every row, in slots that were never written."""
         memory = self.initial[:, None].expand(-1, batch_size, -1, -1)  # (L, B, M, d)
         memory = memory.contiguous().clone()
         if self.training:
@@ -235,13 +236,15 @@ class ELMUR(Backbone[ELMURState]):
         count = h.shape[1]
         real = mask.repeat_interleave(per_step, dim=1)  # (B, T)
         causal = torch.ones(count, count, dtype=torch.bool, device=h.device).tril()
-        allowed = causal & real[:, None, None]  # (B, 1, T, T)
+        attention_mask = causal & real[:, None, None]  # (B, 1, T, T)
         newest_first = torch.arange(count - 1, -1, -1, device=h.device)
         place = state.offset[:, None] + newest_first  # (B, T)
         biases = (self.content_bias, self.position_bias)
         memories, positions = [], []
         for layer, memory, position in zip(self.layers, state.memory, state.position, strict=True):
-            h, memory, position = layer(h, memory, position, place, allowed, state.offset, biases)
+            h, memory, position = layer(
+                h, memory, position, place, attention_mask, state.offset, biases
+            )
             memories.append(memory)
             positions.append(position)
         new = ELMURState(tuple(memories), tuple(positions), state.offset + count)

@@ -2,14 +2,15 @@
 
     segment n:   [ cache | R o a  R o a  ...  R o a | write = M_n | read = M_n ]
                                                         |
-    segment n+1:                              M_{n+1} = MRV(M_n, written)
+    segment n+1:                              M_{n+1} = MRV(M_n, C_n)
 
-Step tokens see the cache, the read tokens and the steps before them. Write tokens see the read
-tokens and every step, and each other. Read tokens see each other alone. (RATE, Cherepanov et al.
-2023, section 4, puts the read tokens in front; attention does not mind where they stand.)
+The attention mask: step tokens attend to the cache, to the read tokens and to the steps up to their
+own (causal). Write tokens attend to the read tokens, to every step and to each other. Read tokens
+attend to each other alone. RATE (Cherepanov et al. 2023, section 4) puts the read tokens in front;
+attention does not depend on where they stand.
 
-RMT (Bulatov et al. 2022) is this without the memory retention valve (MRV) and without a cache; TrXL
-(Dai et al. 2019) and DTXL have a cache and no memory tokens.
+RMT (Bulatov et al. 2022) has no memory retention valve (MRV) and no cache; TrXL (Dai et al. 2019)
+and DTXL have a cache and no memory tokens.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from rate.backbones.settings import SegmentTransformerConfig
 from rate.backbones.transformer import Transformer
 from rate.decoders.segments import SegmentDecoder
-from rate.nn.layout import Layout, visibility
+from rate.nn.attention_mask import SegmentMask, geometry_mask
 from rate.nn.valves import VALVES
 from rate.state import State
 from rate.tokenizers import StepTokens
@@ -30,13 +31,13 @@ from rate.tokenizers import StepTokens
 
 @dataclass(frozen=True)
 class SegmentState(State):
-    """What a segment hands on.
+    """The state between two segments.
 
     Attributes:
         memory: `(B, m, d)` memory tokens M, or None.
-        cell: `(B, m, d)` second state of a valve that has one (LSTM), or None.
-        cache: `(B, L, C, d)` inputs of every layer at the last C step tokens, the newest last,
-            or None.
+        cell: `(B, m, d)` cell state of an LSTM valve, or None.
+        cache: `(B, L, C, d)` cached hidden states: inputs of every layer at the last C step
+            tokens, the newest last, or None.
         cached: `(B,)` int64, how many of the C are real; the others are masked out.
     """
 
@@ -47,13 +48,13 @@ class SegmentState(State):
 
 
 class SegmentTransformer(Transformer[SegmentState]):
-    """A transformer that hands a `SegmentState` from segment to segment.
+    """A transformer that passes a `SegmentState` from segment to segment.
 
     Attributes:
-        memory: `(m, d)` the memory tokens before the first segment.
-        slots: `(m, d)` an embedding of each memory token's place. What a slot holds says nothing of
-            which slot it is. Without an address the slots of a segment get equal queries, hence
-            equal updates, and memory collapses to one token (rank 1).
+        memory: `(m, d)` the learned memory tokens of the first segment, M_0.
+        slots: `(m, d)` slot embedding, added to the memory tokens: it tells memory tokens of equal
+            content apart. Without it they have equal queries, hence equal updates, and memory
+            collapses to one token (rank 1).
         valve: The memory retention valve.
     """
 
@@ -64,7 +65,7 @@ class SegmentTransformer(Transformer[SegmentState]):
         super().__init__(config, tokens)
         shape = (config.num_memory_tokens, config.d_model)
         if config.num_memory_tokens:
-            # Slots start apart: equal slots get equal updates and would stay one for ever.
+            # Different from each other: equal memory tokens would get equal updates for ever.
             self.memory = nn.Parameter(torch.randn(shape))
             self.slots = nn.Parameter(torch.randn(shape))
             self.valve = VALVES[config.valve](
@@ -73,7 +74,7 @@ class SegmentTransformer(Transformer[SegmentState]):
                 config.attention_dropout,
                 config.valve_activation,
             )
-        # Write tokens stand after step K, so that memory does not depend on where a batch ends.
+        # Write tokens follow step K, so that memory does not depend on where a batch ends.
         self.whole_segments = config.num_memory_tokens > 0
 
     def initial_state(self, batch_size: int) -> SegmentState:
@@ -81,7 +82,7 @@ class SegmentTransformer(Transformer[SegmentState]):
         config, reference = self.config, next(self.parameters())
         memory = cell = cache = cached = None
         if config.num_memory_tokens:
-            # Contiguous, as in all later segments: one program does for all of them.
+            # Contiguous, as in all later segments: `torch.compile` makes one program for all.
             memory = self.memory.expand(batch_size, -1, -1).contiguous()
             if self.valve.has_cell:
                 cell = torch.zeros_like(memory)
@@ -92,22 +93,25 @@ class SegmentTransformer(Transformer[SegmentState]):
         return SegmentState(memory, cell, cache, cached)
 
     def forward_segment(
-        self, tokens: Tensor, mask: Tensor, state: SegmentState, layout: Layout
+        self, tokens: Tensor, mask: Tensor, state: SegmentState, segment_mask: SegmentMask
     ) -> tuple[Tensor, SegmentState]:
-        """One segment of RATE, top to bottom.
+        """One segment of RATE (Cherepanov et al. 2023, section 4).
+
+            S_n = [R_1 o_1 a_1 ... R_K o_K a_K | M_n | M_n]     steps, write, read
+            H_n, C_n = Transformer(S_n, cache_n)                 features, outputs of write tokens
+            M_{n+1} = MRV(M_n, C_n)
 
         Args:
             tokens: `(B, K, n, d)`.
-            mask: `(B, K)` bool, real steps first.
-            state: M_n and the cached states of the segments before.
-            layout: The attention mask of `layout(mask, state)`.
+            mask: `(B, K)` bool padding mask, real steps first.
+            state: M_n and the cached hidden states of earlier segments.
+            segment_mask: The attention mask, `segment_mask(mask, state)`.
 
         Returns:
-            Features `(B, K, d)`, M_{n+1} and the cache that follows.
+            Features `(B, K, d)`, and the state with M_{n+1} and the next cache.
         """
         num_steps, x = tokens.shape[1], tokens.flatten(1, 2)  # (B, nK, d)
         num_tokens = x.shape[1]
-        # Read and write: [steps | write = M_n | read = M_n].
         if state.memory is not None:
             memory = state.memory + self.slots  # (B, m, d)
             x = torch.cat((x, memory, memory), dim=1)  # (B, nK + 2m, d)
@@ -116,8 +120,8 @@ class SegmentTransformer(Transformer[SegmentState]):
         for index in range(len(self.blocks)):
             inputs.append(x[:, :num_tokens])
             cache = None if state.cache is None else state.cache[:, index]  # (B, C, d)
-            x = self.attend(index, x, cache, layout)
-        out = self.norm(x)  # (B, K + m, d): of the last block only what is read
+            x = self.run_block(index, x, cache, segment_mask)
+        out = self.norm(x)  # (B, K + m, d): the last block has selected what is read
         features, written = out[:, :num_steps], out[:, num_steps:]
         return features, self.advance(state, written, inputs, mask)
 
@@ -128,17 +132,17 @@ class SegmentTransformer(Transformer[SegmentState]):
 
         Args:
             state: The state the segment started from.
-            written: `(B, m, d)` outputs of the write tokens.
+            written: `(B, m, d)` outputs of the write tokens, C_n.
             inputs: Per layer its input `(B, nK, d)` at the segment's step tokens.
-            mask: `(B, K)` bool. Padding enters neither memory nor cache.
+            mask: `(B, K)` bool padding mask. Padding enters neither memory nor cache.
         """
         memory, cell, cache, cached = state.memory, state.cell, state.cache, state.cached
         if memory is not None:
-            # The memory retention valve: M_{n+1} = MRV(M_n, written).
+            # The memory retention valve: M_{n+1} = MRV(M_n, C_n).
             new, new_cell = self.valve(memory, memory + self.slots, written, cell)
             if self.training and self.config.memory_noise:
                 new = new + self.config.memory_noise * torch.randn_like(new)
-            real = mask.any(1)[:, None, None]
+            real = mask.any(1)[:, None, None]  # (B, 1, 1): rows of padding keep their memory
             memory = torch.where(real, new, memory)
             if new_cell is not None and cell is not None:
                 cell = torch.where(real, new_cell, cell)
@@ -151,21 +155,21 @@ class SegmentTransformer(Transformer[SegmentState]):
             cached = (cached + added).clamp(max=size)
         return SegmentState(memory, cell, cache, cached)
 
-    def layout(self, mask: Tensor, state: SegmentState) -> Layout:
-        """The attention mask of a segment; see the head of this module."""
+    def segment_mask(self, mask: Tensor, state: SegmentState) -> SegmentMask:
+        """The attention mask of a segment; see the docstring of this module."""
         config, count = self.config, self.tokens.count
         steps, memory = count * mask.shape[1], config.num_memory_tokens
-        allowed = visibility(config.cache_length, steps, memory, count, None, mask.device)
+        causal = geometry_mask(config.cache_length, steps, memory, count, None, mask.device)
         real = mask.repeat_interleave(count, dim=1)  # (B, nK)
         keys = [real, real.new_ones(real.shape[0], 2 * memory)]
         if state.cached is not None:
             newest_first = torch.arange(config.cache_length, 0, -1, device=mask.device)
             keys.insert(0, newest_first <= state.cached[:, None])
         key_mask = torch.cat(keys, dim=1)  # (B, keys)
-        return Layout(
-            config.cache_length, steps, memory, memory, allowed & key_mask[:, None, None, :]
+        return SegmentMask(
+            config.cache_length, steps, memory, memory, causal & key_mask[:, None, None, :]
         )
 
     def make_decoder(self, batch_size: int, *, exact: bool = True) -> SegmentDecoder:
-        """One that keeps the keys and values of the open segment and its cache."""
+        """A decoder with a KV cache of the open segment and the hidden states cached before it."""
         return SegmentDecoder(self, batch_size)

@@ -1,4 +1,4 @@
-"""What the transformers share: their stack of blocks."""
+"""The stack of blocks that all transformers share."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from rate.backbones.base import Backbone, RunSegment, S
 from rate.backbones.settings import TransformerConfig
+from rate.nn.attention_mask import SegmentMask
 from rate.nn.blocks import BLOCKS, Block, BlockSize
-from rate.nn.layout import Layout
 from rate.tokenizers import StepTokens
 
 
@@ -20,7 +20,7 @@ class Transformer(Backbone[S]):
 
     Attributes:
         blocks: The blocks, first to last.
-        norm: What normalises the stream after the last of them, where they have not.
+        norm: Normalises the residual stream after the last block, where the blocks do not.
     """
 
     Config = TransformerConfig
@@ -41,44 +41,48 @@ class Transformer(Backbone[S]):
 
     def forward(self, tokens: Tensor, mask: Tensor, state: S) -> tuple[Tensor, S]:
         """See `Backbone`."""
-        return self.forward_segment(tokens, mask, state, self.layout(mask, state))
+        return self.forward_segment(tokens, mask, state, self.segment_mask(mask, state))
 
-    def layout(self, mask: Tensor, state: S) -> Layout:
-        """The attention mask of a segment."""
+    def segment_mask(self, mask: Tensor, state: S) -> SegmentMask:
+        """The attention mask of a segment, from its padding mask `(B, K)` and the state."""
         raise NotImplementedError
 
     def forward_segment(
-        self, tokens: Tensor, mask: Tensor, state: S, layout: Layout
+        self, tokens: Tensor, mask: Tensor, state: S, segment_mask: SegmentMask
     ) -> tuple[Tensor, S]:
-        """`forward` under an attention mask that has been made."""
+        """`forward` under the attention mask that `segment_mask` returned."""
         raise NotImplementedError
 
     def compiled(self, backend: str | Callable[..., Any]) -> RunSegment[S]:
-        """See `Backbone`. Masks, which are kept from call to call, are made outside."""
+        """See `Backbone`. Attention masks, which are cached, are made outside of the program."""
         program = torch.compile(self.forward_segment, backend=backend, dynamic=False)
-        return lambda tokens, mask, state: program(tokens, mask, state, self.layout(mask, state))
+        return lambda tokens, mask, state: program(
+            tokens, mask, state, self.segment_mask(mask, state)
+        )
 
-    def attend(self, index: int, x: Tensor, cache: Tensor | None, layout: Layout) -> Tensor:
-        """Block `index` over a whole segment's stream `(B, tokens, d)` and a cache `(B, C, d)`.
+    def run_block(
+        self, index: int, x: Tensor, cache: Tensor | None, segment_mask: SegmentMask
+    ) -> Tensor:
+        """Block `index` over a segment's residual stream `(B, tokens, d)` and a cache `(B, C, d)`.
 
-        Of the last block nothing else is read but the tokens at which actions are predicted and
-        the write tokens: it answers for these alone.
+        The outputs of the last block are used at the write tokens and at the tokens from which
+        actions are predicted, so that it computes these alone: `(B, K + m, d)`.
         """
         block = self.layers[index]
         cached = None if cache is None else block.attention_norm(cache)
         if index < len(self.blocks) - 1:
-            return cast("Tensor", block(x, lambda y: block.attention(y, cached, layout)))
+            return cast("Tensor", block(x, lambda y: block.attention(y, cached, segment_mask)))
         read = slice(self.tokens.read, None, self.tokens.count)
         out: Tensor = block(
             x,
-            lambda y: block.attention(y, cached, layout, read),
-            lambda x: layout.queries(x, read),
+            lambda y: block.attention(y, cached, segment_mask, read),
+            lambda x: segment_mask.select_queries(x, read),
         )
         return out
 
 
 def block_size(config: TransformerConfig) -> BlockSize:
-    """The widths of a block and what it drops."""
+    """The widths and dropout rates of a block."""
     return BlockSize(
         config.d_model,
         config.num_heads,

@@ -1,4 +1,4 @@
-"""The seam of a decoder, and that of a whole model."""
+"""The decoder protocol, and the decoder of a whole model."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 
 class Decoder(Protocol):
-    """A backbone, one step of every row at a time."""
+    """Autoregressive decoding of a backbone, one step of every row at a time."""
 
     def reset(self, rows: Tensor) -> None:
-        """Forget the episodes of the rows `(B,)` bool, on the CPU."""
+        """Starts a new episode in the rows `(B,)`, a bool tensor on the CPU."""
 
     def step(self, tokens: Tensor) -> Tensor:
         """Features `(B, d)` at the last of the tokens `(B, n, d)`, those of `Tokenizer.step`.
 
-        In a row that was just reset, the tokens of the step before mean nothing.
+        In a row that was just reset, the tokens of the previous step are ignored.
         """
 
 
 class ModelDecoder:
-    """A model, one step of every row at a time: tokenizer, its backbone's decoder, action head.
+    """Autoregressive decoding of a model: tokenizer, its backbone's decoder, action head.
 
     Args:
         model: In evaluation mode.
@@ -43,7 +43,7 @@ class ModelDecoder:
 
     @torch.no_grad()
     def reset(self, rows: Tensor | None = None) -> None:
-        """Start an episode in the rows `(B,)` bool, best on the CPU, or in all of them."""
+        """Starts a new episode in the rows `(B,)` bool, best on the CPU, or in all rows."""
         everyone = torch.ones(self.batch_size, dtype=torch.bool)
         self.backbone.reset(everyone if rows is None else rows.cpu())
 

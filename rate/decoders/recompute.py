@@ -1,4 +1,4 @@
-"""Decoding by computing the open segment again: right for every backbone."""
+"""Decoding by a forward pass over the open segment at every step; works for every backbone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 class RecomputeDecoder:
-    """Keeps the tokens of the open segment, or of the last K steps where no state is carried.
+    """Buffers the tokens of the open segment and runs the backbone over them at every step.
+
+    For a backbone that carries no state, the buffer holds the last K steps.
 
     Args:
         backbone: In evaluation mode.
@@ -42,9 +44,9 @@ class RecomputeDecoder:
         return self.compute()
 
     def put(self, tokens: Tensor) -> None:
-        """Take in the tokens `(B, n, d)` of one more step, without computing anything of it."""
+        """Appends the tokens `(B, n, d)` of one more step, without a forward pass."""
         late, seen = self.backbone.tokens.late, self.backbone.tokens.read + 1
-        # They complete the step before; where there is none, they are overwritten.
+        # The late tokens complete the previous step; where there is none, they are overwritten.
         before = on_device(self.position, self.device).sub(1).clamp(min=0)
         self.tokens[self.row, before, seen:] = tokens[:, :late]
         if bool((full := self.position == self.length).any()):
@@ -63,7 +65,7 @@ class RecomputeDecoder:
         return features[self.row, position - 1]
 
     def _make_room(self, full: Tensor) -> None:
-        """End the segments of the rows `(B,)` that are full; a window lets its oldest step go."""
+        """Ends the segments of the rows `(B,)` that are full; a window drops its oldest step."""
         rows = on_device(full, self.device)
         if self.backbone.config.carries_state:
             mask = rows[:, None].expand(-1, self.length)  # the others keep their state

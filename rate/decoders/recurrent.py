@@ -1,4 +1,4 @@
-"""Decoding of backbones whose state may be handed on after every step."""
+"""Decoding of recurrent networks: the state is carried from step to step."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RecurrentDecoder:
         late = self.backbone.tokens.late
         begun = on_device(self.begun, self.device)[:, None, None]
         state = replace(self.state, late=torch.where(begun, tokens[:, :late], self.state.late))
-        # The step's own late tokens are not known yet; they come with the next step.
+        # The late tokens of this step (its action) are not known yet; the next step brings them.
         tokens = torch.cat((tokens[:, late:], torch.zeros_like(tokens[:, :late])), dim=1)
         features: Tensor
         features, self.state = self.backbone(tokens[:, None], self.mask, state)

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from rate.batch import on_device
-from rate.decoders.transformer import OUTSIDE, TransformerDecoder
+from rate.decoders.transformer import OFF_TIME_AXIS, TransformerDecoder
 
 if TYPE_CHECKING:
     from rate.backbones.segment_transformer import SegmentTransformer
 
 
 class SegmentDecoder(TransformerDecoder):
-    """Decodes a transformer that hands a `SegmentState` from segment to segment.
+    """Decodes a transformer that passes a `SegmentState` from segment to segment.
 
-    Slots: `[read | cache | bin | nK step tokens | write]`.
+    Slots of the KV cache: `[read | cache | scratch | nK step tokens | write]`.
 
     Attributes:
         state: The state before the open segment.
@@ -28,23 +28,23 @@ class SegmentDecoder(TransformerDecoder):
         self.backbone, self.length = backbone, config.context_length
         self.steps = backbone.tokens.count * config.context_length
         self.memory, self.cached_tokens = config.num_memory_tokens, config.cache_length
-        self.read, self.bin = slice(0, self.memory), self.memory + config.cache_length
-        self.cached, self.start = slice(self.memory, self.bin), self.bin + 1
+        self.read, self.scratch = slice(0, self.memory), self.memory + config.cache_length
+        self.cached, self.start = slice(self.memory, self.scratch), self.scratch + 1
         self.write = slice(self.start + self.steps, self.start + self.steps + self.memory)
         reach = config.cache_length + self.steps + self.memory
         super().__init__(backbone, batch_size, self.write.stop, reach)
         self.key_position = torch.arange(self.write.stop, device=self.device)[None] - self.start
-        self.key_position[:, self.cached] += 1  # as if there were no bin
-        self.key_position[:, self.read] = self.key_position[:, self.write] = OUTSIDE
-        # Read, step and write tokens are there whenever somebody looks at them.
+        self.key_position[:, self.cached] += 1  # as if there were no scratch slot
+        self.key_position[:, self.read] = self.key_position[:, self.write] = OFF_TIME_AXIS
+        # Read, step and write tokens have been cached whenever a mask lets queries attend to them.
         self.key_valid = torch.ones(
             (batch_size, self.write.stop), dtype=torch.bool, device=self.device
         )
-        self.key_valid[:, self.bin] = False
+        self.key_valid[:, self.scratch] = False
         self.inputs: Tensor | None = None
-        if config.cache_length:  # the first place is the bin
+        if config.cache_length:  # the first place is the scratch slot
             shape = (config.num_layers, batch_size, 1 + self.steps, config.d_model)
-            self.inputs = self.cache.kept.new_zeros(shape)
+            self.inputs = self.kv_cache.buffer.new_zeros(shape)
         self.state = backbone.initial_state(batch_size)
         self.position = torch.zeros(batch_size, dtype=torch.int64)  # on the host; in the segment
 
@@ -52,39 +52,39 @@ class SegmentDecoder(TransformerDecoder):
         """See `Decoder`."""
         initial = self.backbone.initial_state(self.batch_size)
         self.state = self.state.where(on_device(rows, self.device), initial)
-        self._open(rows)
+        self._begin_segment(rows)
 
     def step(self, tokens: Tensor) -> Tensor:
         """See `Decoder`."""
         furthest = int(self.position.max())
         if furthest == self.length:
             ended = self.position == self.length
-            self._close(ended, tokens)
-            self._open(ended)
+            self._end_segment(ended, tokens)
+            self._begin_segment(ended)
             furthest = int(self.position.max())
         count = self.backbone.tokens.count
         positions = count * on_device(self.position, self.device)[:, None] + self.offsets
         slots = self._slots(positions)
         used = self.start + count * (furthest + 1)
-        allowed = self._past(positions, used) & self.key_valid[:, None, :used]
-        hidden, inputs = self._forward(tokens, self.row, slots, positions, allowed, last=1)
-        self._keep(inputs, self.row, slots)
+        mask = self._causal(positions, used) & self.key_valid[:, None, :used]  # (B, n, used)
+        hidden, inputs = self._forward(tokens, self.row, slots, positions, mask, last=1)
+        self._store(inputs, self.row, slots)
         self.position += 1
         return hidden[:, -1]
 
     def _slots(self, positions: Tensor) -> Tensor:
-        """The slots of step tokens; what comes before the segment goes into the bin."""
-        return torch.where(positions < 0, self.bin, self.start + positions)
+        """The slots of step tokens; those of an earlier segment go into the scratch slot."""
+        return torch.where(positions < 0, self.scratch, self.start + positions)
 
-    def _past(self, positions: Tensor, used: int) -> Tensor:
-        """Which of the first `used` slots do not come after `positions` `(b, n)`.
+    def _causal(self, positions: Tensor, used: int) -> Tensor:
+        """The causal mask `(b, n, used)` of queries at `positions` `(b, n)` over the first slots.
 
-        All of memory is among them: what stands outside time comes after nothing.
+        It is True for all memory tokens, which are not on the time axis.
         """
         return self.key_position[:, None, :used] <= positions[:, :, None]
 
-    def _close(self, ended: Tensor, tokens: Tensor) -> None:
-        """End a segment: take in its late tokens, write memory, advance the state."""
+    def _end_segment(self, ended: Tensor, tokens: Tensor) -> None:
+        """Ends a segment: runs its late tokens and its write tokens, and advances the state."""
         rows, late = self._index(ended), self.late
         count, state = rows.shape[0], self.state.take(rows)
         x = tokens[rows, :late]
@@ -93,20 +93,20 @@ class SegmentDecoder(TransformerDecoder):
         positions = torch.arange(self.steps - late, self.steps + self.memory, device=self.device)
         positions = positions.expand(count, -1)
         slots = self.start + positions
-        allowed = self._past(positions, self.write.stop) & self.key_valid[rows][:, None]
-        # Write tokens look at each other, not at the cache; step tokens see none of them.
-        allowed[:, :late, self.write] = False
-        allowed[:, late:, self.cached] = False
+        mask = self._causal(positions, self.write.stop) & self.key_valid[rows][:, None]
+        # Write tokens attend to each other and not to the cache; step tokens to none of them.
+        mask[:, :late, self.write] = False
+        mask[:, late:, self.cached] = False
         last = max(1, self.memory)
-        hidden, inputs = self._forward(x, rows, slots, positions, allowed, last)
-        self._keep([layer[:, :late] for layer in inputs], rows, slots[:, :late])
-        mask = self.key_valid.new_ones(count, self.length)
+        hidden, inputs = self._forward(x, rows, slots, positions, mask, last)
+        self._store([layer[:, :late] for layer in inputs], rows, slots[:, :late])
+        real = self.key_valid.new_ones(count, self.length)
         inputs = [] if self.inputs is None else [layer[rows, 1:] for layer in self.inputs]
-        state = self.backbone.advance(state, hidden, inputs, mask)
+        state = self.backbone.advance(state, hidden, inputs, real)
         self.state = self.state.put(rows, state)
 
-    def _open(self, begun: Tensor) -> None:
-        """Start a segment: forget the old one's tokens, take in the cache and the read tokens."""
+    def _begin_segment(self, begun: Tensor) -> None:
+        """Begins a segment: caches keys and values of its cached states and its read tokens."""
         rows = self._index(begun)
         state, count = self.state.take(rows), rows.shape[0]
         self.position[begun] = 0
@@ -115,22 +115,21 @@ class SegmentDecoder(TransformerDecoder):
             self.key_valid[rows, self.cached] = newest_first <= state.cached[:, None]
             for index, block in enumerate(self.blocks):
                 cache = block.attention_norm(state.cache[:, index])
-                self.cache.fill(index, rows, self.cached, cache)
+                self.kv_cache.fill(index, rows, self.cached, cache)
         if state.memory is not None:
             tokens = state.memory + self.backbone.slots
             slots = torch.arange(self.read.start, self.read.stop, device=self.device)
             slots = slots.expand(count, -1)
-            allowed = self.key_valid.new_zeros(count, self.memory, self.read.stop)
-            allowed[:] = True
-            self._forward(tokens, rows, slots, torch.zeros_like(slots), allowed, last=1)
+            mask = self.key_valid.new_ones(count, self.memory, self.read.stop)
+            self._forward(tokens, rows, slots, torch.zeros_like(slots), mask, last=1)
 
     def _index(self, chosen: Tensor) -> Tensor:
-        """The numbers of the rows `(B,)` bool on the CPU that are True, on the device."""
+        """The indices, on the device, of the rows `(B,)` bool on the CPU that are True."""
         return on_device(chosen.nonzero()[:, 0], self.device)
 
-    def _keep(self, inputs: list[Tensor], rows: Tensor, slots: Tensor) -> None:
-        """Keep what entered each layer: the cache of the next segments is made of it."""
+    def _store(self, inputs: list[Tensor], rows: Tensor, slots: Tensor) -> None:
+        """Stores the inputs of each layer, of which `advance` makes the next segment's cache."""
         if self.inputs is None:
             return
         for buffer, layer in zip(self.inputs, inputs, strict=True):
-            buffer[rows[:, None], slots - self.bin] = layer
+            buffer[rows[:, None], slots - self.scratch] = layer

@@ -1,4 +1,4 @@
-"""What decoders of transformers share: a KV cache under a stack of blocks."""
+"""What decoders of transformers share: a stack of blocks over a KV cache."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from rate.nn.kv_cache import KVCache
 if TYPE_CHECKING:
     from rate.backbones.transformer import Transformer
 
-# Of keys that stand outside time, for whom distance has no say: further than anything reaches.
-OUTSIDE = -(2**30)
+# Position of keys that are not on the time axis: farther from every query than the table reaches.
+OFF_TIME_AXIS = -(2**30)
 
 
 class TransformerDecoder:
-    """A KV cache with one slot per token that is kept, and one, the bin, for those that are not.
+    """Autoregressive decoding with a KV cache of one slot per token, and a scratch slot.
 
-    The bin takes a row's "previous action" before its first step. Slots fill up from the front, and
-    a step looks at no more of them than are in use. Where each row stands is known on the host:
-    what a step has to do follows from it, and to ask a GPU would be to wait for it.
+    The scratch slot takes tokens that no query attends to: the "previous action" of a row at its
+    first step. Slots fill up from the front, and a step attends to no more of them than are in use.
+    The position of each row is on the host, since control flow depends on it: to read it from a GPU
+    would be to wait for the GPU.
 
     Args:
         backbone: In evaluation mode.
         batch_size: Rows.
-        num_slots: Slots, with the bin.
+        num_slots: Slots, including the scratch slot.
         reach: See `KVCache`.
 
     Attributes:
-        key_position: `(B, slots)` int64 or `(1, slots)`, see `KVCache.look`.
+        key_position: `(B, slots)` int64 or `(1, slots)`, positions of the cached keys; see
+            `KVCache.context`.
     """
 
     key_position: Tensor
@@ -43,33 +45,33 @@ class TransformerDecoder:
         self.batch_size, self.device = batch_size, next(backbone.parameters()).device
         self.blocks, self.norm, self.late = backbone.layers, backbone.norm, tokens.late
         attentions = [block.attention for block in self.blocks]
-        self.cache = KVCache(attentions, batch_size, num_slots, reach)
-        # Where the tokens of a step stand, the late ones of the step before first, counted from
-        # the first token of the step.
+        self.kv_cache = KVCache(attentions, batch_size, num_slots, reach)
+        # Positions of the new tokens relative to the first token of their step; the late tokens of
+        # the previous step come first.
         self.offsets = torch.arange(-tokens.late, tokens.read + 1, device=self.device)
         self.row = torch.arange(batch_size, device=self.device)
 
     def _forward(
-        self, x: Tensor, rows: Tensor, slots: Tensor, positions: Tensor, allowed: Tensor, last: int
+        self, x: Tensor, rows: Tensor, slots: Tensor, positions: Tensor, mask: Tensor, last: int
     ) -> tuple[Tensor, list[Tensor]]:
-        """Run the blocks over new tokens.
+        """Runs the blocks over new tokens, whose keys and values enter the KV cache.
 
         Args:
             x: `(b, n, d)` new tokens.
-            rows: `(b,)` the rows of the batch they belong to.
-            slots: `(b, n)` where to keep their keys and values.
-            positions: `(b, n)` their places on the time axis.
-            allowed: `(b, n, used)` bool, the slots each may look at, of those in use.
-            last: How many of the tokens, counted from the last, have an output that matters.
+            rows: `(b,)` rows of the batch that they belong to.
+            slots: `(b, n)` slots for their keys and values.
+            positions: `(b, n)` their positions on the time axis.
+            mask: `(b, n, used)` bool attention mask over the slots in use.
+            last: Number of tokens, counted from the last, whose outputs are used.
 
         Returns:
             Normalised outputs `(b, last, d)`, and every layer's inputs.
         """
-        look = self.cache.look(rows, slots, positions, allowed, self.key_position)
+        context = self.kv_cache.context(rows, slots, positions, mask, self.key_position)
         inputs = []
         for index, block in enumerate(self.blocks):
             inputs.append(x)
             if index == len(self.blocks) - 1 and last < x.shape[1]:
-                look = look.of_last(last)
-            x = block(x, partial(self.cache.attend, index, look))
+                context = context.of_last(last)
+            x = block(x, partial(self.kv_cache.attend, index, context))
         return self.norm(x), inputs

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rate.nn.attention_mask import QueryRange
 from rate.nn.dropout import kept, scale
-from rate.nn.layout import Run, relative_shift
+from rate.nn.positions import relative_shift
 
 QUERIES = 48  # of a block; a segment of no more gains nothing here
 _MULTIPLE = 16  # of sizes: matrix products are a quarter faster
@@ -76,24 +77,30 @@ class Plan:
 
 @lru_cache(maxsize=64)
 def make_plan(
-    cache: int, steps: int, write: int, read: int, runs: tuple[Run, ...], queries: int = QUERIES
+    cache: int,
+    steps: int,
+    write: int,
+    read: int,
+    ranges: tuple[QueryRange, ...],
+    queries: int = QUERIES,
 ) -> Plan:
-    """Cut a segment of so many tokens, with the queries of `runs`, into blocks of so many."""
+    """Cut a segment of so many tokens, with the queries of `ranges`, into blocks of so many."""
     placed, total = steps + write, read + cache + steps + write
     blocks: list[Block] = []
     before = 0
-    for run in runs:
-        for first in range(0, run.count, queries):
-            piece = Run(run.start + run.stride * first, run.stride, min(queries, run.count - first))
-            newest = piece.end - run.stride + 1
+    for part in ranges:
+        for first in range(0, part.count, queries):
+            count = min(queries, part.count - first)
+            piece = QueryRange(part.start + part.stride * first, part.stride, count)
+            newest = piece.end - part.stride + 1
             # Write tokens see each other; they stand in the last blocks alone.
             keys = total if newest > steps else _round_up(read + cache + newest, total)
-            where = slice(piece.start, piece.end, run.stride)
+            where = slice(piece.start, piece.end, part.stride)
             rows = slice(before, before + piece.count)
             timed = cache + min(newest, steps)
             blocks.append(Block(where, rows, keys, cache + piece.end, timed))
             before += piece.count
-    if read and len(runs) == 1:
+    if read and len(ranges) == 1:
         rows = slice(before, before + read)
         blocks.append(Block(slice(placed, placed + read), rows, _round_up(read, total), 0, 0))
     return Plan(cache, placed, read, blocks)

@@ -1,11 +1,11 @@
-"""Multi-head attention with Transformer-XL's relative positions.
+"""Multi-head attention with the relative positions of Transformer-XL.
 
 The score of query i and key j (Dai et al. 2019, section 3.3) is
 
     (q_i + u) . k_j  +  (q_i + v) . W_r r_{i-j}
 
-The second term needs only the distance i - j. It is computed for every distance at once and
-handed to `scaled_dot_product_attention` as an additive bias, so that one fused call does the rest.
+The second term depends on the distance i - j alone. It is computed for every distance at once and
+given to `scaled_dot_product_attention` as an additive bias, so that one fused call does the rest.
 Training on a CPU computes the same in blocks: see `rate.kernels.cpu_attention`.
 """
 
@@ -20,24 +20,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rate.kernels.cpu_attention import QUERIES, RelativeAttention, make_plan
-from rate.nn.layout import Layout, Run, masked_bias, relative_shift
+from rate.nn.attention_mask import QueryRange, SegmentMask, masked_bias
 from rate.nn.linear import Linear, linear
-
-
-def sinusoidal_embedding(positions: Tensor, width: int, slowest: float = 10_000.0) -> Tensor:
-    """Sine and cosine of `positions` `(n,)` at frequencies of 1 to 1 / `slowest`: `(n, width)`."""
-    frequencies = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32)
-    angles = positions.float()[:, None] * torch.exp(-math.log(slowest) * frequencies / width)
-    return torch.cat((angles.sin(), angles.cos()), dim=-1)
+from rate.nn.positions import relative_shift, sinusoidal_embedding
 
 
 def plain_attention(
     queries: Tensor, keys: Tensor, values: Tensor, biases: tuple[Tensor, ...], dropout: float
 ) -> Tensor:
-    """`scaled_dot_product_attention` under finite biases, in as few passes as can be.
+    """`scaled_dot_product_attention` under finite biases, in as few passes as possible.
 
-    PyTorch has no fused kernel on a CPU where a bias has a gradient, and what it does instead goes
-    over the scores twice as often; for the three queries of a step its own is no faster either.
+    On a CPU, PyTorch has no fused kernel for a bias that has a gradient: its fallback reads and
+    writes the scores twice as often. It is no faster for the three queries of a decoded step.
 
     Args:
         queries: `(B, H, Q, d)`.
@@ -60,7 +54,7 @@ class Attention(nn.Module):
         num_heads: Number of heads.
         d_head: Width of a head; need not be `d_model / num_heads`.
         dropout: Dropout of the attention probabilities.
-        relative: Whether distances have a say (Transformer-XL). Without it, attention sees
+        relative: Whether scores depend on distance (Transformer-XL). Without it they depend on
             content only, and positions have to be in the input (GPT).
         bias: Whether the projections have biases (GPT-2 has them, Transformer-XL does not).
     """
@@ -87,34 +81,36 @@ class Attention(nn.Module):
             self.position_bias = nn.Parameter(torch.zeros(num_heads, 1, d_head))  # v
 
     def forward(
-        self, x: Tensor, cache: Tensor | None, layout: Layout, steps: slice | None = None
+        self, x: Tensor, cache: Tensor | None, segment_mask: SegmentMask, steps: slice | None = None
     ) -> Tensor:
-        """Attend within a segment and its cache.
+        """Attention of the tokens of a segment to each other and to the cache.
 
         Args:
-            x: `(B, T, d_model)` tokens in the order of `layout`.
+            x: `(B, T, d_model)` tokens in the order of `SegmentMask`.
             cache: `(B, C, d_model)` cached hidden states, or None where there is no cache.
-            layout: The segment's geometry.
-            steps: The step tokens that attend, if not all tokens do; see `Layout.queries`.
+            segment_mask: The attention mask and the segment's geometry.
+            steps: The step tokens that are queries, if not all tokens are; see
+                `SegmentMask.select_queries`.
 
         Returns:
-            `(B, Q, d_model)` for the tokens that attend.
+            `(B, Q, d_model)` for the queries.
         """
         if self._in_blocks(x):
-            return self._attend_in_blocks(x, cache, layout, steps)
-        queries, keys, values = self.project(x)
+            return self._attend_in_blocks(x, cache, segment_mask, steps)
+        queries, keys, values = self.project(x)  # (B, H, T, d_head) each
         if cache is not None:
             cached_keys, cached_values = self.project_cache(cache)
-            keys = torch.cat((cached_keys, keys), dim=2)
+            keys = torch.cat((cached_keys, keys), dim=2)  # (B, H, C + T, d_head)
             values = torch.cat((cached_values, values), dim=2)
-        queries, allowed = (layout.queries(x, steps) for x in (queries, layout.allowed))
-        biases = [masked_bias(queries.new_zeros(()), allowed)]  # one for all heads
+        queries = segment_mask.select_queries(queries, steps)  # (B, H, Q, d_head)
+        mask = segment_mask.select_queries(segment_mask.mask, steps)  # (B, 1, Q, C + T)
+        biases = [masked_bias(queries.new_zeros(()), mask)]
         if self.relative:
-            biases.append(self._segment_bias(queries, layout, steps))
+            biases.append(self._position_term(queries, segment_mask, steps))
         return self.attend(queries, keys, values, *biases)
 
     def _in_blocks(self, x: Tensor) -> bool:
-        """Whether `RelativeAttention` is faster, and can do without half precision."""
+        """Whether `RelativeAttention` applies and is faster; it has no half precision."""
         return (
             self.relative
             and x.shape[1] > QUERIES
@@ -125,16 +121,25 @@ class Attention(nn.Module):
         )
 
     def _attend_in_blocks(
-        self, x: Tensor, cache: Tensor | None, layout: Layout, steps: slice | None
+        self, x: Tensor, cache: Tensor | None, segment_mask: SegmentMask, steps: slice | None
     ) -> Tensor:
-        runs = layout.runs(steps)
+        ranges = segment_mask.query_ranges(steps)
         heads = self.heads(x)
-        table = self.distance_table(_num_distances(layout.cache, runs), x.device)
+        table = self.distance_table(_num_distances(segment_mask.cache, ranges), x.device)
         cached = None if cache is None else self._cached_heads(cache)
-        plan = make_plan(layout.cache, layout.steps, layout.write, layout.read, runs)
+        plan = make_plan(
+            segment_mask.cache, segment_mask.steps, segment_mask.write, segment_mask.read, ranges
+        )
         u, v = self.content_bias, self.position_bias
         mixed = RelativeAttention.apply(  # type: ignore[no-untyped-call]
-            heads, cached, table, u, v, layout.bias, plan, self.dropout if self.training else 0.0
+            heads,
+            cached,
+            table,
+            u,
+            v,
+            segment_mask.bias,
+            plan,
+            self.dropout if self.training else 0.0,
         )
         out: Tensor = self.out(mixed.flatten(2))
         return out
@@ -145,7 +150,7 @@ class Attention(nn.Module):
         return queries, keys, values
 
     def heads(self, x: Tensor) -> Tensor:
-        """The same in one, as they come: `(B, T, 3, H, d_head)`."""
+        """Queries, keys and values in one tensor `(B, T, 3, H, d_head)`."""
         heads: Tensor = self.qkv(x)
         return heads.view(*x.shape[:2], 3, self.num_heads, self.d_head)
 
@@ -162,7 +167,17 @@ class Attention(nn.Module):
         return heads.view(*cache.shape[:2], 2, self.num_heads, self.d_head)
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, *biases: Tensor) -> Tensor:
-        """Softmax attention under additive biases, then the output projection."""
+        """Softmax attention under additive biases, then the output projection.
+
+        Args:
+            queries: `(B, H, Q, d_head)`.
+            keys: `(B, H, K, d_head)`.
+            values: `(B, H, K, d_head)`.
+            biases: Masks and position terms; each expands to `(B, H, Q, K)`.
+
+        Returns:
+            `(B, Q, d_model)`.
+        """
         if self.relative:
             queries = queries + self.content_bias
         dropout = self.dropout if self.training else 0.0
@@ -185,26 +200,30 @@ class Attention(nn.Module):
     def distance_scores(self, queries: Tensor, table: Tensor) -> Tensor:
         """The scaled position term of every query for every distance of `table`: `(B, H, Q, D)`."""
         queries = (queries + self.position_bias) / math.sqrt(self.d_head)
-        # Of all rows at once: they share the table, which `@` would copy for each of them.
+        # One product for all rows: they share the table, which `@` would copy for each of them.
         together = queries.transpose(0, 1).flatten(1, 2)  # (H, B Q, d)
         scores = torch.bmm(together, table.mT)
         return scores.view(len(table), *queries.shape[0::2], table.shape[1]).transpose(0, 1)
 
-    def _segment_bias(self, queries: Tensor, layout: Layout, steps: slice | None) -> Tensor:
-        """Position term `(B, H, Q, keys)`; nothing where a memory token is the key."""
-        runs, keys = layout.runs(steps), layout.allowed.shape[-1]
-        table = self.distance_table(_num_distances(layout.cache, runs), queries.device)
+    def _position_term(
+        self, queries: Tensor, segment_mask: SegmentMask, steps: slice | None
+    ) -> Tensor:
+        """The position term `(B, H, Q, keys)` of scores; 0 where a memory token is the key."""
+        ranges, keys = segment_mask.query_ranges(steps), segment_mask.mask.shape[-1]
+        table = self.distance_table(_num_distances(segment_mask.cache, ranges), queries.device)
         pieces, before = [], 0
-        for run in runs:
-            nearest = table[:, -(layout.cache + run.end + 1) :]
-            scores = self.distance_scores(queries[:, :, before : before + run.count], nearest)
-            by_key = relative_shift(scores, run.stride)[..., : layout.cache + layout.steps]
+        for part in ranges:
+            nearest = table[:, -(segment_mask.cache + part.end + 1) :]
+            scores = self.distance_scores(queries[:, :, before : before + part.count], nearest)
+            by_key = relative_shift(scores, part.stride)[
+                ..., : segment_mask.cache + segment_mask.steps
+            ]
             pieces.append(F.pad(by_key, (0, keys - by_key.shape[-1])))
-            before += run.count
+            before += part.count
         bias = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
         return F.pad(bias, (0, 0, 0, queries.shape[2] - before))
 
 
-def _num_distances(cache: int, runs: tuple[Run, ...]) -> int:
-    """From the oldest key to the newest query, and what a shift goes beyond."""
-    return cache + max(run.end for run in runs) + 1
+def _num_distances(cache: int, ranges: tuple[QueryRange, ...]) -> int:
+    """Distances from the oldest key to the newest query, and what `relative_shift` goes beyond."""
+    return cache + max(part.end for part in ranges) + 1

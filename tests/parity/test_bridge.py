@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from rate.nn.attention_mask import SegmentMask, geometry_mask
 from rate.nn.blocks import BLOCKS, Block, BlockSize
-from rate.nn.layout import Layout, visibility
 from rate.reference.blocks import PublicBlock
 from rate.reference.config import ReferenceConfig
 
@@ -29,9 +29,9 @@ def public_block(**changes: Any) -> PublicBlock:
     return block
 
 
-def layout(cache: int) -> Layout:
-    allowed = visibility(cache, ROWS, 0, 1, None, torch.device("cpu"))
-    return Layout(cache, ROWS, 0, 0, allowed[None, None])
+def segment_mask(cache: int) -> SegmentMask:
+    mask = geometry_mask(cache, ROWS, 0, 1, None, torch.device("cpu"))
+    return SegmentMask(cache, ROWS, 0, 0, mask[None, None])
 
 
 def our_block(kind: str, theirs: PublicBlock) -> Block:
@@ -61,7 +61,7 @@ def test_attention_of_ordinary_tokens_is_ours(cache: int) -> None:
     cached = torch.randn(2, cache, WIDTH) if cache else None
     with torch.no_grad():
         found = block.attend(x, cached, FREQUENCIES)
-        expected = block.attention(x, cached, layout(cache))
+        expected = block.attention(x, cached, segment_mask(cache))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
@@ -72,7 +72,7 @@ def test_blocks_are_ours_but_for_one_more_residual(kind: str) -> None:
     ours, x = our_block(kind, theirs), torch.randn(2, ROWS, WIDTH)
 
     def attend(y: Tensor, again: float) -> Tensor:
-        return again * y + ours.attention(y, None, layout(0))
+        return again * y + ours.attention(y, None, segment_mask(0))
 
     with torch.no_grad():
         found = theirs(x, None, FREQUENCIES)
@@ -81,15 +81,15 @@ def test_blocks_are_ours_but_for_one_more_residual(kind: str) -> None:
 
 
 def test_memory_rows_are_not_ours() -> None:
-    """They look at later keys, whose position scores the relative shift leaves undefined.
+    """They attend to later keys, whose position scores the relative shift leaves undefined.
 
-    Ours have no place on the time axis, and see each other by content alone.
+    Ours are not on the time axis, and attend to each other by content alone.
     """
     block, x = public_block(num_mem_tokens=2, mem_at_end=True), torch.randn(2, ROWS + 4, WIDTH)
     order = torch.tensor([*range(2, ROWS + 4), 0, 1])  # ours: steps, write, read
-    allowed = visibility(0, ROWS, 2, 1, None, torch.device("cpu"))
+    mask = geometry_mask(0, ROWS, 2, 1, None, torch.device("cpu"))
     with torch.no_grad():
         found = block.attend(x, None, FREQUENCIES)[:, order]
-        seen = Layout(0, ROWS, 2, 2, allowed[None, None])
+        seen = SegmentMask(0, ROWS, 2, 2, mask[None, None])
         expected = block.attention(x[:, order], None, seen)
     assert not torch.allclose(found, expected, atol=1e-2)

@@ -9,7 +9,7 @@ from torch import Tensor
 import rate.kernels.cpu_attention
 from rate.kernels.cpu_attention import QUERIES, RelativeAttention, make_plan
 from rate.nn.attention import Attention
-from rate.nn.layout import Layout, visibility
+from rate.nn.attention_mask import SegmentMask, geometry_mask
 
 STEPS, D_MODEL, ROWS = 2 * QUERIES + 3, 8, 3
 OBSERVATIONS = slice(1, None, 3)
@@ -27,28 +27,28 @@ def make_attention(dropout: float = 0.0) -> Attention:
 
 def make_inputs(
     cache: int, memory: int, window: int | None
-) -> tuple[Tensor, Tensor | None, Layout]:
+) -> tuple[Tensor, Tensor | None, SegmentMask]:
     """A batch whose second row is padded and whose third has a cache that is half empty."""
-    allowed = visibility(cache, STEPS, memory, 3, window, torch.device("cpu"))
-    seen = torch.ones(ROWS, allowed.shape[1], dtype=torch.bool)
+    mask = geometry_mask(cache, STEPS, memory, 3, window, torch.device("cpu"))
+    seen = torch.ones(ROWS, mask.shape[1], dtype=torch.bool)
     seen[1, cache + STEPS // 2 : cache + STEPS] = False
     seen[2, : cache // 2] = False
-    layout = Layout(cache, STEPS, memory, memory, allowed & seen[:, None, None, :])
+    segment_mask = SegmentMask(cache, STEPS, memory, memory, mask & seen[:, None, None, :])
     x = torch.randn(ROWS, STEPS + 2 * memory, D_MODEL, dtype=torch.float64, requires_grad=True)
     cached = torch.randn(ROWS, cache, D_MODEL, dtype=torch.float64, requires_grad=True)
-    return x, cached if cache else None, layout
+    return x, cached if cache else None, segment_mask
 
 
 def outcome(
     attention: Attention,
     x: Tensor,
     cached: Tensor | None,
-    layout: Layout,
+    segment_mask: SegmentMask,
     steps: slice | None,
 ) -> dict[str, Tensor]:
     """What comes out where there was something to look at, and every gradient of it."""
-    visible = layout.queries(layout.allowed, steps).any(-1)[:, 0, :, None]
-    out = attention(x, cached, layout, steps) * visible
+    visible = segment_mask.select_queries(segment_mask.mask, steps).any(-1)[:, 0, :, None]
+    out = attention(x, cached, segment_mask, steps) * visible
     named = dict(attention.named_parameters()) | {"x": x}
     if cached is not None:
         named["cached"] = cached
@@ -82,14 +82,14 @@ def test_blocks_compute_what_plain_attention_does(
 @pytest.mark.parametrize(("cache", "memory"), [(0, 0), (3, 0), (0, 2), (3, 2)])
 def test_the_gradient_is_that_of_differences(cache: int, memory: int, asking: slice | None) -> None:
     steps, heads, width = 9, 2, 3
-    runs = Layout(cache, steps, memory, memory, torch.empty(0)).runs(asking)
-    plan = make_plan(cache, steps, memory, memory, runs, queries=2)
-    allowed = visibility(cache, steps, memory, 3, None, torch.device("cpu")).roll(memory, -1)
-    bias = torch.zeros(allowed.shape, dtype=torch.float64).masked_fill(~allowed, -1e30)
+    ranges = SegmentMask(cache, steps, memory, memory, torch.empty(0)).query_ranges(asking)
+    plan = make_plan(cache, steps, memory, memory, ranges, queries=2)
+    mask = geometry_mask(cache, steps, memory, 3, None, torch.device("cpu")).roll(memory, -1)
+    bias = torch.zeros(mask.shape, dtype=torch.float64).masked_fill(~mask, -1e30)
     shapes = [
         (2, steps + 2 * memory, 3, heads, width),
         (2, cache, 2, heads, width),
-        (heads, cache + max(run.end for run in runs) + 1, width),
+        (heads, cache + max(part.end for part in ranges) + 1, width),
         (heads, 1, width),
         (heads, 1, width),
     ]
@@ -108,16 +108,16 @@ def test_the_gradient_is_that_of_differences(cache: int, memory: int, asking: sl
 def test_a_plan_has_every_query_once_and_leaves_out_no_key_it_sees(
     cache: int, steps: int, memory: int, queries: int, asking: slice | None
 ) -> None:
-    allowed = visibility(cache, steps, memory, 3, None, torch.device("cpu")).roll(memory, -1)
-    seen = torch.zeros(len(allowed), dtype=torch.int64)
-    layout = Layout(cache, steps, memory, memory, torch.empty(0))
-    plan = make_plan(cache, steps, memory, memory, layout.runs(asking), queries)
+    mask = geometry_mask(cache, steps, memory, 3, None, torch.device("cpu")).roll(memory, -1)
+    seen = torch.zeros(len(mask), dtype=torch.int64)
+    segment_mask = SegmentMask(cache, steps, memory, memory, torch.empty(0))
+    plan = make_plan(cache, steps, memory, memory, segment_mask.query_ranges(asking), queries)
     for block in plan.blocks:
         seen[block.queries] += 1
         assert len(seen[block.queries]) == block.count
-        assert block.keys <= allowed.shape[1]
-        assert not allowed[block.queries, block.keys :].any()
-    wanted = layout.queries(torch.arange(len(allowed))[:, None], asking)[:, 0]
+        assert block.keys <= mask.shape[1]
+        assert not mask[block.queries, block.keys :].any()
+    wanted = segment_mask.select_queries(torch.arange(len(mask))[:, None], asking)[:, 0]
     assert seen.nonzero()[:, 0].tolist() == wanted.tolist()
     assert seen.sum() == len(wanted) == plan.rows
 
@@ -143,19 +143,19 @@ def test_dropout_drops_and_scales_probabilities(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_dropout_in_blocks_is_of_its_share_and_ends_with_training() -> None:
-    attention, (x, _, layout) = make_attention(dropout=0.25), make_inputs(0, 0, None)
-    outs = torch.stack([attention(x, None, layout) for _ in range(200)])
-    expected = attention.eval()(x, None, layout)
-    assert torch.equal(expected, attention(x, None, layout))
+    attention, (x, _, segment_mask) = make_attention(dropout=0.25), make_inputs(0, 0, None)
+    outs = torch.stack([attention(x, None, segment_mask) for _ in range(200)])
+    expected = attention.eval()(x, None, segment_mask)
+    assert torch.equal(expected, attention(x, None, segment_mask))
     spread = outs.std(0) / 200**0.5
     assert ((outs.mean(0) - expected).abs() < 6 * spread + 1e-12).all()
     assert (spread[:, 1:] > 0).all()  # the first query has one key: all or nothing, scaled
 
 
 def test_a_row_that_sees_nothing_is_finite() -> None:
-    attention, (x, _, layout) = make_attention(), make_inputs(0, 0, None)
-    layout.allowed[1] = False
-    out = attention(x, None, layout)
+    attention, (x, _, segment_mask) = make_attention(), make_inputs(0, 0, None)
+    segment_mask.mask[1] = False
+    out = attention(x, None, segment_mask)
     out.sum().backward()
     assert torch.isfinite(out).all()
     assert x.grad is not None

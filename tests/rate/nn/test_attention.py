@@ -11,8 +11,9 @@ from torch import Tensor
 
 from rate.architecture import make_config
 from rate.backbones.segment_transformer import SegmentState
-from rate.nn.attention import Attention, sinusoidal_embedding
-from rate.nn.layout import Layout, masked_bias, relative_shift, visibility
+from rate.nn.attention import Attention
+from rate.nn.attention_mask import SegmentMask, geometry_mask, masked_bias
+from rate.nn.positions import relative_shift, sinusoidal_embedding
 from tests.factories import RATE, TINY, K, make_model
 
 HEADS, D_HEAD, D_MODEL = 2, 5, 8
@@ -26,7 +27,9 @@ def make_attention(**kwargs: bool) -> Attention:
     return attention
 
 
-def by_hand(attention: Attention, x: Tensor, cache: Tensor | None, layout: Layout) -> Tensor:
+def by_hand(
+    attention: Attention, x: Tensor, cache: Tensor | None, segment_mask: SegmentMask
+) -> Tensor:
     """(q_i + u) . k_j + (q_i + v) . W_r r_{i-j}, one query and one key at a time."""
     history = x if cache is None else torch.cat((cache, x), dim=1)
     width = HEADS * D_HEAD
@@ -35,7 +38,10 @@ def by_hand(attention: Attention, x: Tensor, cache: Tensor | None, layout: Layou
         bias = attention.qkv.bias.double()
     queries = (x.double() @ weight[:width].T + bias[:width]).unflatten(-1, (HEADS, D_HEAD))
     keys = (history.double() @ weight[width:].T + bias[width:]).unflatten(-1, (2, HEADS, D_HEAD))
-    placed_queries, placed_keys = layout.steps + layout.write, layout.cache + layout.steps
+    placed_queries, placed_keys = (
+        segment_mask.steps + segment_mask.write,
+        segment_mask.cache + segment_mask.steps,
+    )
     mixed = torch.zeros(*x.shape[:2], HEADS, D_HEAD, dtype=torch.float64)
     for row, i, head in torch.cartesian_prod(*(torch.arange(n) for n in mixed.shape[:3])).tolist():
         query, scores = queries[row, i, head], []
@@ -44,11 +50,11 @@ def by_hand(attention: Attention, x: Tensor, cache: Tensor | None, layout: Layou
             if attention.relative:
                 score = (query + attention.content_bias[head, 0]) @ keys[row, j, 0, head]
                 if i < placed_queries and j < placed_keys:
-                    distance = torch.tensor([float(layout.cache + i - j)])
+                    distance = torch.tensor([float(segment_mask.cache + i - j)])
                     r = attention.position(sinusoidal_embedding(distance, D_MODEL))[0].double()
                     r = r.unflatten(0, (HEADS, D_HEAD))[head]
                     score = score + (query + attention.position_bias[head, 0]) @ r
-            visible = bool(layout.allowed[row, 0, i, j])
+            visible = bool(segment_mask.mask[row, 0, i, j])
             scores.append(score / math.sqrt(D_HEAD) if visible else torch.tensor(-math.inf))
         weights = torch.stack([s.double() for s in scores]).softmax(0)
         mixed[row, i, head] = weights @ keys[row, :, 1, head]
@@ -64,15 +70,18 @@ def test_fused_attention_equals_the_equation(
     attention, steps = make_attention(relative=relative, bias=bias), 6
     x = torch.randn(2, steps + 2 * memory, D_MODEL)
     cached = torch.randn(2, cache, D_MODEL) if cache else None
-    allowed = visibility(cache, steps, memory, 3, None, torch.device("cpu"))
-    key_mask = torch.ones(2, 1, 1, allowed.shape[1], dtype=torch.bool)
+    mask = geometry_mask(cache, steps, memory, 3, None, torch.device("cpu"))
+    key_mask = torch.ones(2, 1, 1, mask.shape[1], dtype=torch.bool)
     key_mask[1, ..., : cache // 2] = False
-    layout = Layout(cache, steps, memory, memory, allowed & key_mask)
+    segment_mask = SegmentMask(cache, steps, memory, memory, mask & key_mask)
     with torch.no_grad():
-        expected = by_hand(attention, x, cached, layout)
-        torch.testing.assert_close(attention(x, cached, layout), expected, rtol=0, atol=2e-6)
+        expected = by_hand(attention, x, cached, segment_mask)
+        torch.testing.assert_close(attention(x, cached, segment_mask), expected, rtol=0, atol=2e-6)
         some = slice(1, None, 3)
-        found, expected = attention(x, cached, layout, some), layout.queries(expected, some)
+        found, expected = (
+            attention(x, cached, segment_mask, some),
+            segment_mask.select_queries(expected, some),
+        )
         torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
 
 
@@ -124,10 +133,10 @@ def test_distance_scores_depend_on_distance_alone() -> None:
 
 def test_rows_that_see_nothing_are_finite_and_masked_keys_weigh_nothing() -> None:
     attention, x = make_attention(), torch.randn(2, 5, D_MODEL, requires_grad=True)
-    allowed = torch.ones(2, 1, 5, 5, dtype=torch.bool).tril()
-    allowed[1] = False
-    allowed[0, ..., 2] = False
-    out = attention(x, None, Layout(0, 5, 0, 0, allowed))
+    mask = torch.ones(2, 1, 5, 5, dtype=torch.bool).tril()
+    mask[1] = False
+    mask[0, ..., 2] = False
+    out = attention(x, None, SegmentMask(0, 5, 0, 0, mask))
     assert torch.isfinite(out).all()
     out[0, [0, 1, 3, 4]].sum().backward()
     assert x.grad is not None
@@ -137,37 +146,37 @@ def test_rows_that_see_nothing_are_finite_and_masked_keys_weigh_nothing() -> Non
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_masked_bias_is_finite_in_every_precision(dtype: torch.dtype) -> None:
-    allowed = torch.tensor([[True, False, False]])
-    bias = masked_bias(torch.full((1, 3), 40.0, dtype=dtype), allowed)
+    mask = torch.tensor([[True, False, False]])
+    bias = masked_bias(torch.full((1, 3), 40.0, dtype=dtype), mask)
     assert torch.isfinite(bias).all()
     assert bias.float().softmax(-1).tolist() == [[1.0, 0.0, 0.0]]
 
 
-def allowed_by_hand(cache: int, steps: int, memory: int, window: int | None) -> Tensor:
-    """Who may look at whom, said in words of tokens rather than slices."""
+def mask_by_hand(cache: int, steps: int, memory: int, window: int | None) -> Tensor:
+    """The attention mask, token by token instead of by slices."""
     kinds = ["cache"] * cache + ["step"] * steps + ["write"] * memory + ["read"] * memory
-    allowed = torch.zeros(steps + 2 * memory, len(kinds), dtype=torch.bool)
+    mask = torch.zeros(steps + 2 * memory, len(kinds), dtype=torch.bool)
     for i in range(steps + 2 * memory):
         for j, kind in enumerate(kinds):
             if i < steps:
                 step, key_step = i // 3, (j - cache) // 3
                 past = kind == "step" and j - cache <= i
                 near = window is None or step - key_step < window
-                allowed[i, j] = kind in ("cache", "read") or (past and near)
+                mask[i, j] = kind in ("cache", "read") or (past and near)
             elif i < steps + memory:
-                allowed[i, j] = kind in ("step", "write", "read")
+                mask[i, j] = kind in ("step", "write", "read")
             else:
-                allowed[i, j] = kind == "read"
-    return allowed
+                mask[i, j] = kind == "read"
+    return mask
 
 
 @pytest.mark.parametrize(
     ("cache", "steps", "memory", "window"),
     [(0, 12, 0, None), (5, 12, 0, None), (0, 12, 3, None), (7, 9, 2, None), (0, 18, 0, 2)],
 )
-def test_visibility(cache: int, steps: int, memory: int, window: int | None) -> None:
-    found = visibility(cache, steps, memory, 3, window, torch.device("cpu"))
-    assert torch.equal(found, allowed_by_hand(cache, steps, memory, window))
+def test_geometry_mask(cache: int, steps: int, memory: int, window: int | None) -> None:
+    found = geometry_mask(cache, steps, memory, 3, window, torch.device("cpu"))
+    assert torch.equal(found, mask_by_hand(cache, steps, memory, window))
 
 
 def test_memory_tokens_have_no_order() -> None:
