@@ -80,7 +80,7 @@ class Policy:
         target_return: The return asked for at the first step; rewards are subtracted from it.
         decoding: How actions are drawn from predictions.
         seed: Seed of the sampling.
-        exact_window: See `rate.backbones.window_transformer.WindowTransformer.make_decoder`.
+        recompute_window: See `rate.backbones.window_transformer.WindowTransformer.make_decoder`.
 
     Raises:
         ValueError: If the target return is not finite.
@@ -94,7 +94,7 @@ class Policy:
         target_return: float,
         decoding: Decoding | None = None,
         seed: int = 0,
-        exact_window: bool = True,
+        recompute_window: bool = True,
     ) -> None:
         if not math.isfinite(target_return):
             raise ValueError(f"target_return is {target_return}; it must be a finite number")
@@ -102,7 +102,7 @@ class Policy:
         self.decoding = decoding or Decoding()
         self.device = next(model.parameters()).device
         with evaluating(model):
-            self.decoder = model.make_decoder(num_envs, exact=exact_window)
+            self.decoder = model.make_decoder(num_envs, exact=recompute_window)
         # On the host, where they change: a few numbers are not worth a GPU's time.
         # In float64, as the data's are made: many small rewards must not add up to a drift.
         self.returns_to_go = torch.zeros(num_envs, 1, dtype=torch.float64)

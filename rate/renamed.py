@@ -32,11 +32,16 @@ class Renamed:
 SETTINGS: dict[str, Renamed] = {
     "env.hint": Renamed("privileged"),
     "loss.hint_weight": Renamed("auxiliary_state_weight"),
+    "loss.decisive_steps": Renamed("weighted_steps", {"final": "last", "changes": "keyframes"}),
+    "loss.decisive_span": Renamed("last_steps"),
+    "loss.decisive_weight": Renamed("step_weight"),
+    "evaluation.exact_window": Renamed("recompute_window"),
 }
 """By their former names, `section.name`."""
 
 METRICS: dict[str, str] = {
     "hint_loss": "auxiliary_state_loss",
+    "decisive_accuracy": "last_step_accuracy",
 }
 """Columns of `metrics.csv`, former to current; `held_out/` may stand before them."""
 

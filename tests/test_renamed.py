@@ -39,16 +39,21 @@ def test_every_entry_leads_to_a_setting_there_is(former: str) -> None:
 
 
 def test_a_user_is_told_of_a_new_name() -> None:
-    command = parse("retrieval", ["--env.hint=true", "--loss.hint_weight=0.5"])
+    words = ["--env.hint=true", "--loss.hint_weight=0.5", "--loss.decisive_steps", "changes"]
+    command = parse("retrieval", words)
     assert command.config.env["privileged"] is True
     assert "--env.hint is now called --env.privileged." in command.notes
     assert "--loss.hint_weight is now called --loss.auxiliary_state_weight." in command.notes
+    assert command.config.to_dict()["loss"]["weighted_steps"] == "keyframes"
     assert not any("now called" in note for note in parse("retrieval", []).notes)
 
 
 def test_the_configuration_of_an_old_run_is_read(tmp_path) -> None:
     path = tmp_path / "config.yaml"
-    path.write_text("environment: retrieval\nenv: {hint: true}\nloss: {hint_weight: 2}\n")
+    path.write_text(
+        "environment: retrieval\nenv: {hint: true}\nevaluation: {exact_window: false}\n"
+        "loss: {hint_weight: 2, decisive_steps: final}\n"
+    )
     for config in (
         load_config_file(path),
         parse("retrieval", [f"--config={path}"]).config,
@@ -56,6 +61,8 @@ def test_the_configuration_of_an_old_run_is_read(tmp_path) -> None:
         plain = config.to_dict()
         assert plain["env"] == {"privileged": True}
         assert plain["loss"]["auxiliary_state_weight"] == 2
+        assert plain["loss"]["weighted_steps"] == "last"
+        assert plain["evaluation"]["recompute_window"] is False
     assert config_from_dict(plain) == config
 
 

@@ -127,7 +127,7 @@ class Run:
             target_return=saved.spec.target_return if wanted is None else wanted,
             decoding=decoding or saved.decoding,
             seed=seed,
-            exact_window=settings.exact_window,
+            recompute_window=settings.recompute_window,
         )
 
     def environment(self) -> Environment:

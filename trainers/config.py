@@ -283,8 +283,8 @@ class EvaluationConfig:
         target_return: The return asked for; None is the environment's own.
         target_from_data: Where `target_return` is None, ask for the return of the data's best
             episode instead.
-        exact_window: Sliding-window models recompute their window at every step past their
-            context (slow); false keeps keys of the last K steps instead.
+        recompute_window: Sliding-window models recompute their window at every step past their
+            context, as in training (slow); false keeps a KV cache of the last K steps instead.
         decoding: How actions are drawn.
     """
 
@@ -300,7 +300,7 @@ class EvaluationConfig:
     test_seed: int = 20_000
     target_return: float | None = None
     target_from_data: bool = False
-    exact_window: bool = True
+    recompute_window: bool = True
     decoding: Decoding = field(default_factory=Decoding)
 
     def __post_init__(self) -> None:

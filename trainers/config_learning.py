@@ -10,7 +10,7 @@ from rate.errors import ConfigError
 from trainers.checks import at_least, choice
 
 Schedule = Literal["constant", "linear", "cosine"]
-DecisiveSteps = Literal["none", "final", "rewarded", "changes"]
+WeightedSteps = Literal["none", "last", "rewarded", "keyframes"]
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,13 @@ class LossConfig(ObjectiveConfig):
 
     Attributes:
         label_smoothing: Of the cross-entropy of discrete actions.
-        decisive_steps: Steps that count more: the `final` steps of an episode, every step that was
-            `rewarded` (its reward is not 0), or `changes`, every step whose action is another than
-            the one before: there a model that copies itself is wrong (Wen et al. 2021).
-        decisive_span: How many steps before its end an episode is decided, the last one included.
-        decisive_weight: How many ordinary steps a decisive one counts for.
+        weighted_steps: Steps with a larger weight in the loss: the `last` steps of an episode,
+            those that were `rewarded` (the reward is not 0), or `keyframes`, at which the action
+            differs from the one before (Wen et al. 2021): a model that repeats its last action is
+            wrong there.
+        last_steps: How many steps at the end of an episode are its last steps. The metric
+            `last_step_accuracy` is over them.
+        step_weight: Weight of such a step; that of any other is 1.
         auxiliary_state_weight: Weight of the auxiliary state loss, in training only: the
             privileged state (`privileged` in the data) is predicted at every step from the
             features that predict the action. It teaches a memory what to keep where actions alone
@@ -87,18 +89,18 @@ class LossConfig(ObjectiveConfig):
     """
 
     label_smoothing: float = 0.0
-    decisive_steps: DecisiveSteps = "none"
-    decisive_span: int = 1
-    decisive_weight: float = 10.0
+    weighted_steps: WeightedSteps = "none"
+    last_steps: int = 1
+    step_weight: float = 10.0
     auxiliary_state_weight: float = 0.0
 
     def __post_init__(self) -> None:
         at_least("loss.auxiliary_state_weight", self.auxiliary_state_weight, 0)
-        choice("loss.decisive_steps", self.decisive_steps, DecisiveSteps)
+        choice("loss.weighted_steps", self.weighted_steps, WeightedSteps)
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError(f"loss.label_smoothing is {self.label_smoothing}; use [0, 1).")
-        at_least("loss.decisive_span", self.decisive_span, 1)
-        at_least("loss.decisive_weight", self.decisive_weight, 0)
+        at_least("loss.last_steps", self.last_steps, 1)
+        at_least("loss.step_weight", self.step_weight, 0)
 
     @property
     def wants_privileged_state(self) -> bool:

@@ -198,7 +198,7 @@ def evaluate(
                 target_return=environment.spec.target_return if target is None else target,
                 decoding=config.decoding,
                 seed=first_seed,
-                exact_window=config.exact_window,
+                recompute_window=config.recompute_window,
             )
             for group in groups
         ]

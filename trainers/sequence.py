@@ -31,7 +31,7 @@ from trainers.config_files import config_from_dict
 from trainers.distributed import sum_gradients, sum_over_processes
 from trainers.errors import TrainingError
 from trainers.graphs import GraphedSteps
-from trainers.ledger import LOSS, Ledger
+from trainers.metric_sums import LOSS, MetricSums
 from trainers.objectives import objective_class
 from trainers.objectives.base import LossSums, Objective, Problem
 from trainers.optimization import AdamW, make_optimizer
@@ -78,7 +78,7 @@ class SequenceTrainer(LightningModule):
             self.objective = self._make_objective()
         self._metrics: tuple[str, ...] = ()  # the objective's, once it was asked
         self._trained: list[nn.Parameter] = []
-        self._ledger = Ledger()
+        self._metric_sums = MetricSums()
         self._row = torch.zeros(0)  # what the optimiser step comes to that is being taken
         self._learning_rate = 0.0
         self.logged: dict[str, float] = {}
@@ -165,8 +165,8 @@ class SequenceTrainer(LightningModule):
 
         def compute(batch: Batch) -> Tensor:
             (totals,) = (self._backward(*piece) for piece in self._hidden(batch))
-            row = self._ledger.judge(totals, self._clip())
-            optimizer.found_inf = self._ledger.found_inf
+            row = self._metric_sums.check_finite(totals, self._clip())
+            optimizer.found_inf = self._metric_sums.found_inf
             return row
 
         return GraphedSteps(compute, optimizer, required=training.cuda_graphs == "always")
@@ -190,7 +190,7 @@ class SequenceTrainer(LightningModule):
         return int(self.trainer.fit_loop.total_batch_idx)
 
     def _steps(self, batch: Batch) -> Iterator[Tensor]:
-        """Take one optimiser step after another; yields what each came to, as the ledger does."""
+        """Take one optimiser step after another; yields the row of sums of each."""
         row = None if self._graphs is None else self._graphs(batch, self._seed)
         if row is not None:
             yield self._take(row, is_taken=True)
@@ -299,13 +299,13 @@ class SequenceTrainer(LightningModule):
         """
         adamw = cast("AdamW", optimizer)
         if not adamw.is_taken:
-            self._row = self._ledger.judge(self._row, self._clip())
+            self._row = self._metric_sums.check_finite(self._row, self._clip())
         number = self.global_step + 1
-        self._ledger.add(number, self._batch_number, self._row, self.metric_names)
+        self._metric_sums.add(number, self._batch_number, self._row, self.metric_names)
         if self._waits or not optimizer.defaults["fused"]:
             self.check()
         else:
-            adamw.found_inf = self._ledger.found_inf
+            adamw.found_inf = self._metric_sums.found_inf
 
     def _clip(self) -> Tensor:
         """Clip the gradient; returns the norm it had, `()`."""
@@ -325,7 +325,7 @@ class SequenceTrainer(LightningModule):
             TrainingError: If the loss or the gradient of one was not finite.
         """
         has_scaler = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        failure = self._ledger.read(may_overflow=has_scaler)
+        failure = self._metric_sums.read(may_overflow=has_scaler)
         if failure is None:
             return
         saved = getattr(self.trainer.checkpoint_callback, "last_saved", None)
@@ -345,7 +345,7 @@ class SequenceTrainer(LightningModule):
             return
         self.check()
         metrics = {
-            **self._ledger.metrics(),
+            **self._metric_sums.metrics(),
             "learning_rate": self._learning_rate,
             "segments": segments,
         }
@@ -359,7 +359,7 @@ class SequenceTrainer(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check()
-        checkpoint["since_log"] = self._ledger.state_dict()
+        checkpoint["since_log"] = self._metric_sums.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"] = current_weights(checkpoint["state_dict"])
@@ -368,4 +368,4 @@ class SequenceTrainer(LightningModule):
                 "The run's checkpoint is of an earlier version, whose training this one cannot "
                 "go on with. Start a new run that begins with its weights: --init RUN."
             )
-        self._ledger.load_state_dict(checkpoint["since_log"])
+        self._metric_sums.load_state_dict(checkpoint["since_log"])

@@ -141,7 +141,7 @@ def make_play(subject: Subject, model: SequenceModel, envs: Sequence[Any]) -> Pl
             model,
             num_envs=env.num_envs,
             target_return=subject.configuration.spec.target_return,
-            exact_window=subject.run.evaluation.exact_window,
+            recompute_window=subject.run.evaluation.recompute_window,
         )
         for env in envs
     ]
@@ -164,7 +164,7 @@ def time_rollout(subject: Subject, budget: float) -> Row:
         timing = time_calls(lambda: play.steps(steps), subject.device, budget)
     row = subject.row("rollout", size=subject.rows, peak_memory=peak.gib)
     is_window = not subject.run.model.carries_state
-    if is_window and subject.run.evaluation.exact_window:
+    if is_window and subject.run.evaluation.recompute_window:
         row = replace(row, note="exact window: recomputed at every step")
     return row.timed(timing, subject.rows * steps, steps)
 

@@ -27,7 +27,7 @@ TIMESTEPS = torch.stack([torch.cat([torch.arange(n) for n in row]) for row in SC
 CASES = [(name, True) for name in MODELS] + [(name, False) for name in WINDOWS]
 
 every_model = pytest.mark.parametrize(
-    ("name", "exact_window"), CASES, ids=[n if exact else f"{n}-banded" for n, exact in CASES]
+    ("name", "recompute_window"), CASES, ids=[n if exact else f"{n}-banded" for n, exact in CASES]
 )
 every_space = pytest.mark.parametrize("spaces", SPACES)
 
@@ -44,11 +44,11 @@ def episodes_of(played: Batch) -> Batch:
     )
 
 
-def teacher_forced(model: SequenceModel, batch: Batch, exact_window: bool) -> Tensor:
+def teacher_forced(model: SequenceModel, batch: Batch, recompute_window: bool) -> Tensor:
     """Predictions of the real steps; an exact window is recomputed for every step."""
     size = model.config.context_length
     with torch.no_grad():
-        if model.config.carries_state or not exact_window:
+        if model.config.carries_state or not recompute_window:
             return model(batch)[0][batch.mask]
         ends = range(1, batch.num_steps + 1)
         windows = [model(batch.steps(max(0, end - size), end))[0][:, -1] for end in ends]
@@ -56,11 +56,11 @@ def teacher_forced(model: SequenceModel, batch: Batch, exact_window: bool) -> Te
 
 
 def played_by_decoder(
-    model: SequenceModel, exact_window: bool, decoder: ModelDecoder | None = None
+    model: SequenceModel, recompute_window: bool, decoder: ModelDecoder | None = None
 ) -> tuple[Batch, Tensor]:
     """Random actions and returns; the predictions made on the way."""
     batch = replace(make_batch(model, [TICKS] * 3), timesteps=TIMESTEPS)
-    decoder = decoder or model.make_decoder(3, exact=exact_window)
+    decoder = decoder or model.make_decoder(3, exact=recompute_window)
     predictions = []
     for tick in range(TICKS):
         starting = TIMESTEPS[:, tick] == 0
@@ -92,9 +92,9 @@ def to_numpy(observations: Observations) -> Any:
     return observations.numpy()
 
 
-def played_by_policy(model: SequenceModel, exact_window: bool) -> tuple[Batch, Tensor]:
+def played_by_policy(model: SequenceModel, recompute_window: bool) -> tuple[Batch, Tensor]:
     """The policy's own actions and its book-keeping of returns; the predictions on the way."""
-    policy = Policy(model, num_envs=3, target_return=2.0, exact_window=exact_window)
+    policy = Policy(model, num_envs=3, target_return=2.0, recompute_window=recompute_window)
     batch = make_batch(model, [TICKS] * 3)
     predictions, actions, returns = [], [], []
     for tick in range(TICKS):
@@ -123,20 +123,20 @@ def leaves(observations: Observations) -> list[Tensor]:
 
 
 @every_model
-def test_decoder_equals_teacher_forcing(name: str, exact_window: bool) -> None:
+def test_decoder_equals_teacher_forcing(name: str, recompute_window: bool) -> None:
     model = make_model(name)
-    played, predictions = played_by_decoder(model, exact_window)
+    played, predictions = played_by_decoder(model, recompute_window)
     batch = episodes_of(played)
-    expected = teacher_forced(model, batch, exact_window)
+    expected = teacher_forced(model, batch, recompute_window)
     torch.testing.assert_close(by_episode(predictions)[batch.mask], expected, **CLOSE)
 
 
 @every_model
-def test_policy_equals_teacher_forcing(name: str, exact_window: bool) -> None:
+def test_policy_equals_teacher_forcing(name: str, recompute_window: bool) -> None:
     model = make_model(name)
-    played, predictions = played_by_policy(model, exact_window)
+    played, predictions = played_by_policy(model, recompute_window)
     batch = episodes_of(played)
-    expected = teacher_forced(model, batch, exact_window)
+    expected = teacher_forced(model, batch, recompute_window)
     torch.testing.assert_close(by_episode(predictions)[batch.mask], expected, **CLOSE)
     assert torch.equal(expected.argmax(-1), batch.actions[batch.mask])
 
@@ -175,20 +175,20 @@ def test_the_two_windows_agree_within_the_context_and_part_beyond(name: str) -> 
 
 
 @every_model
-def test_a_decoder_leaves_the_model_as_it_was(name: str, exact_window: bool) -> None:
+def test_a_decoder_leaves_the_model_as_it_was(name: str, recompute_window: bool) -> None:
     model = make_model(name)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    played_by_decoder(model, exact_window)
+    played_by_decoder(model, recompute_window)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
 @every_model
-def test_a_decoder_used_again_forgets(name: str, exact_window: bool) -> None:
+def test_a_decoder_used_again_forgets(name: str, recompute_window: bool) -> None:
     """After a reset of all rows nothing of the episodes before is left, whatever they held."""
     model = make_model(name)
     batch = make_batch(model, [2 * K + 1] * 3)
-    decoder = model.make_decoder(3, exact=exact_window)
+    decoder = model.make_decoder(3, exact=recompute_window)
 
     def play() -> Tensor:
         return torch.stack([

@@ -75,7 +75,7 @@ def small(tmp_path: Path, **more: Any) -> dict[str, Any]:
 
 
 def test_a_class_and_arrays_become_a_run_whose_policy_remembers(tmp_path: Path) -> None:
-    chosen = {"model.d_model": 32, "training.batch_size": 32, "loss.decisive_steps": "final"}
+    chosen = {"model.d_model": 32, "training.batch_size": 32, "loss.weighted_steps": "last"}
     given = small(tmp_path, steps=120, settings={**chosen, "optimizer.warmup_steps": 10})
     run = train(env=Recall, data=recalled(), model="rate", **given)
     assert run.folder.name.endswith("test_api-Recall-rate-1")

@@ -40,10 +40,10 @@ def batches(seed: int) -> list[tuple[int, int]]:
 def stages_of_the_definition(found, config: CurriculumConfig) -> list[int]:
     """After which batch each stage begins, if all is known at every step."""
     begun, accuracies = [0], []
-    for step, (decisive, correct) in enumerate(found, 1):
+    for step, (weight, correct) in enumerate(found, 1):
         if len(begun) == STAGES:
             break
-        accuracies += [correct / decisive] if decisive else []
+        accuracies += [correct / weight] if weight else []
         last = accuracies[-config.window :]
         learnt = len(last) == config.window and sum(last) / len(last) >= config.threshold
         if learnt or (config.max_steps and step - begun[-1] >= config.max_steps):
@@ -67,8 +67,8 @@ def test_stages_begin_when_all_is_learnt_however_seldom_it_is_read(
     curriculum.on_train_start(None, None)
     for step, counts in enumerate(found, 1):
         data.batches_done = step
-        decisive, correct = map(float, counts)
-        outputs = {"metrics": {"decisive_accuracy": torch.tensor([correct, decisive])}}
+        weight, correct = map(float, counts)
+        outputs = {"metrics": {"last_step_accuracy": torch.tensor([correct, weight])}}
         trainer = SimpleNamespace(global_step=step)
         curriculum.on_train_batch_end(trainer, None, outputs, None, step - 1)
         if saved and step % saved == 0:  # a checkpoint, and a run that goes on from it

@@ -138,13 +138,13 @@ def test_a_run_tells_what_it_holds_out_and_how_well_that_goes(make_config, data_
 
 
 def test_the_logged_loss_is_the_objective_s(make_config) -> None:
-    settings = {"loss__decisive_steps": "final", "loss__decisive_weight": 50.0}
+    settings = {"loss__weighted_steps": "last", "loss__step_weight": 50.0}
     folder = train(make_config(**settings)).folder
     (row,) = [row for row in rows(folder) if row["held_out/loss"]]
     assert float(row["held_out/loss"]) != pytest.approx(
         float(row["held_out/action_loss"]), rel=1e-3
     )
-    assert row["held_out/decisive_accuracy"]
+    assert row["held_out/last_step_accuracy"]
     places = {name.partition("@")[2].partition("_")[0] for name in row if "@" in name}
     assert {"position", "distance"} <= places
 

@@ -116,7 +116,7 @@ def test_actions_of_any_kind_survive_or_not(space: spaces.Space[Any]) -> None:
     )
     with torch.no_grad():
         for parameter in model.head.parameters():
-            parameter.mul_(20 if parameter.ndim == 2 else 0)  # decisive, and by no bias
+            parameter.mul_(20 if parameter.ndim == 2 else 0)  # large, and no bias
     survival = inspect_memory(model, batch, noise=(0.0, 1e4)).survival
     assert survival[0.0] == 1
     assert survival[1e4] < 1

@@ -65,7 +65,7 @@ def test_a_narrow_terminal_cuts_the_least_of_a_line(width: int) -> None:
         how = {"name": "a-run-with-a-very-long-name-1"}
         meter.show("training", 0, 4000, **how)
         clock.now = 3600.0
-        meter.show("training", 1000, 4000, "loss 0.1234  decisive 0.5  N 3  12.5 steps/s", **how)
+        meter.show("training", 1000, 4000, "loss 0.1234  last step 0.5  N 3  12.5 steps/s", **how)
     last = text.getvalue().replace("\r", "\n").splitlines()
     line = next(line for line in reversed(last) if "a-run" in line)
     assert "1,000/4,000  25%  3:00:00 left" in line

@@ -105,7 +105,7 @@ def test_a_damaged_account_is_refused(key: str, value: float, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("config", "name"),
     [
-        (LossConfig, "loss.decisive_weight"),
+        (LossConfig, "loss.step_weight"),
         (LossConfig, "loss.auxiliary_state_weight"),
         (OptimizerConfig, "optimizer.learning_rate"),
         (OptimizerConfig, "optimizer.gradient_clip"),

@@ -111,7 +111,7 @@ def test_in_every_file_that_is_read(
     [
         ("--data.min_return=-.inf", "data.min_return is -inf"),
         ("--data.min_return=1e999", "data.min_return is inf"),
-        ("--loss.decisive_weight=.inf", "loss.decisive_weight is inf"),
+        ("--loss.step_weight=.inf", "loss.step_weight is inf"),
         ("--evaluation.target_return=.nan", "evaluation.target_return is nan"),
         ("--model.memory_noise=.inf", "model.memory_noise is inf"),
     ],

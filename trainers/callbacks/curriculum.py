@@ -13,7 +13,7 @@ from datamodules.trajectories import TrajectoryDataModule
 from rate.errors import ConfigError
 from trainers.config_learning import CurriculumConfig
 
-_METRIC = "decisive_accuracy"
+_METRIC = "last_step_accuracy"
 
 
 class Curriculum(Callback):
@@ -85,9 +85,9 @@ class Curriculum(Callback):
     def _read(self) -> None:
         """Wait for the device, and take in what it has found."""
         if self._unread:
-            for correct, decisive in torch.stack(self._unread).cpu().tolist():
-                if decisive:
-                    self._accuracies.append(correct / decisive)
+            for correct, weight in torch.stack(self._unread).cpu().tolist():
+                if weight:
+                    self._accuracies.append(correct / weight)
             self._unread.clear()
 
     def state_dict(self) -> dict[str, Any]:

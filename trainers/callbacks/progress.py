@@ -70,7 +70,7 @@ class Progress(Callback):
 
     def _describe(self, trainer: Trainer) -> str:
         metrics: dict[str, float] = getattr(trainer.lightning_module, "logged", {})
-        names = {"loss": "loss", "decisive_accuracy": "decisive", "segments": "N"}
+        names = {"loss": "loss", "last_step_accuracy": "last step", "segments": "N"}
         parts = [f"{short} {metrics[name]:.4g}" for name, short in names.items() if name in metrics]
         first, started = self._start
         speed = (trainer.global_step - first) / max(time.perf_counter() - started, 1e-9)

@@ -127,7 +127,7 @@ def plot_learning(folders: Sequence[Path], path: Path) -> None:
         rows, style = read_table(folder / "metrics.csv"), looks[folder.name]
         rows = [current_metrics(row) for row in rows]
         look = {"color": style.colour, "linestyle": style.dash}
-        for axes, name in zip(panels[0], ("loss", "decisive_accuracy"), strict=True):
+        for axes, name in zip(panels[0], ("loss", "last_step_accuracy"), strict=True):
             axes.plot(*_points_of(rows, name), label=folder.name, **look)
             rings = _points_of(rows, f"held_out/{name}")
             axes.plot(*rings, color=style.colour, marker="o", fillstyle="none", linestyle="")

@@ -119,7 +119,7 @@ def play(candidate: Candidate, length: Length, seed: int, steps: int | None) -> 
         target_return=saved.spec.target_return if target is None else target,
         decoding=saved.decoding,
         seed=seed,
-        exact_window=settings.exact_window,
+        recompute_window=settings.recompute_window,
     )
     env = environment.make_vector(1, length)
     try:

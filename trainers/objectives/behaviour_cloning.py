@@ -14,14 +14,14 @@ from rate.model import SequenceModel
 from trainers.config_learning import LossConfig
 from trainers.objectives.auxiliary_state import AuxiliaryStateHead
 from trainers.objectives.base import LossSums, Objective, Problem
-from trainers.objectives.steps import final_steps, step_weights
+from trainers.objectives.steps import last_steps, step_weights
 
 
 class BehaviourCloning(Objective):
     """The loss of the action head, and with `loss.auxiliary_state_weight` an auxiliary state loss.
 
-    Its metrics are `accuracy`, over all real steps, and `decisive_accuracy`, over those at the ends
-    of episodes; with two losses `action_loss` and `auxiliary_state_loss`, which is weighted.
+    Its metrics are `accuracy`, over all real steps, and `last_step_accuracy`, over the last steps
+    of episodes; with two losses also `action_loss` and `auxiliary_state_loss`, which is weighted.
     """
 
     settings = LossConfig
@@ -44,9 +44,9 @@ class BehaviourCloning(Objective):
         with torch.no_grad():
             weights = step_weights(batch, config)  # (B, T)
             correct = head.correct(predictions, batch.actions) & batch.mask
-            decisive = final_steps(batch, config.decisive_span)
+            last = last_steps(batch, config.last_steps)
             metrics = {
                 "accuracy": (correct.sum(), batch.mask.sum()),
-                "decisive_accuracy": ((correct & decisive).sum(), decisive.sum()),
+                "last_step_accuracy": ((correct & last).sum(), last.sum()),
             }
         return LossSums.of_steps(losses, weights, batch.mask, metrics)

@@ -1,4 +1,4 @@
-"""Which steps of a batch count, and how much."""
+"""Step weighting: what each step of a batch counts in the loss."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from trainers.config_learning import LossConfig
 
 
 def step_weights(batch: Batch, config: LossConfig) -> Tensor:
-    """What every step counts in the loss, `(B, T)` float32: 0 for padding."""
+    """Returns the weight of every step in the loss, `(B, T)` float32; 0 for padding."""
     weights = batch.mask.float()
-    if config.decisive_steps == "none":
+    if config.weighted_steps == "none":
         return weights
-    if config.decisive_steps == "final":
-        decisive = final_steps(batch, config.decisive_span)
-    elif config.decisive_steps == "changes":
-        decisive = changes(batch)
+    if config.weighted_steps == "last":
+        chosen = last_steps(batch, config.last_steps)
+    elif config.weighted_steps == "keyframes":
+        chosen = keyframes(batch)
     else:
-        decisive = batch.rewards != 0
-    return torch.where(decisive, config.decisive_weight * weights, weights)
+        chosen = batch.rewards != 0
+    return torch.where(chosen, config.step_weight * weights, weights)
 
 
-def final_steps(batch: Batch, span: int) -> Tensor:
-    """`(B, T)` bool: the last `span` steps of every episode whose end a window shows."""
+def last_steps(batch: Batch, span: int) -> Tensor:
+    """Returns the last `span` steps of every episode that ends in a window, `(B, T)` bool."""
     ends = batch.episode_end.float()
     until = F.max_pool1d(F.pad(ends[:, None], (0, span - 1)), span, stride=1)[:, 0]
     return (until > 0) & batch.mask
 
 
-def changes(batch: Batch) -> Tensor:
-    """`(B, T)` bool: steps whose action is another than the one before; a window's first is one.
+def keyframes(batch: Batch) -> Tensor:
+    """Returns the steps whose action differs from the one before, `(B, T)` bool.
 
-    Most actions of a smooth expert are its last ones once more. A model finds that out before it
-    looks at anything, and then has little left to learn from (Wen et al. 2021, "Keyframe-Focused
-    Visual Imitation Learning").
+    A window's first step is one. An expert that acts smoothly mostly repeats its last action. A
+    model that copies it has a low loss and ignores observations; keyframes are the steps where it
+    is wrong (Wen et al. 2021, "Keyframe-Focused Visual Imitation Learning").
     """
     actions = batch.actions.flatten(2) if batch.actions.ndim > 2 else batch.actions[..., None]
     changed = torch.ones_like(batch.mask)

@@ -109,7 +109,7 @@ def test_a_window_forgets(trained: Trained) -> None:
     run = trained("dt")
     window = load_model(run / "checkpoints" / "last").model.config.context_length
     env, saved = TMazeVector(1, window + 10), load_model(run / "checkpoints" / "last")
-    policy = Policy(saved.model, num_envs=1, target_return=1.0, exact_window=False)
+    policy = Policy(saved.model, num_envs=1, target_return=1.0, recompute_window=False)
     record = record_episode(policy, env, 0)
     assert [m.first_in_view for m in record.moments] == [
         max(0, step - window + 1) for step in range(window + 10)

@@ -21,7 +21,7 @@ from trainers.config_learning import LossConfig
 from trainers.objectives import objective_class, objective_settings
 from trainers.objectives.base import LossSums, Problem
 from trainers.objectives.behaviour_cloning import BehaviourCloning
-from trainers.objectives.steps import final_steps
+from trainers.objectives.steps import last_steps
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_it_is_what_training_takes_unless_told_otherwise() -> None:
 
 
 def test_it_is_the_weighted_mean_of_the_real_steps(model: SequenceModel, batch: Batch) -> None:
-    config = LossConfig(label_smoothing=0.1, decisive_steps="final", decisive_weight=3)
+    config = LossConfig(label_smoothing=0.1, weighted_steps="last", step_weight=3)
     sums, (predictions, _) = sums_of(model, batch, config), model(batch)
     expected = weight = 0.0
     for row in range(6):
@@ -60,7 +60,7 @@ def test_it_is_the_weighted_mean_of_the_real_steps(model: SequenceModel, batch: 
             expected, weight = expected + count * one.item(), weight + count
     assert sums.loss.item() == pytest.approx(expected, rel=1e-5)
     assert float(sums.weight) == weight
-    assert list(sums.metrics) == ["accuracy", "decisive_accuracy"]
+    assert list(sums.metrics) == ["accuracy", "last_step_accuracy"]
     hits = (predictions.argmax(-1) == batch.actions) & batch.mask
     assert [float(part) for part in sums.metrics["accuracy"]] == [hits.sum(), batch.mask.sum()]
 
@@ -78,11 +78,9 @@ def test_the_span_is_counted_with_accuracy_at_the_end() -> None:
     batch = make_batch(model, [12, 7, 12], 12)
     batch.terminated[2] = batch.truncated[2] = False  # a window of a longer episode
     predictions, _ = model(batch)
-    correct, decisive = sums_of(model, batch, LossConfig(decisive_span=4)).metrics[
-        "decisive_accuracy"
-    ]
-    assert decisive == 8
-    hits = (predictions.argmax(-1) == batch.actions) & final_steps(batch, 4)
+    correct, weight = sums_of(model, batch, LossConfig(last_steps=4)).metrics["last_step_accuracy"]
+    assert weight == 8
+    hits = (predictions.argmax(-1) == batch.actions) & last_steps(batch, 4)
     assert correct == hits.sum()
 
 

@@ -168,5 +168,5 @@ def test_names_of_other_columns_are_refused(make_config) -> None:
 
 
 def test_a_curriculum_needs_to_know_when_a_stage_is_learnt(make_config) -> None:
-    with pytest.raises(ConfigError, match=r"needs the metric 'decisive_accuracy'"):
+    with pytest.raises(ConfigError, match=r"needs the metric 'last_step_accuracy'"):
         train(make_config(**OWN, curriculum__enabled=True))

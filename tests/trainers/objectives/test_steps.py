@@ -10,7 +10,7 @@ from rate.batch import Batch
 from rate.errors import ConfigError
 from tests.factories import make_batch, make_model
 from trainers.config_learning import LossConfig
-from trainers.objectives.steps import changes, final_steps, step_weights
+from trainers.objectives.steps import keyframes, last_steps, step_weights
 
 
 def windows(lengths: list[int], steps: int) -> Batch:
@@ -35,11 +35,11 @@ def marked(steps: Tensor) -> list[list[int]]:
         (99, [list(range(10)), list(range(6)), [], [0], []]),
     ],
 )
-def test_final_steps_end_with_the_episode(span: int, expected: list[list[int]]) -> None:
+def test_last_steps_end_with_the_episode(span: int, expected: list[list[int]]) -> None:
     """At the window's border, before padding, without an end, in one step."""
     batch = windows([10, 6, 11, 1, 30], steps=10)
-    assert marked(final_steps(batch, span)) == expected
-    config = LossConfig(decisive_steps="final", decisive_span=span, decisive_weight=7.0)
+    assert marked(last_steps(batch, span)) == expected
+    config = LossConfig(weighted_steps="last", last_steps=span, step_weight=7.0)
     weights = step_weights(batch, config)
     assert marked(weights == 7) == expected
     assert torch.equal(weights == 0, ~batch.mask)
@@ -48,20 +48,20 @@ def test_final_steps_end_with_the_episode(span: int, expected: list[list[int]]) 
 
 def test_a_span_of_one_is_the_last_step() -> None:
     batch = windows([10, 6, 11, 3], steps=10)
-    assert torch.equal(final_steps(batch, 1), batch.episode_end & batch.mask)
+    assert torch.equal(last_steps(batch, 1), batch.episode_end & batch.mask)
 
 
 def test_other_steps_count_as_before() -> None:
     """The span is of the final steps; rewarded ones are their own."""
     batch = windows([10, 6], steps=10)
-    rewarded = LossConfig(decisive_steps="rewarded", decisive_span=5, decisive_weight=7.0)
+    rewarded = LossConfig(weighted_steps="rewarded", last_steps=5, step_weight=7.0)
     assert torch.equal(step_weights(batch, rewarded) == 7, (batch.rewards != 0) & batch.mask)
-    assert torch.equal(step_weights(batch, LossConfig(decisive_span=5)), batch.mask.float())
+    assert torch.equal(step_weights(batch, LossConfig(last_steps=5)), batch.mask.float())
 
 
 def test_a_span_has_a_step() -> None:
-    with pytest.raises(ConfigError, match=r"loss\.decisive_span is 0"):
-        LossConfig(decisive_span=0)
+    with pytest.raises(ConfigError, match=r"loss\.last_steps is 0"):
+        LossConfig(last_steps=0)
 
 
 def test_changes_are_where_an_action_is_not_the_one_before() -> None:
@@ -69,8 +69,8 @@ def test_changes_are_where_an_action_is_not_the_one_before() -> None:
     batch.actions[0] = torch.tensor([1, 1, 2, 2, 0])
     batch.actions[1] = torch.tensor([3, 3, 3, 0, 0])  # the last two are padding
     expected = [[0, 2, 4], [0]]
-    assert marked(changes(batch)) == expected
-    weights = step_weights(batch, LossConfig(decisive_steps="changes", decisive_weight=7.0))
+    assert marked(keyframes(batch)) == expected
+    weights = step_weights(batch, LossConfig(weighted_steps="keyframes", step_weight=7.0))
     assert marked(weights == 7) == expected
     assert torch.equal(weights == 0, ~batch.mask)
 
@@ -78,4 +78,4 @@ def test_changes_are_where_an_action_is_not_the_one_before() -> None:
 def test_an_action_vector_changes_with_any_of_its_parts() -> None:
     batch = make_batch(make_model("rate", "matrix_to_bounded"), [4], 4)
     batch.actions[0] = torch.tensor([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-    assert marked(changes(batch)) == [[0, 2]]
+    assert marked(keyframes(batch)) == [[0, 2]]

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.trainers.test_resume import same_run
 from trainers.config_learning import OptimizerConfig
 from trainers.errors import TrainingError
-from trainers.ledger import Ledger
+from trainers.metric_sums import MetricSums
 from trainers.optimization import make_optimizer
 from trainers.sequence import SequenceTrainer
 from trainers.train import train
@@ -26,65 +26,65 @@ def lagging(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SequenceTrainer, "_waits", False)
 
 
-NAMES = ("loss", "accuracy", "decisive_accuracy")
+NAMES = ("loss", "accuracy", "last_step_accuracy")
 
 
 def totals(loss: float) -> torch.Tensor:
     return torch.tensor([loss, 2.0, 1.0, 2.0, 1.0, 1.0, 2.0])
 
 
-class TestLedger:
+class TestMetricSums:
     def test_means_are_over_all_steps_since_the_last_time(self) -> None:
-        ledger = Ledger()
+        sums = MetricSums()
         for step, loss in enumerate((1.0, 3.0), start=1):
-            ledger.add(step, step - 1, ledger.judge(totals(loss), torch.tensor(loss)), NAMES)
-        assert ledger.read() is None
-        found = ledger.metrics()
-        assert found == {"loss": 1, "accuracy": 0.5, "decisive_accuracy": 1, "grad_norm": 2}
-        assert ledger.state_dict() == Ledger().state_dict()
+            sums.add(step, step - 1, sums.check_finite(totals(loss), torch.tensor(loss)), NAMES)
+        assert sums.read() is None
+        found = sums.metrics()
+        assert found == {"loss": 1, "accuracy": 0.5, "last_step_accuracy": 1, "grad_norm": 2}
+        assert sums.state_dict() == MetricSums().state_dict()
 
     def test_what_has_no_weight_is_left_out_but_the_loss(self) -> None:
-        ledger = Ledger()
-        ledger.add(1, 0, ledger.judge(torch.zeros(7), torch.tensor(0.0)), NAMES)
-        assert ledger.read() is None
-        assert ledger.metrics() == {"loss": 0, "grad_norm": 0}
+        sums = MetricSums()
+        sums.add(1, 0, sums.check_finite(torch.zeros(7), torch.tensor(0.0)), NAMES)
+        assert sums.read() is None
+        assert sums.metrics() == {"loss": 0, "grad_norm": 0}
 
     def test_a_metric_that_is_not_finite_stops_nothing(self) -> None:
-        ledger = Ledger()
+        sums = MetricSums()
         row = totals(1.0)
         row[2] = NAN
-        ledger.add(1, 0, ledger.judge(row, torch.tensor(1.0)), NAMES)
-        assert ledger.read() is None
-        assert ledger.found_inf == 0
+        sums.add(1, 0, sums.check_finite(row, torch.tensor(1.0)), NAMES)
+        assert sums.read() is None
+        assert sums.found_inf == 0
 
     def test_it_goes_on_from_its_state(self) -> None:
-        ledgers = Ledger(), Ledger()
-        for ledger in ledgers:
-            ledger.add(1, 0, ledger.judge(totals(2.0), torch.tensor(3.0)), NAMES)
-            assert ledger.read() is None
-        ledgers[1].load_state_dict(json.loads(json.dumps(ledgers[0].state_dict())))
-        assert ledgers[0].state_dict() == ledgers[1].state_dict()
-        assert ledgers[0].metrics() == ledgers[1].metrics()
+        both = MetricSums(), MetricSums()
+        for sums in both:
+            sums.add(1, 0, sums.check_finite(totals(2.0), torch.tensor(3.0)), NAMES)
+            assert sums.read() is None
+        both[1].load_state_dict(json.loads(json.dumps(both[0].state_dict())))
+        assert both[0].state_dict() == both[1].state_dict()
+        assert both[0].metrics() == both[1].metrics()
 
     @pytest.mark.parametrize(("loss", "norm"), [(NAN, 1.0), (float("inf"), 1.0), (1.0, NAN)])
     def test_the_first_step_that_is_not_finite_is_named(self, loss: float, norm: float) -> None:
-        ledger = Ledger()
-        ledger.add(7, 3, ledger.judge(totals(1.0), torch.tensor(1.0)), NAMES)
-        ledger.add(8, 4, ledger.judge(totals(loss), torch.tensor(norm)), NAMES)
-        ledger.add(9, 5, ledger.judge(totals(NAN), torch.tensor(NAN)), NAMES)
-        failure = ledger.read()
+        sums = MetricSums()
+        sums.add(7, 3, sums.check_finite(totals(1.0), torch.tensor(1.0)), NAMES)
+        sums.add(8, 4, sums.check_finite(totals(loss), torch.tensor(norm)), NAMES)
+        sums.add(9, 5, sums.check_finite(totals(NAN), torch.tensor(NAN)), NAMES)
+        failure = sums.read()
         assert failure is not None
         assert (failure.step, failure.batch) == (8, 4)
 
     def test_no_weight_changes_from_a_bad_step_on(self) -> None:
-        model, ledger = torch.nn.Linear(3, 2), Ledger()
+        model, sums = torch.nn.Linear(3, 2), MetricSums()
         optimizer, _ = make_optimizer(model, OptimizerConfig(), 10, fused=True)
         before = []
         for loss in (1.0, NAN, 1.0):
             for parameter in model.parameters():
                 parameter.grad = torch.full_like(parameter, loss)
-            ledger.judge(totals(loss), torch.tensor(1.0))
-            optimizer.found_inf = ledger.found_inf
+            sums.check_finite(totals(loss), torch.tensor(1.0))
+            optimizer.found_inf = sums.found_inf
             optimizer.step()
             before.append([parameter.detach().clone() for parameter in model.parameters()])
         first, *others = before
@@ -160,7 +160,7 @@ def test_a_step_reads_nothing_from_the_device(make_config, monkeypatch, bptt_seg
 
     monkeypatch.setattr(SequenceTrainer, "training_step", watched)
     monkeypatch.setattr(SequenceTrainer, "_log", lambda *_: None)
-    config = make_config(training__bptt_segments=bptt_segments, loss__decisive_steps="final")
+    config = make_config(training__bptt_segments=bptt_segments, loss__weighted_steps="last")
     train(config)
 
 

@@ -1,8 +1,9 @@
-"""What optimiser steps came to, kept on the device until the host asks.
+"""Sums of metrics over optimiser steps, and the check that each step is finite.
 
-To read a number from a GPU is to wait until it has done all that it was told. So the sums of a step
-stay there, and come over together when metrics are due. Until then nobody here knows whether a loss
-was finite; the device does, and from the first that was not it leaves every weight alone.
+Reading a number from a GPU waits until the GPU has finished all queued work. So the sums of each
+step stay on the device, and are transferred together when metrics are logged. The check for
+finite losses and gradients also runs on the device: from the first step that fails it, the fused
+optimiser changes no weight. The host learns of it at the next transfer.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Failure:
 
     Attributes:
         step: Its number, counted from 1.
-        batch: The batch of the data that it was taken on, counted from 0.
+        batch: The number of its batch in the data, counted from 0.
         loss: The mean loss.
         norm: The norm of the gradient.
     """
@@ -36,16 +37,16 @@ class Failure:
     norm: float
 
 
-class Ledger:
-    """The running sums since metrics were last logged.
+class MetricSums:
+    """Running sums of metrics since they were last logged.
 
     Attributes:
-        sums: By the name of a metric its sum and weight over the steps that the host knows of; the
-            loss is one of them.
-        norms: Sum of these steps' gradients' norms.
-        steps: How many they are.
-        found_inf: `()` float32 on the device: 1 from the first step on that was not finite. Under
-            this name a fused optimiser looks for it, and while it is 1 it changes nothing.
+        sums: The sum and the weight of each metric over the steps that were read, by name; the loss
+            is one of them.
+        norms: The sum of the gradient norms of these steps.
+        steps: The number of these steps.
+        found_inf: `()` float32 on the device: 1 from the first step on that was not finite. A fused
+            optimiser looks for this name, and makes no update while it is 1.
     """
 
     def __init__(self) -> None:
@@ -55,45 +56,45 @@ class Ledger:
         self._unread: list[tuple[int, int, Tensor]] = []
         self._names: tuple[str, ...] = ()
 
-    def judge(self, totals: Tensor, norm: Tensor) -> Tensor:
-        """See on the device whether an optimiser step went well.
+    def check_finite(self, totals: Tensor, norm: Tensor) -> Tensor:
+        """Set `found_inf` if the loss or the gradient of a step is not finite, on the device.
 
         Args:
-            totals: `(2 M + 1,)`: sum and weight of the loss, those of each metric, and whatever
-                is not for metrics.
-            norm: `()` of the gradient.
+            totals: `(2 M + 1,)`: sum and weight of the loss and of each metric, then anything that
+                is not a metric.
+            norm: `()`, the norm of the gradient.
 
         Returns:
-            `(2 M + 2,)`, both in a row.
+            `(2 M + 2,)`, both concatenated.
         """
         row = torch.cat((totals, norm.to(totals.dtype)[None]))
         bad = (~torch.isfinite(torch.cat((row[:2], row[-1:]))).all()).float()
         if self.found_inf is None:
             self.found_inf = torch.zeros_like(bad)
-        torch.maximum(self.found_inf, bad, out=self.found_inf)  # a graph knows where it is
+        torch.maximum(self.found_inf, bad, out=self.found_inf)  # in place, for CUDA graphs
         return row
 
     def add(self, step: int, batch: int, row: Tensor, names: tuple[str, ...]) -> None:
-        """Note an optimiser step, without waiting for it.
+        """Add an optimiser step without a transfer from the device.
 
         Args:
             step: Its number.
             batch: The number of its batch.
-            row: What `judge` gave.
-            names: The names of the sums and weights that it begins with: the same at each step.
+            row: The result of `check_finite`.
+            names: The names of the metrics in the row, in their order: the same at each step.
         """
         self._names = names
         self._unread.append((step, batch, row))
 
     def read(self, *, may_overflow: bool = False) -> Failure | None:
-        """Wait for the device, and take in what it has done.
+        """Transfer the rows of all steps added since the last call. Waits for the device.
 
         Args:
-            may_overflow: Whether gradients that are not finite are in order: float16's scaler
-                skips their step and scales less.
+            may_overflow: Accept gradients that are not finite: the gradient scaler of float16 skips
+                such steps and lowers its scale.
 
         Returns:
-            The first step that failed, if one did.
+            The first step that failed, if there is one.
         """
         if not self._unread:
             return None
@@ -110,9 +111,9 @@ class Ledger:
         return None
 
     def metrics(self) -> dict[str, float]:
-        """Means over the steps that were read, which are then forgotten.
+        """Returns the means over the steps that were read, and resets the sums.
 
-        What has nothing to be a mean of is left out.
+        Metrics with weight 0 are left out, except the loss.
         """
         found = {
             name: _mean(*known) for name, known in self.sums.items() if known[1] or name == LOSS
@@ -122,11 +123,11 @@ class Ledger:
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums as plain types."""
+        """Returns the sums as plain types."""
         return {"sums": dict(self.sums), "norms": self.norms, "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from the sums of a checkpoint."""
+        """Restore the sums of a checkpoint."""
         sums = current_metrics(state["sums"])
         self.sums = {name: (total, weight) for name, (total, weight) in sums.items()}
         self.norms, self.steps = state["norms"], state["steps"]
