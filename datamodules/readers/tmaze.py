@@ -6,7 +6,7 @@ difference of two returns-to-go.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,60 +15,46 @@ import numpy as np
 
 from datamodules.episodes import DatasetError, Episode
 from datamodules.readers.end_kinds import check_ends
-from datamodules.readers.pickles import read_items
-from datamodules.source import OnBad, Source, refuse
+from datamodules.readers.pickles import first_texts, load_pickle
+from datamodules.readers.trajectories import is_pickle
+from datamodules.source import OnBad, Source
 from rate.envs.tmaze import TMAZE_SPEC
 
 _KEYS = ("obs", "action", "rtg", "done")
+_FIRST_OPCODES = 400  # of a pickle: those of its first episode
 
 
 def is_tmaze_pickle(path: Path) -> bool:
-    """Whether a file is a pickled dictionary of T-Maze episodes."""
+    """Whether a file is a pickle whose first texts are the keys of a T-Maze episode."""
     try:
-        return path.is_file() and _is_entry(next(read_items(path), None))
+        return is_pickle(path) and first_texts(path, _FIRST_OPCODES) >= set(_KEYS)
     except DatasetError:
         return False
 
 
-def _is_entry(item: Any) -> bool:
-    return isinstance(item, tuple) and isinstance(item[1], dict) and set(_KEYS) <= set(item[1])
-
-
 def open_tmaze_pickle(path: Path) -> Source:
-    """A T-Maze pickle as a source. It is read once, to count.
+    """Opens a T-Maze pickle as a source. It is loaded as a whole.
 
     Raises:
         DatasetError: If it is damaged.
     """
+    loaded = load_pickle(path)
+    read = partial(_read, path, list(loaded.values()) if isinstance(loaded, dict) else loaded)
     bad: list[DatasetError] = []
-    lengths = [len(episode) for episode in read_tmaze_pickle(path, on_bad=bad.append)]
+    lengths = [len(episode) for episode in read(0, bad.append)]
     return Source(
         format="rate-tmaze",
         path=path,
         files=(path,),
         spec=TMAZE_SPEC,
-        read=partial(read_tmaze_pickle, path),
+        read=read,
         num_episodes=len(lengths) + len(bad),
         num_steps=sum(lengths),
     )
 
 
-def read_tmaze_pickle(
-    path: Path | str, start: int = 0, on_bad: OnBad = refuse
-) -> Iterator[Episode]:
-    """The episodes of a T-Maze pickle, one at a time; nothing that stands in it is run.
-
-    Args:
-        path: The file.
-        start: The number of the first to read.
-        on_bad: Told of each that cannot be used.
-
-    Raises:
-        DatasetError: If the file is damaged or asks for anything but data.
-    """
-    for number, item in enumerate(read_items(Path(path))):
-        if number < start:
-            continue
+def _read(path: Path, items: Sequence[Any], start: int, on_bad: OnBad) -> Iterator[Episode]:
+    for number, item in enumerate(items[start:], start):
         try:
             episode = _tmaze_episode(item, f"{path}, episode {number}")
         except DatasetError as error:
@@ -78,7 +64,7 @@ def read_tmaze_pickle(
 
 
 def _tmaze_episode(item: Any, place: str) -> Episode:
-    data = item[1] if _is_entry(item) else {}
+    data = item if isinstance(item, dict) else {}
     if not all(isinstance(data.get(key), np.ndarray) and data[key].ndim for key in _KEYS):
         raise DatasetError(f"{place}: not a dictionary of the arrays {', '.join(_KEYS)}")
     steps = data["action"].size

@@ -11,15 +11,13 @@ list of episodes each, are read as well. Nothing that stands in a file is run; s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from datamodules.episodes import DatasetError
 from datamodules.options import Options
 from datamodules.readers.named import open_episodes, open_flat
-from datamodules.readers.pickles import DAMAGED, open_maybe_compressed, read_items
+from datamodules.readers.pickles import DAMAGED, load_pickle, open_maybe_compressed
 from datamodules.readers.roles import role_of
 from datamodules.readers.values import stack_rows
 from datamodules.source import Source
@@ -41,7 +39,7 @@ def is_pickle(path: Path) -> bool:
 
 
 def open_trajectories(path: Path, options: Options | None = None) -> Source:
-    """A file as a source. It is read once, to count and to infer the spaces.
+    """Opens a file as a source. It is loaded as a whole.
 
     Args:
         path: The file.
@@ -50,22 +48,14 @@ def open_trajectories(path: Path, options: Options | None = None) -> Source:
     Raises:
         DatasetError: If the file is damaged, asks for anything but data, or has no whole episode.
     """
-    first: Any = next(read_items(path), None)
-    name, files = "trajectories", (path,)
-    if _is_pair(first) and not _is_episode(first[1]):
-        columns = {str(key): value for key, value in read_items(path) if isinstance(key, str)}
-        return _open_columns(name, path, files, columns, options)
-    if isinstance(first, Mapping) and _is_step(first):
-        rows = stack_rows(list(read_items(path)), str(path))
-        return open_flat(name, path, files, rows, options)
-    return open_episodes(name, path, files, partial(_episodes, path), options)
+    return _open(path, load_pickle(path), options, "trajectories", (path,))
 
 
 def open_values(path: Path, value: Any, options: Options | None = None) -> Source:
-    """What stands in memory as in such a file, as a source.
+    """Opens data in memory as a source; they have the forms of a pickle's contents.
 
     Args:
-        path: A name for it, for messages.
+        path: A name for them, for messages.
         value: A dictionary of columns, flat or with a list of episodes each, or a list or
             dictionary of episodes.
         options: What a person says of the data.
@@ -73,20 +63,27 @@ def open_values(path: Path, value: Any, options: Options | None = None) -> Sourc
     Raises:
         DatasetError: If it is something else, or something has to be said; says what.
     """
-    name: str = "arrays"
-    if isinstance(value, Mapping):
-        columns = {str(key): column for key, column in value.items()}
-        if not any(_is_episode(column) for column in columns.values()):
-            return _open_columns(name, path, (), columns, options)
-        value = list(columns.values())
-    if not isinstance(value, (list, tuple)) or not value:
+    if not isinstance(value, (Mapping, list, tuple)) or not value:
         raise DatasetError(
             f"{path}: {type(value).__name__} is no data; give a dictionary of columns, or a list "
             "with a dictionary for each episode"
         )
-    if _is_step(value[0]):
-        return open_flat(name, path, (), stack_rows(value, str(path)), options)
-    return open_episodes(name, path, (), _after(value), options)
+    return _open(path, value, options, "arrays", ())
+
+
+def _open(
+    path: Path, value: Any, options: Options | None, name: str, files: tuple[Path, ...]
+) -> Source:
+    if isinstance(value, Mapping):
+        if not any(_is_episode(item) for item in value.values()):
+            columns = {str(key): item for key, item in value.items()}
+            return _open_columns(name, path, files, columns, options)
+        value = list(value.values())
+    if value and _is_step(value[0]):
+        return open_flat(name, path, files, stack_rows(value, str(path)), options)
+    if value and _holds_episodes(value[0]):  # the episodes, and metadata
+        value = value[0]
+    return open_episodes(name, path, files, _after(value), options)
 
 
 def _open_columns(
@@ -108,19 +105,6 @@ def _open_columns(
 
 def _after(episodes: Sequence[Any]) -> Callable[[int], Iterator[Any]]:
     return lambda start: iter(episodes[start:])
-
-
-def _episodes(path: Path, start: int) -> Iterator[Any]:
-    items = (item[1] if _is_pair(item) else item for item in read_items(path))
-    first: Any = next(read_items(path), None)
-    if _holds_episodes(first):  # the episodes, and something about them
-        items = iter(first)
-    return islice(items, start, None)
-
-
-def _is_pair(item: Any) -> bool:
-    """Whether an item is that of a dictionary: its key and its value."""
-    return isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], (str, int, bytes))
 
 
 def _is_episode(item: Any) -> bool:

@@ -31,7 +31,7 @@ def column(value: Any, place: str) -> Any:
     """
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         if np.dtype(value.dtype).kind in "biuf":
-            return value
+            return np.asarray(value) if isinstance(value, np.ndarray) else value
         raise DatasetError(f"{place} holds {value.dtype}, not numbers")
     if isinstance(value, (bool, int, float)):
         return np.asarray(value)

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from datamodules import data_device
+from datamodules import data_device, memory
 from rate.errors import ConfigError
 from trainers import memory_check
 from trainers.cli import parse
@@ -116,12 +116,12 @@ def test_looking_changes_no_random_number() -> None:
 
 
 def test_the_memory_of_a_machine_and_of_a_container(monkeypatch, tmp_path) -> None:
-    free = data_device.available_memory()
+    free = memory.available_memory()
     assert free is None or 1 << 20 < free < 1 << 60
-    monkeypatch.setattr(data_device, "_machine_memory", lambda: 100)
-    monkeypatch.setattr(data_device, "_container_memory", lambda: 70)
-    assert data_device.available_memory() == 70
-    monkeypatch.setattr(data_device, "_container_memory", lambda: None)
+    monkeypatch.setattr(memory, "_machine_memory", lambda: 100)
+    monkeypatch.setattr(memory, "_container_memory", lambda: 70)
+    assert memory.available_memory() == 70
+    monkeypatch.setattr(memory, "_container_memory", lambda: None)
     assert data_device.free_memory(torch.device("cpu")) == 100
-    monkeypatch.setattr(data_device, "_machine_memory", lambda: None)
+    monkeypatch.setattr(memory, "_machine_memory", lambda: None)
     assert data_device.free_memory(torch.device("cpu")) is None
