@@ -82,7 +82,7 @@ class PickledArray(np.ndarray[Any, Any]):
         array = _array(data, dtype.value, shape, "F" if fortran else "C")
         # The state is checked now: numbers, of which there are as many as the shape says.
         state = 1, array.shape, array.dtype, int(fortran), data
-        super().__setstate__(state)  # type: ignore[arg-type]  # its annotation wants NumPy's bool
+        super().__setstate__(state)
 
     @classmethod
     def from_buffer(cls, data: Any, dtype: Any, shape: Any, order: Any) -> Any:

@@ -90,10 +90,10 @@ def read_rl_unplugged(
             number += 1
 
 
-def _read_episode(record: memoryview, place: str) -> Episode:
+def _read_episode(record: bytes, place: str) -> Episode:
     try:
         features = parse_example(record)
-    except (ValueError, KeyError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise DatasetError(f"{place}: no tf.train.Example ({error})") from error
     if "o_t" in features:
         raise DatasetError(

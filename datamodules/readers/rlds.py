@@ -96,7 +96,7 @@ def _last_reward(layout: _Layout) -> tuple[str, ...]:
         return ()
     reward = 0.0
     with suppress(DatasetError, ValueError, KeyError, IndexError, TypeError):
-        record = next(read_records(layout.files[0]), memoryview(b""))
+        record = next(read_records(layout.files[0]), b"")
         reward = float(parse_example(record)["steps/reward"][-1])
     return (
         "the last step of an episode (is_last) is what followed the last action; RLDS leaves its "
@@ -132,7 +132,7 @@ def _episodes(layout: _Layout, start: int) -> Iterator[Mapping[str, Any] | Datas
 
 
 def _episode(
-    record: memoryview, features: dict[str, StepFeature], place: str
+    record: bytes, features: dict[str, StepFeature], place: str
 ) -> Mapping[str, Any] | DatasetError:
     try:
         return _columns(record, features, place)
@@ -225,11 +225,11 @@ def _num_records(file: Path, info: dict[str, Any]) -> int | None:
     return None
 
 
-def _columns(record: memoryview, features: dict[str, StepFeature], place: str) -> dict[str, Any]:
+def _columns(record: bytes, features: dict[str, StepFeature], place: str) -> dict[str, Any]:
     """The columns of an episode: one observation more than of anything else, if it has an end."""
     try:
         found = parse_example(record)
-    except (ValueError, KeyError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise DatasetError(f"{place}: no tf.train.Example ({error})") from error
     steps = _num_steps(found, features, place)
     columns: dict[str, Any] = {

@@ -62,7 +62,7 @@ def test_messages_are_those_of_the_standard():
     """`features {feature {key: "a" value {int64_list {value: [1, -2, 300]}}}}`, byte by byte."""
     numbers = "01" + "feffffffffffffffff01" + "ac02"
     data = bytes.fromhex("0a18 0a16 0a0161 1211 1a0f 0a0d" + numbers)
-    assert parse_example(memoryview(data))["a"].tolist() == [1, -2, 300]
+    assert parse_example(data)["a"].tolist() == [1, -2, 300]
     assert example({"a": [1, -2, 300]}) == data
 
 
