@@ -23,7 +23,7 @@ import numpy as np
 
 from datamodules.episodes import Array, DatasetError, Episode
 from datamodules.options import Options
-from datamodules.readers.npz import NpzFile, npz_files, open_npz
+from datamodules.readers.npz import NpzArrays, npz_files, open_npz
 from datamodules.readers.npz_files import open_npz_files
 from datamodules.source import OnBad, Source, refuse
 from rate.envs.memory_maze import memory_maze_spec
@@ -42,8 +42,6 @@ _OWN = {
     "targets_vec",
 }
 _OF_OTHERS = {"is_first", "is_last", "is_terminal", "discount", "step_type"}
-# An hour of Memory Maze is 14,400 steps. A damaged header shall not make us allocate terabytes.
-_MOST_ROWS = 100_000
 
 
 def open_memory_maze(path: Path, options: Options | None = None) -> Source:
@@ -131,7 +129,7 @@ def read_npz(path: Path | str) -> Episode:
         return _read(npz, path)
 
 
-def _read(npz: NpzFile, path: Path) -> Episode:
+def _read(npz: NpzArrays, path: Path) -> Episode:
     frames_key = "image" if "image" in npz.keys else "obs"
     for key in (frames_key, "action", "reward"):
         if key not in npz.keys:
@@ -165,8 +163,11 @@ def _read(npz: NpzFile, path: Path) -> Episode:
     )
 
 
-def _array(npz: NpzFile, key: str) -> Array:
-    return npz.array(key, _MOST_ROWS, int(np.prod(_FRAME)), "one Memory Maze episode")
+def _array(npz: NpzArrays, key: str) -> Array:
+    array = npz.array(key)
+    if not array.shape:
+        raise DatasetError(f"{npz.path}: {key} has shape (), not a row for each step")
+    return array
 
 
 def _check_rows(array: Array, rows: int, place: str) -> None:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import pickle
+import struct
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 
 from datamodules.episodes import DatasetError, validate_episode
 from datamodules.readers.memory_maze import read_npz, read_npz_folder
+from datamodules.readers.npz import open_npz
 from rate.envs.memory_maze import memory_maze_spec
 
 ROWS = 5
@@ -100,7 +104,7 @@ BAD = {
     "no frames": (lambda: {"action": arrays()[1], "reward": arrays()[2]}, "no key 'obs'"),
     "float frames": (lambda: taken(obs=arrays()[0] / 255), "obs is float64"),
     "small frames": (lambda: taken(obs=arrays()[0][:, :32]), r"obs is uint8 \(5, 32, 64, 3\)"),
-    "large frames": (lambda: taken(obs=np.zeros((2, 80, 64, 3), np.uint8)), "not one Memory Maze"),
+    "large frames": (lambda: taken(obs=np.zeros((2, 80, 64, 3), np.uint8)), "obs is uint8"),
     "scalar": (lambda: taken(obs=np.uint8(3)), r"obs has shape \(\)"),
     "two ones": (lambda: taken(action=TWO), "action: row 0 is"),
     "half": (lambda: taken(action=HALF), "action: row 0 is"),
@@ -165,9 +169,9 @@ def test_damaged_bytes(tmp_path):
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((10**9, 64, 64, 3), "not one"),
-        ((5, 10**9), "not one"),
-        ((5, -1), "not one"),
+        ((10**9, 64, 64, 3), "is not"),
+        ((5, 10**9), "is not"),
+        ((5, -1), "is not"),
         ((9,), "is not"),
     ],
 )
@@ -183,6 +187,25 @@ def test_a_header_that_lies(tmp_path, shape, message):
                 file.write(array.tobytes())
     with pytest.raises(DatasetError, match=f"reward.*{message}"):
         read_npz(path)
+
+
+def test_a_size_that_the_file_cannot_hold_is_not_allocated(tmp_path):
+    """The size of a member in the archive's directory is as little to be trusted as its header."""
+    path, claimed = write(tmp_path / "0.npz", taken()), 3_000_000_000
+    header = io.BytesIO()
+    fields = {"descr": "|u1", "fortran_order": False, "shape": (claimed,)}
+    np.lib.format.write_array_header_1_0(header, fields)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("obs.npy", header.getvalue())
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, data.index(b"PK\x01\x02") + 24, header.tell() + claimed)
+    path.write_bytes(data)
+    with open_npz(path) as npz:
+        tracemalloc.start()
+        with pytest.raises(DatasetError, match="obs is not uint8"):
+            npz.array("obs")
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+        tracemalloc.stop()
 
 
 def test_another_version_of_the_format(tmp_path):
