@@ -15,7 +15,7 @@ from datamodules.episodes import Episode
 from datamodules.players import FIRST_SEED, SEEDS_EACH
 from datamodules.readers.minari import open_minari, read_minari, write_minari
 from datamodules.store import write_store
-from rate.envs.tmaze import MINIMUM_LENGTH, TMAZE_SPEC, TMazeOracle, TMazeVector, draw_episodes
+from rate.envs.tmaze import MINIMUM_LENGTH, TMAZE_SPEC, TMazeOracle, TMazeVector, sample_episodes
 from rate.progress import OnProgress, tell_nobody, telling
 
 _ROWS_AT_ONCE = 256
@@ -97,7 +97,7 @@ def play_oracle(max_length: int, num_episodes: int, seed: int) -> Iterator[Episo
     seeds = _balanced_seeds(max_length, num_episodes, FIRST_SEED + seed * SEEDS_EACH)
     for begin in range(0, num_episodes, _ROWS_AT_ONCE):
         rows = seeds[begin : begin + _ROWS_AT_ONCE]
-        lengths, _ = draw_episodes(rows.astype(np.uint64), length)
+        lengths, _ = sample_episodes(rows.astype(np.uint64), length)
         yield from _play(TMazeVector(len(rows), length), rows, lengths)
 
 
@@ -143,7 +143,7 @@ def _balanced_seeds(max_length: int, num_episodes: int, first: int) -> npt.NDArr
     size = 1 << 16
     while True:
         seeds = first + np.arange(size)
-        drawn, goals = draw_episodes(seeds.astype(np.uint64), (MINIMUM_LENGTH, max_length))
+        drawn, goals = sample_episodes(seeds.astype(np.uint64), (MINIMUM_LENGTH, max_length))
         kinds = 2 * drawn + (goals > 0)
         order = np.argsort(kinds, kind="stable")
         index = np.searchsorted(kinds[order], wanted) + repeat

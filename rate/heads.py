@@ -17,25 +17,27 @@ from rate.scales import box_scale, unit_of
 from rate.spaces import Choices, check_action_space, choices_of
 
 
-def draw(logits: Tensor, decoding: Decoding, chances: Tensor | None = None) -> Tensor:
-    """Action indices `(...)` from logits `(..., A)`.
+def decode_logits(logits: Tensor, decoding: Decoding, uniforms: Tensor | None = None) -> Tensor:
+    """Action indices `(...)` from logits `(..., A)`: the argmax, or a sample of the softmax.
 
     Args:
         logits: One for each action.
-        decoding: How to draw.
-        chances: `(...)` float64 in [0, 1), what decides where it is sampled; drawn if None.
+        decoding: Argmax or sampling, its temperature and top-k.
+        uniforms: `(...)` float64 in [0, 1) to sample by, as of `rate.hashing.counter_uniforms`;
+            made by PyTorch's generator if None.
     """
     if decoding.method == "argmax":
         return logits.argmax(-1)
-    if chances is None:
-        chances = torch.rand(logits.shape[:-1], dtype=torch.float64, device=logits.device)
+    if uniforms is None:
+        uniforms = torch.rand(logits.shape[:-1], dtype=torch.float64, device=logits.device)
     candidates = None
     if decoding.top_k is not None and decoding.top_k < logits.shape[-1]:
         logits, candidates = logits.topk(decoding.top_k, dim=-1)  # exactly k, whatever the ties
-    sums = (logits.double() / decoding.temperature).softmax(-1).cumsum(-1)
-    # The first whose sum is above; rounding must not let a chance pass the last one.
-    drawn = (sums[..., :-1] <= chances[..., None] * sums[..., -1:]).sum(-1)
-    return drawn if candidates is None else candidates.gather(-1, drawn[..., None])[..., 0]
+    cumulative = (logits.double() / decoding.temperature).softmax(-1).cumsum(-1)
+    # Inverse transform sampling: the first action whose cumulative probability is above. Rounding
+    # must not let a number pass the last one.
+    sampled = (cumulative[..., :-1] <= uniforms[..., None] * cumulative[..., -1:]).sum(-1)
+    return sampled if candidates is None else candidates.gather(-1, sampled[..., None])[..., 0]
 
 
 class DiscreteHead(nn.Module):
@@ -61,15 +63,15 @@ class DiscreteHead(nn.Module):
         return flat.view(actions.shape)
 
     def correct(self, predictions: Tensor, actions: Tensor) -> Tensor:
-        """Whether the likeliest action is the right one, `(B, T)` bool."""
+        """Whether the most likely action is that of the data, `(B, T)` bool."""
         return predictions.argmax(-1) == self._indices(actions)
 
     def decode(
-        self, predictions: Tensor, decoding: Decoding, chances: Tensor | None = None
+        self, predictions: Tensor, decoding: Decoding, uniforms: Tensor | None = None
     ) -> Tensor:
-        """Actions `(...)` of predictions `(..., A)`; `chances` `(..., 1)` as `draw` has them."""
-        drawn = draw(predictions, decoding, None if chances is None else chances[..., 0])
-        return drawn + self.start if self.start else drawn
+        """Actions `(...)` of predictions `(..., A)`; `uniforms` `(..., 1)`: see `decode_logits`."""
+        index = decode_logits(predictions, decoding, None if uniforms is None else uniforms[..., 0])
+        return index + self.start if self.start else index
 
     def _indices(self, actions: Tensor) -> Tensor:
         """Actions counted from 0. Padding, which is 0, need not be one of them."""
@@ -78,11 +80,11 @@ class DiscreteHead(nn.Module):
 
 
 class MultiDiscreteHead(nn.Module):
-    """Independent logits for every component of an action that is made of whole numbers.
+    """Independent logits for each of the `C` components of an action of whole numbers.
 
     Args:
-        d_model: Width of what it reads.
-        choices: The values of each component, `C` in all, and the shape of an action.
+        d_model: Width of the features.
+        choices: The values of each component, and the shape of an action.
     """
 
     def __init__(self, d_model: int, choices: Choices) -> None:
@@ -106,7 +108,7 @@ class MultiDiscreteHead(nn.Module):
         return torch.stack(losses).sum(0)
 
     def correct(self, predictions: Tensor, actions: Tensor) -> Tensor:
-        """Whether every component's likeliest value is the right one, `(B, T)` bool."""
+        """Whether every component's most likely value is that of the data, `(B, T)` bool."""
         hits = [
             part.correct(logits, component)
             for part, logits, component in self._by_part(predictions, actions)
@@ -114,12 +116,12 @@ class MultiDiscreteHead(nn.Module):
         return torch.stack(hits).all(0)
 
     def decode(
-        self, predictions: Tensor, decoding: Decoding, chances: Tensor | None = None
+        self, predictions: Tensor, decoding: Decoding, uniforms: Tensor | None = None
     ) -> Tensor:
-        """Actions `(..., *shape)`; `chances` `(..., C)` as `draw` has them."""
+        """Actions `(..., *shape)`; `uniforms` `(..., C)`: see `decode_logits`."""
         heads = cast("list[DiscreteHead]", list(self.parts))
         parts = [
-            head.decode(logits, decoding, None if chances is None else chances[..., i : i + 1])
+            head.decode(logits, decoding, None if uniforms is None else uniforms[..., i : i + 1])
             for i, (head, logits) in enumerate(
                 zip(heads, torch.split(predictions, self.sizes, dim=-1), strict=True)
             )
@@ -139,10 +141,10 @@ class MultiDiscreteHead(nn.Module):
 class ContinuousHead(nn.Module):
     """A deterministic action: tanh scaled to the bounds of a `Box`, linear where it has none.
 
-    Every component has a centre and a unit: the middle and half of its range, so that a range of
-    [-1, 1] has 0 and 1; without bounds, the mean and the deviation in the data (`set_spread`; 0 and
-    1 until then). Predictions `(..., A)` are in the environment's units; they are flat, whatever
-    the shape of an action.
+    Every component has a centre and a unit: the middle and half of its range, which are 0 and 1 for
+    a range of [-1, 1]; without bounds, the mean and the standard deviation in the data
+    (`set_spread`; 0 and 1 until then). Predictions `(..., A)` are in the environment's units and
+    flat, whatever the shape of an action.
 
     Attributes:
         centre: `(A,)`, what a prediction of 0 stands for.
@@ -165,7 +167,7 @@ class ContinuousHead(nn.Module):
             self.register_buffer(name, flat, persistent=False)
         centre, unit, bounded = box_scale(space)
         self.register_buffer("bounded", bounded, persistent=False)
-        # What the space tells need not be kept; what data told must be.
+        # Bounds of the space are not saved with the weights; statistics of the data are.
         self.needs_spread = not bool(bounded.all())
         self.register_buffer("centre", centre, persistent=self.needs_spread)
         self.register_buffer("unit", unit, persistent=self.needs_spread)
@@ -195,9 +197,9 @@ class ContinuousHead(nn.Module):
         return (errors.abs() <= 0.2 * self.unit).all(-1)
 
     def decode(
-        self, predictions: Tensor, decoding: Decoding, chances: Tensor | None = None
+        self, predictions: Tensor, decoding: Decoding, uniforms: Tensor | None = None
     ) -> Tensor:
-        """The prediction `(..., *shape)`, held within the bounds: rounding can push it past them.
+        """The prediction `(..., *shape)`, clamped to the bounds: rounding can push it past them.
 
         Raises:
             ConfigError: If the decoding samples; there is no distribution to sample from.
@@ -205,7 +207,7 @@ class ContinuousHead(nn.Module):
         if decoding.method != "argmax":
             raise ConfigError(
                 f"decoding.method is '{decoding.method}', but continuous actions are predicted, "
-                "not drawn; use decoding.method=argmax."
+                "not sampled; use decoding.method=argmax."
             )
         held = torch.clamp(predictions, self.low, self.high)
         return held.reshape(*predictions.shape[:-1], *self.shape)

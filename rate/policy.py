@@ -177,13 +177,13 @@ class Policy:
                     on_device(self.timesteps, self.device),
                 )
             )
-        drawn = None
+        uniforms = None
         if self.decoding.method == "sample":
             parts = math.prod(self.model.action_space.shape or ())
-            uniforms = counter_uniforms(self._keys, self.timesteps.numpy(), parts)
-            drawn = on_device(torch.from_numpy(uniforms), self.device)
+            numbers = counter_uniforms(self._keys, self.timesteps.numpy(), parts)
+            uniforms = on_device(torch.from_numpy(numbers), self.device)
         self.timesteps += 1
-        self.actions = self.model.head.decode(predictions, self.decoding, drawn)
+        self.actions = self.model.head.decode(predictions, self.decoding, uniforms)
         # A copy: what the caller does to its actions must not reach the next step.
         actions = self.actions.cpu().numpy().astype(self.model.action_space.dtype)
         return PolicyStep(actions, predictions)

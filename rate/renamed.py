@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,12 @@ METRICS: dict[str, str] = {
 
 WEIGHTS: dict[str, str] = {
     "objective.hint_head.": "objective.auxiliary_head.",
+    ".slots": ".slot_embedding",
+    ".valve.mix.": ".valve.attention.",
+    ".attention_join.": ".attention_residual.",
+    ".feed_forward_join.": ".feed_forward_residual.",
 }
-"""How names of weights in a training state began, former to current."""
+"""Parts of names of weights, former to current."""
 
 # The part of observations that is the privileged state, in data and models of the environments of
 # this project.
@@ -130,14 +136,22 @@ def current_metric(name: str) -> str:
     return f"{place}{slash}{METRICS.get(metric, metric)}"
 
 
-def current_weights(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The weights of a training state under their current names."""
-    current = {}
-    for name, weight in state.items():
-        start = next((former for former in WEIGHTS if name.startswith(former)), None)
-        key = name if start is None else WEIGHTS[start] + name.removeprefix(start)
-        current[key] = weight
-    return current
+def current_weights(state: Mapping[str, T], known: Collection[str]) -> dict[str, T]:
+    """The weights of a saved model or of a training state under their current names.
+
+    Args:
+        state: The weights, as a file has them.
+        known: The names of the weights of the model that they are for. A model of a user may have
+            a weight of a former name, which is then its own.
+    """
+    return {_current_weight(name, known): weight for name, weight in state.items()}
+
+
+def _current_weight(name: str, known: Collection[str]) -> str:
+    if name in known:
+        return name
+    names = (name.replace(former, current) for former, current in WEIGHTS.items())
+    return next((current for current in names if current in known), name)
 
 
 def current_environment(spec: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,14 @@ from rate.envs.spec import EnvironmentSpec
 from rate.errors import WeightsError
 from rate.files import write_atomic
 from rate.model import SequenceModel
+from rate.renamed import current_weights
 from rate.trust import require_model_code
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 CHECKPOINTS = "checkpoints"  # the folder of a run that its models are in, as `last` and `best`
 FORMAT = 2
 _READ = (1, FORMAT)  # 1 had no backbones: `current_names` and `make_config` translate
-_FORMER = "embed_steps."  # how the names of what became the tokenizer began
+_FORMER = "embed_steps."  # prefix of the tokenizer's weights in format 1
 _SCALES = (".std", ".unit")  # buffers that something is divided by
 # What a damaged description makes our own code, gymnasium (which asserts) and torch raise.
 _UNUSABLE = (
@@ -113,7 +115,7 @@ def load_model(path: Path | str) -> SavedModel:
         raise WeightsError(f"{folder / DESCRIPTION} describes no model: {error!r}") from error
     path = folder / WEIGHTS
     try:
-        model.load_state_dict(current_names(load_file(path)))
+        model.load_state_dict(current_names(load_file(path), model.state_dict()))
     except FileNotFoundError as error:
         raise WeightsError(f"{path} is missing.") from error
     except OSError as error:
@@ -146,14 +148,20 @@ def _check_scales(model: SequenceModel, path: Path) -> None:
             )
 
 
-def current_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights by today's names; before tokenizers and backbones there were other ones."""
-    if not any(name.startswith(_FORMER) for name in weights):
-        return weights
-    return {_current_name(name): weight for name, weight in weights.items()}
+def current_names(weights: Mapping[str, Tensor], model: Collection[str]) -> dict[str, Tensor]:
+    """Weights of a file by their current names, as `current_weights`; of format 1 as well.
+
+    Args:
+        weights: By the names in the file.
+        model: The names of the weights of the model that they are for.
+    """
+    if any(name.startswith(_FORMER) for name in weights):
+        weights = {_with_part(name): weight for name, weight in weights.items()}
+    return current_weights(weights, model)
 
 
-def _current_name(name: str) -> str:
+def _with_part(name: str) -> str:
+    """The name of a weight of format 1, where a model was not yet tokenizer, backbone and head."""
     if name.startswith(_FORMER):
         return f"tokenizer.{name.removeprefix(_FORMER)}"
     return name if name.startswith("head.") else f"backbone.{name}"

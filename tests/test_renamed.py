@@ -117,7 +117,6 @@ def test_metrics_and_weights_of_an_old_run() -> None:
         row = {"step": "1", former: "2", f"held_out/{former}": "3"}
         assert current_metrics(row) == {"step": "1", name: "2", f"held_out/{name}": "3"}
     old = {"objective.hint_head.linear.weight": 1, "model.head.weight": 2}
-    assert current_weights(old) == {
-        "objective.auxiliary_head.linear.weight": 1,
-        "model.head.weight": 2,
-    }
+    new = {"objective.auxiliary_head.linear.weight": 1, "model.head.weight": 2}
+    assert current_weights(old, new) == new
+    assert current_weights(old, old) == old

@@ -39,8 +39,9 @@ def load_initial_weights(model: SequenceModel, source: Path, missing: WhenMissin
         WeightsError: If there are no weights, they cannot be read or they do not fit; names them.
     """
     path = find_weights(source)
-    given, description = _read(path)
     own = model.state_dict()
+    given, description = _read(path)
+    given = current_names(given, own)
     differing = {
         name: f"{name} ({_shape(given[name])} there, {_shape(own[name])} here)"
         for name in own.keys() & given.keys()
@@ -96,7 +97,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             for name, value in checkpoint["state_dict"].items()
             if name.startswith(_IN_CHECKPOINT)
         }
-        return current_names(weights), current(checkpoint["hyper_parameters"]["config"]["model"])
+        return weights, current(checkpoint["hyper_parameters"]["config"]["model"])
     try:
         weights = load_file(path)
     except OSError as error:
@@ -109,7 +110,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
     has_description = (path.parent / DESCRIPTION).is_file()
     settings = current(read_description(path.parent)["model"]) if has_description else {}
-    return current_names(weights), settings
+    return weights, settings
 
 
 def _describe(differing: dict[str, str], absent: Any, surplus: Any) -> str:

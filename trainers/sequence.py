@@ -362,7 +362,7 @@ class SequenceTrainer(LightningModule):
         checkpoint["since_log"] = self._metric_sums.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["state_dict"] = current_weights(checkpoint["state_dict"])
+        checkpoint["state_dict"] = current_weights(checkpoint["state_dict"], self.state_dict())
         if not isinstance(checkpoint["since_log"], dict):
             raise TrainingError(
                 "The run's checkpoint is of an earlier version, whose training this one cannot "

@@ -24,7 +24,7 @@ from rate.backbones.settings import SegmentTransformerConfig
 from rate.backbones.transformer import Transformer
 from rate.decoders.segments import SegmentDecoder
 from rate.nn.attention_mask import SegmentMask, geometry_mask
-from rate.nn.valves import VALVES
+from rate.nn.retention_valves import VALVES
 from rate.state import State
 from rate.tokenizers import StepTokens
 
@@ -52,7 +52,7 @@ class SegmentTransformer(Transformer[SegmentState]):
 
     Attributes:
         memory: `(m, d)` the learned memory tokens of the first segment, M_0.
-        slots: `(m, d)` slot embedding, added to the memory tokens: it tells memory tokens of equal
+        slot_embedding: `(m, d)`, added to the memory tokens: it tells memory tokens of equal
             content apart. Without it they have equal queries, hence equal updates, and memory
             collapses to one token (rank 1).
         valve: The memory retention valve.
@@ -67,7 +67,7 @@ class SegmentTransformer(Transformer[SegmentState]):
         if config.num_memory_tokens:
             # Different from each other: equal memory tokens would get equal updates for ever.
             self.memory = nn.Parameter(torch.randn(shape))
-            self.slots = nn.Parameter(torch.randn(shape))
+            self.slot_embedding = nn.Parameter(torch.randn(shape))
             self.valve = VALVES[config.valve](
                 config.d_model,
                 config.valve_heads,
@@ -113,7 +113,7 @@ class SegmentTransformer(Transformer[SegmentState]):
         num_steps, x = tokens.shape[1], tokens.flatten(1, 2)  # (B, nK, d)
         num_tokens = x.shape[1]
         if state.memory is not None:
-            memory = state.memory + self.slots  # (B, m, d)
+            memory = state.memory + self.slot_embedding  # (B, m, d)
             x = torch.cat((x, memory, memory), dim=1)  # (B, nK + 2m, d)
         # Each layer attends to its own input at the last C tokens (Dai et al. 2019, section 3.2).
         inputs = []
@@ -139,7 +139,7 @@ class SegmentTransformer(Transformer[SegmentState]):
         memory, cell, cache, cached = state.memory, state.cell, state.cache, state.cached
         if memory is not None:
             # The memory retention valve: M_{n+1} = MRV(M_n, C_n).
-            new, new_cell = self.valve(memory, memory + self.slots, written, cell)
+            new, new_cell = self.valve(memory, memory + self.slot_embedding, written, cell)
             if self.training and self.config.memory_noise:
                 new = new + self.config.memory_noise * torch.randn_like(new)
             real = mask.any(1)[:, None, None]  # (B, 1, 1): rows of padding keep their memory

@@ -89,7 +89,7 @@ class SegmentDecoder(TransformerDecoder):
         count, state = rows.shape[0], self.state.take(rows)
         x = tokens[rows, :late]
         if state.memory is not None:
-            x = torch.cat((x, state.memory + self.backbone.slots), dim=1)
+            x = torch.cat((x, state.memory + self.backbone.slot_embedding), dim=1)
         positions = torch.arange(self.steps - late, self.steps + self.memory, device=self.device)
         positions = positions.expand(count, -1)
         slots = self.start + positions
@@ -117,7 +117,7 @@ class SegmentDecoder(TransformerDecoder):
                 cache = block.attention_norm(state.cache[:, index])
                 self.kv_cache.fill(index, rows, self.cached, cache)
         if state.memory is not None:
-            tokens = state.memory + self.backbone.slots
+            tokens = state.memory + self.backbone.slot_embedding
             slots = torch.arange(self.read.start, self.read.stop, device=self.device)
             slots = slots.expand(count, -1)
             mask = self.key_valid.new_ones(count, self.memory, self.read.stop)

@@ -81,7 +81,7 @@ def _length_range(length: Length) -> tuple[int, int]:
     return int(low), int(high)
 
 
-def draw_episodes(
+def sample_episodes(
     seeds: npt.NDArray[np.uint64], length: Length
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """What `(N,)` seeds stand for: `(N,)` lengths and `(N,)` goals, +1 for up or -1 for down."""
@@ -206,7 +206,7 @@ class TMazeVector(VectorEnv[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.
         if rows.shape != (self.num_envs,):
             raise ValueError(f"reset_mask has shape {rows.shape}; expected ({self.num_envs},)")
         seeds = row_seeds(self, seed)[rows]
-        lengths, goals = draw_episodes(seeds, self._range)
+        lengths, goals = sample_episodes(seeds, self._range)
         self._seeds[rows] = seeds
         self._junction[rows] = lengths - 2
         self._goal[rows] = goals

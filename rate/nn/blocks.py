@@ -1,4 +1,4 @@
-"""Transformer blocks: where the norm stands and how a sub-layer joins the residual stream.
+"""Transformer blocks: pre-norm or post-norm, and the residual connection around a sub-layer.
 
 A kind of block is one line in `BLOCKS`.
 """
@@ -18,8 +18,8 @@ from rate.nn.gates import GRUGate
 from rate.nn.linear import Linear
 
 
-class Add(nn.Module):
-    """x + y, the output y of a sub-layer joining the stream x."""
+class Residual(nn.Module):
+    """x + y, the residual connection of the stream x and the output y of a sub-layer."""
 
     def __init__(self, d_model: int) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Add(nn.Module):
         return stream + update
 
 
-class AddThenNorm(Add):
+class PostNormResidual(Residual):
     """LN(x + y) (Vaswani et al. 2017, section 3.1)."""
 
     def __init__(self, d_model: int) -> None:
@@ -36,18 +36,18 @@ class AddThenNorm(Add):
         self.norm = nn.LayerNorm(d_model)
 
     def forward(self, stream: Tensor, update: Tensor) -> Tensor:
-        joined: Tensor = self.norm(stream + update)
-        return joined
+        out: Tensor = self.norm(stream + update)
+        return out
 
 
-class AddReLU(Add):
+class ReLUResidual(Residual):
     """x + ReLU(y), identity map reordering (Parisotto et al. 2020, section 3.1)."""
 
     def forward(self, stream: Tensor, update: Tensor) -> Tensor:
         return stream + torch.relu(update)
 
 
-class GateReLU(Add):
+class GatedResidual(Residual):
     """gate(x, ReLU(y)), GTrXL (Parisotto et al. 2020, section 3.2)."""
 
     def __init__(self, d_model: int) -> None:
@@ -55,14 +55,15 @@ class GateReLU(Add):
         self.gate = GRUGate(d_model)
 
     def forward(self, stream: Tensor, update: Tensor) -> Tensor:
-        joined: Tensor = self.gate(stream, torch.relu(update))
-        return joined
+        out: Tensor = self.gate(stream, torch.relu(update))
+        return out
 
 
 class GatedUnit(nn.Module):
     """The hidden units of SwiGLU, `(x W) * silu(x V)` (Shazeer 2020, section 2).
 
-    Products of what the stream holds: what a memory means for what is seen is learnt sooner.
+    Its units are products of features of the stream: how a memory token changes the meaning of an
+    observation is learnt sooner.
     """
 
     def __init__(self, d_model: int, width: int) -> None:
@@ -76,7 +77,7 @@ class GatedUnit(nn.Module):
 
 
 def init_gpt(module: nn.Module) -> None:
-    """GPT-2's initialisation of linear layers, as Decision Transformer has it."""
+    """GPT-2's initialisation of linear layers, as in Decision Transformer."""
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=0.02)
         if module.bias is not None:
@@ -85,18 +86,18 @@ def init_gpt(module: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class BlockKind:
-    """What tells one kind of block from another.
+    """The settings in which kinds of blocks differ.
 
     Attributes:
-        join: How the output of a sub-layer joins the residual stream.
-        norm_first: Whether sub-layers read a normalised stream. The stream as a whole is then
-            normalised after the last block.
-        activation: That of a feed-forward layer.
+        residual: The residual connection around a sub-layer.
+        norm_first: Pre-norm: sub-layers read a normalised stream. The residual stream is then
+            normalised once more after the last block.
+        activation: Activation of the feed-forward layer.
         bias: Whether the projections of attention have biases.
         init: Applied to every module of the blocks after PyTorch's own initialisation.
     """
 
-    join: type[Add] = Add
+    residual: type[Residual] = Residual
     norm_first: bool = True
     activation: type[nn.Module] = nn.ReLU
     bias: bool = False
@@ -105,16 +106,16 @@ class BlockKind:
 
 BLOCKS: dict[str, BlockKind] = {
     "pre_norm": BlockKind(activation=nn.GELU),
-    "trxl": BlockKind(AddThenNorm, norm_first=False),
-    "trxl_i": BlockKind(AddReLU),
-    "gtrxl": BlockKind(GateReLU),
+    "trxl": BlockKind(PostNormResidual, norm_first=False),
+    "trxl_i": BlockKind(ReLUResidual),
+    "gtrxl": BlockKind(GatedResidual),
     "gpt": BlockKind(bias=True, init=init_gpt),
 }
 
 
 @dataclass(frozen=True)
 class BlockSize:
-    """The widths of a block and what it drops.
+    """The widths and dropout rates of a block.
 
     Attributes:
         d_model: Width of the residual stream.
@@ -122,8 +123,8 @@ class BlockSize:
         d_head: Width of a head.
         d_ff: Inner width of the feed-forward layer; 0 leaves it out.
         swiglu: Whether its hidden units are gated (`GatedUnit`).
-        relative: Whether attention sees distances (Transformer-XL).
-        dropout: Dropout of what sub-layers put out.
+        relative: Whether attention has relative positions (Transformer-XL).
+        dropout: Dropout of the outputs of sub-layers.
         attention_dropout: Dropout of attention probabilities.
     """
 
@@ -138,7 +139,7 @@ class BlockSize:
 
 
 class Block(nn.Module):
-    """Attention and a feed-forward layer, in one of the arrangements of `BLOCKS`."""
+    """Attention and a feed-forward layer, each with its residual connection; a kind of `BLOCKS`."""
 
     def __init__(self, kind: BlockKind, size: BlockSize) -> None:
         super().__init__()
@@ -152,7 +153,7 @@ class Block(nn.Module):
             relative=size.relative,
             bias=kind.bias,
         )
-        self.attention_join = kind.join(d_model)
+        self.attention_residual = kind.residual(d_model)
         self.dropout = Dropout(size.dropout)
         self.feed_forward: nn.Sequential | None = None
         if size.d_ff:
@@ -168,7 +169,7 @@ class Block(nn.Module):
                 Linear(size.d_ff, d_model),
                 Dropout(size.dropout),
             )
-            self.feed_forward_join = kind.join(d_model)
+            self.feed_forward_residual = kind.residual(d_model)
 
     def forward(
         self,
@@ -180,16 +181,19 @@ class Block(nn.Module):
 
         Args:
             x: The residual stream.
-            attend: Attention over the normalised stream. A whole segment and a single step look
-                at different keys; the block around them is the same. It may answer for the last
-                tokens alone, and then only these go on.
-            select: Picks the tokens of `x` that `attend` answers for, where these are others.
+            attend: Attention with the normalised stream as queries. A whole segment and a single
+                decoded step have different keys; the rest of the block is the same. It may return
+                fewer tokens than `x` has: the last ones, or those of `select`.
+            select: Selects the tokens of `x` that `attend` returns, where these are not the last.
+
+        Returns:
+            `(B, q, d_model)` for the q tokens that `attend` returns.
         """
         update = attend(self.attention_norm(x))
         if select is not None:
             x = select(x)
         update = self.dropout(update)
-        x = self.attention_join(x[:, -update.shape[1] :], update)
+        x = self.attention_residual(x[:, -update.shape[1] :], update)
         if self.feed_forward is not None:
-            x = self.feed_forward_join(x, self.feed_forward(x))
+            x = self.feed_forward_residual(x, self.feed_forward(x))
         return x

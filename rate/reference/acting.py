@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from rate.batch import Batch, Observations
 from rate.config import Decoding, ModelConfig
 from rate.errors import WeightsError
-from rate.heads import draw
+from rate.heads import decode_logits
 from rate.model import SequenceModel
 from rate.reference.backbone import TRIPLES
 from rate.reference.encoders import Interface, encode
@@ -84,11 +84,13 @@ class PublicHead(nn.Module):
         return predictions
 
     def decode(
-        self, predictions: Tensor, decoding: Decoding, chances: Tensor | None = None
+        self, predictions: Tensor, decoding: Decoding, uniforms: Tensor | None = None
     ) -> Tensor:
         """Actions of predictions, as our own heads have them."""
         if isinstance(self.space, gym.spaces.Discrete):
-            return draw(predictions, decoding, None if chances is None else chances[..., 0])
+            return decode_logits(
+                predictions, decoding, None if uniforms is None else uniforms[..., 0]
+            )
         space = cast("gym.spaces.Box", self.space)
         low, high = (torch.as_tensor(b, device=predictions.device) for b in (space.low, space.high))
         return predictions.view(*predictions.shape[:-1], *space.shape).clamp(low, high)

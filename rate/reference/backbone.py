@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rate.backbones.base import Backbone
 from rate.config import ModelConfig
-from rate.nn.valves import CrossAttentionValve
+from rate.nn.retention_valves import CrossAttentionMRV
 from rate.reference.blocks import PublicBlock
 from rate.reference.config import ReferenceConfig
 from rate.state import State
@@ -63,10 +63,10 @@ class PublicTransformer(Backbone[PublicState]):
         self.register_buffer("frequencies", torch.empty(width // 2))
         if config.num_mem_tokens:
             self.memory = nn.Parameter(torch.empty(config.num_mem_tokens, width))
-        self.valve: CrossAttentionValve | None = None
+        self.valve: CrossAttentionMRV | None = None
         if config.has_valve:
             activation = _ACTIVATIONS.get(config.mrv_act, config.mrv_act) or "none"
-            self.valve = CrossAttentionValve(width, config.n_head_ca, 0.0, activation)
+            self.valve = CrossAttentionMRV(width, config.n_head_ca, 0.0, activation)
 
     def with_context(self, context_length: int) -> PublicTransformer:
         """A copy for segments of so many steps."""
@@ -188,7 +188,7 @@ def _valve(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         query, key, value, dense = (
             weights[f"mha_mem_to_mem.{layer}.{kind}"] for layer in ("wq", "wk", "wv", "dense")
         )
-        found[f"valve.mix.query.{kind}"] = query
-        found[f"valve.mix.key_value.{kind}"] = torch.cat([key, value])
-        found[f"valve.mix.out.{kind}"] = dense
+        found[f"valve.attention.query.{kind}"] = query
+        found[f"valve.attention.key_value.{kind}"] = torch.cat([key, value])
+        found[f"valve.attention.out.{kind}"] = dense
     return found

@@ -44,14 +44,16 @@ def our_block(kind: str, theirs: PublicBlock) -> Block:
         block.feed_forward[ours].load_state_dict(theirs.feed_forward[linear].state_dict())
     norms = (theirs.attention_norm, theirs.feed_forward_norm)
     if kind == "trxl":
-        pairs = zip((block.attention_join.norm, block.feed_forward_join.norm), norms, strict=True)
+        pairs = zip(
+            (block.attention_residual.norm, block.feed_forward_residual.norm), norms, strict=True
+        )
     else:
         pairs = zip((block.attention_norm, block.feed_forward[0]), norms, strict=True)
     for mine, norm in pairs:
         mine.load_state_dict(norm.state_dict())
     if kind == "gtrxl":
-        block.attention_join.gate.load_state_dict(theirs.attention_gate.state_dict())
-        block.feed_forward_join.gate.load_state_dict(theirs.feed_forward_gate.state_dict())
+        block.attention_residual.gate.load_state_dict(theirs.attention_gate.state_dict())
+        block.feed_forward_residual.gate.load_state_dict(theirs.feed_forward_gate.state_dict())
     return block
 
 

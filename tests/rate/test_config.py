@@ -14,7 +14,7 @@ from rate.backbones import settings
 from rate.config import Decoding
 from rate.errors import ConfigError
 from rate.nn.blocks import BLOCKS
-from rate.nn.valves import ACTIVATIONS, VALVES
+from rate.nn.retention_valves import ACTIVATIONS, VALVES
 from tests.factories import MODELS
 
 MEMORY = {"num_memory_tokens": 2}

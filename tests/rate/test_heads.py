@@ -13,24 +13,24 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
 from rate.config import Decoding
 from rate.errors import ConfigError
-from rate.heads import ContinuousHead, DiscreteHead, MultiDiscreteHead, draw, make_head
+from rate.heads import ContinuousHead, DiscreteHead, MultiDiscreteHead, decode_logits, make_head
 from rate.spaces import choices_of
 
 BOUNDED = Box(np.array([-2, 0.5], np.float32), np.array([1, 0.75], np.float32))
 GREEDY = Decoding()
 
 
-def drawn(decoding: Decoding, logits: torch.Tensor, count: int, seed: int = 0) -> torch.Tensor:
-    chances = torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    return draw(logits.expand(count, -1), decoding, chances)
+def sampled(decoding: Decoding, logits: torch.Tensor, count: int, seed: int = 0) -> torch.Tensor:
+    uniforms = torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return decode_logits(logits.expand(count, -1), decoding, uniforms)
 
 
 @pytest.mark.parametrize("shape", [(5,), (3, 5), (3, 2, 5)])
 @pytest.mark.parametrize("top_k", [None, 1, 3, 5, 99])
 def test_decoding_keeps_leading_axes_and_range(shape: tuple[int, ...], top_k: int | None) -> None:
     logits = torch.randn(shape)
-    assert torch.equal(draw(logits, GREEDY), logits.argmax(-1))
-    actions = draw(logits, Decoding("sample", top_k=top_k))
+    assert torch.equal(decode_logits(logits, GREEDY), logits.argmax(-1))
+    actions = decode_logits(logits, Decoding("sample", top_k=top_k))
     assert actions.shape == shape[:-1]
     assert actions.dtype == torch.int64
     assert ((actions >= 0) & (actions < 5)).all()
@@ -39,13 +39,13 @@ def test_decoding_keeps_leading_axes_and_range(shape: tuple[int, ...], top_k: in
 def test_a_low_temperature_is_argmax() -> None:
     logits = torch.randn(200, 6)
     cold = Decoding("sample", temperature=1e-4)
-    assert torch.equal(draw(logits, cold), logits.argmax(-1))
+    assert torch.equal(decode_logits(logits, cold), logits.argmax(-1))
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_samples_follow_the_softmax(temperature: float) -> None:
     logits = torch.tensor([2.0, 0.0, -1.0, 1.0])
-    counts = drawn(Decoding("sample", temperature), logits, 20_000).bincount(minlength=4)
+    counts = sampled(Decoding("sample", temperature), logits, 20_000).bincount(minlength=4)
     expected = (logits / temperature).softmax(-1)
     torch.testing.assert_close(counts / 20_000, expected, rtol=0, atol=0.015)
 
@@ -53,17 +53,17 @@ def test_samples_follow_the_softmax(temperature: float) -> None:
 @pytest.mark.parametrize("top_k", [1, 2, 3])
 def test_top_k_never_leaves_the_top_k(top_k: int) -> None:
     logits = torch.randn(7)
-    found = drawn(Decoding("sample", 10.0, top_k), logits, 2_000).unique()
+    found = sampled(Decoding("sample", 10.0, top_k), logits, 2_000).unique()
     assert set(found.tolist()) == set(logits.topk(top_k).indices.tolist())
 
 
 def test_top_k_is_k_where_logits_tie() -> None:
-    assert len(drawn(Decoding("sample", top_k=2), torch.zeros(7), 500).unique()) == 2
+    assert len(sampled(Decoding("sample", top_k=2), torch.zeros(7), 500).unique()) == 2
 
 
 def test_top_k_keeps_the_odds() -> None:
     logits = torch.tensor([1.0, 3.0, -5.0, 2.0])
-    counts = drawn(Decoding("sample", top_k=2), logits, 20_000).bincount(minlength=4) / 20_000
+    counts = sampled(Decoding("sample", top_k=2), logits, 20_000).bincount(minlength=4) / 20_000
     expected = torch.tensor([3.0, 2.0]).softmax(-1)
     torch.testing.assert_close(counts[[1, 3]], expected, rtol=0, atol=0.015)
 
@@ -71,9 +71,9 @@ def test_top_k_keeps_the_odds() -> None:
 def test_chances_decide_and_the_global_generator_is_left_alone() -> None:
     logits, decoding = torch.zeros(10), Decoding("sample")
     before = torch.get_rng_state()
-    first, second = drawn(decoding, logits, 50, seed=3), drawn(decoding, logits, 50, seed=3)
+    first, second = sampled(decoding, logits, 50, seed=3), sampled(decoding, logits, 50, seed=3)
     assert torch.equal(first, second)
-    assert not torch.equal(first, drawn(decoding, logits, 50, seed=4))
+    assert not torch.equal(first, sampled(decoding, logits, 50, seed=4))
     assert torch.equal(torch.get_rng_state(), before)
 
 

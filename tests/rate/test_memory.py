@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rate.backbones.segment_transformer import SegmentState
-from rate.nn.valves import VALVES, Valve
+from rate.nn.retention_valves import VALVES, MemoryRetentionValve
 from rate.state import State
 from tests.factories import CARRYING, REMEMBERING, K, make_batch, make_model
 
@@ -43,7 +43,7 @@ def memory_of(state: State) -> Tensor:
 
 @pytest.mark.parametrize("name", REMEMBERING)
 def test_memory_tokens_start_apart(name: str) -> None:
-    """Equal slots would get equal updates, and stay one slot for ever."""
+    """Equal memory tokens would get equal updates, and stay equal for ever."""
     tokens = memory_of(make_model(name).initial_state(2))
     distances = torch.cdist(tokens[0], tokens[0]) + 10 * torch.eye(3)
     assert distances.min() > 1.0
@@ -51,14 +51,14 @@ def test_memory_tokens_start_apart(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REMEMBERING)
-def test_memory_slots_stay_apart(name: str) -> None:
+def test_memory_tokens_stay_apart(name: str) -> None:
     tokens = memory_of(used_state(name))
     assert (torch.cdist(tokens, tokens) + 10 * torch.eye(3)).min() > 1e-3
 
 
 @pytest.mark.parametrize("name", REMEMBERING)
 def test_equal_memory_tokens_part_again(name: str) -> None:
-    """A slot has an address: were memory ever one token m times over, it would not stay so."""
+    """The slot embedding tells equal memory tokens apart, so that they do not stay equal."""
     model = make_model(name)
     state = model.initial_state(3)
     equal = replace(state, memory=memory_of(state)[:, :1].expand(-1, 3, -1))
@@ -136,12 +136,12 @@ def test_a_row_of_padding_keeps_its_state_to_the_bit(name: str) -> None:
             assert not torch.equal(value[0], tensors(state)[key][0]), key
 
 
-def valve(kind: str, activation: str = "none") -> Valve:
+def valve(kind: str, activation: str = "none") -> MemoryRetentionValve:
     return VALVES[kind](16, 2, 0.0, activation).eval()
 
 
 def random_tokens() -> tuple[Tensor, Tensor, Tensor]:
-    """Memory, the same with addresses, and what was written, for four rows of three slots."""
+    """Memory, memory with slot embeddings, and write outputs: four rows of three tokens."""
     memory, written = torch.randn(2, 4, 3, 16)
     return memory, memory + torch.randn(3, 16), written
 
@@ -160,7 +160,7 @@ def test_valves_keep_shapes_and_rows_apart(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gru", "lstm"])
-def test_recurrent_valves_run_a_cell_per_slot(kind: str) -> None:
+def test_recurrent_valves_treat_every_memory_token_alike(kind: str) -> None:
     module, cell = valve(kind), torch.randn(4, 3, 16)
     memory, addressed, written = random_tokens()
     with torch.no_grad():
@@ -192,11 +192,11 @@ def test_an_open_and_a_closed_gate() -> None:
 @pytest.mark.parametrize("kind", ["cross_attention", "cross_attention_reverse"])
 def test_cross_attention_equals_torchs_own(kind: str) -> None:
     module, theirs = valve(kind), nn.MultiheadAttention(16, 2, batch_first=True)
-    mix = module.mix
+    ours = module.attention
     with torch.no_grad():
-        theirs.in_proj_weight.copy_(torch.cat((mix.query.weight, mix.key_value.weight)))
-        theirs.in_proj_bias.copy_(torch.cat((mix.query.bias, mix.key_value.bias)))
-        theirs.out_proj.load_state_dict(mix.out.state_dict())
+        theirs.in_proj_weight.copy_(torch.cat((ours.query.weight, ours.key_value.weight)))
+        theirs.in_proj_bias.copy_(torch.cat((ours.query.bias, ours.key_value.bias)))
+        theirs.out_proj.load_state_dict(ours.out.state_dict())
         memory, addressed, written = random_tokens()
         found, _ = module(memory, addressed, written, None)
         queries, context = addressed, written

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from rate import renamed
 from rate.config import Decoding
 from rate.errors import WeightsError
 from rate.policy import Policy
@@ -49,6 +50,19 @@ def test_a_loaded_model_acts_the_same(name: str, tmp_path: Path) -> None:
     batch = make_batch(saved.model)
     with torch.no_grad():
         assert torch.equal(loaded.model(batch)[0], saved.model(batch)[0])
+
+
+@pytest.mark.parametrize("name", ["rate", "gtrxl", "post_norm"])
+def test_weights_are_read_by_the_names_that_they_had_before(name: str, tmp_path: Path) -> None:
+    saved = stored(tmp_path, name)
+    current, former = load_file(tmp_path / WEIGHTS), {}
+    for key, weight in current.items():
+        for before, after in renamed.WEIGHTS.items():
+            key = key.replace(after, before)
+        former[key] = weight
+    assert former.keys() != current.keys()
+    save_file(former, tmp_path / WEIGHTS)
+    assert np.array_equal(actions_of(load_model(tmp_path)), actions_of(saved))
 
 
 @pytest.mark.parametrize("kind", [str, Path])

@@ -58,7 +58,7 @@ class TestOptimiser:
         assert len(decay) == len(list(model.parameters()))
         names = dict(model.named_parameters())
         assert all(decay[id(p)] == 0 for p in names.values() if p.ndim < 2)
-        free = ("memory", "slots", "embedding.weight", "timestep.weight")
+        free = ("memory", "slot_embedding", "embedding.weight", "timestep.weight")
         free += ("content_bias", "position_bias")
         for parameter_name, parameter in names.items():
             if parameter_name.endswith(free):
@@ -80,7 +80,7 @@ class TestRecipes:
             start = SequenceTrainer(load_config_file(folder / "config.yaml"), TMAZE_SPEC).model
             end = load_model(folder / "checkpoints" / "last").model
             return not torch.equal(
-                start.backbone.valve.mix.out.bias, end.backbone.valve.mix.out.bias
+                start.backbone.valve.attention.out.bias, end.backbone.valve.attention.out.bias
             )
 
         assert valve_moved(through)

@@ -180,7 +180,7 @@ def test_geometry_mask(cache: int, steps: int, memory: int, window: int | None) 
 
 
 def test_memory_tokens_have_no_order() -> None:
-    """Memory stands outside time: slots that move with their addresses change no prediction."""
+    """Memory tokens permuted with their slot embeddings change no prediction."""
     model = make_model(make_config(**RATE))
     tokens, mask = torch.randn(2, K, 3, TINY["d_model"]), torch.ones(2, K, dtype=torch.bool)
     state = model.initial_state(2)
@@ -189,7 +189,7 @@ def test_memory_tokens_have_no_order() -> None:
     with torch.no_grad():
         first, _ = model.segment(tokens, mask, state)
         permuted = replace(state, memory=state.memory[:, [2, 0, 1]])
-        slots = model.backbone.get_parameter("slots")
-        slots.copy_(slots[[2, 0, 1]])
+        embedding = model.backbone.get_parameter("slot_embedding")
+        embedding.copy_(embedding[[2, 0, 1]])
         second, _ = model.segment(tokens, mask, permuted)
     torch.testing.assert_close(first, second, rtol=0, atol=1e-5)

@@ -40,11 +40,11 @@ def expected(block: Block, kind: str, x: Tensor) -> Tensor:
         return feed[4](F.gelu(inner) if kind == "pre_norm" else inner.relu())
 
     if kind == "trxl":  # x = LN(x + f(x))
-        x = block.attention_join.norm(x + attend(x))
-        return block.feed_forward_join.norm(x + mlp(x))
+        x = block.attention_residual.norm(x + attend(x))
+        return block.feed_forward_residual.norm(x + mlp(x))
     for function, norm, join in (
-        (attend, block.attention_norm, block.attention_join),
-        (mlp, feed[0], block.feed_forward_join),
+        (attend, block.attention_norm, block.attention_residual),
+        (mlp, feed[0], block.feed_forward_residual),
     ):
         update = function(norm(x))
         if kind == "trxl_i":
@@ -79,7 +79,7 @@ def test_without_feed_forward_only_attention_is_left(kind: str) -> None:
     assert not any(name.startswith("feed_forward") for name, _ in block.named_parameters())
     with torch.no_grad():
         found = block(x, attend)
-        assert torch.equal(found, block.attention_join(x, attend(block.attention_norm(x))))
+        assert torch.equal(found, block.attention_residual(x, attend(block.attention_norm(x))))
 
 
 def test_a_fresh_gate_is_close_to_the_identity() -> None:

@@ -1,7 +1,7 @@
-"""The memory retention valve (MRV): what becomes of memory when a segment has written.
+"""Memory retention valves (MRV): the memory update between two segments, M_{n+1} = MRV(M_n, C_n).
 
-M are the memory tokens that entered a segment, C the outputs of its write tokens. A valve is one
-class here and one line in `VALVES`. (RATE, Cherepanov et al. 2023, section 4.)
+M_n are the memory tokens that entered segment n, C_n the outputs of its write tokens (RATE,
+Cherepanov et al. 2023, section 4). A valve is one class here and one line in `VALVES`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of one set of tokens over another, without positions or residual.
+    """Multi-head cross-attention without positions or residual connection.
 
     `Dense(MHA(Q W_q, K W_k, V W_v))`, all with biases.
     """
@@ -37,6 +37,7 @@ class CrossAttention(nn.Module):
 
     def forward(self, queries: Tensor, context: Tensor) -> Tensor:
         """`(B, m, d)` queries over `(B, n, d)` context: `(B, m, d)`."""
+        # (B, H, m, d_head), and (B, H, n, d_head) each
         q = self.query(queries).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         k, v = self.key_value(context).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         dropout = self.dropout if self.training else 0.0
@@ -45,17 +46,17 @@ class CrossAttention(nn.Module):
         return out
 
 
-class Valve(nn.Module):
-    """A memory retention valve; this one keeps what was written: M' = C.
+class MemoryRetentionValve(nn.Module):
+    """A memory retention valve. This one replaces the memory, as RMT does: M' = C.
 
     Args:
         d_model: Width of a memory token.
-        num_heads: Heads of a valve that attends.
+        num_heads: Heads of a valve with attention.
         dropout: Dropout of its attention probabilities.
-        activation: What C goes through first; a name in `ACTIVATIONS`.
+        activation: Applied to C first; a name in `ACTIVATIONS`.
     """
 
-    has_cell = False  # whether it has a second state beside the memory tokens
+    has_cell = False  # whether it has a cell state beside the memory tokens (LSTM)
 
     def __init__(self, d_model: int, num_heads: int, dropout: float, activation: str) -> None:
         super().__init__()
@@ -68,42 +69,42 @@ class Valve(nn.Module):
 
         Args:
             memory: `(B, m, d)` memory tokens that entered the segment, M.
-            addressed: The same with their slots' embeddings: what attention asks with.
+            addressed: `(B, m, d)` M with the slot embedding, the queries or keys of attention.
             written: `(B, m, d)` outputs of the write tokens, C.
-            cell: `(B, m, d)`, the second state of a valve that has one, else None.
+            cell: `(B, m, d)` cell state of a valve that has one, else None.
         """
         return self.retain(memory, addressed, self.activation(written)), None
 
     def retain(self, memory: Tensor, addressed: Tensor, written: Tensor) -> Tensor:
-        """M' `(B, m, d)`, from C after its activation."""
+        """M' `(B, m, d)`, from M and C after its activation."""
         return written
 
 
-class CrossAttentionValve(Valve):
+class CrossAttentionMRV(MemoryRetentionValve):
     """M' = Dense(MHA(Q=M, K=V=C)), RATE's own."""
 
     def __init__(self, d_model: int, num_heads: int, dropout: float, activation: str) -> None:
         super().__init__(d_model, num_heads, dropout, activation)
-        self.mix = CrossAttention(d_model, num_heads, dropout)
+        self.attention = CrossAttention(d_model, num_heads, dropout)
 
     def retain(self, memory: Tensor, addressed: Tensor, written: Tensor) -> Tensor:
-        mixed: Tensor = self.mix(addressed, written)
+        mixed: Tensor = self.attention(addressed, written)
         return mixed
 
 
-class ReverseCrossAttentionValve(CrossAttentionValve):
+class ReverseCrossAttentionMRV(CrossAttentionMRV):
     """M' = Dense(MHA(Q=C, K=V=M))."""
 
     def retain(self, memory: Tensor, addressed: Tensor, written: Tensor) -> Tensor:
-        mixed: Tensor = self.mix(written, addressed)
+        mixed: Tensor = self.attention(written, addressed)
         return mixed
 
 
-class LatchValve(CrossAttentionValve):
+class LatchMRV(CrossAttentionMRV):
     """M' = tanh(Dense(MHA(Q=M, K=V=C))), our own.
 
-    It saturates: around a saturated value the update is flat, so an error of the memory shrinks
-    from segment to segment instead of adding up. Such attractors are what holds a bit over
+    It saturates: the update is flat around a saturated value, so that an error of the memory
+    shrinks from segment to segment instead of accumulating. Such attractors hold a bit for an
     arbitrary time (Bengio, Simard and Frasconi 1994, section III).
     """
 
@@ -111,8 +112,8 @@ class LatchValve(CrossAttentionValve):
         return torch.tanh(super().retain(memory, addressed, written))
 
 
-class GatedValve(Valve):
-    """M' = gate(M, C), the gate of GTrXL."""
+class GatedMRV(MemoryRetentionValve):
+    """M' = gate(M, C), the gate of GTrXL (Parisotto et al. 2020)."""
 
     def __init__(self, d_model: int, num_heads: int, dropout: float, activation: str) -> None:
         super().__init__(d_model, num_heads, dropout, activation)
@@ -123,8 +124,8 @@ class GatedValve(Valve):
         return gated
 
 
-class GRUValve(Valve):
-    """M' = GRU(C, M), a cell per slot."""
+class GRUMRV(MemoryRetentionValve):
+    """M' = GRU(C, M), applied to every memory token."""
 
     def __init__(self, d_model: int, num_heads: int, dropout: float, activation: str) -> None:
         super().__init__(d_model, num_heads, dropout, activation)
@@ -135,8 +136,8 @@ class GRUValve(Valve):
         return hidden.view_as(memory)
 
 
-class LSTMValve(Valve):
-    """(M', c') = LSTM(C, (M, c)), a cell per slot."""
+class LSTMMRV(MemoryRetentionValve):
+    """(M', c') = LSTM(C, (M, c)), applied to every memory token."""
 
     has_cell = True
 
@@ -147,7 +148,7 @@ class LSTMValve(Valve):
     def forward(
         self, memory: Tensor, addressed: Tensor, written: Tensor, cell: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """See `Valve`."""
+        """See `MemoryRetentionValve`."""
         cell = torch.zeros_like(memory) if cell is None else cell
         written = self.activation(written)
         states = (memory.flatten(0, 1), cell.flatten(0, 1))
@@ -155,12 +156,12 @@ class LSTMValve(Valve):
         return hidden.view_as(memory), new_cell.view_as(memory)
 
 
-VALVES: dict[str, type[Valve]] = {
-    "none": Valve,
-    "cross_attention": CrossAttentionValve,
-    "cross_attention_reverse": ReverseCrossAttentionValve,
-    "gru": GRUValve,
-    "lstm": LSTMValve,
-    "gated": GatedValve,
-    "latch": LatchValve,
+VALVES: dict[str, type[MemoryRetentionValve]] = {
+    "none": MemoryRetentionValve,
+    "cross_attention": CrossAttentionMRV,
+    "cross_attention_reverse": ReverseCrossAttentionMRV,
+    "gru": GRUMRV,
+    "lstm": LSTMMRV,
+    "gated": GatedMRV,
+    "latch": LatchMRV,
 }
