@@ -14,7 +14,7 @@ from datamodules.episodes import DatasetError
 from datamodules.formats import open_source
 from datamodules.options import Options
 from datamodules.readers.hdf5 import broken_chains
-from datamodules.source import Checked, Source
+from datamodules.source import Source, ValidEpisodes
 
 _MOST_WARNINGS = 1000
 
@@ -71,7 +71,7 @@ def check(
 def _check_episodes(
     source: Source, report: Report, tell: Callable[[int, int | None], None]
 ) -> None:
-    episodes = Checked(source, on_bad=lambda error: report.problems.append(str(error)))
+    episodes = ValidEpisodes(source, on_bad=lambda error: report.problems.append(str(error)))
     open_ends = 0
     for episode in episodes:
         earned = float(np.sum(episode.rewards, dtype=np.float64))

@@ -16,7 +16,7 @@ import numpy as np
 from gymnasium import spaces
 
 from datamodules.crew import TIMEOUT_S, available_cores, play_parts
-from datamodules.disks import make_folder, told_when_unreadable, told_when_unwritable
+from datamodules.disk_errors import explain_read_errors, explain_write_errors, make_folder
 from datamodules.episodes import DatasetError, Episode, observation_spaces
 from datamodules.parts import Parts
 from datamodules.players import Player
@@ -146,7 +146,7 @@ def make_once(store: Path, provenance: dict[str, Any], make: Callable[[], object
     make_folder(store.parent, DatasetError, what, "Name another folder with --data.root.")
     advice = "Make room, or name another folder with --data.root."
     with (
-        told_when_unwritable(DatasetError, what, advice),
+        explain_write_errors(DatasetError, what, advice),
         locked(store.parent / f".{store.name}.generate.lock", f"making {store}"),
         told_when_stopped(f" while {store} was being made; the same command goes on."),
     ):
@@ -157,7 +157,7 @@ def make_once(store: Path, provenance: dict[str, Any], make: Callable[[], object
 
 def _is_made(store: Path, provenance: dict[str, Any]) -> bool:
     """Whether the store is there; an error if it is damaged or holds something else."""
-    with told_when_unreadable(DatasetError, store):
+    with explain_read_errors(DatasetError, store):
         if not store.exists():
             return False
     if Store.open(store).manifest["provenance"] != provenance:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.disks import make_folder, told_when_unwritable
+from datamodules.disk_errors import explain_write_errors, make_folder
 from datamodules.episodes import (
     DatasetError,
     Episode,
@@ -23,7 +23,7 @@ from datamodules.episodes import (
 )
 from datamodules.npy import file_sha256
 from datamodules.readers.minari import minari_provenance, open_minari, write_minari
-from datamodules.source import Checked, OnBad, Source, refuse
+from datamodules.source import OnBad, Source, ValidEpisodes, raise_error
 from datamodules.store import NoStoreError, Store
 from datamodules.store_files import StoreWriter, storage_dtype, store_bytes
 from rate.files import publish
@@ -39,7 +39,7 @@ def convert(
     source: Source,
     destination: Path | str,
     *,
-    on_bad: OnBad = refuse,
+    on_bad: OnBad = raise_error,
     on_progress: OnProgress = tell_nobody,
     save_seconds: float = SAVE_SECONDS,
 ) -> Path:
@@ -78,7 +78,7 @@ def convert(
     make_folder(destination.parent, DatasetError, what, elsewhere)
     advice = f"{elsewhere} Or make room: what was converted is kept, and the same command goes on."
     with (
-        told_when_unwritable(DatasetError, what, advice),
+        explain_write_errors(DatasetError, what, advice),
         locked(destination.with_name(f".{destination.name}.lock"), f"making {destination}"),
     ):
         if destination.exists():  # it was made while this process waited
@@ -113,7 +113,7 @@ def _write(
     save_seconds: float,
 ) -> None:
     with StoreWriter(partial, source.spec, _has_last(source)) as writer:
-        episodes = Checked(source, writer.position, on_bad, writer.clipped)
+        episodes = ValidEpisodes(source, writer.position, on_bad, writer.clipped)
         skipped, saved = writer.skipped, time.monotonic()
         try:
             for episode in episodes:
@@ -141,7 +141,7 @@ def convert_to_minari(
     source: Source,
     destination: Path | str,
     *,
-    on_bad: OnBad = refuse,
+    on_bad: OnBad = raise_error,
     on_progress: OnProgress = tell_nobody,
 ) -> Path:
     """Make a Minari data set, without loss: every array in the type that the source has it in.
@@ -178,7 +178,7 @@ def convert_to_minari(
     what, elsewhere = f"{destination}: the data set", "Name another folder."
     make_folder(destination.parent, DatasetError, what, elsewhere)
     check_room(source, destination)
-    episodes = Checked(source, on_bad=on_bad)
+    episodes = ValidEpisodes(source, on_bad=on_bad)
 
     def with_last_observation() -> Iterator[Episode]:
         for episode in episodes:
@@ -190,7 +190,7 @@ def convert_to_minari(
                 yield replace(episode, last_observation=last)
             on_progress("converting", episodes.position, source.num_episodes)
 
-    with told_when_unwritable(DatasetError, what, f"{elsewhere} Or make room."):
+    with explain_write_errors(DatasetError, what, f"{elsewhere} Or make room."):
         made = write_minari(
             with_last_observation(),
             destination.parent,

@@ -26,7 +26,7 @@ from datamodules.formats import find_format, open_source
 from datamodules.local_data import find_named
 from datamodules.options import Options
 from datamodules.readers.in_memory import open_in_memory
-from datamodules.source import Checked, Source, refuse
+from datamodules.source import Source, ValidEpisodes, raise_error
 from datamodules.store import Store, write_store
 from rate.envs.spec import EnvironmentSpec
 from rate.progress import OnProgress, tell_nobody, telling
@@ -99,7 +99,7 @@ class Dataset:
             opened = open_source(path, replace(options, spec=spec))
         _check_trainable(opened)
         skipped = _Skipped() if skip_bad else None
-        convert(opened, store, on_bad=skipped or refuse, on_progress=on_progress)
+        convert(opened, store, on_bad=skipped or raise_error, on_progress=on_progress)
         if skipped is not None:
             skipped.warn(path)
         return cls(store)
@@ -138,11 +138,11 @@ class Dataset:
         if spec is not None and not is_compatible(source.spec, spec):
             source = replace(open_in_memory(name, arrays, replace(options, spec=spec)), spec=spec)
         _check_trainable(source)
-        store = _place(Path(root), name, [source.spec.to_dict(), _digest(Checked(source))])
+        store = _place(Path(root), name, [source.spec.to_dict(), _digest(ValidEpisodes(source))])
         known = {"source": name, "format": source.format, "notes": list(source.notes)}
 
         def make() -> None:
-            checked = Checked(source)
+            checked = ValidEpisodes(source)
             episodes = telling(checked, "packing", source.num_episodes, on_progress)
             write_store(episodes, store, source.spec, known)
             checked.clipped.warn(source.path)

@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from datamodules.disks import make_folder, may_write, told_when_unwritable
+from datamodules.disk_errors import explain_write_errors, make_folder, may_write
 from datamodules.episodes import DatasetError
 from datamodules.npy import file_sha256
 from datamodules.public_data import Remote
@@ -52,7 +52,7 @@ def fetch(remote: Remote, folder: Path | str, on_bytes: OnBytes | None = None) -
         _compare(path)
         return path
     make_folder(path.parent, DatasetError, str(path), _ELSEWHERE)
-    with told_when_unwritable(DatasetError, str(path), f"{_ELSEWHERE} Or make room."):
+    with explain_write_errors(DatasetError, str(path), f"{_ELSEWHERE} Or make room."):
         _download(remote, path, on_bytes or (lambda done, total: None))
     return path
 
@@ -101,7 +101,7 @@ def fetch_minari(name: str, folder: Path | str) -> Path:
         make_folder(made, DatasetError, str(path), _ELSEWHERE)
     try:
         with (
-            told_when_unwritable(DatasetError, str(path), f"{_ELSEWHERE} Or make room."),
+            explain_write_errors(DatasetError, str(path), f"{_ELSEWHERE} Or make room."),
             environment_variable("MINARI_DATASETS_PATH", str(unfinished)),
         ):
             minari.download_dataset(name, force_download=True)  # goes on with what is there

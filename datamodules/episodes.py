@@ -71,12 +71,17 @@ def integer_seed(value: Any) -> int | None:
 
 
 def observation_items(observations: Array | dict[str, Array]) -> dict[str, Array]:
-    """The arrays of an observation by key; the key of an array that stands alone is empty."""
+    """Returns the arrays of observations by key; a single array has the empty key."""
     return dict(observations) if isinstance(observations, dict) else {"": observations}
 
 
+def from_items(items: dict[str, Array]) -> Array | dict[str, Array]:
+    """Returns the inverse of `observation_items`."""
+    return items[""] if list(items) == [""] else items
+
+
 def observation_spaces(space: gymnasium.Space[Any]) -> dict[str, gymnasium.Space[Any]]:
-    """The spaces that match `observation_items`."""
+    """Returns the spaces of the arrays of `observation_items`."""
     return dict(space.spaces) if isinstance(space, spaces.Dict) else {"": space}
 
 

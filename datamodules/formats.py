@@ -22,16 +22,6 @@ from datamodules.readers.hf_dataset import is_hf_dataset, open_hf_dataset
 from datamodules.readers.lerobot import is_lerobot, open_lerobot
 from datamodules.readers.memory_maze import is_memory_maze, open_memory_maze
 from datamodules.readers.minari_source import is_minari, open_minari_source
-from datamodules.readers.no_data import (
-    OWN_ARRAYS,
-    above,
-    describe,
-    first_words,
-    inside,
-    missing_among,
-    not_downloaded,
-    unreadable,
-)
 from datamodules.readers.npz_files import is_npz, open_npz_files
 from datamodules.readers.own_store import is_store, open_store
 from datamodules.readers.rl_unplugged import is_rl_unplugged, open_rl_unplugged
@@ -42,6 +32,16 @@ from datamodules.readers.tianshou import is_tianshou, open_tianshou
 from datamodules.readers.tmaze import is_tmaze_pickle, open_tmaze_pickle
 from datamodules.readers.torchrl import is_torchrl, open_torchrl
 from datamodules.readers.trajectories import is_pickle, open_trajectories
+from datamodules.readers.unknown_paths import (
+    OWN_ARRAYS,
+    above,
+    describe,
+    first_words,
+    inside,
+    missing_among,
+    not_downloaded,
+    unreadable,
+)
 from datamodules.source import Source
 from datamodules.store import NoStoreError, Store
 from rate.envs.recorded import about, differences

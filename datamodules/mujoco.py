@@ -28,7 +28,7 @@ from datamodules.readers.minari_source import (
     recorded_environment,
     reference_scores,
 )
-from datamodules.source import Checked, Source
+from datamodules.source import Source, ValidEpisodes
 from datamodules.store import Store, write_store
 from rate.envs.mujoco import MujocoOptions, mujoco_spec
 from rate.envs.recorded import Recorded, mujoco_recorded, mujoco_settings
@@ -115,7 +115,7 @@ def _convert(
 
 def _episodes(source: Source, spec: EnvironmentSpec) -> Iterator[Episode]:
     """The episodes of a source, in the bounds of a task."""
-    episodes = Checked(replace(source, spec=spec))
+    episodes = ValidEpisodes(replace(source, spec=spec))
     yield from episodes
     episodes.clipped.warn(source.path)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.disks import told_when_unwritable
+from datamodules.disk_errors import explain_write_errors
 from datamodules.episodes import Array, DatasetError, Episode, observation_items
 from datamodules.npy import BAD_HEADER
 from rate.files import atomic_path, remove_drafts
@@ -73,7 +73,7 @@ class Parts:
                 arrays[f"{prefix}/{key}"] = array
         advice = "Those before are kept: make room, and the same command goes on."
         with (
-            told_when_unwritable(DatasetError, f"{self.path}: the next episode", advice),
+            explain_write_errors(DatasetError, f"{self.path}: the next episode", advice),
             atomic_path(self.file(seed)) as draft,
             draft.open("xb") as file,
         ):

@@ -12,6 +12,7 @@ from datamodules.episodes import (
     Array,
     DatasetError,
     Episode,
+    from_items,
     observation_items,
     observation_spaces,
 )
@@ -114,13 +115,13 @@ class Player:
             rewards.append(reward)
         frames = {key: rows.get() for key, rows in seen.items()}
         return Episode(
-            observations=_alone({key: array[:-1] for key, array in frames.items()}),
+            observations=from_items({key: array[:-1] for key, array in frames.items()}),
             actions=actions.get(),
             rewards=rewards.get(),
             terminated=bool(terminated),
             truncated=bool(truncated),
             seed=seed,
-            last_observation=_alone({key: array[-1].copy() for key, array in frames.items()}),
+            last_observation=from_items({key: array[-1].copy() for key, array in frames.items()}),
             outcome=_numbers(info),
         )
 
@@ -153,11 +154,6 @@ class _Rows:
 
     def get(self) -> Array:
         return self._array[: self._count]
-
-
-def _alone(items: dict[str, Array]) -> Array | dict[str, Array]:
-    """The inverse of `observation_items`."""
-    return items[""] if list(items) == [""] else items
 
 
 def _numbers(info: dict[str, Any]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from datamodules.clipping import Clipped
+from datamodules.action_clipping import ActionClipping
 from datamodules.episodes import DatasetError, Episode, validate_episode
 from rate.envs.mujoco import TASKS, MujocoOptions, mujoco_spec
 from rate.envs.recorded import Recorded, mujoco_settings, own_settings
@@ -29,7 +29,7 @@ _GYM_ID = re.compile(rf"({'|'.join(task.gym_name for task in TASKS.values())})-v
 OnBad = Callable[[DatasetError], None]
 
 
-def refuse(error: DatasetError) -> None:
+def raise_error(error: DatasetError) -> None:
     """What to do with a bad episode unless told otherwise: not go on."""
     raise error
 
@@ -62,7 +62,7 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
-class Checked:
+class ValidEpisodes:
     """The valid episodes of a source.
 
     Args:
@@ -81,11 +81,11 @@ class Checked:
         self,
         source: Source,
         start: int = 0,
-        on_bad: OnBad = refuse,
-        clipped: Clipped | None = None,
+        on_bad: OnBad = raise_error,
+        clipped: ActionClipping | None = None,
     ) -> None:
         self.source, self.position, self.skipped = source, start, 0
-        self.clipped = clipped or Clipped()
+        self.clipped = clipped or ActionClipping()
         self._on_bad = on_bad
 
     def __iter__(self) -> Iterator[Episode]:

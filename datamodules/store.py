@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from datamodules.disks import told_when_unreadable
+from datamodules.disk_errors import explain_read_errors
 from datamodules.episodes import Array, DatasetError, Episode, observation_spaces
 from datamodules.npy import file_sha256, open_array
 from datamodules.packing import pack_directory
@@ -85,7 +85,7 @@ class Store:
             DatasetError: If the directory is not a store, is of another schema version, or has a
                 file that is missing, truncated or changed. The message names the file.
         """
-        with told_when_unreadable(DatasetError, Path(path)):
+        with explain_read_errors(DatasetError, Path(path)):
             return cls._open(Path(path), verify)
 
     @classmethod

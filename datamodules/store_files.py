@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from datamodules.clipping import Clipped
+from datamodules.action_clipping import ActionClipping
 from datamodules.episodes import Array, DatasetError, Episode, observation_items, observation_spaces
 from datamodules.npy import NpyWriter, file_sha256
 from rate.envs.spec import EnvironmentSpec
@@ -112,7 +112,7 @@ class StoreWriter:
         self._low: float
         self._high: float
         self._low, self._high = state["returns"] or (math.inf, -math.inf)
-        self.clipped = Clipped(**state.get("clipped", {}))
+        self.clipped = ActionClipping(**state.get("clipped", {}))
         self._large_seeds: dict[str, str] = dict(state.get("large_seeds", {}))
         layout = _layout(spec, keep_last)
         self._writers = {

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from lightning.pytorch.loggers import Logger
 
-from datamodules.disks import told_when_unwritable
+from datamodules.disk_errors import explain_write_errors
 from datamodules.spawning import leave_if_started_again
 from rate.advice import command as command_for
 from rate.errors import ConfigError
@@ -161,7 +161,7 @@ def train(
             fitting = make_fitting(config, *parts)
         again = command_for("train", "--resume", str(folder))
         advice = f"What was saved before is whole: make room, then continue with: {again}"
-        with told_when_unwritable(TrainingError, str(folder), advice):
+        with explain_write_errors(TrainingError, str(folder), advice):
             fitting.fit(module, datamodule, folder)
             if not is_main_process():
                 return RunResult(folder, steps=fitting.trainer.global_step)

@@ -33,7 +33,7 @@ import numpy.typing as npt
 from datamodules.episodes import Array, DatasetError, Episode
 from datamodules.npy import BAD_HEADER
 from datamodules.readers.atari_games import FRAME, atari_data_spec, known_game
-from datamodules.source import OnBad, Source, refuse
+from datamodules.source import OnBad, Source, raise_error
 from rate.envs.atari import LONGEST
 
 _OBSERVATION = re.compile(r"\$store\$_observation_ckpt\.(\d+)\.gz")
@@ -96,7 +96,9 @@ def open_dqn_replay(path: Path) -> Source:
     )
 
 
-def read_dqn_replay(path: Path | str, start: int = 0, on_bad: OnBad = refuse) -> Iterator[Episode]:
+def read_dqn_replay(
+    path: Path | str, start: int = 0, on_bad: OnBad = raise_error
+) -> Iterator[Episode]:
     """The whole episodes of a run, in the order of their checkpoints, one in memory at a time.
 
     Args:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datamodules.episodes import Array, DatasetError
-from datamodules.readers.roles import Found
+from datamodules.readers.roles import ColumnRoles
 from datamodules.readers.values import column, flat_flags
 
 Flags = npt.NDArray[np.bool_]
@@ -19,13 +19,13 @@ BY_ENVIRONMENT = ("terminated", "terminals", "dones")
 TELLS_APART = ("truncated", "is_last")
 
 
-def is_loose(found: Found) -> bool:
+def is_ambiguous(found: ColumnRoles) -> bool:
     """Whether data mark a time limit's ends like the environment's, for all that is known."""
     apart = ("terminated", *TELLS_APART)
     return ("terminals" in found or "dones" in found) and not any(role in found for role in apart)
 
 
-def judge(marked: Flags, lengths: Rows, limit: int | None, found: Found) -> list[str]:
+def end_notes(marked: Flags, lengths: Rows, limit: int | None, found: ColumnRoles) -> list[str]:
     """What is assumed of the ends that loose data mark, for people.
 
     Args:
@@ -55,7 +55,7 @@ def judge(marked: Flags, lengths: Rows, limit: int | None, found: Found) -> list
     return notes
 
 
-def last_flags(found: Found, steps: int, place: str) -> dict[str, bool]:
+def last_flags(found: ColumnRoles, steps: int, place: str) -> dict[str, bool]:
     """The flags of the last of an episode's steps, by role.
 
     Args:

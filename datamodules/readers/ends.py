@@ -18,21 +18,21 @@ from datamodules.readers.end_kinds import (
     TELLS_APART,
     Flags,
     Rows,
-    is_loose,
+    is_ambiguous,
 )
-from datamodules.readers.roles import Found
+from datamodules.readers.roles import ColumnRoles
 from datamodules.readers.values import column, flat_flags
 
 
 @dataclass(frozen=True)
-class Layout:
+class EpisodeBounds:
     """Where the episodes of flat columns are.
 
     Attributes:
         ends: `(E,)`, one past the last step of each.
         terminated: `(E,)`, whether the environment ended it.
         truncated: `(E,)`, whether a time limit did, or the data tell of nothing that did.
-        loose: Whether the data mark a time limit's ends like the environment's, for all one knows.
+        ambiguous: Whether the marks of ends may also be a time limit's; see `is_ambiguous`.
         unfinished: Steps after the last end that the data mark.
         notes: What was assumed, for people.
     """
@@ -40,7 +40,7 @@ class Layout:
     ends: Rows
     terminated: Flags
     truncated: Flags
-    loose: bool = False
+    ambiguous: bool = False
     unfinished: int = 0
     notes: tuple[str, ...] = ()
 
@@ -53,7 +53,7 @@ class Layout:
 class _Marks:
     """What is known of the rows of flat columns while their ends are looked for."""
 
-    found: Found
+    found: ColumnRoles
     rows: int
     place: str
     flags: dict[str, Flags] = field(default_factory=dict)
@@ -64,14 +64,14 @@ class _Marks:
         return self.found.names[role]
 
 
-def find_layout(
-    found: Found,
+def find_bounds(
+    found: ColumnRoles,
     rows: int,
     options: Options,
     place: str,
     breaks: Callable[[], Flags] | None = None,
     one: bool = False,
-) -> Layout:
+) -> EpisodeBounds:
     """The episodes of flat columns.
 
     Args:
@@ -113,8 +113,8 @@ def find_layout(
     if not len(ends):
         raise DatasetError(f"{place}: no episode ends; --unfinished keep makes one of the rows")
     terminated, truncated = _kinds(marks, ends)
-    loose = is_loose(found) and not marks.cut
-    return Layout(ends, terminated, truncated, loose, unfinished, tuple(marks.notes))
+    ambiguous = is_ambiguous(found) and not marks.cut
+    return EpisodeBounds(ends, terminated, truncated, ambiguous, unfinished, tuple(marks.notes))
 
 
 def _tell_unfinished(steps: int, options: Options) -> str:

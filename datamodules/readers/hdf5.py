@@ -19,10 +19,10 @@ import numpy as np
 
 from datamodules.episodes import DatasetError
 from datamodules.options import Options
-from datamodules.readers.flat import Flat, chain_breaks
-from datamodules.readers.front import Front
+from datamodules.readers.flat import FlatColumns, broken_links
 from datamodules.readers.named import open_episodes, open_flat
-from datamodules.readers.numbered import by_numbers
+from datamodules.readers.natural_order import natural_key
+from datamodules.readers.profile import DatasetProfile
 from datamodules.readers.roles import find_roles, role_of
 from datamodules.readers.values import parts
 from datamodules.source import Source
@@ -79,8 +79,8 @@ def open_hdf5(path: Path, options: Options | None = None) -> Source:
     if whole:
         options = replace(options, unfinished=options.unfinished or "drop")
     name = "d4rl" if is_d4rl(path) else "hdf5"
-    led = False if name == "d4rl" else None
-    return open_flat(name, path, (path,), columns, options, led=led)
+    starts_with_reset = False if name == "d4rl" else None
+    return open_flat(name, path, (path,), columns, options, starts_with_reset=starts_with_reset)
 
 
 def broken_chains(path: Path) -> Iterator[str]:
@@ -93,15 +93,16 @@ def broken_chains(path: Path) -> Iterator[str]:
         columns = hdf5_tree(file)
         if "next_observations" not in columns or "timeouts" not in columns:
             return
-        layout = Flat(columns, Front("d4rl", path, Options(zero_rewards=True)), str(path)).layout
+        profile = DatasetProfile("d4rl", path, Options(zero_rewards=True))
+        bounds = FlatColumns(columns, profile, str(path)).bounds
         found = find_roles(columns).values
         now, _ = parts(found["observations"], str(path))
         following, _ = parts(found["next_observations"], str(path))
-        broken = chain_breaks(now, following)
-        broken[layout.ends[:-1] - 1] = False
+        broken = broken_links(now, following)
+        broken[bounds.ends[:-1] - 1] = False
         for row in np.flatnonzero(broken):
-            number = int(np.searchsorted(layout.ends, row, side="right"))
-            step = int(row - layout.starts[number])
+            number = int(np.searchsorted(bounds.ends, row, side="right"))
+            step = int(row - bounds.starts[number])
             yield (
                 f"{path}, episode {number}: the next observation of step {step} is not that of "
                 f"step {step + 1}, though neither a terminal nor a time-out is between them"
@@ -180,7 +181,7 @@ def _episode_groups(file: h5py.File) -> list[str]:
         names = [f"{above}/{name}" for name in _groups(file[above] if above else file)]
         episodes = [name for name in names if _has_actions(file[name])]
         if len(episodes) > 1 or (episodes and re.search(r"\d", episodes[0].rpartition("/")[2])):
-            return sorted(episodes, key=by_numbers)
+            return sorted(episodes, key=natural_key)
     return []
 
 

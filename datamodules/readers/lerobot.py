@@ -19,7 +19,7 @@ import numpy as np
 from datamodules.episodes import Array, DatasetError
 from datamodules.options import Options
 from datamodules.readers.arrow import RowReader, arrow_errors, images, numbers, parquet_rows
-from datamodules.readers.deferred import Deferred
+from datamodules.readers.lazy_array import LazyArray
 from datamodules.readers.lerobot_files import Clip, Metadata, Part, read_metadata
 from datamodules.readers.named import open_episodes
 from datamodules.readers.roles import IGNORED
@@ -271,20 +271,20 @@ def _frame_shape(feature: dict[str, Any]) -> tuple[int, int, int]:
     return (width, channels, height) if first else (height, width, channels)
 
 
-def _video(metadata: Metadata, clip: Clip, times: Array, shape: tuple[int, int, int]) -> Deferred:
+def _video(metadata: Metadata, clip: Clip, times: Array, shape: tuple[int, int, int]) -> LazyArray:
     file, times = metadata.folder / clip.file, times + clip.start
-    return Deferred(
+    return LazyArray(
         (len(times), *shape),
         np.uint8,
         lambda first, last: read_frames(file, times[first:last], metadata.fps, shape),
     )
 
 
-def _pictures(column: Any, shape: tuple[int, int, int], place: str) -> Deferred:
+def _pictures(column: Any, shape: tuple[int, int, int], place: str) -> LazyArray:
     def make(first: int, last: int) -> Array:
         found = images(column.slice(first, last - first), place, channels=shape[-1])
         if found.shape[1:] != shape:
             raise DatasetError(f"{place}: the images are {found.shape[1:]}, not {shape}")
         return found
 
-    return Deferred((len(column), *shape), np.uint8, make)
+    return LazyArray((len(column), *shape), np.uint8, make)

@@ -25,7 +25,7 @@ from datamodules.episodes import Array, DatasetError, Episode
 from datamodules.options import Options
 from datamodules.readers.npz import NpzArrays, npz_files, open_npz
 from datamodules.readers.npz_files import open_npz_files
-from datamodules.source import OnBad, Source, refuse
+from datamodules.source import OnBad, Source, raise_error
 from rate.envs.memory_maze import memory_maze_spec
 
 _FRAME = (64, 64, 3)
@@ -93,7 +93,7 @@ def is_memory_maze(path: Path) -> bool:
 
 
 def read_npz_folder(
-    folder: Path | str, start: int = 0, on_bad: OnBad = refuse
+    folder: Path | str, start: int = 0, on_bad: OnBad = raise_error
 ) -> Iterator[Episode]:
     """The episodes of a folder of `.npz` files, one at a time, in the order of their numbers.
 

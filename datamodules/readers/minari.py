@@ -26,7 +26,7 @@ from datamodules.episodes import (
 )
 from datamodules.readers.minari_files import EpisodeFiles, open_files
 from datamodules.readers.spaces import action_array, observation_arrays
-from datamodules.source import OnBad, refuse
+from datamodules.source import OnBad, raise_error
 from datamodules.variables import environment_variable
 from rate.advice import install
 from rate.envs.spec import EnvironmentSpec
@@ -88,7 +88,7 @@ def _check_spaces(path: Path) -> None:
 
 
 def read_minari(
-    dataset: MinariDataset, start: int = 0, on_bad: OnBad = refuse
+    dataset: MinariDataset, start: int = 0, on_bad: OnBad = raise_error
 ) -> Iterator[Episode]:
     """The episodes of a Minari data set, one at a time.
 

@@ -1,9 +1,9 @@
-"""One front for data in named columns, whatever the file: flat, or episode by episode.
+"""Sources of data in named columns, whatever the file: flat columns, or episode by episode.
 
-A reader of a file gives its columns under the names that it has; here they are found by a table of
-names (`datamodules.readers.roles`), cut into episodes (`datamodules.readers.ends`), and brought to
-one form (`datamodules.readers.front`). What is assumed is a note of the source; what cannot be
-known is asked for, with the option that says it.
+A reader of a file yields its columns under the names that they have there. Here they are found by
+their names (`datamodules.readers.roles`), cut into episodes (`datamodules.readers.ends`), and
+converted (`datamodules.readers.profile`). Assumptions become notes of the source. What cannot be
+inferred is asked for, with the option that says it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from typing import Any
 
 from datamodules.episodes import DatasetError, Episode
 from datamodules.options import Options
-from datamodules.readers.ends import Layout
-from datamodules.readers.flat import Flat
-from datamodules.readers.front import Front, find_episode
+from datamodules.readers.ends import EpisodeBounds
+from datamodules.readers.episode_columns import EpisodeColumns, find_episode_columns
+from datamodules.readers.flat import FlatColumns
+from datamodules.readers.profile import DatasetProfile
 from datamodules.source import OnBad, Source
 from rate.envs.spec import EnvironmentSpec
 
-# Episodes from a number on. An error in the place of one tells why that one cannot be read.
+# Episodes from a number on. An error in the place of an episode says why it cannot be read.
 Episodes = Callable[[int], Iterator[Mapping[str, Any] | DatasetError]]
-# What opens a file and gives its flat columns: arrays, or what has `shape`, `dtype` and rows.
+# Opens a file and gives its flat columns: arrays, or what has `shape`, `dtype` and rows.
 Opener = Callable[[], AbstractContextManager[Mapping[str, Any]]]
 
 _MOST_NOTES = 8  # of unlike files
@@ -32,8 +33,8 @@ _DAMAGED = (OSError, RuntimeError, ValueError, KeyError)
 
 
 @contextmanager
-def _told(place: str) -> Iterator[None]:
-    """Tell of columns that turn out to be damaged when they are read as of a bad episode."""
+def _as_dataset_error(place: str) -> Iterator[None]:
+    """Turns what damaged columns raise when they are read into a `DatasetError` of the episode."""
     try:
         yield
     except DatasetError:
@@ -52,50 +53,56 @@ def open_episodes(
     notes: tuple[str, ...] = (),
     *,
     spec: EnvironmentSpec | None = None,
-    led: bool = False,
+    starts_with_reset: bool = False,
     place: Callable[[int], str] | None = None,
     name: str = "",
 ) -> Source:
-    """Data that come episode by episode, as a source. They are gone through once, to know them.
+    """Returns data that come episode by episode as a source. One pass infers what they are.
 
     Args:
         format_name: Name of the format.
         path: The file or folder.
         files: The files that are read.
         episodes: Yields the columns of each episode from a number on, one in memory at a time.
-            Columns that are not loaded, like those of an HDF5 file, are read when they are needed.
+            Columns that are not loaded, like those of an HDF5 file, are read when they are used.
         options: What a person says of the data.
-        num_episodes: How many there are, where that is known.
+        num_episodes: The number of episodes, where it is known.
         notes: What the reader itself assumed or left out.
         spec: The environment, where the source says it.
-        led: Whether a row's action and reward are those that led to its observation; the first
-            row, of the reset, then has neither.
-        place: Where an episode is, for messages.
-        name: What the data set is called, where its path does not tell.
+        starts_with_reset: Whether a row's action and reward are those that led to its observation,
+            so that the first row, that of the reset, has neither.
+        place: Names an episode, for messages.
+        name: The name of the data set, where its path does not tell it.
 
     Raises:
         DatasetError: If no episode can be read, or something has to be said; says what.
     """
     where = place or (lambda number: f"{path}, episode {number}")
-    front = Front(format_name, path, options or Options(), spec, led, name=name)
+    profile = DatasetProfile(
+        format_name, path, options or Options(), spec, starts_with_reset, name=name
+    )
+
+    def find(number: int, item: Any) -> EpisodeColumns:
+        return find_episode_columns(item, profile.options, where(number), starts_with_reset)
+
     bad: list[DatasetError] = []
     count = 0
     for number, item in enumerate(episodes(0)):
         count += 1
         try:
-            with _told(where(number)):
-                front.see(find_episode(item, front, where(number)))
+            with _as_dataset_error(where(number)):
+                profile.see(find(number, item))
         except DatasetError as error:
             bad.append(error)
-    if not front.lengths and bad:
+    if not profile.lengths and bad:
         raise bad[0]
-    front.learn()
+    profile.learn()
 
     def read(start: int, on_bad: OnBad) -> Iterator[Episode]:
         for number, item in enumerate(episodes(start), start=start):
             try:
-                with _told(where(number)):
-                    episode = front.episode(find_episode(item, front, where(number)))
+                with _as_dataset_error(where(number)):
+                    episode = profile.episode(find(number, item))
             except DatasetError as error:
                 on_bad(error)
             else:
@@ -105,12 +112,12 @@ def open_episodes(
         format=format_name,
         path=path,
         files=files,
-        spec=front.spec,
+        spec=profile.spec,
         read=read,
         num_episodes=count if num_episodes is None else num_episodes,
-        num_steps=sum(front.lengths),
+        num_steps=sum(profile.lengths),
         place=place,
-        notes=(*notes, *front.notes),
+        notes=(*notes, *profile.notes),
     )
 
 
@@ -123,9 +130,9 @@ def open_flat(
     notes: tuple[str, ...] = (),
     *,
     spec: EnvironmentSpec | None = None,
-    led: bool | None = False,
+    starts_with_reset: bool | None = False,
 ) -> Source:
-    """Flat columns over all episodes, as a source; they are cut where the data say it.
+    """Returns flat columns over all episodes as a source; they are cut where the data mark ends.
 
     Args:
         format_name: Name of the format.
@@ -136,14 +143,14 @@ def open_flat(
         options: What a person says of the data.
         notes: What the reader itself assumed or left out.
         spec: The environment, where the source says it.
-        led: As for `open_episodes`; None to find it out.
+        starts_with_reset: As for `open_episodes`; None if the data are to show it.
 
     Raises:
         DatasetError: If columns disagree, or something has to be said; says what.
     """
     opener = columns if callable(columns) else lambda: nullcontext(columns)
-    front = Front(format_name, path, options or Options(), spec, led)
-    return _Parts(front, files, [_Part(str(path), opener)]).source(notes)
+    profile = DatasetProfile(format_name, path, options or Options(), spec, starts_with_reset)
+    return _FlatFiles(profile, files, [_FlatFile(str(path), opener)]).source(notes)
 
 
 def open_parts(
@@ -154,102 +161,107 @@ def open_parts(
     notes: tuple[str, ...] = (),
     *,
     spec: EnvironmentSpec | None = None,
-    led: bool | None = False,
+    starts_with_reset: bool | None = False,
 ) -> Source:
-    """Files of flat columns, each of one episode unless its columns tell of several.
+    """Returns files of flat columns as a source; each is one episode unless it marks several.
 
     Args:
         format_name: Name of the format.
         path: The folder.
-        parts: What opens each file and gives its columns. A file that cannot be read counts as an
-            episode that cannot.
+        parts: What opens each file and gives its columns. A file that cannot be read counts as one
+            bad episode.
         options: What a person says of the data.
         notes: What the reader itself assumed or left out.
         spec: The environment, where the source says it.
-        led: As for `open_flat`.
+        starts_with_reset: As for `open_flat`.
 
     Raises:
         DatasetError: If no file can be read, or something has to be said; says what.
     """
-    front = Front(format_name, path, options or Options(), spec, led, one_each=True)
-    found = [_Part(str(file), opener) for file, opener in parts.items()]
-    return _Parts(front, tuple(parts), found).source(notes)
+    profile = DatasetProfile(
+        format_name, path, options or Options(), spec, starts_with_reset, one_per_file=True
+    )
+    found = [_FlatFile(str(file), opener) for file, opener in parts.items()]
+    return _FlatFiles(profile, tuple(parts), found).source(notes)
 
 
 @dataclass
-class _Part:
-    """A file of flat columns, and where its episodes are once it was looked at."""
+class _FlatFile:
+    """A file of flat columns, and the bounds of its episodes once they are known."""
 
     place: str
     opener: Opener
-    layout: Layout | None = None
+    bounds: EpisodeBounds | None = None
 
     def __len__(self) -> int:
-        return 1 if self.layout is None else len(self.layout.ends)
+        return 1 if self.bounds is None else len(self.bounds.ends)
 
 
-class _Parts:
-    """The episodes of files of flat columns, one after the other."""
+class _FlatFiles:
+    """The episodes of files of flat columns, one file after the other."""
 
-    def __init__(self, front: Front, files: tuple[Path, ...], parts: Sequence[_Part]) -> None:
-        self._front, self._files, self._parts = front, files, parts
+    def __init__(
+        self, profile: DatasetProfile, paths: tuple[Path, ...], files: Sequence[_FlatFile]
+    ) -> None:
+        self._profile, self._paths, self._files = profile, paths, files
 
     def source(self, notes: tuple[str, ...]) -> Source:
-        """Look at every file, and make a source of them."""
-        front, bad = self._front, []
-        for part in self._parts:
+        """Returns the files as a source; every file is opened once."""
+        profile, bad = self._profile, []
+        for file in self._files:
             try:
-                with part.opener() as found:
-                    flat = Flat(found, front, part.place)
+                with file.opener() as columns:
+                    flat = FlatColumns(columns, profile, file.place)
                     for number in range(len(flat)):
-                        front.see(flat.episode(number))
-                part.layout = flat.layout
+                        profile.see(flat.episode(number))
+                file.bounds = flat.bounds
             except DatasetError as error:
                 bad.append(error)
-        if not front.lengths and bad:
+        if not profile.lengths and bad:
             raise bad[0]
-        front.learn()
-        told = dict.fromkeys(n for part in self._parts if part.layout for n in part.layout.notes)
-        alone = len(self._parts) == 1
+        profile.learn()
+        assumed = dict.fromkeys(n for file in self._files if file.bounds for n in file.bounds.notes)
         return Source(
-            format=front.format_name,
-            path=front.path,
-            files=self._files,
-            spec=front.spec,
+            format=profile.format_name,
+            path=profile.path,
+            files=self._paths,
+            spec=profile.spec,
             read=self._read,
-            num_episodes=sum(map(len, self._parts)),
-            num_steps=sum(front.lengths),
-            place=None if alone else self._place,
-            notes=(*notes, *list(told)[:_MOST_NOTES], *front.notes),
+            num_episodes=sum(map(len, self._files)),
+            num_steps=sum(profile.lengths),
+            place=None if len(self._files) == 1 else self._place,
+            notes=(*notes, *list(assumed)[:_MOST_NOTES], *profile.notes),
         )
 
     def _place(self, number: int) -> str:
-        for part in self._parts:
-            if number < len(part):
-                return part.place if len(part) == 1 else f"{part.place}, its episode {number}"
-            number -= len(part)
-        return str(self._front.path)
+        for file in self._files:
+            if number < len(file):
+                return file.place if len(file) == 1 else f"{file.place}, its episode {number}"
+            number -= len(file)
+        return str(self._profile.path)
 
     def _read(self, start: int, on_bad: OnBad) -> Iterator[Episode]:
-        for part in self._parts:
-            if start >= len(part):
-                start -= len(part)
+        for file in self._files:
+            if start >= len(file):
+                start -= len(file)
                 continue
             with ExitStack() as stack:
                 try:
-                    found = stack.enter_context(part.opener())
-                    flat = Flat(found, self._front, part.place, part.layout)
+                    columns = stack.enter_context(file.opener())
+                    flat = FlatColumns(columns, self._profile, file.place, file.bounds)
                 except DatasetError as error:
                     on_bad(error)
                 else:
-                    yield from self._episodes(part, flat, start, on_bad)
+                    yield from self._episodes(file, flat, start, on_bad)
             start = 0
 
-    def _episodes(self, part: _Part, flat: Flat, start: int, on_bad: OnBad) -> Iterator[Episode]:
+    def _episodes(
+        self, file: _FlatFile, flat: FlatColumns, start: int, on_bad: OnBad
+    ) -> Iterator[Episode]:
         for number in range(start, len(flat)):
             try:
-                with _told(f"{part.place}, episode {number}"):
-                    episode = self._front.episode(flat.episode(number))
+                with _as_dataset_error(f"{file.place}, episode {number}"):
+                    episode = self._profile.episode(flat.episode(number))
             except DatasetError as error:
                 on_bad(error)
             else:

@@ -17,7 +17,7 @@ from numpy.lib.npyio import NpzFile
 
 from datamodules.episodes import Array, DatasetError
 from datamodules.npy import BAD_HEADER
-from datamodules.readers.numbered import by_numbers
+from datamodules.readers.natural_order import natural_key
 
 _DAMAGED = (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, zlib.error)
 _MOST_DEFLATED = 1032  # how many times smaller DEFLATE makes data at most (RFC 1951)
@@ -135,4 +135,4 @@ def open_npz(path: Path) -> Iterator[NpzArrays]:
 
 def npz_files(folder: Path) -> list[Path]:
     """Returns the `.npz` files of a folder in the order of their numbers: 10 comes after 9."""
-    return sorted(folder.glob("*.npz"), key=lambda path: by_numbers(path.name))
+    return sorted(folder.glob("*.npz"), key=lambda path: natural_key(path.name))

@@ -58,9 +58,16 @@ def open_npz_files(path: Path, options: Options | None = None) -> Source:
     spec, notes = _known(path, files)
     if path.is_dir():
         openers = {file: partial(npz_columns, file) for file in files}
-        return open_parts("npz", path, openers, options, notes, spec=spec, led=None)
+        return open_parts("npz", path, openers, options, notes, spec=spec, starts_with_reset=None)
     return open_flat(
-        "npz", path, (path,), partial(npz_columns, path), options, notes, spec=spec, led=None
+        "npz",
+        path,
+        (path,),
+        partial(npz_columns, path),
+        options,
+        notes,
+        spec=spec,
+        starts_with_reset=None,
     )
 
 

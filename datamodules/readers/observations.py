@@ -13,7 +13,7 @@ from datamodules.readers.actions import is_one_hot
 from datamodules.readers.values import load
 
 
-def is_picture(values: Any) -> bool:
+def is_scaled_image(values: Any) -> bool:
     """Whether `(T, H, W, C)` floats are pictures that were divided by 255."""
     if len(values.shape) != 4 or np.dtype(values.dtype).kind != "f" or 0 in values.shape:
         return False
@@ -22,7 +22,7 @@ def is_picture(values: Any) -> bool:
     return bool(np.abs(pixels - whole).max() < 1e-2 and whole.min() >= 0 and whole.max() <= 255)
 
 
-def in_form(array: Array, space: gymnasium.Space[Any] | None, picture: bool) -> Array:
+def to_space(array: Array, space: gymnasium.Space[Any] | None, picture: bool) -> Array:
     """Rows of observations in one form.
 
     Args:
@@ -39,7 +39,7 @@ def in_form(array: Array, space: gymnasium.Space[Any] | None, picture: bool) -> 
         array = array.astype(np.float32)
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
         return _symbols(array, space)
-    if picture and is_picture(array):
+    if picture and is_scaled_image(array):
         return np.round(array * 255).astype(np.uint8)
     if isinstance(space, spaces.Box) and array.size == len(array) * int(np.prod(space.shape)):
         return array.reshape(len(array), *space.shape)

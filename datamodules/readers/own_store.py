@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.episodes import DatasetError, Episode
-from datamodules.source import OnBad, Source, refuse
+from datamodules.source import OnBad, Source, raise_error
 from datamodules.store import Store
 from datamodules.store_files import FORMAT, MANIFEST, returns_to_go
 
@@ -45,7 +45,7 @@ def open_store(path: Path) -> Source:
     )
 
 
-def read_store(store: Store, start: int = 0, on_bad: OnBad = refuse) -> Iterator[Episode]:
+def read_store(store: Store, start: int = 0, on_bad: OnBad = raise_error) -> Iterator[Episode]:
     """The episodes of a store, as copies.
 
     Args:

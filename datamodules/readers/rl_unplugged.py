@@ -23,7 +23,7 @@ from datamodules.episodes import Array, DatasetError, Episode
 from datamodules.readers.atari_games import FRAME, atari_data_spec, known_game
 from datamodules.readers.images import decode_image
 from datamodules.readers.tfrecord import Feature, parse_example, read_records, record_files
-from datamodules.source import OnBad, Source, refuse
+from datamodules.source import OnBad, Source, raise_error
 
 # What each quantity is called in either kind of file, the better one first.
 _NAMES = {
@@ -66,7 +66,7 @@ def open_rl_unplugged(path: Path) -> Source:
 
 
 def read_rl_unplugged(
-    path: Path | str, start: int = 0, on_bad: OnBad = refuse
+    path: Path | str, start: int = 0, on_bad: OnBad = raise_error
 ) -> Iterator[Episode]:
     """The episodes of all shards, in their order, one in memory at a time.
 

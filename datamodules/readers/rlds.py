@@ -23,7 +23,7 @@ import numpy as np
 from datamodules.episodes import Array, DatasetError
 from datamodules.options import Options
 from datamodules.readers.atari_games import FRAME
-from datamodules.readers.deferred import Deferred
+from datamodules.readers.lazy_array import LazyArray
 from datamodules.readers.named import open_episodes
 from datamodules.readers.roles import IGNORED
 from datamodules.readers.tfds_features import StepFeature, read_step_features, step_array
@@ -251,7 +251,7 @@ def _columns(record: bytes, features: dict[str, StepFeature], place: str) -> dic
 
 
 def _head(column: Any, rows: int) -> Any:
-    return column.head(rows) if isinstance(column, Deferred) else column[:rows]
+    return column.head(rows) if isinstance(column, LazyArray) else column[:rows]
 
 
 def _action_parts(features: dict[str, StepFeature]) -> list[str]:

@@ -71,7 +71,7 @@ _SHOWN = 16
 
 
 @dataclass(frozen=True)
-class Found:
+class ColumnRoles:
     """The columns of a data set or of an episode, by what they are.
 
     Attributes:
@@ -112,7 +112,7 @@ def read_map(text: str) -> tuple[str, str]:
 
 def find_roles(
     columns: Mapping[str, Any], mapped: Iterable[tuple[str, str]] = (), place: str = ""
-) -> Found:
+) -> ColumnRoles:
     """Which column is what.
 
     Args:
@@ -145,7 +145,7 @@ def find_roles(
             names[role], values[role] = str(spelled[name]), columns[spelled[name]]
     used = {*taken, *names.values()}
     _check_required(values, columns, place)
-    return Found(values, names, tuple(str(key) for key in columns if str(key) not in used))
+    return ColumnRoles(values, names, tuple(str(key) for key in columns if str(key) not in used))
 
 
 def listing(columns: Mapping[str, Any]) -> str:

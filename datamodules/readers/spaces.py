@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from datamodules.episodes import Array, DatasetError
+from datamodules.episodes import Array, DatasetError, from_items
 
 
 def leaves(space: gymnasium.Space[Any], name: str = "") -> dict[str, gymnasium.Space[Any]]:
@@ -83,7 +83,7 @@ def observation_arrays(space: gymnasium.Space[Any], values: Any) -> Array | dict
         for name, part in leaves(space).items()
         if _plain(part) is not None
     }
-    return found[""] if list(found) == [""] else found
+    return from_items(found)
 
 
 def action_array(values: Any) -> Array:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from datamodules.options import Options
-from datamodules.readers.numbered import by_numbers
+from datamodules.readers.natural_order import natural_key
 from datamodules.readers.tables import ARROW, PARQUET, open_table
 from datamodules.source import Source
 
@@ -47,7 +47,7 @@ def _files(path: Path) -> list[Path]:
             for suffix in _SUFFIXES:
                 found = [file for file in folder.glob(f"*{suffix}") if file.is_file()]
                 if found:
-                    return sorted(found, key=lambda file: by_numbers(file.name))
+                    return sorted(found, key=lambda file: natural_key(file.name))
         return []
     if not path.is_file():
         return []

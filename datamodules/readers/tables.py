@@ -15,7 +15,7 @@ import numpy as np
 from datamodules.episodes import Array, DatasetError
 from datamodules.options import Options
 from datamodules.readers.arrow import RowReader, arrow_errors, images, is_images, numbers
-from datamodules.readers.deferred import Deferred
+from datamodules.readers.lazy_array import LazyArray
 from datamodules.readers.named import open_episodes, open_flat
 from datamodules.readers.roles import IGNORED, find_roles
 from datamodules.source import Source
@@ -204,7 +204,7 @@ def _pictures(column: Any, place: str) -> Any:
     if not len(column):
         return np.zeros((0, 1, 1, 1), np.uint8)
     shape = images(column.slice(0, 1), place).shape[1:]
-    return Deferred(
+    return LazyArray(
         (len(column), *shape),
         np.uint8,
         lambda first, last: images(column.slice(first, last - first), place, shape[-1]),
@@ -218,7 +218,7 @@ def _columns(table: _Table, kinds: dict[str, Any]) -> dict[str, Any]:
     return {name: _column(table, name, kind, rows) for name, kind in kinds.items()}
 
 
-def _column(table: _Table, name: str, kind: Any, rows: int) -> Deferred:
+def _column(table: _Table, name: str, kind: Any, rows: int) -> LazyArray:
     opened: list[RowReader] = []
 
     def piece(first: int, last: int) -> Array:
@@ -231,7 +231,7 @@ def _column(table: _Table, name: str, kind: Any, rows: int) -> Deferred:
         return images(part[name], place) if is_images(kind) else numbers(part[name], place)
 
     if not rows:
-        return Deferred((0,), np.float32, piece)
+        return LazyArray((0,), np.float32, piece)
     example = piece(0, 1)
 
     def make(first: int, last: int) -> Array:
@@ -246,4 +246,4 @@ def _column(table: _Table, name: str, kind: Any, rows: int) -> Deferred:
             made[start - first : start - first + len(found)] = found
         return made
 
-    return Deferred((rows, *example.shape[1:]), example.dtype, make)
+    return LazyArray((rows, *example.shape[1:]), example.dtype, make)

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from datamodules.episodes import Array, DatasetError
-from datamodules.readers.deferred import Deferred
 from datamodules.readers.images import decode_images
+from datamodules.readers.lazy_array import LazyArray
 from datamodules.readers.tfrecord import Feature
 
 _SEQUENCES = ("Dataset", "Sequence")
@@ -141,7 +141,7 @@ def _dtype(content: dict[str, Any]) -> np.dtype[Any] | None:
 
 def step_array(
     record: dict[str, Feature], name: str, feature: StepFeature, steps: int, place: str
-) -> Array | Deferred:
+) -> Array | LazyArray:
     """The values of a feature at all steps, `(steps, *shape)`; images are decoded later.
 
     Args:
@@ -198,7 +198,7 @@ def _unpack(item: Any, feature: StepFeature, place: str) -> Array:
         raise DatasetError(f"{place} cannot be unpacked ({error})") from error
 
 
-def _images(values: Feature, feature: StepFeature, steps: int, place: str) -> Deferred:
+def _images(values: Feature, feature: StepFeature, steps: int, place: str) -> LazyArray:
     """Images that are decoded when they are asked for; the first tells what the shape leaves open.
 
     Raises:
@@ -220,4 +220,4 @@ def _images(values: Feature, feature: StepFeature, steps: int, place: str) -> De
             raise DatasetError(f"{place} has images {images.shape[1:]}, not {shape}")
         return images
 
-    return Deferred((steps, *(size or 0 for size in shape)), np.uint8, make)
+    return LazyArray((steps, *(size or 0 for size in shape)), np.uint8, make)

@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from datamodules.episodes import DatasetError
 from datamodules.options import Options
-from datamodules.readers.deferred import Deferred
 from datamodules.readers.hdf5 import hdf5_file, hdf5_tree, is_hdf5
+from datamodules.readers.lazy_array import LazyArray
 from datamodules.readers.named import open_flat
 from datamodules.readers.values import num_rows
 from datamodules.source import Source
@@ -101,7 +101,7 @@ def _in_order(columns: Mapping[str, Any], rows: npt.NDArray[np.int64]) -> dict[s
         if isinstance(column, Mapping):
             made[name] = _in_order(column, rows)
         elif num_rows(column):
-            made[name] = Deferred(
+            made[name] = LazyArray(
                 (len(rows), *column.shape[1:]), column.dtype, partial(_take, column, rows)
             )
     return made

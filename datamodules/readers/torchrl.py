@@ -19,7 +19,7 @@ import numpy as np
 
 from datamodules.episodes import Array, DatasetError
 from datamodules.options import Options
-from datamodules.readers.deferred import Deferred
+from datamodules.readers.lazy_array import LazyArray
 from datamodules.readers.named import open_flat
 from datamodules.source import Source
 
@@ -193,10 +193,10 @@ def _columns(stored: _Stored, rows: Array) -> dict[str, Any]:
     return found
 
 
-def _in_time(stored: _Stored, tensor: np.memmap[Any, Any], rows: Array) -> Deferred:
+def _in_time(stored: _Stored, tensor: np.memmap[Any, Any], rows: Array) -> LazyArray:
     """Some rows of a tensor, in their order."""
     flat = tensor.reshape(-1, *tensor.shape[len(stored.shape) :])
-    return Deferred(
+    return LazyArray(
         (len(rows), *flat.shape[1:]),
         tensor.dtype,
         lambda first, last: np.asarray(flat[rows[first:last]]),

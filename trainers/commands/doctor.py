@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from datamodules.disks import told_when_unwritable
+from datamodules.disk_errors import explain_write_errors
 from rate.advice import ROOT, install
 from rate.errors import UserError
 from rate.files import write_json
@@ -185,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     show(findings, console)
     if options.json:
         content = [{**asdict(found), "fix": command_for(found.fix)} for found in findings]
-        with user_errors(), told_when_unwritable(UserError, str(options.json), "Make room."):
+        with user_errors(), explain_write_errors(UserError, str(options.json), "Make room."):
             write_json(options.json, content)
     raise SystemExit(0 if all(finding.works for finding in findings) else 1)
 

@@ -11,7 +11,7 @@ from datamodules import DatasetError, write_store
 from datamodules.formats import find_format, open_source
 from datamodules.readers import dqn_replay
 from datamodules.readers.dqn_replay import open_dqn_replay, read_dqn_replay
-from datamodules.source import Checked
+from datamodules.source import ValidEpisodes
 
 GAME = [
     (7, 6),
@@ -182,7 +182,7 @@ def test_the_checksum_of_a_column_is_read(run):
 def test_the_checkpoint_of_an_episode_is_named(run):
     write(file(run, "action", 1), np.full(25, 9, np.int32))
     bad = []
-    assert len(list(Checked(open_source(run), on_bad=bad.append))) == 2
+    assert len(list(ValidEpisodes(open_source(run), on_bad=bad.append))) == 2
     assert [str(error).split(": ")[0] for error in bad] == [
         f"{run}, checkpoint 1, episode {number}" for number in (2, 3)
     ]

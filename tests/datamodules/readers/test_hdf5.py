@@ -9,7 +9,7 @@ import pytest
 from datamodules.episodes import DatasetError
 from datamodules.options import Options
 from datamodules.readers.hdf5 import broken_chains, open_hdf5
-from datamodules.source import refuse
+from datamodules.source import raise_error
 from tests.datamodules.samples import LENGTHS, columns, write_d4rl
 
 STEPS = sum(LENGTHS) + 2
@@ -136,7 +136,7 @@ def test_a_damaged_chunk_costs_its_episodes_alone(tmp_path):
     assert kept == [0, 2]
     assert "damaged.hdf5, episode 1: cannot be read" in str(bad[0])
     with pytest.raises(DatasetError, match="episode 1: cannot be read"):
-        list(open_hdf5(path).read(0, refuse))
+        list(open_hdf5(path).read(0, raise_error))
 
 
 def test_mutations_raise_nothing_else(tmp_path):

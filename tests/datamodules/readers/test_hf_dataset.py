@@ -13,13 +13,13 @@ from gymnasium import spaces
 from datamodules import DatasetError
 from datamodules.formats import open_source
 from datamodules.options import Options
-from datamodules.source import Checked
+from datamodules.source import ValidEpisodes
 from tests.datamodules import library_samples as library
 from tests.datamodules.samples import LENGTHS, columns
 
 
 def episodes(path, **options):
-    return list(Checked(open_source(path, Options(**options))))
+    return list(ValidEpisodes(open_source(path, Options(**options))))
 
 
 @pytest.mark.parametrize("flat", [False, True])
@@ -36,7 +36,7 @@ def test_a_row_is_an_episode_or_a_step(tmp_path, flat):
 
 
 def check_values(source):
-    for number, episode in enumerate(Checked(source)):
+    for number, episode in enumerate(ValidEpisodes(source)):
         wanted = columns(LENGTHS[number], number)
         for ours in ("observations", "actions", "rewards"):
             np.testing.assert_array_equal(getattr(episode, ours), wanted[ours])
@@ -128,7 +128,7 @@ def test_images_and_texts(tmp_path):
     source = open_source(path)
     assert source.spec.action_space == spaces.Discrete(3)
     assert "not numbers, and left out: env_name" in source.notes
-    for episode in Checked(source):
+    for episode in ValidEpisodes(source):
         for step in range(4):
             np.testing.assert_array_equal(episode.observations[step], library.picture(0, step))
 
@@ -146,7 +146,7 @@ def test_a_folder_of_splits_gives_train(tmp_path):
         library.write_hf_dataset(tmp_path / split, (4, 6, 3) if split == "train" else (2, 2))
     (tmp_path / "dataset_dict.json").write_text(json.dumps({"splits": ["test", "train"]}))
     source = open_source(tmp_path)
-    assert [len(episode) for episode in Checked(source)] == [4, 6, 3]
+    assert [len(episode) for episode in ValidEpisodes(source)] == [4, 6, 3]
     assert "only the split train is read; test are left out" in source.notes
     (tmp_path / "dataset_dict.json").write_text(json.dumps({"splits": ["../train"]}))
     with pytest.raises(DatasetError, match=r"names '\.\./train', which is not in its folder"):
@@ -158,7 +158,7 @@ def test_a_row_of_unlike_lengths_is_named(tmp_path):
     rows = [row, {**row, "observations": [[0.0], [1.0, 2.0]]}, {**row, "rewards": [0.0, None]}]
     bad = []
     path = save(tmp_path / "data", [*rows, row])
-    assert [len(item) for item in Checked(open_source(path), 0, bad.append)] == [2, 2]
+    assert [len(item) for item in ValidEpisodes(open_source(path), 0, bad.append)] == [2, 2]
     assert "episode 1: observations: the rows have from 1 to 2 numbers" in str(bad[0])
     assert "episode 2: rewards: 1 of 2 values are missing" in str(bad[1])
 

@@ -14,7 +14,7 @@ from datamodules import DatasetError
 from datamodules.formats import open_source
 from datamodules.options import Options
 from datamodules.readers import lerobot
-from datamodules.source import Checked
+from datamodules.source import ValidEpisodes
 from tests.datamodules import library_samples as library
 from tests.datamodules.samples import LENGTHS, columns
 
@@ -24,14 +24,14 @@ versions = pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
 
 
 def episodes(path, **options):
-    return list(Checked(open_source(path, Options(**options))))
+    return list(ValidEpisodes(open_source(path, Options(**options))))
 
 
 @versions
 def test_rows_are_steps(tmp_path, write):
     source = open_source(write(tmp_path / "data"))
     assert (source.format, source.num_episodes, source.num_steps) == ("lerobot", 3, sum(LENGTHS))
-    for number, episode in enumerate(Checked(source)):
+    for number, episode in enumerate(ValidEpisodes(source)):
         wanted = columns(LENGTHS[number], number)
         for ours in ("observations", "actions", "rewards"):
             np.testing.assert_array_equal(getattr(episode, ours), wanted[ours])
@@ -62,7 +62,7 @@ def test_of_several_splits_train_is_read(tmp_path, write):
         info["splits"] = {"train": "1:3", "val": "0:1"}
 
     source = open_source(write(tmp_path / "data", change=change))
-    assert [len(item) for item in Checked(source)] == list(LENGTHS[1:])
+    assert [len(item) for item in ValidEpisodes(source)] == list(LENGTHS[1:])
     assert "only the split train is read; val are left out" in source.notes
     for number, split in enumerate(("x", "2:9")):
         path = write(
@@ -90,7 +90,7 @@ def test_what_is_no_reward_and_no_end_is_told(tmp_path, write):
     for word in ("all are taken as truncated", "texts are left out: observation.text", "3 tasks"):
         assert word in told
     assert "not read: language" in told
-    assert all(episode.truncated and not episode.terminated for episode in Checked(source))
+    assert all(episode.truncated and not episode.terminated for episode in ValidEpisodes(source))
 
 
 @versions
@@ -112,7 +112,7 @@ def test_a_partly_downloaded_data_set_is_read_and_told(tmp_path, write):
     (path / "data" / f"{name}.parquet").unlink()
     source = open_source(path)
     left = [4, 3] if write is library.write_lerobot_2 else [3]
-    assert [len(item) for item in Checked(source)] == left
+    assert [len(item) for item in ValidEpisodes(source)] == left
     assert source.num_episodes == len(left)
     told = [note for note in source.notes if "are missing" in note]
     assert told == [
@@ -132,7 +132,7 @@ def test_a_truncated_file_is_named(tmp_path, write):
     file = sorted((path / "data").rglob("*.parquet"))[-1]
     file.write_bytes(file.read_bytes()[:-20])
     bad = []
-    assert [len(item) for item in Checked(open_source(path), 0, bad.append)] == [4, 6]
+    assert [len(item) for item in ValidEpisodes(open_source(path), 0, bad.append)] == [4, 6]
     assert f"{file}: damaged or truncated" in str(bad[0])
 
 
@@ -165,7 +165,7 @@ def test_rows_may_not_be_more_than_the_metadata_say(tmp_path):
         library.lerobot_rows(7, 1, 4), path / "data" / "chunk-000" / "episode_000001.parquet"
     )
     bad = []
-    assert [len(item) for item in Checked(open_source(path), 0, bad.append)] == [4, 3]
+    assert [len(item) for item in ValidEpisodes(open_source(path), 0, bad.append)] == [4, 3]
     assert "the rows of episode 1 are not the 6 that the metadata say" in str(bad[0])
 
 
@@ -314,7 +314,7 @@ def test_a_video_with_fewer_frames_than_rows_costs_its_episode(tmp_path, write):
     file = path / f"videos/{CAMERA}/{name}.mp4"
     write_video(file, greys([1] if "2" in write.__name__ else [0, 1])[:-2])
     bad = []
-    assert [len(item) for item in Checked(open_source(path), 0, bad.append)] == [4, 3]
+    assert [len(item) for item in ValidEpisodes(open_source(path), 0, bad.append)] == [4, 3]
     assert f"{file}: there is no frame at" in str(bad[0])
     assert "for step 4 of 6" in str(bad[0])
 
@@ -327,11 +327,11 @@ def test_videos_that_are_none_are_refused(tmp_path):
     # A list of other files, which a player would follow.
     file.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{secret}\n#EXT-X-ENDLIST\n")
     bad = []
-    assert [len(item) for item in Checked(open_source(path), 0, bad.append)] == [4, 3]
+    assert [len(item) for item in ValidEpisodes(open_source(path), 0, bad.append)] == [4, 3]
     assert f"{file}: not a whole MP4 video" in str(bad[0])
     file.unlink()
     bad = []
-    assert [len(item) for item in Checked(open_source(path), 0, bad.append)] == [4, 3]
+    assert [len(item) for item in ValidEpisodes(open_source(path), 0, bad.append)] == [4, 3]
     assert f"{file} is missing" in str(bad[0])
 
 
@@ -351,7 +351,7 @@ def test_times_must_ascend(tmp_path):
     index = table.column_names.index("timestamp")
     pq.write_table(table.set_column(index, "timestamp", [[0.0] * len(table)]), file)
     bad = []
-    assert [len(item) for item in Checked(open_source(path), 0, bad.append)] == [6, 3]
+    assert [len(item) for item in ValidEpisodes(open_source(path), 0, bad.append)] == [6, 3]
     assert "timestamp) do not ascend" in str(bad[0])
 
 

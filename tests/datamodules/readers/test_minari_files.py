@@ -18,7 +18,7 @@ from datamodules.episodes import DatasetError, Episode, integer_seed
 from datamodules.formats import open_source
 from datamodules.readers.minari import open_minari
 from datamodules.readers.minari_source import open_minari_source
-from datamodules.source import Checked, Source
+from datamodules.source import Source, ValidEpisodes
 from datamodules.store import Store
 from rate.envs.spec import EnvironmentSpec
 from tests.datamodules.samples import LENGTHS, write_minari
@@ -72,7 +72,7 @@ def write_images(tmp_path, shape, nested):
 
 
 def images_of(source):
-    for episode in Checked(source):
+    for episode in ValidEpisodes(source):
         seen, last = episode.observations, episode.last_observation
         yield (seen["image"], last["image"]) if isinstance(seen, dict) else (seen, last)
 
@@ -187,7 +187,7 @@ def test_a_seed_is_a_note_and_may_be_any_integer(tmp_path):
     opened = Store.open(store)
     assert [opened.episode(number).seed for number in range(len(SEEDS))] == SEEDS
     exported = convert_to_minari(open_source(store), tmp_path / "minari" / "seeds-v0")
-    assert [episode.seed for episode in Checked(open_minari_source(exported))] == SEEDS
+    assert [episode.seed for episode in ValidEpisodes(open_minari_source(exported))] == SEEDS
     told = open_minari(exported).storage.get_episode_metadata(range(len(SEEDS)))
     assert [metadata.get("seed") for metadata in told] == SEEDS  # Minari itself
     again = convert(open_source(exported), tmp_path / "again")
@@ -248,5 +248,5 @@ def test_a_file_whose_seed_is_no_integer_is_read(tmp_path):
         file["episode_0"].attrs["seed"] = "None"  # as Minari 0.4 has it
         file["episode_1"].attrs["seed"] = np.uint64(2**64 - 3)
         del file["episode_2"].attrs["seed"]
-    seeds = [episode.seed for episode in Checked(open_minari_source(path))]
+    seeds = [episode.seed for episode in ValidEpisodes(open_minari_source(path))]
     assert seeds == [None, 2**64 - 3, None]

@@ -15,7 +15,7 @@ from datamodules.formats import Options, open_source
 from datamodules.readers.minari import keeps_pixels, open_minari, read_minari
 from datamodules.readers.minari_source import open_minari_source
 from datamodules.readers.spaces import plain_actions, plain_observations
-from datamodules.source import Checked
+from datamodules.source import ValidEpisodes
 from datamodules.store import Store
 from rate.envs.mujoco import MujocoOptions, mujoco_spec
 from rate.envs.recorded import own_recorded
@@ -30,7 +30,7 @@ FORMS = ["hdf5", pytest.param("arrow", marks=needs_arrow)]
 @pytest.mark.parametrize("form", FORMS)
 def test_nested_observations_of_every_kind(tmp_path, form):
     source = open_minari_source(write_minari(tmp_path, form=form))
-    episodes = list(Checked(source))
+    episodes = list(ValidEpisodes(source))
     assert [len(episode) for episode in episodes] == list(LENGTHS)
     for number, episode in enumerate(episodes):
         wanted = nested(LENGTHS[number], number)
@@ -71,7 +71,7 @@ def test_the_layout_of_mujoco(tmp_path, form):
         "assumed",
     )
     assert source.spec.observation_space.dtype == np.float32
-    assert sum(len(episode) for episode in Checked(source)) == sum(LENGTHS)
+    assert sum(len(episode) for episode in ValidEpisodes(source)) == sum(LENGTHS)
 
 
 def say(path, **told):
@@ -168,7 +168,7 @@ def test_tuples_of_choices_are_vectors_of_them(tmp_path, form):
         actions=spaces.MultiDiscrete([3, 2]),
         make=lambda length, number: np.arange(length + 1) % 5,
     )
-    (first, *_) = Checked(open_minari_source(path))
+    (first, *_) = ValidEpisodes(open_minari_source(path))
     assert first.actions.shape == (4, 2)
     assert first.observations.tolist() == [0, 1, 2, 3]
 

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from datamodules.episodes import DatasetError
 from datamodules.options import Options
 from datamodules.readers.named import open_episodes, open_flat
-from datamodules.source import Checked
+from datamodules.source import ValidEpisodes
 from tests.datamodules.samples import LENGTHS, columns
 
 ROWS, ENDS = sum(LENGTHS), np.cumsum(LENGTHS)
@@ -31,7 +31,7 @@ def at(rows, dtype=bool):
 
 
 def read(source):
-    return list(Checked(source))
+    return list(ValidEpisodes(source))
 
 
 LAST, FIRST = ENDS - 1, np.array([0, *ENDS[:-1]])

@@ -10,7 +10,7 @@ from datamodules.episodes import DatasetError
 from datamodules.formats import open_source
 from datamodules.options import Options
 from datamodules.readers.npz_files import open_npz_files
-from datamodules.source import Checked, refuse
+from datamodules.source import ValidEpisodes, raise_error
 from rate.envs.popgym import PopgymOptions, popgym_spec
 from tests.datamodules.samples import LENGTHS, columns, write_rate_npz
 
@@ -29,7 +29,7 @@ def one(folder, **changes):
 
 def test_vizdoom(tmp_path):
     source = open_npz_files(write_rate_npz(tmp_path / "data"))
-    episodes = list(Checked(source))
+    episodes = list(ValidEpisodes(source))
     assert [len(episode) for episode in episodes] == list(LENGTHS)
     assert episodes[0].observations.dtype == np.uint8
     assert episodes[1].actions.tolist() == [0, 1, 2, 0, 1, 2]
@@ -45,7 +45,7 @@ def test_minigrid_gets_its_bytes_back(tmp_path):
     floats = open_npz_files(write_rate_npz(tmp_path / "minigrid-b", shape=(3, 84, 84), scale=255))
     assert floats.spec == bytes_.spec
     assert floats.spec.name == "minigrid_memory"
-    for found, wanted in zip(Checked(floats), Checked(bytes_), strict=True):
+    for found, wanted in zip(ValidEpisodes(floats), ValidEpisodes(bytes_), strict=True):
         assert found.observations.dtype == np.uint8
         np.testing.assert_array_equal(found.observations, wanted.observations)
 
@@ -57,7 +57,7 @@ def test_vectors_continuous_actions_and_time_limits(tmp_path):
         data["done"][:] = False
 
     source = open_npz_files(write_rate_npz(tmp_path / "pendulum", change=change))
-    (first, *_) = Checked(source)
+    (first, *_) = ValidEpisodes(source)
     assert first.observations.shape == (4, 3)
     assert first.last_observation.shape == (3,)
     assert first.truncated
@@ -74,7 +74,7 @@ def test_robots_have_two_observations_and_learn_from_success(tmp_path):
         del data["obs"]
 
     source = open_npz_files(write_rate_npz(tmp_path / "robot", change=change))
-    (first, *_) = Checked(source)
+    (first, *_) = ValidEpisodes(source)
     assert sorted(first.observations) == ["joints", "rgb"]
     assert first.rewards.tolist() == [0, 0, 0, 1]
 
@@ -99,9 +99,9 @@ def test_what_is_wrong_is_said_with_its_file_or_skipped(tmp_path, name):
     changes, message = BAD[name]
     source = open_npz_files(one(tmp_path / "data", **changes))
     with pytest.raises(DatasetError, match=message) as error:
-        list(Checked(source))
+        list(ValidEpisodes(source))
     assert "train_data_1.npz" in str(error.value)
-    kept = Checked(source, on_bad=lambda error: None)
+    kept = ValidEpisodes(source, on_bad=lambda error: None)
     assert [len(episode) for episode in kept] == [4, 3]
     assert kept.skipped == 1
 
@@ -113,7 +113,7 @@ def test_a_truncated_file(tmp_path, kept):
     data = path.read_bytes()
     path.write_bytes(data[: kept if kept > 1 else int(kept * len(data))])
     with pytest.raises(DatasetError, match=r"train_data_0\.npz: not a whole \.npz file"):
-        list(open_npz_files(folder).read(0, refuse))
+        list(open_npz_files(folder).read(0, raise_error))
     assert open_npz_files(folder).num_episodes == 3  # the others tell the spaces
 
 
@@ -143,7 +143,7 @@ def test_one_flat_file_of_episodes_of_one_length(tmp_path):
         columns = {"observations": np.zeros((30, 3), np.float32), name: ends}
         path = tmp_path / f"{name}.npz"
         np.savez(path, actions=np.arange(30) % 2, rewards=np.ones(30), **columns)
-        episodes = list(Checked(open_npz_files(path)))
+        episodes = list(ValidEpisodes(open_npz_files(path)))
         assert [len(episode) for episode in episodes] == [10, 10, 10]
         kinds = [(episode.terminated, episode.truncated) for episode in episodes]
         assert kinds == [(name == "dones", name == "terminals")] * 3
@@ -196,7 +196,7 @@ def test_one_file_of_several_episodes(tmp_path, name):
     np.savez(tmp_path / "x.npz", **FILES[name]())
     source = open_source(tmp_path / "x.npz")
     assert (source.format, source.num_episodes, source.num_steps) == ("npz", 3, STEPS)
-    for number, episode in enumerate(Checked(source)):
+    for number, episode in enumerate(ValidEpisodes(source)):
         wanted = columns(LENGTHS[number], number)
         for key in ("observations", "actions", "rewards"):
             np.testing.assert_array_equal(getattr(episode, key), wanted[key])
@@ -213,7 +213,7 @@ def test_ogbench_has_no_rewards_and_one_kind_of_end(tmp_path):
     with pytest.raises(DatasetError, match=r"no rewards; it has observations.*--zero-rewards"):
         open_source(tmp_path / "x.npz")
     source = open_source(tmp_path / "x.npz", Options(zero_rewards=True))
-    episodes = list(Checked(source))
+    episodes = list(ValidEpisodes(source))
     assert [(len(e), e.truncated, e.rewards.any()) for e in episodes] == [(5, True, False)] * 3
     assert (
         "'terminals' is set at every 5 steps, and is taken as the time limit's" in source.notes[0]
@@ -258,7 +258,7 @@ def test_rows_whose_action_led_to_them(tmp_path, kind, flat):
     source = open_source(tmp_path / "x.npz" if flat else tmp_path)
     assert source.format == "npz"
     assert any("first row of an episode is that of the reset" in note for note in source.notes)
-    for number, episode in enumerate(Checked(source)):
+    for number, episode in enumerate(ValidEpisodes(source)):
         steps = np.arange(LENGTHS[number])
         seen = episode.observations.reshape(len(steps), -1)
         np.testing.assert_array_equal(seen[:, 0], steps)
@@ -276,7 +276,7 @@ def test_actions_taken_on_their_row_are_not_shifted(tmp_path):
     rows = np.arange(6)
     data = {"observation": rows[:, None] * 1.0, "action": 1.0 + rows[:, None] * np.ones(2)}
     np.savez(tmp_path / "0.npz", **data, reward=rows, is_first=rows == 0, is_last=rows == 5)
-    (episode,) = Checked(open_source(tmp_path))
+    (episode,) = ValidEpisodes(open_source(tmp_path))
     assert len(episode) == 6
     assert episode.actions[0].tolist() == [1, 1]
 
@@ -291,7 +291,7 @@ def test_a_file_of_a_folder_may_have_several_episodes(tmp_path):
     np.savez(tmp_path / "1.npz", **{key: value[:4] for key, value in flat_arrays().items()})
     source = open_source(tmp_path)
     assert source.num_episodes == 4
-    assert [len(episode) for episode in Checked(source)] == [*LENGTHS, 4]
+    assert [len(episode) for episode in ValidEpisodes(source)] == [*LENGTHS, 4]
     for start in range(4):
         found = [len(episode) for episode in source.read(start, pytest.fail)]
         assert found == [*LENGTHS, 4][start:]
@@ -314,7 +314,7 @@ def test_public_popgym_data_become_symbols(tmp_path, task):
     done = np.arange(7) == 6
     np.savez(tmp_path / "0.npz", obs=hot, action=actions, reward=np.zeros(7), done=done)
     source = open_source(tmp_path, Options(spec=spec))
-    (episode,) = Checked(source)
+    (episode,) = ValidEpisodes(source)
     np.testing.assert_array_equal(episode.observations, seen)
     np.testing.assert_array_equal(episode.actions, actions)
     assert source.spec.observation_space == space

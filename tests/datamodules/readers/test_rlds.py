@@ -13,7 +13,7 @@ from datamodules import DatasetError
 from datamodules.formats import find_format, open_source
 from datamodules.options import Options
 from datamodules.readers.tfds_features import read_step_features
-from datamodules.source import Checked
+from datamodules.source import ValidEpisodes
 from tests.datamodules import library_samples as library
 from tests.datamodules.library_samples import STEP, image_type, picture, rlds_episode, step_type
 from tests.datamodules.samples import LENGTHS, columns
@@ -21,14 +21,14 @@ from tests.datamodules.tfrecords import png
 
 
 def episodes(path, **options):
-    return list(Checked(open_source(path, Options(**options))))
+    return list(ValidEpisodes(open_source(path, Options(**options))))
 
 
 def test_the_last_step_is_only_an_observation(tmp_path):
     source = open_source(library.write_rlds(tmp_path / "data"))
     assert (source.format, source.num_episodes) == ("rlds", 3)
     assert source.spec.action_space == spaces.Box(-1, 1, (3,), np.float32)
-    for number, episode in enumerate(Checked(source)):
+    for number, episode in enumerate(ValidEpisodes(source)):
         wanted = columns(LENGTHS[number], number)
         np.testing.assert_array_equal(episode.observations, wanted["observations"])
         np.testing.assert_array_equal(episode.actions, wanted["actions"])
@@ -109,7 +109,7 @@ def test_nested_observations_images_and_parts_of_actions(tmp_path):
         "last_action": (1,),
         "pixels": (8, 6, 3),
     }
-    for number, episode in enumerate(Checked(source)):
+    for number, episode in enumerate(ValidEpisodes(source)):
         wanted = columns(LENGTHS[number], number)["actions"]
         np.testing.assert_array_equal(episode.actions[:, :2], wanted[:, :2])
         np.testing.assert_array_equal(episode.actions[:, 2], wanted[:, 2] > 0)
@@ -177,7 +177,7 @@ def test_splits_and_shards(tmp_path):
     (path / "some_data-train.tfrecord-00000-of-00002").unlink()
     source = open_source(path)
     assert "only 1 of the data set's 2 shards are here" in " ".join(source.notes)
-    assert [len(item) for item in Checked(source)] == [6, 3]
+    assert [len(item) for item in ValidEpisodes(source)] == [6, 3]
 
 
 def test_what_a_damaged_shard_holds_is_lost_alone(tmp_path):
@@ -187,7 +187,7 @@ def test_what_a_damaged_shard_holds_is_lost_alone(tmp_path):
     source = open_source(path)
     for start in range(5):
         bad = []
-        found = Checked(source, start, bad.append)
+        found = ValidEpisodes(source, start, bad.append)
         assert [len(item) for item in found] == [4, 6, 3][start:]
         assert (len(bad), found.position) == (int(start < 4), 4)
         assert not bad or "damaged or truncated" in str(bad[0])
@@ -199,7 +199,7 @@ def test_a_shard_that_lacks_whole_records_is_told(tmp_path):
     whole = shard.read_bytes()
     shard.write_bytes(whole[: len(whole) // 2 + 1][:0])
     bad = []
-    assert [len(item) for item in Checked(open_source(path), 0, bad.append)] == [4]
+    assert [len(item) for item in ValidEpisodes(open_source(path), 0, bad.append)] == [4]
     assert len(bad) == 2
     assert "fewer than its 2 episodes" in str(bad[0])
     shard.write_bytes(whole * 2)
@@ -226,7 +226,7 @@ def test_episodes_of_another_content_are_refused(tmp_path, change, message):
 
     path = library.write_rlds(tmp_path / "data", make=make)
     bad = []
-    assert [len(item) for item in Checked(open_source(path), 0, bad.append)] == [4, 3]
+    assert [len(item) for item in ValidEpisodes(open_source(path), 0, bad.append)] == [4, 3]
     with pytest.raises(DatasetError, match=rf"00001-of-00002, episode 0: .*{message}"):
         raise bad[0]
 

@@ -10,13 +10,13 @@ from gymnasium import spaces
 from datamodules import DatasetError
 from datamodules.formats import open_source
 from datamodules.options import Options
-from datamodules.source import Checked
+from datamodules.source import ValidEpisodes
 from tests.datamodules import library_samples as library
 from tests.datamodules.samples import LENGTHS, columns
 
 
 def episodes(path, **options):
-    return list(Checked(open_source(path, Options(**options))))
+    return list(ValidEpisodes(open_source(path, Options(**options))))
 
 
 def test_d3rlpy_has_the_columns_of_each_episode(tmp_path):
@@ -40,7 +40,7 @@ def test_d3rlpy_tuples_of_observations_and_indices(tmp_path):
 
     source = open_source(library.write_d3rlpy(tmp_path / "x.h5", change=change))
     assert source.spec.action_space == spaces.Discrete(3)
-    found = list(Checked(source))
+    found = list(ValidEpisodes(source))
     assert {key: item.shape for key, item in source.spec.observation_space.items()} == {
         "0": (11,),
         "1": (2, 4, 4),
@@ -52,7 +52,7 @@ def test_d3rlpy_tuples_of_observations_and_indices(tmp_path):
 def test_a_column_that_d3rlpy_lacks_costs_its_episode(tmp_path):
     path = library.write_d3rlpy(tmp_path / "x.h5", change=lambda arrays: arrays.pop("actions_1"))
     bad = []
-    assert [len(item) for item in Checked(open_source(path), 0, bad.append)] == [4, 3]
+    assert [len(item) for item in ValidEpisodes(open_source(path), 0, bad.append)] == [4, 3]
     assert "episode 1: cannot be read" in str(bad[0])
     assert "there is no actions_1" in str(bad[0])
 
@@ -68,7 +68,7 @@ def test_robomimic_has_a_group_a_demonstration(tmp_path):
     source = open_source(path)
     assert (source.format, source.num_episodes) == ("robomimic", 3)
     assert sorted(source.spec.observation_space.spaces) == ["arm", "object"]
-    for number, episode in enumerate(Checked(source), start=8):
+    for number, episode in enumerate(ValidEpisodes(source), start=8):
         wanted = columns(LENGTHS[number - 8], number)
         seen = wanted["observations"]
         np.testing.assert_array_equal(episode.observations["arm"], seen[:, :3])
@@ -87,8 +87,8 @@ def test_success_inside_of_a_demonstration_does_not_end_it(tmp_path):
         file["data/demo_9/dones"][2:] = 1
 
     source = open_source(library.write_robomimic(tmp_path / "x.hdf5", change=change))
-    assert [len(episode) for episode in Checked(source)] == list(LENGTHS)
-    assert [episode.terminated for episode in Checked(source)] == [True, True, True]
+    assert [len(episode) for episode in ValidEpisodes(source)] == list(LENGTHS)
+    assert [episode.terminated for episode in ValidEpisodes(source)] == [True, True, True]
 
 
 def test_robosuite_has_the_simulators_states_and_no_rewards(tmp_path):
@@ -104,7 +104,7 @@ def test_robosuite_has_the_simulators_states_and_no_rewards(tmp_path):
     source = open_source(path, Options(zero_rewards=True))
     assert "simulator's states, whose first number is the time" in " ".join(source.notes)
     assert "taken as truncated" in " ".join(source.notes)
-    for episode in Checked(source):
+    for episode in ValidEpisodes(source):
         np.testing.assert_allclose(episode.observations[:, 0], np.arange(len(episode)) / 20)
         assert not episode.rewards.any()
         assert (episode.terminated, episode.truncated) == (False, True)
@@ -117,7 +117,7 @@ def test_demonstrations_whose_columns_disagree_are_named(tmp_path):
 
     path = library.write_robomimic(tmp_path / "x.hdf5", change=change)
     bad = []
-    assert [len(item) for item in Checked(open_source(path), 0, bad.append)] == [4, 3]
+    assert [len(item) for item in ValidEpisodes(open_source(path), 0, bad.append)] == [4, 3]
     assert "demo_9" in str(bad[0])
     assert "rewards has 2 steps, but actions has 6" in str(bad[0])
 
@@ -152,5 +152,5 @@ def test_damage_inside_of_an_array_costs_its_episode(tmp_path):
         raw.seek(first.byte_offset)
         raw.write(bytes(first.size))
     bad = []
-    assert [len(item) for item in Checked(open_source(path), 0, bad.append)] == [4, 3]
+    assert [len(item) for item in ValidEpisodes(open_source(path), 0, bad.append)] == [4, 3]
     assert "demo_9: cannot be read" in str(bad[0])

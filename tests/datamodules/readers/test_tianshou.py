@@ -6,7 +6,7 @@ import pytest
 
 from datamodules.episodes import DatasetError
 from datamodules.formats import open_source
-from datamodules.source import Checked
+from datamodules.source import ValidEpisodes
 from tests.datamodules.samples import LENGTHS, columns
 
 STEPS = sum(LENGTHS)
@@ -41,7 +41,7 @@ def write(path, rings, room, newest):
 def test_a_buffer_has_more_room_than_steps(tmp_path):
     source = open_source(write(tmp_path / "x.hdf5", [np.arange(STEPS)], 20, [STEPS - 1]))
     assert (source.format, source.num_steps, source.notes) == ("tianshou", STEPS, ())
-    for number, episode in enumerate(Checked(source)):
+    for number, episode in enumerate(ValidEpisodes(source)):
         wanted = columns(LENGTHS[number], number)
         for key in ("observations", "actions", "rewards"):
             np.testing.assert_array_equal(getattr(episode, key), wanted[key])
@@ -52,7 +52,7 @@ def test_a_buffer_has_more_room_than_steps(tmp_path):
 def test_a_full_buffer_begins_after_its_newest_step(tmp_path):
     ring = np.roll(np.arange(2, STEPS), 4)  # the two oldest steps were written over
     source = open_source(write(tmp_path / "x.hdf5", [ring], STEPS - 2, [3]))
-    episodes = list(Checked(source))
+    episodes = list(ValidEpisodes(source))
     assert [len(episode) for episode in episodes] == [2, 6, 3]
     assert [episode.observations[0, 1] for episode in episodes] == [2, 0, 0]
     assert "have lost their beginning" in source.notes[0]
@@ -61,7 +61,7 @@ def test_a_full_buffer_begins_after_its_newest_step(tmp_path):
 def test_environments_side_by_side(tmp_path):
     rings = [np.arange(4), np.arange(4, 8), np.arange(10, STEPS)]
     source = open_source(write(tmp_path / "x.hdf5", rings, 5, [3, 8, 12]))
-    found = [(len(e), e.terminated, e.truncated) for e in Checked(source)]
+    found = [(len(e), e.terminated, e.truncated) for e in ValidEpisodes(source)]
     assert found == [(4, True, False), (4, False, True), (3, True, False)]
 
 

@@ -5,13 +5,13 @@ import pytest
 
 from datamodules.episodes import DatasetError
 from datamodules.readers.tmaze import open_tmaze_pickle
-from datamodules.source import Checked
+from datamodules.source import ValidEpisodes
 from tests.datamodules.samples import LENGTHS, write_tmaze
 
 
 def test_tmaze(tmp_path):
     source = open_tmaze_pickle(write_tmaze(tmp_path / "data_T_90.pickle"))
-    episodes = list(Checked(source))
+    episodes = list(ValidEpisodes(source))
     assert [len(episode) for episode in episodes] == list(LENGTHS)
     assert episodes[1].rewards.tolist() == [0, 0, 0, 0, 0, 1]
     assert episodes[1].observations[:, 1].tolist() == [1, 0, 0, 0, 0, 0]
@@ -36,6 +36,6 @@ def test_what_is_wrong_in_tmaze(tmp_path, name):
     path = write_tmaze(tmp_path / "x.pickle", change=lambda e: e[1].update({key: value}))
     source = open_tmaze_pickle(path)
     with pytest.raises(DatasetError, match=message):
-        list(Checked(source))
-    kept = Checked(source, on_bad=lambda error: None)
+        list(ValidEpisodes(source))
+    kept = ValidEpisodes(source, on_bad=lambda error: None)
     assert [len(episode) for episode in kept] == [4, 3]

@@ -10,19 +10,19 @@ import pytest
 from datamodules import DatasetError
 from datamodules.formats import open_source
 from datamodules.options import Options
-from datamodules.source import Checked
+from datamodules.source import ValidEpisodes
 from tests.datamodules import library_samples as library
 from tests.datamodules.samples import LENGTHS, columns
 
 
 def episodes(path, **options):
-    return list(Checked(open_source(path, Options(**options))))
+    return list(ValidEpisodes(open_source(path, Options(**options))))
 
 
 def test_ends_rewards_and_what_followed_are_under_next(tmp_path):
     source = open_source(library.write_torchrl(tmp_path / "data"))
     assert (source.format, source.num_episodes, source.num_steps) == ("torchrl", 3, sum(LENGTHS))
-    for number, episode in enumerate(Checked(source)):
+    for number, episode in enumerate(ValidEpisodes(source)):
         wanted = columns(LENGTHS[number], number)
         for ours in ("observations", "actions", "rewards"):
             np.testing.assert_array_equal(getattr(episode, ours), wanted[ours])
@@ -44,7 +44,7 @@ def test_several_observations_are_those_that_next_has_too(tmp_path):
 
     source = open_source(library.write_torchrl(tmp_path / "data", change=change))
     assert sorted(source.spec.observation_space.spaces) == ["observation", "pixels"]
-    found = list(Checked(source))
+    found = list(ValidEpisodes(source))
     assert [len(episode) for episode in found] == list(LENGTHS)
     assert [episode.terminated for episode in found] == [True, False, True]
     assert found[1].observations["pixels"][:, 0, 0, 0].tolist() == [4, 5, 6, 7, 8, 9]
@@ -74,14 +74,14 @@ def save_buffer(folder, rows, filled, cursor):
 
 def test_rows_of_a_buffer_that_are_not_filled_are_not_read(tmp_path):
     source = open_source(save_buffer(tmp_path / "data", 20, 10, 10))
-    assert [len(episode) for episode in Checked(source)] == [5, 5]
+    assert [len(episode) for episode in ValidEpisodes(source)] == [5, 5]
 
 
 def test_a_buffer_that_went_round_begins_with_its_oldest_step(tmp_path):
     path = save_buffer(tmp_path / "data", 20, 20, 7)
     source = open_source(path)
     assert "its oldest step is row 7" in " ".join(source.notes)
-    found = list(Checked(source))
+    found = list(ValidEpisodes(source))
     rewards = np.concatenate([episode.rewards for episode in found])
     assert rewards.tolist() == [*range(7, 20), *range(7)]
     # Rows 19 and 0 follow each other in the ring, and row 19 is an end.

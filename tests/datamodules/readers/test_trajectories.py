@@ -12,7 +12,7 @@ from datamodules.episodes import DatasetError
 from datamodules.formats import open_source
 from datamodules.options import Options
 from datamodules.readers.trajectories import open_trajectories
-from datamodules.source import Checked, refuse
+from datamodules.source import ValidEpisodes, raise_error
 from rate.envs.mujoco import MujocoOptions, mujoco_spec
 from tests.datamodules.samples import LENGTHS, columns, write_trajectories
 
@@ -20,7 +20,7 @@ from tests.datamodules.samples import LENGTHS, columns, write_trajectories
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_episodes(tmp_path, protocol):
     source = open_trajectories(write_trajectories(tmp_path / "x.pkl", protocol=protocol))
-    for number, episode in enumerate(Checked(source)):
+    for number, episode in enumerate(ValidEpisodes(source)):
         wanted = columns(LENGTHS[number], number)
         for name in ("observations", "actions", "rewards"):
             np.testing.assert_array_equal(getattr(episode, name), wanted[name])
@@ -47,7 +47,7 @@ def test_the_name_of_a_task_gives_its_bounds(tmp_path):
 
     named = open_trajectories(write_trajectories(tmp_path / "hopper-medium-v2.pkl", change=change))
     assert named.spec.name == "mujoco-hopper"
-    episodes = Checked(named)
+    episodes = ValidEpisodes(named)
     assert [episode.actions.min() >= -1 for episode in episodes] == [True, True, True]
     assert (episodes.clipped.steps, episodes.clipped.furthest) == (1, -1.5)
     unknown = open_trajectories(write_trajectories(tmp_path / "x.pkl", change=change))
@@ -85,7 +85,7 @@ def test_what_is_wrong_is_said_or_skipped(tmp_path, name):
     change, message = BAD[name]
     path = write_trajectories(tmp_path / "x.pkl", change=change)
     with pytest.raises(DatasetError, match=message):
-        list(open_trajectories(path).read(0, refuse))
+        list(open_trajectories(path).read(0, raise_error))
     bad = []
     source = open_trajectories(path)
     assert [len(episode) for episode in source.read(0, bad.append)] == [4, 3]
@@ -103,7 +103,7 @@ def test_what_is_not_finite_is_found_with_its_step(tmp_path, key, message):
 
     source = open_trajectories(write_trajectories(tmp_path / "x.pkl", change=change))
     with pytest.raises(DatasetError, match=rf"x\.pkl, episode 2: {message}"):
-        list(Checked(source))
+        list(ValidEpisodes(source))
 
 
 def test_an_empty_list_or_other_contents(tmp_path):
@@ -198,7 +198,7 @@ def test_dialects(tmp_path, name, opener):
         pickle.dump(DIALECTS[name](), file)
     source = open_source(path)
     assert (source.format, source.num_episodes, source.num_steps) == ("trajectories", 3, 13)
-    for found, wanted in zip(Checked(source), made(), strict=True):
+    for found, wanted in zip(ValidEpisodes(source), made(), strict=True):
         for key in ("observations", "actions", "rewards"):
             np.testing.assert_array_equal(getattr(found, key), wanted[key])
         np.testing.assert_array_equal(found.last_observation, wanted["next_observations"][-1])
@@ -211,7 +211,11 @@ def test_a_list_of_steps(tmp_path):
     path = tmp_path / "x.pkl"
     path.write_bytes(pickle.dumps([row for e in made() for row in rows(e)]))
     source = open_source(path)  # next_observations tell where the second episode ends
-    assert [(len(e), e.terminated) for e in Checked(source)] == [(4, True), (6, False), (3, False)]
+    assert [(len(e), e.terminated) for e in ValidEpisodes(source)] == [
+        (4, True),
+        (6, False),
+        (3, False),
+    ]
 
 
 def test_one_observation_more_is_what_followed(tmp_path):
@@ -222,7 +226,7 @@ def test_one_observation_more_is_what_followed(tmp_path):
     for episode in episodes:
         del episode["next_observations"]
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(episodes))
-    for found, wanted in zip(Checked(open_source(tmp_path / "x.pkl")), made(), strict=True):
+    for found, wanted in zip(ValidEpisodes(open_source(tmp_path / "x.pkl")), made(), strict=True):
         np.testing.assert_array_equal(found.observations, wanted["observations"])
         np.testing.assert_array_equal(found.last_observation, wanted["next_observations"][-1])
 
@@ -245,7 +249,7 @@ def test_observations_of_parts(tmp_path, form):
             ]
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(episodes))
     for found, wanted in zip(
-        Checked(open_source(tmp_path / "x.pkl", options)), made(), strict=True
+        ValidEpisodes(open_source(tmp_path / "x.pkl", options)), made(), strict=True
     ):
         whole = np.concatenate(list(found.observations.values()), axis=1)
         np.testing.assert_array_equal(whole, wanted["observations"])
@@ -265,10 +269,13 @@ def test_a_terminal_at_the_time_limit_is_the_limits(tmp_path):
     path = tmp_path / "expert_data_Hopper-v4.pkl"
     path.write_bytes(pickle.dumps([episode(1000), episode(700)]))
     source = open_source(path)
-    assert [(e.terminated, e.truncated) for e in Checked(source)] == [(False, True), (True, False)]
+    assert [(e.terminated, e.truncated) for e in ValidEpisodes(source)] == [
+        (False, True),
+        (True, False),
+    ]
     assert any("1 episodes after 1000 steps, the time limit" in note for note in source.notes)
     told = open_source(path, Options(time_limit=700))
-    assert [e.terminated for e in Checked(told)] == [True, False]
+    assert [e.terminated for e in ValidEpisodes(told)] == [True, False]
 
 
 @pytest.mark.parametrize("name", ["hopper-wide.pkl", "wide.pkl"])
@@ -280,7 +287,7 @@ def test_wide_actions_by_any_name(tmp_path, name, keep):
     (tmp_path / name).write_bytes(pickle.dumps(episodes))
     spec = mujoco_spec(MujocoOptions("hopper"))
     source = open_source(tmp_path / name, Options(spec=spec, keep_actions=keep))
-    checked = Checked(source)
+    checked = ValidEpisodes(source)
     for found, wanted in zip(checked, episodes, strict=True):
         kept = wanted["actions"] if keep else np.clip(wanted["actions"], -1, 1)
         np.testing.assert_array_equal(found.actions, kept)

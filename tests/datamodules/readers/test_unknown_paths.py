@@ -11,7 +11,7 @@ import pytest
 from datamodules.episodes import DatasetError
 from datamodules.formats import find_store, open_source
 from datamodules.readers import no_data
-from datamodules.source import refuse
+from datamodules.source import raise_error
 from tests.datamodules import samples
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
@@ -109,7 +109,7 @@ def test_a_file_that_another_process_holds_is_not_damaged(tmp_path):
         with file.open("r+b") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
             with pytest.raises(DatasetError, match=r"another process has it open") as error:
-                next(open_source(place).read(0, refuse))
+                next(open_source(place).read(0, raise_error))
         assert "damaged" not in str(error.value)
     assert open_source(path).num_episodes == 3
 

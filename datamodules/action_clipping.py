@@ -15,7 +15,7 @@ from datamodules.episodes import Episode, space_bounds
 
 
 @dataclass
-class Clipped:
+class ActionClipping:
     """What was clipped of a data set.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 
-def by_numbers(name: str) -> list[tuple[int, str]]:
+def natural_key(name: str) -> list[tuple[int, str]]:
     """A key that sorts names by their numbers: `part-10` comes after `part-9`."""
     parts = re.split(r"(\d+)", name)
     return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]

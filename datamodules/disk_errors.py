@@ -15,7 +15,7 @@ _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR}
 
 
 @contextmanager
-def told_when_unwritable(kind: type[Exception], what: str, advice: str) -> Iterator[None]:
+def explain_write_errors(kind: type[Exception], what: str, advice: str) -> Iterator[None]:
     """Tell people of a disk that takes no more, or nothing from them; other errors stay.
 
     Args:
@@ -38,7 +38,7 @@ def told_when_unwritable(kind: type[Exception], what: str, advice: str) -> Itera
 
 
 @contextmanager
-def told_when_unreadable(kind: type[Exception], path: Path) -> Iterator[None]:
+def explain_read_errors(kind: type[Exception], path: Path) -> Iterator[None]:
     """Tell people of what another user keeps to themselves; other errors stay.
 
     Args:
@@ -65,7 +65,7 @@ def make_folder(path: Path, kind: type[Exception], what: str, advice: str) -> No
 
     Args:
         path: The folder.
-        kind: As for `told_when_unwritable`, as are the others.
+        kind: As for `explain_write_errors`, as are the others.
         what: Cannot be written.
         advice: What to do then.
     """
