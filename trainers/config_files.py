@@ -16,7 +16,7 @@ from rate.config import ModelConfig
 from rate.errors import ConfigError
 from rate.renamed import current_settings
 from trainers.config import RunConfig
-from trainers.objectives import DEFAULT as BEHAVIOUR_CLONING
+from trainers.config_learning import BEHAVIOUR_CLONING
 from trainers.objectives import objective_settings
 from trainers.registry import find_environment
 from trainers.yaml_files import read_yaml

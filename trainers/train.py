@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from lightning.pytorch.loggers import Logger
 
 from datamodules.disk_errors import explain_write_errors
 from datamodules.spawning import leave_if_started_again
 from rate.advice import command as command_for
-from rate.errors import ConfigError
 from rate.files import write_json
 from rate.stopping import stop_signals, told_when_stopped
 from rate.trust import remember_path
-from rate.weights import CHECKPOINTS, SavedModel, load_model, save_model
+from rate.weights import CHECKPOINTS, SavedModel, save_model
 from trainers import trust
 from trainers.callbacks import Report
 from trainers.callbacks.checkpoint import find_checkpoint
 from trainers.config import Resume, RunConfig
-from trainers.config_files import load_config_file
-from trainers.environment import Environment, Length, at_length
 from trainers.errors import TrainingError
 from trainers.fitting import (
     Fitting,
@@ -40,14 +33,12 @@ from trainers.fitting import (
 from trainers.held_out import episodes_held_out, measure_weights
 from trainers.initial_weights import find_weights, load_initial_weights
 from trainers.launch import is_main_process, launched
-from trainers.loggers import log_scores, make_loggers
+from trainers.loggers import make_loggers
 from trainers.memory_check import check_memory
 from trainers.meter import Meter
 from trainers.registry import check_run, environment_of_run
-from trainers.rollout import OnProgress, evaluate
+from trainers.run_result import RunResult, finished_result, score_weights
 from trainers.runs import (
-    CONFIG,
-    EVALUATION,
     HELD_OUT,
     enter_run,
     run_folder,
@@ -69,31 +60,6 @@ _NOT_FOR_USERS = (
     r".*tensorboardX.*",
     r".*The number of training batches .* is smaller than the logging interval.*",
 )
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a run came to.
-
-    Attributes:
-        folder: The run's folder.
-        rows: The rows of `evaluation.json`: `model`, `which` (last or best), `length`,
-            `episodes`, `success`, `sem`, `return`, `return_sem`.
-        steps: Optimiser steps taken, over all interruptions.
-        best_step: Optimiser step of the best weights, or None where none were chosen.
-        seconds: Time in training steps, over all interruptions.
-        timesteps_per_second: Real steps of episodes trained on in a second.
-        held_out: The last and the best weights on held-out steps: `which`, `step`, and what
-            `trainers.held_out.Account.row` has; none where no episode is held out.
-    """
-
-    folder: Path
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    steps: int = 0
-    best_step: int | None = None
-    seconds: float = 0.0
-    timesteps_per_second: float = 0.0
-    held_out: list[dict[str, Any]] = field(default_factory=list)
 
 
 def train(
@@ -137,7 +103,7 @@ def train(
         cluster = stack.enter_context(launched(config.training))
         stack.enter_context(_threads(config.training.threads))
         stack.enter_context(_quiet())
-        if resume == "auto" and (finished := _finished(folder, config)) is not None:
+        if resume == "auto" and (finished := finished_result(folder, config)) is not None:
             return finished if is_main_process() else RunResult(folder, steps=finished.steps)
         if config.training.init is not None and find_checkpoint(folder / CHECKPOINTS) is None:
             find_weights(Path(config.training.init))  # refused before data are made
@@ -176,32 +142,8 @@ def train(
                     steps = {"last": result.steps, "best": result.best_step}
                     found = measure_weights(config, datamodule, folder, steps, device)
                 result.held_out.extend(found)
-                _evaluate(config, environment, result, device, report, loggers)
+                score_weights(config, environment, result, device, report, loggers)
     return result
-
-
-def _finished(folder: Path, config: RunConfig) -> RunResult | None:
-    """What a run came to that has been trained and scored with these settings before."""
-    try:
-        before = load_config_file(folder / CONFIG)
-        known = json.loads((folder / EVALUATION).read_text(encoding="utf-8"))
-        is_same = replace(before, logging=config.logging) == config
-        settings = asdict(config.evaluation)
-        scored = (known["trained_steps"], {**settings, **known["evaluation"]})
-        if not is_same or scored != (config.training.max_steps, settings):
-            return None
-        measured = [*known["rows"], *known.get("held_out", [])]
-        return RunResult(
-            folder,
-            rows=known["rows"],
-            steps=known["trained_steps"],
-            best_step=next((r["step"] for r in measured if r["which"] == "best"), None),
-            seconds=known["training_seconds"],
-            timesteps_per_second=known["timesteps_per_second"],
-            held_out=known.get("held_out", []),
-        )
-    except (ConfigError, OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _save_last(module: SequenceTrainer, folder: Path, fitting: Fitting) -> None:
@@ -224,77 +166,6 @@ def _summarise(folder: Path, fitting: Fitting) -> RunResult:
         seconds=throughput.seconds,
         timesteps_per_second=throughput.timesteps / max(throughput.seconds, 1e-9),
     )
-
-
-def _evaluate(
-    config: RunConfig,
-    environment: Environment,
-    result: RunResult,
-    device: torch.device,
-    report: Report | None,
-    loggers: Sequence[Logger],
-) -> None:
-    """Score the last and the best weights on the held-out seeds; log that, and write it.
-
-    Where they were trained: a model that wants a GPU wants it here as well. `evaluation.json` is
-    written last: a run that has it has finished.
-    """
-    settings = config.evaluation
-    lengths = settings.lengths if environment.rolls_out else []
-    scores: dict[int, list[dict[str, Any]]] = {}
-    for which, step in (("last", result.steps), ("best", result.best_step)):
-        if step is None:
-            continue
-        if step not in scores:  # where the best weights are the last ones, once is enough
-            saved = load_model(result.folder / CHECKPOINTS / which)
-            with Meter(shown=config.logging.progress) as meter:
-                scores[step] = evaluate(
-                    saved.model.to(device),
-                    environment,
-                    settings,
-                    lengths=lengths,
-                    first_seed=settings.test_seed,
-                    on_progress=_for_rollouts(report, meter, which),
-                    trained_range=saved.trained_range,
-                )
-        for row in scores[step]:
-            known = {"environment": config.environment, "model": config.name}
-            result.rows.append({**known, "which": which, "step": step, **row})
-    target = settings.target_return
-    content = {
-        "environment": config.environment,
-        "environment_options": environment.spec.options,
-        "seed": config.training.seed,
-        "first_episode_seed": settings.test_seed,
-        "last_episode_seed": settings.test_seed + settings.episodes - 1,
-        "target_return": environment.spec.target_return if target is None else target,
-        "trained_range": saved.trained_range,
-        "evaluation": asdict(settings),
-        "trained_steps": result.steps,
-        "training_seconds": round(result.seconds, 3),
-        "timesteps_per_second": round(result.timesteps_per_second, 1),
-        "rows": result.rows,
-        "held_out": result.held_out,
-    }
-    try:
-        log_scores(loggers, result.rows, result.steps)
-        write_json(result.folder / EVALUATION, content)
-    except OSError:
-        told = "; ".join(
-            f"{row['which']} at {row['length']}: success {row['success']}, return {row['return']}"
-            for row in result.rows
-        )
-        warnings.warn(f"The scores are not saved: {told}.", stacklevel=2)
-        raise
-
-
-def _for_rollouts(report: Report | None, meter: Meter, which: str) -> OnProgress:
-    def tell(length: Length, share: float) -> None:
-        meter.show(f"scoring the {which} weights at {at_length(length)}", share, 1)
-        if report is not None:
-            report(f"scoring at {at_length(length)}", round(100 * share), 100)
-
-    return tell
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from rate.errors import ConfigError
 from trainers.cli import parse
 from trainers.config import RunConfig
 from trainers.config_files import config_from_dict
-from trainers.flags import FLAGS
+from trainers.flag_table import FLAGS
 from trainers.option_hints import USUAL
 from trainers.preset_files import load_preset, preset_names
 

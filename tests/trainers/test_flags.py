@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from rate.errors import ConfigError
-from trainers.flags import ARCH_MODES, FLAGS, MODEL_MODES, describe, translate
+from trainers.flag_table import FLAGS
+from trainers.flags import ARCH_MODES, MODEL_MODES, describe, translate
 
 ONE_TO_ONE = [
     ("nmt", "7", "model.num_memory_tokens=7"),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import trainers.run_result
 import trainers.train
 from rate.envs.tmaze import TMazeVector
 from rate.errors import ConfigError
@@ -155,7 +156,7 @@ def test_scores_that_cannot_be_saved_are_told(
             raise OSError(28, "No space left on device")
         write_json(path, content)
 
-    monkeypatch.setattr(trainers.train, "write_json", full)
+    monkeypatch.setattr(trainers.run_result, "write_json", full)
     with (
         pytest.warns(UserWarning, match=r"scores are not saved: last at 8: success 0.*, return "),
         pytest.raises(TrainingError, match="No space left"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rate.errors import ConfigError
-from trainers.cli import load_preset, parse, preset_names
+from trainers.cli import parse
+from trainers.preset_files import load_preset, preset_names
 from trainers.tasks import preset_for_task
 
 pytest.importorskip("mazelib", reason="POPGym is not installed (extra popgym)")

@@ -9,7 +9,6 @@ train script. Runs that have finished are not repeated, and interrupted ones con
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import shlex
@@ -28,21 +27,23 @@ from typing import Any
 from rich.console import Console
 
 from datamodules.crew import available_cores
-from rate.errors import ConfigError, UserError
-from rate.files import write_json
+from rate.errors import UserError
 from rate.stopping import held_back, ignore_stop_signals, release_held_back, with_message
-from trainers.changes import differences
 from trainers.commands.console import count, make_parser, show_scores, user_errors
-from trainers.commands.outputs import check_picture
 from trainers.commands.plot import plot_scores
 from trainers.commands.progress import show_reports
-from trainers.commands.scores import add_scores, check_scores, training_seconds
+from trainers.commands.scores import add_scores, training_seconds
 from trainers.commands.study_file import STUDIES, Study, find_study, load_study
-from trainers.config import LoggingConfig, RunConfig
-from trainers.config_files import load_config_file
+from trainers.commands.study_results import (
+    check_outputs,
+    is_finished,
+    run_folder_of,
+    run_rows,
+    score_baselines,
+)
+from trainers.config import RunConfig
 from trainers.errors import Interrupted, TrainingError
 from trainers.meter import Meter
-from trainers.registry import environment_of_run
 from trainers.run_lock import is_written
 
 _WAIT_S = 20.0
@@ -56,15 +57,15 @@ def run_study(study: Study, jobs: int, console: Console) -> list[dict[str, Any]]
         ConfigError: If a run's folder holds another run.
         TrainingError: If a run did not finish; the others have, and are kept.
     """
-    waiting = [config for config in study.runs if not _is_finished(config)]
-    baselines = _score_baselines(study, jobs, console)
+    waiting = [config for config in study.runs if not is_finished(config)]
+    baselines = score_baselines(study, jobs, console)
     done = len(study.runs) - len(waiting)
     if done:
         console.print(f"{done} of {len(study.runs)} runs have finished before; they are reused.")
     if waiting:
         console.print(f"{len(waiting)} runs to train, {min(jobs, len(waiting))} side by side ...")
         _check(_run_all(waiting, jobs, threads_of_a_run(jobs, len(study.runs)), console))
-    return [*baselines, *(row for config in study.runs for row in _rows(config))]
+    return [*baselines, *(row for config in study.runs for row in run_rows(config))]
 
 
 def threads_of_a_run(jobs: int, runs: int) -> int | None:
@@ -75,48 +76,6 @@ def threads_of_a_run(jobs: int, runs: int) -> int | None:
     if "OMP_NUM_THREADS" in os.environ:  # somebody has chosen already
         return None
     return min(max(1, available_cores() // min(jobs, runs)), _MOST_THREADS)
-
-
-def _score_baselines(study: Study, jobs: int, console: Console) -> list[dict[str, Any]]:
-    """Rows of those that learn nothing, kept beside the runs for the next time."""
-    if not study.baselines:
-        return []
-    from trainers.baselines import score_baseline  # slow to import: only where there are some
-
-    config, rows = study.runs[0], []
-    environment = environment_of_run(config)
-    settings = config.evaluation
-    seeds = range(settings.test_seed, settings.test_seed + settings.episodes)
-    for name in study.baselines:
-        known = {"environment": config.environment, "model": name, "seed": 0, "which": "last"}
-        asked = {"lengths": settings.lengths, "seeds": [seeds[0], seeds[-1]], "env": config.env}
-        path = Path(config.logging.output) / f"{config.environment}-{name}.json"
-        kept = _kept(path)
-        if kept.get("asked") != asked:
-            console.print(f"Scoring {name} ...")
-            with Meter(console) as meter:
-                scored = score_baseline(
-                    name,
-                    environment,
-                    lengths=settings.lengths,
-                    seeds=seeds,
-                    workers=jobs,
-                    on_progress=meter.show,
-                )
-            kept = {"asked": asked, "rows": scored}
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, kept)
-        rows += [{**known, **row} for row in kept["rows"]]
-    return rows
-
-
-def _kept(path: Path) -> dict[str, Any]:
-    """What was scored before; nothing, where that cannot be read."""
-    try:
-        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return kept
 
 
 def _run_all(
@@ -202,7 +161,7 @@ def _work(config: RunConfig, threads: int | None) -> str | None:
             told["at"] = time.monotonic()
             queue.put((config.run_name, phase, step, total))
 
-    folder = _folder(config)
+    folder = run_folder_of(config)
     try:
         _wait_for_writer(folder)
         resume = folder if (folder / "config.yaml").is_file() else None
@@ -217,60 +176,6 @@ def _wait_for_writer(folder: Path) -> None:
     deadline = time.monotonic() + _WAIT_S
     while is_written(folder) and time.monotonic() < deadline:
         time.sleep(0.2)
-
-
-def _folder(config: RunConfig) -> Path:
-    return Path(config.logging.output) / config.run_name
-
-
-def _is_finished(config: RunConfig) -> bool:
-    """Whether a run's scores are there. What they were made with must be what is asked for."""
-    folder = _folder(config)
-    if not (folder / "evaluation.json").is_file():
-        return False
-    before = _without_free_settings(load_config_file(folder / "config.yaml"))
-    changed = differences(before, _without_free_settings(config))
-    for name, (old, new) in changed.items():
-        raise ConfigError(
-            f"{folder} holds a run with {name} {old}, but {new} is asked for. Move that run away, "
-            "or give another --output."
-        )
-    return True
-
-
-def _without_free_settings(config: RunConfig) -> dict[str, Any]:
-    """The settings that scores depend on."""
-    return replace(
-        config,
-        logging=LoggingConfig(),
-        training=replace(config.training, threads=None),
-        data=replace(config.data, root="", workers=None),
-        evaluation=replace(config.evaluation, workers=None),
-    ).to_dict()
-
-
-def _rows(config: RunConfig) -> list[dict[str, Any]]:
-    path = _folder(config) / "evaluation.json"
-    try:
-        evaluation = json.loads(path.read_text(encoding="utf-8"))
-        known = {"model": config.logging.name, "seed": config.training.seed}
-        known["trained_length"] = config.trained_length
-        known["seconds"] = evaluation["training_seconds"]
-        return [{**row, **known} for row in evaluation["rows"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} is damaged; remove it to score that run again.") from error
-
-
-def check_outputs(results: Path, figure: Path) -> None:
-    """Refuse a table or figure that could not be written, or would take another file's place.
-
-    Raises:
-        ConfigError: If so.
-    """
-    if results == figure:
-        raise ConfigError(f"{results} is the name of the figure; name the table as a .csv file.")
-    check_scores(results)
-    check_picture(figure, ".png")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -24,11 +24,12 @@ from rich.console import Console
 from rate.errors import ConfigError
 from rate.stopping import nothing_begun
 from trainers import trust
-from trainers.cli import AUTO, parse
+from trainers.cli import parse
 from trainers.commands.console import make_parser, show_scores, typed, user_errors
 from trainers.config import NO_ENVIRONMENT
 from trainers.config_files import read_config_file
 from trainers.description import describe_frames, describe_run
+from trainers.given_options import AUTO
 from trainers.meter import Meter
 from trainers.registry import ENVIRONMENTS, find_environment
 

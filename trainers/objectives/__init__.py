@@ -9,16 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rate.registry import Registry
-from trainers.config_learning import LossConfig, ObjectiveConfig
+from trainers.config_learning import BEHAVIOUR_CLONING, LossConfig, ObjectiveConfig
 
 if TYPE_CHECKING:
     from trainers.objectives.base import Objective
 
-DEFAULT = "behaviour_cloning"
 _HERE = "trainers.objectives"
-_OWN = {DEFAULT: f"{_HERE}.behaviour_cloning:BehaviourCloning"}
+_OWN = {BEHAVIOUR_CLONING: f"{_HERE}.behaviour_cloning:BehaviourCloning"}
 # The settings of ours, which can be had without PyTorch.
-_SETTINGS = {DEFAULT: LossConfig}
+_SETTINGS = {BEHAVIOUR_CLONING: LossConfig}
 
 
 def _is_objective(found: Any) -> bool:

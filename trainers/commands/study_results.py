@@ -1,0 +1,117 @@
+"""Results of a study: which runs have finished, their rows of scores, and those of baselines."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from rate.errors import ConfigError
+from rate.files import write_json
+from trainers.changes import differences
+from trainers.commands.outputs import check_picture
+from trainers.commands.scores import check_scores
+from trainers.commands.study_file import Study
+from trainers.config import LoggingConfig, RunConfig
+from trainers.config_files import load_config_file
+from trainers.meter import Meter
+from trainers.registry import environment_of_run
+
+
+def score_baselines(study: Study, jobs: int, console: Console) -> list[dict[str, Any]]:
+    """Rows of those that learn nothing, kept beside the runs for the next time."""
+    if not study.baselines:
+        return []
+    from trainers.baselines import score_baseline  # slow to import: only where there are some
+
+    config, rows = study.runs[0], []
+    environment = environment_of_run(config)
+    settings = config.evaluation
+    seeds = range(settings.test_seed, settings.test_seed + settings.episodes)
+    for name in study.baselines:
+        known = {"environment": config.environment, "model": name, "seed": 0, "which": "last"}
+        asked = {"lengths": settings.lengths, "seeds": [seeds[0], seeds[-1]], "env": config.env}
+        path = Path(config.logging.output) / f"{config.environment}-{name}.json"
+        kept = _kept(path)
+        if kept.get("asked") != asked:
+            console.print(f"Scoring {name} ...")
+            with Meter(console) as meter:
+                scored = score_baseline(
+                    name,
+                    environment,
+                    lengths=settings.lengths,
+                    seeds=seeds,
+                    workers=jobs,
+                    on_progress=meter.show,
+                )
+            kept = {"asked": asked, "rows": scored}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, kept)
+        rows += [{**known, **row} for row in kept["rows"]]
+    return rows
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """What was scored before; nothing, where that cannot be read."""
+    try:
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return kept
+
+
+def run_folder_of(config: RunConfig) -> Path:
+    return Path(config.logging.output) / config.run_name
+
+
+def is_finished(config: RunConfig) -> bool:
+    """Whether a run's scores are there. What they were made with must be what is asked for."""
+    folder = run_folder_of(config)
+    if not (folder / "evaluation.json").is_file():
+        return False
+    before = _without_free_settings(load_config_file(folder / "config.yaml"))
+    changed = differences(before, _without_free_settings(config))
+    for name, (old, new) in changed.items():
+        raise ConfigError(
+            f"{folder} holds a run with {name} {old}, but {new} is asked for. Move that run away, "
+            "or give another --output."
+        )
+    return True
+
+
+def _without_free_settings(config: RunConfig) -> dict[str, Any]:
+    """The settings that scores depend on."""
+    return replace(
+        config,
+        logging=LoggingConfig(),
+        training=replace(config.training, threads=None),
+        data=replace(config.data, root="", workers=None),
+        evaluation=replace(config.evaluation, workers=None),
+    ).to_dict()
+
+
+def run_rows(config: RunConfig) -> list[dict[str, Any]]:
+    path = run_folder_of(config) / "evaluation.json"
+    try:
+        evaluation = json.loads(path.read_text(encoding="utf-8"))
+        known = {"model": config.logging.name, "seed": config.training.seed}
+        known["trained_length"] = config.trained_length
+        known["seconds"] = evaluation["training_seconds"]
+        return [{**row, **known} for row in evaluation["rows"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is damaged; remove it to score that run again.") from error
+
+
+def check_outputs(results: Path, figure: Path) -> None:
+    """Refuse a table or figure that could not be written, or would take another file's place.
+
+    Raises:
+        ConfigError: If so.
+    """
+    if results == figure:
+        raise ConfigError(f"{results} is the name of the figure; name the table as a .csv file.")
+    check_scores(results)
+    check_picture(figure, ".png")

@@ -1,0 +1,116 @@
+"""What the options of a command line are applied to: a preset, a file, or a run to continue."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rate.advice import command
+from rate.errors import ConfigError
+from trainers import trust
+from trainers.begun import with_own_paths
+from trainers.config import DataConfig, RunConfig
+from trainers.config_files import load_config_file
+from trainers.data_sets import notes_of_data, store_of
+from trainers.defaults import (
+    PRESET,
+    default_preset,
+    settings_of_dataset,
+    settings_of_store,
+    target_of_store,
+)
+from trainers.fit_to_data import fit_to_data
+from trainers.flag_table import Translation
+from trainers.given_options import AUTO, Given
+from trainers.own_environment import PYTHON
+from trainers.preset_files import has_own_presets, load_over_preset, load_preset, preset_names
+from trainers.registry import environment_of_run, find_environment
+from trainers.tasks import merge, preset_for_task
+
+
+def starting_point(
+    environment: str, translation: Translation, given: Given
+) -> tuple[dict[str, Any], list[str]]:
+    """What the options change: a preset, or the file of `--config`, or the run of `--resume`.
+
+    Returns:
+        It, and what to tell of it.
+    """
+    resume = None if given.resume == AUTO else given.resume  # has the settings of the command
+    if given.config is None and resume is None:
+        return choose_preset(environment, translation, given)
+    if translation.preset:
+        source = "--resume" if given.config is None else "--config"
+        raise ConfigError(
+            f"--model chooses a preset, but {source} has all settings already. Leave one out."
+        )
+    if given.config is not None:
+        path, task = Path(given.config), given.text("env.task")
+        config, notes = load_over_preset(path, environment, PRESET, task)
+        _require_typed(config, given)
+        return config.to_dict(), notes
+    path = Path(str(resume)) / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(
+            f"{resume} holds no run: {path.name} is missing. Give --resume the folder of a "
+            "run, for example runs/tmaze-rate-1, or --resume auto, which starts a run that is not "
+            "there yet."
+        )
+    base = load_config_file(path)
+    if base.environment != environment:
+        raise ConfigError(
+            f"{path} is of {base.environment}, not of {environment}; use: "
+            f"{command('train', base.environment)}"
+        )
+    base, notes = with_own_paths(base, path.parent)
+    _require_typed(base, given)
+    return base.to_dict(), notes
+
+
+def _require_typed(config: RunConfig, given: Given) -> None:
+    """Refuse a file's Python for simulators, unless a person has named it, here or before."""
+    python = config.env.get(PYTHON)
+    if python is not None and given.text(f"env.{PYTHON}") is None:
+        trust.require("", {PYTHON: python})
+
+
+def choose_preset(
+    environment: str, translation: Translation, given: Given, run: RunConfig | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """The preset that is named or goes with the data, for the task that is named or is theirs.
+
+    Args:
+        environment: The environment.
+        translation: The short flags.
+        given: The options.
+        run: What these come to without what its data say; None does not look at any data.
+
+    Returns:
+        The preset, and what to tell of it.
+    """
+    names, name, notes = preset_names(environment), translation.preset, []
+    dataset, store = given.text("data.dataset"), None if run is None else store_of(run)
+    if name is None:
+        name = default_preset(names, given.text("data.store") or dataset or given.text("env.game"))
+        if name != PRESET:
+            published = f"--model_mode {PRESET.upper()} is the published model, for a GPU."
+            notes.append(f"the preset is {name}, small and for a CPU. {published}")
+    if store is not None:
+        told = settings_of_store(environment, store.spec)
+    else:
+        told = settings_of_dataset(environment, dataset, given.text("data.root") or DataConfig.root)
+    preset = load_preset(environment, name)
+    preset = preset_for_task(environment, preset, given.text("env.task") or told.get("task"))
+    if run is not None and store is not None:
+        notes += notes_of_data(run, store)
+        merge(preset, {"evaluation": target_of_store(environment, store)})
+        if not has_own_presets(environment):
+            preset = fit_to_data(preset, store, environment_of_run(run))
+    settings = find_environment(environment).options
+    usual = {**({} if settings is None else asdict(settings())), **preset.get("env", {})}
+    if unusual := [f"env.{name}={value}" for name, value in told.items() if value != usual[name]]:
+        words = ", ".join(unusual)
+        notes.append(f"as in the data, unless you say otherwise: {words}.")
+    env = {**preset.get("env", {}), **told}
+    return {**preset, "environment": environment, "env": env}, notes
