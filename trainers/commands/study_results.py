@@ -64,6 +64,7 @@ def _kept(path: Path) -> dict[str, Any]:
 
 
 def run_folder_of(config: RunConfig) -> Path:
+    """Returns the folder of a run of a study."""
     return Path(config.logging.output) / config.run_name
 
 
@@ -94,6 +95,11 @@ def _without_free_settings(config: RunConfig) -> dict[str, Any]:
 
 
 def run_rows(config: RunConfig) -> list[dict[str, Any]]:
+    """Returns the scores of a finished run, a row per length and checkpoint.
+
+    Raises:
+        ConfigError: If `evaluation.json` is damaged.
+    """
     path = run_folder_of(config) / "evaluation.json"
     try:
         evaluation = json.loads(path.read_text(encoding="utf-8"))
