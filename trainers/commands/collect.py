@@ -24,15 +24,19 @@ from datamodules.store import Store
 from trainers.callbacks.progress import preparing
 from trainers.cli import parse
 from trainers.commands.console import make_parser, user_errors
-from trainers.registry import ENVIRONMENTS, environment_of_run
+from trainers.registry import ENVIRONMENTS, environment_of_run, find_environment
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = make_parser("collect", __doc__)
-    parser.add_argument("environment", choices=sorted(ENVIRONMENTS), help="what is played")
+    parser.add_argument(
+        "environment",
+        help=f"what is played: {', '.join(ENVIRONMENTS)}, or one that a package registers",
+    )
     options, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else arguments)
     with user_errors():
+        find_environment(options.environment)  # refuses one that does not exist
         config = parse(options.environment, rest).config
         environment = environment_of_run(config)
         with preparing(config.logging.progress, None) as tell:
