@@ -35,7 +35,7 @@ $(error There is no variable $(firstword $(UNKNOWN)).$(shell "$(PYTHON)" -c '$(N
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install train doctor test test-full mutants studies lint format lock clean \
+.PHONY: help install train doctor test test-full mutants studies docs lint format lock clean \
 	python env-test env-dev
 
 help:  ## List the commands
@@ -66,6 +66,11 @@ studies: python  ## Train and score everything in trainers/studies (hours; go on
 	@for study in trainers/studies/*.yaml; do \
 		$(RUN) scripts/study.py "$$study" $(ARGS) || exit; \
 	done
+
+docs: python  ## Build the documentation site into build/site
+	@$(BOOTSTRAP) --extras "docs,$(EXTRAS)"
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
+	@echo "The documentation is in build/site/index.html"
 
 lint: env-test  ## Check style (ruff) and types (mypy)
 	@$(RUN) -m ruff check .

@@ -36,7 +36,8 @@ PACKAGES = ("rate", "datamodules", "trainers", "scripts")
 _COPIED = (
     *PACKAGES,
     *("tests", "notebooks", "data/results", "data/README.md"),
-    *("pyproject.toml", "requirements.lock", "README.md", "Makefile"),
+    *("pyproject.toml", "requirements.lock", "README.md", "CHANGELOG.md", "Makefile"),
+    *("docs", "mkdocs.yml"),
 )
 _NOT_COPIED = ("__pycache__", ".*cache")
 # What operators become.

@@ -107,8 +107,8 @@ def show_options(options: Mapping[str, Option], defaults: Mapping[str, Any]) -> 
         line
         for name, option in options.items()
         for line in show_option(
-            f"--{name} {_placeholder(option.kind)}",
-            f"{option.help} (default: {_plain(_value_at(defaults, name))})",
+            f"--{name} {placeholder(option.kind)}",
+            f"{option.help} (default: {plain_text(_value_at(defaults, name))})",
         )
     ]
 
@@ -154,24 +154,24 @@ def _value_at(table: Mapping[str, Any], name: str) -> Any:
     return value
 
 
-def _plain(value: Any) -> str:
+def plain_text(value: Any) -> str:
     """A value as it is written on a command line."""
     if isinstance(value, list):
-        return ",".join(map(_plain, value)) or "[]"
+        return ",".join(map(plain_text, value)) or "[]"
     words = {None: "null", True: "true", False: "false", "": "''"}
     return words[value] if isinstance(value, (bool, NoneType)) or value == "" else str(value)
 
 
-def _placeholder(kind: Any) -> str:
+def placeholder(kind: Any) -> str:
     """What stands for the value of an option in its help."""
     if _is_union(kind):
         return "|".join(
-            "null" if part is NoneType else _placeholder(part) for part in get_args(kind)
+            "null" if part is NoneType else placeholder(part) for part in get_args(kind)
         )
     if get_origin(kind) is Literal:
         return f"{{{','.join(map(str, get_args(kind)))}}}"
     if get_origin(kind) is list:
-        return f"{_placeholder(get_args(kind)[0])},..."
+        return f"{placeholder(get_args(kind)[0])},..."
     words = {bool: "{true,false}", int: "N", float: "X", str: "TEXT"}
     return words.get(kind, "TABLE" if get_origin(kind) is dict else "VALUE")
 
