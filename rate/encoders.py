@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from rate.batch import Observations
 from rate.errors import ConfigError
-from rate.nn.linear import Linear
 from rate.scales import LEAST, constant, unit_of
 from rate.spaces import (
     check_action_space,
@@ -38,7 +37,7 @@ class VectorEncoder(nn.Module):
         width = int(np.prod(shape))
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("std", torch.ones(width))
-        self.linear = Linear(width, d_model)
+        self.linear = nn.Linear(width, d_model)
 
     def set_normalisation(self, mean: Tensor, std: Tensor) -> Tensor:
         """Normalise by `(x - mean) / std` from now on.
@@ -133,7 +132,7 @@ class ImageEncoder(nn.Module):
             depth = out
             height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
         self.convolutions = nn.Sequential(*layers, nn.Flatten())
-        self.linear = Linear(depth * height * width, d_model)
+        self.linear = nn.Linear(depth * height * width, d_model)
         self.norm = nn.LayerNorm(d_model) if norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:

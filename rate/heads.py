@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from rate.config import Decoding
 from rate.errors import ConfigError
-from rate.nn.linear import Linear
 from rate.scales import box_scale, unit_of
 from rate.spaces import Choices, check_action_space, choices_of
 
@@ -45,7 +44,7 @@ class DiscreteHead(nn.Module):
 
     def __init__(self, d_model: int, num_actions: int, start: int = 0) -> None:
         super().__init__()
-        self.linear = Linear(d_model, num_actions, bias=False)
+        self.linear = nn.Linear(d_model, num_actions, bias=False)
         self.start, self.last = start, num_actions - 1
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -161,7 +160,7 @@ class ContinuousHead(nn.Module):
     def __init__(self, d_model: int, space: gym.spaces.Box) -> None:
         super().__init__()
         self.shape = tuple(space.shape)
-        self.linear = Linear(d_model, math.prod(self.shape))
+        self.linear = nn.Linear(d_model, math.prod(self.shape))
         for name, bound in (("low", space.low), ("high", space.high)):
             flat = torch.tensor(bound, dtype=torch.float32).flatten()
             self.register_buffer(name, flat, persistent=False)

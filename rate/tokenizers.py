@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from rate.batch import Batch, Observations, map_tensors
 from rate.config import ModelConfig
 from rate.encoders import VectorEncoder, make_action_encoder, make_encoder
-from rate.nn.dropout import Dropout
-from rate.nn.linear import Linear
+from rate.kernels.cpu_dropout import Dropout
 from rate.nn.positions import sinusoidal_embedding
 
 
@@ -132,7 +131,7 @@ class TripleTokenizer(Tokenizer):
     ) -> None:
         self.action_weight = 1.0 if config.condition_on_action else 0.0
         self.return_weight = 1 / config.return_scale if config.condition_on_return else 0.0
-        self.returns = Linear(1, config.d_model)
+        self.returns = nn.Linear(1, config.d_model)
         super()._make_encoders(config, observation_space, action_space)
         self.action = make_action_encoder(action_space, config.d_model)
 

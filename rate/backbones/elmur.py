@@ -30,9 +30,8 @@ from torch import Tensor, nn
 
 from rate.backbones.base import Backbone
 from rate.backbones.settings import ELMURConfig
+from rate.kernels.cpu_dropout import Dropout
 from rate.nn.attention_mask import masked_bias
-from rate.nn.dropout import Dropout
-from rate.nn.linear import Linear
 from rate.nn.positions import sinusoidal_embedding
 from rate.state import State
 from rate.tokenizers import StepTokens
@@ -61,9 +60,9 @@ class SelfAttention(nn.Module):
     def __init__(self, d_model: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = Linear(d_model, 3 * d_model, bias=False)
-        self.position = Linear(d_model, d_model, bias=False)
-        self.out = Linear(d_model, d_model, bias=False)
+        self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)
+        self.position = nn.Linear(d_model, d_model, bias=False)
+        self.out = nn.Linear(d_model, d_model, bias=False)
 
     def forward(
         self, x: Tensor, mask: Tensor, offset: Tensor, biases: tuple[Tensor, Tensor]
@@ -99,10 +98,10 @@ class CrossAttention(nn.Module):
     def __init__(self, d_model: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.query = Linear(d_model, d_model, bias=False)
-        self.key = Linear(d_model, d_model, bias=False)
-        self.value = Linear(d_model, d_model, bias=False)
-        self.out = Linear(d_model, d_model)
+        self.query = nn.Linear(d_model, d_model, bias=False)
+        self.key = nn.Linear(d_model, d_model, bias=False)
+        self.value = nn.Linear(d_model, d_model, bias=False)
+        self.out = nn.Linear(d_model, d_model)
 
     def forward(self, queries: Tensor, context: Tensor, bias: Tensor) -> Tensor:
         """`(B, n, d)` queries over `(B, k, d)` context under `(B, H, n, k)`: `(B, n, d)`."""
@@ -124,9 +123,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, d_model: int, width: int) -> None:
         super().__init__()
-        self.gate = Linear(d_model, width, bias=False)
-        self.up = Linear(d_model, width, bias=False)
-        self.down = Linear(width, d_model, bias=False)
+        self.gate = nn.Linear(d_model, width, bias=False)
+        self.up = nn.Linear(d_model, width, bias=False)
+        self.down = nn.Linear(width, d_model, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))

@@ -12,8 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from rate.backbones.base import Backbone
 from rate.backbones.settings import GRUConfig, LSTMConfig, RecurrentConfig
 from rate.decoders.recurrent import RecurrentDecoder
-from rate.nn.dropout import Dropout
-from rate.nn.linear import Linear
+from rate.kernels.cpu_dropout import Dropout
 from rate.state import State
 from rate.tokenizers import StepTokens
 
@@ -51,7 +50,7 @@ class Recurrent(Backbone[RecurrentState]):
     def __init__(self, config: RecurrentConfig, tokens: StepTokens) -> None:
         super().__init__(config, tokens)
         width, layers = config.d_model, config.num_layers
-        self.input = Linear(tokens.count * width, width)
+        self.input = nn.Linear(tokens.count * width, width)
         self.cells = self.Cells(
             width, width, layers, batch_first=True, dropout=config.dropout if layers > 1 else 0.0
         )

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rate.kernels.cpu_dropout import dropout_mask, dropout_scale
 from rate.nn.attention_mask import QueryRange
-from rate.nn.dropout import kept, scale
 from rate.nn.positions import relative_shift
 
 QUERIES = 48  # of a block; a segment of no more gains nothing here
@@ -158,7 +158,7 @@ class RelativeAttention(torch.autograd.Function):
                 scores += bias[:, rows, block.queries, : block.keys]
                 p = torch.softmax(scores, -1, out=scores)
                 if dropout:  # a sign tells which: one array then holds P, and M P as well
-                    p = torch.where(kept(p.shape, dropout), p, -p)
+                    p = torch.where(dropout_mask(p.shape, dropout), p, -p)
                 mixed[:, :, block.rows] = _product(_left(p, dropout), values[:, : block.keys])
                 probabilities.append(p)
         ctx.save_for_backward(heads, cached, table, a, b, out, *probabilities)
@@ -224,7 +224,7 @@ def _parts(heads: Tensor, plan: Plan) -> list[slice]:
 
 def _left(p: Tensor, dropout: float) -> Tensor:
     """What dropout leaves of probabilities; those that it drops have a minus sign."""
-    return p.clamp(min=0).mul_(scale(dropout)) if dropout else p
+    return p.clamp(min=0).mul_(dropout_scale(dropout)) if dropout else p
 
 
 def _by_head(x: Tensor) -> Tensor:

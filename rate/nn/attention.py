@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rate import kernels
 from rate.kernels.cpu_attention import QUERIES, RelativeAttention, make_plan
 from rate.nn.attention_mask import QueryRange, SegmentMask, masked_bias
-from rate.nn.linear import Linear, linear
 from rate.nn.positions import relative_shift, sinusoidal_embedding
 
 
@@ -73,10 +73,10 @@ class Attention(nn.Module):
         self.num_heads, self.d_head = num_heads, d_head
         self.dropout, self.relative, self.bias = dropout, relative, bias
         inner = num_heads * d_head
-        self.qkv = Linear(d_model, 3 * inner, bias=bias)
-        self.out = Linear(inner, d_model, bias=bias)
+        self.qkv = nn.Linear(d_model, 3 * inner, bias=bias)
+        self.out = nn.Linear(inner, d_model, bias=bias)
         if relative:
-            self.position = Linear(d_model, inner, bias=False)
+            self.position = nn.Linear(d_model, inner, bias=False)
             self.content_bias = nn.Parameter(torch.zeros(num_heads, 1, d_head))  # u
             self.position_bias = nn.Parameter(torch.zeros(num_heads, 1, d_head))  # v
 
@@ -114,7 +114,7 @@ class Attention(nn.Module):
         return (
             self.relative
             and x.shape[1] > QUERIES
-            and x.device.type == "cpu"
+            and kernels.apply_to(x)
             and torch.is_grad_enabled()
             and not torch.is_autocast_enabled("cpu")
             and not torch.compiler.is_compiling()
@@ -163,7 +163,7 @@ class Attention(nn.Module):
         """Keys and values `(B, C, 2, H, d_head)` of cached states `(B, C, d_model)`."""
         inner = self.num_heads * self.d_head
         bias = self.qkv.bias[inner:] if self.bias else None
-        heads = linear(cache, self.qkv.weight[inner:], bias)
+        heads = F.linear(cache, self.qkv.weight[inner:], bias)
         return heads.view(*cache.shape[:2], 2, self.num_heads, self.d_head)
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, *biases: Tensor) -> Tensor:

@@ -12,10 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rate.kernels.cpu_dropout import Dropout
 from rate.nn.attention import Attention
-from rate.nn.dropout import Dropout
 from rate.nn.gates import GRUGate
-from rate.nn.linear import Linear
 
 
 class Residual(nn.Module):
@@ -68,7 +67,7 @@ class GatedUnit(nn.Module):
 
     def __init__(self, d_model: int, width: int) -> None:
         super().__init__()
-        self.linear = Linear(d_model, 2 * width)
+        self.linear = nn.Linear(d_model, 2 * width)
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.linear(x).chunk(2, dim=-1)
@@ -160,13 +159,13 @@ class Block(nn.Module):
             hidden = (
                 [GatedUnit(d_model, size.d_ff)]
                 if size.swiglu
-                else [Linear(d_model, size.d_ff), kind.activation()]
+                else [nn.Linear(d_model, size.d_ff), kind.activation()]
             )
             self.feed_forward = nn.Sequential(
                 nn.LayerNorm(d_model) if kind.norm_first else nn.Identity(),
                 *hidden,
                 Dropout(size.dropout),
-                Linear(size.d_ff, d_model),
+                nn.Linear(size.d_ff, d_model),
                 Dropout(size.dropout),
             )
             self.feed_forward_residual = kind.residual(d_model)

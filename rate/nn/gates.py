@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rate.nn.linear import Linear
-
 
 class GRUGate(nn.Module):
     """GRU-type gating of a residual stream (Parisotto et al. 2020, section 3.2).
@@ -18,9 +16,9 @@ class GRUGate(nn.Module):
 
     def __init__(self, d_model: int, bias: float = 2.0) -> None:
         super().__init__()
-        self.from_update = Linear(d_model, 3 * d_model, bias=False)
-        self.from_stream = Linear(d_model, 2 * d_model, bias=False)
-        self.from_reset = Linear(d_model, d_model, bias=False)
+        self.from_update = nn.Linear(d_model, 3 * d_model, bias=False)
+        self.from_stream = nn.Linear(d_model, 2 * d_model, bias=False)
+        self.from_reset = nn.Linear(d_model, d_model, bias=False)
         self.bias = nn.Parameter(torch.full((d_model,), bias))
 
     def forward(self, stream: Tensor, update: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ from torch.nn import functional
 
 from rate.nn.attention import Attention
 from rate.nn.gates import GRUGate
-from rate.nn.linear import Linear
 from rate.reference.config import ReferenceConfig
 
 
@@ -86,7 +85,9 @@ class PublicBlock(nn.Module):
         self.feed_forward: nn.Sequential | None = None
         if not config.skip_dec_ffn:
             inner = config.d_inner or 0
-            self.feed_forward = nn.Sequential(Linear(width, inner), nn.ReLU(), Linear(inner, width))
+            self.feed_forward = nn.Sequential(
+                nn.Linear(width, inner), nn.ReLU(), nn.Linear(inner, width)
+            )
             self.feed_forward_norm = nn.LayerNorm(width)
         if config.use_gate:
             self.attention_gate, self.feed_forward_gate = GRUGate(width), GRUGate(width)

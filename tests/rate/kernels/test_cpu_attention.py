@@ -133,7 +133,7 @@ def test_dropout_drops_and_scales_probabilities(monkeypatch: pytest.MonkeyPatch)
     def dropout(p: Tensor, share: float, training: bool) -> Tensor:
         return p * by_key(p.shape, share) / (1 - share)
 
-    monkeypatch.setattr(rate.kernels.cpu_attention, "kept", by_key)
+    monkeypatch.setattr(rate.kernels.cpu_attention, "dropout_mask", by_key)
     monkeypatch.setattr("rate.nn.attention.F.dropout", dropout)
     found = outcome(attention, *inputs, None)
     monkeypatch.setattr(Attention, "_in_blocks", lambda *_: False)

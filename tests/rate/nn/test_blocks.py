@@ -11,8 +11,8 @@ from torch import Tensor
 
 from rate.backbones.settings import SegmentTransformerConfig
 from rate.backbones.transformer import block_size
+from rate.kernels.cpu_dropout import Dropout
 from rate.nn.blocks import BLOCKS, Block
-from rate.nn.dropout import Dropout
 from rate.nn.gates import GRUGate
 from tests.factories import TINY
 
