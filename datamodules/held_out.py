@@ -7,7 +7,8 @@ are measured on the same episodes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -113,8 +114,8 @@ class HeldOut:
 
     def batches(
         self, arrays: StepArrays, size: int, limit: int, rank: int = 0, world_size: int = 1
-    ) -> Iterator[Batch]:
-        """The first windows of a fixed order, in batches.
+    ) -> HeldOutBatches:
+        """Returns the first windows of a fixed order, in batches.
 
         Args:
             arrays: Where the data are.
@@ -124,10 +125,9 @@ class HeldOut:
             world_size: The number of processes.
         """
         chosen = np.arange(min(limit, self.num_windows))[rank::world_size]
-        for begin in range(0, len(chosen), size):
-            yield arrays.gather(self._windows(chosen[begin : begin + size]))
+        return HeldOutBatches(self, arrays, size, chosen)
 
-    def _windows(self, chosen: Numbers) -> Windows:
+    def windows(self, chosen: Numbers) -> Windows:
         episodes = self._episodes[chosen]
         terminated, truncated = self._store.ends(episodes)
         return Windows(
@@ -140,6 +140,31 @@ class HeldOut:
             self._window,
             self._frame_stack,
         )
+
+
+@dataclass(frozen=True)
+class HeldOutBatches:
+    """Held-out windows in a fixed order; a `BatchSource` with an end.
+
+    Attributes:
+        held_out: The held-out episodes.
+        arrays: Where the data are.
+        size: Windows in a batch; the last may have fewer.
+        chosen: `(W,)` the numbers of the windows.
+    """
+
+    held_out: HeldOut
+    arrays: StepArrays
+    size: int
+    chosen: Numbers
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.chosen) / self.size)
+
+    def batch(self, index: int) -> Batch:
+        """Returns batch `index`."""
+        chosen = self.chosen[index * self.size : (index + 1) * self.size]
+        return self.arrays.gather(self.held_out.windows(chosen))
 
 
 def _hash(numbers: Numbers, purpose: np.uint64) -> npt.NDArray[np.uint64]:

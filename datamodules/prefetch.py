@@ -6,15 +6,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
-from datamodules.sampler import WindowSampler
+from datamodules.batch_source import BatchSource
 from rate.batch import Batch
 
 
 class Prefetcher:
     """Prefetches the next batch in one background thread.
 
-    A batch is a pure function of its sampler and its index. A prefetched batch that is not asked
-    for, because a curriculum changed the sampler, is dropped; the timing of the thread cannot
+    A batch is a pure function of its source and its index. A prefetched batch that is not asked
+    for, because a curriculum changed the source, is dropped; the timing of the thread cannot
     change what training sees.
 
     Args:
@@ -28,30 +28,30 @@ class Prefetcher:
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._pool = ThreadPoolExecutor(1, "prefetch")
-        self._ahead: tuple[WindowSampler, int, Future[Batch]] | None = None
+        self._ahead: tuple[BatchSource, int, Future[Batch]] | None = None
 
-    def batch(self, sampler: WindowSampler, index: int) -> Batch:
+    def batch(self, source: BatchSource, index: int) -> Batch:
         """Returns batch `index` on the device and starts on the next one.
 
         An error of making the batch is raised here, whichever thread it occurred in.
         """
         ahead, self._ahead = self._ahead, None
-        if ahead is None or ahead[:2] != (sampler, index):
-            ahead = sampler, index, self._pool.submit(self._make, sampler, index)
+        if ahead is None or ahead[:2] != (source, index):
+            ahead = source, index, self._pool.submit(self._make, source, index)
         batch = ahead[2].result()
         if self._stream is not None:
             current = torch.cuda.current_stream(self.device)
             current.wait_stream(self._stream)
             batch.record_stream(current)  # its memory belongs to the copy stream; free it after use
-        self._ahead = sampler, index + 1, self._pool.submit(self._make, sampler, index + 1)
+        self._ahead = source, index + 1, self._pool.submit(self._make, source, index + 1)
         return batch
 
     def close(self) -> None:
         """Stop the thread."""
         self._pool.shutdown(cancel_futures=True)
 
-    def _make(self, sampler: WindowSampler, index: int) -> Batch:
-        batch = sampler.batch(index)
+    def _make(self, source: BatchSource, index: int) -> Batch:
+        batch = source.batch(index)
         if self._stream is None:
             return batch
         with torch.cuda.stream(self._stream):

@@ -162,8 +162,9 @@ class TrajectoryDataModule(LightningDataModule):
         world_size: int = 1,
     ) -> Iterator[Batch]:
         """The first held-out windows of a fixed order, as a model takes them; see `HeldOut`."""
-        for batch in self.held_out.batches(self.arrays, size, limit, rank, world_size):
-            yield self.on_after_batch_transfer(batch.to(device), 0)
+        source = self.held_out.batches(self.arrays, size, limit, rank, world_size)
+        for index in range(len(source)):
+            yield self.on_after_batch_transfer(source.batch(index).to(device), 0)
 
     def make_sampler(
         self, curriculum_segments: int | None, rank: int = 0, world_size: int = 1
