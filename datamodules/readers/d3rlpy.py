@@ -2,19 +2,18 @@
 
 `columns` names them: `observations_0 (T, *obs)`, `actions_0 (T, A)`, `rewards_0 (T, 1)`,
 `terminated_0`, `observations_1`, ...; the parts of a tuple of observations are `observations_0_0`,
-`observations_0_1`, ... An episode that is not terminated was cut off. (Files of d3rlpy 1 are flat.)
+`observations_0_1`, ... An episode that is not terminated was truncated. Files of d3rlpy 1 are flat.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datamodules.episodes import DatasetError
 from datamodules.options import Options
-from datamodules.readers.hdf5 import DAMAGED, hdf5_file, is_hdf5
+from datamodules.readers.hdf5 import hdf5_episodes, hdf5_file, is_hdf5_with
 from datamodules.readers.named import open_episodes
 from datamodules.source import Source
 
@@ -26,17 +25,16 @@ _COUNTS = ("num_episodes", "total_size")  # of the versions 2.1 and 2.0
 
 def is_d3rlpy(path: Path) -> bool:
     """Whether a path is a replay buffer of d3rlpy 2."""
-    if not is_hdf5(path):
-        return False
-    try:
-        with hdf5_file(path) as file:
-            return "columns" in file and "version" in file and any(key in file for key in _COUNTS)
-    except DatasetError:  # damaged: the message is that of any HDF5 file
-        return False
+    return is_hdf5_with(
+        path,
+        lambda file: (
+            "columns" in file and "version" in file and any(key in file for key in _COUNTS)
+        ),
+    )
 
 
 def open_d3rlpy(path: Path, options: Options | None = None) -> Source:
-    """A replay buffer as a source.
+    """Opens a replay buffer as a source.
 
     Raises:
         DatasetError: If it is damaged, or has no episode that can be read.
@@ -46,29 +44,21 @@ def open_d3rlpy(path: Path, options: Options | None = None) -> Source:
         count = next(int(file[key][()]) for key in _COUNTS if key in file)
         if not 0 < count <= len(file):
             raise DatasetError(f"{path}: there cannot be {count} episodes in {len(file)} arrays")
-    return open_episodes(
-        "d3rlpy", path, (path,), partial(_episodes, path, keys, count), options, count
-    )
+    labels = [f"episode {number}" for number in range(count)]
+    read = partial(hdf5_episodes, path, labels, partial(_episode, keys))
+    return open_episodes("d3rlpy", path, (path,), read, options, count)
 
 
-def _episodes(
-    path: Path, keys: list[str], count: int, start: int
-) -> Iterator[Mapping[str, Any] | DatasetError]:
-    with hdf5_file(path) as file:
-        for number in range(start, count):
-            try:
-                found = {key: _column(file, f"{key}_{number}") for key in keys}
-            except DAMAGED as error:
-                yield DatasetError(f"{path}, episode {number}: cannot be read ({error})")
-                continue
-            if "terminated" in found:
-                terminated = bool(found["terminated"][()])
-                found |= {"terminated": terminated, "truncated": not terminated}
-            yield found
+def _episode(keys: list[str], file: h5py.File, number: int) -> dict[str, Any]:
+    found = {key: _column(file, f"{key}_{number}") for key in keys}
+    if "terminated" in found:
+        terminated = bool(found["terminated"][()])
+        found |= {"terminated": terminated, "truncated": not terminated}
+    return found
 
 
 def _column(file: h5py.File, name: str) -> Any:
-    """A column, or the parts of a tuple."""
+    """Returns a column, or the parts of a tuple as a dictionary."""
     if name in file:
         return file[name]
     parts: dict[str, Any] = {}

@@ -1,14 +1,14 @@
 """HDF5 files with named columns: flat over all episodes, or a group for each episode.
 
-D4RL's files are flat: `observations (N, D)`, `actions (N, A)`, `rewards (N,)`, `terminals (N,)`:
-the environment ended the episode at this step; `timeouts (N,)`: the time limit did. So are d3rlpy
-1's, whose `episode_terminals` mark the last step of each.
+D4RL's files are flat: `observations (N, D)`, `actions (N, A)`, `rewards (N,)`, `terminals (N,)`
+where the environment ended the episode, and `timeouts (N,)` where the time limit did. Files of
+d3rlpy 1 are flat as well; `episode_terminals` mark the last step of each episode.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 _D4RL = {"observations", "actions", "rewards", "terminals"}
-_ABOUT = ("infos", "metadata")  # groups of D4RL's files, which are no columns
+_NOT_COLUMNS = ("infos", "metadata")  # groups of D4RL's files
 # What h5py raises for files that were cut off or changed.
 DAMAGED = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, MemoryError)
 
@@ -45,19 +45,29 @@ def is_hdf5(path: Path) -> bool:
         return file.read(len(_MAGIC)) == _MAGIC
 
 
-def is_d4rl(path: Path) -> bool:
-    """Whether a path is an HDF5 file with the arrays that all of D4RL's have, and not d3rlpy's."""
+def is_hdf5_with(path: Path, test: Callable[[h5py.File], bool]) -> bool:
+    """Whether a path is an HDF5 file that passes a test.
+
+    A damaged one passes none; `open_hdf5` then says what is wrong with it.
+    """
     if not is_hdf5(path):
         return False
     try:
         with hdf5_file(path) as file:
-            return bool(file.keys() >= _D4RL) and "episode_terminals" not in file
+            return test(file)
     except DatasetError:
         return False
 
 
+def is_d4rl(path: Path) -> bool:
+    """Whether a path is an HDF5 file with the arrays that all of D4RL's have, and not d3rlpy's."""
+    return is_hdf5_with(
+        path, lambda file: bool(file.keys() >= _D4RL) and "episode_terminals" not in file
+    )
+
+
 def open_hdf5(path: Path, options: Options | None = None) -> Source:
-    """A file as a source.
+    """Opens a file as a source.
 
     Args:
         path: The file.
@@ -73,7 +83,9 @@ def open_hdf5(path: Path, options: Options | None = None) -> Source:
         group = _flat_group(file)
         whole = file.keys() >= {*_D4RL, "timeouts"}
     if episodes and not options.columns:
-        read = partial(_episodes, path, episodes)
+        read = partial(
+            hdf5_episodes, path, episodes, lambda file, number: hdf5_tree(file[episodes[number]])
+        )
         return open_episodes("hdf5", path, (path,), read, options, len(episodes))
     columns = partial(_flat_columns, path, group)
     if whole:
@@ -84,10 +96,9 @@ def open_hdf5(path: Path, options: Options | None = None) -> Source:
 
 
 def broken_chains(path: Path) -> Iterator[str]:
-    """Steps whose `next_observations` are not the next step's, though no end is between them.
+    """Yields a message for each step whose `next_observations` are not those of the next step.
 
-    Yields:
-        What is wrong, naming the file, the episode and the step.
+    The last steps of episodes are left out. A message names the file, the episode and the step.
     """
     with hdf5_file(path) as file:
         columns = hdf5_tree(file)
@@ -111,7 +122,7 @@ def broken_chains(path: Path) -> Iterator[str]:
 
 @contextmanager
 def hdf5_file(path: Path) -> Iterator[h5py.File]:
-    """Open a file for reading.
+    """Opens a file for reading.
 
     Raises:
         DatasetError: If it is damaged, now or while it is read.
@@ -128,7 +139,7 @@ def hdf5_file(path: Path) -> Iterator[h5py.File]:
 
 
 def hdf5_error(path: Path, error: Exception) -> DatasetError:
-    """What an error of h5py's means: a file may be damaged, held by another process, or private."""
+    """Returns what an h5py error means: a damaged, locked or private file."""
     if isinstance(error, PermissionError):
         return DatasetError(f"{path}: you may not read it; ask its owner for permission")
     if isinstance(error, BlockingIOError) or "unable to lock file" in str(error):
@@ -140,10 +151,10 @@ def hdf5_error(path: Path, error: Exception) -> DatasetError:
 
 
 def hdf5_tree(group: h5py.Group) -> dict[str, Any]:
-    """The arrays of a group by name, and of its groups likewise; nothing is read.
+    """Returns the arrays of a group by name, with nested groups as dictionaries; nothing is read.
 
     Raises:
-        DatasetError: If an array is in another file: a data set is what its own files hold.
+        DatasetError: If an array is an external link: a data set is what its own files hold.
     """
     import h5py
 
@@ -166,7 +177,7 @@ def _has_actions(group: h5py.Group) -> bool:
 
 
 def _flat_group(file: h5py.File) -> str:
-    """The group that has the columns: the file itself, unless only one of its groups has any."""
+    """Returns the group that holds the columns: the file itself, or its only group with actions."""
     if _has_actions(file):
         return "/"
     inner = [name for name in _groups(file) if _has_actions(file[name])]
@@ -174,7 +185,7 @@ def _flat_group(file: h5py.File) -> str:
 
 
 def _episode_groups(file: h5py.File) -> list[str]:
-    """The groups of a file that hold an episode each, in the order of their numbers."""
+    """Returns the groups that hold one episode each, in the order of their numbers."""
     if _has_actions(file):
         return []
     for above in ("", *_groups(file)):
@@ -195,15 +206,26 @@ def _groups(group: h5py.Group) -> list[str]:
 def _flat_columns(path: Path, group: str) -> Iterator[Mapping[str, Any]]:
     with hdf5_file(path) as file:
         tree = hdf5_tree(file[group])
-        yield {name: column for name, column in tree.items() if name not in _ABOUT}
+        yield {name: column for name, column in tree.items() if name not in _NOT_COLUMNS}
 
 
-def _episodes(
-    path: Path, groups: list[str], start: int
+def hdf5_episodes(
+    path: Path,
+    labels: Sequence[str],
+    read: Callable[[h5py.File, int], Mapping[str, Any]],
+    start: int,
 ) -> Iterator[Mapping[str, Any] | DatasetError]:
+    """Yields the columns of the episodes of a file, an error in the place of a damaged one.
+
+    Args:
+        path: The file.
+        labels: A name for each episode, for messages.
+        read: Returns the columns of the episode of a number.
+        start: The number of the first episode.
+    """
     with hdf5_file(path) as file:
-        for name in groups[start:]:
+        for number in range(start, len(labels)):
             try:
-                yield hdf5_tree(file[name])
+                yield read(file, number)
             except DAMAGED as error:
-                yield DatasetError(f"{path}: {name} cannot be read ({error})")
+                yield DatasetError(f"{path}, {labels[number]}: cannot be read ({error})")

@@ -19,6 +19,7 @@ import numpy as np
 from datamodules.episodes import Array, DatasetError
 from datamodules.options import Options
 from datamodules.readers.arrow import RowReader, arrow_errors, images, numbers, parquet_rows
+from datamodules.readers.end_kinds import NOTHING_TOLD
 from datamodules.readers.lazy_array import LazyArray
 from datamodules.readers.lerobot_files import Clip, Metadata, Part, read_metadata
 from datamodules.readers.named import open_episodes
@@ -168,7 +169,7 @@ def _notes(
     if left:
         yield f"not read: {', '.join(left)}"
     if not set(_ENDS) & set(dict(chosen.roles).values()):
-        yield "no column tells which episodes the environment ended; all are taken as truncated"
+        yield NOTHING_TOLD
 
 
 def _files(metadata: Metadata, chosen: _Columns) -> tuple[Path, ...]:

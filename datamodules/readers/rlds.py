@@ -1,15 +1,13 @@
 """Episodes of TensorFlow Datasets (RLDS): a folder with `features.json` and TFRecord shards.
 
 A record is an episode with a nested series of `steps`. Each has `observation`, `action`, `reward`
-(of this action), `is_first`, `is_last` and `is_terminal`. In the last step only the observation is
-defined: it is what followed the last action, and the step's action and reward, whatever stands
-there, are not read. The environment ended the episode if that step `is_terminal`, otherwise it was
-cut off. TensorFlow is not needed.
+(of this action), `is_first`, `is_last` and `is_terminal`. The last step holds only the last
+observation; its action and reward are undefined and are not read. The environment ended the episode
+if that step `is_terminal`, otherwise it was truncated. TensorFlow is not needed.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -23,6 +21,7 @@ import numpy as np
 from datamodules.episodes import Array, DatasetError
 from datamodules.options import Options
 from datamodules.readers.atari_games import FRAME
+from datamodules.readers.json_files import read_json
 from datamodules.readers.lazy_array import LazyArray
 from datamodules.readers.named import open_episodes
 from datamodules.readers.roles import IGNORED
@@ -38,15 +37,15 @@ _METADATA = ("is_first", "is_last", "is_terminal", "discount")
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """The files of a data set and what their records hold.
+class _Contents:
+    """The shards of a data set and the features of their records.
 
     Attributes:
         files: The shards that are read, in order.
-        lengths: How many episodes each has, where `dataset_info.json` says it.
-        features: Of a step, by path.
+        lengths: The number of episodes in each, where `dataset_info.json` says it.
+        features: The features of a step, by path.
         notes: What is left out.
-        name: What the data set is called; a path ends with its version.
+        name: The name of the data set; its path ends with the version instead.
     """
 
     files: tuple[Path, ...]
@@ -57,7 +56,7 @@ class _Layout:
 
 
 def is_rlds(path: Path) -> bool:
-    """Whether a path is such a folder, or one of its shards; RL Unplugged's Atari has its own."""
+    """Whether a path is such a folder or one of its shards, but not of RL Unplugged's Atari."""
     folder = path if path.is_dir() else path.parent
     if not (folder / "features.json").is_file() or not (path.is_dir() or record_files(path)):
         return False
@@ -70,33 +69,33 @@ def is_rlds(path: Path) -> bool:
 
 
 def open_rlds(path: Path, options: Options | None = None) -> Source:
-    """A folder, or a shard in it, as a source.
+    """Opens a folder, or a shard in it, as a source.
 
     Raises:
         DatasetError: If it is damaged, or holds no episodes.
     """
     options = options or Options()
-    layout = _read_layout(path, dict(options.columns))
+    contents = _read_contents(path, dict(options.columns))
     columns = tuple(pair for pair in options.columns if pair[0] not in _METADATA)
     return open_episodes(
         "rlds",
         path,
-        layout.files,
-        partial(_episodes, layout),
+        contents.files,
+        partial(_episodes, contents),
         replace(options, columns=columns),
-        None if None in layout.lengths else sum(length or 0 for length in layout.lengths),
-        layout.notes + _last_reward(layout),
-        name=layout.name,
+        None if None in contents.lengths else sum(length or 0 for length in contents.lengths),
+        contents.notes + _last_reward(contents),
+        name=contents.name,
     )
 
 
-def _last_reward(layout: _Layout) -> tuple[str, ...]:
-    """A word on data that give a reward at a step that has none by RLDS."""
-    if "is_last" not in layout.features:
+def _last_reward(contents: _Contents) -> tuple[str, ...]:
+    """Returns a note on the last step, whose action and reward RLDS leaves undefined."""
+    if "is_last" not in contents.features:
         return ()
     reward = 0.0
     with suppress(DatasetError, ValueError, KeyError, IndexError, TypeError):
-        record = next(read_records(layout.files[0]), b"")
+        record = next(read_records(contents.files[0]), b"")
         reward = float(parse_example(record)["steps/reward"][-1])
     return (
         "the last step of an episode (is_last) is what followed the last action; RLDS leaves its "
@@ -106,9 +105,9 @@ def _last_reward(layout: _Layout) -> tuple[str, ...]:
     )
 
 
-def _episodes(layout: _Layout, start: int) -> Iterator[Mapping[str, Any] | DatasetError]:
+def _episodes(contents: _Contents, start: int) -> Iterator[Mapping[str, Any] | DatasetError]:
     number = 0
-    for file, length in zip(layout.files, layout.lengths, strict=True):
+    for file, length in zip(contents.files, contents.lengths, strict=True):
         if length is not None and number + length <= start:
             number += length
             continue
@@ -119,7 +118,7 @@ def _episodes(layout: _Layout, start: int) -> Iterator[Mapping[str, Any] | Datas
                 if number == end:
                     raise DatasetError(f"{file}: there are more than its {length} episodes")
                 if number >= start:
-                    yield _episode(record, layout.features, f"{file}, episode {number - place}")
+                    yield _episode(record, contents.features, f"{file}, episode {number - place}")
                 number += 1
         except DatasetError as damage:
             if number == end:  # more than there should be
@@ -140,12 +139,12 @@ def _episode(
         return error
 
 
-def _read_layout(path: Path, told: dict[str, str]) -> _Layout:
-    """Which files to read, and what their records hold.
+def _read_contents(path: Path, mapped: dict[str, str]) -> _Contents:
+    """Returns the files to read and the features of their records.
 
     Args:
         path: The folder or a shard.
-        told: What a person says of features, of which those in `_METADATA` matter here.
+        mapped: Roles that a person gives to features; those in `_METADATA` matter here.
     """
     folder = path if path.is_dir() else path.parent
     features = read_step_features(folder / "features.json")
@@ -157,13 +156,13 @@ def _read_layout(path: Path, told: dict[str, str]) -> _Layout:
         notes.append(f"the actions are joined of {', '.join(joined)}")
     if left:
         notes.append(f"{', '.join(left)}: not a fixed number of numbers or an image; left out")
-    return _Layout(
+    return _Contents(
         files=tuple(files),
         lengths=tuple(_num_records(file, info) for file in files),
         features={
             name: item
             for name, item in features.items()
-            if item.readable and not (name in _METADATA and told.get(name) == IGNORED)
+            if item.readable and not (name in _METADATA and mapped.get(name) == IGNORED)
         },
         notes=tuple(notes),
         name=str(info.get("name", "")),
@@ -171,20 +170,12 @@ def _read_layout(path: Path, told: dict[str, str]) -> _Layout:
 
 
 def _information(file: Path) -> dict[str, Any]:
-    """`dataset_info.json`, which may be missing."""
-    if not file.is_file():
-        return {}
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("it holds no object")
-        return found
-    except ValueError as error:
-        raise DatasetError(f"{file}: damaged ({error}); get it again") from error
+    """Returns `dataset_info.json`; empty where there is none."""
+    return read_json(file, "a data set") if file.is_file() else {}
 
 
 def _choose_shards(path: Path, info: dict[str, Any]) -> tuple[list[Path], list[str]]:
-    """The shards to read, and what is to be told of them."""
+    """Returns the shards to read, and notes on them."""
     files, notes = record_files(path), []
     if not files:
         kind = str(info.get("fileFormat", "tfrecord"))
@@ -207,13 +198,13 @@ def _choose_shards(path: Path, info: dict[str, Any]) -> tuple[list[Path], list[s
 
 
 def _shard(file: Path) -> tuple[str, int, int]:
-    """Of which split a file is, and which of how many shards; of an unknown name the first of 1."""
+    """Returns the split, the number and the count of a shard; `("", 0, 1)` for an unknown name."""
     found = _SPLIT.fullmatch(file.name)
     return (found["split"], int(found["number"]), int(found["count"])) if found else ("", 0, 1)
 
 
 def _num_records(file: Path, info: dict[str, Any]) -> int | None:
-    """How many records a shard has, if the data set says so."""
+    """Returns the number of records of a shard, where `dataset_info.json` says it."""
     split, number, count = _shard(file)
     for known in info.get("splits", []):
         lengths = known.get("shardLengths", [])
@@ -255,7 +246,7 @@ def _head(column: Any, rows: int) -> Any:
 
 
 def _action_parts(features: dict[str, StepFeature]) -> list[str]:
-    """The parts of actions that are dictionaries, as those of robots often are."""
+    """Returns the parts of actions that are dictionaries, as those of robots often are."""
     return [
         name
         for name, feature in features.items()
@@ -268,7 +259,7 @@ def _is_observation(name: str) -> bool:
 
 
 def _num_steps(found: dict[str, Feature], features: dict[str, StepFeature], place: str) -> int:
-    """How many steps an episode has, by a feature of one value a step."""
+    """Returns the number of steps of an episode, by a feature with one value per step."""
     single = [name for name, feature in features.items() if feature.single]
     pictures = [name for name, feature in features.items() if feature.kind == "image"]
     for name in (*single, *pictures):
@@ -278,7 +269,7 @@ def _num_steps(found: dict[str, Feature], features: dict[str, StepFeature], plac
 
 
 def _is_ended(flags: dict[str, Array], place: str) -> bool:
-    """Whether the last step is an end, which has only an observation."""
+    """Whether the last step is marked `is_last`, so that it has only an observation."""
     for name, wrong in (("is_first", slice(1, None)), ("is_last", slice(0, -1))):
         early = np.flatnonzero(flags.get(name, np.zeros(0))[wrong])
         if early.size:
@@ -289,14 +280,14 @@ def _is_ended(flags: dict[str, Array], place: str) -> bool:
 
 
 def _is_terminal(flags: dict[str, Array], rows: int) -> bool:
-    """Whether the environment ended an episode of so many actions."""
+    """Whether the environment ended an episode of `rows` actions."""
     if "is_terminal" in flags:
         return bool(flags["is_terminal"][-1:].any())
     return "discount" in flags and rows > 0 and bool(flags["discount"][rows - 1] == 0)
 
 
 def _nested(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """Columns by paths like `observation/pixels`, as dictionaries in each other."""
+    """Returns columns by paths like `observation/pixels` as nested dictionaries."""
     found: dict[str, Any] = {}
     for path, values in columns.items():
         *above, name = path.split("/")

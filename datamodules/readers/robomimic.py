@@ -1,25 +1,24 @@
 """Demonstrations of robomimic, and of robosuite, LIBERO and MimicGen: HDF5 groups `data/demo_N`.
 
 Each has `actions (T, A)`, the sensors `obs/NAME (T, *)`, and perhaps `next_obs/NAME`,
-`rewards (T,)` and `dones (T,)`. Where there are no `obs`, the simulator's `states (T, D)` stand for
-them. A group is an episode: `dones` may be set at each step at which the task is solved, and only
-the last one says whether the environment ended it.
+`rewards (T,)` and `dones (T,)`. Where there are no `obs`, the simulator's `states (T, D)` are the
+observations. A group is an episode: `dones` may be set at every step at which the task is solved,
+and only the last one says whether the environment ended it.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datamodules.episodes import DatasetError
 from datamodules.options import Options
-from datamodules.readers.hdf5 import DAMAGED, hdf5_file, hdf5_tree, is_hdf5
+from datamodules.readers.end_kinds import NOTHING_TOLD
+from datamodules.readers.hdf5 import hdf5_episodes, hdf5_file, hdf5_tree, is_hdf5_with
 from datamodules.readers.named import open_episodes
 from datamodules.source import Source
 
@@ -27,22 +26,16 @@ if TYPE_CHECKING:
     import h5py
 
 _DEMO = re.compile(r"demo_(\d+)")
-_ABOUT = ("env_args", "env_info", "problem_info")  # attributes that name the environment
+_ENVIRONMENT = ("env_args", "env_info", "problem_info")  # attributes that name the environment
 
 
 def is_robomimic(path: Path) -> bool:
     """Whether a path is a file of demonstrations."""
-    if not is_hdf5(path):
-        return False
-    try:
-        with hdf5_file(path) as file:
-            return bool(_demos(file))
-    except DatasetError:  # damaged: the message is that of any HDF5 file
-        return False
+    return is_hdf5_with(path, lambda file: bool(_demos(file)))
 
 
 def open_robomimic(path: Path, options: Options | None = None) -> Source:
-    """A file as a source.
+    """Opens a file as a source.
 
     Raises:
         DatasetError: If it is damaged, or has no episode that can be read.
@@ -54,7 +47,7 @@ def open_robomimic(path: Path, options: Options | None = None) -> Source:
         "robomimic",
         path,
         (path,),
-        partial(_episodes, path, demos),
+        partial(hdf5_episodes, path, demos, lambda file, number: _columns(file[demos[number]])),
         options,
         len(demos),
         notes,
@@ -63,14 +56,14 @@ def open_robomimic(path: Path, options: Options | None = None) -> Source:
 
 
 def _demos(file: h5py.File) -> list[str]:
-    """The names of the demonstrations, in the order of their numbers."""
+    """Returns the names of the demonstrations, in the order of their numbers."""
     group = file.get("data")
     names = [name for name in group if _DEMO.fullmatch(name)] if hasattr(group, "keys") else []
     return [f"data/{name}" for name in sorted(names, key=lambda name: int(name[len("demo_") :]))]
 
 
 def _notes(file: h5py.File, demos: list[str]) -> tuple[str, ...]:
-    """What is left out or assumed, by the first demonstration."""
+    """Returns notes on what is left out or assumed, by the first demonstration."""
     first, notes = file[demos[0]], []
     name = _environment(file["data"])
     if name:
@@ -83,9 +76,7 @@ def _notes(file: h5py.File, demos: list[str]) -> tuple[str, ...]:
     elif "obs" in first and "states" in first:
         notes.append("the simulator's states are left out")
     if "dones" not in first:
-        notes.append(
-            "no column tells which episodes the environment ended; all are taken as truncated"
-        )
+        notes.append(NOTHING_TOLD)
     elif np.any(first["dones"][:-1]):
         notes.append("dones inside of an episode, where the task is solved already, do not end it")
     if "mask" in file:
@@ -95,27 +86,16 @@ def _notes(file: h5py.File, demos: list[str]) -> tuple[str, ...]:
 
 
 def _environment(group: h5py.Group) -> str:
-    """The environment's name, where the attributes tell it."""
+    """Returns the environment's name, where the attributes say it; else an empty text."""
     for key in ("env", "env_name"):
         if key in group.attrs:
             return str(group.attrs[key])
-    for key in _ABOUT:
+    for key in _ENVIRONMENT:
         try:
             return str(json.loads(group.attrs[key])["env_name"])
         except (KeyError, ValueError, TypeError):
             continue
     return ""
-
-
-def _episodes(
-    path: Path, demos: list[str], start: int
-) -> Iterator[Mapping[str, Any] | DatasetError]:
-    with hdf5_file(path) as file:
-        for name in demos[start:]:
-            try:
-                yield _columns(file[name])
-            except DAMAGED as error:
-                yield DatasetError(f"{path}, {name}: cannot be read ({error})")
 
 
 def _columns(demo: h5py.Group) -> dict[str, Any]:

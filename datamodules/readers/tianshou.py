@@ -1,8 +1,8 @@
 """Replay buffers of tianshou that were saved as HDF5 (`buffer.save_hdf5`).
 
-The columns stand in the group `_meta`: `obs`, `act`, `rew`, `terminated`, `truncated`, `obs_next`.
-They have room for more steps than there are, and a buffer that is full begins where it was written
-last. A vector buffer is one such ring for each environment, side by side.
+The columns are in the group `_meta`: `obs`, `act`, `rew`, `terminated`, `truncated`, `obs_next`.
+A buffer is a ring: it has room for more steps than there are, and the oldest step of a full one
+follows the one that was written last. A vector buffer has one ring per environment, side by side.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from datamodules.episodes import DatasetError
 from datamodules.options import Options
-from datamodules.readers.hdf5 import hdf5_file, hdf5_tree, is_hdf5
+from datamodules.readers.hdf5 import hdf5_file, hdf5_tree, is_hdf5_with
 from datamodules.readers.lazy_array import LazyArray
 from datamodules.readers.named import open_flat
 from datamodules.readers.values import num_rows
@@ -32,17 +32,11 @@ _GROUP = "_meta"
 
 def is_tianshou(path: Path) -> bool:
     """Whether a path is a saved replay buffer."""
-    if not is_hdf5(path):
-        return False
-    try:
-        with hdf5_file(path) as file:
-            return _GROUP in file and "maxsize" in file.attrs
-    except DatasetError:
-        return False
+    return is_hdf5_with(path, lambda file: _GROUP in file and "maxsize" in file.attrs)
 
 
 def open_tianshou(path: Path, options: Options | None = None) -> Source:
-    """A buffer as a source.
+    """Opens a buffer as a source.
 
     Raises:
         DatasetError: If it is damaged or empty.
@@ -66,13 +60,13 @@ def _columns(path: Path) -> Iterator[Mapping[str, Any]]:
             raise DatasetError(f"{path}: the buffer is empty")
         found = {k: v for k, v in hdf5_tree(file[_GROUP]).items() if k not in ("info", "policy")}
         columns = _in_order(found, rows)
-        if len(rings) > 1:  # what an environment began, no other goes on with
+        if len(rings) > 1:  # an episode does not go on in the ring of another environment
             columns["episode"] = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
         yield columns
 
 
 def _rings(file: h5py.File) -> tuple[list[npt.NDArray[np.int64]], int]:
-    """The rows of each environment in the order of their time, and how many were written over."""
+    """Returns the rows of each environment in temporal order, and how many rings are full."""
     room = int(file.attrs["maxsize"])
     starts = np.asarray(file["_offset"][()]) if "_offset" in file else np.zeros(1, np.int64)
     lengths = (
@@ -95,7 +89,7 @@ def _rings(file: h5py.File) -> tuple[list[npt.NDArray[np.int64]], int]:
 
 
 def _in_order(columns: Mapping[str, Any], rows: npt.NDArray[np.int64]) -> dict[str, Any]:
-    """Columns whose rows come in another order, and are read when they are asked for."""
+    """Returns columns with their rows in another order, which are read when they are used."""
     made: dict[str, Any] = {}
     for name, column in columns.items():
         if isinstance(column, Mapping):
@@ -108,7 +102,7 @@ def _in_order(columns: Mapping[str, Any], rows: npt.NDArray[np.int64]) -> dict[s
 
 
 def _take(column: Any, rows: npt.NDArray[np.int64], first: int, last: int) -> Any:
-    """Some rows, read in runs that follow each other in the file."""
+    """Returns some rows, read in runs that are contiguous in the file."""
     wanted = rows[first:last]
     runs = np.split(wanted, np.flatnonzero(np.diff(wanted) != 1) + 1) if len(wanted) else []
     parts = [column[run[0] : run[-1] + 1] for run in runs]

@@ -1,14 +1,13 @@
-"""TensorDicts that TorchRL keeps on the disk: folders of `meta.json` and `.memmap` files.
+"""TensorDicts of TorchRL on disk: folders of `meta.json` and `.memmap` files.
 
-`action`, the observations, and under `next` the `reward`, `terminated`, `truncated`, `done` and
-the observations that followed, a row a step in the order of time. What is under `next` as well and
-no part of these is an observation. A replay buffer that was saved with `dumps` has them in
-`storage`; one that went round begins where its writer's cursor is.
+There is one row per step, in temporal order: `action` and the observations, and under `next` the
+`reward`, `terminated`, `truncated`, `done` and the next observations. Other keys that are there and
+under `next` as well are observations. A replay buffer that was saved with `dumps` has them in
+`storage`. A buffer that was full begins at its writer's cursor.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,14 +18,15 @@ import numpy as np
 
 from datamodules.episodes import Array, DatasetError
 from datamodules.options import Options
+from datamodules.readers.json_files import plain_name, read_json
 from datamodules.readers.lazy_array import LazyArray
 from datamodules.readers.named import open_flat
 from datamodules.source import Source
 
-_META = "meta.json"
+_META, _WHAT = "meta.json", "a TensorDict"
 _ENDS = {"terminated": "terminated", "truncated": "truncated", "done": "dones"}
 _NO_OBSERVATIONS = {"action", "reward", *_ENDS, "step_count", "is_init", "episode_reward"}
-_MASKS = ("mask", "collector/mask")  # of trajectories that were padded to one length
+_MASKS = ("mask", "collector/mask")  # of trajectories that are padded to one length
 _TRAJECTORIES = ("episode", "collector/traj_ids", "traj_ids")
 _TYPES = {
     f"torch.{np.dtype(name).name}": np.dtype(name)
@@ -35,19 +35,19 @@ _TYPES = {
 
 
 def is_torchrl(path: Path) -> bool:
-    """Whether a path is the folder of a TensorDict."""
+    """Whether a path is a folder of a TensorDict."""
     folder = _storage(path)
     return (folder / _META).is_file() and next(folder.rglob("*.memmap"), None) is not None
 
 
 def open_torchrl(path: Path, options: Options | None = None) -> Source:
-    """A folder as a source.
+    """Opens a folder as a source.
 
     Raises:
         DatasetError: If it is damaged, or its columns are not those of trajectories.
     """
     stored = _read_folder(path)
-    notes = [f"not numbers, and left out: {', '.join(stored.left)}"] if stored.left else []
+    notes = [f"not numbers, and left out: {', '.join(stored.left_out)}"] if stored.left_out else []
     rows, note = _order(stored, path)
     columns = _columns(stored, rows)
     return open_flat("torchrl", path, stored.files, columns, options, (*notes, *note))
@@ -58,20 +58,20 @@ class _Stored:
     """The tensors of a folder.
 
     Attributes:
-        shape: Of the TensorDict: all its tensors begin with it.
-        tensors: By their path.
-        files: Theirs.
-        left: The paths of what is no tensor of numbers.
+        shape: The batch shape of the TensorDict, with which the shape of every tensor starts.
+        tensors: The tensors by their path.
+        files: Their files.
+        left_out: The paths of tensors that are not numbers.
     """
 
     shape: tuple[int, ...]
     tensors: dict[str, np.memmap[Any, Any]]
     files: tuple[Path, ...]
-    left: tuple[str, ...]
+    left_out: tuple[str, ...]
 
 
 def _storage(path: Path) -> Path:
-    """Where the tensors of a replay buffer are."""
+    """Returns the folder of the tensors of a TensorDict or replay buffer."""
     return path if (path / _META).is_file() else path / "storage"
 
 
@@ -79,7 +79,7 @@ def _read_folder(path: Path) -> _Stored:
     folder = _storage(path)
     tensors: dict[str, np.memmap[Any, Any]] = {}
     files, left = [folder / _META], list[str]()
-    top = _read_json(folder / _META)
+    top = read_json(folder / _META, _WHAT)
     shape = _shape(top.get("shape"), folder / _META)
     for name, file, entry in _entries(folder, top, ""):
         dtype = _TYPES.get(str(entry.get("dtype")))
@@ -95,29 +95,18 @@ def _read_folder(path: Path) -> _Stored:
     return _Stored(shape, tensors, tuple(files), tuple(left))
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{file}: missing or damaged ({error}); get it again") from error
-    if not isinstance(found, dict):
-        raise DatasetError(f"{file}: not the description of a TensorDict")
-    return found
-
-
 def _entries(
     folder: Path, meta: dict[str, Any], above: str
 ) -> Iterator[tuple[str, Path, dict[str, Any]]]:
-    """The path, file and description of each tensor."""
+    """Yields the path, the file and the description of each tensor."""
     for name, entry in meta.items():
         if not isinstance(entry, dict):
             continue
-        if name in ("", ".", "..") or "/" in name or "\\" in name:
-            raise DatasetError(f"{folder / _META}: '{name}' is no name of a tensor; it is not read")
+        plain_name(name, folder / _META)
         if "shape" in entry:
             yield f"{above}{name}", folder / f"{name}.memmap", entry
         elif (folder / name / _META).is_file():
-            inner = _read_json(folder / name / _META)
+            inner = read_json(folder / name / _META, _WHAT)
             yield from _entries(folder / name, inner, f"{above}{name}/")
 
 
@@ -139,15 +128,15 @@ def _map(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.memmap[
 
 
 def _order(stored: _Stored, path: Path) -> tuple[Array, list[str]]:
-    """The rows of steps in the order of time, `(N,)`, among all rows; and what to tell of them."""
+    """Returns the rows `(N,)` in temporal order, and notes on them."""
     told = _storage(path) / "storage_metadata.json"
     writer = _storage(path).parent / "writer" / "metadata.json"
     size, width = stored.shape[0], math.prod(stored.shape[1:])
-    filled = _read_json(told).get("len", size) if told.is_file() else size
+    filled = read_json(told, _WHAT).get("len", size) if told.is_file() else size
     if type(filled) is not int or not 0 < filled <= size:
         raise DatasetError(f"{told}: {filled} of {size} rows cannot be filled")
     rows, notes = np.arange(filled * width), list[str]()
-    cursor = _read_json(writer).get("cursor", 0) if writer.is_file() else 0
+    cursor = read_json(writer, _WHAT).get("cursor", 0) if writer.is_file() else 0
     if filled == size and width == 1 and type(cursor) is int and 0 < cursor < size:
         rows = np.roll(rows, -cursor)
         notes.append(f"the buffer went round: its oldest step is row {cursor}")
@@ -160,7 +149,7 @@ def _order(stored: _Stored, path: Path) -> tuple[Array, list[str]]:
 
 
 def _columns(stored: _Stored, rows: Array) -> dict[str, Any]:
-    """The columns in the order of time, under the names of this program where these differ."""
+    """Returns the columns in temporal order, renamed where TorchRL's names are not ours."""
     flat: dict[str, Any] = {
         name: _in_time(stored, tensor, rows) for name, tensor in stored.tensors.items()
     }
@@ -187,14 +176,14 @@ def _columns(stored: _Stored, rows: Array) -> dict[str, Any]:
     numbers = next((name for name in _TRAJECTORIES if name in flat), None)
     if numbers is not None:
         found["episode"] = flat[numbers]
-    if len(stored.shape) == 2:  # each row is a piece of one trajectory
+    if len(stored.shape) == 2:  # (B, T): each of B rows is a piece of one trajectory
         trajectory = rows // stored.shape[1]
         found["is_last"] = np.append(trajectory[1:] != trajectory[:-1], True)
     return found
 
 
 def _in_time(stored: _Stored, tensor: np.memmap[Any, Any], rows: Array) -> LazyArray:
-    """Some rows of a tensor, in their order."""
+    """Returns the rows of a tensor in temporal order, which are read when they are used."""
     flat = tensor.reshape(-1, *tensor.shape[len(stored.shape) :])
     return LazyArray(
         (len(rows), *flat.shape[1:]),
