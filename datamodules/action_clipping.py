@@ -1,4 +1,4 @@
-"""Actions outside of their bounds: clipped as the simulators do it, and counted."""
+"""Clips actions to their bounds, as the simulators do, and counts them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from datamodules.episodes import Episode, space_bounds
 
 @dataclass
 class ActionClipping:
-    """What was clipped of a data set.
+    """Clips the actions of a data set and counts what was clipped.
 
     Attributes:
-        steps: Steps with an action outside of the bounds.
-        episodes: Episodes with such steps.
-        furthest: The value of an action's component that is the furthest outside.
-        bounds: The least and the greatest value of an action's components, as text.
-        excess: How far outside `furthest` is.
+        steps: The number of steps with an action outside its bounds.
+        episodes: The number of episodes with such steps.
+        furthest: The component of an action that is the furthest outside.
+        bounds: The least and the greatest bound of a component, as text.
+        excess: The distance of `furthest` from its bound.
     """
 
     steps: int = 0
@@ -33,9 +33,9 @@ class ActionClipping:
     excess: float = 0.0
 
     def fit(self, episode: Episode, space: gymnasium.Space[Any]) -> Episode:
-        """The episode with its actions within the bounds of their space.
+        """Returns the episode with its actions clipped to the bounds of their space.
 
-        What is not finite, or no action of this space, stays for the checks to find.
+        Values that are not finite or not of this space are left to validation.
         """
         actions = np.asarray(episode.actions)
         floats = isinstance(space, spaces.Box) and np.dtype(space.dtype).kind == "f"
@@ -69,6 +69,6 @@ class ActionClipping:
         )
 
     def warn(self, path: Path | str) -> None:
-        """Tell what was clipped of a data set, if anything was."""
+        """Warns of what was clipped, if anything was."""
         if self.note is not None:
             warnings.warn(f"{path}: {self.note}", stacklevel=2)

@@ -1,4 +1,4 @@
-"""A player of Pong that looks at the screen, so that there are data without downloads.
+"""An expert for Pong that reads the screen, so that data can be made without downloads.
 
 The other games are played at random: their data come from elsewhere, see `datamodules.readers`.
 """
@@ -36,7 +36,7 @@ Point = tuple[float, float]
 
 
 class AtariExpert:
-    """Wins at Pong by foresight; in other games it draws every action with equal chance.
+    """Wins at Pong by planning on a model of the ball; plays other games at random.
 
     It finds where the ball will meet the paddle, aims so that it is hit with the paddle's edge, and
     tries all three actions of the next three steps on a model of the paddle's inertia.
@@ -53,7 +53,7 @@ class AtariExpert:
         self._noise = probability(noise)
 
     def reset(self, env: gymnasium.Env[Any, Any], seed: int) -> None:
-        """Play the episode that `env` was or will be reset to; `seed` decides the noise."""
+        """Starts the episode that `env` was or will be reset to; `seed` decides the noise."""
         game = env.unwrapped
         if not isinstance(game, Atari):
             raise TypeError(f"the expert plays Atari, not {type(game).__name__}")
@@ -63,7 +63,7 @@ class AtariExpert:
         self._paddle, self._pressed = MIDDLE, (0, 0)
 
     def act(self) -> int:
-        """The next action."""
+        """Returns the next action."""
         if not self._knows:
             return int(self._random.integers(self._game.action_space.n))  # type: ignore[attr-defined]
         press = self._plan(self._game.frame)
@@ -73,7 +73,7 @@ class AtariExpert:
         return (STAY, DOWN, UP)[press]
 
     def _plan(self, frame: npt.NDArray[np.uint8]) -> int:
-        """-1 up, 0 or 1 down."""
+        """Returns -1 for up, 0 for no move, or 1 for down."""
         before, self._ball = self._ball, find_ball(frame)
         self._paddle = find_paddle(frame, self._paddle)
         target, steps = MIDDLE, 6
@@ -91,13 +91,13 @@ class AtariExpert:
 
 
 def find_ball(frame: npt.NDArray[np.uint8]) -> Point | None:
-    """Row and column of the ball's centre in a frame of Pong `(84, 84)`, or None."""
+    """Returns row and column of the ball's centre in a frame of Pong `(84, 84)`, or None."""
     rows, columns = np.nonzero(frame[_TOP:_BOTTOM, _LEFT:_RIGHT] != _BACKGROUND)
     return (rows.mean() + _TOP, columns.mean() + _LEFT) if len(rows) else None
 
 
 def find_paddle(frame: npt.NDArray[np.uint8], otherwise: float) -> float:
-    """Row of the own paddle's centre in a frame of Pong `(84, 84)`."""
+    """Returns the row of the own paddle's centre in a frame of Pong `(84, 84)`."""
     column = frame[_TOP:_BOTTOM, _PADDLE]
     rows = np.flatnonzero(column == _GREEN)
     if not len(rows):
@@ -106,7 +106,7 @@ def find_paddle(frame: npt.NDArray[np.uint8], otherwise: float) -> float:
 
 
 def _bounce(row: float) -> float:
-    """Where a ball is that would be at `row` if there were no walls."""
+    """Returns where a ball is that would be at `row` if there were no walls."""
     top, bottom = _BOUNCES
     way = (row - top) % (2 * (bottom - top))
     return top + min(way, 2 * (bottom - top) - way)

@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a data set, found before training does."""
+"""Checks a data set before training: damage, invalid values, and what looks wrong."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _MOST_WARNINGS = 1000
 
 @dataclass
 class Report:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        format: The data set's format, empty if it could not be opened.
-        episodes: Whole, valid episodes.
-        steps: Their steps.
-        returns: The least and the greatest return of these.
-        problems: What makes data unusable, each with file, episode and step.
-        warnings: What is odd, likewise; a conversion takes it as it is.
+        format: The format of the data set, empty if it could not be opened.
+        episodes: The number of valid episodes.
+        steps: The number of their steps.
+        returns: Their least and greatest return.
+        problems: What makes the data unusable, each with file, episode and step.
+        warnings: What looks wrong, likewise; a conversion keeps it.
     """
 
     format: str = ""
@@ -45,12 +45,12 @@ def check(
     options: Options | None = None,
     on_episode: Callable[[int, int | None], None] | None = None,
 ) -> Report:
-    """Read a data set of any format from end to end.
+    """Reads a data set of any format from end to end.
 
     Args:
         path: The file or folder.
         options: What a person has to say of it.
-        on_episode: Told the number of episodes that were read, and of all if that is known.
+        on_episode: Called with the number of episodes that were read, and of all if that is known.
     """
     report = Report()
     try:

@@ -1,7 +1,7 @@
-"""Data sets of users: files of any format, public ones by their names, and arrays in memory.
+"""Data sets of users: files of any format, public data sets by name, and arrays in memory.
 
-Training reads packed stores. Of whatever else one is made at first use, below the root of data
-sets, and found there the next time.
+Training reads stores. Data of other formats are converted at first use to a store below the data
+root, which is found there the next time.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Dataset:
     """Trajectories that models can be trained on.
 
     Attributes:
-        path: The packed store that they are in.
+        path: The store that holds them.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class Dataset:
 
     @property
     def spec(self) -> EnvironmentSpec:
-        """The environment that the data are of, as they tell it or let one infer it."""
+        """The environment of the data, as they say it or as it is inferred."""
         return self.store.spec
 
     @classmethod
@@ -66,18 +66,18 @@ class Dataset:
         skip_bad: bool = False,
         on_progress: OnProgress = tell_nobody,
     ) -> Dataset:
-        """Data of any format that `rate convert` reads.
+        """Opens data of any format that `rate convert` reads.
 
         Args:
             source: A file or folder, or the name of a public data set that is on this computer, as
                 Minari's `mujoco/hopper/medium-v0` and D4RL's `hopper-medium-v2`.
-            root: Where data sets are, and the store is made.
-            options: What the data do not tell of themselves.
+            root: The data root, where the store is made.
+            options: What the data do not say.
             spec: The environment that models of the data are for, if it is known: what the data
                 leave open, like the bounds of actions, is as it says.
             skip_bad: Leave out episodes that are not valid, and warn of how many; else the first
                 is an error.
-            on_progress: Told of progress.
+            on_progress: Called with the progress.
 
         Raises:
             DatasetError: If there is none, its format is not known, it is damaged or not valid, or
@@ -115,7 +115,7 @@ class Dataset:
         spec: EnvironmentSpec | None = None,
         on_progress: OnProgress = tell_nobody,
     ) -> Dataset:
-        """Arrays in memory, under the names that columns of files have.
+        """Makes a data set of arrays in memory, named as the columns of files are.
 
         Args:
             arrays: A dictionary of columns over the steps of all episodes, `observations (S, *obs)`
@@ -123,11 +123,11 @@ class Dataset:
                 episodes: `terminated (S,)`, `truncated (S,)`, `dones`, `episode` and others. Or a
                 list of episodes, each a dictionary of the same columns over its own `T` steps. Or
                 an open data set of Hugging Face's `datasets`, pandas, pyarrow or Minari.
-            root: Where the store is made.
-            options: What the arrays do not tell.
-            name: How the store's name begins.
+            root: The data root, where the store is made.
+            options: What the arrays do not say.
+            name: The beginning of the store's name.
             spec: See `open`.
-            on_progress: Told of progress.
+            on_progress: Called with the progress.
 
         Raises:
             DatasetError: If a column is missing, lengths disagree, a value is not finite or not of
@@ -151,7 +151,7 @@ class Dataset:
 
 
 def find_data(source: Path | str, root: Path) -> Path:
-    """The file or folder that a person means: a path, or a public data set by its name.
+    """Returns the file or folder at a path, or of a public data set by its name.
 
     Raises:
         DatasetError: If there is none of either; says how to get one that is known.
@@ -161,7 +161,7 @@ def find_data(source: Path | str, root: Path) -> Path:
 
 
 def _check_trainable(source: Source) -> None:
-    """Refuse what no model could be trained on, before it is converted.
+    """Checks that models support the spaces, before the data are converted.
 
     Raises:
         DatasetError: If so.
@@ -171,20 +171,20 @@ def _check_trainable(source: Source) -> None:
 
 
 def _place(root: Path, name: str, key: list[Any]) -> Path:
-    """The store of some data: the same data have the same place."""
+    """Returns the path of the store of some data; it depends on the data alone."""
     words = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "data"
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
     return root / "stores" / f"{words}-{digest}"
 
 
 def _state(path: Path) -> list[tuple[str, int, int]]:
-    """What tells whether files have changed: their names, sizes and times."""
+    """Returns the names, sizes and times of files, which change when the files do."""
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     return [(str(f), (found := f.stat()).st_size, found.st_mtime_ns) for f in files]
 
 
 def _digest(episodes: Iterable[Episode]) -> str:
-    """What tells the contents of episodes from others."""
+    """Returns a hash of the contents of episodes."""
     digest = hashlib.sha256()
     for episode in episodes:
         seen = observation_items(episode.observations)
@@ -196,7 +196,7 @@ def _digest(episodes: Iterable[Episode]) -> str:
 
 
 class _Skipped:
-    """Counts episodes that are not valid, and keeps what is wrong with the first."""
+    """Counts episodes that are not valid, and keeps the error of the first."""
 
     def __init__(self) -> None:
         self.number, self.first = 0, ""

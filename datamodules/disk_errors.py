@@ -1,4 +1,4 @@
-"""What a disk says when it takes no more, or takes nothing from this user."""
+"""Messages for a full disk, and for files and folders without permission."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-# Folders of other users, read-only disks, and files that stand where a folder was to be.
-_CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR}
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+# Folders of other users, read-only disks, and files in the place of a folder.
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR}
 
 
 @contextmanager
 def explain_write_errors(kind: type[Exception], what: str, advice: str) -> Iterator[None]:
-    """Tell people of a disk that takes no more, or nothing from them; other errors stay.
+    """Raises an error for people when the disk is full or denies writing.
 
     Args:
-        kind: The error to raise, of the words that follow.
-        what: Cannot be written.
-        advice: What to do then.
+        kind: The class of the error to raise. Other errors are not changed.
+        what: What could not be written, for the message.
+        advice: What to do, for the message.
     """
     try:
         yield
@@ -29,21 +29,21 @@ def explain_write_errors(kind: type[Exception], what: str, advice: str) -> Itera
         number = getattr(error, "errno", None)
         if number is None and (hidden := re.search(r"\berrno = (\d+)\b", str(error))):
             number = int(hidden[1])
-        if number not in _FULL | _CLOSED:
+        if number not in _DISK_FULL | _DENIED:
             raise
         reason = os.strerror(number)
-        if number in _CLOSED and isinstance(error, OSError) and error.filename:
+        if number in _DENIED and isinstance(error, OSError) and error.filename:
             reason += f": {os.fsdecode(error.filename)}"
         raise kind(f"{what} cannot be written ({reason}). {advice}") from error
 
 
 @contextmanager
 def explain_read_errors(kind: type[Exception], path: Path) -> Iterator[None]:
-    """Tell people of what another user keeps to themselves; other errors stay.
+    """Raises an error for people when permission to read is denied.
 
     Args:
-        kind: The error to raise.
-        path: What is read, where an error does not tell.
+        kind: The class of the error to raise. Other errors are not changed.
+        path: What is read, for errors that do not name it.
     """
     try:
         yield
@@ -53,21 +53,21 @@ def explain_read_errors(kind: type[Exception], path: Path) -> Iterator[None]:
 
 
 def may_write(folder: Path) -> bool:
-    """Whether this user may make files in a folder, as far as that can be known without trying."""
+    """Whether this user may create files in a folder, as far as the system can say beforehand."""
     effective = os.access in os.supports_effective_ids
     return os.access(folder, os.W_OK | os.X_OK, effective_ids=effective)
 
 
 def make_folder(path: Path, kind: type[Exception], what: str, advice: str) -> None:
-    """Make a folder that can be written, and those above it, unless it is there.
+    """Makes a writable folder, and its parents, unless it exists.
 
-    Any reason why not is told, before there is anything to write.
+    Errors are raised now, before anything is to be written.
 
     Args:
         path: The folder.
-        kind: As for `explain_write_errors`, as are the others.
-        what: Cannot be written.
-        advice: What to do then.
+        kind: See `explain_write_errors`.
+        what: See `explain_write_errors`.
+        advice: See `explain_write_errors`.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)

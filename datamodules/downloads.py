@@ -1,4 +1,4 @@
-"""How files of public data sets come here whole."""
+"""Downloads of public data sets, which are resumed after an interruption."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ _CHUNK_BYTES = 1 << 20
 _TIMEOUT = 60.0
 _TRIES = 5
 _ELSEWHERE = "Name another folder with --root."
-# What a cut connection raises, on its way and between two chunks.
+# What an interrupted connection raises.
 _NETWORK = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
 
 OnBytes = Callable[[int, int | None], None]
 
 
 def fetch(remote: Remote, folder: Path | str, on_bytes: OnBytes | None = None) -> Path:
-    """Get a file, unless it is there, and go on where an earlier try was cut off.
+    """Downloads a file unless it exists; resumes an interrupted download.
 
-    Until it is whole it has the suffix `.part`. Its SHA-256 is kept beside it in a `.sha256` file,
-    as `sha256sum` writes them; a file that is there is compared with it.
+    An incomplete file has the suffix `.part`. The SHA-256 is kept beside the file in a `.sha256`
+    file, as `sha256sum` writes them; an existing file is compared with it.
 
     Args:
         remote: The file.
         folder: The folder of data sets.
-        on_bytes: Told the bytes that are here, and how many there are if that is known.
+        on_bytes: Called with the bytes that are here, and the total if it is known.
 
     Returns:
-        Where the file is.
+        The path of the file.
 
     Raises:
-        DatasetError: If it cannot be had, is not what the server says it is, or the one that is
-            there has changed. The message says which file to get from where and to put where.
+        DatasetError: If it cannot be downloaded, its checksum is wrong, or an existing file has
+            changed. The message says how to get it by hand.
     """
     path = Path(folder) / remote.path
     if path.is_file():
@@ -58,7 +58,7 @@ def fetch(remote: Remote, folder: Path | str, on_bytes: OnBytes | None = None) -
 
 
 def _download(remote: Remote, path: Path, tell: OnBytes) -> None:
-    """Receive a file under another name until it is whole and known to be right."""
+    """Downloads a file under another name until it is complete and its checksum is right."""
     part = path.with_name(f"{path.name}.part")
     checksum, reason = None, "the connection is cut again and again"
     for _ in range(_TRIES):
@@ -81,12 +81,12 @@ def _download(remote: Remote, path: Path, tell: OnBytes) -> None:
 
 
 def fetch_minari(name: str, folder: Path | str) -> Path:
-    """Get a data set of Minari's with Minari itself, unless it is there or among Minari's own.
+    """Downloads a Minari data set with Minari itself, unless it exists locally.
 
-    What was downloaded before an interruption is kept in a hidden folder and gone on with.
+    An interrupted download is kept in a hidden folder and resumed.
 
     Raises:
-        DatasetError: If it cannot be had; says what to get from where and to put where.
+        DatasetError: If it cannot be downloaded; says how to get it by hand.
     """
     import minari
 
@@ -121,7 +121,7 @@ def fetch_minari(name: str, folder: Path | str) -> Path:
 
 
 def _receive(url: str, part: Path, tell: OnBytes) -> str | None:
-    """Append what is missing of a file; returns its MD5 if the server says it."""
+    """Appends the missing part of a file; returns its MD5 if the server gives it."""
     done = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:
@@ -176,7 +176,7 @@ def _record(path: Path, part: Path) -> None:
 
 
 def _compare(path: Path) -> None:
-    """Compare a file with the checksum of when it was downloaded, if it was."""
+    """Compares a file with the checksum that was kept when it was downloaded, if any."""
     side = _side_file(path)
     if not side.is_file():  # put there by hand, perhaps in a folder that may only be read
         if may_write(side.parent):

@@ -1,4 +1,4 @@
-"""Which episodes of a store are drawn for training."""
+"""The episodes of a store that are eligible for training: limits and held-out episodes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Numbers = npt.NDArray[np.int64]
 def within_limits(
     store: Store, episodes: Numbers, min_return: float | None, min_length: int | None
 ) -> Numbers:
-    """Those of some episodes that have at least this return and so many steps."""
+    """Returns those of the episodes that have at least this return and so many steps."""
     if min_return is not None:
-        # The limit is rounded as the returns were, so that 0.96 keeps an episode of 0.96.
+        # The limit is rounded to float32 as the returns are, so that 0.96 keeps one of 0.96.
         episodes = episodes[returns_of(store, episodes) >= np.float32(min_return)]
     return episodes if min_length is None else episodes[store.lengths[episodes] >= min_length]
 
 
 def returns_of(store: Store, episodes: Numbers) -> npt.NDArray[np.float32]:
-    """`(E,)`, the returns of some episodes."""
+    """Returns the returns of episodes, `(E,)`."""
     found: npt.NDArray[np.float32] = store.arrays["returns_to_go"][store.offsets[:-1][episodes]]
     return found
 
@@ -36,7 +36,7 @@ def eligible_episodes(
     min_return: float | None,
     min_length: int | None,
 ) -> Numbers:
-    """The numbers of the episodes to draw from, increasing; see `WindowSampler`.
+    """Returns the numbers of the eligible episodes, increasing; see `WindowSampler`.
 
     Raises:
         DatasetError: If the data cannot serve the window or a limit.
@@ -62,7 +62,7 @@ def eligible_episodes(
             f"are {lengths.min()} to {lengths.max()}"
         )
     lengths = store.lengths[kept]
-    # Of all episodes: what a window may be does not hang on which of them are held out.
+    # Of all episodes: the longest window does not depend on which of them are held out.
     longest = store.lengths[within_limits(store, everything, min_return, min_length)].max()
     if window - spare > longest:
         raise DatasetError(

@@ -198,7 +198,7 @@ def find_format(path: Path | str) -> Format | None:
 
 
 def find_store(path: Path | str) -> Store:
-    """The store at a path; if something else is there, the error says what to do with it.
+    """Returns the store at a path; an error says what else is there and what to do with it.
 
     Raises:
         DatasetError: If there is none, or it is damaged.
@@ -214,7 +214,7 @@ def find_store(path: Path | str) -> Store:
 
 
 def open_source(path: Path | str, options: Options | None = None) -> Source:
-    """A data set in whatever format.
+    """Opens a data set of any format as a source.
 
     Raises:
         DatasetError: If there is none, its format is not known, or it is damaged. What was looked
@@ -246,20 +246,20 @@ def open_source(path: Path | str, options: Options | None = None) -> Source:
 
 
 def _downloaded(path: Path) -> str:
-    """Where a data set of this name is among those that were downloaded, as a hint."""
+    """Returns a hint if a downloaded data set has this name."""
     places = (Path("data") / folder / path for folder in ("d4rl", "minari", "dqn"))
     found = next((place for place in places if not path.is_absolute() and place.exists()), None)
     return "" if found is None else f"; did you mean {found}?"
 
 
 def _what(path: Path) -> str | None:
-    """What a data set at a path is, or None."""
+    """Returns what the data set at a path is, or None."""
     found = find_format(path)
     return None if found is None else found.what
 
 
 def _what_it_is(path: Path) -> str:
-    """What something of no known format is, and the way out."""
+    """Returns what a path of no known format is, and what to do."""
     found = above(path, _what) or describe(path) or inside(path, _what)
     if found is not None:
         return found
@@ -269,7 +269,7 @@ def _what_it_is(path: Path) -> str:
 
 
 def _explained(path: Path, error: Exception) -> DatasetError:
-    """Why a data set cannot be opened, if the files themselves tell more than their reader."""
+    """Returns why a data set cannot be opened, if its files say more than the reader's error."""
     denied = unreadable(path)
     if denied is not None:
         return DatasetError(f"{denied}: you may not read it; ask its owner for permission")
@@ -287,7 +287,7 @@ def _explained(path: Path, error: Exception) -> DatasetError:
 
 
 def _with_bounds(spec: EnvironmentSpec, options: Options) -> EnvironmentSpec:
-    """The environment with the bounds of actions that a person wants, if these are continuous."""
+    """Returns the environment with the action bounds that a person wants, if continuous."""
     space = spec.action_space
     if not isinstance(space, spaces.Box):
         return spec

@@ -1,8 +1,8 @@
-"""Episodes that no model is trained on, and all of their steps in windows.
+"""Held-out episodes, for a validation loss: never trained on, and cut into windows whole.
 
-An episode is held out or not by its number in the data alone: whatever the seed, the model and the
-limits on what is trained on, and however many episodes are added after it. So the runs of a study
-are measured on the same episodes.
+Whether an episode is held out depends on its number in the data alone, not on the seed, the model,
+the limits on training episodes, or episodes that are added after it. All runs of a study are
+therefore evaluated on the same episodes.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from datamodules.sampler import Mode
     from datamodules.store import Store
 
-# Apart from other uses of the hash.
+# Keys that separate these uses of the hash from others.
 _EPISODES, _WINDOWS = np.uint64(0x48454C44), np.uint64(0x57494E44)
 
 
 def held_out_episodes(count: int, share: float) -> Numbers:
-    """The numbers of the episodes that are held out, increasing.
+    """Returns the numbers of the held-out episodes, increasing.
 
-    Of every `1 / share` episodes in a row one is, chosen by a hash of their numbers. That makes
-    `count * share`, rounded down, spread evenly over the data: of fewer than `1 / share` episodes
-    none. To add episodes to the data changes nothing for those before them.
+    Of every `1 / share` consecutive episodes one is held out, chosen by a hash of their numbers.
+    These are `count * share` episodes, rounded down, spread evenly over the data: none of fewer
+    than `1 / share` episodes. Episodes that are added later do not change the earlier choice.
 
     Args:
-        count: Episodes of the data.
-        share: In [0, 1).
+        count: The number of episodes.
+        share: The share to hold out, in [0, 1).
     """
     group = np.floor(np.arange(count) * share)  # (E,)
     order = np.lexsort((_hash(np.arange(count), _EPISODES), group))  # by group, then by hash
@@ -47,27 +47,27 @@ def held_out_episodes(count: int, share: float) -> Numbers:
 
 
 class HeldOut:
-    """The steps of held-out episodes, cut into windows as they are trained on.
+    """The steps of held-out episodes, in windows like those of training.
 
-    With `start` windows an episode is its first `T` steps, as in training. With `random` ones it is
-    cut into windows one after another, so that each of its steps is in exactly one.
+    With `start` an episode gives one window of its first `T` steps, as in training. With `random`
+    it is cut into consecutive windows, so that each of its steps is in exactly one.
 
     Args:
         store: The data.
-        share: Of its episodes, to be held out; see `held_out_episodes`.
+        share: The share of its episodes to hold out; see `held_out_episodes`.
         window: Steps `T` of a window.
         mode: See `WindowSampler`.
-        min_return: Measure on episodes of at least this return, as is trained on.
-        min_length: Measure on episodes of at least so many steps.
+        min_return: Evaluate on episodes of at least this return, as in training.
+        min_length: Evaluate on episodes of at least so many steps, as in training.
         frame_stack: Frames that make one observation.
 
     Attributes:
         share: The share.
-        never_drawn: The numbers of all episodes that are held out.
-        episodes: The numbers of those that are measured on.
-        num_windows: How many windows there are.
-        num_steps: How many steps these hold.
-        last_step: The number of the last step within an episode that any of them holds.
+        excluded: The numbers of all episodes that are excluded from training.
+        episodes: The numbers of those that are evaluated.
+        num_windows: The number of windows.
+        num_steps: The number of their steps.
+        last_step: The greatest timestep in any window.
     """
 
     def __init__(
@@ -80,13 +80,13 @@ class HeldOut:
         min_length: int | None = None,
         frame_stack: int = 1,
     ) -> None:
-        self.share, self.never_drawn = share, held_out_episodes(store.num_episodes, share)
-        episodes = within_limits(store, self.never_drawn, min_return, min_length)
+        self.share, self.excluded = share, held_out_episodes(store.num_episodes, share)
+        episodes = within_limits(store, self.excluded, min_return, min_length)
         lengths = store.lengths[episodes]
         counts = np.ones_like(lengths) if mode == "start" else -(-lengths // window)
         owner = np.repeat(np.arange(len(episodes)), counts)  # (W,)
         starts = window * (np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts))
-        # In an order of their own, so that the first of them stand for all.
+        # Shuffled by a hash, so that the first windows are representative of all.
         order = np.argsort(_hash(np.arange(len(owner)), _WINDOWS), kind="stable")
         owner, self._starts = owner[order], starts[order]
         self._episodes = episodes[owner]
@@ -100,15 +100,15 @@ class HeldOut:
 
     @property
     def action_space(self) -> gymnasium.Space[Any]:
-        """That of the data."""
+        """The action space of the data."""
         return self._store.spec.action_space
 
     @property
     def rest_return_range(self) -> tuple[float, float]:
-        """The least and the greatest return of an episode that is not held out."""
-        if not len(self.never_drawn):
+        """The least and the greatest return of the episodes that are not held out."""
+        if not len(self.excluded):
             return self._store.return_range
-        rest = np.setdiff1d(np.arange(self._store.num_episodes), self.never_drawn)
+        rest = np.setdiff1d(np.arange(self._store.num_episodes), self.excluded)
         returns = returns_of(self._store, rest)
         return float(returns.min()), float(returns.max())
 
@@ -118,10 +118,10 @@ class HeldOut:
         """Returns the first windows of a fixed order, in batches.
 
         Args:
-            arrays: Where the data are.
-            size: Windows in a batch, at most.
-            limit: Windows in all, over all processes.
-            rank: This process among `world_size`, which share the windows out.
+            arrays: The arrays to gather from.
+            size: The largest number of windows in a batch.
+            limit: The largest number of windows over all processes.
+            rank: This process among `world_size`, between which the windows are divided.
             world_size: The number of processes.
         """
         chosen = np.arange(min(limit, self.num_windows))[rank::world_size]

@@ -1,4 +1,4 @@
-"""Where public data sets are on this computer: below the root, or in the owners' own places."""
+"""Public data sets on this computer: below the data root, or where their libraries keep them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rate.advice import command
 
 
 def find_named(name: str, root: Path) -> Path:
-    """A public data set by the name that `rate download` knows it by.
+    """Returns the path of a public data set, by the name that `rate download` knows it by.
 
     Raises:
         DatasetError: If it is not there, or the name is none; says what to do.
@@ -36,7 +36,7 @@ def find_named(name: str, root: Path) -> Path:
 
 
 def find_d4rl(root: Path, name: str) -> Path:
-    """D4RL's file of a data set, under the names that it goes by.
+    """Returns D4RL's file of a data set, under any of its names.
 
     Raises:
         DatasetError: If it is not there; says how to get it.
@@ -55,7 +55,7 @@ def find_d4rl(root: Path, name: str) -> Path:
 
 
 def find_minari(root: Path, name: str) -> Path:
-    """The folder of a Minari data set.
+    """Returns the folder of a Minari data set.
 
     Raises:
         DatasetError: If it is not there; says how to get it.
@@ -72,7 +72,7 @@ def find_minari(root: Path, name: str) -> Path:
 
 
 def _in_home(path: str) -> list[Path]:
-    """A folder in the user's home; none for a user who has no home, as in some containers."""
+    """Returns a folder in the home directory; none for a user without one (some containers)."""
     try:
         return [Path.home() / path]
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""Memory Maze's expert: it knows where the requested target stands and drives there by planning.
+"""An expert for Memory Maze that knows the target's position and plans its way there.
 
 An action is chosen by trying plans in a simple model of the ball: one action for some steps, then
 another one. The plan wins that comes nearest to the target, along the way that is left.
@@ -43,7 +43,7 @@ _PLANS = np.array(
 
 
 class MemoryMazeExpert:
-    """Drives to the requested target on the shortest way.
+    """Drives to the requested target on the shortest path.
 
     Args:
         noise: Probability that a step begins a run of 1 to 6 steps of one random action.
@@ -53,7 +53,7 @@ class MemoryMazeExpert:
         self._noise = noise
 
     def reset(self, env: gymnasium.Env[Any, Any], seed: int) -> None:
-        """An episode begins in `env`, a `MemoryMaze`."""
+        """Starts an episode in `env`, a `MemoryMaze`."""
         self._env = cast("MemoryMaze", env.unwrapped)
         self._random = np.random.default_rng(seed)
         self._maps: dict[tuple[float, ...], Array] = {}
@@ -63,7 +63,7 @@ class MemoryMazeExpert:
         self._clearance = _clearance(self._env.state.layout)
 
     def act(self) -> int:
-        """The first action of the best plan, or of a random run."""
+        """Returns the first action of the best plan, or an action of a random run."""
         state = self._env.state
         self._notice_walls(state.position)
         if self._noise and not self._run and self._random.random() < self._noise:
@@ -80,7 +80,7 @@ class MemoryMazeExpert:
         return action
 
     def _notice_walls(self, position: Array) -> None:
-        """A ball that moved much less than the model says has no speed left."""
+        """Sets the speed to 0 if the ball moved much less than the model predicted."""
         if self._before is not None:
             moved = float(np.linalg.norm(position - self._before)) / _SPEED
             if moved < 0.5 * self._speed - 0.1:
@@ -104,7 +104,7 @@ class MemoryMazeExpert:
         target: Array,
         distances: Array,
     ) -> Array:
-        """`(P,)`: the steps to the target under each plan, the rest at full speed."""
+        """Returns the number of steps to the target under each plan, `(P,)`."""
         place = np.tile(position, (len(_PLANS), 1))
         angle: Array = np.full(len(_PLANS), np.arctan2(direction[1], direction[0]))
         room = _look_up(self._clearance, place)
@@ -131,13 +131,13 @@ class MemoryMazeExpert:
 
 
 def _controls(actions: npt.NDArray[Any]) -> tuple[Array, Array]:
-    """What actions ask of the wheel and, to the left, of the steering: each from -1 to 1."""
+    """Returns wheel and steering (positive to the left) of actions, each from -1 to 1."""
     controls = -CONTROLS[actions]
     return controls[..., 0], controls[..., 1]
 
 
 def _clearance(layout: npt.NDArray[np.bool_]) -> Array:
-    """`(F size, F size)` points at `[y, x]`: their distance to the nearest wall, in cells."""
+    """Returns the distance to the nearest wall at `(F size, F size)` points `[y, x]`, in cells."""
     walls = np.argwhere(~np.pad(layout, 1)) - 0.5  # centres, y and x
     points = (np.arange(len(layout) * _FINE) + 0.5) / _FINE
     away = np.maximum(np.abs(points[:, None] - walls.T[:, None]) - 0.5, 0)  # (2, points, walls)
@@ -147,7 +147,7 @@ def _clearance(layout: npt.NDArray[np.bool_]) -> Array:
 
 
 def _distances(clearance: Array, target: Array) -> Array:
-    """The length of the shortest way from each point to the target, in cells.
+    """Returns the length of the shortest path from each point to the target, in cells.
 
     Ways where the ball does not fit count much longer.
     """
@@ -169,7 +169,7 @@ def _distances(clearance: Array, target: Array) -> Array:
 
 
 def _look_up(grid: Array, places: Array) -> Array:
-    """`(P, 2)` places to `(P,)` values between the four nearest points."""
+    """Interpolates values at `(P, 2)` places between the four nearest points, `(P,)`."""
     size = len(grid)
     at = np.clip(places * _FINE - 0.5, 0, size - 1.001)
     low = at.astype(np.int64)

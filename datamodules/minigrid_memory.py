@@ -1,4 +1,4 @@
-"""An expert for Minigrid-Memory, by planning on the true maze."""
+"""An expert for Minigrid-Memory that plans on the true maze."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TURN = {LEFT: -1, RIGHT: 1}
 
 
 class MinigridMemoryExpert:
-    """It looks at the object, then at the fork's upper end, then goes to the object's twin.
+    """Looks at the object, then at the fork's upper end, then goes to the matching object.
 
     A view of three cells does not show what lies at the ends of the fork before the agent turns to
     one of them. An expert that turned at once to the right one would do what nobody can learn.
@@ -45,7 +45,7 @@ class MinigridMemoryExpert:
         self._noise = probability(noise)
 
     def reset(self, env: gymnasium.Env[Any, Any], seed: int) -> None:
-        """Play the episode that `env` was or will be reset to; `seed` decides the noise."""
+        """Starts the episode that `env` was or will be reset to; `seed` decides the noise."""
         maze = env.unwrapped
         if not isinstance(maze, MinigridMemory):
             raise TypeError(f"the expert plays MinigridMemory, not {type(maze).__name__}")
@@ -56,7 +56,7 @@ class MinigridMemoryExpert:
         self._seen = 0
 
     def act(self) -> int:
-        """The next action."""
+        """Returns the next action."""
         if self._plan is None:
             self._plan = Plan(self._maze)
         simulator = self._maze.simulator
@@ -76,7 +76,7 @@ class MinigridMemoryExpert:
 
 
 class Plan:
-    """How far every pose of a maze is from success.
+    """The distance from every pose of a maze to success.
 
     Attributes:
         shows: Which of the sights are in view from a pose, where any is.

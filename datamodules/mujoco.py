@@ -66,7 +66,7 @@ def prepare_mujoco(
         num_episodes: Episodes to play for data of our own.
         seed: Of data of our own.
         agent_steps: Steps that the agent learns for; None is the task's own choice.
-        on_progress: Told of progress: rounds of learning, steps of a round, episodes.
+        on_progress: Called with the progress: rounds of learning, steps of a round, episodes.
 
     Raises:
         ConfigError: If there is no such data set, or it is not of the task.

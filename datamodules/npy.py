@@ -1,4 +1,4 @@
-"""Flat `.npy` files: written as a stream of unknown length, opened as plain memory maps."""
+"""Flat `.npy` files: appended to while their length is unknown, opened as memory maps."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import numpy as np
 
 from datamodules.episodes import Array, DatasetError
 
-# One fixed size for every header, so that the final length can be written over the first one.
+# Headers have a fixed size, so that one with the final length can overwrite the first one.
 _HEADER_BYTES = 256
 _CHUNK_BYTES = 1 << 20
-# What NumPy raises for headers that are none or were changed; it reads them as Python is read.
+# What NumPy raises for damaged headers, which it parses as Python literals.
 BAD_HEADER = (ValueError, SyntaxError, tokenize.TokenError, MemoryError)
 
 
@@ -26,14 +26,13 @@ class NpyWriter:
     """Appends rows to a `.npy` file of any length in constant memory.
 
     Args:
-        path: The file to make.
-        dtype: Type of the elements; rows are cast to it.
-        shape: Shape of one row.
-        rows: How many rows of a file that is there to keep, to go on after them; what was written
-            after them is cut off.
+        path: The file.
+        dtype: The type of the elements; rows are cast to it.
+        shape: The shape of a row.
+        rows: The number of rows of an existing file to keep; rows after them are cut off.
 
     Raises:
-        DatasetError: If the file that is there has fewer rows.
+        DatasetError: If the existing file has fewer rows.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class NpyWriter:
         self._file.seek(size)
 
     def append(self, rows: Array) -> None:
-        """Write `(T, *shape)` rows.
+        """Writes `(T, *shape)` rows.
 
         Raises:
             OSError: If the file cannot be written, for example on a full disk.
@@ -62,12 +61,12 @@ class NpyWriter:
         self.rows += len(rows)
 
     def sync(self) -> None:
-        """Make the rows durable."""
+        """Syncs the rows to disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Write the header with the final length and make the file durable."""
+        """Writes the header with the final length and syncs the file to disk."""
         if self._file.closed:
             return
         self._file.seek(0)
@@ -90,7 +89,7 @@ class NpyWriter:
             self._file.close()
 
     def _header(self) -> bytes:
-        """Version 1.0 of the format (`numpy.lib.format`), padded with spaces to a fixed size."""
+        """Returns a header of version 1.0 (`numpy.lib.format`), padded to a fixed size."""
         npy = np.lib.format
         fields = {
             "descr": npy.dtype_to_descr(self.dtype),
@@ -106,7 +105,7 @@ class NpyWriter:
 
 
 def open_array(path: Path, dtype: str, shape: tuple[int, ...], size: int) -> Array:
-    """Map a `.npy` file, read-only, once its size, type and shape are what the manifest says.
+    """Memory-maps a `.npy` file read-only, after comparing size, type and shape with the manifest.
 
     Raises:
         DatasetError: If the file is missing, truncated, of another type or shape, or holds pickled
@@ -137,7 +136,7 @@ def open_array(path: Path, dtype: str, shape: tuple[int, ...], size: int) -> Arr
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal, read in chunks."""
+    """Returns the SHA-256 of a file in hexadecimal, read in chunks."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):

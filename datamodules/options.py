@@ -1,4 +1,4 @@
-"""What a person may have to say of a data set."""
+"""Options of reading a data set: what its files do not say."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from rate.envs.spec import EnvironmentSpec
 
 @dataclass(frozen=True)
 class Options:
-    """What a person may have to say of a data set.
+    """What a person says of a data set, because its files do not.
 
     Attributes:
-        time_limit: After how many steps the environment of the data ends an episode. It cuts
-            episodes where nothing in the data does, and tells which ends are truncations.
-        spec: The environment, in place of what the source says of it.
-        columns: `(theirs, ours)` pairs: which column of the data is what; see
+        time_limit: The time limit of the environment of the data, in steps. It cuts episodes where
+            no column does, and decides which ends are truncations.
+        spec: The environment, in place of that of the source.
+        columns: `(theirs, ours)` pairs, the roles of columns by name; see
             `datamodules.readers.roles`. Several columns that are `observations` become a
             dictionary of observations.
         action_range: The least and the greatest value of the components of continuous actions.

@@ -1,4 +1,4 @@
-"""Experts for POPGym: for every task one that is perfect, or as good as memory allows."""
+"""Experts for POPGym: optimal for every task, or as good as memory allows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TaskExpert(Protocol):
     def __init__(self, task: Any) -> None: ...
 
     def act(self, seen: Any) -> Any:
-        """An action of the task, from what it showed last."""
+        """Returns an action, given the last observation of the task."""
 
 
 EXPERTS: dict[str, type[TaskExpert]] = {
@@ -57,7 +57,7 @@ EXPERTS: dict[str, type[TaskExpert]] = {
 
 
 class PopgymExpert:
-    """The expert of whatever task the environment is.
+    """Plays the expert of the task that the environment is.
 
     Args:
         noise: Probability to begin to act at random: for a step, or with continuous actions for up
@@ -72,7 +72,7 @@ class PopgymExpert:
         self._noise = probability(noise)
 
     def reset(self, env: gymnasium.Env[Any, Any], seed: int) -> None:
-        """Play the episode that `env` was reset to; `seed` decides where noise strikes."""
+        """Starts the episode that `env` was reset to; `seed` decides the noise."""
         episode = env.unwrapped
         if not isinstance(episode, Popgym):
             raise TypeError(f"the expert plays POPGym, not {type(episode).__name__}")
@@ -82,7 +82,7 @@ class PopgymExpert:
         episode.action_space.seed(seed % (1 << 32))
 
     def act(self) -> Any:
-        """The next action."""
+        """Returns the next action."""
         action = self._expert.act(self._episode.seen)
         space, own = self._episode.action_space, self._episode.task.action_space
         if not self._held and self._noise and self._random.random() < self._noise:

@@ -1,4 +1,4 @@
-"""Public data sets: which there are, by what names, where, and what to do with them."""
+"""The public data sets that are known: their names, addresses, and the commands to use them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Remote:
 
 @dataclass(frozen=True)
 class Known:
-    """A public data set, by whichever of its names.
+    """A public data set.
 
     Attributes:
         name: The one that `--dataset` or `--game` has in training.
@@ -61,12 +61,12 @@ class Known:
 
 
 def names() -> list[str]:
-    """The data sets that there are, apart from those of Minari."""
+    """Returns the names of the known data sets, apart from those of Minari."""
     return [*D4RL, *GAMES]
 
 
 def recognise(name: str) -> Known:
-    """The data set of a name: one that training takes, `dqn-breakout`, or one of Minari's.
+    """Returns the data set of a name, as training, `rate download` or Minari call it.
 
     Raises:
         DatasetError: If there is none; names the nearest, or says how the data are made here.
@@ -84,7 +84,7 @@ def recognise(name: str) -> Known:
 
 
 def _other(name: str) -> Known:
-    """A data set of Atari, or of Minari but not of MuJoCo."""
+    """Returns a data set of Atari, or of Minari but not of MuJoCo."""
     games = {game.lower(): game for game in GAMES}
     word = name.lower().removeprefix("dqn-").replace("-", "").replace("_", "")
     if word in games:
@@ -107,7 +107,7 @@ def _other(name: str) -> Known:
 
 
 def find(known: Known, run: int = 1, checkpoints: int = CHECKPOINTS) -> list[Remote]:
-    """The files of a data set that is not Minari's.
+    """Returns the files of a data set that is not Minari's.
 
     Args:
         known: The data set.
@@ -140,7 +140,7 @@ def find(known: Known, run: int = 1, checkpoints: int = CHECKPOINTS) -> list[Rem
 
 
 def next_commands(known: Known, made: Path, root: Path) -> list[str]:
-    """What to type once a data set is here, each command whole as it stands.
+    """Returns the commands that use a downloaded data set, each complete.
 
     Args:
         known: The data set.

@@ -1,4 +1,4 @@
-"""Perfect policies for Action-Associative Retrieval, one by one and in batches."""
+"""Optimal policies for Action-Associative Retrieval, for single episodes and for batches."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _FIRST_ACTION_COUNTER = (1 << 62) + 4
 
 
 def first_action(seed: int) -> int:
-    """The action that the expert begins the episode of a seed with: 0 or 1, evenly over seeds."""
+    """Returns the expert's first action in the episode of a seed: 0 or 1, evenly over seeds."""
     return hash_counter(seed, _FIRST_ACTION_COUNTER) & 1
 
 
 class RetrievalExpert:
-    """It begins with the first action of its seed, stays, and repeats it at the flag.
+    """Takes the first action of its seed, stays, and repeats the action at the flag.
 
     Args:
         noise: Probability of a random action during the delay, where actions have no effect: a
@@ -37,7 +37,7 @@ class RetrievalExpert:
         self._noise = probability(noise)
 
     def reset(self, env: gymnasium.Env[Any, Any], seed: int) -> None:
-        """Play the episode that `env` was or will be reset to; `seed` decides the actions."""
+        """Starts the episode that `env` was or will be reset to; `seed` decides the actions."""
         episode = env.unwrapped
         if not isinstance(episode, Retrieval):
             raise TypeError(f"the expert plays Retrieval, not {type(episode).__name__}")
@@ -46,7 +46,7 @@ class RetrievalExpert:
         self._random = np.random.default_rng([seed, 1])
 
     def act(self) -> int:
-        """The next action."""
+        """Returns the next action."""
         if self._episode.time == 0 or self._episode.flag:
             return self._first
         if self._random.random() < self._noise:
@@ -55,16 +55,16 @@ class RetrievalExpert:
 
 
 class RetrievalOracle:
-    """`RetrievalExpert` without noise, for a batch of rows. Success 1."""
+    """`RetrievalExpert` without noise, for a batch of rows; its success rate is 1."""
 
     def __init__(self) -> None:
         self._first: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
 
     def reset(self, seeds: Sequence[int]) -> None:
-        """Begin one episode per seed."""
+        """Starts one episode per seed."""
         self._first = np.array([first_action(int(seed)) for seed in seeds], dtype=np.int64)
 
     def step(self, observations: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-        """`(N, 3)` observations to `(N,)` actions."""
+        """Returns `(N,)` actions for `(N, 3)` observations."""
         delay = (observations[:, 0] == 1) & (observations[:, 1] == 0)
         return np.where(delay, STAY, self._first)

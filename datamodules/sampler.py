@@ -1,4 +1,4 @@
-"""Windows of trajectories, in an order that depends on nothing but a seed and a counter."""
+"""Sampling of training windows, in an order that depends on a seed and a counter alone."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ _CACHED_PASSES = 4
 
 
 class WindowSampler:
-    """Batches of windows from a store; batch `i` is a pure function of `(seed, stream, i)`.
+    """Samples batches of windows; batch `i` is a pure function of `(seed, stream, i)`.
 
-    By default episodes are drawn without replacement: each pass over the eligible episodes is a new
-    permutation, and a batch may end one pass and begin the next. Every number comes from raw Philox
-    words (Salmon et al., 2011), which NumPy never changes, at a counter that is computed rather
-    than advanced. So no worker, rank or restart can change what batch `i` is.
+    By default episodes are sampled without replacement: each pass over the eligible episodes is a
+    new permutation, and a batch may end one pass and begin the next. Random numbers are raw words
+    of Philox (Salmon et al., 2011), a counter-based generator, at a counter that is computed and
+    not advanced. Workers, ranks and restarts cannot change what batch `i` is.
 
     Args:
         store: The data.
-        batch_size: Windows in a batch, for this rank.
-        window: Steps `T` in a window, for `N` segments of context length `K` it is `N * K`.
-        seed: Seed of the order.
+        batch_size: The number of windows in a batch of this rank.
+        window: Steps `T` of a window; `N * K` for `N` segments of context length `K`.
+        seed: The seed of the order.
         mode: `start` takes the first `T` steps of an episode. `random` takes windows from all of
-            it, such that every step of an episode is equally likely to be in one (see `_spans`).
+            it, so that every step of an episode is equally likely to be in one (see `_spans`).
         rank: This process among `world_size`; the ranks' batches, one after another, are the batch
-            of `batch_size * world_size` that one process alone would draw.
+            of `batch_size * world_size` that one process alone would sample.
         world_size: The number of processes.
-        max_episode_length: Draw only episodes of at most so many steps (for a curriculum).
+        max_episode_length: Sample only episodes of at most so many steps (for a curriculum).
         stream: Another order from the same seed, for example for each stage of a curriculum.
         spare: Steps of a window that may lie beyond the last action of the longest episode. It is
             less than a segment where a window has several, so that the last one is not empty in
             every window. By default 1: a window may be as long as an episode's observations.
-        min_return: Draw only episodes of at least this return (to imitate the good ones).
-        min_length: Draw only episodes of at least so many steps.
-        sampling: `episodes` draws each of them equally often; `steps` draws with replacement, and
+        min_return: Sample only episodes of at least this return (to imitate the good ones).
+        min_length: Sample only episodes of at least so many steps.
+        sampling: `episodes` samples each of them equally often; `steps` samples with replacement,
             episodes in proportion to the number of their windows, so that every step of the data is
-            equally likely to be drawn. For episodes much longer than `T` that is in proportion to
-            length, as Chen et al. (2021) do.
+            equally likely. For episodes much longer than `T` that is in proportion to length, as in
+            Decision Transformer (Chen et al., 2021).
         frame_stack: Frames that make one observation, at most; see `batch`.
-        arrays: What batches are gathered from; by default the store's files.
-        held_out: The numbers of episodes that are never drawn.
+        arrays: The arrays that batches are gathered from; by default the store's files.
+        held_out: The numbers of episodes that are never sampled.
 
     Raises:
         DatasetError: If the window is longer than any episode, or no episode is within the limits.
@@ -105,7 +105,7 @@ class WindowSampler:
 
     @property
     def num_episodes(self) -> int:
-        """The number of eligible episodes: one pass draws each of them once."""
+        """The number of eligible episodes: one pass samples each of them once."""
         return len(self._episodes)
 
     @property
@@ -115,7 +115,7 @@ class WindowSampler:
 
     @property
     def num_reached(self) -> int:
-        """How many of these steps a window can hold; with `start` the first `T` of each episode."""
+        """The number of these steps that a window can hold; with `start` the first `T` of each."""
         if self.mode == "random":
             return self.num_steps
         return int(np.minimum(self._lengths, self.window).sum())
@@ -125,26 +125,26 @@ class WindowSampler:
         """The least and the greatest return-to-go of the steps that a window can hold."""
         values = self.store.arrays["returns_to_go"]
         lengths = self._lengths if self.mode == "random" else np.minimum(self._lengths, self.window)
-        # The first row of each episode, and the row behind its last one, which the next may be.
+        # The first row of each episode, and one past its last row, which the next may start at.
         borders = np.stack([self._first_rows, self._first_rows + lengths], axis=1).ravel()
         borders = borders[:-1] if borders[-1] == len(values) else borders
         low, high = (reduce(values, borders)[::2] for reduce in (_least, _greatest))
         return float(low.min()), float(high.max())
 
     def episodes(self, index: int) -> npt.NDArray[np.int64]:
-        """`(batch_size,)`, which episode of the store each window of batch `index` is of."""
-        chosen: npt.NDArray[np.int64] = self._episodes[self._draw(index)]
+        """Returns the episode of each window of batch `index`, `(batch_size,)`."""
+        chosen: npt.NDArray[np.int64] = self._episodes[self._sample_episodes(index)]
         return chosen
 
     def batch(self, index: int) -> Batch:
-        """Batch `index` of this rank.
+        """Returns batch `index` of this rank.
 
         Returns:
-            Windows of `window` steps. What lies beyond a window's last real step is zero, and False
-            in the mask. With a `frame_stack` of `k` the observations are `(B, k - 1 + T, *obs)`,
-            single frames from `k - 1` before the first step on: each is sent to a device once, and
-            `rate.batch.stack_frames` makes `T` observations of them there. Frames before an
-            episode's first are zero.
+            Windows of `window` steps. Padding after a window's last real step is zero, and False in
+            the attention mask. With a `frame_stack` of `k` the observations are single frames,
+            `(B, k - 1 + T, *obs)`, from `k - 1` before the first step on: each is sent to a device
+            once, and `rate.batch.stack_frames` stacks them into `T` observations there. Frames
+            before the first of an episode are zero.
 
         Raises:
             ValueError: If `index` is negative.
@@ -152,12 +152,12 @@ class WindowSampler:
         return self.arrays.gather(self.windows(index))
 
     def windows(self, index: int) -> Windows:
-        """Those of batch `index`; no data are looked at.
+        """Returns the windows of batch `index`; no data are read.
 
         Raises:
             ValueError: If `index` is negative.
         """
-        chosen = self._draw(index)
+        chosen = self._sample_episodes(index)
         lengths = self._lengths[chosen]
         starts, stops = self._spans(index, lengths)
         return Windows(
@@ -171,11 +171,11 @@ class WindowSampler:
             self.frame_stack,
         )
 
-    def _draw(self, index: int) -> npt.NDArray[np.int64]:
-        """`(B,)` positions among the eligible episodes.
+    def _sample_episodes(self, index: int) -> npt.NDArray[np.int64]:
+        """Returns the positions of the sampled episodes among the eligible ones, `(B,)`.
 
-        For `episodes` from the passes laid end to end, for `steps` from all windows laid end to
-        end.
+        With `episodes` they come from the concatenated passes, with `steps` from the concatenated
+        windows of all episodes.
         """
         if index < 0:
             raise ValueError(f"batch {index}: the index of a batch is 0 or more")
@@ -196,7 +196,7 @@ class WindowSampler:
         return np.concatenate(parts)
 
     def _pass(self, number: int) -> npt.NDArray[np.int64]:
-        """The permutation of the eligible episodes for one pass."""
+        """Returns the permutation of the eligible episodes for one pass."""
         if number not in self._passes:
             while len(self._passes) >= _CACHED_PASSES:
                 del self._passes[min(self._passes)]
@@ -207,12 +207,12 @@ class WindowSampler:
     def _spans(
         self, index: int, lengths: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The steps `[start, stop)` of its episode that each window holds, `(B,)` both.
+        """Returns the steps `[start, stop)` of its episode that each window holds, `(B,)` each.
 
-        An episode of at most `T` steps is one window. In a longer one of `L` steps a random window
-        is placed at any of the `L + T - 1` positions at which it covers a step, and cut at both
-        ends of the episode. Each step is then in exactly `T` of them. Placing whole windows alone,
-        at `L - T + 1` positions, would show the first and the last step in one of them.
+        An episode of at most `T` steps is one window. In an episode of `L > T` steps a random
+        window has any of the `L + T - 1` positions at which it covers a step, and is cut at the
+        ends of the episode. Each step is then in exactly `T` windows. With whole windows alone, at
+        `L - T + 1` positions, the first and the last step would be in one window each.
         """
         if self.mode == "start":
             return np.zeros_like(lengths), np.minimum(lengths, self.window)
@@ -222,10 +222,10 @@ class WindowSampler:
         return np.maximum(first, 0), np.minimum(first + self.window, lengths)
 
     def _weights(self) -> npt.NDArray[np.int64]:
-        """How often each eligible episode must be drawn for all steps to be drawn alike.
+        """Returns the sampling weight of each eligible episode that makes all steps equally likely.
 
-        The windows it has, over how many of them a step is in: 1 for an episode that is one
-        window, `(L + T - 1) / T` for a longer one; times `T`.
+        It is the number of its windows over the number of windows that a step is in: 1 for an
+        episode of one window, `(L + T - 1) / T` for a longer one; times `T`.
         """
         if self.mode == "start":
             return np.ones_like(self._lengths)
@@ -233,13 +233,13 @@ class WindowSampler:
         return np.where(self._lengths > self.window, positions, self.window)
 
     def _fractions(self, purpose: int, index: int) -> npt.NDArray[np.float64]:
-        """`(B,)` uniform over [0, 1), this rank's of a batch."""
+        """Returns `(B,)` uniform numbers in [0, 1): this rank's part of a batch."""
         begin = self.rank * self.batch_size
         words = self._words(purpose, index, begin + self.batch_size)[begin:]
         return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
     def _words(self, purpose: int, number: int, count: int) -> npt.NDArray[np.uint64]:
-        """`(count,)` uniform 64-bit words at the counter of a pass or a batch."""
+        """Returns `(count,)` uniform 64-bit words at the counter of a pass or a batch."""
         # The lowest word of the 256-bit counter counts within one call.
         counter = np.array([0, number, purpose, 0], dtype=np.uint64)
         words: npt.NDArray[np.uint64] = np.random.Philox(key=self._key, counter=counter).random_raw(
@@ -249,5 +249,5 @@ class WindowSampler:
 
 
 def _num_positions(lengths: npt.NDArray[np.int64], window: int) -> npt.NDArray[np.int64]:
-    """At how many places a random window of an episode can be."""
+    """Returns the number of positions of a random window in an episode."""
     return np.where(lengths > window, lengths + window - 1, 1)

@@ -1,4 +1,4 @@
-"""What every reader makes of a path: a stream of episodes and what is known before it is read."""
+"""A source: what every reader returns, a stream of episodes and what is known beforehand."""
 
 from __future__ import annotations
 
@@ -30,24 +30,25 @@ OnBad = Callable[[DatasetError], None]
 
 
 def raise_error(error: DatasetError) -> None:
-    """What to do with a bad episode unless told otherwise: not go on."""
+    """Raises the error of a bad episode: the default of `on_bad`."""
     raise error
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set that can be read, whatever its format.
+    """A data set of any format, ready to be read.
 
     Attributes:
         format: Name of the format.
         path: The file or folder.
         files: The files that are read.
-        spec: The environment, as the file says or its contents let one infer.
+        spec: The environment, as the file says or as it is inferred.
         read: `read(start, on_bad)` yields the episodes from number `start` on, one in memory at a
-            time. An episode that cannot be read is told to `on_bad`, which may raise, and counts.
-        num_episodes: How many there are, where that is known without reading them.
-        num_steps: How many steps these have, likewise.
-        place: Where an episode is, for messages.
+            time. For an episode that cannot be read, `on_bad` is called with the error; it may
+            raise. The episode counts.
+        num_episodes: The number of episodes, where it is known without reading them.
+        num_steps: The number of their steps, likewise.
+        place: Names an episode, for messages.
         notes: What is left out or assumed, for people.
     """
 
@@ -63,18 +64,18 @@ class Source:
 
 
 class ValidEpisodes:
-    """The valid episodes of a source.
+    """Iterates over the valid episodes of a source, with their actions clipped.
 
     Args:
         source: The source.
         start: The first episode to read.
-        on_bad: Told of each that is not valid.
-        clipped: What was clipped already, to count on from there.
+        on_bad: Called with the error of each episode that is not valid.
+        clipped: The clipping of earlier episodes, to continue its counts.
 
     Attributes:
-        position: The number of the episode that comes next.
-        skipped: How many were not valid.
-        clipped: The actions that were outside of their bounds, and are clipped.
+        position: The number of the next episode.
+        skipped: The number of episodes that were not valid.
+        clipped: Counts the actions that were outside their bounds and are clipped.
     """
 
     def __init__(
@@ -110,15 +111,14 @@ class ValidEpisodes:
 def known_mujoco(
     spec: EnvironmentSpec, name: str, version: str, references: dict[str, float] | None = None
 ) -> EnvironmentSpec:
-    """The task of MuJoCo that a data set's name tells, if its spaces have the task's shapes.
+    """Returns the MuJoCo task that a data set's name shows, if its spaces have the task's shapes.
 
     Args:
         spec: What else is known of the environment.
         name: For example `hopper_medium-v2.hdf5`, `expert_data_Hopper-v4.pkl` or
             `mujoco/hopper/medium-v0`.
-        version: Of Gymnasium's environment, which models of the data are rolled out in; one that
-            the name tells goes first.
-        references: The returns that the data set itself scores with, by `MujocoOptions`' names.
+        version: The version of Gymnasium's environment for rollouts, unless the name gives one.
+        references: The returns of the scores 0 and 100 in the data set, by `MujocoOptions`' names.
     """
     task = next((task for task in TASKS if task in name.lower()), None)
     if task is None:
@@ -138,10 +138,10 @@ def known_mujoco(
 
 
 def known_recorded(spec: EnvironmentSpec, references: dict[str, float]) -> EnvironmentSpec:
-    """The settings of the environment that a data set says it was recorded in, if we have it.
+    """Returns the settings of the environment that a data set was recorded in, if we have it.
 
     Args:
-        spec: What else is known of the environment; `recorded` is what the data set says.
+        spec: What else is known of the environment; `recorded` holds what the data set says.
         references: As in `known_mujoco`.
     """
     recorded = Recorded.parse(spec.recorded)
@@ -153,7 +153,7 @@ def known_recorded(spec: EnvironmentSpec, references: dict[str, float]) -> Envir
 
 
 def with_settings(spec: EnvironmentSpec, settings: dict[str, Any]) -> EnvironmentSpec:
-    """A task of MuJoCo from its settings, if the spaces of the data have its shapes."""
+    """Returns a MuJoCo task by its settings, if the spaces of the data have its shapes."""
     known = replace(mujoco_spec(MujocoOptions(**settings)), options=settings)
     same = spec.observation_space.shape == known.observation_space.shape
     if not same or spec.action_space.shape != known.action_space.shape:
@@ -162,7 +162,7 @@ def with_settings(spec: EnvironmentSpec, settings: dict[str, Any]) -> Environmen
 
 
 def observation_box(shape: tuple[int, ...], dtype: np.dtype[Any]) -> spaces.Box:
-    """The space of observations of which only shape and type are known; bytes are pixels.
+    """Returns the space of observations by their shape and type; bytes are pixels.
 
     Raises:
         DatasetError: If they are not numbers.

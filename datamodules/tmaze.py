@@ -1,4 +1,4 @@
-"""T-Maze data: the oracle's episodes, played in the environment, as Minari data and as a store."""
+"""T-Maze data: the oracle's episodes, as a Minari data set and as a store."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def generate_tmaze(
     seed: int = 0,
     on_progress: OnProgress = tell_nobody,
 ) -> Path:
-    """Make the oracle's data set of T-Mazes of 3 to `max_length` observations, unless it exists.
+    """Makes the oracle's data set of T-Mazes of 3 to `max_length` steps, unless it exists.
 
     Lengths are spread evenly over the whole range (the longest is always there) and each comes with
     both goals, as in the RATE paper (arXiv:2306.09459). The Minari data set stands under
@@ -41,7 +41,7 @@ def generate_tmaze(
             of context length `K`.
         num_episodes: The number of episodes.
         seed: Chooses the episodes.
-        on_progress: Told of progress, in episodes.
+        on_progress: Called with the progress, in episodes.
 
     Returns:
         The path of the store.
@@ -92,7 +92,7 @@ def generate_tmaze(
 
 
 def play_oracle(max_length: int, num_episodes: int, seed: int) -> Iterator[Episode]:
-    """The oracle's episodes; each is what `TMaze((3, max_length))` gives for the episode's seed."""
+    """Yields the oracle's episodes; each is that of `TMaze((3, max_length))` for its seed."""
     length = (MINIMUM_LENGTH, max_length)
     seeds = _balanced_seeds(max_length, num_episodes, FIRST_SEED + seed * SEEDS_EACH)
     for begin in range(0, num_episodes, _ROWS_AT_ONCE):
@@ -104,7 +104,7 @@ def play_oracle(max_length: int, num_episodes: int, seed: int) -> Iterator[Episo
 def _play(
     env: TMazeVector, seeds: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
 ) -> Iterator[Episode]:
-    """Play one batch of mazes to the end."""
+    """Plays one batch of mazes to the end."""
     steps, count = int(lengths.max()) - 1, len(seeds)
     observations = np.zeros((steps + 1, count, 4), dtype=np.float32)
     actions = np.zeros((steps, count), dtype=np.int64)
@@ -130,7 +130,7 @@ def _play(
 
 
 def _balanced_seeds(max_length: int, num_episodes: int, first: int) -> npt.NDArray[np.int64]:
-    """`(num_episodes,)` different seeds, whose lengths are spread evenly and goals are balanced.
+    """Returns `(num_episodes,)` distinct seeds with evenly spread lengths and balanced goals.
 
     An episode is what its seed says, so we look through seeds from `first` on for those that say
     what we want.

@@ -1,11 +1,11 @@
-"""The DataModule: whole batches of a store, in an order that only the batch's number decides.
+"""The LightningDataModule: batches of a store, in an order that depends on their index alone.
 
 How this fits Lightning (read in the source of 2.6, and tested):
 
-- A training loader without a length makes Lightning fetch one batch ahead, to learn when the data
-  end. A batch of the past would then be served after a curriculum moved on. `BatchStream` has a
-  length, so every batch is made when it is asked for. It is no `DataLoader`: an item is a batch
-  already, and there is nothing for workers, collation or a distributed sampler to do.
+- Lightning prefetches one batch from a training loader without a length, to know when the data end.
+  After a curriculum stage begins, that batch would be of the previous stage. `BatchStream` has a
+  length, so that every batch is made when it is requested. It is not a `DataLoader`: an item is a
+  batch already, and there is nothing for workers, collation or a distributed sampler to do.
 - Which batch comes next is read from the trainer's own count of processed batches. Lightning
   saves and restores that count itself, and raises it only once a batch's step is done. So there is
   no second counter that could disagree after an interruption.
@@ -32,7 +32,7 @@ from datamodules.step_arrays import StepArrays
 from rate.batch import Batch, stack_frames
 from rate.envs.spec import EnvironmentSpec
 
-# How random windows are placed; raised when that changes, so that no run goes on in another order.
+# The version of how random windows are placed: a run is not resumed in another order.
 _RANDOM_WINDOWS = 2
 
 
@@ -50,14 +50,14 @@ class BatchStream:
             yield self._module.next_batch()
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: the DataModule and the trainer keep it.
+        """Returns nothing: the DataModule and the trainer keep the state.
 
-        That the method exists tells Lightning that training may resume within an epoch.
+        Lightning resumes within an epoch only if the method exists.
         """
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to restore."""
+        """Restores nothing."""
 
 
 class TrajectoryDataModule(LightningDataModule):
@@ -65,22 +65,22 @@ class TrajectoryDataModule(LightningDataModule):
 
     Args:
         store_path: The store's directory.
-        batch_size: Windows in a batch over all processes; the number of them must divide it.
+        batch_size: The number of windows in a batch over all processes, which must divide it.
         context_length: Steps `K` of a segment.
-        segments: Segments `N` of a window, so that it has `N * K` steps.
-        seed: Seed of the order of the data.
+        segments: Segments `N` of a window, which has `N * K` steps.
+        seed: The seed of the order of the data.
         mode: `start` for windows from the first step of an episode, `random` for any.
-        batches_per_epoch: What Lightning shall call an epoch; by default one pass over the
-            episodes. It changes no batch.
-        spec: The environment that the model is for, if the data are to be checked against it. Its
-            observations may be one part of the data's, or several frames of it.
-        min_return: Draw only episodes of at least this return.
-        min_length: Draw only episodes of at least so many steps.
+        batches_per_epoch: The length of Lightning's epochs; by default one pass over the episodes.
+            It changes no batch.
+        spec: The environment of the model, if the data are to be checked against it. Its
+            observations may be one key of the data's, or stacked frames of it.
+        min_return: Sample only episodes of at least this return.
+        min_length: Sample only episodes of at least so many steps.
         sampling: See `WindowSampler`.
         with_privileged_state: Whether batches have the privileged state, which data of our
             collectors have as the part `privileged` of their observations.
         data_device: Where batches are gathered; see `set_data_device`.
-        held_out: The share of the episodes that are never drawn; see `held_out_episodes`.
+        held_out: The share of the episodes to hold out; see `held_out_episodes`.
 
     Attributes:
         held_out: These episodes, in windows of `N` segments whatever the stage of a curriculum.
@@ -134,7 +134,7 @@ class TrajectoryDataModule(LightningDataModule):
         self._batches_done = 0
         window, limits = segments * context_length, (min_return, min_length)
         self.held_out = HeldOut(self.store, held_out, window, mode, *limits, self.frame_stack)
-        # Made now for its checks; `setup` makes it again, when the processes are known.
+        # Made now for its checks; `setup` makes it again once the processes are known.
         self._sampler = self.make_sampler(None)
         self._processes = (0, 1)
         self.num_episodes = self._sampler.num_episodes
@@ -142,7 +142,7 @@ class TrajectoryDataModule(LightningDataModule):
 
     @property
     def batches_done(self) -> int:
-        """Batches whose training step is over: the number of the batch that comes next."""
+        """The number of batches whose training step is over, and so the index of the next batch."""
         if self.trainer is None:
             return self._batches_done
         progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
@@ -161,7 +161,7 @@ class TrajectoryDataModule(LightningDataModule):
         rank: int = 0,
         world_size: int = 1,
     ) -> Iterator[Batch]:
-        """The first held-out windows of a fixed order, as a model takes them; see `HeldOut`."""
+        """Yields the first held-out windows of a fixed order, on a device; see `HeldOut`."""
         source = self.held_out.batches(self.arrays, size, limit, rank, world_size)
         for index in range(len(source)):
             yield self.on_after_batch_transfer(source.batch(index).to(device), 0)
@@ -169,9 +169,9 @@ class TrajectoryDataModule(LightningDataModule):
     def make_sampler(
         self, curriculum_segments: int | None, rank: int = 0, world_size: int = 1
     ) -> WindowSampler:
-        """The sampler of a stage of a curriculum, or with None that of plain training.
+        """Returns the sampler of a curriculum stage; with None that of plain training.
 
-        Calling it for every stage before training begins finds each stage's errors at once.
+        Calling it for every stage before training finds the errors of all stages at once.
 
         Raises:
             DatasetError: If the store cannot serve the stage.
@@ -184,8 +184,8 @@ class TrajectoryDataModule(LightningDataModule):
                 f"use {max(1, self.batch_size // world_size) * world_size}"
             )
         window = (curriculum_segments or self.segments) * self.context_length
-        # A stage of a curriculum draws the episodes that fit into its window, and shows them whole.
-        # Where windows are cut from anywhere, the last stage draws the longer ones as well.
+        # A stage of a curriculum samples the episodes that fit into its window whole. With random
+        # windows the last stage samples the longer ones as well.
         is_last = self.mode == "random" and curriculum_segments == self.segments
         limit = None if curriculum_segments is None or is_last else window
         return WindowSampler(
@@ -204,14 +204,15 @@ class TrajectoryDataModule(LightningDataModule):
             sampling=self.sampling,
             frame_stack=self.frame_stack,
             arrays=self.arrays,
-            held_out=self.held_out.never_drawn,
+            held_out=self.held_out.excluded,
         )
 
     def set_curriculum(self, segments: int, start_step: int) -> None:
-        """Train from now on windows of `segments` segments, from episodes that fit into them.
+        """Trains from now on with windows of `segments` segments, of episodes that fit in them.
 
-        It holds from the next batch on; Lightning has none in hand. A checkpoint keeps the stage.
-        To call it again with the same arguments, for example after a resume, changes nothing.
+        It applies from the next batch on, as Lightning has not prefetched any. Checkpoints contain
+        the stage. Calling it again with the same arguments, for example after a resume, changes
+        nothing.
 
         Args:
             segments: Segments of a window in this stage.
@@ -230,14 +231,14 @@ class TrajectoryDataModule(LightningDataModule):
             self._stage = (segments, start_step)
 
     def next_batch(self) -> Batch:
-        """The batch that follows those that are done, for this process."""
+        """Returns the next batch of this process."""
         index = self.batches_done - (self._stage[1] if self._stage else 0)
         if self._prefetcher is not None:
             return self._prefetcher.batch(self._sampler, index)
         return self._sampler.batch(index)
 
     def setup(self, stage: str) -> None:
-        """Settle where the data are; refuse a batch that the processes do not divide."""
+        """Chooses the data device; checks that the processes divide the batch."""
         if self.trainer is None:
             return
         self.set_data_device(self.trainer.strategy.root_device)
@@ -245,9 +246,9 @@ class TrajectoryDataModule(LightningDataModule):
         self._sampler = self.make_sampler(self._stage[0] if self._stage else None, *self._processes)
 
     def set_data_device(self, device: torch.device) -> None:
-        """Gather batches on a device where the data fit, else make them ready ahead of time.
+        """Gathers batches on a device if the data fit there, else prefetches them.
 
-        On a CPU the data stay in their files, which the system keeps in memory as it sees fit.
+        On a CPU the data stay in memory-mapped files, which the page cache keeps in memory.
 
         Raises:
             DatasetError: If the data must be on the device, and do not fit.
@@ -269,13 +270,13 @@ class TrajectoryDataModule(LightningDataModule):
         self.close()
 
     def close(self) -> None:
-        """End the thread that makes batches, if there is one."""
+        """Stops the prefetching thread, if there is one."""
         if self._prefetcher is not None:
             self._prefetcher.close()
             self._prefetcher = None
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Make observations of the single frames that were sent to the device."""
+        """Stacks the single frames that were sent to the device into observations."""
         if self.frame_stack == 1 or isinstance(batch.observations, dict):
             return batch
         return replace(batch, observations=stack_frames(batch.observations, self.frame_stack))
@@ -284,13 +285,13 @@ class TrajectoryDataModule(LightningDataModule):
         return BatchStream(self, self.batches_per_epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint holds: the stage, and what the order of the data depends on."""
-        # What is None is left out, as in the checkpoints of before it could be set.
+        """Returns the stage, and all that the order of the data depends on."""
+        # Settings of None are left out, as in checkpoints from before they existed.
         identity = {key: value for key, value in self._identity().items() if value is not None}
         return {**identity, "batches_done": self.batches_done, "stage": self._stage}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue where a checkpoint stood.
+        """Continues from a checkpoint.
 
         Raises:
             DatasetError: If the data, or a setting that their order depends on, are others than in
@@ -310,7 +311,7 @@ class TrajectoryDataModule(LightningDataModule):
         self._sampler = self.make_sampler(stage[0] if stage else None, *self._processes)
 
     def _identity(self) -> dict[str, Any]:
-        """All that batch `i` depends on besides `i` and the stage."""
+        """Returns all that batch `i` depends on besides `i` and the stage."""
         return {
             "data": self.store.fingerprint,
             "batch_size": self.batch_size,
@@ -323,5 +324,5 @@ class TrajectoryDataModule(LightningDataModule):
             "min_length": self.min_length,
             "sampling": None if self.sampling == "episodes" else self.sampling,
             "frame_stack": None if self.frame_stack == 1 else self.frame_stack,
-            "held_out": self.held_out.share if len(self.held_out.never_drawn) else None,
+            "held_out": self.held_out.share if len(self.held_out.excluded) else None,
         }

@@ -1,4 +1,4 @@
-"""Environment variables that hold for a while."""
+"""Temporary environment variables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def environment_variable(name: str, value: str) -> Iterator[None]:
-    """Set a variable of the process, and what it starts, for as long as the block lasts."""
+    """Sets an environment variable of this process for the duration of the block."""
     before = os.environ.get(name)
     os.environ[name] = value
     try:

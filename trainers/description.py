@@ -75,8 +75,8 @@ def describe_training(
     if datamodule.num_episodes < store.num_episodes:
         data += f"; windows are cut from {datamodule.num_episodes:,} of the episodes"
     held_out = datamodule.held_out
-    if len(held_out.never_drawn):
-        data += f"; {len(held_out.never_drawn):,} are held out"
+    if len(held_out.excluded):
+        data += f"; {len(held_out.excluded):,} are held out"
     elif held_out.share:
         data += f"; none is held out: data.held_out={held_out.share:g} of them is not one"
     lines = [

@@ -200,5 +200,5 @@ def episodes_held_out(datamodule: TrajectoryDataModule) -> dict[str, Any]:
         "data": datamodule.store.fingerprint,
         "num_episodes": datamodule.store.num_episodes,
         "share": datamodule.held_out.share,
-        "episodes": datamodule.held_out.never_drawn.tolist(),
+        "episodes": datamodule.held_out.excluded.tolist(),
     }

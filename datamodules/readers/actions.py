@@ -1,4 +1,4 @@
-"""What actions are, from all of them: indices, one-hot rows or numbers, and within which bounds."""
+"""Infers what actions are from all of them: indices, one-hot rows or numbers, and their bounds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CONVENTION = 1 + 1e-5  # float32 files of float64 data overshoot by rounding
 
 
 class ActionForm:
-    """Learns from all actions of a data set what they are, then brings each to one form.
+    """Infers the action space of a data set from all its actions, and converts them to it.
 
     Args:
         options: What a person says of them.
@@ -33,7 +33,7 @@ class ActionForm:
         self._whole = self._one_hot = True
 
     def see(self, actions: Any) -> None:
-        """Take note of `(T, *shape)` actions; those that are not finite are left to the checks."""
+        """Records `(T, *shape)` actions; those that are not finite are left to validation."""
         for first in range(0, num_rows(actions), _BLOCK_ROWS):
             self._see(load(actions, slice(first, first + _BLOCK_ROWS)))
 
@@ -57,7 +57,7 @@ class ActionForm:
             self._one_hot = len(self._shape) == 1 and self._shape[0] > 1 and is_one_hot(actions)
 
     def space(self) -> gymnasium.Space[Any]:
-        """The space of the actions that `apply` returns.
+        """Returns the space of the actions that `apply` returns.
 
         Raises:
             DatasetError: If there are none, or an index is negative.
@@ -77,7 +77,7 @@ class ActionForm:
         return spaces.Box(*bounds, self._vector, np.float32)
 
     def notes(self) -> list[str]:
-        """What was inferred, for people."""
+        """Returns what was inferred, for people."""
         space = self.space()
         if self._known is not None:
             return []
@@ -99,7 +99,7 @@ class ActionForm:
         return []
 
     def apply(self, actions: Array) -> Array:
-        """`(T, *shape)` actions in the form of the space; what does not fit it stays."""
+        """Returns `(T, *shape)` actions in the form of the space; others are unchanged."""
         space, steps = self.space(), len(actions)
         shape = tuple(space.shape or ())
         if isinstance(space, spaces.Box):
@@ -145,7 +145,7 @@ def is_one_hot(actions: Array) -> bool:
 
 
 def _bounds(low: Array, high: Array) -> tuple[Array, Array]:
-    """For each component -1 and 1, by convention, or the data's own if they exceed these."""
+    """Returns -1 and 1 for each component, or the bounds of the data if they exceed these."""
     inside = (low >= -_CONVENTION) & (high <= _CONVENTION)
     same = (low == high) & ~inside  # a component without a range gets one
     bottom = np.where(inside, -1.0, np.where(same, low - 1, low))

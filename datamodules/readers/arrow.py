@@ -1,4 +1,4 @@
-"""Rows of Arrow and Parquet files as arrays, a few at a time."""
+"""Rows of Arrow and Parquet files as arrays, in bounded memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _IMAGE_ROWS = 64
 
 @contextmanager
 def arrow_errors(place: str) -> Iterator[None]:
-    """Tell of a missing pyarrow and of damaged files as of bad data.
+    """Turns errors of pyarrow, and its absence, into a `DatasetError`.
 
     Raises:
         DatasetError: In place of what pyarrow raises; says what to install, or names `place`.
@@ -41,7 +41,7 @@ def arrow_errors(place: str) -> Iterator[None]:
 
 
 class RowReader:
-    """Rows of a series of record batches, of which one or two are in memory at a time.
+    """Reads rows of a series of record batches, of which one or two are in memory at a time.
 
     Args:
         batches: The batches, from the first row on.
@@ -57,13 +57,13 @@ class RowReader:
         return self._first
 
     def rest(self) -> pa.Table:
-        """All rows that are left."""
+        """Returns all rows that are left."""
         import pyarrow as pa
 
         return pa.Table.from_batches([*self._held, *self._batches])
 
     def rows(self, first: int, last: int) -> pa.Table | None:
-        """The rows from `first` up to `last`, or None if there are not as many."""
+        """Returns the rows from `first` up to `last`, or None if there are fewer."""
         import pyarrow as pa
 
         while self._end < last:
@@ -80,7 +80,7 @@ class RowReader:
 
 
 def parquet_rows(file: Path, columns: list[str], images: bool = False) -> RowReader:
-    """The rows of a Parquet file. The caller handles errors with `arrow_errors`.
+    """Returns the rows of a Parquet file. The caller handles errors with `arrow_errors`.
 
     Args:
         file: The file.
@@ -101,7 +101,7 @@ def parquet_rows(file: Path, columns: list[str], images: bool = False) -> RowRea
 
 
 def numbers(column: pa.ChunkedArray | pa.Array, place: str) -> Array:
-    """A column of numbers, or of lists of one length, as `(rows, *shape)`.
+    """Returns a column of numbers, or of lists of equal length, as `(rows, *shape)`.
 
     Raises:
         DatasetError: If it holds something else, a missing value, or lists of unlike lengths.
@@ -142,7 +142,7 @@ def is_images(kind: pa.DataType) -> bool:
 
 
 def images(column: pa.ChunkedArray | pa.Array, place: str, channels: int | None = None) -> Array:
-    """A column of encoded images as `(rows, H, W, C)` uint8.
+    """Returns a column of encoded images as `(rows, H, W, C)` uint8.
 
     Raises:
         DatasetError: If one is not stored in the file, damaged, or of another size.

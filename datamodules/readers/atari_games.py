@@ -1,4 +1,4 @@
-"""What a public Atari data set is of: files tell neither the game nor its actions, folders do."""
+"""The game of a public Atari data set: its folders name it, its files do not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NEAREST_FOLDERS = 4  # of a path: `Breakout/1/replay_logs` and the file
 
 
 def known_game(path: Path) -> str | None:
-    """The game that the last folders of a path name, as the emulator spells it."""
+    """Returns the game that the last folders of a path name, as the emulator spells it."""
     games = {name.replace("_", ""): name for name in NUM_ACTIONS}
     for part in reversed(path.absolute().parts[-_NEAREST_FOLDERS:]):
         words = re.split(r"[^A-Za-z]+", part.replace("_", "")) + re.split(r"[^A-Za-z]+", part)
@@ -31,7 +31,7 @@ def known_game(path: Path) -> str | None:
 
 
 def atari_data_spec(game: str | None, num_actions: int) -> EnvironmentSpec:
-    """The environment of recorded frames.
+    """Returns the environment of recorded frames.
 
     Args:
         game: Its game, if it is known.

@@ -1,18 +1,18 @@
-"""The DQN-replay data: what a DQN agent saw while it learnt (Agarwal et al. 2020).
+"""The DQN Replay Dataset: the experience of a DQN agent during training (Agarwal et al. 2020).
 
 A run has a folder `replay_logs` of checkpoints of the agent's replay memory. Checkpoint `N` is a
 file for each quantity, `$store$_observation_ckpt.N.gz` and `action`, `reward` and `terminal`
 likewise: a gzipped `.npy` of a million rows, of single frames `(rows, 84, 84)` and of rewards that
-are clipped to -1, 0 and 1. Three things are not in its description, but in the code that wrote it:
+are clipped to -1, 0 and 1. Three properties are
+not documented, but follow from the code that wrote the data:
 
-- Three rows of zeros stand before each episode, for the first frames to have something before
-  them. They are no steps and are left out; `data.frame_stack` puts zeros there itself.
-- A checkpoint was written when all rows but the last were new: `add_count_ckpt.N.gz` tells.
-- A game was cut after half an hour, 27,000 steps, and its last row is marked like any other end.
+- Three rows of zero padding precede each episode, so that its first frames can be stacked. They are
+  not steps and are left out; `data.frame_stack` pads with zeros itself.
+- Not all rows of a checkpoint are newer than the previous one; `add_count_ckpt.N.gz` says how many.
+- A game was truncated after 27,000 steps, half an hour, and its end is marked like any other.
 
-Checkpoints are read one by one. What is at the beginning of one is the end of an episode, and at
-its end the beginning of another, unless it is the first of a run: these parts, whose returns nobody
-knows, are left out.
+Checkpoints are read one by one. A checkpoint other than the first starts inside an episode, and
+ends inside another. These parts, whose returns are unknown, are left out.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ _DAMAGED = (OSError, EOFError, zlib.error, *BAD_HEADER)
 
 @dataclass(frozen=True)
 class _Checkpoint:
-    """One checkpoint without its frames.
+    """One checkpoint of the replay memory, without its frames.
 
     Attributes:
         observations: The file of the frames.
         actions: `(rows,)`.
         rewards: `(rows,)`.
         ends: `(E,)` one past the last row of each whole episode.
-        first: The row that the first of these begins at.
+        first: The first row of the first whole episode.
     """
 
     observations: Path
@@ -71,7 +71,7 @@ def is_dqn_replay(path: Path) -> bool:
 
 
 def open_dqn_replay(path: Path) -> Source:
-    """A run as a source; reads all but the frames.
+    """Opens a run as a source; reads all but the frames.
 
     Raises:
         DatasetError: If a file is missing, damaged or disagrees with another, or no episode ends.
@@ -99,12 +99,12 @@ def open_dqn_replay(path: Path) -> Source:
 def read_dqn_replay(
     path: Path | str, start: int = 0, on_bad: OnBad = raise_error
 ) -> Iterator[Episode]:
-    """The whole episodes of a run, in the order of their checkpoints, one in memory at a time.
+    """Yields the whole episodes of a run, checkpoint by checkpoint, one in memory at a time.
 
     Args:
         path: The run's folder, or its `replay_logs`.
         start: The number of the first to read.
-        on_bad: Told of each that cannot be read.
+        on_bad: Called with the error of each episode that cannot be read.
 
     Raises:
         DatasetError: As `open_dqn_replay`.
@@ -125,7 +125,7 @@ def read_dqn_replay(
 def _read_checkpoint(
     checkpoint: _Checkpoint, skip: int, number: int
 ) -> Iterator[Episode | DatasetError]:
-    """The episodes of a checkpoint from the `skip`-th on; `number` is that one's in the run."""
+    """Yields episodes of a checkpoint from `skip` on; `number` counts them in the run."""
     path = checkpoint.observations
     if skip == len(checkpoint.ends):
         return
@@ -144,19 +144,20 @@ def _read_checkpoint(
                 yield DatasetError(f"{path}, episode {number}: damaged or truncated ({error})")
             else:
                 if end == checkpoint.ends[-1]:
-                    _check_sum(file, path)  # first: who has all episodes does not come back
+                    # Before the last episode is yielded: the caller may stop after it.
+                    _check_sum(file, path)
                 yield _without_padding(frames, checkpoint.actions[rows], checkpoint.rewards[rows])
             number += 1
 
 
 def _check_sum(file: Any, path: Path) -> None:
-    """Read the rest: at its end stands the checksum of all frames."""
+    """Reads the rest of a file, so that gzip compares the checksum of all frames."""
     try:
         while file.read(_FRAME_BYTES):
             pass
     except _DAMAGED as error:
         raise DatasetError(
-            f"{path}: damaged ({error}), and nobody knows in which episode; get it again"
+            f"{path}: damaged ({error}), in an unknown episode; get it again"
         ) from error
 
 
@@ -175,7 +176,7 @@ def _is_padding(frame: Array) -> bool:
 
 
 def _frame_files(path: Path) -> list[Path]:
-    """The files of frames, in the order of their checkpoints."""
+    """Returns the files of frames, in the order of their checkpoints."""
     for folder in (path, path / "replay_logs"):
         if folder.is_dir():
             files = [file for file in folder.iterdir() if _OBSERVATION.fullmatch(file.name)]
@@ -189,13 +190,13 @@ def _number(file: Path) -> int:
 
 
 def _siblings(file: Path) -> dict[str, Path]:
-    """The files of a checkpoint by quantity, from that of its frames."""
+    """Returns the files of a checkpoint by quantity, from that of its frames."""
     names = ("observation", "action", "reward", "terminal")
     return {name: file.with_name(f"$store$_{name}_ckpt.{_number(file)}.gz") for name in names}
 
 
 def _open_checkpoint(file: Path) -> _Checkpoint:
-    """All of a checkpoint but its frames."""
+    """Reads all of a checkpoint but its frames."""
     paths = _siblings(file)
     actions, rewards, terminals = (_load(paths[n]) for n in ("action", "reward", "terminal"))
     for name, array in (("action", actions), ("reward", rewards), ("terminal", terminals)):
@@ -222,13 +223,13 @@ def _open_checkpoint(file: Path) -> _Checkpoint:
 
 
 def _written(file: Path, rows: int) -> int:
-    """How many rows of a checkpoint are of its own time."""
+    """Returns how many rows of a checkpoint are newer than the previous checkpoint."""
     counter = file.with_name(f"add_count_ckpt.{_number(file)}.gz")
     return int(_load(counter)) % rows or rows if counter.is_file() else rows
 
 
 def _load(path: Path) -> Array:
-    """A gzipped array of numbers."""
+    """Returns a gzipped array of numbers."""
     try:
         with gzip.open(path) as file:
             array: Array = np.load(file)
@@ -245,7 +246,7 @@ def _load(path: Path) -> Array:
 
 
 def _read_header(file: Any, path: Path, rows: int) -> int:
-    """Where the frames begin in a gzipped `.npy`, whose header must be what it has to be."""
+    """Returns where the frames start in a gzipped `.npy`, whose header is checked."""
     try:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0
@@ -262,7 +263,7 @@ def _read_header(file: Any, path: Path, rows: int) -> int:
 
 
 def _read_frames(file: Any, count: int) -> Array:
-    """`(count, 84, 84)` uint8, the next frames."""
+    """Returns the next frames, `(count, 84, 84)` uint8."""
     data = file.read(count * _FRAME_BYTES)
     if len(data) < count * _FRAME_BYTES:
         raise EOFError("the file ends before its last frame")

@@ -1,4 +1,4 @@
-"""What ended an episode: the environment or a time limit, from the flags that data have."""
+"""What ended an episode, the environment or a time limit, by the flags in the data."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ Rows = npt.NDArray[np.int64]
 NOTHING_TOLD = "no column tells which episodes the environment ended; all are taken as truncated"
 FLAGS = ("terminated", "terminals", "dones", "truncated", "is_last", "is_first")
 BY_ENVIRONMENT = ("terminated", "terminals", "dones")
-# What tells a time limit's ends apart from the environment's.
+# Columns that distinguish a time limit's ends from the environment's.
 TELLS_APART = ("truncated", "is_last")
 
 
 def is_ambiguous(found: ColumnRoles) -> bool:
-    """Whether data mark a time limit's ends like the environment's, for all that is known."""
+    """Whether the data may mark ends by a time limit in the same way as the environment's."""
     apart = ("terminated", *TELLS_APART)
     return ("terminals" in found or "dones" in found) and not any(role in found for role in apart)
 
 
 def end_notes(marked: Flags, lengths: Rows, limit: int | None, found: ColumnRoles) -> list[str]:
-    """What is assumed of the ends that loose data mark, for people.
+    """Returns notes on the assumptions about ends that are marked ambiguously.
 
     Args:
-        marked: `(E,)`, what the data mark as ends.
-        lengths: `(E,)`, the steps of each episode.
-        limit: After how many steps the environment ends an episode, where known. What ends just
-            then is taken as truncated.
-        found: The columns.
+        marked: `(E,)`, whether the data mark the end of each episode.
+        lengths: `(E,)`, the number of steps of each episode.
+        limit: The time limit of the environment in steps, where known. Episodes of this length are
+            taken as truncated.
+        found: The columns by role.
     """
     if not marked.any():
         return []
@@ -56,12 +56,13 @@ def end_notes(marked: Flags, lengths: Rows, limit: int | None, found: ColumnRole
 
 
 def last_flags(found: ColumnRoles, steps: int, place: str) -> dict[str, bool]:
-    """The flags of the last of an episode's steps, by role.
+    """Returns the flags of the last step of an episode, by role.
 
     Args:
-        found: The columns of one episode; flags are one for each step, or for the whole of it.
-        steps: Its steps. A row before these is that of a reset, and one behind is what followed.
-        place: Where it is, for messages.
+        found: The columns of one episode; there is a flag for each step or one for the episode.
+        steps: Its number of steps. Columns may have one row more, of the reset or the last
+            observation.
+        place: The episode, for messages.
 
     Raises:
         DatasetError: If the columns disagree, or an end is marked before the last step.
@@ -85,14 +86,14 @@ def last_flags(found: ColumnRoles, steps: int, place: str) -> dict[str, bool]:
 
 
 def check_ends(flags: Array, place: str) -> bool:
-    """Whether the last step of an episode ends it.
+    """Whether the last step of an episode is marked as its end.
 
     Args:
         flags: `(T,)`, one for each step.
-        place: Which flags of which episode, for messages.
+        place: The column and the episode, for messages.
 
     Raises:
-        DatasetError: If another one does too, or a flag is neither 0 nor 1.
+        DatasetError: If another step is marked too, or a flag is neither 0 nor 1.
     """
     flags = flat_flags(flags, place)
     early = np.flatnonzero(flags[:-1])

@@ -1,4 +1,4 @@
-"""Where episodes end, and what ended them, from whatever columns tell it."""
+"""Where episodes end, and what ended them, from whichever columns say it."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from datamodules.readers.values import column, flat_flags
 
 @dataclass(frozen=True)
 class EpisodeBounds:
-    """Where the episodes of flat columns are.
+    """The bounds of the episodes in flat columns.
 
     Attributes:
-        ends: `(E,)`, one past the last step of each.
+        ends: `(E,)`, one past the last step of each episode.
         terminated: `(E,)`, whether the environment ended it.
-        truncated: `(E,)`, whether a time limit did, or the data tell of nothing that did.
+        truncated: `(E,)`, whether a time limit did.
         ambiguous: Whether the marks of ends may also be a time limit's; see `is_ambiguous`.
-        unfinished: Steps after the last end that the data mark.
-        notes: What was assumed, for people.
+        unfinished: The number of steps after the last marked end.
+        notes: Assumptions, for people.
     """
 
     ends: Rows
@@ -51,14 +51,14 @@ class EpisodeBounds:
 
 @dataclass
 class _Marks:
-    """What is known of the rows of flat columns while their ends are looked for."""
+    """What is known of the rows of flat columns while their ends are searched for."""
 
     found: ColumnRoles
     rows: int
     place: str
     flags: dict[str, Flags] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    cut: bool = False  # by a time limit that a person told
+    cut: bool = False  # by the time limit that a person gave
 
     def name(self, role: str) -> str:
         return self.found.names[role]
@@ -72,15 +72,16 @@ def find_bounds(
     breaks: Callable[[], Flags] | None = None,
     one: bool = False,
 ) -> EpisodeBounds:
-    """The episodes of flat columns.
+    """Returns the bounds of the episodes in flat columns.
 
     Args:
-        found: The columns.
-        rows: Steps in all.
+        found: The columns by role.
+        rows: The number of steps.
         options: What a person says of the data.
-        place: Where the columns are, for messages.
-        one: Whether the rows are one episode, unless a column tells of several.
-        breaks: `(rows - 1,)`, the steps whose next observation is not the next row's.
+        place: The file, for messages.
+        breaks: Returns `(rows - 1,)` bool, the steps whose next observation is not that of the
+            next row.
+        one: Whether the rows are one episode, unless a column marks several.
 
     Raises:
         DatasetError: If columns disagree, or nothing tells where episodes end; says what can.
@@ -130,7 +131,7 @@ def _tell_unfinished(steps: int, options: Options) -> str:
 
 
 def _ends(marks: _Marks, options: Options, breaks: Callable[[], Flags] | None, one: bool) -> Flags:
-    """`(rows,)`, the last step of each episode."""
+    """Returns `(rows,)` bool, True at the last step of each episode."""
     explicit = [flags for role, flags in marks.flags.items() if role in TELLS_APART]
     explicit += _by_structure(marks)
     flagged = [marks.flags[role] for role in BY_ENVIRONMENT if role in marks.flags]
@@ -185,7 +186,7 @@ def _all_alike(ended: Flags) -> bool:
 
 
 def _by_structure(marks: _Marks) -> list[Flags]:
-    """The ends that columns without regard to what ended an episode tell."""
+    """Returns ends by columns that mark them whatever ended the episode."""
     found, rows, made = marks.found, marks.rows, []
     if "is_first" in marks.flags:
         made.append(np.append(marks.flags["is_first"][1:], True))
@@ -213,7 +214,7 @@ def _numbers(marks: _Marks, role: str) -> Array:
 
 
 def _read_splits(numbers: Array, role: str, rows: int) -> Rows | None:
-    """One past the last step of each episode, or None if the numbers are something else."""
+    """Returns one past the last step of each episode; None if the numbers are no such splits."""
     if not len(numbers) or len(numbers) >= rows or (numbers != np.floor(numbers)).any():
         return None
     whole = numbers.astype(np.int64)
@@ -233,7 +234,7 @@ def _flags_at(ends: Rows, rows: int) -> Flags:
 
 
 def _limit(ended: Flags, limit: int) -> Flags:
-    """The ends by a limit of so many steps after every other end."""
+    """Returns the ends by a time limit, counted from every other end."""
     flags = np.zeros_like(ended)
     for first, last in pairwise([0, *(np.flatnonzero(ended) + 1), len(ended)]):
         flags[first + limit - 1 : last : limit] = True
@@ -241,7 +242,7 @@ def _limit(ended: Flags, limit: int) -> Flags:
 
 
 def _kinds(marks: _Marks, ends: Rows) -> tuple[Flags, Flags]:
-    """Whether the data mark the end of each episode as terminated, and as truncated."""
+    """Returns whether the data mark the end of each episode as terminated, and as truncated."""
     last, episodes = ends - 1, len(ends)
     terminated = np.zeros(episodes, bool)
     told = False

@@ -1,4 +1,4 @@
-"""Encoded images of data sets, as arrays."""
+"""Decodes the encoded images of data sets."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ FORMATS = ("PNG", "JPEG")
 def decode_image(
     data: Any, place: str, formats: tuple[str, ...] = FORMATS, channels: int | None = None
 ) -> Array:
-    """An image `(H, W, C)` uint8.
+    """Returns an image, `(H, W, C)` uint8.
 
     Args:
         data: Its bytes.
-        place: What it is, for messages.
-        formats: Which formats it may have, by Pillow's names.
-        channels: How many channels it is given; None keeps those that it has.
+        place: Its name, for messages.
+        formats: The allowed formats, by Pillow's names.
+        channels: The number of channels to convert it to; None keeps its own.
 
     Raises:
-        DatasetError: If it is damaged, of another format, or its pixels are no bytes.
+        DatasetError: If it is damaged, of another format, or its pixels are not bytes.
     """
     from PIL import Image  # comes with Matplotlib
 
@@ -48,7 +48,7 @@ def decode_images(
     channels: int | None = None,
     first: int = 0,
 ) -> Array:
-    """Images of one size, `(T, H, W, C)` uint8; `first` is the number of the first, for messages.
+    """Returns images of one size, `(T, H, W, C)` uint8.
 
     Raises:
         DatasetError: As `decode_image`, and if their sizes differ.

@@ -1,4 +1,4 @@
-"""Data in memory as a source: arrays, and the open data sets of other libraries.
+"""Data in memory as a source: arrays, and open data sets of other libraries.
 
 Their objects are recognised by their methods, so that none of these libraries is imported: Hugging
 Face's `datasets.Dataset`, a pandas DataFrame, a `pyarrow.Table`, and a Minari data set, whole or

@@ -1,9 +1,9 @@
-"""LeRobot data sets of the versions 2 and 3: a folder with `meta/info.json`.
+"""LeRobot data sets of versions 2 and 3: a folder with `meta/info.json`.
 
-The rows of Parquet files are steps; `observation.state` and everything else whose name begins with
-`observation` is seen, `action` is done, and there may be `next.reward` and `next.done`. Cameras are
-images in the rows, or MP4 videos whose frames are found by their times. In version 2 each episode
-has its own files, in version 3 files hold many. Texts, like that of the task, are left out.
+The rows of Parquet files are steps. Features whose names start with `observation` are observations;
+`action` is the action; there may be `next.reward` and `next.done`. Cameras are images in the rows,
+or MP4 videos whose frames are found by their times. In version 2 each episode has its own files, in
+version 3 files hold many. Texts, like that of the task, are left out.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def is_lerobot(path: Path) -> bool:
 
 
 def open_lerobot(path: Path, options: Options | None = None) -> Source:
-    """A data set as a source.
+    """Opens a data set as a source.
 
     Raises:
         DatasetError: If its metadata are damaged or name files outside of its folder, files are
@@ -68,7 +68,7 @@ def open_lerobot(path: Path, options: Options | None = None) -> Source:
 
 
 def _downloaded(metadata: Metadata) -> tuple[Metadata, tuple[str, ...]]:
-    """The episodes whose rows are here, and a note of those of a partly downloaded data set."""
+    """Returns the episodes whose files are here, and a note if others are not."""
     known = {part.file for part in metadata.parts}
     here = {file for file in known if (metadata.folder / file).is_file()}
     parts = tuple(part for part in metadata.parts if part.file in here)
@@ -84,10 +84,10 @@ def _downloaded(metadata: Metadata) -> tuple[Metadata, tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class _Columns:
-    """What is read of each row.
+    """The columns that are read.
 
     Attributes:
-        roles: The columns of the data, and what they are.
+        roles: `(name, role)` of each column.
         notes: What is left out or assumed.
     """
 
@@ -104,7 +104,7 @@ class _Columns:
 
 
 def _choose_columns(metadata: Metadata, options: Options) -> _Columns:
-    """What a person says is what, and the usual names for the rest."""
+    """Returns the columns by the roles that a person gives them, else by their usual names."""
     features, told = metadata.features, dict(options.columns)
     for name in told:
         if name not in features:
@@ -132,7 +132,7 @@ def _is_text(feature: dict[str, Any]) -> bool:
 
 
 def _missing_cameras(metadata: Metadata) -> list[str]:
-    """The cameras of a folder that was got without any video."""
+    """Returns the cameras of a folder that was downloaded without any video."""
     names = [name for name, item in metadata.features.items() if item["dtype"] == "video"]
     files = {part.clips[name].file for part in metadata.parts for name in names}
     return [] if any((metadata.folder / file).exists() for file in files) else names
@@ -152,7 +152,7 @@ def _check_videos(metadata: Metadata, names: list[str]) -> None:
 def _notes(
     metadata: Metadata, chosen: _Columns, texts: list[str], cameras: list[str]
 ) -> Iterator[str]:
-    """What is left out or assumed, for people."""
+    """Yields notes on what is left out or assumed."""
     if cameras:
         yield f"there are no videos in the folder; left out are {', '.join(cameras)}"
     if metadata.splits:
@@ -173,7 +173,7 @@ def _notes(
 
 
 def _files(metadata: Metadata, chosen: _Columns) -> tuple[Path, ...]:
-    """The files that are read, those that are missing left out."""
+    """Returns the files that are read, without those that are missing."""
     found = [Path("meta", "info.json")]
     for part in metadata.parts:
         found.append(part.file)
@@ -185,7 +185,7 @@ def _files(metadata: Metadata, chosen: _Columns) -> tuple[Path, ...]:
 def _episodes(
     metadata: Metadata, chosen: _Columns, start: int
 ) -> Iterator[Mapping[str, Any] | DatasetError]:
-    """The columns of each episode. A file is opened once for those of its episodes in order."""
+    """Yields the columns of each episode. A file is opened once for its episodes in order."""
     opened: tuple[Path, RowReader] | None = None
     for part in metadata.parts[start:]:
         file = metadata.folder / part.file
@@ -214,7 +214,7 @@ def _needed(metadata: Metadata) -> list[str]:
 
 
 def _rows_of(part: Part, reader: RowReader, file: Path) -> Any:
-    """The rows of an episode, of which the file has as many as the metadata say."""
+    """Returns the rows of an episode, and checks that the file has as many as the metadata say."""
     table = reader.rows(part.first, part.first + part.length)
     after = reader.rows(part.first + part.length, part.first + part.length + 1)
     if table is None:
@@ -252,7 +252,7 @@ def _columns(
 
 
 def _times(metadata: Metadata, table: Any, part: Part, place: str) -> Array:
-    """Seconds from an episode's first frame to each, `(T,)`."""
+    """Returns the time of each frame since the first of the episode, `(T,)` in seconds."""
     if "timestamp" not in table.column_names:
         return np.arange(part.length) / metadata.fps
     times = numbers(table["timestamp"], f"{place}: timestamp").astype(np.float64).reshape(-1)
@@ -262,7 +262,7 @@ def _times(metadata: Metadata, table: Any, part: Part, place: str) -> Array:
 
 
 def _frame_shape(feature: dict[str, Any]) -> tuple[int, int, int]:
-    """The shape of a camera's frames as they are read, `(H, W, C)`."""
+    """Returns the shape of a camera's decoded frames, `(H, W, C)`."""
     shape, names = feature["shape"], feature.get("names")
     if len(shape) != 3:
         raise DatasetError(f"a camera's frames have the shape {shape}, not that of an image")

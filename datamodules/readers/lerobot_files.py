@@ -1,4 +1,4 @@
-"""Where the episodes of a LeRobot data set are: its metadata, of the versions 2 and 3."""
+"""The metadata of LeRobot data sets of versions 2 and 3: where their episodes are."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Clip:
 
 @dataclass(frozen=True)
 class Part:
-    """Where an episode is.
+    """The place of an episode in the files of a data set.
 
     Attributes:
         number: Its `episode_index`.
-        length: Its steps.
+        length: Its number of steps.
         file: The Parquet file of its rows, below the data set's folder.
         first: Its first row in this file.
         clips: Its videos, by feature.
@@ -49,14 +49,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What `meta` says of a data set.
+    """The metadata of a data set, from the folder `meta`.
 
     Attributes:
-        folder: The data set's.
-        fps: Steps in a second.
-        features: Of a step, by name, as `info.json` has them.
+        folder: The folder of the data set.
+        fps: Steps per second.
+        features: The features of a step by name, as in `info.json`.
         parts: The episodes.
-        tasks: How many tasks there are, each told by a text.
+        tasks: The number of tasks, each described by a text.
         splits: The names of the splits that are left out; `train` is read.
     """
 
@@ -69,7 +69,7 @@ class Metadata:
 
 
 def read_metadata(folder: Path) -> Metadata:
-    """What `meta` says.
+    """Returns the metadata of a data set.
 
     Raises:
         DatasetError: If it is damaged, of another version, or names files outside of the folder.
@@ -101,7 +101,7 @@ def read_metadata(folder: Path) -> Metadata:
 
 
 def _choose_split(splits: dict[str, str], episodes: int) -> tuple[slice, tuple[str, ...]]:
-    """The episodes of `train`, if there are other splits as well, and these.
+    """Returns the episodes of `train` if there are other splits, and the names of these.
 
     Raises:
         ValueError: If the split is no range of episodes.
@@ -116,7 +116,7 @@ def _choose_split(splits: dict[str, str], episodes: int) -> tuple[slice, tuple[s
 
 
 def _parts_of_version_2(folder: Path, info: dict[str, Any], videos: list[str]) -> Iterator[Part]:
-    """A Parquet file and a video of each camera an episode."""
+    """Yields episodes that have a Parquet file, and a video for each camera, of their own."""
     file = folder / "meta" / "episodes.jsonl"
     if not file.is_file():
         raise DatasetError(f"{file} is missing; get the whole folder meta")
@@ -141,7 +141,7 @@ def _parts_of_version_2(folder: Path, info: dict[str, Any], videos: list[str]) -
 
 
 def _parts_of_version_3(folder: Path, info: dict[str, Any], videos: list[str]) -> Iterator[Part]:
-    """Many episodes in each Parquet and video file; tables say where."""
+    """Yields episodes that share Parquet and video files; tables say where they are."""
     files = sorted((folder / "meta" / "episodes").glob("*/*.parquet"))
     if not files:
         raise DatasetError(f"{folder}: there is no meta/episodes/*/*.parquet; get the whole folder")
@@ -188,7 +188,7 @@ def _part_of_version_3(
 
 
 def _below(template: str, values: dict[str, Any]) -> Path:
-    """A path below the data set's folder.
+    """Returns a path below the data set's folder.
 
     Raises:
         DatasetError: If it leads out of it.

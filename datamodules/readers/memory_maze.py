@@ -6,9 +6,8 @@
   that are not read. Action and reward of row t are those that led to the frame of row t, so the
   first row has neither: T + 1 rows are T steps.
 
-The key of the frames tells which layout a file has. A file with `obs` whose first action is one-hot
-without a one is read in the second way all the same: there is no such action, only a row before
-the first one.
+The key of the frames shows the layout. A file with `obs` whose first one-hot action is all zeros is
+read in the second way as well: its first row is that of the reset.
 
 Actions are one-hot, `(T, 6)`, or indices, `(T,)`. Episodes end at the time limit.
 """
@@ -45,9 +44,9 @@ _OF_OTHERS = {"is_first", "is_last", "is_terminal", "discount", "step_type"}
 
 
 def open_memory_maze(path: Path, options: Options | None = None) -> Source:
-    """A folder as a source. The number of steps is not known before all files are read.
+    """Opens a folder as a source. The number of steps is unknown until all files are read.
 
-    Who says which column is what has data of another environment, whose pictures are like these.
+    If a person maps columns, the data are of another environment with the same image size.
     """
     if options is not None and options.columns:
         return open_npz_files(path, options)
@@ -95,12 +94,12 @@ def is_memory_maze(path: Path) -> bool:
 def read_npz_folder(
     folder: Path | str, start: int = 0, on_bad: OnBad = raise_error
 ) -> Iterator[Episode]:
-    """The episodes of a folder of `.npz` files, one at a time, in the order of their numbers.
+    """Yields the episodes of a folder of `.npz` files in the order of their numbers.
 
     Args:
         folder: Holds the files; other files and folders in it are left alone.
         start: The number of the first to read.
-        on_bad: Told of each that is damaged or of another layout.
+        on_bad: Called with the error of each that is damaged or of another layout.
 
     Raises:
         DatasetError: If there are none, or one is damaged or of another layout; names the file,
@@ -119,7 +118,7 @@ def read_npz_folder(
 
 
 def read_npz(path: Path | str) -> Episode:
-    """The episode of one `.npz` file, in either layout.
+    """Returns the episode of one `.npz` file, in either layout.
 
     Raises:
         DatasetError: If the file is damaged or of another layout.
@@ -176,7 +175,7 @@ def _check_rows(array: Array, rows: int, place: str) -> None:
 
 
 def _rewards(array: Array, rows: int, place: str) -> Array:
-    """`(T,)` float32."""
+    """Returns the rewards, `(T,)` float32."""
     _check_rows(array, rows, place)
     if array.ndim != 1:
         raise DatasetError(f"{place} has shape {array.shape}, not (T,)")
@@ -186,7 +185,7 @@ def _rewards(array: Array, rows: int, place: str) -> Array:
 
 
 def _actions(array: Array, rows: int, shift: int, place: str) -> Array:
-    """`(T,)` int64, from the row `shift` on."""
+    """Returns the actions as indices, `(T,)` int64, from row `shift` on."""
     _check_rows(array, rows, place)
     if array.ndim == 1 and array.dtype.kind in "iu":
         wrong = (array < 0) | (array >= _ACTIONS)
@@ -208,7 +207,7 @@ def _actions(array: Array, rows: int, shift: int, place: str) -> Array:
 
 
 def _check_done(array: Array, rows: int, place: str) -> None:
-    """The end may be marked, but only at the end: a file is one episode."""
+    """Checks that no row but the last is marked as an end: a file is one episode."""
     _check_rows(array, rows, place)
     if array.ndim != 1:
         raise DatasetError(f"{place} has shape {array.shape}, not (T,)")

@@ -1,4 +1,4 @@
-"""Minari data sets: read any into episodes, and write what our collectors play.
+"""Minari data sets: reads any into episodes, and writes collected episodes.
 
 Minari takes seconds to import, so nothing here imports it before it is needed.
 """
@@ -49,7 +49,7 @@ _UNREADABLE = (
 
 
 def open_minari(path: Path | str) -> MinariDataset:
-    """Open the Minari data set in a directory (the one that holds `data`).
+    """Opens the Minari data set in a directory (the one that holds `data`).
 
     Raises:
         DatasetError: If there is none, or it cannot be read.
@@ -71,7 +71,7 @@ def open_minari(path: Path | str) -> MinariDataset:
 
 
 def _check_spaces(path: Path) -> None:
-    """Refuse a data set whose spaces Minari would ask its environment for: that runs its code.
+    """Refuses a data set without spaces: Minari would make its environment, which runs code.
 
     Raises:
         DatasetError: If it does not say its spaces itself.
@@ -90,13 +90,13 @@ def _check_spaces(path: Path) -> None:
 def read_minari(
     dataset: MinariDataset, start: int = 0, on_bad: OnBad = raise_error
 ) -> Iterator[Episode]:
-    """The episodes of a Minari data set, one at a time.
+    """Yields the episodes of a Minari data set, one in memory at a time.
 
     Args:
         dataset: In any of Minari's formats, of any space: nested observations come as one
             dictionary whose keys are paths.
         start: The number of the first to read.
-        on_bad: Told of each that cannot be read.
+        on_bad: Called with the error of each episode that cannot be read.
 
     Raises:
         DatasetError: If an episode cannot be read, naming the folder and it.
@@ -116,7 +116,7 @@ def read_minari(
 
 
 def files_of(dataset: MinariDataset) -> EpisodeFiles:
-    """The episodes in the files of a data set."""
+    """Returns a reader of the episodes in the files of a data set."""
     storage, spec = dataset.storage, dataset.spec
     folder = Path(storage.data_path)
     return open_files(folder, storage.FORMAT, spec.observation_space, spec.action_space)
@@ -135,7 +135,7 @@ def has_jpeg(dataset: MinariDataset) -> bool:
 
 
 def _episode(dataset: MinariDataset, data: dict[str, Any], place: str) -> Episode:
-    """An episode as Minari gives it, with one observation more than actions."""
+    """Returns an episode from Minari's columns, which have one observation more than actions."""
     steps = len(data["rewards"])
     if not steps:
         raise DatasetError(f"{place}: the episode has no steps")
@@ -179,7 +179,7 @@ def write_minari(
     description: str,
     provenance: dict[str, Any] | None = None,
 ) -> Path:
-    """Write episodes as a Minari data set, without loss, under `root / dataset_id`.
+    """Writes episodes as a Minari data set, without loss, under `root / dataset_id`.
 
     One episode at a time is in memory. The data set is written under another name and renamed
     once, so that it is whole or absent. Two processes must not write the same `dataset_id` at once.
@@ -246,13 +246,13 @@ def keeps_pixels() -> bool:
 
 
 def minari_provenance(dataset: MinariDataset) -> dict[str, Any] | None:
-    """What `write_minari` was told of the origin of a data set, if anything."""
+    """Returns the provenance that `write_minari` stored, if any."""
     provenance: dict[str, Any] | None = dataset.storage.metadata.get(_PROVENANCE)
     return provenance
 
 
 def _buffers(episodes: Iterable[Episode], dataset_id: str) -> Iterator[Any]:
-    """Episodes as Minari takes them; refuses pixels that it would change."""
+    """Yields episodes as Minari's buffers; refuses pixels if Minari would change them."""
     from minari.data_collector.episode_buffer import EpisodeBuffer
 
     exact = keeps_pixels()
@@ -273,7 +273,7 @@ def _buffers(episodes: Iterable[Episode], dataset_id: str) -> Iterator[Any]:
 
 
 def _stored_seed(seed: int | None) -> Any:
-    """A seed as HDF5 can hold it: text where it has more than 64 bits, which Minari understands."""
+    """Returns a seed as HDF5 can hold it: as text, which Minari reads, above 64 bits."""
     fits = seed is None or -(1 << 63) <= seed < 1 << 64
     return seed if fits else str(seed)
 
@@ -285,7 +285,7 @@ def _has_pixels(episode: Episode) -> bool:
 
 
 def _publish(written: Path, destination: Path) -> None:
-    """Make a finished data set durable and move it, with its namespace's metadata, into place."""
+    """Syncs a finished data set to disk and moves it, with its namespace's metadata, into place."""
     destination.parent.mkdir(parents=True, exist_ok=True)
     for file in written.parent.glob("*.json"):
         publish(file, destination.parent / file.name)
@@ -293,21 +293,21 @@ def _publish(written: Path, destination: Path) -> None:
 
 
 def _rows(observations: Array | dict[str, Array], rows: Any) -> Any:
-    """Some rows, key by key in a dictionary."""
+    """Returns some rows of observations, key by key in a dictionary."""
     if isinstance(observations, dict):
         return {key: array[rows] for key, array in observations.items()}
     return observations[rows]
 
 
 def _append(observations: Any, last: Any) -> Any:
-    """`(T, *obs)` and `(*obs)` to `(T + 1, *obs)`, key by key in a dictionary."""
+    """Joins `(T, *obs)` and `(*obs)` to `(T + 1, *obs)`, key by key in a dictionary."""
     if isinstance(observations, dict):
         return {key: _append(item, last[key]) for key, item in observations.items()}
     return np.concatenate([observations, np.asarray(last, dtype=observations.dtype)[None]])
 
 
 def _flags(episode: Episode, value: bool) -> Array:
-    """`(T,)` bool: False until the last step."""
+    """Returns `(T,)` bool flags: False until the last step, which has `value`."""
     flags = np.zeros(len(episode), dtype=bool)
     flags[-1] = value
     return flags

@@ -1,9 +1,8 @@
-"""The episodes in a Minari data set's files, as they are there.
+"""Reads episodes from the files of a Minari data set.
 
-Whether an image was stored as JPEG is told by the type of its column, never by the version that
-wrote it: Minari up to 0.5.2 stored pixels as they are; 0.5.3 stored every image as JPEG, small ones
-of an HDF5 file included, which Minari itself cannot read; later ones are told to do one or the
-other.
+The type of a column, not the version of Minari, shows whether its images are stored as JPEG: up to
+0.5.2 Minari stored pixels as they are; 0.5.3 stored every image as JPEG, small ones in HDF5
+included, which Minari itself cannot read; in later versions it is an option.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class EpisodeFiles(Protocol):
     jpeg: bool
 
     def read(self, number: int) -> dict[str, Any]:
-        """The columns of an episode, and its `seed` in whatever form the file has it.
+        """Returns the columns of an episode, and its `seed` in whatever form the file has it.
 
         They are `observations` `(T + 1, *obs)` and `actions` `(T, *action)`, nested as their spaces
         are, and `rewards`, `terminations` and `truncations` `(T,)`. A part that holds no numbers is
@@ -42,7 +41,7 @@ class EpisodeFiles(Protocol):
         """
 
     def close(self) -> None:
-        """Close the files."""
+        """Closes the files."""
 
 
 def open_files(
@@ -51,13 +50,13 @@ def open_files(
     observation_space: gymnasium.Space[Any],
     action_space: gymnasium.Space[Any],
 ) -> EpisodeFiles:
-    """The files in the folder `data` of a data set of the form `hdf5`, `arrow` or `parquet`."""
+    """Returns a reader of the folder `data` in the format `hdf5`, `arrow` or `parquet`."""
     make: Callable[..., EpisodeFiles] = Hdf5Files if form == "hdf5" else ArrowFiles
     return make(folder, form, observation_space, action_space)
 
 
 class Hdf5Files:
-    """One HDF5 file of all episodes, which is open from the first that is read."""
+    """Reads one HDF5 file of all episodes, which stays open from the first read on."""
 
     def __init__(
         self,
@@ -106,7 +105,7 @@ class Hdf5Files:
 
 
 class ArrowFiles:
-    """A folder of Arrow or Parquet files for each episode."""
+    """Reads a folder of Arrow or Parquet files for each episode."""
 
     def __init__(
         self,
@@ -163,7 +162,7 @@ def _may_be_jpeg(space: gymnasium.Space[Any]) -> bool:
 
 
 def _images(files: Iterable[Any], space: gymnasium.Space[Any]) -> Array:
-    """`(N, *space.shape)` uint8 from the bytes of JPEG files.
+    """Decodes JPEG files into `(N, *space.shape)` uint8.
 
     Raises:
         OSError: If one is no JPEG file.

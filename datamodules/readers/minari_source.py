@@ -1,4 +1,4 @@
-"""Minari data sets of others, whatever their spaces, as sources for conversions."""
+"""Minari data sets of any space, as sources."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def is_minari(path: Path) -> bool:
 
 
 def reference_scores(metadata: dict[str, Any]) -> dict[str, float]:
-    """The returns that a data set gives the scores 0 and 100, by our settings; often none."""
+    """Returns the returns of the scores 0 and 100 that a data set gives; often none."""
     names = {"score_0": "ref_min_score", "score_100": "ref_max_score"}
     found = {ours: metadata.get(theirs) for ours, theirs in names.items()}
     known = {k: float(v) for k, v in found.items() if isinstance(v, (int, float))}
@@ -31,13 +31,13 @@ def reference_scores(metadata: dict[str, Any]) -> dict[str, float]:
 
 
 def recorded_environment(metadata: dict[str, Any]) -> str:
-    """The JSON of the environment that a data set says it was recorded in, empty if it does not."""
+    """Returns the recorded environment of a data set as JSON; empty if it names none."""
     found = metadata.get("env_spec")
     return found if isinstance(found, str) and Recorded.parse(found) is not None else ""
 
 
 def open_minari_source(path: Path) -> Source:
-    """A data set as a source. Its own environment is not needed.
+    """Opens a data set as a source. Its environment is not made.
 
     Raises:
         DatasetError: If it cannot be read, or models have no form for its spaces.
@@ -71,7 +71,7 @@ def open_minari_source(path: Path) -> Source:
 
 
 def _about_evaluation(metadata: dict[str, Any]) -> list[str]:
-    """What to know of an environment that a data set asks for rollouts in, for people."""
+    """Returns notes on the environment that a data set names for evaluation."""
     recorded, asked = (
         Recorded.parse(str(metadata.get(name))) for name in ("env_spec", "eval_env_spec")
     )

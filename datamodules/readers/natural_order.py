@@ -1,4 +1,4 @@
-"""The order of names with numbers in them."""
+"""Natural sort order: numbers in names are compared as numbers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import re
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
-    """A key that sorts names by their numbers: `part-10` comes after `part-9`."""
+    """Returns a sort key by which `part-10` comes after `part-9`."""
     parts = re.split(r"(\d+)", name)
     return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]

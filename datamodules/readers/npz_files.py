@@ -1,4 +1,4 @@
-"""NumPy's `.npz` files with named columns: one file, or a folder with a file for each episode.
+"""`.npz` files with named columns: one file, or a folder with a file for each episode.
 
 A file has flat columns over all its episodes, as stable-baselines, imitation, OGBench, NeoRL and
 others write them, or is one episode. Replay folders of Dreamer, V-D4RL and ExORL have a file for
@@ -43,7 +43,7 @@ def is_npz(path: Path) -> bool:
 
 
 def open_npz_files(path: Path, options: Options | None = None) -> Source:
-    """A file or a folder as a source. The actions are read from all files, to know their space.
+    """Opens a file or a folder as a source. All actions are read, to infer their space.
 
     Args:
         path: The file, or the folder of files.
@@ -73,7 +73,7 @@ def open_npz_files(path: Path, options: Options | None = None) -> Source:
 
 @contextmanager
 def npz_columns(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The columns of a file; they are read when they are needed.
+    """Opens a file and gives its columns, which are read when they are used.
 
     Raises:
         DatasetError: If it is damaged.
@@ -89,7 +89,7 @@ def npz_columns(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _known(path: Path, files: list[Path]) -> tuple[EnvironmentSpec | None, tuple[str, ...]]:
-    """The environment of public data that their pictures and names tell, and a note of it."""
+    """Returns the environment that the shapes and names of public data show, and a note on it."""
     for file in files:
         try:
             with npz_columns(file) as columns:

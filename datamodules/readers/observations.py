@@ -1,4 +1,4 @@
-"""Observations in the form of their environment's space, or in the one that they tell."""
+"""Converts observations to their environment's space, or to the one that they show."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from datamodules.readers.values import load
 
 
 def is_scaled_image(values: Any) -> bool:
-    """Whether `(T, H, W, C)` floats are pictures that were divided by 255."""
+    """Whether `(T, H, W, C)` floats are images that were divided by 255."""
     if len(values.shape) != 4 or np.dtype(values.dtype).kind != "f" or 0 in values.shape:
         return False
     pixels = load(values) * 255
@@ -23,17 +23,18 @@ def is_scaled_image(values: Any) -> bool:
 
 
 def to_space(array: Array, space: gymnasium.Space[Any] | None, picture: bool) -> Array:
-    """Rows of observations in one form.
+    """Returns rows of observations in the form of a space.
 
     Args:
         array: `(T, *shape)`.
         space: The environment's space, where it is known.
-        picture: Whether the data are pictures that were divided by 255.
+        picture: Whether the data are images that were divided by 255.
 
     Returns:
-        The same where they have the form already, or fit none. Truth values become numbers and
-        pictures bytes. For symbols, one-hot rows (one after the other, if there are several) and
-        whole numbers become indices; for vectors, single numbers become vectors of one.
+        The same rows where they have this form already, or cannot take it. Booleans become numbers,
+        and images of floats bytes. For discrete spaces, one-hot rows (concatenated, for several
+        components) and whole numbers become indices; for vectors, single numbers become vectors
+        of length 1.
     """
     if array.dtype.kind == "b":
         array = array.astype(np.float32)

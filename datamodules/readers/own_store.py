@@ -1,4 +1,4 @@
-"""Our own store as a source, for conversions to other formats."""
+"""Our own store as a source, for checks and for conversions to other formats."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def is_store(path: Path) -> bool:
 
 
 def open_store(path: Path) -> Source:
-    """A store as a source; every file is compared with its checksum.
+    """Opens a store as a source; every file is compared with its checksum.
 
     Raises:
         DatasetError: If one is missing, truncated or changed.
@@ -46,12 +46,13 @@ def open_store(path: Path) -> Source:
 
 
 def read_store(store: Store, start: int = 0, on_bad: OnBad = raise_error) -> Iterator[Episode]:
-    """The episodes of a store, as copies.
+    """Yields the episodes of a store, as copies.
 
     Args:
         store: The store.
         start: The number of the first to read.
-        on_bad: Told of each whose returns-to-go are not the sums of its rewards.
+        on_bad: Called with the error of each episode whose returns-to-go are not the sums of its
+            rewards.
     """
     for number in range(start, store.num_episodes):
         episode = store.episode(number)

@@ -1,10 +1,10 @@
-"""The RL Unplugged copy of the Atari data (Gulcehre et al. 2020): TFRecord shards of episodes.
+"""RL Unplugged's Atari data (Gulcehre et al. 2020): TFRecord shards of episodes.
 
 A record is an episode: `observations`, a PNG for each single frame; `actions`;
-`unclipped_rewards`, `clipped_rewards`; `discounts`, of which the last is 0 where the game was over.
+`unclipped_rewards`, `clipped_rewards`; `discounts`, of which the last is 0 if the game was over.
 Files that TensorFlow Datasets made of it (`rlu_atari`) have the same as `steps/observation`,
 `steps/action`, `steps/reward`, `steps/is_terminal`. Both are read. Rewards are clipped to -1, 0
-and 1 if they are not, as the agents that played saw them.
+and 1, as for the agents that played.
 
 The older copy, whose records are shuffled transitions (`o_t`, `a_t`, ...), holds no episodes and is
 refused by name.
@@ -41,7 +41,7 @@ def is_rl_unplugged(path: Path) -> bool:
 
 
 def open_rl_unplugged(path: Path) -> Source:
-    """Shards as a source; reads the first episode.
+    """Opens shards as a source; reads the first episode.
 
     Raises:
         DatasetError: If that is damaged or has another content.
@@ -68,12 +68,13 @@ def open_rl_unplugged(path: Path) -> Source:
 def read_rl_unplugged(
     path: Path | str, start: int = 0, on_bad: OnBad = raise_error
 ) -> Iterator[Episode]:
-    """The episodes of all shards, in their order, one in memory at a time.
+    """Yields the episodes of all shards in order, one in memory at a time.
 
     Args:
         path: A shard, or a folder of them.
         start: The number of the first to read.
-        on_bad: Told of each that cannot be read. What follows damage inside of a shard is lost.
+        on_bad: Called with the error of each episode that cannot be read. The rest of a damaged
+            shard is lost.
     """
     number = 0
     for file in record_files(Path(path)):
@@ -150,7 +151,7 @@ def _is_over(features: dict[str, Feature]) -> bool:
 
 
 def _decode(png: Any, place: str) -> Array:
-    """A frame `(84, 84)` uint8 from its PNG."""
+    """Decodes the PNG of a frame, `(84, 84)` uint8."""
     frame = decode_image(png, f"{place}: the frame", ("PNG",))
     frame = frame[..., 0] if frame.shape[-1] == 1 else frame
     if frame.shape != FRAME.shape:

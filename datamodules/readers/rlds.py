@@ -217,7 +217,7 @@ def _num_records(file: Path, info: dict[str, Any]) -> int | None:
 
 
 def _columns(record: bytes, features: dict[str, StepFeature], place: str) -> dict[str, Any]:
-    """The columns of an episode: one observation more than of anything else, if it has an end."""
+    """Returns the columns of an episode; observations may have one row more."""
     try:
         found = parse_example(record)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Which column of a data set is what: one table of the names that libraries give them."""
+"""The roles of columns, by a table of the names that libraries give them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from datamodules.episodes import DatasetError
 
-# What a column can be, and its names in the order in which they are looked for.
-#   terminated, truncated: the environment ended the episode here; a time limit did.
-#   terminals: the environment did, and in some data a time limit as well.
-#   dones: one of both did.
+# The roles of columns, and their names in the order in which they are looked for.
+#   terminated, truncated: the environment, or a time limit, ended the episode here.
+#   terminals: the environment ended it, and in some data a time limit as well.
+#   dones: either of them ended it.
 #   is_last, is_first: the last and the first step of an episode, whatever ended it.
 #   episode: a number that all steps of an episode share.
-#   splits, lengths: where the episodes begin or end, and how long they are; not one a step.
+#   splits, lengths: the bounds and the lengths of episodes; not one per step.
 #   discount: 0 where the environment ended the episode (dm_env's).
 #   step_type: 0 at the first, 2 at the last row of an episode (dm_env's).
 ROLES: dict[str, tuple[str, ...]] = {
@@ -72,12 +72,12 @@ _SHOWN = 16
 
 @dataclass(frozen=True)
 class ColumnRoles:
-    """The columns of a data set or of an episode, by what they are.
+    """The columns of a data set or of an episode, by role.
 
     Attributes:
         values: Each column, by its role; `observations` and `next_observations` may be mappings.
-        names: What the data call them, by role.
-        others: The names of the columns that are none of these.
+        names: The names in the data, by role.
+        others: The names of the columns without a role.
     """
 
     values: dict[str, Any]
@@ -89,13 +89,13 @@ class ColumnRoles:
 
 
 def role_of(name: str) -> str | None:
-    """The role of a column by its name alone; upper case and hyphens do not matter."""
+    """Returns the role of a column by its name alone, ignoring case and hyphens."""
     name = name.lower().replace("-", "_")
     return next((role for role, names in ROLES.items() if name in names), None)
 
 
 def read_map(text: str) -> tuple[str, str]:
-    """The pair of `--map theirs=ours`.
+    """Parses `--map theirs=ours` into a pair.
 
     Raises:
         ValueError: If it is no such pair, or `ours` is none of the roles.
@@ -113,11 +113,11 @@ def read_map(text: str) -> tuple[str, str]:
 def find_roles(
     columns: Mapping[str, Any], mapped: Iterable[tuple[str, str]] = (), place: str = ""
 ) -> ColumnRoles:
-    """Which column is what.
+    """Returns the role of each column.
 
     Args:
-        columns: They, by name; mappings among them are groups of columns.
-        mapped: `(theirs, ours)` pairs that go before the table of names. `theirs` may be the path
+        columns: The columns by name; mappings among them are groups of columns.
+        mapped: `(theirs, ours)` pairs that override the table of names. `theirs` may be the path
             of a column in groups, with slashes.
         place: Where the columns are, for messages.
 
@@ -126,18 +126,18 @@ def find_roles(
     """
     values: dict[str, Any] = {}
     names: dict[str, str] = {}
-    told: dict[str, dict[str, Any]] = {}
+    mapping: dict[str, dict[str, Any]] = {}
     for theirs, ours in mapped:
-        told.setdefault(ours, {})[theirs] = _at_path(columns, theirs, place)
-    for role, parts in told.items():
+        mapping.setdefault(ours, {})[theirs] = _at_path(columns, theirs, place)
+    for role, parts in mapping.items():
         if role == IGNORED:
             continue
         if len(parts) > 1 and role not in ("observations", "next_observations"):
             raise DatasetError(f"{place}: {' and '.join(parts)} cannot both be the {role}")
         names[role] = ", ".join(parts)
         values[role] = parts if len(parts) > 1 else next(iter(parts.values()))
-    taken = {path.partition("/")[0] for parts in told.values() for path in parts}
-    taken |= {path for parts in told.values() for path in parts}
+    taken = {path.partition("/")[0] for parts in mapping.values() for path in parts}
+    taken |= {path for parts in mapping.values() for path in parts}
     spelled = {str(key).lower().replace("-", "_"): key for key in columns if key not in taken}
     for role, known in ROLES.items():
         name = next((name for name in known if name in spelled), None)
@@ -149,7 +149,7 @@ def find_roles(
 
 
 def listing(columns: Mapping[str, Any]) -> str:
-    """The names of columns, for messages."""
+    """Returns the names of columns, for messages."""
     found = list(_paths(columns))
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return ", ".join(found[:_SHOWN]) + more if found else "nothing"

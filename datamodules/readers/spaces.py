@@ -1,4 +1,4 @@
-"""Spaces of any kind as the kinds that models and the store know."""
+"""Flattens spaces into the kinds that models and the store support."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datamodules.episodes import Array, DatasetError, from_items
 
 
 def leaves(space: gymnasium.Space[Any], name: str = "") -> dict[str, gymnasium.Space[Any]]:
-    """The parts of a space that are not made of parts, by their path: `goal.position`, `0`.
+    """Returns the leaf spaces of nested spaces by their path: `goal.position`, `0`.
 
     A space without parts has one, whose path is empty.
     """
@@ -29,7 +29,7 @@ def leaves(space: gymnasium.Space[Any], name: str = "") -> dict[str, gymnasium.S
 
 
 def _plain(space: gymnasium.Space[Any]) -> gymnasium.Space[Any] | None:
-    """A space as the store keeps it, or None if it does not hold a fixed number of numbers."""
+    """Returns a leaf space as the store keeps it; None if it has no fixed number of numbers."""
     if isinstance(space, spaces.Box) and np.dtype(space.dtype).kind == "f":
         with np.errstate(over="ignore"):
             low, high = space.low.astype(np.float32), space.high.astype(np.float32)
@@ -41,7 +41,7 @@ def _plain(space: gymnasium.Space[Any]) -> gymnasium.Space[Any] | None:
 def plain_observations(
     space: gymnasium.Space[Any], place: str
 ) -> tuple[gymnasium.Space[Any], list[str]]:
-    """The space of the observations that can be kept, and the paths of what cannot, like texts.
+    """Returns the space of the observations that can be kept, and the paths of the others.
 
     Raises:
         DatasetError: If nothing can be kept.
@@ -55,7 +55,7 @@ def plain_observations(
 
 
 def plain_actions(space: gymnasium.Space[Any], place: str) -> gymnasium.Space[Any]:
-    """The space of actions; a tuple of choices becomes a vector of them.
+    """Returns the space of the actions; a tuple of Discrete becomes a MultiDiscrete.
 
     Raises:
         DatasetError: If a model has no head for it.
@@ -77,7 +77,7 @@ def plain_actions(space: gymnasium.Space[Any], place: str) -> gymnasium.Space[An
 
 
 def observation_arrays(space: gymnasium.Space[Any], values: Any) -> Array | dict[str, Array]:
-    """Observations, nested as `space` is, in the form of `plain_observations`."""
+    """Returns observations, nested as `space` is, in the form of `plain_observations`."""
     found = {
         name: np.asarray(_at(values, name))
         for name, part in leaves(space).items()
@@ -87,12 +87,12 @@ def observation_arrays(space: gymnasium.Space[Any], values: Any) -> Array | dict
 
 
 def action_array(values: Any) -> Array:
-    """Actions in the form of `plain_actions`."""
+    """Returns actions in the form of `plain_actions`."""
     return np.stack(values, axis=-1) if isinstance(values, tuple) else np.asarray(values)
 
 
 def _at(values: Any, path: str) -> Any:
-    """What lies at a path in nested dictionaries and tuples."""
+    """Returns the value at a path in nested dictionaries and tuples."""
     if not path:
         return values
     if isinstance(values, tuple):

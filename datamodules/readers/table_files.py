@@ -22,7 +22,7 @@ def is_table(path: Path) -> bool:
 
 
 def open_table_files(path: Path, options: Options | None = None) -> Source:
-    """A file as a source, or those of a folder in the order of their numbers.
+    """Opens a file as a source, or the files of a folder in the order of their numbers.
 
     Args:
         path: The file or folder. Of files that are named as splits, those of `train` are read.
@@ -41,7 +41,7 @@ def open_table_files(path: Path, options: Options | None = None) -> Source:
 
 
 def _files(path: Path) -> list[Path]:
-    """The files that a path is, or has in it: all of one kind, as others may be copies of these."""
+    """Returns the files at a path, all of one kind, as others may be copies of these."""
     if path.is_dir():
         for folder in (path, path / "data"):
             for suffix in _SUFFIXES:

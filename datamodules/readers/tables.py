@@ -1,4 +1,4 @@
-"""Tables in Arrow and Parquet files with named columns: a row is a step, or a whole episode."""
+"""Tables in Arrow and Parquet files with named columns: a row is a step or an episode."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def open_table(
     notes: tuple[str, ...] = (),
     more: tuple[Path, ...] = (),
 ) -> Source:
-    """The rows of some files, one after the other, as a source.
+    """Opens files, whose rows follow one another, as a source.
 
     Args:
         format_name: Name of the format.
@@ -70,13 +70,13 @@ def open_table(
 
 @dataclass(frozen=True)
 class _Table:
-    """Files whose rows follow each other."""
+    """Files whose rows follow one another."""
 
     path: Path
     files: tuple[Path, ...]
 
     def kinds(self) -> dict[str, pa.DataType]:
-        """The columns and the type of each, which are those of every file."""
+        """Returns the columns and their types, which must be the same in every file."""
         known: dict[str, pa.DataType] = {}
         for file in self.files:
             with arrow_errors(str(file)):
@@ -95,7 +95,7 @@ class _Table:
         return sum(batch.num_rows for batch in self.batches([column]))
 
     def batches(self, columns: list[str], rows: int = _ROWS) -> Iterator[pa.RecordBatch]:
-        """The rows from the first on, about so many at once; only the named columns."""
+        """Yields the rows from the first on, about `rows` at once, of the named columns only."""
         for file in self.files:
             with arrow_errors(str(file)):
                 yield from _open(file, columns, rows)[1]
@@ -104,7 +104,7 @@ class _Table:
 def _open(
     file: Path, columns: list[str] | None = None, rows: int = _ROWS
 ) -> tuple[pa.Schema, Iterator[Any]]:
-    """The schema and the batches of a file, by its first bytes."""
+    """Returns the schema and the batches of a file, whose kind its first bytes show."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -129,7 +129,7 @@ def _open(
 def _released(
     batches: Iterator[Any], columns: list[str] | None, mapped: mmap.mmap
 ) -> Iterator[Any]:
-    """Batches of a mapped file, of which what was read does not stay in memory."""
+    """Yields the batches of a memory-mapped file, whose pages are released after each."""
     for batch in batches:
         chosen = batch.select(columns) if columns else batch
         chosen.validate(full=True)  # offsets of damaged files lead anywhere in memory
@@ -139,7 +139,7 @@ def _released(
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
-    """The type that an extension, like the arrays of Hugging Face's, stands for."""
+    """Returns the storage type of an extension type, such as Hugging Face's arrays."""
     import pyarrow as pa
 
     return kind.storage_type if isinstance(kind, pa.ExtensionType) else kind
@@ -192,7 +192,7 @@ def _episodes(
 
 
 def _cell(value: Any, place: str) -> Any:
-    """What a row has of an episode in a column: a number, or something with a row a step."""
+    """Returns an episode's values in a column: a number, or an array with a row per step."""
     values = getattr(value, "values", None)
     if values is None:
         return value.as_py()
@@ -200,7 +200,7 @@ def _cell(value: Any, place: str) -> Any:
 
 
 def _pictures(column: Any, place: str) -> Any:
-    """Encoded images, of which the first tells the shape of all."""
+    """Returns encoded images as an array that is decoded when used; the first gives the shape."""
     if not len(column):
         return np.zeros((0, 1, 1, 1), np.uint8)
     shape = images(column.slice(0, 1), place).shape[1:]
@@ -212,7 +212,7 @@ def _pictures(column: Any, place: str) -> Any:
 
 
 def _columns(table: _Table, kinds: dict[str, Any]) -> dict[str, Any]:
-    """The columns of steps; rows are read when they are asked for."""
+    """Returns the columns of steps, whose rows are read when they are used."""
     smallest = min(kinds, key=lambda name: _depth(kinds[name]) + is_images(kinds[name]))
     rows = table.num_rows(smallest)
     return {name: _column(table, name, kind, rows) for name, kind in kinds.items()}

@@ -1,4 +1,4 @@
-"""What `features.json` of TensorFlow Datasets says that records hold, and these as arrays.
+"""The features of TensorFlow Datasets (`features.json`), and their values as arrays.
 
 A record maps the path of each feature, for example `steps/observation/pixels`, to a flat list. The
 features inside of a sequence or nested data set have a row for each of its elements.
@@ -27,14 +27,14 @@ _DEEPEST = 20  # features inside of features
 
 @dataclass(frozen=True)
 class StepFeature:
-    """A feature that has a value at each step.
+    """A feature with a value at each step.
 
     Attributes:
         kind: `tensor` or `image`; anything else holds no fixed number of numbers.
-        shape: Of a step's value; None where it is not said.
-        dtype: Of its numbers, None if it holds none.
-        encoding: How a tensor's bytes are stored: `none`, `bytes` or `zlib`.
-        nested: Whether it is a sequence itself, of the length `shape[0]`.
+        shape: The shape of a step's value; None for sizes that are not declared.
+        dtype: The type of its numbers; None if it holds none.
+        encoding: The encoding of a tensor's bytes: `none`, `bytes` or `zlib`.
+        nested: Whether it is a sequence itself, of length `shape[0]`.
     """
 
     kind: str
@@ -58,7 +58,7 @@ class StepFeature:
 
 
 def read_step_features(file: Path) -> dict[str, StepFeature]:
-    """The features of `steps`, by their path below it.
+    """Returns the features of `steps`, by their path below it.
 
     Raises:
         DatasetError: If the file is damaged, or there are no steps in it.
@@ -79,7 +79,7 @@ def read_step_features(file: Path) -> dict[str, StepFeature]:
 
 
 def _content(node: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The kind of a feature and what is said of it, in the new or in the old notation."""
+    """Returns the kind of a feature and its description, in the new or the old notation."""
     if "content" in node:
         content = node["content"]
         content = json.loads(content) if isinstance(content, str) and content else content
@@ -131,7 +131,7 @@ def _shape(content: dict[str, Any]) -> tuple[int | None, ...]:
 
 
 def _dtype(content: dict[str, Any]) -> np.dtype[Any] | None:
-    """The type of numbers; None for texts and types that NumPy does not know."""
+    """Returns the type of numbers; None for texts and types that NumPy does not know."""
     try:
         dtype = np.dtype(str(content["dtype"]).removeprefix("tf."))
     except TypeError:
@@ -142,13 +142,13 @@ def _dtype(content: dict[str, Any]) -> np.dtype[Any] | None:
 def step_array(
     record: dict[str, Feature], name: str, feature: StepFeature, steps: int, place: str
 ) -> Array | LazyArray:
-    """The values of a feature at all steps, `(steps, *shape)`; images are decoded later.
+    """Returns the values of a feature at all steps, `(steps, *shape)`; images decode when used.
 
     Args:
         record: A record's features.
         name: The feature's path below `steps`.
-        feature: What it is.
-        steps: How many there are.
+        feature: The feature.
+        steps: The number of steps.
         place: The episode, for messages.
 
     Raises:
@@ -185,7 +185,7 @@ def _known_shape(feature: StepFeature, numbers: int, steps: int) -> tuple[int, .
 
 
 def _unpack(item: Any, feature: StepFeature, place: str) -> Array:
-    """The numbers of a step that are stored as bytes."""
+    """Returns the numbers of a step that are stored as bytes."""
     dtype = feature.dtype or np.dtype(np.uint8)
     size = math.prod(size or 0 for size in feature.shape) * dtype.itemsize
     try:
@@ -199,7 +199,7 @@ def _unpack(item: Any, feature: StepFeature, place: str) -> Array:
 
 
 def _images(values: Feature, feature: StepFeature, steps: int, place: str) -> LazyArray:
-    """Images that are decoded when they are asked for; the first tells what the shape leaves open.
+    """Returns images that are decoded when used; the first gives the sizes that are not declared.
 
     Raises:
         DatasetError: If there are not as many as steps.

@@ -1,11 +1,10 @@
-"""The trajectory pickles of the Decision Transformer's code, in all their dialects.
+"""The trajectory pickles of the Decision Transformer's code, in all their forms.
 
-A list with a dictionary an episode: `observations (T, D)`, `actions (T, A)` or `(T,)`,
-`rewards (T,)`, `terminals (T,)`, and where they are there `next_observations (T, D)`; under
-whatever names (`datamodules.readers.roles`). An episode may be a list with a dictionary a step.
-Dictionaries and tuples of episodes, lists of steps, and one dictionary of columns, flat or with a
-list of episodes each, are read as well. Nothing that stands in a file is run; see
-`datamodules.readers.pickles`.
+A file is a list with a dictionary per episode: `observations (T, D)`, `actions (T, A)` or `(T,)`,
+`rewards (T,)`, `terminals (T,)`, and optionally `next_observations (T, D)`, under any of the names
+in `datamodules.readers.roles`. An episode may be a list with a dictionary per step. Dictionaries
+and tuples of episodes, lists of steps, and one dictionary of columns, flat or with a list of
+episodes each, are read as well. No code of a file is run; see `datamodules.readers.pickles`.
 """
 
 from __future__ import annotations
@@ -93,7 +92,7 @@ def _open_columns(
     columns: Mapping[str, Any],
     options: Options | None,
 ) -> Source:
-    """A dictionary of columns: flat ones, or with a list of episodes each."""
+    """Opens a dictionary of columns that are flat, or that have a list of episodes each."""
     nested = next((value for value in columns.values() if _holds_episodes(value)), None)
     if nested is not None:
         return open_episodes(name, path, files, _after(nested), options)
@@ -142,7 +141,7 @@ def _in_lists(columns: Mapping[str, Any]) -> bool:
 
 
 def _depth(value: Any) -> int:
-    """The axes of an array, or how deep the first items of lists are nested."""
+    """Returns the number of axes of an array, or the nesting depth of a list's first items."""
     depth = 0
     while isinstance(value, (list, tuple)) and value:
         value, depth = value[0], depth + 1
@@ -150,7 +149,7 @@ def _depth(value: Any) -> int:
 
 
 def _from_lists(columns: Mapping[str, Sequence[Any]], path: Path) -> Iterator[dict[str, Any]]:
-    """The episodes of columns that are lists of them."""
+    """Yields the episodes of columns that are lists of them."""
     lists = {key: value for key, value in columns.items() if isinstance(value, (list, tuple))}
     lengths = {key: len(value) for key, value in lists.items() if role_of(key) is not None}
     if len(set(lengths.values())) > 1:

@@ -1,4 +1,4 @@
-"""What a path is that no reader knows, so that an error can say it, and where the data are."""
+"""Describes a path that no reader can open, for error messages, and finds data nearby."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 _HEAD_BYTES = 4096
 _LFS = b"version https://git-lfs.github.com/spec/"
 _OF_DATA = (".hdf5", ".h5", ".npz", ".pkl", ".parquet", ".arrow", ".gz")
-_WITH_A_MARK = "(a folder with "  # says of a format that no other folder can be taken for it
+_WITH_A_MARK = "(a folder with "  # in the name of formats that a marker file identifies
 _MOST_FILES = 500  # of a folder that are looked at
 _ARCHIVES = {
     b"\x1f\x8b": ("gzip", "gunzip"),
@@ -30,7 +30,7 @@ OWN_ARRAYS = (
 
 
 def describe(path: Path) -> str | None:
-    """What a file or folder is that holds no trajectories, and the way out; None if unknown."""
+    """Returns what a path without trajectories is and what to do; None if unknown."""
     if path.is_dir():
         return None if any(path.iterdir()) else "an empty folder; check the path, or get the data"
     with path.open("rb") as file:
@@ -39,7 +39,7 @@ def describe(path: Path) -> str | None:
 
 
 def not_downloaded(path: Path) -> tuple[Path, str] | None:
-    """The first file at a path in whose place something else was downloaded, and what that is."""
+    """Returns the first file that was not properly downloaded, and what is there instead."""
     if path.is_dir():
         return missing_among(islice(_files(path), _MOST_FILES))
     with path.open("rb") as file:
@@ -60,7 +60,7 @@ def missing_among(files: Iterable[Path], largest: int | None = None) -> tuple[Pa
 
 
 def unreadable(path: Path) -> Path | None:
-    """The first file or folder at a path that this user may not read."""
+    """Returns the first file or folder at a path that this user may not read."""
     if not os.access(path, os.R_OK):
         return path
     files = [path] if path.is_file() else islice(_files(path), _MOST_FILES)
@@ -68,11 +68,11 @@ def unreadable(path: Path) -> Path | None:
 
 
 def above(path: Path, known: Callable[[Path], str | None]) -> str | None:
-    """The data set that a path is a part of, one to three folders above it.
+    """Returns a message if a path is part of a data set one to three folders above it.
 
     Args:
-        path: The file or folder that is none itself.
-        known: What a data set at a path is, or None.
+        path: A file or folder that is not a data set.
+        known: Returns what the data set at a path is, or None.
     """
     for folder in islice(path.absolute().parents, 3):
         what = None if folder.parent == folder else known(folder)
@@ -82,7 +82,7 @@ def above(path: Path, known: Callable[[Path], str | None]) -> str | None:
 
 
 def inside(path: Path, known: Callable[[Path], str | None]) -> str | None:
-    """The data sets that a folder holds, one or two folders below it; otherwise as `above`."""
+    """Returns a message if a folder holds data sets one or two folders below it."""
     for pattern in ("*", "*/*") if path.is_dir() else ():
         items = islice(sorted(path.glob(pattern)), _MOST_FILES)
         found = [(item, what) for item in items if (what := known(item)) is not None]
@@ -93,7 +93,7 @@ def inside(path: Path, known: Callable[[Path], str | None]) -> str | None:
 
 
 def _not_downloaded(path: Path, head: bytes, alone: bool = True) -> str | None:
-    """What stands in the place of a file that was not downloaded."""
+    """Returns what is in the place of a file that was not downloaded."""
     if not head and (alone or path.suffix in _OF_DATA):
         return "an empty file; get or make it again"
     if head.startswith(_LFS):
@@ -113,7 +113,7 @@ def _not_downloaded(path: Path, head: bytes, alone: bool = True) -> str | None:
 
 
 def _packed(path: Path, head: bytes) -> str | None:
-    """What an archive is, and how to unpack it."""
+    """Returns what an archive is and how to unpack it."""
     if head.startswith(b"PK") and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -142,7 +142,7 @@ def _other(path: Path, head: bytes) -> str | None:
 
 
 def first_words(path: Path) -> str | None:
-    """How a file begins, if it is a text."""
+    """Returns the beginning of a file that is a text."""
     with path.open("rb") as file:
         head = file.read(64)
     try:
@@ -167,7 +167,7 @@ def _text(head: bytes) -> str:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """The files of a folder and of those in it."""
+    """Yields the files of a folder and its subfolders."""
     for parent, _, names in os.walk(folder):
         for name in sorted(names):
             yield Path(parent, name)

@@ -1,7 +1,7 @@
-"""Columns as libraries write them, as arrays of numbers with a row for each step.
+"""Columns as arrays of numbers with a row for each step.
 
-What has a shape, a type and rows, like an array of an HDF5 file, stays where it is until its rows
-are asked for.
+What has a shape, a type and rows, like a data set of an HDF5 file, is not read until its rows are
+used.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _MOST_NUMBERS = 1 << 32  # of an episode that is a list
 
 
 def column(value: Any, place: str) -> Any:
-    """A column of numbers: something with `shape`, `dtype` and rows that can be sliced.
+    """Returns a column of numbers: something with `shape`, `dtype` and rows that can be sliced.
 
     Args:
         value: An array, a number, or nested lists and tuples of them.
-        place: What it is, for the message.
+        place: Its name, for the message.
 
     Raises:
-        DatasetError: If it is something else; names what it is.
+        DatasetError: If it is something else, which the message names.
     """
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         if np.dtype(value.dtype).kind in "biuf":
@@ -50,7 +50,7 @@ def column(value: Any, place: str) -> Any:
 
 
 def _count(value: Any, counted: dict[int, int]) -> int:
-    """How many items nested lists have, of which one may stand in another many times."""
+    """Returns the number of items of nested lists; a list that several share is visited once."""
     if not isinstance(value, (list, tuple)):
         return 1
     if id(value) not in counted:
@@ -59,11 +59,11 @@ def _count(value: Any, counted: dict[int, int]) -> int:
 
 
 def parts(value: Any, place: str) -> tuple[Parts, list[str]]:
-    """The columns of an observation, and the paths of what is not numbers.
+    """Returns the columns of an observation, and the paths of parts that are not numbers.
 
     Args:
         value: A column, groups of columns, or a list with a dictionary for each step.
-        place: What it is, for the message.
+        place: Its name, for the message.
 
     Raises:
         DatasetError: If nothing in it is numbers.
@@ -89,7 +89,7 @@ def parts(value: Any, place: str) -> tuple[Parts, list[str]]:
 
 
 def stack_rows(rows: Sequence[Mapping[str, Any]], place: str) -> dict[str, Any]:
-    """Columns of a list with a dictionary for each step.
+    """Returns the columns of a list with a dictionary for each step.
 
     Raises:
         DatasetError: If a step has other keys than the first.
@@ -102,19 +102,19 @@ def stack_rows(rows: Sequence[Mapping[str, Any]], place: str) -> dict[str, Any]:
 
 
 def load(value: Any, rows: slice = slice(None)) -> Array:
-    """Rows of a column, in memory."""
+    """Returns rows of a column, in memory."""
     if isinstance(value, np.ndarray):
         return value[rows]
     return np.asarray(value[rows])
 
 
 def num_rows(value: Any) -> int:
-    """The rows of a column; a single number has none."""
+    """Returns the number of rows of a column; a single number has 0."""
     return int(value.shape[0]) if value.shape else 0
 
 
 def flat_flags(value: Any, place: str) -> npt.NDArray[np.bool_]:
-    """`(N,)` bool of a column of flags, or `()` of a single one.
+    """Returns `(N,)` bool of a column of flags, or `()` of a single one.
 
     Raises:
         DatasetError: If one is neither 0 nor 1, or there are several at a step.
@@ -132,7 +132,7 @@ def flat_flags(value: Any, place: str) -> npt.NDArray[np.bool_]:
 
 
 def flat_numbers(array: Array, steps: int) -> Array:
-    """`(T,)` of `(T, 1)` numbers; truth values become numbers, all else stays."""
+    """Returns `(T, 1)` numbers as `(T,)`; booleans become numbers, all else is unchanged."""
     if array.dtype.kind == "b":
         array = array.astype(np.float32)
     return array.reshape(-1) if array.size == steps else array

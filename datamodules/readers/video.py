@@ -1,4 +1,4 @@
-"""Frames of videos, by their time, through PyAV."""
+"""Decodes video frames by their time, with PyAV."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def has_pyav() -> bool:
 def read_frames(
     file: Path, times: npt.NDArray[np.float64], fps: float, shape: tuple[int, int, int]
 ) -> Array:
-    """The frames that are shown at some times.
+    """Returns the frames that are shown at some times.
 
     Args:
         file: An MP4 file. Nothing that it refers to is opened.
@@ -60,7 +60,7 @@ def read_frames(
 
 
 def _decode(file: Path, start: float) -> Iterator[tuple[float, Array]]:
-    """Times and pixels of a video's frames, from a key frame before `start` on."""
+    """Yields times and pixels of a video's frames, from a key frame before `start` on."""
     import av
 
     # Only this format: a list of other files that calls itself MP4 would be followed.

@@ -62,7 +62,7 @@ def test_of_few_episodes_none_is_taken_unless_asked_for(count: int) -> None:
 
 @pytest.mark.parametrize("mode", ["start", "random"])
 @pytest.mark.parametrize("sampling", ["episodes", "steps"])
-def test_they_are_never_drawn_and_measured_whole(counted: Store, mode, sampling) -> None:
+def test_they_are_never_sampled_and_evaluated_whole(counted: Store, mode, sampling) -> None:
     data = TrajectoryDataModule(
         counted.path, 4, 3, 2, seed=1, mode=mode, sampling=sampling, held_out=0.3
     )
@@ -107,7 +107,7 @@ def test_limits_hold_for_them_as_well(counted: Store) -> None:
     every = HeldOut(counted, 0.5, 4)
     long = HeldOut(counted, 0.5, 4, min_length=8)
     good = HeldOut(counted, 0.5, 4, min_return=2.0)
-    assert np.array_equal(every.never_drawn, long.never_drawn)
+    assert np.array_equal(every.excluded, long.excluded)
     assert set(long.episodes) == {n for n in every.episodes if LENGTHS[n] >= 8}
     assert set(good.episodes) == {n for n in every.episodes if LENGTHS[n] * n / 10 >= 2}
     assert 0 < len(long.episodes) < len(every.episodes)
@@ -118,7 +118,7 @@ def test_limits_hold_for_them_as_well(counted: Store) -> None:
 
 def test_the_best_return_to_ask_for_is_of_what_is_trained_on(counted: Store) -> None:
     held_out = HeldOut(counted, 0.5, 4)
-    rest = set(range(len(LENGTHS))) - set(held_out.never_drawn.tolist())
+    rest = set(range(len(LENGTHS))) - set(held_out.excluded.tolist())
     returns = [LENGTHS[n] * n / 10 for n in rest]
     assert held_out.rest_return_range == pytest.approx((min(returns), max(returns)))
     assert HeldOut(counted, 0.0, 4).rest_return_range == counted.return_range

@@ -145,7 +145,10 @@ def edit(path, change):
         (lambda m: m["action"].update(shape=[3, 13]), r"have not all the shape \(13,\)"),
         (lambda m: m["action"].update(shape="x"), "'x' is no shape"),
         (lambda m: m.update(shape=None), "'None' is no shape"),
-        (lambda m: m.update({"../action": m["action"]}), "names '../action', which is not in its folder"),
+        (
+            lambda m: m.update({"../action": m["action"]}),
+            "names '../action', which is not in its folder",
+        ),
         (lambda m: m["action"].update(dtype="torch.bfloat16"), "no actions"),
     ],
 )
