@@ -11,8 +11,10 @@ median and quartiles of alternating blocks.
 |               |                        | DTXL, 60 steps (Minigrid)         | 1.92 [1.64, 1.98]  |
 |               |                        | DTXL, 60 steps (any data)         | 1.66 [1.54, 1.95]  |
 |               |                        | DTXL, 90 steps (ViZDoom)          | 1.34 [1.18, 1.39]  |
+|               |                        | RATE, 50 steps (T-Maze, paper)    | 1.29 [1.26, 1.35]  |
 |               |                        | RATE, 10 to 30 steps (presets)    | 0.95 to 1.04       |
 | cpu_dropout   | `torch.nn.Dropout`     | DT, dropout 0.1 (MuJoCo)          | 1.17 [1.14, 1.31]  |
+|               |                        | DT, dropout 0.1 (MuJoCo, paper)   | 1.11 [1.09, 1.16]  |
 
 The kernels draw other dropout masks than PyTorch, so that training with dropout has other numbers
 without them.

@@ -6,7 +6,7 @@ MuJoCo folders, an older copy of the same model, takes `mode`, `STATE_DIM`, `ACT
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from typing import Any
@@ -119,12 +119,10 @@ class ReferenceConfig:
         if not config.keys().isdisjoint({*_FOLDER_NAMES, "n_token"}):
             config = _from_folder(config)
         known = {field.name for field in fields(cls)}
-        _refuse_unknown(config, known | _WITHOUT_EFFECT | _INHERITED.keys() | {"d_embed"})
-        _refuse_inherited(config)
         needed = [field.name for field in fields(cls) if field.default is MISSING]
-        missing = [name for name in needed if name not in config]
-        if missing:
-            raise ValueError(f"The reference config lacks {', '.join(missing)}")
+        known |= _WITHOUT_EFFECT | _INHERITED.keys() | {"d_embed"}
+        check_names(config, needed, known)
+        _refuse_inherited(config)
         given = {field.name: config[field.name] for field in fields(cls) if field.name in config}
         for field in fields(cls):
             if field.name in given:
@@ -165,9 +163,10 @@ def _from_folder(config: Mapping[str, Any]) -> dict[str, Any]:
     return renamed
 
 
-def _refuse_unknown(config: Mapping[str, Any], known: set[str]) -> None:
+def check_names(config: Mapping[str, Any], needed: Iterable[str], known: Collection[str]) -> None:
+    """Raises a `ValueError` for arguments that are not known, or needed and missing."""
     unknown = []
-    for name in sorted(config.keys() - known):
+    for name in sorted(config.keys() - set(known)):
         near = get_close_matches(name, sorted(known), n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         unknown.append(f"{name}={config[name]!r}{hint}")
@@ -176,6 +175,8 @@ def _refuse_unknown(config: Mapping[str, Any], known: set[str]) -> None:
             f"Not arguments of a public constructor: {'; '.join(unknown)}. "
             f"Supported: {', '.join(sorted(known))}"
         )
+    if missing := [name for name in needed if name not in config]:
+        raise ValueError(f"The reference config lacks {', '.join(missing)}")
 
 
 def _refuse_inherited(config: Mapping[str, Any]) -> None:

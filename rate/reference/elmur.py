@@ -17,9 +17,10 @@ from rate.backbones.elmur import ELMUR
 from rate.backbones.settings import ELMURConfig
 from rate.errors import ConfigError
 from rate.reference import inputs
-from rate.reference.config import ReferenceConfig
-from rate.reference.encoders import Interface, Shapes, encode, find_encoders
-from rate.reference.weights import check_shapes, refuse_strangers, strip_wrapper
+from rate.reference.config import ReferenceConfig, check_names
+from rate.reference.encoders import Interface, Shapes, encode
+from rate.reference.model import embed
+from rate.reference.weights import checked_weights
 from rate.tokenizers import StepTokens
 
 # Of a step's tokens: how many, and at which one the action is read.
@@ -96,9 +97,7 @@ def load_elmur(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Elmu
         ValueError: An argument is unknown or has a value that is not supported; or weights are
             missing, unexpected or of a wrong shape. The message names each.
     """
-    _refuse_unknown(config)
-    plain = strip_wrapper(weights)
-    refuse_strangers(plain)
+    _check_arguments(config)
     interface = ReferenceConfig(
         env_name=config["env_name"],
         act_dim=config["act_dim"],
@@ -113,23 +112,17 @@ def load_elmur(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Elmu
         padding_idx=config.get("padding_idx"),
         mem_at_end=False,
     )
-    encoders = find_encoders(interface, plain)
     backbone = _backbone(config)
     names = _names(config["n_layer"])
     state = backbone.state_dict()
     shapes: Shapes = {public: tuple(state[own].shape) for public, own in names.items()}
     shapes["pos_emb.inv_freq"] = (config["d_model"] // 2,)
-    for part in (encoders.returns, encoders.observations, encoders.actions, encoders.head):
-        shapes.update(part.shapes)
-    check_shapes(plain, shapes, {})
-    dtype = torch.float32
-    for name in shapes:
-        dtype = torch.promote_types(dtype, plain[name].dtype)
-    own = {name: plain[public].detach().to(dtype, copy=True) for public, name in names.items()}
-    backbone.to(dtype).load_state_dict(own, strict=False)
-    rest = {name: plain[name].detach().to(dtype, copy=True) for name in shapes if name not in names}
+    used, encoders = checked_weights(interface, weights, shapes)
+    own = {name: used[public] for public, name in names.items()}
+    backbone.to(used["pos_emb.inv_freq"].dtype).load_state_dict(own, strict=False)
+    outer = {name: used[name] for name in encoders.shapes}
     return ElmurModel(
-        Interface(interface, encoders, rest), backbone.eval(), config["sequence_format"]
+        Interface(interface, encoders, outer), backbone.eval(), config["sequence_format"]
     )
 
 
@@ -176,12 +169,11 @@ def run_elmur(
 
 
 def _tokens(model: ElmurModel, steps: inputs.Steps) -> Tensor:
-    encoders, weights = model.interface.encoders, model.interface.weights
-    observed = encode(encoders.observations, weights, steps.observations)
-    if model.sequence_format == "s":
-        return observed[:, :, None]
-    wanted = encode(encoders.returns, weights, steps.returns_to_go)
-    return torch.stack((wanted, observed, encode(encoders.actions, weights, steps.actions)), dim=2)
+    interface = model.interface
+    if model.sequence_format == "sra":
+        return embed(interface, steps)
+    tokens = encode(interface.encoders.observations, interface.weights, steps.observations)
+    return tokens[:, :, None]  # (B, K, 1, d)
 
 
 def _backbone(config: Mapping[str, Any]) -> ELMUR:
@@ -202,15 +194,8 @@ def _backbone(config: Mapping[str, Any]) -> ELMUR:
     return ELMUR(settings, FORMATS[config["sequence_format"]])
 
 
-def _refuse_unknown(config: Mapping[str, Any]) -> None:
-    if missing := [name for name in _NEEDED if name not in config]:
-        raise ValueError(f"The ELMUR config lacks {', '.join(missing)}")
-    known = {*_NEEDED, *_OPTIONAL, *_WITHOUT_EFFECT, *_KNOWN}
-    if unknown := sorted(set(config) - known):
-        raise ValueError(
-            f"Not known as arguments of the public ELMUR: {', '.join(unknown)}. Known: "
-            f"{', '.join(sorted(known))}"
-        )
+def _check_arguments(config: Mapping[str, Any]) -> None:
+    check_names(config, _NEEDED, {*_NEEDED, *_OPTIONAL, *_WITHOUT_EFFECT, *_KNOWN})
     for name, values in {**_KNOWN, "sequence_format": tuple(FORMATS)}.items():
         if name in config and config[name] not in values:
             words = ", ".join(map(repr, values))

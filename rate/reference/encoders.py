@@ -53,6 +53,12 @@ class Encoders:
     actions: Encoder
     head: Encoder
 
+    @property
+    def shapes(self) -> Shapes:
+        """Their weights and the shapes that these must have."""
+        parts = (self.returns, self.observations, self.actions, self.head)
+        return {name: shape for part in parts for name, shape in part.shapes.items()}
+
 
 @dataclass(frozen=True)
 class Interface:

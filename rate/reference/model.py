@@ -14,7 +14,7 @@ from rate.reference import inputs
 from rate.reference.backbone import PublicTransformer, load_backbone
 from rate.reference.config import ReferenceConfig
 from rate.reference.encoders import Interface, encode
-from rate.reference.weights import checked_weights
+from rate.reference.weights import backbone_shapes, checked_weights, unused_shapes
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,10 @@ def load_reference(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> 
             the weights are looked at); or weights are missing, unexpected or of a wrong shape.
     """
     parsed = ReferenceConfig.parse(config)
-    used, encoders = checked_weights(parsed, weights)
-    parts = (encoders.returns, encoders.observations, encoders.actions, encoders.head)
-    outer = {name: used[name] for part in parts for name in part.shapes}
+    used, encoders = checked_weights(
+        parsed, weights, backbone_shapes(parsed), unused_shapes(parsed)
+    )
+    outer = {name: used[name] for name in encoders.shapes}
     return ReferenceModel(parsed, encoders, outer, load_backbone(parsed, used))
 
 

@@ -18,7 +18,7 @@ _CRITERION = "crit."
 _MOST_NAMED = 12
 
 
-def strip_wrapper(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _strip_wrapper(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same weights without a prefix that all names share (`weights.` or `module.`)."""
     plain = dict(weights)
     for wrapper in _WRAPPERS:
@@ -28,13 +28,18 @@ def strip_wrapper(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def checked_weights(
-    config: ReferenceConfig, weights: Mapping[str, Tensor]
+    config: ReferenceConfig,
+    weights: Mapping[str, Tensor],
+    backbone: Shapes,
+    unused: Shapes | None = None,
 ) -> tuple[dict[str, Tensor], Encoders]:
     """The weights that a forward pass uses, in one floating dtype, and the encoders among them.
 
     Args:
         config: The parsed constructor arguments.
         weights: The public state dict.
+        backbone: Names and shapes of the weights between the encoders and the head.
+        unused: Those of weights that may be there and have no effect.
 
     Returns:
         Name to tensor, copied, float32 or (if any weight is) float64; and the encoders found.
@@ -43,18 +48,16 @@ def checked_weights(
         ValueError: Weights are missing, unexpected, of a wrong shape, or not floating-point
             tensors. The message names each of them.
     """
-    plain = strip_wrapper(weights)
-    refuse_strangers(plain)
+    plain = _strip_wrapper(weights)
+    _check_floating(plain)
     encoders = find_encoders(config, plain)
-    used = _used_shapes(config, encoders)
-    unused = _unused_shapes(config)
-    check_shapes(plain, used, unused)
-    dtypes = [plain[name].dtype for name in used]
-    dtype = reduce(torch.promote_types, dtypes, torch.float32)
+    used = {**encoders.shapes, **backbone}
+    _check_shapes(plain, used, unused or {})
+    dtype = reduce(torch.promote_types, (plain[name].dtype for name in used), torch.float32)
     return {name: plain[name].detach().to(dtype, copy=True) for name in used}, encoders
 
 
-def refuse_strangers(weights: Mapping[str, Tensor]) -> None:
+def _check_floating(weights: Mapping[str, Tensor]) -> None:
     """Raise a `ValueError` for a weight that is no floating-point tensor."""
     for name, value in weights.items():
         if not isinstance(value, Tensor):
@@ -63,7 +66,7 @@ def refuse_strangers(weights: Mapping[str, Tensor]) -> None:
             raise ValueError(f"Weight {name!r} is {value.dtype}, not a floating-point tensor")
 
 
-def check_shapes(weights: Mapping[str, Tensor], used: Shapes, unused: Shapes) -> None:
+def _check_shapes(weights: Mapping[str, Tensor], used: Shapes, unused: Shapes) -> None:
     """Raise a `ValueError` unless weights are those that are used, and perhaps some that are not.
 
     Args:
@@ -113,11 +116,9 @@ def _join(names: list[str]) -> str:
     return ", ".join(names[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _used_shapes(config: ReferenceConfig, encoders: Encoders) -> Shapes:
-    shapes: Shapes = {}
-    for part in (encoders.returns, encoders.observations, encoders.actions, encoders.head):
-        shapes.update(part.shapes)
-    shapes["pos_emb.inv_freq"] = (config.d_model // 2,)
+def backbone_shapes(config: ReferenceConfig) -> Shapes:
+    """The weights between the encoders and the head of the public RATE, and their shapes."""
+    shapes: Shapes = {"pos_emb.inv_freq": (config.d_model // 2,)}
     shapes["r_w_bias"] = shapes["r_r_bias"] = (config.n_head, config.d_head)
     for index in range(config.n_layer):
         shapes.update(_block_shapes(config, f"layers.{index}"))
@@ -162,12 +163,11 @@ def _norm_shapes(norm: str, width: int) -> Shapes:
     return {f"{norm}.weight": (width,), f"{norm}.bias": (width,)}
 
 
-def _unused_shapes(config: ReferenceConfig) -> Shapes:
-    """What a public state dict may hold beside: parameters that no answer depends on.
+def unused_shapes(config: ReferenceConfig) -> Shapes:
+    """Parameters of a public state dict that no prediction depends on, and their shapes.
 
-    There is a table of absolute timesteps that nothing looks up, a norm over the input that
-    nothing applies, and inside each attention and feed-forward part a norm that the block
-    around it replaces.
+    There is a table of absolute timesteps that is never looked up, a norm of the input that is
+    never applied, and in each attention and feed-forward part a norm that its block replaces.
     """
     width = config.d_model
     shapes: Shapes = {"embed_timestep.weight": (None, width), **_norm_shapes("embed_ln", width)}

@@ -70,7 +70,10 @@ WRONG = [
     ({"sequence_format": "sa"}, "sequence_format='sa' is not supported"),
     ({"use_moe": True}, "use_moe=True is not supported"),
     ({"pos_type": "absolute"}, "pos_type='absolute' is not supported"),
-    ({"memory_slots": 3}, "Not known as arguments of the public ELMUR: memory_slots"),
+    (
+        {"memory_slots": 3},
+        "Not arguments of a public constructor: memory_slots=3 .did you mean memory_size",
+    ),
     ({"n_head": 3}, "num_heads=3"),
     ({"memory_size": 0}, "memory_slots is 0"),
     ({"d_ff": 25}, "wrong shape"),
