@@ -1,4 +1,4 @@
-"""The batch every model, sampler and loss agrees on."""
+"""The batch of trajectory windows that models, samplers and losses share."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Batch:
         mask: `(B, T)` bool, True where the step is real. Padding stands at the end of a row.
         rewards: `(B, T)` float32.
         terminated: `(B, T)` bool, True at the last step of an episode that the environment ended:
-            nothing can be earned after it.
+            the return after it is 0.
         truncated: `(B, T)` bool, True at the last step of an episode that was cut, by a time limit
-            or because its recording ends: the environment would have gone on. An end that the data
-            tell nothing of is one of these; one that both ended is both.
+            or because its recording ends: the environment would have gone on. An end of unknown
+            kind counts as one; an episode may be terminated and truncated at once.
         privileged: `(B, T, *privileged)` the privileged state, for an auxiliary loss; it is no
             input of a model. None where no loss asks for it.
     """
@@ -63,11 +63,11 @@ class Batch:
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def clone(self) -> Batch:
-        """A copy of its own."""
+        """A copy that shares no memory with it."""
         return self._map(torch.clone)
 
     def copy_(self, other: Batch) -> None:
-        """Take over the values of a batch of the same shape."""
+        """Copies the values of a batch of the same shape into this one."""
         for mine, theirs in zip(self.tensors(), other.tensors(), strict=True):
             mine.copy_(theirs, non_blocking=True)
 
@@ -80,11 +80,11 @@ class Batch:
         return found
 
     def pin_memory(self) -> Batch:
-        """A copy in memory that a GPU can fetch from by itself."""
+        """A copy in pinned (page-locked) memory, for asynchronous transfers to a GPU."""
         return self._map(lambda tensor: tensor.pin_memory())
 
     def record_stream(self, stream: torch.cuda.Stream) -> None:
-        """Tell the memory's owner that `stream` uses it as well."""
+        """Tells PyTorch's allocator that `stream` uses the tensors as well."""
         for tensor in self.tensors():
             tensor.record_stream(stream)
 
@@ -104,9 +104,9 @@ def map_tensors(value: Observations, function: Callable[[Tensor], Tensor]) -> Ob
 
 
 def on_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on a device, which need not have come to it yet: nobody waits for it.
+    """An asynchronous copy of a CPU tensor to a device.
 
-    What is done to the tensor afterwards does not reach a GPU: CUDA takes a copy before it returns.
+    The tensor may be changed afterwards: CUDA copies pageable memory before it returns.
     """
     return tensor.to(device, non_blocking=True)
 

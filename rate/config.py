@@ -1,4 +1,4 @@
-"""What a model is made of: one frozen, validated description."""
+"""The settings of a model and of action decoding: frozen dataclasses, validated."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ Position = Literal["relative", "timestep", "sinusoidal"]
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What every model has: its tokens and their width. Each backbone derives its own from it.
+    """The settings that every model has. The `Config` of a backbone derives from it.
 
-    `trainers/presets` has the settings of the models that are known by a name.
+    The models of the papers are presets, in `trainers/presets`.
 
     Attributes:
-        backbone: What carries memory through the sequence: `segment_transformer` (RATE, RMT, TrXL,
-            DTXL), `window_transformer` (Decision Transformer), `lstm`, `gru`, `elmur`, or the
-            import path of your own, `module:Class`.
-        tokenizer: What a step becomes: `triples` of return-to-go, observation and action,
+        backbone: The sequence model: `segment_transformer` (RATE, RMT, TrXL, DTXL),
+            `window_transformer` (Decision Transformer), `lstm`, `gru`, `elmur`, or the import path
+            of your own, `module:Class`.
+        tokenizer: The tokens of a step: `triples` of return-to-go, observation and action,
             `observations` alone (as ELMUR was published; without conditions), or the import path
             of your own.
         context_length: K, the steps of a segment (or of the sliding window).
-        d_model: Width of tokens and of what the head reads.
-        dropout: Dropout of embeddings, and of what the layers of a backbone put out.
-        position: What tokens carry of their place in an episode: nothing (`relative`: that is left
-            to the backbone), a learned embedding of the timestep (`timestep`, Chen et al. 2021), or
-            one learned from sinusoids on (`sinusoidal`), in which "as long before a step as another
-            is after it" is a linear map. Mirrored sequences are learnt twice as fast.
+        d_model: Width of tokens and features.
+        dropout: Dropout of embeddings and of the outputs of a backbone's layers.
+        position: Position embedding of tokens: none (`relative`: the backbone has relative
+            positions), a learned embedding of the timestep (`timestep`, Chen et al. 2021), or a
+            learned one that is initialised with sinusoids (`sinusoidal`), in which to reflect a
+            timestep about another is a linear map: mirrored sequences are learnt twice as fast.
         max_timestep: Rows of the learned timestep embedding; later steps use the last row.
         image_channels: Channels of the first convolution over images; the others have twice as
             many. 32 is DQN's.
         image_norm: Whether the embedding of an image is normalised (LayerNorm), so that at the
-            start of training what is seen and what is remembered weigh alike.
-        image_contrast: Whether each image is standardised first (its mean is taken off, and it is
-            divided by its deviation). Where little moves on a flat ground, a
-            model that sees it as it is learns nothing for hundreds of updates.
-        condition_on_action: Whether the model sees its past actions. A smooth expert mostly does
-            what it just did, and a model that sees that may learn to copy itself, not to look.
-        condition_on_return: Whether the model sees returns-to-go. Where a return tells how long an
-            episode is, and with it what the expert is about to do, to see it is to see the answer.
-        return_scale: What returns-to-go are divided by before they are embedded; about the largest
+            start of training observations and memory have the same scale.
+        image_contrast: Whether each image is standardised first (minus its mean, divided by its
+            standard deviation). Without it, nothing is learnt for hundreds of updates from images
+            in which little moves on a uniform background.
+        condition_on_action: Whether past actions are inputs. A smooth expert mostly repeats its
+            last action, and a model may learn to copy that instead of using the observation.
+        condition_on_return: Whether returns-to-go are inputs. Where the return reveals the length
+            of the episode, it reveals the expert's next actions.
+        return_scale: Returns-to-go are divided by it before they are embedded; about the largest
             return of the data.
     """
 
     carries_state: ClassVar[bool] = True
-    """Whether the backbone hands anything on from one segment to the next. One that looks back over
-    the last K steps and carries nothing sees a batch in one pass."""
+    """Whether the backbone carries a state from segment to segment. One with a sliding window of K
+    steps does not, and has all steps of a batch in one pass."""
 
     backbone: str = "segment_transformer"
     tokenizer: str = "triples"
@@ -110,10 +110,10 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How an action is drawn from a prediction.
+    """How predictions become actions.
 
     Attributes:
-        method: `argmax`, or `sample` from the softmax. Continuous actions have only the former.
+        method: `argmax`, or `sample` from the softmax. Continuous actions have the former only.
         temperature: Divides the logits before sampling.
         top_k: Sample among the k most likely actions alone; None is all of them.
     """
@@ -134,4 +134,4 @@ class Decoding:
             raise ConfigError(f"decoding.top_k is {self.top_k}; it must be at least 1.")
 
 
-LEAST_SCALE = 1e-6  # what numbers are divided by: less would make float32 overflow
+LEAST_SCALE = 1e-6  # of divisors: less would make float32 overflow

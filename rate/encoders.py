@@ -19,7 +19,7 @@ from rate.spaces import (
     is_image,
 )
 
-_FEW = 16  # frames that are encoded sooner than they are compared
+_FEW = 16  # frames: so few are encoded faster than they are compared
 
 
 class VectorEncoder(nn.Module):
@@ -45,7 +45,7 @@ class VectorEncoder(nn.Module):
         No component is divided by less than `LEAST`, and one that never varies is centred alone.
 
         Returns:
-            `(D,)` bool, which components are so near to constant that their `std` is not used.
+            `(D,)` bool, the components that are nearly constant, whose `std` is not used.
 
         Raises:
             ValueError: If a mean is not finite, or a deviation is negative or not finite.
@@ -55,7 +55,7 @@ class VectorEncoder(nn.Module):
         return constant(mean, std) | (std < LEAST)
 
     def set_scale(self, centre: Tensor, unit: Tensor) -> None:
-        """See components as distances `(D,)` from a centre in units `(D,)`, which are above 0."""
+        """Normalises by `(x - centre) / unit` from now on; `(D,)` each, units above 0."""
         self.mean.copy_(centre)
         self.std.copy_(unit)
 
@@ -138,10 +138,10 @@ class ImageEncoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`(B, T, [C,] H, W)` or `(B, T, H, W, C)` to `(B, T, d_model)`; all frames in one call."""
         frames = x.reshape(-1, *self.shape)
-        # Grid worlds show few different frames. On a GPU to look for them would wait for it.
+        # Grid worlds have few distinct frames. On a GPU the search would need a synchronisation.
         found = distinct_frames(frames) if x.device.type == "cpu" else None
         frames = frames if found is None else frames[found[0]]
-        # A CPU is faster with pieces that stay in its caches, and whose memory is used again.
+        # A CPU is faster on batches that fit its caches.
         size = 64 if x.device.type == "cpu" else len(frames)
         parts = [self._encode(part) for part in torch.split(frames, size)]
         features = parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -166,7 +166,7 @@ class ImageEncoder(nn.Module):
         return features
 
     def _precision(self, frames: Tensor) -> torch.dtype:
-        """What the convolutions compute with: under autocast, frames need never be float32."""
+        """The precision of the convolutions; under autocast, frames are not converted to float32."""
         device = frames.device.type
         if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             return torch.get_autocast_dtype(device)
@@ -174,14 +174,13 @@ class ImageEncoder(nn.Module):
 
 
 def distinct_frames(frames: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Which of some uint8 frames `(F, ...)` differ from each other.
+    """Finds the distinct ones of uint8 frames `(F, ...)`, to encode each once.
 
-    Frames are told apart by a hash, and those of one hash are then compared, so that the answer is
-    exact.
+    Frames are grouped by a hash; the frames of a group are then compared, so that it is exact.
 
     Returns:
-        The positions `(D,)` of one frame of each kind, and of every frame its kind `(F,)`; None if
-        most are of their own kind, or there is nothing to gain.
+        The indices `(D,)` of the distinct frames, and for every frame which of these it equals
+        `(F,)`; None if most frames are distinct, or there are too few.
     """
     size = frames[0].numel() if len(frames) else 0
     if frames.dtype != torch.uint8 or len(frames) < _FEW or size % 8:
@@ -199,9 +198,8 @@ def distinct_frames(frames: Tensor) -> tuple[Tensor, Tensor] | None:
 class DictionaryEncoder(nn.Module):
     """The sum of one embedding per entry of a dictionary.
 
-    Each is normalised first: what an entry means for another one is learnt from their products in
-    later layers, and with a bit beside a picture, whose embedding is many times larger, that took
-    several times as many updates.
+    Each embedding is normalised first. Without it, that of an image is many times larger than that
+    of a bit beside it, and learning took several times as many updates.
     """
 
     def __init__(self, space: gym.spaces.Dict, d_model: int, image_channels: int) -> None:

@@ -19,14 +19,14 @@ from rate.heads import ContinuousHead, make_head
 from rate.state import State
 from rate.tokenizers import set_action_scale
 
-# Of shapes and architectures. Beyond, PyTorch goes on uncompiled, and says so to a log alone.
+# Shapes and architectures in a process. Beyond it, PyTorch falls back to eager with a log line only.
 _MOST_PROGRAMS = 64
 
 
 class SequenceModel(nn.Module):
     """Predicts actions from returns-to-go, observations and actions, segment by segment.
 
-    One class is RATE, RMT, TrXL, DTXL, DT, LSTM and any other: what differs is the `ModelConfig`.
+    RATE, RMT, TrXL, DTXL, DT and LSTM are one class with different settings (`ModelConfig`).
 
     Args:
         config: The architecture.
@@ -52,7 +52,7 @@ class SequenceModel(nn.Module):
         self._compiled: RunSegment[Any] | None = None
 
     def set_action_spread(self, mean: Tensor, std: Tensor) -> None:
-        """See and predict actions without bounds in the units of the data, `(A,)` each.
+        """Scales unbounded actions by their mean and deviation in the data, `(A,)` each.
 
         Raises:
             ValueError: If a mean is not finite, or a deviation is negative or not finite.
@@ -62,7 +62,7 @@ class SequenceModel(nn.Module):
         self._share_action_scale()
 
     def _share_action_scale(self) -> None:
-        """Past actions are seen in the units in which the next ones are predicted."""
+        """Scales past actions to the units in which the head predicts actions."""
         if isinstance(self.head, ContinuousHead):
             set_action_scale(self.tokenizer, self.head.centre, self.head.unit)
 
@@ -92,16 +92,17 @@ class SequenceModel(nn.Module):
         detach_every: int | None = None,
         recompute: bool = False,
     ) -> tuple[Tensor, State]:
-        """What the heads read at every step of a batch, folded over its segments.
+        """The features of every step of a batch, folded over its segments (teacher forcing).
 
         Args:
             batch: `T` steps; cut into segments of `context_length`, the last may be shorter.
-                A backbone that carries no state sees all T steps in one pass.
-            state: What came before; None is the initial state.
-            detach_every: Segments between two cuts of the gradient through memory; None never cuts.
-            recompute: Keep nothing of a segment but its state, and compute the rest again when its
-                gradient is due (Chen et al. 2016, "Training Deep Nets with Sublinear Memory
-                Cost"). Frames are then encoded segment by segment.
+                A backbone that carries no state has all T steps in one pass.
+            state: The state before the batch; None is the initial state.
+            detach_every: Truncated BPTT: segments between two cuts of the gradient through the
+                state; None back-propagates through all segments.
+            recompute: Activation checkpointing: keep the state of a segment alone and compute its
+                activations again in the backward pass (Chen et al. 2016, "Training Deep Nets with
+                Sublinear Memory Cost"). Frames are then encoded segment by segment.
 
         Returns:
             Features `(B, T, d)`, and the state after the last segment.
@@ -115,8 +116,8 @@ class SequenceModel(nn.Module):
                 state = state.detach()
             part = batch.steps(start, start + length)
             if tokens is None:
-                # The mask goes beside its batch: a tensor tells `checkpoint` which device's random
-                # numbers to draw again.
+                # The mask is passed beside its batch: by a tensor `checkpoint` knows which device's
+                # random state to restore.
                 out, state = checkpoint(self._embedded, part, state, part.mask, use_reentrant=False)
             else:
                 out, state = self.segment(tokens[:, start : start + length], part.mask, state)
@@ -131,8 +132,9 @@ class SequenceModel(nn.Module):
 
         Args:
             tokens: `(B, K, n, d)` of the tokenizer.
-            mask: `(B, K)` bool, real steps first. A row without any keeps its state.
-            state: The state left by the segment before.
+            mask: `(B, K)` bool padding mask, real steps first. A row without real steps keeps its
+                state.
+            state: The state after the previous segment.
 
         Returns:
             Features `(B, K, d)`, and the new state.
@@ -142,22 +144,22 @@ class SequenceModel(nn.Module):
         return features[:, : mask.shape[1]], state
 
     def make_decoder(self, batch_size: int, *, exact: bool = True) -> ModelDecoder:
-        """The model one step at a time, for `batch_size` rows; see `Backbone.make_decoder`."""
+        """The decoder for rollouts of `batch_size` rows; see `Backbone.make_decoder`."""
         return ModelDecoder(self, batch_size, exact=exact)
 
     @property
     def is_compiled(self) -> bool:
-        """Whether segments run as `compile_segments` has it."""
+        """Whether segments run compiled; see `compile_segments`."""
         return self._compiled is not None
 
     def compile_segments(self, backend: str | Callable[..., Any] | None = "inductor") -> None:
-        """Let `torch.compile` make one program of a segment's many small steps; None undoes it.
+        """Compiles the forward pass of a segment with `torch.compile`; None undoes it.
 
-        It does so at the first segment of each shape.
+        Compilation happens at the first segment of each shape.
         """
         self._compiled = None
         if backend is not None:
-            # The limit is of the method, which all models of a process share.
+            # The limit is per method, and all models of a process share the method.
             limits = torch._dynamo.config
             limits.cache_size_limit = max(_MOST_PROGRAMS, limits.cache_size_limit)
             self._compiled = self.backbone.compiled(backend)

@@ -1,4 +1,4 @@
-"""Acting with a trained model: the one inference path of the project."""
+"""Autoregressive rollouts with a trained model: the one inference path of the project."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ ArrayObservations = NDArray[np.generic] | dict[str, NDArray[np.generic]]
 
 @dataclass(frozen=True)
 class PolicyStep:
-    """What a policy does at a step.
+    """The result of a step of a policy.
 
     Attributes:
-        actions: `(B, ...)`, as the environment's action space has them.
-        predictions: `(B, ...)` of the action head, on the model's device: logits of whole numbers,
-            or the action itself.
+        actions: `(B, ...)` elements of the environment's action space.
+        predictions: `(B, ...)` of the action head, on the model's device: logits of discrete
+            actions, or the continuous action itself.
     """
 
     actions: NDArray[np.generic]
@@ -38,12 +38,12 @@ class PolicyStep:
 
 @contextmanager
 def evaluating(model: SequenceModel) -> Iterator[None]:
-    """Evaluation mode (no dropout, no memory noise) inside, the mode of before outside.
+    """Context of evaluation mode: no dropout, no memory noise. Restores the mode on exit.
 
-    In the weights' own precision, too: a decoder's buffers would not take what autocast makes.
+    Autocast is off: a decoder's buffers have the precision of the weights.
     """
     training = model.training
-    if training:  # to walk through all modules takes longer than some of a small model's layers
+    if training:  # `eval` walks through all modules, which takes as long as a small layer
         model.eval()
     try:
         device = next(model.parameters()).device.type
@@ -58,12 +58,12 @@ def evaluating(model: SequenceModel) -> Iterator[None]:
 
 
 class Policy:
-    """A batch of agents, each with its own episode, that share a model.
+    """Acts in a batch of environments, each in an episode of its own, with one model.
 
-    The policy keeps what an agent has to keep (memory, return-to-go, step count); the environment
-    gives observations and rewards. Dropout is off, and what is sampled is a function of the seed,
-    the episode and the step, so acting never touches the random state of training, and no row has a
-    say in another one's actions.
+    The policy holds the state of each row: memory (decoder state with its KV cache), return-to-go
+    and step count. The environment gives observations and rewards. Dropout is off, and samples are
+    a function of the seed, the episode and the step: acting does not touch the random state of
+    training, and the actions of a row do not depend on the other rows.
 
         policy = Policy(model, num_envs=100, target_return=1.0)
         actions = policy.act(observations)
@@ -72,13 +72,13 @@ class Policy:
             actions = policy.act(observations, rewards)
 
     Where an episode ends, `reset` begins the next one in its row.
-    `rate.envs.autoreset.without_autoreset` makes any vector environment wait there.
+    `rate.envs.autoreset.without_autoreset` makes any vector environment wait for it.
 
     Args:
         model: The trained model. It is put into evaluation mode while it acts and left as it was.
         num_envs: Rows of the batch.
-        target_return: The return asked for at the first step; rewards are subtracted from it.
-        decoding: How actions are drawn from predictions.
+        target_return: The return-to-go at the first step; rewards are subtracted from it.
+        decoding: How predictions become actions: argmax or sampling.
         seed: Seed of the sampling.
         recompute_window: See `rate.backbones.window_transformer.WindowTransformer.make_decoder`.
 
@@ -103,8 +103,8 @@ class Policy:
         self.device = next(model.parameters()).device
         with evaluating(model):
             self.decoder = model.make_decoder(num_envs, exact=recompute_window)
-        # On the host, where they change: a few numbers are not worth a GPU's time.
-        # In float64, as the data's are made: many small rewards must not add up to a drift.
+        # On the host, where they change: a GPU is no faster for a few numbers.
+        # In float64, as for the data: sums of many small rewards must not drift.
         self.returns_to_go = torch.zeros(num_envs, 1, dtype=torch.float64)
         self.timesteps = torch.zeros(num_envs, dtype=torch.int64)
         self._seed = splitmix64(np.array([seed % (1 << 64)], np.uint64))
@@ -120,12 +120,12 @@ class Policy:
         rows: NDArray[np.bool_] | Tensor | None = None,
         episodes: Sequence[int] | None = None,
     ) -> None:
-        """Start a new episode in the rows `(B,)` bool that are True; in all of them if None.
+        """Starts a new episode in the rows `(B,)` bool that are True; in all rows if None.
 
         Args:
-            rows: Which rows.
-            episodes: Of every row, what tells its episode apart (the environment's seed, say):
-                sampling the same one again draws the same. None counts them.
+            rows: Rows to reset.
+            episodes: An integer that identifies the episode of every row, such as the environment's
+                seed: actions are sampled the same again for the same one. None counts episodes.
         """
         count = len(self.timesteps)
         if episodes is None:
@@ -144,19 +144,19 @@ class Policy:
     def act(
         self, observations: ArrayObservations, rewards: NDArray[np.generic] | None = None
     ) -> NDArray[np.generic]:
-        """The next actions `(B, ...)`, as the environment's action space has them; see `step`."""
+        """The next actions `(B, ...)`, elements of the action space; see `step`."""
         return self.step(observations, rewards).actions
 
     @torch.no_grad()
     def step(
         self, observations: ArrayObservations, rewards: NDArray[np.generic] | None = None
     ) -> PolicyStep:
-        """The next actions, and what the model predicted.
+        """The next actions and the model's predictions.
 
         Args:
             observations: `(B, *obs)`, or a dictionary of such arrays.
-            rewards: `(B,)` what the last actions earned; None at the first step. A row that was
-                reset since then ignores its own.
+            rewards: `(B,)` rewards of the last actions; None at the first step. Those of rows that
+                have been reset since are ignored.
 
         Raises:
             ValueError: If an array has another shape, rewards are missing after the first step of
@@ -184,7 +184,7 @@ class Policy:
             uniforms = on_device(torch.from_numpy(numbers), self.device)
         self.timesteps += 1
         self.actions = self.model.head.decode(predictions, self.decoding, uniforms)
-        # A copy: what the caller does to its actions must not reach the next step.
+        # A copy: the caller may write into its actions, and these are inputs of the next step.
         actions = self.actions.cpu().numpy().astype(self.model.action_space.dtype)
         return PolicyStep(actions, predictions)
 

@@ -1,4 +1,4 @@
-"""Checks of what `Policy.act` is given: a wrong shape would be broadcast, in silence."""
+"""Checks of the inputs of `Policy.step`: wrong shapes would be broadcast without an error."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def check_rewards(rewards: Any, begun: NDArray[np.bool_], required: bool) -> Non
     """Refuse rewards that are missing, not `(B,)`, or not finite.
 
     Args:
-        rewards: What the last actions earned, or None.
+        rewards: Rewards of the last actions, or None.
         begun: `(B,)`, the rows that have acted before, whose rewards count.
-        required: Whether what the model does depends on them.
+        required: Whether the model is conditioned on the return-to-go.
 
     Raises:
         UserError: If one is not finite; names the rows.

@@ -1,4 +1,4 @@
-"""What a backbone carries from one segment to the next: a value."""
+"""The recurrent state of a backbone, which it carries from segment to segment."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class State:
-    """Everything that a backbone remembers, as a value: made, handed on, never held by a module.
+    """The state of a backbone between two segments: an immutable value that no module holds.
 
     A backbone derives a frozen dataclass from it. Each field is a tensor whose first axis is the
-    batch, a tuple of such tensors, or None; which of them it is depends on the model alone.
+    batch, a tuple of such tensors, or None; which of these depends on the model alone.
     """
 
     def detach(self) -> Self:
-        """The same values without their history: truncates back-propagation through time."""
+        """The same values without their gradient history: truncated BPTT."""
         return self._map(Tensor.detach)
 
     def where(self, rows: Tensor, other: Self) -> Self:
@@ -51,7 +51,7 @@ class State:
         return found
 
     def _map(self, function: Callable[..., Tensor], *others: Self) -> Self:
-        """A state of what `function` makes of every tensor and those of other states beside it."""
+        """Applies `function` to every tensor, together with the same tensor of the other states."""
         values: dict[str, Any] = {}
         for field in fields(self):
             parts = [getattr(state, field.name) for state in (self, *others)]

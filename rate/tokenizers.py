@@ -1,4 +1,4 @@
-"""From the steps of a trajectory to tokens."""
+"""Tokenizers: embed the steps of a trajectory as tokens."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class StepTokens:
 
     Attributes:
         count: n, how many they are.
-        read: Index of the one whose features the action head reads. It and those before it are
-            known when an action is due; those behind it (the action) when it was taken.
+        read: Index of the token at which the action is predicted. It and the tokens before it are
+            known before the action is chosen; those after it (the action) afterwards.
     """
 
     count: int
@@ -31,13 +31,13 @@ class StepTokens:
 
     @property
     def late(self) -> int:
-        """How many of a step's tokens are known only when its action was taken."""
+        """Number of late tokens of a step: those that are known only after its action."""
         return self.count - 1 - self.read
 
 
 @dataclass(frozen=True)
 class StepInputs:
-    """What is known when an action is due, of every row.
+    """The inputs of one decoding step, of every row.
 
     Attributes:
         previous_actions: `(B,)` or `(B, A)`; in a row whose episode begins, any valid action.
@@ -53,21 +53,21 @@ class StepInputs:
 
 
 class Tokenizer(nn.Module):
-    """What a step becomes.
+    """Embeds a step as `n` tokens.
 
-    With `position="timestep"` (or `sinusoidal`) a learned embedding of the step's index is added to
-    all tokens of a step, and the result is normalised, as in Decision Transformer. Indices beyond
+    With `position="timestep"` (or `sinusoidal`) a learned embedding of the timestep is added to
+    all tokens of a step, and the result is normalised, as in Decision Transformer. Timesteps beyond
     the table use its last row.
 
     Args:
-        config: The model's.
+        config: The settings of the model.
         observation_space: Chooses the encoder.
         action_space: Chooses the encoder of past actions.
 
     Attributes:
-        tokens: How many tokens, and which of them is read.
-        observation: The encoder of observations, which may be normalised by the data's moments.
-        action: The encoder of past actions, or None where they are not seen.
+        tokens: The number of tokens of a step, and the one at which the action is predicted.
+        observation: The encoder of observations, which normalises by the moments of the data.
+        action: The encoder of past actions, or None where the model has none.
     """
 
     tokens: StepTokens
@@ -105,19 +105,19 @@ class Tokenizer(nn.Module):
         raise NotImplementedError
 
     def step(self, inputs: StepInputs) -> Tensor:
-        """The tokens that are new when an action is due: `(B, n, d)`.
+        """The new tokens `(B, n, d)` of a decoding step.
 
-        The late tokens of the step before, then those of this step up to the one that is read.
+        The late tokens of the previous step, then those of this step up to the one that is read.
         """
         raise NotImplementedError
 
-    def place(self, tokens: Tensor, timesteps: Tensor) -> Tensor:
-        """Give tokens `(B, T, n, d)` of steps `(B, T)` their place in time, if they carry it."""
+    def add_positions(self, tokens: Tensor, timesteps: Tensor) -> Tensor:
+        """Adds timestep embeddings, if there are any, to tokens `(B, T, n, d)` of steps `(B, T)`."""
         if self.timestep is not None:
             rows = timesteps.clamp(0, self.timestep.num_embeddings - 1)
             tokens = self.norm(tokens + self.timestep(rows)[:, :, None])
-        placed: Tensor = self.dropout(tokens)
-        return placed
+        out: Tensor = self.dropout(tokens)
+        return out
 
 
 class TripleTokenizer(Tokenizer):
@@ -147,7 +147,7 @@ class TripleTokenizer(Tokenizer):
         if self.timestep is None:
             return now.roll(1, dims=1)  # the action is the last of a step
         # a_{t-1} belongs to the step before.
-        previous = self.place(self._embed_actions(actions)[:, :, None], timesteps - 1)[:, 0]
+        previous = self.add_positions(self._embed_actions(actions)[:, :, None], timesteps - 1)[:, 0]
         return torch.cat((previous, now[:, :2]), dim=1)
 
     def _embed(
@@ -157,7 +157,7 @@ class TripleTokenizer(Tokenizer):
         tokens = torch.stack(
             (wanted, self.observation(observations), self._embed_actions(actions)), dim=2
         )
-        return self.place(tokens, timesteps)
+        return self.add_positions(tokens, timesteps)
 
     def _embed_actions(self, actions: Tensor) -> Tensor:
         """`(B, T, *action)` to `(B, T, d)`."""
@@ -166,23 +166,23 @@ class TripleTokenizer(Tokenizer):
 
 
 class ObservationTokenizer(Tokenizer):
-    """One token a step, that of its observation: the model sees neither returns nor actions."""
+    """One token a step, that of its observation: the model has neither returns nor actions."""
 
     tokens = StepTokens(count=1, read=0)
     action: None = None
 
     def forward(self, batch: Batch) -> Tensor:
         """Tokens `(B, T, 1, d)`."""
-        return self.place(self.observation(batch.observations)[:, :, None], batch.timesteps)
+        return self.add_positions(self.observation(batch.observations)[:, :, None], batch.timesteps)
 
     def step(self, inputs: StepInputs) -> Tensor:
         """The token o_t of every row: `(B, 1, d)`."""
         observations = map_tensors(inputs.observations, lambda tensor: tensor[:, None])
         tokens: Tensor = self.observation(observations)[:, :, None]  # (B, 1, 1, d)
-        return self.place(tokens, inputs.timesteps[:, None])[:, 0]
+        return self.add_positions(tokens, inputs.timesteps[:, None])[:, 0]
 
 
 def set_action_scale(tokenizer: Tokenizer, centre: Tensor, unit: Tensor) -> None:
-    """See past actions, where they are vectors, in units `(A,)` around a centre `(A,)`."""
+    """Scales past actions, where they are vectors, by a centre and units, `(A,)` each."""
     if isinstance(tokenizer.action, VectorEncoder):
         tokenizer.action.set_scale(centre, unit)

@@ -1,5 +1,5 @@
-"""The memories: what reads the tokens of a segment and hands a state on to the next one.
+"""Backbones: sequence models with a memory that they carry from segment to segment.
 
 A backbone is one class in one file, a subclass of `rate.backbones.base.Backbone`; its settings are
-a dataclass derived from `rate.config.ModelConfig`, its `Config`. `rate.architecture` finds it.
+a dataclass derived from `rate.config.ModelConfig`, its `Config`. `rate.architecture` registers it.
 """

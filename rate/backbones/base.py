@@ -1,4 +1,4 @@
-"""The seam of a memory."""
+"""The interface of a backbone."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ RunSegment = Callable[[Tensor, Tensor, S], tuple[Tensor, S]]
 
 
 class Backbone(nn.Module, Generic[S]):
-    """A memory: reads the tokens of a segment and the state before it.
+    """A sequence model over segments: maps a segment's tokens and a state to features and a state.
 
     Args:
         config: Its settings, a `Config`.
-        tokens: What a step's tokens are.
+        tokens: The tokens of a step.
 
     Attributes:
         Config: The dataclass of its settings, derived from `ModelConfig`.
@@ -43,18 +43,19 @@ class Backbone(nn.Module, Generic[S]):
         raise NotImplementedError
 
     def forward(self, tokens: Tensor, mask: Tensor, state: S) -> tuple[Tensor, S]:
-        """One segment.
+        """One segment, all steps at once (teacher forcing).
 
         Args:
             tokens: `(B, K, n, d)`; the last segment of a batch may have fewer steps, unless
                 `whole_segments`.
-            mask: `(B, K)` bool, real steps first. A row without any keeps its state.
-            state: The state left by the segment before.
+            mask: `(B, K)` bool padding mask, real steps first. A row without real steps keeps its
+                state.
+            state: The state after the previous segment.
 
         Returns:
             Features `(B, K, d)` at the tokens that the head reads, and the state after the last
-            real step. A step's features depend on the state, on earlier steps, and on the tokens
-            of its own up to the one that is read.
+            real step. The features of a step are causal: they depend on the state, on earlier
+            steps, and on the step's own tokens up to the one that is read.
         """
         raise NotImplementedError
 
@@ -66,15 +67,15 @@ class Backbone(nn.Module, Generic[S]):
         return F.pad(tokens, (0, 0, 0, 0, 0, missing)), F.pad(mask, (0, missing))
 
     def make_decoder(self, batch_size: int, *, exact: bool = True) -> Decoder:
-        """What computes `forward` a step at a time; this one does by computing it again.
+        """The decoder for autoregressive rollouts; the default recomputes the open segment.
 
         Args:
             batch_size: Rows decoded side by side.
-            exact: Whether it has to be the same to rounding, where a cheaper approximation exists.
+            exact: Whether it must equal `forward` to rounding where a cheaper approximation exists.
         """
         return RecomputeDecoder(self, batch_size)
 
     def compiled(self, backend: str | Callable[..., Any]) -> RunSegment[S]:
-        """`forward` as one program of `torch.compile`, made anew for each shape it meets."""
+        """`forward` compiled by `torch.compile`, once for each shape."""
         program: RunSegment[S] = torch.compile(self.forward, backend=backend, dynamic=False)
         return program

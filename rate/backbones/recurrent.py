@@ -19,13 +19,13 @@ from rate.tokenizers import StepTokens
 
 @dataclass(frozen=True)
 class RecurrentState(State):
-    """What a recurrent network carries from step to step.
+    """The state between two steps of a recurrent network.
 
     Attributes:
-        hidden: `(B, L, d)`, h of every layer.
-        cell: `(B, L, d)`, c of every layer of an LSTM, or None.
+        hidden: `(B, L, d)`, hidden state h of every layer.
+        cell: `(B, L, d)`, cell state c of every layer of an LSTM, or None.
         late: `(B, l, d)` tokens of the last step that are known only after it (its action), zeros
-            before the first.
+            before the first step.
     """
 
     hidden: Tensor
@@ -39,8 +39,8 @@ class Recurrent(Backbone[RecurrentState]):
         x_t = ReLU(W [a_{t-1}, R_t, o_t] + b)
         h_t = cell(x_t, h_{t-1})
 
-    Recurrent weights start orthogonal and biases at zero, but for an LSTM's forget gate, which
-    starts open (Jozefowicz et al. 2015).
+    Recurrent weights are initialised orthogonal and biases 0, except the forget gate of an LSTM,
+    whose bias is 1 (Jozefowicz et al. 2015).
     """
 
     Config = RecurrentConfig
@@ -87,7 +87,7 @@ class Recurrent(Backbone[RecurrentState]):
         hidden = state.hidden.transpose(0, 1).contiguous()  # (L, B, d), as PyTorch has it
         cell = None if state.cell is None else state.cell.transpose(0, 1).contiguous()
         before = hidden if cell is None else (hidden, cell)
-        # Padding is not read: a row's state is that after its last real step.
+        # Packed, so that the state of a row is that after its last real step.
         lengths = mask.sum(1)  # (B,)
         packed = pack_padded_sequence(
             x, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
@@ -104,7 +104,7 @@ class Recurrent(Backbone[RecurrentState]):
         return self.dropout(features), new.where(lengths == 0, state)
 
     def make_decoder(self, batch_size: int, *, exact: bool = True) -> RecurrentDecoder:
-        """One that carries the state from step to step."""
+        """A decoder that carries the state from step to step."""
         return RecurrentDecoder(self, batch_size)
 
 

@@ -1,7 +1,7 @@
 """The settings of our backbones.
 
-Nothing here imports PyTorch, so that a wrong one is told at once. A backbone from elsewhere has its
-settings beside it, as its `Config`.
+Nothing here imports PyTorch, so that a wrong setting is reported at once. The settings of a user's
+backbone are its `Config`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _ATTENDING = ("cross_attention", "cross_attention_reverse", "latch")  # valves t
 class TransformerConfig(ModelConfig):
     """The settings that all transformers have.
 
-    With `position=relative` attention sees distances (Transformer-XL); with the others it sees
-    content alone, and tokens carry their place.
+    With `position=relative` attention has relative positions (Transformer-XL); otherwise positions
+    are added to the tokens.
 
     Attributes:
         block: `pre_norm` (default: one residual, norm first), `trxl` (post-norm, Transformer-XL),
@@ -37,8 +37,8 @@ class TransformerConfig(ModelConfig):
         num_heads: Attention heads.
         d_head: Width of a head; None is `d_model / num_heads`.
         d_ff: Inner width of the feed-forward layer; None is `4 * d_model`.
-        feed_forward: `mlp` (one activation), or `swiglu` (gated; Shazeer 2020), which learns sooner
-            what a memory means for what is seen.
+        feed_forward: `mlp` (one activation), or `swiglu` (gated; Shazeer 2020), which learns
+            sooner how memory and observation combine.
         skip_ffn: Leave out the feed-forward layers (the field's `--skip_dec_ffn`).
         attention_dropout: Dropout of attention probabilities (and of a memory retention valve's).
     """
@@ -81,16 +81,16 @@ class TransformerConfig(ModelConfig):
 
 @dataclass(frozen=True)
 class SegmentTransformerConfig(TransformerConfig):
-    """The settings of a transformer whose segments hand on memory.
+    """The settings of a transformer that carries memory from segment to segment.
 
     Attributes:
         num_memory_tokens: m, memory tokens read and written by each segment (`--nmt`).
         cache_length: Cached hidden states per layer, in tokens (`--mem_len`); a step is 3 tokens.
-        valve: Memory retention valve between what a segment wrote and what the next one reads:
+        valve: Memory retention valve, which updates the memory tokens between two segments:
             `none`, `cross_attention` (RATE), `cross_attention_reverse`, `gru`, `lstm`, `gated`
             or `latch` (ours: saturating).
-        valve_heads: Heads of a valve that attends (`--n_head_ca`).
-        valve_activation: Activation of what a segment wrote, before the valve (`--mrv_act`).
+        valve_heads: Attention heads of the valve (`--n_head_ca`).
+        valve_activation: Activation of the write tokens' outputs, before the valve (`--mrv_act`).
         memory_noise: Standard deviation of Gaussian noise on carried memory, in training only.
     """
 
@@ -124,7 +124,7 @@ class SegmentTransformerConfig(TransformerConfig):
 
 @dataclass(frozen=True)
 class WindowTransformerConfig(TransformerConfig):
-    """The settings of a transformer that sees the last K steps (`context_length`)."""
+    """The settings of a transformer with a sliding window of K steps (`context_length`)."""
 
     carries_state: ClassVar[bool] = False
 
@@ -170,11 +170,11 @@ class ELMURConfig(ModelConfig):
         d_ff: Inner width of the feed-forward layers; None is `4 * d_model`.
         pre_norm: Whether sub-layers read a normalised stream, or the sum is normalised.
         memory_slots: M, slots of every layer.
-        memory_init: Standard deviation of the noise that memory starts with: drawn anew for each
-            window in training, once and for all for acting.
+        memory_init: Standard deviation of the noise that memory starts from: sampled for each
+            window in training, fixed for acting.
         use_lru: Rewrite the least recently used slot; else every slot, at every segment.
-        lru_blend: a, the share of what is written in what becomes of a slot.
-        max_distance: Distances in tokens that the biases of reading and writing tell apart.
+        lru_blend: a, the weight of the written value in the new value of a slot.
+        max_distance: Distances in tokens that have a bias of their own in reading and writing.
     """
 
     backbone: str = "elmur"

@@ -37,7 +37,7 @@ def test_timesteps_are_one_for_all_tokens_of_a_step_and_end_with_the_table(posit
     embed = embedding(position=position, max_timestep=5)
     tokens = torch.randn(1, 1, 3, D).expand(1, 7, 3, D)
     with torch.no_grad():
-        placed = embed.place(tokens, torch.tensor([[0, 1, 2, 3, 4, 5, 900]]))
+        placed = embed.add_positions(tokens, torch.tensor([[0, 1, 2, 3, 4, 5, 900]]))
     assert len(placed[0].flatten(1).unique(dim=0)) == 5
     assert torch.equal(placed[0, 4], placed[0, 6])
 
@@ -54,7 +54,7 @@ def test_mirrored_times_are_a_linear_map_of_each_other() -> None:
 
 def test_relative_positions_leave_the_tokens_alone() -> None:
     tokens = torch.randn(1, 2, 3, D)
-    assert torch.equal(embedding().place(tokens, torch.tensor([[0, 5]])), tokens)
+    assert torch.equal(embedding().add_positions(tokens, torch.tensor([[0, 5]])), tokens)
 
 
 def test_set_normalisation_reaches_vector_observations() -> None:
