@@ -149,9 +149,9 @@ class Environment:
         """`make_vector` without the stack of frames."""
         if self.vector is not None:
             return self.vector(num_envs, self.settings, *_given(length))
-        from rate.envs.workers import WorkerVector
+        from rate.envs.worker_vector import WorkerVectorEnv
 
-        return WorkerVector(self.making(length), num_envs, self.workers)
+        return WorkerVectorEnv(self.making(length), num_envs, self.workers)
 
     def steps_at(self, length: Length) -> int:
         """The most steps that an episode of a length has.
@@ -247,7 +247,7 @@ class Environment:
     def making(self, length: Any) -> Any:
         """What makes an environment, also in another process, which need not import this module.
 
-        See `rate.envs.workers.MakeEnv`.
+        See `rate.envs.worker_vector.MakeEnv`.
         """
         return partial(type(self).env, self.settings, *_given(length))
 

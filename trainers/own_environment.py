@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rate.envs.own import Maker, check_settings, drawing_mode, find_maker, make_own
 from rate.envs.own_trial import Description, describe, describe_elsewhere
 from rate.envs.spec import EnvironmentSpec
-from rate.envs.workers import Elsewhere, MakeEnv
+from rate.envs.worker_vector import Elsewhere, MakeEnv
 from rate.errors import ConfigError
 from rate.progress import OnProgress
 from trainers.config import DataConfig
@@ -91,9 +91,9 @@ class OwnEnvironment(Environment):
         making = self.making(length)
         if isinstance(making, Elsewhere) or held(self.name) is None or self.workers is not None:
             return super().make_rows(num_envs, length)
-        from rate.envs.sync import SyncRows
+        from rate.envs.serial_vector import SerialVectorEnv
 
-        return SyncRows(making, num_envs)
+        return SerialVectorEnv(making, num_envs)
 
     def steps_at(self, length: Length) -> int:
         length = self.max_steps if length is None else length

@@ -1,8 +1,8 @@
 """The near side of a worker under another Python: requests and answers of `Worker` as messages.
 
-The far side is `rate.envs._guest_program`, which describes the messages. Nothing is pickled: what
-comes from there is plain values and arrays of numbers, which are written into the memory that the
-rows of a `WorkerVector` share.
+The far side is `rate.envs._guest_program`; `rate.envs._guest_messages` describes the messages.
+Nothing is pickled: what comes from there is plain values and arrays of numbers, which are written
+into the buffers that the rows of a `WorkerVectorEnv` share.
 """
 
 from __future__ import annotations
@@ -13,33 +13,37 @@ import socket
 import subprocess
 import time
 from collections import deque
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from rate.envs import _guest_program
-from rate.envs._guest_program import PROTOCOL, ROOM, SIZES, decode, encode
-from rate.envs._shared_rows import Observation, SharedRows
-from rate.envs._worker_handle import MessageError, Worker, WorkerDied
-from rate.envs._worker_process import EnvironmentFailure
+from rate.envs import _guest_messages, _guest_program
+from rate.envs._elsewhere import Elsewhere
+from rate.envs._guest_messages import PROTOCOL, ROOM, SIZES, decode, encode
+from rate.envs._shared_buffers import Observation, SharedBuffers
 from rate.envs.spec import space_from_dict
-from rate.errors import ConfigError
+from rate.workers import loop
+from rate.workers.child import WorkerFailure, last_lines
+from rate.workers.worker import MessageError, Worker, WorkerDied
 
 _LARGEST = 1 << 32  # bytes of a message: more is none
+# The modules that run there, each after those that it imports.
+_MODULES = (loop, _guest_messages, _guest_program)
 # Not run as a file: the folder of that would come first in its sys.path, and hide packages that are
 # named as our modules are. So the working directory does, where a user's modules may stand.
 _PROGRAM = """\
-import sys
+import sys, types
 if sys.version_info < (3, 8):
     sys.exit(66)
 try:
     import numpy
 except ImportError:
     sys.exit(67)
-with open(sys.argv[1], encoding="utf-8") as file:
-    code = compile(file.read(), sys.argv[1], "exec")
-sys.argv = sys.argv[1:]
-exec(code)
+descriptor, *sent = sys.argv[1:]
+for name, path in zip(sent[::2], sent[1::2]):
+    module = sys.modules[name] = types.ModuleType(name)
+    with open(path, encoding="utf-8") as file:
+        exec(compile(file.read(), path, "exec"), module.__dict__)
+del sys.argv[1:]
+module.main(int(descriptor))
 """
 
 
@@ -47,40 +51,6 @@ _UNFIT = {  # the exit codes above
     66: "it is older than Python 3.8",
     67: "it has no NumPy; install it there: {python} -m pip install numpy",
 }
-
-
-@dataclass(frozen=True)
-class Elsewhere:
-    """An environment that another Python makes.
-
-    Attributes:
-        python: That Python.
-        env: The environment's name there: an id, or an import path.
-        settings: Keywords for it, plain JSON types.
-        max_steps: Steps after which an episode is truncated; None leaves it to the environment.
-        draws: Whether it will be asked for pictures.
-    """
-
-    python: str
-    env: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    max_steps: int | None = None
-    draws: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what is no program."""
-        path = Path(str(self.python))
-        if path.is_file() and os.access(path, os.X_OK):
-            return
-        found = next((p for p in (path / "bin/python", path / "python") if p.is_file()), None)
-        hint = f"that folder's is {found}" if found else "it is the path of the program itself"
-        raise ConfigError(
-            f"env.python is {self.python}, which is no program that can be run; {hint}, for "
-            "example /path/to/venv/bin/python."
-        )
-
-    def __str__(self) -> str:
-        return f"{self.env} under {self.python}"
 
 
 class GuestPipe:
@@ -106,13 +76,10 @@ class GuestPipe:
         self._has_ended = False
         self._asked: deque[tuple[str, Any]] = deque()
         self._made: dict[str, Any] = {}
-        self._board: SharedRows | None = None
+        self._buffers: SharedBuffers | None = None
 
-    def send(self, request: tuple[str, Any] | None) -> None:
-        """Send a request of `Worker`'s; None says goodbye."""
-        if request is None:
-            self._write({"ask": "close"})
-            return
+    def send(self, request: tuple[str, Any]) -> None:
+        """Send a request of `Worker`'s."""
         method, argument = request
         self._asked.append(request)
         if method == "make":
@@ -139,7 +106,7 @@ class GuestPipe:
         return True
 
     def recv(self) -> tuple[Any, ...]:
-        """The next answer, in the words of `rate.envs._worker_process`.
+        """The next answer, as `rate.workers.child` has it.
 
         Raises:
             EOFError: If the other side is gone.
@@ -148,7 +115,7 @@ class GuestPipe:
         if self._is_here():
             _, num_envs = self._asked.popleft()
             spaces = self._made["observation_space"], self._made["action_space"]
-            self._board = SharedRows(self._memory, *spaces, num_envs)
+            self._buffers = SharedBuffers(self._memory, *spaces, num_envs)
             return "done", None
         if not self._whole:
             raise EOFError
@@ -157,7 +124,7 @@ class GuestPipe:
             return ("alive",)
         method, argument = self._asked.popleft()
         if "error" in message:
-            return "failed", f"{self._elsewhere}:\n{_tail(str(message['error']))}"
+            return "failed", f"{self._elsewhere}:\n{last_lines(str(message['error']), 8)}"
         try:
             return "done", self._done(method, argument, message["done"], arrays)
         except (LookupError, TypeError, ValueError) as error:
@@ -166,7 +133,7 @@ class GuestPipe:
     def close(self) -> None:
         """Let the connection go, and the shared memory."""
         self._connection.close()
-        self._board = None
+        self._buffers = None
 
     def _done(self, method: str, argument: Any, done: Any, arrays: dict[str, Any]) -> Any:
         if method == "make":
@@ -178,21 +145,21 @@ class GuestPipe:
             return self._made
         if method == "render":
             return arrays.get("image")
-        board, rows = self._shared, list(argument)
-        _write_rows(board.observations, rows, arrays)
+        buffers, rows = self._shared, list(argument)
+        _write_rows(buffers.observations, rows, arrays)
         if method == "reset":
-            board.rewards[rows] = board.terminated[rows] = board.truncated[rows] = 0
+            buffers.rewards[rows] = buffers.terminated[rows] = buffers.truncated[rows] = 0
             return {}
         news = arrays["rewards"]
-        board.rewards[rows] = news[:, 0]
-        board.terminated[rows], board.truncated[rows] = news[:, 1] != 0, news[:, 2] != 0
+        buffers.rewards[rows] = news[:, 0]
+        buffers.terminated[rows], buffers.truncated[rows] = news[:, 1] != 0, news[:, 2] != 0
         return {int(row): outcomes for row, outcomes in done["ended"].items()}
 
     @property
-    def _shared(self) -> SharedRows:
-        if self._board is None:
+    def _shared(self) -> SharedBuffers:
+        if self._buffers is None:
             raise RuntimeError("a worker was asked for episodes before it knew where to put them")
-        return self._board
+        return self._buffers
 
     def _is_here(self) -> bool:
         """Whether the next answer is here already, without the other side."""
@@ -262,16 +229,16 @@ class GuestWorker(Worker):
     """
 
     def __init__(self, rows: range, elsewhere: Elsewhere, memory: int, timeout: float) -> None:
-        self._elsewhere = elsewhere
-        super().__init__(rows, b"", memory, timeout)
+        self.rows, self._elsewhere, self._memory = rows, elsewhere, memory
+        super().__init__(_made_there, rows, timeout)
 
     def _launch(self) -> tuple[Any, subprocess.Popen[bytes]]:
         ours, theirs = socket.socketpair()
-        program = str(Path(_guest_program.__file__))
+        sent = [part for module in _MODULES for part in (module.__name__, str(module.__file__))]
         environment = {k: v for k, v in os.environ.items() if k not in _OURS}
         with theirs:
             process = subprocess.Popen(
-                [self._elsewhere.python, "-c", _PROGRAM, program, str(theirs.fileno())],
+                [self._elsewhere.python, "-c", _PROGRAM, str(theirs.fileno()), *sent],
                 stdin=subprocess.DEVNULL,
                 env={**environment, "OMP_NUM_THREADS": "1"},
                 pass_fds=(theirs.fileno(),),
@@ -287,25 +254,25 @@ class GuestWorker(Worker):
             if code not in _UNFIT:
                 raise
             why = _UNFIT[code].format(python=python)
-            raise EnvironmentFailure(f"{python} cannot run simulators: {why}.") from None
+            raise WorkerFailure(f"{python} cannot run simulators: {why}.") from None
+
+
+def _made_there(_: Any) -> Any:
+    """Stands for the service, which the guest program makes itself."""
 
 
 # Variables that say where our Python has its own packages.
 _OURS = ("PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 
 
-def _write_rows(board: Observation, rows: list[int], arrays: dict[str, Any]) -> None:
+def _write_rows(buffers: Observation, rows: list[int], arrays: dict[str, Any]) -> None:
     """Store the observations `(n, *shape)` of `n` rows.
 
     Raises:
         ValueError: If they are not of the space's shape and kind.
     """
-    for key, array in (board if isinstance(board, dict) else {"": board}).items():
+    for key, array in (buffers if isinstance(buffers, dict) else {"": buffers}).items():
         values = arrays[f"obs/{key}"]
         if values.shape != (len(rows), *array.shape[1:]):
             raise ValueError(f"observations {values.shape} of {len(rows)} rows")
         array[rows] = values.astype(array.dtype, casting="same_kind", copy=False)
-
-
-def _tail(trace: str) -> str:
-    return "\n".join(trace.strip().splitlines()[-8:])

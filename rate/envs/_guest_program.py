@@ -1,109 +1,25 @@
 """What runs under another Python: its simulators, spoken to by messages over a socket.
 
 That Python has neither this package nor PyTorch; it has NumPy, and gymnasium or the old gym. So
-this file imports nothing else, is written in the syntax of Python 3.8, and is run as a program:
-`python _guest_program.py DESCRIPTOR`. The other side is `rate.envs._guest_pipe`, which imports this
-module for the form of a message.
-
-A message is the length of its JSON and that of its arrays (network order, 4 and 8 bytes), the JSON,
-and the arrays one behind the other, of which `arrays` in the JSON gives name, dtype and shape. The
-requests are those of `rate.envs._worker_process`:
-
-    {"ask": "make", "protocol": 1, "env": NAME, "settings": {}, "max_steps": N, "rows": [0, 1]}
-    {"ask": "reset", "seeds": [[ROW, SEED]]}            {"ask": "step", "rows": [0]}, and `actions`
-    {"ask": "render", "row": 0}                         {"ask": "close"}
-
-An answer is `{"done": ...}` with arrays, or `{"error": TRACEBACK}`; any number of `{"alive": true}`
-may come before it.
+this file imports nothing else but the two that are sent with it, and is written in the syntax of
+Python 3.8. The other side is `rate.envs._guest_pipe`; `rate.envs._guest_messages` describes the
+messages.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import os
-import select
-import signal
 import socket
-import struct
 import sys
-import threading
-import time
 import traceback
 from typing import Any
 
 import numpy as np
 
-PROTOCOL = 1
-SIZES = struct.Struct("!IQ")
-ROOM = 1 << 20  # bytes on their way: some frames
-KINDS = "biuf"  # of the numbers in arrays
-CLOSING_TIME = 5.0
-
-
-def encode(message: dict[str, Any], arrays: dict[str, Any] | None = None) -> list[Any]:
-    """The parts of a message, which are to be sent one behind the other."""
-    parts = {name: np.ascontiguousarray(array) for name, array in (arrays or {}).items()}
-    described = [[name, array.dtype.str, list(array.shape)] for name, array in parts.items()]
-    text = json.dumps({**message, "arrays": described}).encode()
-    flat: list[Any] = [array.reshape(-1).view(np.uint8) for array in parts.values()]
-    data = [memoryview(array) for array in flat]
-    return [SIZES.pack(len(text), sum(map(len, data))) + text, *data]
-
-
-def decode(text: bytes, data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The message and the arrays of what follows its sizes.
-
-    Raises:
-        ValueError: If that is no message.
-    """
-    message = json.loads(text)
-    if not isinstance(message, dict):
-        raise ValueError("a message is no table")
-    arrays, offset = {}, 0
-    try:
-        for name, kind, shape in message.pop("arrays"):
-            dtype = np.dtype(kind)
-            if dtype.kind not in KINDS:
-                raise ValueError(f"an array of {kind}")
-            count = int(np.prod(shape, dtype=np.int64))
-            arrays[name] = np.frombuffer(data, dtype, count, offset).reshape(shape)
-            offset += count * dtype.itemsize
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"its arrays are not described: {error!r}") from error
-    return message, arrays
-
-
-def space_to_dict(space: Any) -> dict[str, Any]:
-    """A space in the form that `rate.envs.spec` reads, whichever library it is of."""
-    kind = type(space).__name__
-    if kind == "Box":
-        bounds = {"low": _bound(space.low), "high": _bound(space.high)}
-        return {"type": kind, "shape": list(space.shape), "dtype": str(space.dtype), **bounds}
-    if kind == "Discrete":
-        return {"type": kind, "n": int(space.n), "start": int(getattr(space, "start", 0))}
-    if kind == "MultiDiscrete":
-        sizes = np.asarray(space.nvec)
-        start = np.asarray(getattr(space, "start", np.zeros_like(sizes)))
-        return {"type": kind, "nvec": sizes.tolist(), "start": start.tolist()}
-    if kind == "MultiBinary":
-        alone = not isinstance(space.n, (tuple, list, np.ndarray))
-        return {"type": kind, "n": int(space.n) if alone else [int(size) for size in space.n]}
-    if kind == "Dict":
-        return {"type": kind, "spaces": {k: space_to_dict(s) for k, s in space.spaces.items()}}
-    advice = "; make a Dict of it, whose parts have names" if kind == "Tuple" else ""
-    raise ValueError(
-        f"the space {kind} is not supported; use Box, Discrete, MultiDiscrete, MultiBinary or "
-        f"Dict{advice}"
-    )
-
-
-def _bound(bound: Any) -> Any:
-    flat = np.unique(bound).tolist()
-    values = flat if len(flat) == 1 else np.asarray(bound).ravel().tolist()
-    plain = [value if np.isfinite(value) else str(value) for value in values]
-    return plain[0] if len(plain) == 1 else plain
+from rate.envs._guest_messages import PROTOCOL, ROOM, SIZES, decode, encode, scalars, space_to_dict
+from rate.workers.loop import ignore_stop_signals, serve
 
 
 def find(reference: str) -> Any:
@@ -213,16 +129,6 @@ def _observation(told: Any) -> Any:
     return told[0] if is_pair else told
 
 
-def scalars(info: dict[str, Any]) -> dict[str, Any]:
-    """The numbers and truth values in `info`, as Python's own."""
-    kinds = (bool, int, float, np.bool_, np.integer, np.floating)
-    return {
-        str(key): value.item() if isinstance(value, np.generic) else value
-        for key, value in info.items()
-        if isinstance(value, kinds)
-    }
-
-
 class Guest:
     """The environments of one process. Its methods are what may be asked for."""
 
@@ -315,44 +221,37 @@ def _receive(connection: socket.socket, size: int) -> bytearray:
     return data
 
 
-def _watch(descriptor: int) -> None:
-    """End the process if the other side is gone and a simulator does not come back."""
-    hang_up = select.poll()
-    hang_up.register(descriptor, 0)
-    hang_up.poll()
-    time.sleep(CLOSING_TIME)
-    os.killpg(0, signal.SIGKILL)
+class _Connection:
+    """Messages over a socket, each way."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._socket = socket.socket(fileno=descriptor)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ROOM)
+
+    def send(self, message: dict[str, Any], arrays: dict[str, Any] | None = None) -> None:
+        for part in encode(message, arrays):
+            self._socket.sendall(part)
+
+    def receive(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        sizes = SIZES.unpack(bytes(_receive(self._socket, SIZES.size)))
+        text, data = (bytes(_receive(self._socket, size)) for size in sizes)
+        return decode(text, data)
 
 
 def main(descriptor: int) -> None:
-    """Answer requests until the other side says goodbye or is gone."""
-    for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):  # are for the other side
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
-    os.set_inheritable(descriptor, False)
+    """Answer requests until the other side is gone."""
+    ignore_stop_signals()
     os.dup2(2, 1)  # what a simulator prints is no output of the command that runs it
-    threading.Thread(target=_watch, args=(descriptor,), daemon=True).start()
-    connection = socket.socket(fileno=descriptor)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ROOM)
+    connection = _Connection(descriptor)
+    guest = Guest(connection.send)
 
-    def send(*message: Any) -> None:
-        for part in encode(*message):
-            connection.sendall(part)
+    def answer(message: tuple[dict[str, Any], dict[str, Any]]) -> None:
+        request, arrays = message
+        try:
+            done, found = getattr(guest, request["ask"])(request, arrays)
+        except Exception:  # noqa: BLE001 (whatever it is, the other side has to know)
+            connection.send({"error": traceback.format_exc()})
+        else:
+            connection.send({"done": done}, found)
 
-    guest = Guest(send)
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            sizes = SIZES.unpack(bytes(_receive(connection, SIZES.size)))
-            request, arrays = decode(*(bytes(_receive(connection, size)) for size in sizes))
-            if request["ask"] == "close":
-                break
-            try:
-                done, found = getattr(guest, request["ask"])(request, arrays)
-                guest.send({"done": done}, found)
-            except Exception:  # noqa: BLE001 (whatever it is, the other side has to know)
-                guest.send({"error": traceback.format_exc()})
-    guest.close()
-    os.killpg(0, signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    serve(descriptor, connection.receive, answer, guest.close)

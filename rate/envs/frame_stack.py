@@ -84,7 +84,7 @@ class FrameStackVector(Wrapper):
         return self._add(*self.env.step(actions))
 
     def groups(self, count: int) -> list[Any]:
-        """The rows in up to `count` groups, if the environment has them; see `WorkerVector`."""
+        """The rows in up to `count` groups, if the environment has them; see `WorkerVectorEnv`."""
         groups = getattr(self.env, "groups", None)
         if groups is None:
             return [self]

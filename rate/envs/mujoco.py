@@ -21,8 +21,8 @@ from gymnasium.error import ResetNeeded
 
 from rate.envs.headless import choose_renderer
 from rate.envs.mujoco_arguments import check_argument, constructor_arguments
+from rate.envs.serial_vector import SerialVectorEnv
 from rate.envs.spec import EnvironmentSpec
-from rate.envs.sync import SyncRows
 from rate.errors import ConfigError
 
 PUBLISHED_LENGTH = 1000
@@ -246,7 +246,7 @@ class Mujoco(gymnasium.Env[Array, Array]):
             self._simulator = None
 
 
-class MujocoVector(SyncRows):
+class MujocoVector(SerialVectorEnv):
     """`N` rows of a task in this process: a step is faster than a word with another one.
 
     Args:

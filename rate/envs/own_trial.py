@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from rate.envs.own import Env, Maker, make_own, time_limit
 from rate.envs.spec import space_to_dict
-from rate.envs.workers import Elsewhere, WorkerVector
+from rate.envs.worker_vector import Elsewhere, WorkerVectorEnv
 from rate.errors import ConfigError, UserError
 from rate.spaces import check_action_space, check_observation_space
 
@@ -65,7 +65,7 @@ def describe_elsewhere(there: Elsewhere) -> Description:
         UserError: If it cannot be made or played there; says what it raised.
     """
     try:
-        vector = WorkerVector(there, num_envs=1, num_workers=1)
+        vector = WorkerVectorEnv(there, num_envs=1, num_workers=1)
     except UserError:
         raise
     except ValueError as error:  # of its spaces

@@ -27,8 +27,8 @@ from gymnasium import spaces
 
 from rate.advice import install
 from rate.envs.popgym_tasks import DIFFICULTIES, TASKS
+from rate.envs.serial_vector import SerialVectorEnv
 from rate.envs.spec import EnvironmentSpec, with_privileged_state
-from rate.envs.sync import SyncRows
 from rate.errors import ConfigError
 from rate.hashing import hash_counter
 
@@ -158,8 +158,8 @@ class Popgym(gymnasium.Env[Observation, Any]):
         )
 
 
-class PopgymVector(SyncRows):
-    """`N` tasks side by side in this process; see `SyncRows`.
+class PopgymVector(SerialVectorEnv):
+    """`N` tasks side by side in this process; see `SerialVectorEnv`.
 
     Args:
         num_envs: The number `N` of rows.

@@ -22,7 +22,7 @@ from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
 
 from rate.envs.autoreset import without_autoreset
 from rate.envs.frame_stack import FrameStackVector
-from rate.envs.sync import SyncRows
+from rate.envs.serial_vector import SerialVectorEnv
 from rate.errors import UserError
 from rate.model import SequenceModel
 from rate.policy import Policy
@@ -189,8 +189,8 @@ def test_every_mode_has_the_scores_of_single_episodes(kind: str, mode: Autoreset
 
 
 def test_rows_of_our_own_have_them_too() -> None:
-    check(play(SyncRows(Known, ROWS)))
-    check(play(SyncRows(Known, len(SEEDS))))
+    check(play(SerialVectorEnv(Known, ROWS)))
+    check(play(SerialVectorEnv(Known, len(SEEDS))))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -259,10 +259,10 @@ class Mute(VectorWrapper):
 
 def test_a_wrapper_around_our_own_rows_is_not_trusted_blindly() -> None:
     """One that hands on what it is given is right, and the other is found out."""
-    check(play(VectorWrapper(SyncRows(Known, ROWS))))
+    check(play(VectorWrapper(SerialVectorEnv(Known, ROWS))))
     with pytest.raises(UserError, match=r"Forgetful.* has reset more rows than"):
-        play(Forgetful(SyncRows(Known, ROWS)))
-    check(play(Careful(SyncRows(Known, ROWS))))
+        play(Forgetful(SerialVectorEnv(Known, ROWS)))
+    check(play(Careful(SerialVectorEnv(Known, ROWS))))
 
 
 class Careful(VectorWrapper):
@@ -287,7 +287,7 @@ def test_what_cannot_be_right_is_refused_by_name() -> None:
 @pytest.mark.parametrize("seeds", [[], [-1, 2], [1, 1 << 64]])
 def test_seeds_that_no_episode_has_are_refused(seeds: list[int]) -> None:
     with pytest.raises(ValueError, match="seeds of the episodes"):
-        play(SyncRows(Known, 2), seeds)
+        play(SerialVectorEnv(Known, 2), seeds)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -12,7 +12,7 @@ import torch
 from rate.config import Decoding
 from rate.envs.retrieval import RetrievalOptions, RetrievalVector
 from rate.envs.tmaze import TMAZE_SPEC, TMazeOracle, TMazeVector
-from rate.envs.workers import WorkerVector
+from rate.envs.worker_vector import WorkerVectorEnv
 from rate.model import SequenceModel
 from rate.policy import Policy
 from tests.factories import MODELS
@@ -113,7 +113,7 @@ def test_a_simulator_that_dies_changes_no_score(tmp_path: Any) -> None:
     """In a real worker process; what is seen depends on all actions of an episode."""
 
     def play(make_env: Any) -> RolloutResult:
-        env = WorkerVector(make_env, 3, 2)
+        env = WorkerVectorEnv(make_env, 3, 2)
         try:
             return rollout([Counting(3)], [env], range(9, 16))
         finally:
@@ -145,7 +145,7 @@ def test_overlapped_simulators_change_nothing(deaths: bool, tmp_path: Any) -> No
 
     def play(groups: int, overlap: bool, rows: int = 6) -> RolloutResult:
         make_env = (lambda: Noise(misdeed="kill", once=once)) if deaths and overlap else Noise
-        env = WorkerVector(make_env, rows, 2)
+        env = WorkerVectorEnv(make_env, rows, 2)
         parts = [part if overlap else InOrder(part) for part in env.groups(groups)]
         assert [part.num_envs for part in parts] == [rows // groups] * groups
         decoding = Decoding("sample", temperature=5.0)

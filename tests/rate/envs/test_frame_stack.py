@@ -11,7 +11,7 @@ from gymnasium.vector import VectorEnv
 from rate.batch import stack_frames
 from rate.envs.autoreset import WAITING
 from rate.envs.frame_stack import FrameStackVector, stacked_space
-from rate.envs.workers import WorkerVector
+from rate.envs.worker_vector import WorkerVectorEnv
 from rate.errors import ConfigError
 from tests.worker_envs import Noise
 
@@ -123,7 +123,7 @@ def test_spaces_keep_their_bounds_and_others_are_refused():
 
 
 def test_groups_of_rows_in_worker_processes_have_their_own_frames():
-    vectors = [FrameStackVector(WorkerVector(Noise, 4, 2), 3) for _ in range(2)]
+    vectors = [FrameStackVector(WorkerVectorEnv(Noise, 4, 2), 3) for _ in range(2)]
     whole, (even, odd) = vectors[0], vectors[1].groups(2)
     expected, _ = whole.reset(seed=[4, 5, 6, 7])
     even.reset_async(seed=[4, 6])

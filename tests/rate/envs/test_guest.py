@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import gymnasium
@@ -20,11 +21,11 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from rate.envs import _guest_program
-from rate.envs._guest_pipe import Elsewhere
+from rate.envs import _guest_messages, _guest_program
 from rate.envs.spec import space_from_dict, space_to_dict
-from rate.envs.workers import EnvironmentFailure, WorkerVector
+from rate.envs.worker_vector import Elsewhere, WorkerFailure, WorkerVectorEnv
 from rate.errors import ConfigError
+from rate.workers import loop
 from tests.other_python import make_other_python, write_program
 from tests.processes import PATIENCE, alive, wait_until
 
@@ -40,7 +41,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def vector(python: str, nothing_left_behind: None) -> Iterator[Any]:
     """Makes rows of the `gym` of the other Python, and closes them."""
-    made: list[WorkerVector] = []
+    made: list[WorkerVectorEnv] = []
 
     def make(
         rows: int = 2,
@@ -48,9 +49,9 @@ def vector(python: str, nothing_left_behind: None) -> Iterator[Any]:
         limit: int | None = None,
         draws: bool = False,
         **how: Any,
-    ) -> WorkerVector:
+    ) -> WorkerVectorEnv:
         there = Elsewhere(python, env, how, limit, draws)
-        made.append(WorkerVector(there, rows, max(1, rows // 2), timeout=5))
+        made.append(WorkerVectorEnv(there, rows, max(1, rows // 2), timeout=5))
         return made[-1]
 
     yield make
@@ -137,7 +138,7 @@ def test_one_that_dies_again_and_again_is_given_up(vector: Any) -> None:
             rows.step([0])
 
     told = r"Count-v0 under .*exit code 5.*restarted 3 times"
-    with pytest.raises(EnvironmentFailure, match=told):
+    with pytest.raises(WorkerFailure, match=told):
         play()
 
 
@@ -145,9 +146,7 @@ def test_what_it_raises_is_told_with_its_place(vector: Any) -> None:
     rows = vector(2, misdeed="raise")
     rows.reset(seed=[13, 7])
     rows.step([0, 0])
-    with pytest.raises(
-        EnvironmentFailure, match=r"(?s)Count-v0 under .*misbehave.*KeyError: 'a bug'"
-    ):
+    with pytest.raises(WorkerFailure, match=r"(?s)Count-v0 under .*misbehave.*KeyError: 'a bug'"):
         rows.step([0, 0])
     assert rows.step([0, 0])[2].all()  # all count as finished
     assert seeds_of(rows.reset(seed=[2, 3])[0]) == [2, 3]
@@ -164,14 +163,14 @@ def test_what_it_raises_is_told_with_its_place(vector: Any) -> None:
     ],
 )
 def test_what_cannot_be_made_is_told(vector: Any, how: dict[str, Any], message: str) -> None:
-    with pytest.raises(EnvironmentFailure, match=message):
+    with pytest.raises(WorkerFailure, match=message):
         vector(**how)
 
 
 @pytest.mark.parametrize("misdeed", ["shape", "kind"])
 def test_an_observation_of_another_form_is_refused(misdeed: str, vector: Any) -> None:
     rows = vector(misdeed=misdeed)
-    with pytest.raises(EnvironmentFailure, match=r"an observation .*its space says uint8 \(9,\)"):
+    with pytest.raises(WorkerFailure, match=r"an observation .*its space says uint8 \(9,\)"):
         rows.reset(seed=[1, 2])
 
 
@@ -186,16 +185,16 @@ def test_a_python_that_is_none_is_refused(tmp_path: Path) -> None:
 
 def test_a_python_without_numpy_is_refused(tmp_path: Path) -> None:
     bare = write_program(tmp_path / "bare", f"PYTHONPATH= exec {sys.executable} -S")
-    with pytest.raises(EnvironmentFailure, match=r"has no NumPy; install it there: .*bare -m pip"):
-        WorkerVector(Elsewhere(bare, "Count-v0"), 1, 1)
+    with pytest.raises(WorkerFailure, match=r"has no NumPy; install it there: .*bare -m pip"):
+        WorkerVectorEnv(Elsewhere(bare, "Count-v0"), 1, 1)
 
 
 def test_it_ends_with_its_parent(python: str) -> None:
     program = (
         "import sys, time\n"
-        "from rate.envs.workers import Elsewhere, WorkerVector\n"
-        "rows = WorkerVector(Elsewhere(sys.argv[1], 'Count-v0', {'misdeed': 'hang'}), 1, 1)\n"
-        "print(rows._crew.workers[0].pid, flush=True)\n"
+        "from rate.envs.worker_vector import Elsewhere, WorkerVectorEnv\n"
+        "rows = WorkerVectorEnv(Elsewhere(sys.argv[1], 'Count-v0', {'misdeed': 'hang'}), 1, 1)\n"
+        "print(rows._pool.workers[0].pid, flush=True)\n"
         "rows.reset(seed=[13]); rows.step([0]); rows.step_async([0]); time.sleep(3600)"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
@@ -223,17 +222,19 @@ def test_it_ends_with_its_parent(python: str) -> None:
     ],
 )
 def test_spaces_are_described_as_here(space: gymnasium.Space[Any]) -> None:
-    told = _guest_program.space_to_dict(space)
+    told = _guest_messages.space_to_dict(space)
     assert told == space_to_dict(space)
     assert space_from_dict(told) == space
 
 
 def test_messages_go_round_and_others_are_refused() -> None:
     arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3)[:, ::2], "b": np.array([True])}
-    data = b"".join(_guest_program.encode({"done": {"x": [1, None]}}, arrays))
-    sizes = _guest_program.SIZES.unpack_from(data)
-    start = _guest_program.SIZES.size
-    message, found = _guest_program.decode(data[start : start + sizes[0]], data[start + sizes[0] :])
+    data = b"".join(_guest_messages.encode({"done": {"x": [1, None]}}, arrays))
+    sizes = _guest_messages.SIZES.unpack_from(data)
+    start = _guest_messages.SIZES.size
+    message, found = _guest_messages.decode(
+        data[start : start + sizes[0]], data[start + sizes[0] :]
+    )
     assert message == {"done": {"x": [1, None]}}
     for name, array in arrays.items():
         np.testing.assert_array_equal(found[name], array)
@@ -245,16 +246,18 @@ def test_messages_go_round_and_others_are_refused() -> None:
         b"nonsense",
     ):
         with pytest.raises(ValueError, match=r"."):
-            _guest_program.decode(text, b"01234567")
+            _guest_messages.decode(text, b"01234567")
 
 
-def test_the_program_runs_where_there_is_an_old_python_and_numpy_alone() -> None:
+@pytest.mark.parametrize("module", [loop, _guest_messages, _guest_program])
+def test_the_program_runs_where_there_is_an_old_python_and_numpy_alone(module: ModuleType) -> None:
     """What it imports, and its syntax; annotations are never evaluated."""
-    text = Path(_guest_program.__file__).read_text(encoding="utf-8")
+    text = Path(str(module.__file__)).read_text(encoding="utf-8")
     tree = ast.parse(text, feature_version=(3, 8))
     imported = [node.names[0].name for node in ast.walk(tree) if isinstance(node, ast.Import)]
     imported += [str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    assert set(imported) - set(sys.stdlib_module_names) == {"numpy"}
+    sent = {"rate.workers.loop", "rate.envs._guest_messages"}
+    assert set(imported) - set(sys.stdlib_module_names) - sent <= {"numpy"}
     assert "__future__" in imported
 
 
@@ -265,7 +268,7 @@ def test_gymnasium_of_another_age_plays_as_it_does_here(tmp_path: Path) -> None:
     command = [other, "-m", "pip", "install", "-q", "gymnasium==0.29.1", "numpy==1.26.4"]
     if subprocess.run(command, check=False).returncode:
         pytest.skip("gymnasium 0.29 cannot be installed here")
-    rows = WorkerVector(Elsewhere(str(other), "CartPole-v1"), 2, 1)
+    rows = WorkerVectorEnv(Elsewhere(str(other), "CartPole-v1"), 2, 1)
     alone = gymnasium.make("CartPole-v1")
     seen, _ = rows.reset(seed=[1, (1 << 63) + 5])
     expected, _ = alone.reset(seed=(1 << 63) + 5)

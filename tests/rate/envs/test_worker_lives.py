@@ -15,7 +15,7 @@ import pytest
 from gymnasium.error import ClosedEnvironmentError
 from gymnasium.spaces import Discrete
 
-from rate.envs.workers import EnvironmentFailure, WorkerVector
+from rate.envs.worker_vector import WorkerFailure, WorkerVectorEnv
 from rate.errors import ConfigError, UserError
 from tests.processes import PATIENCE, alive, wait_until
 from tests.worker_envs import Noise, refuse, stumble
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
 def test_a_worker_that_dies_begins_the_episodes_of_all_groups_again(tmp_path):
     make_env = partial(Noise, misdeed="kill", once=tmp_path / "once")
-    vector = WorkerVector(make_env, 4, 2)
+    vector = WorkerVectorEnv(make_env, 4, 2)
     asked, thinking = vector.groups(2)  # rows 0 and 2, rows 1 and 3
     first = asked.reset(seed=[13, 7])[0], thinking.reset(seed=[7, 7])[0]
     asked.step([0, 0])
@@ -38,7 +38,7 @@ def test_a_worker_that_dies_begins_the_episodes_of_all_groups_again(tmp_path):
         assert rewards.astype(bool).tolist() == [False, True]
         assert not (terminated | truncated).any()
         assert not group.step([0, 0])[4]["restarted"].any()
-    os.kill(vector._crew.workers[1].pid, signal.SIGKILL)
+    os.kill(vector._pool.workers[1].pid, signal.SIGKILL)
     assert asked.step([0, 0])[4]["restarted"].tolist() == [False, True]
     assert thinking.step([0, 0])[4]["restarted"].tolist() == [False, True]  # it had not asked
     vector.close()
@@ -56,7 +56,7 @@ def test_a_worker_that_dies_begins_the_episodes_of_all_groups_again(tmp_path):
 def test_a_dead_worker_is_replaced(misdeed, why, tmp_path, caplog):
     """Its unfinished rows begin again; finished rows and other workers notice nothing."""
     make_env = partial(Noise, misdeed=misdeed, once=tmp_path / "once")
-    vector = WorkerVector(make_env, 4, 2, timeout=5)
+    vector = WorkerVectorEnv(make_env, 4, 2, timeout=5)
     first, _ = vector.reset(seed=[4, 13, 7, 7])  # row 1 misbehaves at its second step
     vector.step([1] * 4)
     observations, rewards, terminated, truncated, info = vector.step([1] * 4)
@@ -80,11 +80,11 @@ def test_a_dead_worker_is_replaced(misdeed, why, tmp_path, caplog):
 
 
 def test_killed_from_outside_while_a_row_has_finished():
-    vector = WorkerVector(Noise, 2, 1)
+    vector = WorkerVectorEnv(Noise, 2, 1)
     first, _ = vector.reset(seed=[4, 7])
     for _ in range(3):
         before = vector.step([2, 2])
-    os.kill(vector._crew.workers[0].pid, signal.SIGKILL)
+    os.kill(vector._pool.workers[0].pid, signal.SIGKILL)
     observations, rewards, terminated, truncated, info = vector.step([2, 2])
     np.testing.assert_array_equal(info["restarted"], [False, True])
     np.testing.assert_array_equal(info["steps"], [3, np.nan])
@@ -96,10 +96,10 @@ def test_killed_from_outside_while_a_row_has_finished():
 
 
 def test_killed_before_a_masked_reset_and_while_rendering():
-    vector = WorkerVector(Noise, 2, 1)
+    vector = WorkerVectorEnv(Noise, 2, 1)
     first, _ = vector.reset(seed=[4, 7])
     vector.step([0, 0])
-    os.kill(vector._crew.workers[0].pid, signal.SIGKILL)
+    os.kill(vector._pool.workers[0].pid, signal.SIGKILL)
     assert vector.render_row(0) is None
     again, info = vector.reset(seed=[4, 0], options={"reset_mask": [True, False]})
     np.testing.assert_array_equal(again, first)
@@ -108,12 +108,12 @@ def test_killed_before_a_masked_reset_and_while_rendering():
 
 
 def test_too_many_deaths():
-    vector = WorkerVector(partial(Noise, misdeed="kill"), 2, 1, max_restarts=1)
+    vector = WorkerVectorEnv(partial(Noise, misdeed="kill"), 2, 1, max_restarts=1)
     vector.reset(seed=[13, 1])
     vector.step([0, 0])
     assert vector.step([0, 0])[4]["restarted"].all()
     vector.step([0, 0])
-    with pytest.raises(EnvironmentFailure, match=r"(?s)^Noise: .*SIGKILL.*scripts/doctor\.py"):
+    with pytest.raises(WorkerFailure, match=r"(?s)^Noise: .*SIGKILL.*scripts/doctor\.py"):
         vector.step([0, 0])
     assert vector.closed
     with pytest.raises(ClosedEnvironmentError):
@@ -121,20 +121,20 @@ def test_too_many_deaths():
 
 
 def test_a_simulator_that_dies_when_it_is_made():
-    with pytest.raises(EnvironmentFailure, match=r"(?s)^Noise: .*exit code 3.*1 times"):
-        WorkerVector(partial(Noise, misdeed="crash when made"), 1, max_restarts=1)
+    with pytest.raises(WorkerFailure, match=r"(?s)^Noise: .*exit code 3.*1 times"):
+        WorkerVectorEnv(partial(Noise, misdeed="crash when made"), 1, max_restarts=1)
 
 
 def test_what_make_env_raises():
     with pytest.raises(ConfigError, match=r"^env.level 'x' is no level; take one of a, b$") as got:
-        WorkerVector(refuse, 2, 2)
+        WorkerVectorEnv(refuse, 2, 2)
     assert "refuse" in str(got.value.__cause__)
-    with pytest.raises(EnvironmentFailure, match=r"(?s)could not be made.*KeyError: 'missing'"):
-        WorkerVector(stumble, 2, 1)
+    with pytest.raises(WorkerFailure, match=r"(?s)could not be made.*KeyError: 'missing'"):
+        WorkerVectorEnv(stumble, 2, 1)
 
 
 def test_a_bug_is_raised_as_it_is_and_a_reset_mends():
-    vector = WorkerVector(partial(Noise, misdeed="bug"), 3, 2)
+    vector = WorkerVectorEnv(partial(Noise, misdeed="bug"), 3, 2)
     vector.reset(seed=[13, 4, 4])
     vector.step([0, 0, 0])
     with pytest.raises(KeyError, match="a bug") as got:
@@ -157,33 +157,33 @@ def test_an_error_that_cannot_travel_still_says_what_it_was():
         raise OwnError("this", "that")
 
     with pytest.raises(RuntimeError, match="OwnError: this and that"):
-        WorkerVector(make_env, 1)
+        WorkerVectorEnv(make_env, 1)
 
 
 def test_spaces_that_do_not_fit_arrays():
     from gymnasium.spaces import Tuple
 
     with pytest.raises(ValueError, match=r"workers share arrays.*Tuple"):
-        WorkerVector(partial(Noise, action_space=Tuple([Discrete(2)])), 1)
+        WorkerVectorEnv(partial(Noise, action_space=Tuple([Discrete(2)])), 1)
 
 
 def test_workers_do_not_load_torch():
     def make_env():
         return Noise(shape=(1 + ("torch" in sys.modules),))
 
-    vector = WorkerVector(make_env, 1)
+    vector = WorkerVectorEnv(make_env, 1)
     assert vector.single_observation_space.shape == (1,)
     vector.close()
 
 
 def test_close_twice_and_by_the_collector():
-    vector = WorkerVector(Noise, 2, 2)
-    pids = [worker.pid for worker in vector._crew.workers]
+    vector = WorkerVectorEnv(Noise, 2, 2)
+    pids = [worker.pid for worker in vector._pool.workers]
     vector.close()
     vector.close()
     assert not any(map(alive, pids))
-    other = WorkerVector(Noise, 1)
-    pid = other._crew.workers[0].pid
+    other = WorkerVectorEnv(Noise, 1)
+    pid = other._pool.workers[0].pid
     del other
     wait_until(lambda: not alive(pid))
 
@@ -191,13 +191,13 @@ def test_close_twice_and_by_the_collector():
 PARENT = """
 import sys, time
 from functools import partial
-from rate.envs.workers import WorkerVector
+from rate.envs.worker_vector import WorkerVectorEnv
 from tests.worker_envs import Noise
 
-vector = WorkerVector(partial(Noise, misdeed="hang"), 2, 2)
+vector = WorkerVectorEnv(partial(Noise, misdeed="hang"), 2, 2)
 vector.reset(seed=[{seed}, 4])
 vector.step([0, 0])
-print(*[worker.pid for worker in vector._crew.workers], flush=True)
+print(*[worker.pid for worker in vector._pool.workers], flush=True)
 {ending}
 """
 

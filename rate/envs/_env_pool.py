@@ -1,40 +1,40 @@
-"""The worker processes of a `WorkerVector`: what they were asked, and who follows a dead one."""
+"""The worker processes of a `WorkerVectorEnv`, and the episodes that begin again in a new one."""
 
 from __future__ import annotations
 
 import functools
-import logging
 import os
-import pickle
 import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.error import ClosedEnvironmentError
-from gymnasium.vector.utils import CloudpickleWrapper
 
-from rate.advice import command
-from rate.envs._guest_pipe import Elsewhere, GuestWorker
-from rate.envs._shared_rows import SharedRows, unnamed_file
-from rate.envs._worker_handle import Outcomes, Worker, WorkerDied, chunks, close_workers
-from rate.envs._worker_process import EnvironmentFailure
+from rate.envs._elsewhere import Elsewhere
+from rate.envs._env_service import EnvService
+from rate.envs._guest_pipe import GuestWorker
+from rate.envs._shared_buffers import SharedBuffers, unnamed_file
+from rate.envs.outcomes import Outcomes
+from rate.workers.child import WorkerFailure
+from rate.workers.pool import WorkerPool, split_evenly
+from rate.workers.worker import Worker, WorkerDied
 
 MakeEnv = Callable[[], gymnasium.Env[Any, Any]] | Elsewhere
-_LOG = logging.getLogger(__name__)
 
 
-class Crew:
+class EnvPool:
     """Processes that reset and step rows, each those of one contiguous chunk.
 
-    Requests come from askers (groups of rows). A worker answers them in the order in which they
-    were made, so that it goes on with one asker's rows while another one thinks.
+    Requests come from clients (groups of rows). A worker answers them in the order in which they
+    were made, so that it goes on with one client's rows while the policy of another one runs.
 
     Args:
-        make_env: See `WorkerVector`, as are the others.
+        make_env: See `WorkerVectorEnv`, as are the others.
         num_envs: The number `N` of rows.
         num_workers: The number of processes.
         timeout: Seconds after which a worker that does not answer counts as dead.
@@ -43,7 +43,7 @@ class Crew:
     Attributes:
         made: What the workers say of their environments: spaces, metadata, render mode.
         outcomes: Of the episodes that have ended.
-        restarted: `(N,)` bool, rows whose episode has begun again and whose asker was not told.
+        restarted: `(N,)` bool, rows whose episode has begun again and whose client was not told.
     """
 
     def __init__(
@@ -54,23 +54,21 @@ class Crew:
         timeout: float,
         max_restarts: int,
     ) -> None:
-        self.workers: list[Worker] = []
+        self._pool = WorkerPool(max_restarts)
         self._memory = unnamed_file()
-        # Runs at the interpreter's exit as well, and whatever happens from here on.
-        self._finalizer = weakref.finalize(self, _release, self.workers, self._memory)
+        self._release = weakref.finalize(self, os.close, self._memory)
         self._name, self._num_envs = _name_of(make_env), num_envs
-        self._max_restarts, self._restarts = max_restarts, 0
-        self._asked: dict[Worker, deque[tuple[object, list[int]]]] = {}
-        self._shared: SharedRows | None = None
+        self._asked: dict[RowWorker, deque[tuple[object, list[int]]]] = {}
+        self._shared: SharedBuffers | None = None
         self._seeds = [0] * num_envs
         self.made: dict[str, Any] = {}
         self.outcomes = Outcomes(num_envs)
         self.restarted = np.zeros(num_envs, dtype=bool)
-        start = _starting(make_env)
         try:
-            for rows in chunks(num_envs, num_workers):
-                self.workers.append(start(rows, self._memory, timeout))
-                self._asked[self.workers[-1]] = deque()
+            for rows in split_evenly(num_envs, num_workers):
+                worker = _start(make_env, rows, self._memory, timeout)
+                self._pool.add(worker)
+                self._asked[worker] = deque()
             for worker in self.workers:
                 self._meet(worker)
         except BaseException:
@@ -78,16 +76,21 @@ class Crew:
             raise
 
     @property
+    def workers(self) -> list[RowWorker]:
+        return list(self._asked)
+
+    @property
     def closed(self) -> bool:
-        return not self._finalizer.alive
+        return self._pool.closed
 
     def close(self) -> None:
         """End the processes. Nothing happens the second time."""
-        self._finalizer()
+        self._pool.close()
+        self._release()
         self._shared = None
 
     @property
-    def board(self) -> SharedRows:
+    def buffers(self) -> SharedBuffers:
         """The memory that is shared with the workers.
 
         Raises:
@@ -97,37 +100,37 @@ class Crew:
             raise ClosedEnvironmentError(f"{self._name}: the worker processes have been closed")
         return self._shared
 
-    def reset(self, asker: object, seeds: dict[int, int]) -> None:
+    def reset(self, client: object, seeds: dict[int, int]) -> None:
         """Have the rows `{row: seed}` begin their episodes."""
         for row, seed in seeds.items():
             self._seeds[row] = seed
             self.outcomes.forget(row)
         for worker in self.workers:
             if chosen := {row: seed for row, seed in seeds.items() if row in worker.rows}:
-                self._ask(worker, asker, "reset", list(chosen), chosen)
+                self._ask(worker, client, "reset", list(chosen), chosen)
 
-    def step(self, asker: object, rows: list[int]) -> None:
-        """Have these rows, none of which has finished, take the actions that are on the board."""
+    def step(self, client: object, rows: list[int]) -> None:
+        """Have these rows, none of which has finished, take the actions that are in the buffers."""
         for worker in self.workers:
             if chosen := [row for row in rows if row in worker.rows]:
-                self._ask(worker, asker, "step", chosen, chosen)
+                self._ask(worker, client, "step", chosen, chosen)
 
     def _ask(
-        self, worker: Worker, asker: object, method: str, rows: list[int], argument: Any
+        self, worker: RowWorker, client: object, method: str, rows: list[int], argument: Any
     ) -> None:
-        self._asked[worker].append((asker, rows))
+        self._asked[worker].append((client, rows))
         worker.ask(method, argument)
 
-    def collect(self, asker: object | None = None) -> None:
-        """Wait for all that was asked by one, or by anybody; may be called again if interrupted.
+    def collect(self, client: object | None = None) -> None:
+        """Wait for all that one client, or any, has asked for; may be called again if interrupted.
 
         Raises:
-            EnvironmentFailure: If workers died too often. The crew is closed then.
+            WorkerFailure: If workers died too often. The pool is closed then.
             Exception: What an environment raised. All rows count as finished then.
         """
         errors = []
         for worker, asked in self._asked.items():
-            while any(asker in (None, who) for who, _ in asked):
+            while any(client in (None, who) for who, _ in asked):
                 try:
                     self.outcomes.note(worker.answer())
                 except WorkerDied as death:
@@ -139,7 +142,7 @@ class Crew:
         if errors:
             with suppress(Exception):
                 self.collect()
-            self.board.terminated[:] = self.board.truncated[:] = True
+            self.buffers.terminated[:] = self.buffers.truncated[:] = True
             raise errors[0]
 
     def render(self, row: int) -> Any:
@@ -155,31 +158,31 @@ class Crew:
             worker.kill("its rendering was interrupted")  # or its answer would be taken for another
             raise
 
-    def _meet(self, worker: Worker) -> None:
+    def _meet(self, worker: RowWorker) -> None:
         """Wait for a new worker's environments; one that dies meanwhile is replaced."""
         try:
             self._introduce(worker)
         except WorkerDied as death:
             self._replace(worker, str(death))
 
-    def _introduce(self, worker: Worker) -> None:
+    def _introduce(self, worker: RowWorker) -> None:
         """Learn from a new worker what its environments are, and show it the shared memory."""
         made = worker.answer()
         if self._shared is None:
             self._name, self.made = made["name"], made
             both = made["observation_space"], made["action_space"]
-            self._shared = SharedRows(self._memory, *both, self._num_envs)
+            self._shared = SharedBuffers(self._memory, *both, self._num_envs)
             self._shared.terminated[:] = self._shared.truncated[:] = True
         for name in ("observation_space", "action_space"):
             if made[name] != self.made[name]:
-                raise EnvironmentFailure(
+                raise WorkerFailure(
                     f"{self._name}: the {name} of row {worker.rows.start} is {made[name]}, but "
                     f"{self.made[name]} before; make_env must make them all alike"
                 )
         worker.ask("share", self._num_envs)
         worker.answer()
 
-    def _replace(self, worker: Worker, why: str) -> None:
+    def _replace(self, worker: RowWorker, why: str) -> None:
         """Start a dead worker's process afresh and begin the episodes under way in it again.
 
         Those are what it was asked for, whatever it has made of it, and all that has not finished.
@@ -187,19 +190,10 @@ class Crew:
         rows = {row for _, asked in self._asked[worker] for row in asked}
         if self._shared is not None:
             rows |= set(np.flatnonzero(self._shared.under_way).tolist()) & set(worker.rows)
+        span = f"rows {worker.rows.start} to {worker.rows.stop - 1}"
         while True:
-            span = f"rows {worker.rows.start} to {worker.rows.stop - 1}"
-            self._restarts += 1
-            if self._restarts > self._max_restarts:
-                self.close()
-                raise EnvironmentFailure(
-                    f"{self._name}: the worker process of {span} failed: {why}. Workers have been "
-                    f"restarted {self._max_restarts} times already. To see whether the simulator "
-                    f"runs on this computer: {command('doctor')}"
-                )
-            _LOG.warning("%s: restarting the worker process of %s: %s", self._name, span, why)
             try:
-                worker.start()
+                self._pool.restart(worker, f"{self._name}: the worker of {span}", why)
                 self._introduce(worker)
                 worker.ask("reset", {row: self._seeds[row] for row in sorted(rows)})
                 worker.answer()
@@ -207,6 +201,8 @@ class Crew:
                 why = str(death)
             except BaseException:
                 worker.kill("its restart was interrupted")
+                if self._pool.closed:
+                    self.close()
                 raise
             else:
                 self._asked[worker].clear()
@@ -214,17 +210,21 @@ class Crew:
                 return
 
 
-def _starting(make_env: MakeEnv) -> Callable[[range, int, float], Worker]:
-    """What starts a worker for some rows, from the shared memory's descriptor and a time-out."""
+class _OwnWorker(Worker):
+    """A worker of this Python, which steps consecutive rows."""
+
+    def __init__(self, make_env: Any, rows: range, memory: int, timeout: float) -> None:
+        self.rows = rows
+        super().__init__(partial(EnvService, make_env, memory), rows, timeout, (memory,))
+
+
+RowWorker = _OwnWorker | GuestWorker
+
+
+def _start(make_env: MakeEnv, rows: range, memory: int, timeout: float) -> RowWorker:
     if isinstance(make_env, Elsewhere):
-        return lambda rows, *how: GuestWorker(rows, make_env, *how)
-    pickled = pickle.dumps(CloudpickleWrapper(make_env))
-    return lambda rows, *how: Worker(rows, pickled, *how)
-
-
-def _release(workers: list[Worker], memory: int) -> None:
-    close_workers(workers)
-    os.close(memory)
+        return GuestWorker(rows, make_env, memory, timeout)
+    return _OwnWorker(make_env, rows, memory, timeout)
 
 
 def _name_of(make_env: Any) -> str:

@@ -11,23 +11,22 @@ import numpy.typing as npt
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space, create_empty_array
 
-from rate.envs._worker_handle import Outcomes
-from rate.envs._worker_process import scalars
 from rate.envs.autoreset import WAITING
+from rate.envs.outcomes import Outcomes, scalars
 from rate.envs.row_seeds import row_seeds
 
 Array = npt.NDArray[Any]
 Observation = Array | dict[str, Array]
 
 
-class SyncRows(VectorEnv[Any, Array, Array]):
+class SerialVectorEnv(VectorEnv[Any, Array, Array]):
     """`N` environments in this process; for simulators of more than a thousand steps a second.
 
     As in `TMazeVector` there is no autoreset: a finished row keeps its last observation and flags,
     with zero reward, until `reset`; `options={"reset_mask": (N,) bool}` resets some rows only. Rows
-    that have never been reset count as finished. As in `WorkerVector`, `info[key]` `(N,)` holds the
-    scalars of the `info` that ended each finished row's episode, and `info["_" + key]` where it is
-    known.
+    that have never been reset count as finished. As in `WorkerVectorEnv`, `info[key]` `(N,)` holds
+    the scalars of the `info` that ended each finished row's episode, and `info["_" + key]` where it
+    is known.
 
     Args:
         make_env: Makes one environment; all are alike.

@@ -1,4 +1,4 @@
-"""`SyncRows` does what every vector environment here does."""
+"""`SerialVectorEnv` does what every vector environment here does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
-from rate.envs.sync import SyncRows
+from rate.envs.serial_vector import SerialVectorEnv
 
 
 def _simulators() -> Any:
@@ -28,7 +28,7 @@ ACTIONS = np.zeros(4, dtype=np.int64)
 
 @pytest.mark.parametrize("keyed", [False, True])
 def test_rows_are_the_environment_alone(keyed: bool) -> None:
-    rows, alone = SyncRows(lambda: Noise(keyed), 4), Noise(keyed)
+    rows, alone = SerialVectorEnv(lambda: Noise(keyed), 4), Noise(keyed)
     seen, _ = rows.reset(seed=5)
     for row in range(4):
         first, _ = alone.reset(seed=5 + row)
@@ -44,7 +44,7 @@ def test_rows_are_the_environment_alone(keyed: bool) -> None:
 
 
 def test_a_finished_row_waits_until_it_is_reset() -> None:
-    rows = SyncRows(Noise, 4)
+    rows = SerialVectorEnv(Noise, 4)
     rows.reset(seed=[0, 1, 2, 3])  # 3, 4, 5 and 6 steps
     for _ in range(3):
         seen, _, terminated, _, info = rows.step(ACTIONS)
@@ -66,7 +66,7 @@ def test_a_finished_row_waits_until_it_is_reset() -> None:
 
 
 def test_what_is_seen_belongs_to_whoever_sees_it() -> None:
-    rows = SyncRows(Noise, 2)
+    rows = SerialVectorEnv(Noise, 2)
     seen, _ = rows.reset(seed=1)
     kept = seen.copy()
     rows.step(ACTIONS[:2])
@@ -75,14 +75,14 @@ def test_what_is_seen_belongs_to_whoever_sees_it() -> None:
 
 @pytest.mark.parametrize("actions", [[0, 1, 2], [0, 1, 2, 4], [0.0, 1.0, 2.0, 3.0], [[0]] * 4])
 def test_actions_of_another_kind_are_refused(actions: list[Any]) -> None:
-    rows = SyncRows(Noise, 4)
+    rows = SerialVectorEnv(Noise, 4)
     rows.reset(seed=1)
     with pytest.raises(ValueError, match="actions are"):
         rows.step(actions)
 
 
 def test_continuous_actions_are_left_to_the_environment() -> None:
-    rows = SyncRows(lambda: Noise(action_space=spaces.Box(-1, 1, (2,), np.float32)), 2)
+    rows = SerialVectorEnv(lambda: Noise(action_space=spaces.Box(-1, 1, (2,), np.float32)), 2)
     rows.reset(seed=1)
     rows.step(np.zeros((2, 2), np.float32))
     with pytest.raises(ValueError, match="actions are"):
@@ -91,6 +91,6 @@ def test_continuous_actions_are_left_to_the_environment() -> None:
 
 def test_there_is_at_least_one_row_and_a_mask_has_their_number() -> None:
     with pytest.raises(ValueError, match="num_envs is 0"):
-        SyncRows(Noise, 0)
+        SerialVectorEnv(Noise, 0)
     with pytest.raises(ValueError, match=r"reset_mask has shape \(1,\)"):
-        SyncRows(Noise, 2).reset(seed=1, options={"reset_mask": np.array([True])})
+        SerialVectorEnv(Noise, 2).reset(seed=1, options={"reset_mask": np.array([True])})

@@ -13,9 +13,9 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from rate.envs._worker_handle import chunks
 from rate.envs.tmaze import TMaze, TMazeVector
-from rate.envs.workers import WorkerVector
+from rate.envs.worker_vector import WorkerVectorEnv
+from rate.workers.pool import split_evenly
 from tests.worker_envs import Noise
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
@@ -64,7 +64,7 @@ def assert_plays_like_loops(vector, make_env, seeds, steps=8):
 )
 def test_one_of_many_cores_is_left_to_the_policy(monkeypatch, cores, num_envs, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
-    rows = chunks(num_envs, None)
+    rows = split_evenly(num_envs, None)
     assert len(rows) == expected
     assert [row for chunk in rows for row in chunk] == list(range(num_envs))
 
@@ -80,7 +80,7 @@ def test_one_of_many_cores_is_left_to_the_policy(monkeypatch, cores, num_envs, e
 )
 def test_rows_are_plain_environments(num_envs, num_workers, keyed, action_space):
     make_env = partial(Noise, keyed, action_space)
-    vector = WorkerVector(make_env, num_envs, num_workers)
+    vector = WorkerVectorEnv(make_env, num_envs, num_workers)
     assert vector.metadata["autoreset_mode"] == AutoresetMode.DISABLED
     assert vector.single_action_space == action_space
     assert_plays_like_loops(vector, make_env, list(range(7, 7 + num_envs)))
@@ -88,7 +88,7 @@ def test_rows_are_plain_environments(num_envs, num_workers, keyed, action_space)
 
 
 def test_agrees_with_the_tmaze_in_numpy():
-    workers, reference = WorkerVector(lambda: TMaze(6), 3, 2), TMazeVector(3, 6)
+    workers, reference = WorkerVectorEnv(lambda: TMaze(6), 3, 2), TMazeVector(3, 6)
     for seed in (3, [4, 8, 1]):
         theirs, ours = reference.reset(seed=seed)[0], workers.reset(seed=seed)[0]
         np.testing.assert_array_equal(theirs, ours)
@@ -100,7 +100,7 @@ def test_agrees_with_the_tmaze_in_numpy():
 
 
 def test_outcomes_come_with_the_end_and_go_with_a_reset():
-    vector = WorkerVector(Noise, 3, 2)
+    vector = WorkerVectorEnv(Noise, 3, 2)
     vector.reset(seed=[4, 5, 7])  # 3, 4 and 6 steps
     for _ in range(2):
         assert vector.step([0, 0, 0])[4].keys() == {"restarted"}
@@ -117,7 +117,7 @@ def test_outcomes_come_with_the_end_and_go_with_a_reset():
 
 
 def test_reset_mask_leaves_the_others_alone():
-    vector, lone = WorkerVector(Noise, 4, 2), Noise()
+    vector, lone = WorkerVectorEnv(Noise, 4, 2), Noise()
     before, _ = vector.reset(seed=20)
     after, _ = vector.reset(seed=40, options={"reset_mask": [False, True, False, False]})
     np.testing.assert_array_equal(after[[0, 2, 3]], before[[0, 2, 3]])
@@ -127,7 +127,7 @@ def test_reset_mask_leaves_the_others_alone():
 
 
 def test_rows_without_a_reset_count_as_finished():
-    vector = WorkerVector(Noise, 2, 1)
+    vector = WorkerVectorEnv(Noise, 2, 1)
     observations, _ = vector.reset(seed=3, options={"reset_mask": [True, False]})
     assert observations[0].any()
     assert not observations[1].any()
@@ -137,7 +137,7 @@ def test_rows_without_a_reset_count_as_finished():
 
 
 def test_without_a_seed_every_episode_is_new_but_follows_the_last_seed():
-    vector = WorkerVector(Noise, 2, 1)
+    vector = WorkerVectorEnv(Noise, 2, 1)
     runs = []
     for _ in range(2):
         vector.reset(seed=1)
@@ -149,7 +149,7 @@ def test_without_a_seed_every_episode_is_new_but_follows_the_last_seed():
 
 def test_copies_are_kept_and_views_are_not():
     for copy in (True, False):
-        vector = WorkerVector(Noise, 2, 1, copy=copy)
+        vector = WorkerVectorEnv(Noise, 2, 1, copy=copy)
         first, _ = vector.reset(seed=0)
         kept = first.copy()
         second = vector.step([0, 0])[0]
@@ -159,7 +159,7 @@ def test_copies_are_kept_and_views_are_not():
 
 
 def test_split_steps_and_their_order():
-    vector = WorkerVector(Noise, 2, 2)
+    vector = WorkerVectorEnv(Noise, 2, 2)
     vector.reset(seed=0)
     with pytest.raises(NoAsyncCallError, match="step_async"):
         vector.step_wait()
@@ -175,7 +175,7 @@ def test_split_steps_and_their_order():
 
 
 def test_groups_step_each_on_its_own():
-    vector, whole = WorkerVector(Noise, 5, 2), WorkerVector(Noise, 5, 2)
+    vector, whole = WorkerVectorEnv(Noise, 5, 2), WorkerVectorEnv(Noise, 5, 2)
     assert [group.num_envs for group in vector.groups(9)] == [3, 2]  # no more than rows of a worker
     groups = vector.groups(2)
     rows = [slice(0, None, 2), slice(1, None, 2)]
@@ -209,7 +209,7 @@ def test_groups_step_each_on_its_own():
 
 
 def test_groups_keep_their_vector_alive():
-    groups = WorkerVector(Noise, 2, 1).groups(2)
+    groups = WorkerVectorEnv(Noise, 2, 1).groups(2)
     gc.collect()
     for group in groups:
         group.reset(seed=4)
@@ -227,7 +227,7 @@ def test_bad_actions_are_refused_before_any_step(two_rows, actions):
 
 @pytest.fixture(scope="module")
 def two_rows():
-    vector = WorkerVector(Noise, 2, 1)
+    vector = WorkerVectorEnv(Noise, 2, 1)
     yield vector
     vector.close()
 
@@ -240,7 +240,7 @@ def test_bad_resets_and_sizes_are_refused(two_rows):
             two_rows.reset(options=options)
     for sizes in ((0, 1), (1, 0)):
         with pytest.raises(ValueError, match="at least one"):
-            WorkerVector(Noise, *sizes)
+            WorkerVectorEnv(Noise, *sizes)
 
 
 def test_render_row(two_rows):

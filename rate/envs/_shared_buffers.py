@@ -1,4 +1,4 @@
-"""The memory that `WorkerVector` and its worker processes share."""
+"""The buffers that `WorkerVectorEnv` and its worker processes share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ARRAYS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary
 Observation = npt.NDArray[Any] | dict[str, npt.NDArray[Any]]
 
 
-class SharedRows:
+class SharedBuffers:
     """The arrays that parent and workers share, in one file without a name.
 
     Such a file is gone with the last process that has it open, however that process ends, and
@@ -140,6 +140,6 @@ def unnamed_file() -> int:
     if os.name != "posix":
         raise ConfigError("simulators in worker processes need Linux, macOS, or WSL on Windows")
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("rate-rows")
+        return os.memfd_create("rate-buffers")
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())

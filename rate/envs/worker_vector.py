@@ -11,22 +11,22 @@ from gymnasium.error import AlreadyPendingCallError, NoAsyncCallError
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from rate.envs._crew import Crew, MakeEnv
-from rate.envs._guest_pipe import Elsewhere
-from rate.envs._shared_rows import Observation
-from rate.envs._worker_process import EnvironmentFailure
+from rate.envs._elsewhere import Elsewhere
+from rate.envs._env_pool import EnvPool, MakeEnv
+from rate.envs._shared_buffers import Observation
 from rate.envs.autoreset import WAITING
+from rate.workers.child import WorkerFailure
 
-__all__ = ["Elsewhere", "EnvironmentFailure", "MakeEnv", "WorkerRows", "WorkerVector"]
+__all__ = ["Elsewhere", "MakeEnv", "RowGroup", "WorkerFailure", "WorkerVectorEnv"]
 
 Array = npt.NDArray[Any]
 
 
-class WorkerRows(VectorEnv[Any, Array, Array]):
-    """Some rows of a `WorkerVector`, a vector environment like it. See there.
+class RowGroup(VectorEnv[Any, Array, Array]):
+    """Some rows of a `WorkerVectorEnv`, a vector environment like it. See there.
 
     Args:
-        crew: The worker processes.
+        pool: The worker processes.
         rows: The rows of theirs that these are.
         copy: Return copies of the observations.
 
@@ -34,16 +34,16 @@ class WorkerRows(VectorEnv[Any, Array, Array]):
         max_steps: The environments' own time limit, where another Python tells of one.
     """
 
-    def __init__(self, crew: Crew, rows: range, copy: bool) -> None:
-        self._crew, self._rows, self._copy = crew, rows, copy
+    def __init__(self, pool: EnvPool, rows: range, copy: bool) -> None:
+        self._pool, self._rows, self._copy = pool, rows, copy
         self._slice = slice(rows.start, rows.stop, rows.step)
         self._doing = ""
         self.num_envs = len(rows)
-        self.render_mode = crew.made["render_mode"]
-        self.max_steps: int | None = crew.made.get("max_steps")
-        self.metadata = {**crew.made["metadata"], **WAITING}
-        self.single_observation_space = crew.made["observation_space"]
-        self.single_action_space = crew.made["action_space"]
+        self.render_mode = pool.made["render_mode"]
+        self.max_steps: int | None = pool.made.get("max_steps")
+        self.metadata = {**pool.made["metadata"], **WAITING}
+        self.single_observation_space = pool.made["observation_space"]
+        self.single_action_space = pool.made["action_space"]
         self.observation_space = batch_space(self.single_observation_space, len(rows))
         self.action_space = batch_space(self.single_action_space, len(rows))
 
@@ -64,14 +64,14 @@ class WorkerRows(VectorEnv[Any, Array, Array]):
         options: dict[str, Any] | None = None,
     ) -> None:
         """Begin a reset; `reset_wait` returns what it brings."""
-        _ = self._crew.board
+        _ = self._pool.buffers
         options = {"reset_mask": np.ones(self.num_envs), **(options or {})}
         mask = np.asarray(options["reset_mask"], dtype=bool)
         if mask.shape != (self.num_envs,) or len(options) > 1:
             raise ValueError(f"reset options {options}: reset_mask ({self.num_envs},), no others")
         seeds = self._row_seeds(seed)
-        self._crew.collect(self)  # what nobody has waited for, say after Ctrl+C in a notebook
-        self._crew.reset(self, {self._rows[row]: seeds[row] for row in np.flatnonzero(mask)})
+        self._pool.collect(self)  # what was not waited for, say after Ctrl+C in a notebook
+        self._pool.reset(self, {self._rows[row]: seeds[row] for row in np.flatnonzero(mask)})
         self._doing = "reset"
 
     def reset_wait(self) -> tuple[Observation, dict[str, Any]]:
@@ -93,27 +93,27 @@ class WorkerRows(VectorEnv[Any, Array, Array]):
             ValueError: If the actions have another shape or kind than `action_space`, or one of
                 them is outside of a space of integers. No row has been stepped then.
         """
-        board = self._crew.board
+        buffers = self._pool.buffers
         self._require_idle()
-        checked = board.check(actions, self.action_space)
-        self._crew.collect(self)
-        board.actions[self._slice] = checked
-        board.rewards[self._slice] = 0
-        under_way = board.under_way
-        self._crew.step(self, [row for row in self._rows if under_way[row]])
+        checked = buffers.check(actions, self.action_space)
+        self._pool.collect(self)
+        buffers.actions[self._slice] = checked
+        buffers.rewards[self._slice] = 0
+        under_way = buffers.under_way
+        self._pool.step(self, [row for row in self._rows if under_way[row]])
         self._doing = "step"
 
     def step_wait(self) -> tuple[Observation, Array, Array, Array, dict[str, Any]]:
         """Wait for the step that `step_async` began."""
         self._finish("step")
-        board, rows = self._crew.board, self._slice
-        flags = board.terminated[rows].copy(), board.truncated[rows].copy()
-        return self._observe(), board.rewards[rows].copy(), *flags, self._info()
+        buffers, rows = self._pool.buffers, self._slice
+        flags = buffers.terminated[rows].copy(), buffers.truncated[rows].copy()
+        return self._observe(), buffers.rewards[rows].copy(), *flags, self._info()
 
     @property
     def closed(self) -> bool:
         """Whether the processes have ended."""
-        return self._crew.closed
+        return self._pool.closed
 
     @closed.setter
     def closed(self, _: bool) -> None:
@@ -121,11 +121,11 @@ class WorkerRows(VectorEnv[Any, Array, Array]):
 
     def _finish(self, method: str) -> None:
         """Wait for what `method`_async began."""
-        _ = self._crew.board
+        _ = self._pool.buffers
         if self._doing != method:
             raise NoAsyncCallError(f"{method}_wait without {method}_async before it", method)
         try:
-            self._crew.collect(self)
+            self._pool.collect(self)
         except KeyboardInterrupt:
             raise  # whoever goes on may wait once more
         except BaseException:
@@ -139,12 +139,12 @@ class WorkerRows(VectorEnv[Any, Array, Array]):
             raise AlreadyPendingCallError(f"a {self._doing} is under way: {done}", self._doing)
 
     def _info(self) -> dict[str, Any]:
-        restarted = self._crew.restarted[self._slice].copy()
-        self._crew.restarted[self._slice] = False
-        return {**self._crew.outcomes.arrays(self._slice), "restarted": restarted}
+        restarted = self._pool.restarted[self._slice].copy()
+        self._pool.restarted[self._slice] = False
+        return {**self._pool.outcomes.arrays(self._slice), "restarted": restarted}
 
     def _observe(self) -> Observation:
-        observations = self._crew.board.observations
+        observations = self._pool.buffers.observations
         if isinstance(observations, dict):
             return {key: self._part(array) for key, array in observations.items()}
         return self._part(observations)
@@ -164,7 +164,7 @@ class WorkerRows(VectorEnv[Any, Array, Array]):
         return [int(value) for value in seed]
 
 
-class WorkerVector(WorkerRows):
+class WorkerVectorEnv(RowGroup):
     """`N` environments in worker processes, each of which steps a contiguous chunk of the rows.
 
     As in `TMazeVector` there is no autoreset: a finished row keeps its last observation and flags,
@@ -184,7 +184,7 @@ class WorkerVector(WorkerRows):
     Args:
         make_env: Makes one environment; all are alike. Pickled by value where need be, so that a
             lambda or a function of a notebook will do. An `Elsewhere` has another Python make
-            them; what its simulators raise is an `EnvironmentFailure` here.
+            them; what its simulators raise is an `WorkerFailure` here.
         num_envs: The number `N` of rows.
         num_workers: The number of processes, at most `N`. None is one for every core that this
             process may use, but from four cores on one is left to whoever chooses the actions.
@@ -196,7 +196,7 @@ class WorkerVector(WorkerRows):
 
     Raises:
         UserError: What `make_env` raised, as the same class.
-        EnvironmentFailure: If `make_env` raised anything else, or workers died too often (from
+        WorkerFailure: If `make_env` raised anything else, or workers died too often (from
             every method that waits for them); the vector is closed then.
         ValueError: If a space is neither an array nor, for observations, a dictionary of arrays.
     """
@@ -210,38 +210,38 @@ class WorkerVector(WorkerRows):
         max_restarts: int = 3,
         copy: bool = True,
     ) -> None:
-        crew = Crew(make_env, num_envs, num_workers, timeout, max_restarts)
-        super().__init__(crew, range(num_envs), copy)
+        pool = EnvPool(make_env, num_envs, num_workers, timeout, max_restarts)
+        super().__init__(pool, range(num_envs), copy)
 
     @property
     def num_workers(self) -> int:
         """How many processes there are."""
-        return len(self._crew.workers)
+        return len(self._pool.workers)
 
-    def groups(self, count: int) -> list[WorkerRows]:
+    def groups(self, count: int) -> list[RowGroup]:
         """The rows in up to `count` groups: each steps on its own, while others wait for actions.
 
         Every worker has a share in each group, or there are fewer, so that none is idle as long as
         one group steps. They close with this vector, which is not to be used beside them.
         """
-        count = min(count, *(len(worker.rows) for worker in self._crew.workers))
+        count = min(count, *(len(worker.rows) for worker in self._pool.workers))
         rows = [range(self.num_envs)[first::count] for first in range(count)]
-        return [_Group(self, self._crew, part, self._copy) for part in rows]
+        return [_Group(self, self._pool, part, self._copy) for part in rows]
 
     def render_row(self, row: int) -> Array | None:
         """What `render()` of a row's environment returns; None if its worker died of that."""
-        _ = self._crew.board
+        _ = self._pool.buffers
         self._require_idle()
-        image: Array | None = self._crew.render(row)
+        image: Array | None = self._pool.render(row)
         return image
 
     def close_extras(self, **_: Any) -> None:
-        self._crew.close()
+        self._pool.close()
 
 
-class _Group(WorkerRows):
+class _Group(RowGroup):
     """Rows of a vector that lives as long as they do."""
 
-    def __init__(self, vector: WorkerVector, *arguments: Any) -> None:
+    def __init__(self, vector: WorkerVectorEnv, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._vector = vector

@@ -1,0 +1,217 @@
+"""A function called for each of many tasks, by workers that may die while they do."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from multiprocessing.connection import wait
+from typing import Any, TypeVar
+
+from rate.errors import UserError
+from rate.workers.child import Beat, last_lines
+from rate.workers.pool import WorkerPool
+from rate.workers.worker import STARTING_S, TIMEOUT_S, Worker, WorkerDied
+
+ATTEMPTS = 3  # for each task
+_AHEAD = 4  # tasks for each worker whose results may wait for those before them
+_LOOK_AGAIN_S = 1.0
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+Perform = Callable[[Any, Beat], Any]  # the result of a task; gives signs of life meanwhile
+
+
+class TaskFailure(Exception):
+    """A task failed in every attempt.
+
+    Attributes:
+        task: The task.
+        attempts: How many there were.
+        reason: What happened in the last one.
+    """
+
+    def __init__(self, task: Any, attempts: int, reason: str) -> None:
+        super().__init__(task, attempts, reason)
+        self.task, self.attempts, self.reason = task, attempts, reason
+
+    def __str__(self) -> str:
+        return f"failed {self.attempts} times: {self.reason}"
+
+
+def run_tasks(
+    make: Callable[[], Perform],
+    tasks: Sequence[Any],
+    num_workers: int,
+    timeout: float = TIMEOUT_S,
+    attempts: int = ATTEMPTS,
+) -> Iterator[Any]:
+    """The results of tasks, in the order of the tasks.
+
+    A worker that dies or hangs, or in which a task raises, is replaced, and the task tried again.
+    Close the iterator (`contextlib.closing`) to end the workers early.
+
+    Args:
+        make: Makes what performs a task; a worker calls it once. See `Worker` for how it travels.
+            If what it makes has a method `close`, that is called in the end.
+        tasks: They can be pickled, as can the results.
+        num_workers: Processes; 0 performs the tasks in this one, which cannot look after itself:
+            what hangs in it hangs.
+        timeout: Seconds without a sign of life after which a worker counts as hung.
+        attempts: How often a task is tried.
+
+    Raises:
+        UserError: What a task raised, as it is: to try it again is no use.
+        TaskFailure: If a task failed in every attempt.
+    """
+    if not num_workers:
+        yield from _perform_here(make, tasks, attempts)
+        return
+    run = _Run(make, tasks, min(num_workers, len(tasks)), timeout, attempts)
+    try:
+        for index in range(len(tasks)):
+            yield run.result(index)
+    finally:
+        run.pool.close()
+
+
+class _Performer:
+    """The service of a worker: performs tasks."""
+
+    lost: tuple[type[Exception], ...] = ()
+
+    def __init__(self, make: Callable[[], Perform], beat: Beat) -> None:
+        self._make, self._beat = make, beat
+        self._perform: Perform | None = None
+
+    def make(self, _: Any) -> None:
+        """Nothing: the first task makes what performs it, where an error finds its way back."""
+
+    def run(self, task: Any) -> Any:
+        if self._perform is None:
+            self._perform = self._make()
+            self._beat()
+        return self._perform(task, self._beat)
+
+    def close(self) -> None:
+        _close(self._perform)
+
+
+class _Run:
+    """Tasks on their way through a pool."""
+
+    def __init__(
+        self,
+        make: Callable[[], Perform],
+        tasks: Sequence[Any],
+        num_workers: int,
+        timeout: float,
+        attempts: int,
+    ) -> None:
+        self.pool = WorkerPool()
+        self._start = partial(Worker, partial(_Performer, make), timeout=timeout)
+        self._tasks, self._num_workers = tasks, num_workers
+        self._timeout, self._attempts = timeout, attempts
+        self._waiting = list(range(len(tasks)))  # a heap
+        self._failures = Counter[int]()
+        self._given: dict[Worker, int] = {}  # the task of each worker that has one
+        self._idle: list[Worker] = []
+        self._fresh: set[Worker] = set()  # those whose first answer, to `make`, is to come
+        self._results: dict[int, Any] = {}
+
+    def result(self, index: int) -> Any:
+        """Wait for the result of a task; those before it have been asked for."""
+        while index not in self._results:
+            self._give(index + _AHEAD * self._num_workers)
+            for worker in self._ready():
+                self._hear(worker)
+        return self._results.pop(index)
+
+    def _give(self, end: int) -> None:
+        """Give the tasks before number `end` to workers that have none."""
+        while self._waiting and self._waiting[0] < end and len(self._given) < self._num_workers:
+            if self._idle:
+                worker = self._idle.pop()
+            else:
+                worker = self.pool.add(self._start())
+                self._fresh.add(worker)
+            self._ask(worker, heapq.heappop(self._waiting))
+
+    def _ask(self, worker: Worker, index: int) -> None:
+        self._given[worker] = index
+        limit = max(self._timeout, STARTING_S) if worker in self._fresh else None
+        worker.ask("run", self._tasks[index], limit)
+
+    def _ready(self) -> list[Worker]:
+        """The workers that have said something, died, or hang."""
+        said = set(wait([worker.connection for worker in self._given], timeout=_LOOK_AGAIN_S))
+        return [w for w in self._given if w.connection in said or w.is_late]
+
+    def _hear(self, worker: Worker) -> None:
+        """Take the next message of a worker that has a task."""
+        index = self._given[worker]
+        try:
+            answer = worker.take()
+            if worker in self._fresh and answer is not None:  # to `make`
+                self._fresh.discard(worker)
+                return
+            if answer is None:
+                worker.use_own_limit()
+                return
+        except UserError:
+            raise
+        except WorkerDied as death:
+            reason = str(death)
+        except Exception as error:  # noqa: BLE001 (whatever the task raised is tried again)
+            reason = worker.kill(_describe(error))
+        else:
+            self._results[index] = answer[0]
+            del self._given[worker]
+            self._idle.append(worker)
+            return
+        self._failures[index] += 1
+        if self._failures[index] == self._attempts:
+            raise TaskFailure(self._tasks[index], self._attempts, reason)
+        del self._given[worker]
+        heapq.heappush(self._waiting, index)
+        self.pool.restart(worker, f"task {self._tasks[index]}", reason)
+        self._fresh.add(worker)
+        self._idle.append(worker)
+
+
+def _perform_here(
+    make: Callable[[], Perform], tasks: Sequence[Any], attempts: int
+) -> Iterator[Any]:
+    perform: Perform | None = None
+    try:
+        for task in tasks:
+            for attempt in range(1, attempts + 1):
+                try:
+                    perform = perform or make()
+                    result = perform(task, _nobody_waits)
+                    break
+                except UserError:
+                    raise
+                except Exception as error:
+                    perform = None  # whatever state its simulator is in
+                    if attempt == attempts:
+                        raise TaskFailure(task, attempts, _describe(error)) from error
+            yield result
+    finally:
+        _close(perform)
+
+
+def _nobody_waits() -> None:
+    """The sign of life of a process that nothing waits for."""
+
+
+def _close(perform: Any) -> None:
+    if hasattr(perform, "close"):
+        perform.close()
+
+
+def _describe(error: Exception) -> str:
+    """What was raised: the traceback in a worker, or else the error."""
+    trace = "" if error.__cause__ is None else str(error.__cause__)
+    return last_lines(trace) or repr(error)

@@ -1,0 +1,227 @@
+"""The parent's side of one worker process: start, ask, wait for the answer, end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing import Pipe
+from typing import Any
+
+from gymnasium.vector.utils import CloudpickleWrapper
+
+from rate.errors import ConfigError
+from rate.workers.child import Beat, Service, WorkerFailure
+from rate.workers.loop import CLOSING_TIME
+
+TIMEOUT_S = 120.0  # without an answer or a sign of life
+# Seconds that a process has at least for its imports and each simulator: a cold disk is no hang.
+STARTING_S = 60.0
+_LOOK_AGAIN_S = 1.0
+
+# Not multiprocessing.Process: it runs the user's script once more in the child, which imports torch
+# there (seconds, and gigabytes over all workers) and needs an `if __name__ == "__main__"`.
+_PROGRAM = """\
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+sys.path[:] = {path!r}
+from rate.workers.loop import ignore_stop_signals
+ignore_stop_signals()
+from rate.workers.child import main
+main({connection})
+"""
+
+
+class MessageError(OSError):
+    """What came from a worker is no message."""
+
+
+class WorkerDied(Exception):
+    """A worker is no more; the message says what happened to it."""
+
+
+class _InWorker(Exception):
+    """The traceback in the worker, as the cause of an exception that is raised again here."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+class Worker:
+    """A worker process, which makes a service and calls its methods.
+
+    Args:
+        make_service: Makes the service, of a function that gives a sign of life. Pickled by value
+            where need be, so that a lambda or a function of a notebook will do.
+        argument: For the `make` of the service, whose answer is the first one.
+        timeout: Seconds without an answer or a sign of life after which a worker counts as hung.
+        descriptors: Open files that the process is to have as well, under the same numbers.
+    """
+
+    def __init__(
+        self,
+        make_service: Callable[[Beat], Service],
+        argument: Any = None,
+        timeout: float = TIMEOUT_S,
+        descriptors: Sequence[int] = (),
+    ) -> None:
+        if os.name != "posix":
+            raise ConfigError("worker processes need Linux, macOS, or WSL on Windows")
+        self._request = (
+            pickle.dumps(CloudpickleWrapper(make_service)),  # type: ignore[arg-type]
+            argument,
+        )
+        self._timeout, self._descriptors = timeout, tuple(descriptors)
+        self._owner = os.getpid()
+        self._death: str | None = None
+        self._limit, self._deadline = timeout, 0.0
+        self.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def connection(self) -> Any:
+        """What `multiprocessing.connection.wait` waits for."""
+        return self._pipe
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the process has ended or its time is up, so that `take` will not wait for it."""
+        return self._process.poll() is not None or time.monotonic() > self._deadline
+
+    def start(self) -> None:
+        """Start the process and ask it to make its service; `answer` waits for that."""
+        self._pipe, self._process = self._launch()
+        self._death = None
+        self.ask("make", self._request, max(self._timeout, STARTING_S))
+
+    def _launch(self) -> tuple[Any, subprocess.Popen[bytes]]:
+        """A new process, and what it is spoken to through."""
+        ours, theirs = Pipe()
+        path = [os.path.abspath(place) for place in sys.path]  # noqa: PTH100 (it may not exist)
+        program = _PROGRAM.format(path=path, connection=theirs.fileno())
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-c", program],
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                pass_fds=(theirs.fileno(), *self._descriptors),
+                start_new_session=True,
+            )
+        return ours, process
+
+    def ask(self, method: str, argument: Any = None, limit: float | None = None) -> None:
+        """Send a request; a worker that is gone is noticed by `answer`.
+
+        Args:
+            method: Of the service.
+            argument: For it.
+            limit: Seconds without an answer or a sign of life, instead of the worker's own.
+        """
+        self._limit = limit or self._timeout
+        self._deadline = time.monotonic() + self._limit
+        with contextlib.suppress(OSError):
+            self._pipe.send((method, argument))
+
+    def answer(self) -> Any:
+        """Wait for the answer to the oldest request that has none.
+
+        Raises:
+            WorkerDied: If there is none.
+            Exception: What was raised in the worker.
+        """
+        while (answer := self.take()) is None:
+            pass
+        return answer[0]
+
+    def take(self) -> tuple[Any] | None:
+        """The next answer, alone in a tuple; None for a mere sign of life.
+
+        Raises:
+            WorkerDied: If there is no answer.
+            Exception: What was raised in the worker.
+        """
+        kind, *content = self._receive()
+        if kind == "alive":
+            return None
+        if kind == "lost":
+            raise WorkerDied(self.kill(content[0]))
+        if kind == "failed":
+            raise WorkerFailure(content[0])
+        if kind == "error":
+            pickled, trace = content
+            raise pickle.loads(pickled).fn() from _InWorker(trace)  # noqa: S301 (our own worker)
+        return (content[0],)
+
+    def _receive(self) -> tuple[Any, ...]:
+        if self._death is not None:
+            raise WorkerDied(self._death)
+        try:
+            self._wait()
+            message: tuple[Any, ...] = self._pipe.recv()
+            self._deadline = time.monotonic() + self._limit
+        except MessageError as error:
+            raise WorkerDied(self.kill(str(error))) from None
+        except (EOFError, OSError):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(CLOSING_TIME)
+            raise WorkerDied(self.kill(describe_exit(self._process.poll()))) from None
+        return message
+
+    def _wait(self) -> None:
+        """Wait for a message, the end of the process, or the end of its time."""
+        while not self._pipe.poll(min(_LOOK_AGAIN_S, max(0.0, self._deadline - time.monotonic()))):
+            if self._process.poll() is not None and not self._pipe.poll(0):
+                raise EOFError  # a child of a dead worker may hold its end of the pipe open
+            if time.monotonic() > self._deadline and not self._pipe.poll(0):
+                raise WorkerDied(self.kill(f"it did not answer within {self._limit:g} seconds"))
+
+    def use_own_limit(self) -> None:
+        """From now on the worker's own time-out holds, instead of the one that `ask` was given."""
+        self._limit = self._timeout
+        self._deadline = time.monotonic() + self._limit
+
+    def kill(self, why: str) -> str:
+        """End the process and what it started, at once; returns `why`."""
+        if self._death is not None:  # its number may be another process's by now
+            return self._death
+        self._death = why
+        self._pipe.close()
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody left
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        return why
+
+
+def close_workers(workers: Sequence[Worker]) -> None:
+    """Have the workers clean up and end; those that take too long are killed."""
+    # A fork of the parent (a data loader's worker, say) has copies of these, but no say over them.
+    workers = [w for w in workers if w._owner == os.getpid() and w._death is None]
+    for worker in workers:
+        worker._process.terminate()
+    deadline = time.monotonic() + CLOSING_TIME
+    for worker in workers:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            worker._process.wait(max(0.0, deadline - time.monotonic()))
+        worker.kill("it was closed")
+
+
+def describe_exit(code: int | None) -> str:
+    """The cause of death of a process, from its return code."""
+    if code is None:
+        return "it closed its pipe"
+    if code >= 0:
+        return f"it ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hints = {"SIGKILL": " (by the system, if memory ran out)", "SIGSEGV": " (segmentation fault)"}
+    return f"it was killed by {name}{hints.get(name, '')}"
