@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datamodules.episodes import DatasetError, Episode
-from datamodules.store import Store, write_store
+from datamodules.store import Store
+from datamodules.writing import write_store
 
 __all__ = ["DatasetError", "Episode", "Store", "write_store"]

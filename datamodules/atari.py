@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.players import probability
+from datamodules.collector import probability
 from rate.envs.atari import Atari
 
 STAY, UP, DOWN = 0, 2, 3  # actions of Pong; 1, 4 and 5 are the same with the fire button

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import shutil
 import time
@@ -26,12 +24,10 @@ from datamodules.readers.minari import minari_provenance, open_minari, write_min
 from datamodules.source import OnBad, Source, ValidEpisodes, raise_error
 from datamodules.store import NoStoreError, Store
 from datamodules.store_files import StoreWriter, storage_dtype, store_bytes
-from rate.files import publish
-from rate.locks import locked
+from datamodules.writing import SAVE_SECONDS, make_once, open_writer, partial_path
 from rate.progress import OnProgress, tell_nobody
 from rate.stopping import with_message
 
-SAVE_SECONDS = 5.0
 _MINARI_NAME = re.compile(r"[-\w]+-v\d+")
 
 
@@ -70,27 +66,14 @@ def convert(
         _check_store(destination)
     known = provenance(source, on_progress)
     known["notes"] += narrowed(source)
-    if destination.exists():  # before the lock, which needs a folder that can be written
-        return _already(destination, Store.open(destination).manifest["provenance"], known)
-    digest = hashlib.sha256(json.dumps([known, source.spec.to_dict()]).encode()).hexdigest()[:12]
-    partial = destination.with_name(f".{destination.name}.partial-{digest}")
-    what, elsewhere = f"{destination}: the store", "Name another folder."
-    make_folder(destination.parent, DatasetError, what, elsewhere)
-    advice = f"{elsewhere} Or make room: what was converted is kept, and the same command goes on."
-    with (
-        explain_write_errors(DatasetError, what, advice),
-        locked(destination.with_name(f".{destination.name}.lock"), f"making {destination}"),
-    ):
-        if destination.exists():  # it was made while this process waited
-            return _already(destination, Store.open(destination).manifest["provenance"], known)
-        for left in destination.parent.glob(f".{destination.name}.partial-*"):
-            if left != partial:  # of another source, or of this one before it was changed
-                shutil.rmtree(left, ignore_errors=True)
-        check_room(source, destination, partial)
-        partial.mkdir(exist_ok=True)
-        _write(source, partial, known, on_bad, on_progress, save_seconds)
-        publish(partial, destination)
-    return destination
+
+    def make() -> None:
+        check_room(source, destination, partial_path(destination, source.spec, known))
+        with open_writer(destination, source.spec, known, keep_last=_has_last(source)) as writer:
+            _write(source, writer, known, on_bad, on_progress, save_seconds)
+
+    kept = "What was converted is kept, and the same command goes on."
+    return make_once(destination, known, make, "Name another folder.", kept)
 
 
 def _check_store(destination: Path) -> None:
@@ -106,35 +89,34 @@ def _check_store(destination: Path) -> None:
 
 def _write(
     source: Source,
-    partial: Path,
+    writer: StoreWriter,
     known: dict[str, Any],
     on_bad: OnBad,
     tell: OnProgress,
     save_seconds: float,
 ) -> None:
-    with StoreWriter(partial, source.spec, _has_last(source)) as writer:
-        episodes = ValidEpisodes(source, writer.position, on_bad, writer.clipped)
-        skipped, saved = writer.skipped, time.monotonic()
-        try:
-            for episode in episodes:
-                writer.append(episode)
-                tell("converting", episodes.position, source.num_episodes)
-                if time.monotonic() - saved >= save_seconds:
-                    writer.save(episodes.position, skipped + episodes.skipped)
-                    saved = time.monotonic()
-        except KeyboardInterrupt as interrupt:
-            # Perhaps in the midst of an episode: the last save holds.
-            raise with_message(
-                interrupt,
-                f"Stopped after {episodes.position} episodes; what was converted is kept, and the "
-                "same command goes on with it.",
-            ) from None
-        except DatasetError:
-            writer.save(episodes.position, skipped + episodes.skipped)
-            raise
-        told = {"clipped": writer.clipped.steps} if writer.clipped.steps else {}
-        writer.finish({**known, "skipped": skipped + episodes.skipped, **told})
-        writer.clipped.warn(source.path)
+    episodes = ValidEpisodes(source, writer.position, on_bad, writer.clipped)
+    skipped, saved = writer.skipped, time.monotonic()
+    try:
+        for episode in episodes:
+            writer.append(episode)
+            tell("converting", episodes.position, source.num_episodes)
+            if time.monotonic() - saved >= save_seconds:
+                writer.save(episodes.position, skipped + episodes.skipped)
+                saved = time.monotonic()
+    except KeyboardInterrupt as interrupt:
+        # Perhaps in the midst of an episode: the last save holds.
+        raise with_message(
+            interrupt,
+            f"Stopped after {episodes.position} episodes; what was converted is kept, and the "
+            "same command goes on with it.",
+        ) from None
+    except DatasetError:
+        writer.save(episodes.position, skipped + episodes.skipped)
+        raise
+    told = {"clipped": writer.clipped.steps} if writer.clipped.steps else {}
+    writer.finish({**known, "skipped": skipped + episodes.skipped, **told})
+    writer.clipped.warn(source.path)
 
 
 def convert_to_minari(

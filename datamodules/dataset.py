@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.collect import make_once
 from datamodules.compatibility import is_compatible, unsupported_spaces
 from datamodules.convert import convert
 from datamodules.episodes import DatasetError, Episode, observation_items
@@ -27,7 +26,8 @@ from datamodules.local_data import find_named
 from datamodules.options import Options
 from datamodules.readers.in_memory import open_in_memory
 from datamodules.source import Source, ValidEpisodes, raise_error
-from datamodules.store import Store, write_store
+from datamodules.store import Store
+from datamodules.writing import make_once, write_store
 from rate.envs.spec import EnvironmentSpec
 from rate.progress import OnProgress, tell_nobody, telling
 

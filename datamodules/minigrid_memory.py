@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from datamodules.players import probability
+from datamodules.collector import probability
 from rate.envs.minigrid_memory import FORWARD, LEFT, RIGHT, VIEW, MinigridMemory
 
 # Column, row and direction (0 right, 1 down, 2 left, 3 up).

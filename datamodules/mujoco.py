@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datamodules.collect import make_once
+from datamodules.collector import expert_seeds
 from datamodules.episodes import DatasetError, Episode
 from datamodules.local_data import find_d4rl, find_minari
 from datamodules.mujoco_names import DatasetName, read_name
 from datamodules.npy import file_sha256
 from datamodules.options import Options
-from datamodules.players import expert_seeds
 from datamodules.readers.minari_source import (
     UNTOLD_VERSION,
     recorded_environment,
     reference_scores,
 )
 from datamodules.source import Source, ValidEpisodes
-from datamodules.store import Store, write_store
+from datamodules.store import Store
+from datamodules.writing import make_once, write_store
 from rate.envs.mujoco import MujocoOptions, mujoco_spec
 from rate.envs.recorded import Recorded, mujoco_recorded, mujoco_settings
 from rate.envs.spec import EnvironmentSpec

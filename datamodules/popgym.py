@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from datamodules.players import probability
+from datamodules.collector import probability
 from datamodules.popgym_experts.bandits import MultiarmedBandit
 from datamodules.popgym_experts.boards import Battleship, MineSweeper
 from datamodules.popgym_experts.cards import (

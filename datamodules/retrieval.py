@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.players import probability
+from datamodules.collector import probability
 from rate.envs.retrieval import STAY, Retrieval
 from rate.hashing import hash_counter
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +21,6 @@ from gymnasium import spaces
 from datamodules.disk_errors import explain_read_errors
 from datamodules.episodes import Array, DatasetError, Episode, observation_spaces
 from datamodules.npy import file_sha256, open_array
-from datamodules.packing import pack_directory
 from datamodules.store_files import (
     FORMAT,
     LARGE_SEEDS,
@@ -37,8 +35,6 @@ from rate.advice import command
 from rate.envs.spec import EnvironmentSpec
 from rate.renamed import current_manifest
 from rate.spaces import differences
-
-__all__ = ["Store", "write_store"]
 
 _ROWS = 1 << 18  # that are in memory at once
 
@@ -300,31 +296,6 @@ class Store:
                     f"{self.path}: {name} has {len(self.arrays[name])} rows, but there are "
                     f"{self.num_episodes} episodes; make the store again"
                 )
-
-
-def write_store(
-    episodes: Iterable[Episode],
-    destination: Path | str,
-    spec: EnvironmentSpec,
-    provenance: dict[str, Any],
-) -> Store:
-    """Pack episodes into a store, in one streaming pass and bounded memory.
-
-    Either the whole store appears under its name, or nothing does.
-
-    Args:
-        episodes: The episodes, each checked against `spec`.
-        destination: The store's directory, which must not exist.
-        spec: The environment that they come from.
-        provenance: What to remember of their origin, plain JSON types. `source` is the name that
-            errors use. Keep dates out of it and equal data give an equal `fingerprint`.
-
-    Raises:
-        DatasetError: If there are no episodes, one is not valid, or `destination` exists.
-        OSError: If the files cannot be written.
-    """
-    pack_directory(episodes, Path(destination), spec, provenance)
-    return Store.open(destination)
 
 
 def differ_in_bounds(found: gymnasium.Space[Any], wanted: gymnasium.Space[Any]) -> bool:

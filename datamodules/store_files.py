@@ -149,7 +149,7 @@ class StoreWriter:
         for name, moment in self._moments.items():
             moment.update(rows[name])
 
-    def save(self, position: int, skipped: int) -> None:
+    def save(self, position: int, skipped: int = 0) -> None:
         """Make what was written durable, so that a writer made later goes on from here."""
         for writer in self._writers.values():
             writer.sync()

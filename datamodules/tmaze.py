@@ -1,4 +1,4 @@
-"""T-Maze data: the oracle's episodes, as a Minari data set and as a store."""
+"""T-Maze data: the oracle's episodes, played in the environment."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.collect import make_once
+from datamodules.collector import FIRST_SEED, SEEDS_EACH
 from datamodules.episodes import Episode
-from datamodules.players import FIRST_SEED, SEEDS_EACH
-from datamodules.readers.minari import open_minari, read_minari, write_minari
-from datamodules.store import write_store
+from datamodules.writing import make_once, write_store
 from rate.envs.tmaze import MINIMUM_LENGTH, TMAZE_SPEC, TMazeOracle, TMazeVector, sample_episodes
 from rate.progress import OnProgress, tell_nobody, telling
 
@@ -31,9 +28,8 @@ def generate_tmaze(
     """Makes the oracle's data set of T-Mazes of 3 to `max_length` steps, unless it exists.
 
     Lengths are spread evenly over the whole range (the longest is always there) and each comes with
-    both goals, as in the RATE paper (arXiv:2306.09459). The Minari data set stands under
-    `directory/minari`, the store next to it. Several processes may call this at once: one makes
-    the data, the others wait for it.
+    both goals, as in the RATE paper (arXiv:2306.09459). Several processes may call this at
+    once: one makes the data, the others wait for it.
 
     Args:
         directory: Where the data go.
@@ -60,7 +56,7 @@ def generate_tmaze(
     # Each quantity that makes the data another stands in the name.
     name = f"tmaze-{max_length}-{num_episodes}-seed{seed}"
     dataset_id = f"tmaze/oracle-{max_length}-{num_episodes}-seed{seed}-v0"
-    store, minari = directory / name, directory / "minari" / dataset_id
+    store = directory / name
     provenance: dict[str, Any] = {
         "source": f"Minari data set {dataset_id}",
         "collector": "tmaze-oracle-1",
@@ -70,23 +66,9 @@ def generate_tmaze(
     }
 
     def make() -> None:
-        if not minari.exists():
-            write_minari(
-                telling(
-                    play_oracle(max_length, num_episodes, seed),
-                    "collecting",
-                    num_episodes,
-                    on_progress,
-                ),
-                directory / "minari",
-                dataset_id,
-                gymnasium.make("RATE/TMaze-v0", length=(MINIMUM_LENGTH, max_length)),
-                algorithm="oracle",
-                description="Passive T-Maze, every episode solved; lengths and goals balanced.",
-            )
-        episodes = read_minari(open_minari(minari))
-        packed = telling(episodes, "packing", num_episodes, on_progress)
-        write_store(packed, store, TMAZE_SPEC, provenance)
+        episodes = play_oracle(max_length, num_episodes, seed)
+        played = telling(episodes, "collecting", num_episodes, on_progress)
+        write_store(played, store, TMAZE_SPEC, provenance)
 
     return make_once(store, provenance, make)
 

@@ -27,8 +27,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from datamodules.crew import available_cores
 from rate.errors import ConfigError
+from rate.workers.pool import available_cores
 from trainers.commands.console import count, make_parser, user_errors
 
 ROOT = Path(__file__).resolve().parent.parent

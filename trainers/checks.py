@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from datamodules.players import FIRST_SEED
+from datamodules.collector import FIRST_SEED
 from rate.errors import ConfigError
 
 

@@ -22,7 +22,7 @@ from rate.renamed import current_settings, former_settings
 from trainers.config import DataConfig
 
 if TYPE_CHECKING:
-    from datamodules.players import Expert, Player
+    from datamodules.collector import Collector, Expert
 
 BASELINES = ("expert", "random")  # what models are compared with
 VectorEnv = gymnasium.vector.VectorEnv[Any, Any, Any]
@@ -161,18 +161,18 @@ class Environment:
         """
         return int(self.make_env(length).max_steps)  # type: ignore[attr-defined]
 
-    def make_player(self, policy: str, length: Any, noise: float = 0.0) -> Player:
-        """Plays episodes of a length as `expert` or `random` does.
+    def make_collector(self, policy: str, length: Any, noise: float = 0.0) -> Collector:
+        """What collects episodes of a length, played by `expert` or `random`.
 
         Raises:
             ConfigError: If there is no expert.
         """
-        from datamodules.players import Player, RandomExpert
+        from datamodules.collector import Collector, RandomExpert
 
         if policy == "random":
-            return Player(self.making(length), RandomExpert)
+            return Collector(self.making(length), RandomExpert)
         self.expert(noise)  # refused before the environment is made
-        return Player(self.making(length), partial(self.expert, noise))
+        return Collector(self.making(length), partial(self.expert, noise))
 
     def check_data(self, data: DataConfig) -> None:
         """Refuse to make data that nothing here can play.
@@ -200,7 +200,7 @@ class Environment:
             The path of the store.
         """
         from datamodules.collect import collect
-        from datamodules.players import expert_seeds
+        from datamodules.collector import expert_seeds
 
         played = self._showing_privileged_state()
         options, env = asdict(played.settings), type(self).env
@@ -215,18 +215,18 @@ class Environment:
         first = json.dumps(former_settings("env", settings), sort_keys=True)
         digest = hashlib.sha256(first.encode()).hexdigest()[:8]
         spec, gym_id = self.make_spec(played.settings), f"RATE/{env.__name__}-v0"
-        words = {key: value for key, value in options.items() if key != "privileged"}
         return collect(
             data.root,
             f"{spec.name}-{max_length}-{data.num_episodes}-seed{data.seed}-{digest}",
-            partial(played.make_player, "expert", length, data.noise),
+            partial(played.make_collector, "expert", length, data.noise),
             seeds=expert_seeds(data.num_episodes, data.seed),
             spec=replace(spec, options=options, recorded=own_recorded(gym_id, options)),
-            provenance={"collector": f"{env.__module__.split('.')[-1]}-expert-1", **settings},
-            dataset_id=f"{spec.name}/expert-{max_length}-{data.num_episodes}-{digest}-v0",
-            env=lambda: gymnasium.make(gym_id, length=length, disable_env_checker=True, **options),
-            description=f"{env.__name__}, played by an expert (noise {data.noise}; {words}). The "
-            "observation's part 'privileged' is the state that an agent should not see.",
+            provenance={
+                "source": f"Minari data set {spec.name}/expert-{max_length}-{data.num_episodes}-"
+                f"{digest}-v0",  # once made beside it; stores that exist say so
+                "collector": f"{env.__module__.split('.')[-1]}-expert-1",
+                **settings,
+            },
             workers=data.workers,
             on_progress=tell,
         )

@@ -25,7 +25,7 @@ from trainers.environment import Environment, Length, VectorEnv
 from trainers.held_environments import held
 
 if TYPE_CHECKING:
-    from datamodules.players import Player
+    from datamodules.collector import Collector
 
 # What was found by making an environment, by what made it and its settings. A simulator may take
 # long to start. The maker is kept with it, so that its identity stays its own.
@@ -78,15 +78,15 @@ class OwnEnvironment(Environment):
         mode = drawing_mode(self.maker) if self.draws else None
         return partial(make_own, self.maker, self.settings, length, mode)
 
-    def make_player(self, policy: str, length: Any, noise: float = 0.0) -> Player:
+    def make_collector(self, policy: str, length: Any, noise: float = 0.0) -> Collector:
         if isinstance(self.maker, Elsewhere):
             raise ConfigError(f"{self.maker} is played by models alone, not by '{policy}'.")
-        return super().make_player(policy, length, noise)
+        return super().make_collector(policy, length, noise)
 
     def make_rows(self, num_envs: int, length: Length) -> VectorEnv:
         """What a program has handed over is played in its own process, unless it asks for others.
 
-        Others could not find it, and would run a program without a guard once more.
+        Others may not find it by its name.
         """
         making = self.making(length)
         if isinstance(making, Elsewhere) or held(self.name) is None or self.workers is not None:

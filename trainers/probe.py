@@ -1,21 +1,18 @@
-"""Try one part of the trainer and say what came of it: `python -m trainers.probe vizdoom FILE`.
+"""Try one part of the trainer and say what came of it, as a `Finding`.
 
-The command `doctor` calls this in a process of its own for each part, because a simulator or a
-driver that does not work may take its process with it, or never answer. The answer is a `Finding`
-as JSON in FILE, out of the way of what simulators print.
+The command `doctor` calls this in a worker process for each part, because a simulator or a driver
+that does not work may take its process with it, or never answer.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -260,14 +257,3 @@ def measure(name: str) -> float:
     finally:
         vector.close()
     return steps / seconds
-
-
-def main(name: str, file: str) -> None:
-    """Write the finding about the part `name` to `file`."""
-    # So that whoever loses patience also ends the processes that simulators run in.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    Path(file).write_text(json.dumps(asdict(probe(name))), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

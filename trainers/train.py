@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from datamodules.disk_errors import explain_write_errors
-from datamodules.spawning import leave_if_started_again
 from rate.advice import command as command_for
 from rate.files import write_json
 from rate.stopping import stop_signals, told_when_stopped
@@ -89,7 +88,6 @@ def train(
         Interrupted: If it was stopped by a signal while it trained; what is saved, it says.
         Stopped: If it was stopped before or after that (a `KeyboardInterrupt`).
     """
-    leave_if_started_again()
     if not isinstance(resume, Path):  # whose environment is a file's
         trust.remember(config.environment, config.env)
         for path in (config.training.objective, config.model.backbone, config.model.tokenizer):

@@ -42,7 +42,7 @@ for name, path in zip(sent[::2], sent[1::2]):
     module = sys.modules[name] = types.ModuleType(name)
     with open(path, encoding="utf-8") as file:
         exec(compile(file.read(), path, "exec"), module.__dict__)
-del sys.argv[1:]
+del sys.argv[2:]
 module.main(int(descriptor))
 """
 

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from multiprocessing.connection import wait
-from typing import Any, TypeVar
+from typing import Any
 
 from rate.errors import UserError
 from rate.workers.child import Beat, last_lines
 from rate.workers.pool import WorkerPool
-from rate.workers.worker import STARTING_S, TIMEOUT_S, Worker, WorkerDied
+from rate.workers.worker import STARTING_S, TIMEOUT_S, Worker, WorkerDied, close_workers
 
 ATTEMPTS = 3  # for each task
 _AHEAD = 4  # tasks for each worker whose results may wait for those before them
 _LOOK_AGAIN_S = 1.0
 
-Task = TypeVar("Task")
-Result = TypeVar("Result")
 Perform = Callable[[Any, Beat], Any]  # the result of a task; gives signs of life meanwhile
 
 
@@ -46,11 +44,11 @@ def run_tasks(
     num_workers: int,
     timeout: float = TIMEOUT_S,
     attempts: int = ATTEMPTS,
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     """The results of tasks, in the order of the tasks.
 
     A worker that dies or hangs, or in which a task raises, is replaced, and the task tried again.
-    Close the iterator (`contextlib.closing`) to end the workers early.
+    Close the generator (`contextlib.closing`) to end the workers early.
 
     Args:
         make: Makes what performs a task; a worker calls it once. See `Worker` for how it travels.
@@ -164,7 +162,8 @@ class _Run:
         except WorkerDied as death:
             reason = str(death)
         except Exception as error:  # noqa: BLE001 (whatever the task raised is tried again)
-            reason = worker.kill(_describe(error))
+            reason = _describe(error)
+            close_workers([worker])  # whatever state its simulator is in
         else:
             self._results[index] = answer[0]
             del self._given[worker]

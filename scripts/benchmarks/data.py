@@ -14,7 +14,8 @@ from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 
 from datamodules.episodes import Array, Episode
-from datamodules.store import Store, write_store
+from datamodules.store import Store
+from datamodules.writing import write_store
 from rate.batch import Batch
 from rate.envs.spec import EnvironmentSpec
 

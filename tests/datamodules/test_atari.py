@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from datamodules.atari import STAY, AtariExpert, find_ball, find_paddle
-from datamodules.players import Player, RandomExpert
+from datamodules.collector import Collector, RandomExpert
 from rate.envs.atari import Atari, AtariOptions
 from rate.envs.retrieval import Retrieval
 
@@ -14,11 +14,11 @@ pytest.importorskip("ale_py", reason="Atari needs ale-py: make install EXTRAS=at
 
 
 def player(game="Pong", length=400, noise=0.05):
-    return Player(partial(Atari, AtariOptions(game), length), partial(AtariExpert, noise))
+    return Collector(partial(Atari, AtariOptions(game), length), partial(AtariExpert, noise))
 
 
 def test_the_seed_decides_what_it_plays():
-    first, again, other = (player().play(seed) for seed in (1 << 40, 1 << 40, 7))
+    first, again, other = (player().collect(seed) for seed in (1 << 40, 1 << 40, 7))
     np.testing.assert_array_equal(first.observations, again.observations)
     assert first.actions.tolist() == again.actions.tolist()
     assert first.actions.tolist() != other.actions.tolist()
@@ -28,14 +28,14 @@ def test_the_seed_decides_what_it_plays():
 
 def test_it_is_far_better_at_pong_than_chance():
     steps = 1000
-    skilled = [player(length=steps).play(seed).outcome["score"] for seed in (1, 2, 3)]
-    chance = Player(partial(Atari, AtariOptions("Pong"), steps), RandomExpert)
+    skilled = [player(length=steps).collect(seed).outcome["score"] for seed in (1, 2, 3)]
+    chance = Collector(partial(Atari, AtariOptions("Pong"), steps), RandomExpert)
     assert np.mean(skilled) > -6
-    assert chance.play(1).outcome["score"] < -15
+    assert chance.collect(1).outcome["score"] < -15
 
 
 def test_other_games_are_played_at_random():
-    episode = player("Breakout", length=50).play(1)
+    episode = player("Breakout", length=50).collect(1)
     assert set(episode.actions.tolist()) == {0, 1, 2, 3}
     assert "normalised_score" in episode.outcome
 

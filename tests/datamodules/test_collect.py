@@ -10,15 +10,17 @@ import sys
 import threading
 import time
 
-import minari
 import numpy as np
 import pytest
 
 from datamodules import DatasetError, Store
-from datamodules.collect import summarise, table_path
-from datamodules.readers.minari import keeps_pixels
+from datamodules.convert import convert_to_minari
+from datamodules.episode_table import summarise, table_path
+from datamodules.formats import open_source
+from datamodules.npy import NpyWriter
+from datamodules.readers.minari import keeps_pixels, open_minari
 from rate.errors import ConfigError
-from tests.datamodules.walk import SEEDS, SPEC, make_player, run
+from tests.datamodules.walk import SEEDS, SPEC, make_collector, run
 from tests.processes import PATIENCE, alive
 
 posix = pytest.mark.skipif(os.name != "posix", reason="kills processes")
@@ -26,9 +28,9 @@ lossless = pytest.mark.skipif(not keeps_pixels(), reason="this Minari changes pi
 
 
 def contents(folder):
-    """Every file that is not hidden; no lock and no part is left."""
+    """Every file that is not hidden; what was unfinished is gone."""
     files = {p.relative_to(folder): p for p in folder.rglob("*") if p.is_file()}
-    assert not [path for path in files if ".parts-" in str(path) or ".tmp" in str(path)]
+    assert not [path for path in files if ".partial-" in str(path) or ".tmp" in str(path)]
     return {path: file.read_bytes() for path, file in files.items() if path.name[0] != "."}
 
 
@@ -49,7 +51,7 @@ def test_the_store_holds_what_was_played_in_the_order_of_the_seeds(made):
     assert store.spec == SPEC
     assert store.arrays["seeds"].tolist() == SEEDS
     for index, seed in enumerate(SEEDS):
-        wanted, found = make_player().play(seed), store.episode(index)
+        wanted, found = make_collector().collect(seed), store.episode(index)
         for key, array in wanted.observations.items():
             np.testing.assert_array_equal(found.observations[key], array)
             assert found.observations[key].dtype == array.dtype
@@ -59,7 +61,7 @@ def test_the_store_holds_what_was_played_in_the_order_of_the_seeds(made):
 
 
 def test_a_table_tells_how_good_the_data_are(made):
-    episodes = [make_player().play(seed) for seed in SEEDS]
+    episodes = [make_collector().collect(seed) for seed in SEEDS]
     lengths = [len(episode) for episode in episodes]
     items = [episode.outcome["items"] for episode in episodes]
     summary = summarise(made[1])
@@ -72,29 +74,23 @@ def test_a_table_tells_how_good_the_data_are(made):
 
 
 @lossless
-def test_minari_opens_it_with_every_pixel_as_it_was(made, monkeypatch):
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(made[0] / "minari"))
-    dataset = minari.load_dataset("walk/chance-v0")
+def test_minari_is_made_of_it_on_request_with_every_pixel_as_it_was(made, tmp_path):
+    path = convert_to_minari(open_source(made[1]), tmp_path / "walk-v0")
+    dataset = open_minari(path)
     assert dataset.total_episodes == len(SEEDS)
     assert dataset.observation_space == SPEC.observation_space
-    assert dataset.env_spec.id == "Test/Walk-v0"
-    seeds = [item["seed"] for item in dataset.storage.get_episode_metadata(range(len(SEEDS)))]
-    assert seeds == SEEDS
     for index, seed in enumerate(SEEDS):
-        wanted, found = make_player().play(seed), dataset[index]
+        wanted, found = make_collector().collect(seed), dataset[index]
         for key, array in wanted.observations.items():
             np.testing.assert_array_equal(found.observations[key][:-1], array)
-            np.testing.assert_array_equal(found.observations[key][-1], wanted.last_observation[key])
-        np.testing.assert_array_equal(found.rewards, wanted.rewards)
+        np.testing.assert_array_equal(found.actions, wanted.actions)
 
 
 def test_two_workers_give_the_same_files(made, tmp_path):
     told = []
     run(tmp_path, workers=2, on_progress=lambda *news: told.append(news))
     assert contents(tmp_path) == contents(made[0])
-    phases = ["collecting", "writing", "packing"] if keeps_pixels() else ["collecting", "packing"]
-    steps = range(len(SEEDS) + 1)
-    assert told == [(phase, number, len(SEEDS)) for phase in phases for number in steps]
+    assert told == [("collecting", number, len(SEEDS)) for number in range(len(SEEDS) + 1)]
 
 
 def test_it_is_made_once_and_other_data_are_refused(tmp_path):
@@ -108,13 +104,7 @@ def test_it_is_made_once_and_other_data_are_refused(tmp_path):
     for file in path.iterdir():
         file.unlink()
     path.rmdir()
-    if keeps_pixels():
-        with pytest.raises(DatasetError, match="chance-v0: a Minari data set of other origin"):
-            run(tmp_path, version=2)
-        run(tmp_path, log=log)  # from the Minari data
-        assert not list(log.iterdir())
-    else:
-        run(tmp_path)
+    run(tmp_path)
     assert contents(tmp_path) == before
 
 
@@ -149,7 +139,7 @@ def test_a_worker_that_hangs_is_replaced_and_its_episode_played_again(made, tmp_
 
 @posix
 def test_an_episode_that_always_hangs_is_named(tmp_path):
-    log, what = tmp_path / "log", r"seed 12 failed 3 times: it took no step within 5 seconds"
+    log, what = tmp_path / "log", r"seed 12 failed 3 times: it did not answer within 5 seconds"
     with pytest.raises(DatasetError, match=what):
         run(tmp_path / "data", workers=2, log=log, failures={12: 9}, how="hang", timeout=5)
     assert len((log / "12").read_text().split()) == 3
@@ -162,7 +152,7 @@ def test_slow_steps_are_no_hang(made, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_errors_of_a_player(made, tmp_path, workers):
+def test_errors_of_a_collector(made, tmp_path, workers):
     log = tmp_path / "log"
     with pytest.raises(DatasetError, match=r"seed 5 failed 3 times: (?s:.*)the engine has a probl"):
         run(tmp_path / "data", workers, log, failures={5: 9}, how="bug")
@@ -174,65 +164,37 @@ def test_errors_of_a_player(made, tmp_path, workers):
     assert contents(tmp_path / "data") == contents(made[0])
 
 
-def test_a_full_disk_keeps_what_was_played(made, tmp_path, monkeypatch):
-    data, save, calls = tmp_path / "data", np.savez, []
+def test_a_full_disk_keeps_what_was_saved(made, tmp_path, monkeypatch):
+    data, log, append, calls = tmp_path / "data", tmp_path / "log", NpyWriter.append, []
 
-    def full(file, **arrays):
-        calls.append(file)
-        if len(calls) == 3:
-            file.write(b"half")
+    def full(writer, rows):
+        calls.append(writer.path.name)
+        if calls.count("actions.npy") == 3:
+            writer._file.write(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
-        save(file, **arrays)
-
-    monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(DatasetError, match=r"\(No space left on device\)\. Those.*make room"):
-        run(data, workers=1)
-    (parts,) = data.glob(".walk.parts-*")
-    assert len(list(parts.iterdir())) == 2
-    run(data, workers=1)
-    assert len(calls) == 1 + len(SEEDS)  # the first two were not played again
-    assert contents(data) == contents(made[0])
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        OSError(errno.ENOSPC, "No space left on device"),
-        RuntimeError("write failed: errno = 28, error message = 'No space left on device'"),
-        OSError("Can't write data (errno = 28, buf = 0x5)"),  # both are HDF5's ways to say it
-    ],
-)
-def test_a_full_disk_is_named_while_data_are_packed(tmp_path, monkeypatch, error):
-    def full(*_, **__):
-        raise error
+        append(writer, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr("datamodules.collect.write_minari", full)
-        with pytest.raises(DatasetError, match=r"walk: .*\(No space left on device\)\. Make room"):
-            run(tmp_path, workers=1)
-    assert not (tmp_path / "walk").exists()
-    run(tmp_path, workers=1)
-    Store.open(tmp_path / "walk", verify=True)
-
-
-def test_part_files_that_are_damaged_are_played_again(made, tmp_path):
-    log, data = tmp_path / "log", tmp_path / "data"
-    with pytest.raises(ConfigError):
-        run(data, log=log, failures={SEEDS[-1]: 9}, how="user")
-    (folder,) = data.glob(".walk.parts-*")
-    assert {file.name for file in folder.iterdir()} == {f"{seed}.npz" for seed in SEEDS[:-1]}
-    for seed, change in (
-        (7, lambda data: data[:-1000]),
-        (3, lambda data: b""),
-        (12, lambda data: data[:3000] + bytes(100) + data[3100:]),
-    ):
-        file = folder / f"{seed}.npz"
-        file.write_bytes(change(file.read_bytes()))
-    (folder / "7.99999.tmp").write_bytes(b"left")
-    run(data, log=log)
+        patch.setattr(NpyWriter, "append", full)
+        with pytest.raises(
+            DatasetError, match=r"\(No space left on device\)\. .*make room.*is kept"
+        ):
+            run(data, 1, log, save_seconds=0)
+    assert not (data / "walk").exists()
+    run(data, 1, log)
     assert contents(data) == contents(made[0])
     plays = {seed: len((log / str(seed)).read_text().split()) for seed in SEEDS}
-    assert plays == {7: 2, 3: 2, SEEDS[2]: 1, 12: 2, 5: 1, 9: 2}
+    assert plays == dict.fromkeys(SEEDS, 1) | {SEEDS[2]: 2}  # the first two were not played again
+
+
+@pytest.mark.parametrize("file", ["unfinished.json", "actions.npy", "episodes.jsonl"])
+def test_a_damaged_unfinished_store_is_named(tmp_path, file):
+    with pytest.raises(ConfigError):
+        run(tmp_path / "data", log=tmp_path / "log", failures={SEEDS[-1]: 9}, how="user")
+    (partial,) = (tmp_path / "data").glob(".walk.partial-*")
+    (partial / file).write_text("{")
+    with pytest.raises(DatasetError, match=rf"{file}: damaged.*delete its folder"):
+        run(tmp_path / "data")
 
 
 def test_settings_that_changed_do_not_mix(made, tmp_path):
@@ -248,8 +210,16 @@ def test_settings_that_changed_do_not_mix(made, tmp_path):
 
 
 COLLECT = (
-    "import sys; from tests.datamodules.walk import run; run(*sys.argv[1:2], 2, {!r}, delay=0.1)"
+    "import sys; from tests.datamodules.walk import run; "
+    "run(*sys.argv[1:2], 2, {!r}, delay=0.1, save_seconds=0)"
 )
+
+
+def saved(data):
+    """How many episodes an unfinished collection has made durable."""
+    for state in data.glob(".walk.partial-*/unfinished.json"):
+        return json.loads(state.read_text())["position"]
+    return 0
 
 
 @posix
@@ -263,7 +233,7 @@ def test_a_collection_that_is_killed_goes_on_where_it_stopped(made, tmp_path, nu
         start_new_session=True,
     )
     deadline = time.monotonic() + PATIENCE
-    while len(finished := list(data.glob(".walk.parts-*/*.npz"))) < 2:
+    while (finished := saved(data)) < 2:
         assert time.monotonic() < deadline
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
@@ -278,8 +248,8 @@ def test_a_collection_that_is_killed_goes_on_where_it_stopped(made, tmp_path, nu
     assert not (data / "walk").exists()
     run(data, workers=2, log=log)
     assert contents(data) == contents(made[0])
-    for file in finished:
-        assert len((log / file.stem).read_text().split()) == 1
+    for seed in SEEDS[:finished]:
+        assert len((log / str(seed)).read_text().split()) == 1
 
 
 def test_two_collections_at_once(made, tmp_path):
@@ -291,14 +261,6 @@ def test_two_collections_at_once(made, tmp_path):
         thread.join()
     assert contents(data) == contents(made[0])
     assert all(len((log / str(seed)).read_text().split()) == 1 for seed in SEEDS)
-
-
-def test_without_exact_pixels_in_minari_there_is_the_store_alone(made, tmp_path, monkeypatch):
-    monkeypatch.setattr("datamodules.collect.keeps_pixels", lambda: False)
-    with pytest.warns(UserWarning, match="the store alone"):
-        path = run(tmp_path)
-    assert not (tmp_path / "minari").exists()
-    assert Store.open(path, verify=True).fingerprint == Store.open(made[1]).fingerprint
 
 
 def test_senseless_requests_are_refused(tmp_path, monkeypatch):
@@ -319,11 +281,15 @@ def test_the_manifest_names_the_seeds(made):
     assert multiprocessing.active_children() == []
 
 
-def test_a_program_that_its_workers_would_run_once_more_is_told_so(tmp_path):
+def test_a_program_needs_no_guard_and_may_define_what_plays(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "import sys\nfrom pathlib import Path\nfrom tests.datamodules.walk import run\n"
-        "print('begins')\nrun(Path(sys.argv[1]), workers=2)\nprint('never')\n"
+        "import sys\nfrom pathlib import Path\nfrom tests.datamodules import walk\n"
+        "from datamodules.collector import Collector\n"
+        "class Mine(walk.Walk): pass\n"
+        "print('begins')\n"
+        "walk.make_collector = lambda: Collector(Mine, walk.Chance)\n"
+        "walk.run(Path(sys.argv[1]), workers=2)\nprint('ends')\n"
     )
     done = subprocess.run(
         [sys.executable, script, tmp_path / "data"],
@@ -331,7 +297,5 @@ def test_a_program_that_its_workers_would_run_once_more_is_told_so(tmp_path):
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith("rate.errors.UserError: ")
-    assert 'below a line `if __name__ == "__main__":`' in done.stderr
-    assert "never" not in done.stdout
+    assert (done.returncode, done.stdout) == (0, "begins\nends\n"), done.stderr
+    assert Store.open(tmp_path / "data" / "walk", verify=True).num_episodes == len(SEEDS)

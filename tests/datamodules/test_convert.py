@@ -63,7 +63,11 @@ def test_a_store_of_every_format(tmp_path, name):
     assert provenance["sha256"] == {
         file.relative_to(root).as_posix(): file_sha256(file) for file in source.files
     }
-    assert sorted(p.name for p in made.parent.iterdir()) == [".store.lock", "store"]
+    assert sorted(p.name for p in made.parent.iterdir()) == [
+        ".store.generate.lock",
+        ".store.lock",
+        "store",
+    ]
     if (size := predicted_bytes(source)) is not None:
         data = sum(file.stat().st_size - 256 for file in made.glob("*.npy"))
         assert size == pytest.approx(data, abs=8)  # there is one offset more than episodes

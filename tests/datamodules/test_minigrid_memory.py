@@ -5,8 +5,8 @@ from collections import deque
 import numpy as np
 import pytest
 
+from datamodules.collector import Collector
 from datamodules.minigrid_memory import MinigridMemoryExpert
-from datamodules.players import Player
 from rate.envs.minigrid_memory import FORWARD, MinigridMemory, MinigridMemoryOptions
 from rate.envs.tmaze import TMaze
 
@@ -119,9 +119,9 @@ def test_it_may_be_reset_before_the_environment():
 
 def test_a_player_records_it():
     options = MinigridMemoryOptions(privileged=True)
-    player = Player(lambda: MinigridMemory(options, 11), MinigridMemoryExpert)
-    episode = player.play(4)
-    player.close()
+    collector = Collector(lambda: MinigridMemory(options, 11), MinigridMemoryExpert)
+    episode = collector.collect(4)
+    collector.close()
     assert episode.observations["image"].shape == (len(episode), 3, 84, 84)
     assert episode.observations["image"].dtype == np.uint8
     assert np.unique(episode.observations["privileged"]).tolist() == [episode.outcome["cue"]]

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from datamodules import DatasetError, Store, mujoco_agent
+from datamodules.collector import expert_seeds
 from datamodules.local_data import find_d4rl
 from datamodules.mujoco import minari_settings, prepare_mujoco
 from datamodules.mujoco_names import D4RL, OWN, QUALITIES, read_name
-from datamodules.players import expert_seeds
 from datamodules.readers.hdf5 import broken_chains
 from rate.envs.mujoco import Mujoco, MujocoOptions
 from rate.errors import ConfigError

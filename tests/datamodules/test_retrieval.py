@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamodules.players import Player
+from datamodules.collector import Collector
 from datamodules.retrieval import RetrievalExpert, RetrievalOracle, first_action
 from rate.envs.retrieval import STAY, Retrieval, RetrievalOptions
 from rate.envs.tmaze import TMaze
@@ -12,7 +12,9 @@ PRIVILEGED = RetrievalOptions(privileged=True)
 
 
 def play(seed, noise=0.0, length=(3, 40)):
-    return Player(lambda: Retrieval(PRIVILEGED, length), lambda: RetrievalExpert(noise)).play(seed)
+    return Collector(lambda: Retrieval(PRIVILEGED, length), lambda: RetrievalExpert(noise)).collect(
+        seed
+    )
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.5])

@@ -3,11 +3,9 @@ from __future__ import annotations
 import json
 import multiprocessing
 
-import minari
 import numpy as np
 import pytest
 
-import rate.envs
 from datamodules import DatasetError, Store
 from datamodules.tmaze import generate_tmaze, play_oracle
 from rate.envs.tmaze import TMAZE_SPEC, TMaze
@@ -45,17 +43,6 @@ def test_every_episode_can_be_played_again_from_its_seed(made):
             observation, reward, terminated, *_ = env.step(action)
             assert reward == episode.rewards[step]
         assert terminated
-
-
-def test_it_is_a_minari_data_set_too(made, monkeypatch):
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(made[0] / "minari"))
-    dataset = minari.load_dataset("tmaze/oracle-30-200-seed1-v0")
-    assert dataset.total_episodes == 200
-    env = dataset.recover_environment()
-    assert isinstance(env.unwrapped, rate.envs.TMaze)
-    observation, _ = env.reset(seed=int(Store.open(made[1]).arrays["seeds"][0]))
-    np.testing.assert_array_equal(observation, dataset[0].observations[0])
-    assert len(dataset[0].observations) == len(dataset[0].actions) + 1
 
 
 def test_it_is_made_once(made, tmp_path):

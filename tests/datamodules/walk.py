@@ -1,4 +1,4 @@
-"""A small environment with pixels, a player for it, and ways to make them fail.
+"""A small environment with pixels, a collector for it, and ways to make them fail.
 
 It lies in a module of its own because worker processes import it.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from gymnasium import spaces
 
 from datamodules.collect import collect
-from datamodules.players import Player
+from datamodules.collector import Collector
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
 
@@ -69,14 +69,14 @@ class Chance:
         return int(self.rng.integers(3))
 
 
-class Failing(Player):
+class Failing(Collector):
     """Counts its plays in `log`, and fails as told while a seed has been played less often."""
 
     def __init__(self, log, failures, how, delay):
         super().__init__(partial(Walk, delay), Chance)
         self.log, self.failures, self.how = log, failures, how
 
-    def play(self, seed, on_step=None):
+    def collect(self, seed, on_step=None):
         with (self.log / str(seed)).open("a") as file:
             file.write(f"{os.getpid()}\n")
         if len((self.log / str(seed)).read_text().split()) <= self.failures.get(seed, 0):
@@ -86,22 +86,16 @@ class Failing(Player):
                 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # as in native code
                 time.sleep(600)
             raise {"bug": RuntimeError, "user": ConfigError}[self.how]("the engine has a problem")
-        return super().play(seed, on_step)
+        return super().collect(seed, on_step)
 
 
-def make_env():
-    if "Test/Walk-v0" not in gymnasium.registry:
-        gymnasium.register("Test/Walk-v0", f"{__name__}:Walk")
-    return gymnasium.make("Test/Walk-v0", disable_env_checker=True)
-
-
-def make_player():
-    return Player(Walk, Chance)
+def make_collector():
+    return Collector(Walk, Chance)
 
 
 def run(folder, workers=1, log=None, failures=None, how="kill", delay=0.0, version=1, **kwargs):
     """Collect the walks of `SEEDS`."""
-    make = make_player
+    make = make_collector
     if log is not None:
         Path(log).mkdir(exist_ok=True)
         make = partial(Failing, Path(log), failures or {}, how, delay)
@@ -111,10 +105,7 @@ def run(folder, workers=1, log=None, failures=None, how="kill", delay=0.0, versi
         make,
         seeds=SEEDS,
         spec=SPEC,
-        provenance={"collector": f"chance-{version}"},
-        dataset_id="walk/chance-v0",
-        env=make_env,
-        description="A test.",
+        provenance={"source": "walk", "collector": f"chance-{version}"},
         workers=workers,
         **kwargs,
     )

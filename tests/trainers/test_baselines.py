@@ -47,9 +47,9 @@ def test_chance_gives_up_at_once_or_guesses_at_the_end() -> None:
     assert row["success_1"] == pytest.approx(1 / 3, abs=0.1)
     assert row["steps"] == pytest.approx((1 + 2 * 4) / 3, abs=0.2)
     # The processes play what one player alone does.
-    assert RETRIEVAL.make_player is not None
-    player = RETRIEVAL.make_player("random", 4)
-    returns = [float(np.sum(player.play(seed).rewards)) for seed in range(400)]
+    assert RETRIEVAL.make_collector is not None
+    collector = RETRIEVAL.make_collector("random", 4)
+    returns = [float(np.sum(collector.collect(seed).rewards)) for seed in range(400)]
     assert row["return"] == np.mean(returns)
 
 
@@ -65,6 +65,8 @@ def test_an_environment_may_have_no_expert() -> None:
 
 
 def test_a_simulator_that_dies_is_told_of() -> None:
-    dying = with_parts(RETRIEVAL, make_player=die)
-    with pytest.raises(UserError, match=r"has died.*doctor\.py"):
+    dying = with_parts(RETRIEVAL, make_collector=die)
+    with pytest.raises(
+        UserError, match=r"seed 1 failed 3 times: it ended with exit code 3.*doctor\.py"
+    ):
         score_baseline("expert", dying, lengths=[5], seeds=[1], workers=1)

@@ -237,7 +237,7 @@ def test_a_package_may_bring_a_record_with_an_expert(
     assert (environment.spec.name, environment.spec.options) == ("theirs", {"size": 3})
     with pytest.raises(ConfigError, match="does not have these settings"):
         get_environment("theirs", {"sise": 3})
-    episode = environment.make_player("expert", 9).play(1)
+    episode = environment.make_collector("expert", 9).collect(1)
     assert (len(episode), episode.terminated) == (3, True)
 
 
@@ -245,9 +245,9 @@ def test_chance_plays_it_for_comparison(walks: Path, monkeypatch: pytest.MonkeyP
     environment = get_environment(WALK, {"size": 2})
     again = pickle.loads(pickle.dumps(environment))
     assert (again.spec.options, again.name, again.maker) == ({"size": 2}, WALK, environment.maker)
-    assert len(again.make_player("random", 9).play(3)) <= 9
+    assert len(again.make_collector("random", 9).collect(3)) <= 9
     with pytest.raises(ConfigError, match="has no expert that plays"):
-        again.make_player("expert", 9)
+        again.make_collector("expert", 9)
 
 
 def test_data_alone_train_without_rollouts(
@@ -310,7 +310,7 @@ def test_an_environment_under_another_python_trains_and_scores_from_its_run(
     assert film.moments[0].picture is not None
     assert film.steps <= 5
     with pytest.raises(ConfigError, match="is played by models alone"):
-        environment_of(saved.spec).make_player("random", 5)
+        environment_of(saved.spec).make_collector("random", 5)
 
 
 def test_differences_of_spaces() -> None:

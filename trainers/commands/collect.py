@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from datamodules.collect import summarise, table_path
+from datamodules.episode_table import summarise, table_path
 from datamodules.store import Store
 from trainers.callbacks.progress import preparing
 from trainers.cli import parse

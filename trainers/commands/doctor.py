@@ -11,14 +11,13 @@ Ends with 0 if everything that was asked for works, else with 1.
 from __future__ import annotations
 
 import difflib
-import json
+import faulthandler
 import os
-import signal
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -26,82 +25,74 @@ from rich.markup import escape
 from rich.table import Table
 
 from datamodules.disk_errors import explain_write_errors
-from rate.advice import ROOT, install
+from rate.advice import install
 from rate.errors import UserError
 from rate.files import write_json
+from rate.workers.tasks import TaskFailure, run_tasks
 from trainers.commands.console import count, fail, make_parser, user_errors
 from trainers.commands.outputs import read_own_json
 from trainers.meter import Meter
-from trainers.probe import TRAINER, Finding
+from trainers.probe import TRAINER, Finding, probe
 from trainers.registry import ENVIRONMENTS
 
 SECONDS = 180  # for one part; a cold disk and a slow simulator take half a minute
-GRACE = 15  # seconds to end simulators before they are killed
 ALL = (TRAINER, *ENVIRONMENTS)
-_WORDS = {"SIGSEGV": " (segmentation fault)", "SIGKILL": " (by the system, if memory ran out)"}
 
 
 def examine(name: str, seconds: float = SECONDS) -> Finding:
-    """Try a part of the trainer in another process; never fails, whatever that does.
+    """Try a part of the trainer in a worker process; never fails, whatever that does.
 
     Args:
         name: `trainer`, or an environment.
         seconds: How long to wait for its answer.
     """
     with tempfile.TemporaryDirectory() as folder:  # some simulators leave files where they run
-        answer = Path(folder, "finding.json")
-        with subprocess.Popen(
-            probe_command(name, answer),
-            cwd=folder if name != TRAINER else None,
-            env={**os.environ, "PYTHONPATH": python_path()},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-        ) as process:
-            try:
-                _, complaint = process.communicate(timeout=seconds)
-            except subprocess.TimeoutExpired:
-                end(process)
-                return Finding(name, problem=f"hangs: no answer within {seconds:g} s")
-        if process.returncode == 0 and answer.is_file():
-            return Finding(**json.loads(answer.read_text(encoding="utf-8")))
-    return Finding(name, problem=death(process.returncode, complaint))
+        words = Path(folder, "stderr.txt")
+        attempt = partial(_Attempt, probe, folder if name != TRAINER else None, words)
+        try:
+            with closing(run_tasks(attempt, [name], 1, seconds, attempts=1)) as findings:
+                finding: Finding = next(findings)
+                return finding
+        except TaskFailure as failure:
+            return Finding(name, problem=failure.reason + last_words(words))
+        except UserError as error:
+            return Finding(name, problem=str(error))
 
 
-def python_path() -> str:
-    """PYTHONPATH with a clone first, whose place may be told by the working folder alone."""
-    clone = str(ROOT) if (ROOT / "pyproject.toml").is_file() else None
-    return os.pathsep.join(filter(None, (clone, os.environ.get("PYTHONPATH"))))
+class _Attempt:
+    """Tries a part in a worker process, which it prepares for a crash.
+
+    Args:
+        try_part: Tries a part.
+        folder: Where to work; None stays.
+        words: The file that takes what the process says on standard error.
+    """
+
+    def __init__(self, try_part: Callable[[str], Finding], folder: str | None, words: Path) -> None:
+        self._try = try_part
+        if folder is not None:
+            os.chdir(folder)
+        with words.open("wb") as file, open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+            os.dup2(file.fileno(), 2)
+            os.dup2(nowhere.fileno(), 1)
+        faulthandler.enable(all_threads=False)
+
+    def __call__(self, name: str, beat: Callable[[], None]) -> Finding:
+        return self._try(name)
 
 
-def probe_command(name: str, answer: Path) -> list[str]:
-    """The command that tries a part and writes a `Finding` to `answer`."""
-    return [sys.executable, "-X", "faulthandler", "-m", "trainers.probe", name, str(answer)]
-
-
-def end(process: subprocess.Popen[str]) -> None:
-    """End a process, and first let it end those that it has started."""
-    process.terminate()
+def last_words(words: Path) -> str:
+    """What a process said before it died: where it crashed, or its last line."""
     try:
-        process.communicate(timeout=GRACE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-
-
-def death(code: int, complaint: str) -> str:
-    """What is known of a process that ended without an answer."""
-    try:
-        how = signal.Signals(-code).name
-        how += _WORDS.get(how, "")
-    except ValueError:
-        how = f"exit code {code}"
+        complaint = words.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
     lines = [line.strip() for line in complaint.splitlines() if line.strip()]
     # Python's own report of a crash ends with the calls, the innermost first.
     calls = [line for line in lines if line.startswith("File ")]
-    place = calls[:1] if code < 0 and calls else lines[-1:]
-    return f"died: {how}" + "".join(f", {line}" for line in place)
+    crashed = any(line.startswith("Fatal Python error") for line in lines)
+    place = calls[:1] if crashed and calls else lines[-1:]
+    return "".join(f", {line}" for line in place)
 
 
 def command_for(fix: str) -> str:

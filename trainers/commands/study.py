@@ -26,9 +26,9 @@ from typing import Any
 
 from rich.console import Console
 
-from datamodules.crew import available_cores
 from rate.errors import UserError
 from rate.stopping import held_back, ignore_stop_signals, release_held_back, with_message
+from rate.workers.pool import available_cores
 from trainers.commands.console import count, make_parser, show_scores, user_errors
 from trainers.commands.plot import plot_scores
 from trainers.commands.progress import show_reports

@@ -9,7 +9,7 @@ from rate.envs.spec import EnvironmentSpec
 from trainers.environment import Environment, Length, VectorEnv
 
 if TYPE_CHECKING:
-    from datamodules.players import Expert
+    from datamodules.collector import Expert
 
 
 class Record(Environment):

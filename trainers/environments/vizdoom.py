@@ -9,7 +9,7 @@ from rate.envs.two_colors import TwoColors, TwoColorsOptions, two_colors_spec
 from trainers.environment import Environment
 
 if TYPE_CHECKING:
-    from datamodules.players import Expert
+    from datamodules.collector import Expert
 
 
 class Record(Environment):

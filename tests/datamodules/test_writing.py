@@ -49,11 +49,12 @@ def test_a_killed_packer_leaves_no_store_and_the_next_one_cleans_up(tmp_path, sp
         target=_pack_for_ever, args=(path, spec, make_episode(50))
     )
     process.start()
-    while not list(tmp_path.glob(".s.tmp-*/actions.npy")):
+    while not list(tmp_path.glob(".s.partial-*/actions.npy")):
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    (left,) = tmp_path.glob(".s.tmp-*")
+    (left,) = tmp_path.glob(".s.partial-*")
+    (left / "left").touch()
     assert not path.exists()
     with pytest.raises(DatasetError, match="not a trajectory store"):
         Store.open(left)

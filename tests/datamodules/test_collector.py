@@ -6,11 +6,11 @@ import pytest
 from gymnasium import spaces
 
 from datamodules import DatasetError
-from datamodules.players import Player, expert_seeds
+from datamodules.collector import Collector, expert_seeds
 from datamodules.store import Store
 from datamodules.tmaze import generate_tmaze
 from rate.envs.tmaze import TMaze
-from tests.datamodules.walk import SPACE, Walk, make_player
+from tests.datamodules.walk import SPACE, Walk, make_collector
 from trainers.config import EvaluationConfig
 
 
@@ -23,7 +23,7 @@ class Right:
 
 
 def test_a_recording_is_what_the_environment_gives_for_the_seed():
-    episode = make_player().play(12)
+    episode = make_collector().collect(12)
     env = Walk()
     observation, _ = env.reset(seed=12)
     for step, action in enumerate(episode.actions):
@@ -40,16 +40,16 @@ def test_a_recording_is_what_the_environment_gives_for_the_seed():
 
 
 def test_long_episodes_grow_and_players_have_no_memory():
-    player = Player(lambda: TMaze(400), Right)
-    first = player.play(3)
-    player.play(4)
-    again = player.play(3)
+    collector = Collector(lambda: TMaze(400), Right)
+    first = collector.collect(3)
+    collector.collect(4)
+    again = collector.collect(3)
     assert len(first) == 399
     assert first.observations.shape == (399, 4)
     np.testing.assert_array_equal(first.observations, again.observations)
     assert first.truncated
     assert first.outcome == {"success": 0.0}
-    player.close()
+    collector.close()
 
 
 def test_an_observation_of_another_shape_is_refused():
@@ -60,7 +60,7 @@ def test_an_observation_of_another_shape_is_refused():
             return np.zeros(1, np.float32), {}
 
     with pytest.raises(DatasetError, match=r"observation of step 0 has shape \(1,\), but its .*3"):
-        Player(Wrong, Right).play(0)
+        Collector(Wrong, Right).collect(0)
 
 
 def test_data_take_no_seed_that_a_rollout_takes(tmp_path):

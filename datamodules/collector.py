@@ -1,4 +1,4 @@
-"""Experts that play whole episodes in an environment."""
+"""Collectors: an environment and an expert that plays whole episodes in it."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ class RandomExpert:
         return self._space.sample()
 
 
-class Player:
-    """An environment and an expert in it.
+class Collector:
+    """Plays episodes of an environment with an expert, and records them.
 
     Args:
         make_env: Makes the environment.
@@ -82,7 +82,7 @@ class Player:
         self._env = make_env()
         self._expert = make_expert()
 
-    def play(self, seed: int, on_step: Callable[[], None] | None = None) -> Episode:
+    def collect(self, seed: int, on_step: Callable[[], None] | None = None) -> Episode:
         """Play one episode to its end.
 
         Args:
@@ -128,6 +128,29 @@ class Player:
     def close(self) -> None:
         """Let the environment go."""
         self._env.close()
+
+
+class EpisodeTask:
+    """Collects the episode of a seed: a task for `rate.workers.tasks.run_tasks`.
+
+    Args:
+        make_collector: Makes what collects.
+        keep: What to hand back of an episode; all of it by default.
+    """
+
+    def __init__(
+        self,
+        make_collector: Callable[[], Collector],
+        keep: Callable[[Episode], Any] = lambda episode: episode,
+    ) -> None:
+        self._collector, self._keep = make_collector(), keep
+
+    def __call__(self, seed: int, beat: Callable[[], None]) -> Any:
+        return self._keep(self._collector.collect(seed, beat))
+
+    def close(self) -> None:
+        """Let the environment go."""
+        self._collector.close()
 
 
 _REWARD = gymnasium.spaces.Box(-np.inf, np.inf, (), np.float64)

@@ -1,0 +1,103 @@
+"""The table beside collected data: seed, length, return and outcome of each episode."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.episodes import DatasetError, Episode
+from rate.files import write_atomic
+
+_ROWS = "episodes.jsonl"  # in the directory of an unfinished store
+
+
+class EpisodeTable:
+    """The rows of a table, kept with an unfinished store until that is whole.
+
+    Args:
+        directory: The unfinished store's.
+        rows: How many rows to go on after; those after them are cut off.
+
+    Raises:
+        DatasetError: If there are fewer.
+    """
+
+    def __init__(self, directory: Path, rows: int) -> None:
+        self._path = directory / _ROWS
+        lines = self._path.read_bytes().splitlines(keepends=True) if rows else []
+        try:
+            self._rows = [json.loads(line) for line in lines[:rows]]
+        except ValueError:
+            self._rows = []
+        if len(self._rows) < rows:
+            raise DatasetError(
+                f"{self._path}: damaged, there are fewer than the {rows} rows that were written; "
+                "delete its folder and begin anew"
+            )
+        self._file = self._path.open("wb")
+        self._file.writelines(lines[:rows])
+
+    def append(self, episode: Episode) -> None:
+        """Add the row of an episode."""
+        row = {
+            "seed": episode.seed,
+            "length": len(episode),
+            "return": float(np.sum(episode.rewards, dtype=np.float64)),
+            "terminated": int(episode.terminated),
+            "truncated": int(episode.truncated),
+            **episode.outcome,
+        }
+        self._rows.append(row)
+        self._file.write(json.dumps(row).encode() + b"\n")
+
+    def sync(self) -> None:
+        """Make the rows durable."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def finish(self, path: Path) -> None:
+        """Write the table, and remove what was kept with the unfinished store."""
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(dict.fromkeys(key for row in self._rows for key in row)))
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_atomic(path, text.getvalue())
+        self.close()
+        self._path.unlink()
+
+    def close(self) -> None:
+        """Close the file of the rows."""
+        self._file.close()
+
+
+def table_path(store: Path) -> Path:
+    """The table of a store's episodes: a row with seed, length, return and outcome of each."""
+    return store.with_name(f"{store.name}.csv")
+
+
+def summarise(store: Path) -> dict[str, tuple[float, float, float]]:
+    """How good collected data are.
+
+    Returns:
+        Mean, least and greatest over the episodes, for the length, the return and each outcome.
+
+    Raises:
+        DatasetError: If the store's table is missing or damaged.
+    """
+    path = table_path(store)
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        columns = {
+            name: [float(row[name]) for row in rows if row[name]]
+            for name in rows[0]
+            if name != "seed"
+        }
+        return {name: (float(np.mean(c)), min(c), max(c)) for name, c in columns.items() if c}
+    except (OSError, ValueError, IndexError, KeyError, TypeError) as error:
+        raise DatasetError(f"{path}: the table of the episodes cannot be read ({error})") from error
