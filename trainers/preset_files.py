@@ -1,4 +1,9 @@
-"""The presets, and files of settings that are laid over them."""
+"""Presets, and files of settings that are laid over them.
+
+A preset is a file in the folder of its environment. It holds what differs from `base.yaml` there,
+or from the preset that its key `like` names. Presets with the settings of the public code, whose
+names end in `_published`, do not use `base.yaml`.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +25,7 @@ from trainers.tasks import TASKS, merge, preset_for_task
 from trainers.yaml_files import read_yaml
 
 PRESETS = Path(__file__).parent / "presets"
+BASE = "base.yaml"  # what the presets of an environment share
 ANY = "any"  # the folder of presets for whatever has none of its own
 PUBLISHED = "_published"  # how presets are called whose settings are those of the public code
 _SHOWN = 4  # names in a message
@@ -32,7 +38,7 @@ def has_own_presets(environment: str) -> bool:
 
 def preset_names(environment: str) -> list[str]:
     """The model presets of an environment: its own, or those for any."""
-    return sorted(path.stem for path in _folder(environment).glob("*.yaml"))
+    return sorted(p.stem for p in _folder(environment).glob("*.yaml") if p.name != BASE)
 
 
 def _folder(environment: str) -> Path:
@@ -54,16 +60,22 @@ def load_preset(environment: str, name: str) -> dict[str, Any]:
             f"{did_you_mean(name, known)} There are: {', '.join(known)}."
         )
     preset: dict[str, Any] = read_yaml(path)
-    other = preset.pop("like", None)
-    return preset if other is None else _like(load_preset(environment, other), preset)
+    parent = preset.pop("like", None)
+    if parent is not None:
+        return _overlay(load_preset(environment, parent), preset)
+    base = path.with_name(BASE)
+    if name.endswith(PUBLISHED) or not base.is_file():
+        return preset
+    return _overlay(read_yaml(base), preset)
 
 
-def _like(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """A preset that is another one but for some changes, as far as its backbone has the settings.
+def _overlay(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Returns a preset with changes, without settings that the backbone does not have.
 
-    The comparison of two memories should differ in nothing else: data, windows, updates.
+    So a comparison of two memories differs in nothing else: data, windows, updates.
     """
-    backbone = changes["model"]["backbone"]
+    model = base.get("model", {})
+    backbone = changes.get("model", {}).get("backbone", model.get("backbone", SEGMENTS))
     for part in (base, *base.get(TASKS, {}).values()):
         if "model" in part:
             part["model"] = settings_of(backbone, part["model"])

@@ -52,8 +52,36 @@ def test_a_preset_says_what_it_is(name: str) -> None:
     assert set(preset) <= {"name", *section_types({})}
 
 
-EVERY = [(path.parent.name, path.stem) for path in sorted(PRESETS.glob("*/*.yaml"))]
-EVERY = [(folder, name) for folder, name in EVERY if folder != ANY]  # those follow from data
+FOLDERS = sorted(path.name for path in PRESETS.iterdir() if path.name != ANY)
+EVERY = [(folder, name) for folder in FOLDERS for name in preset_names(folder)]
+
+
+def test_presets_are_laid_over_the_base_of_their_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {
+        "base": "model: {context_length: 7, num_memory_tokens: 3}\ntraining: {segments: 1}\n",
+        "rate": "name: rate\nmodel: {context_length: 5}\n",
+        "dt": "name: dt\nmodel: {backbone: window_transformer}\n",
+        "rmt": "name: rmt\nlike: rate\nmodel: {num_memory_tokens: 4}\n",
+        "rate_published": "name: rate_published\ntraining: {segments: 3}\n",
+    }
+    for name, text in files.items():
+        (tmp_path / "tmaze").mkdir(exist_ok=True)
+        (tmp_path / "tmaze" / f"{name}.yaml").write_text(text, encoding="utf-8")
+    monkeypatch.setattr("trainers.preset_files.PRESETS", tmp_path)
+    assert preset_names("tmaze") == ["dt", "rate", "rate_published", "rmt"]
+    rate = load_preset("tmaze", "rate")
+    assert rate["training"] == {"segments": 1}
+    assert (rate["model"]["context_length"], rate["model"]["num_memory_tokens"]) == (5, 3)
+    rmt = load_preset("tmaze", "rmt")["model"]
+    assert (rmt["context_length"], rmt["num_memory_tokens"]) == (5, 4)
+    dt = load_preset("tmaze", "dt")["model"]  # a window has no memory tokens
+    assert dt == {"context_length": 7, "backbone": "window_transformer"}
+    assert load_preset("tmaze", "rate_published") == {
+        "name": "rate_published",
+        "training": {"segments": 3},
+    }
 
 
 @pytest.mark.parametrize(("environment", "name"), EVERY, ids=["-".join(one) for one in EVERY])
