@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from datamodules.episodes import Episode
-from datamodules.store import Store, write_store
+from datamodules import Episode, Store, write_store
 from rate.envs.retrieval import RetrievalOptions, retrieval_spec
 from rate.envs.spec import EnvironmentSpec
 from rate.renamed import (

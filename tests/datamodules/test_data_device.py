@@ -17,8 +17,9 @@ from datamodules.episodes import DatasetError, Episode
 from datamodules.prefetch import Prefetcher
 from datamodules.sampler import WindowSampler
 from datamodules.step_arrays import StepArrays
-from datamodules.store import Store, write_store
+from datamodules.store import Store
 from datamodules.trajectories import TrajectoryDataModule
+from datamodules.writing import write_store
 from rate.batch import Batch
 from rate.envs.spec import EnvironmentSpec
 
