@@ -1,8 +1,8 @@
-"""What the settings of a model name: its backbone and its tokenizer, and which settings those have.
+"""The registries of backbones and tokenizers, and the settings of each backbone.
 
-Both are found by name, by import path (`my_package.cells:MyCell`), or where an installed package
-registers them in the entry-point groups `rate.backbones` and `rate.tokenizers`. Nothing here
-imports PyTorch before it has to.
+Both are found by name, by import path (`my_package.cells:MyCell`), or by the entry-point groups
+`rate.backbones` and `rate.tokenizers` of installed packages. PyTorch is imported only when a class
+is needed.
 """
 
 from __future__ import annotations

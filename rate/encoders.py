@@ -166,7 +166,7 @@ class ImageEncoder(nn.Module):
         return features
 
     def _precision(self, frames: Tensor) -> torch.dtype:
-        """The precision of the convolutions; under autocast, frames are not converted to float32."""
+        """The precision of the convolutions: that of autocast, which skips float32 frames."""
         device = frames.device.type
         if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             return torch.get_autocast_dtype(device)

@@ -1,10 +1,10 @@
-"""Errors that the person at the keyboard can mend."""
+"""Errors that a user can correct."""
 
 from __future__ import annotations
 
 
 class UserError(ValueError):
-    """Something outside the code is wrong; the message names it, its place and the way out."""
+    """An error outside the code; the message names it, its place and what to do."""
 
 
 class ConfigError(UserError):

@@ -19,7 +19,7 @@ from rate.heads import ContinuousHead, make_head
 from rate.state import State
 from rate.tokenizers import set_action_scale
 
-# Shapes and architectures in a process. Beyond it, PyTorch falls back to eager with a log line only.
+# Shapes and architectures in a process. Beyond it, PyTorch runs eagerly and only writes to a log.
 _MOST_PROGRAMS = 64
 
 

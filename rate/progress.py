@@ -1,4 +1,4 @@
-"""How work that takes long tells what it has done."""
+"""Progress callbacks of long-running work."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def tell_nobody(phase: str, done: int, total: int | None) -> None:
 def telling(
     items: Iterable[Item], phase: str, total: int | None, tell: OnProgress
 ) -> Iterator[Item]:
-    """The items; `tell` is told when the first is asked for, and of each that is done."""
+    """Yields the items; calls `tell` before the first and after each."""
     tell(phase, 0, total)
     for done, item in enumerate(items, start=1):
         yield item

@@ -1,4 +1,4 @@
-"""What can be named in a setting: our own by name, anybody's by import path or entry point.
+"""Registries: look up classes by name, import path (`module:Attribute`) or entry point.
 
 A user's class needs no change in this repository. `my_package.cells:MyCell` names an attribute of a
 module that can be imported; a package that registers it in an entry-point group gives it a short
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Things of one kind, looked up when they are needed.
+    """A registry of objects of one kind, imported when they are looked up.
 
     Args:
         setting: The setting that holds such a name, for messages, for example `model.backbone`.

@@ -1,7 +1,7 @@
-"""What components of vectors are divided by, so that they count alike whatever their units are.
+"""Scales by which components of vectors are normalised.
 
-A scale is learnt from data (a standard deviation) or given (half the range between two bounds). It
-is per component, and never so small that rounding or a value outside the data becomes huge.
+A scale is estimated from data (a standard deviation) or given (half the range between two bounds).
+It has a lower limit, so that rounding or a value outside the data does not become huge.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WIDEST = 1e6
 
 
 def unit_of(centre: Tensor, spread: Tensor, least: float = 0.0) -> Tensor:
-    """What each component is divided by, `(D,)`.
+    """The divisor of each component, `(D,)`.
 
     Args:
         centre: `(D,)`, the mean or the middle.
@@ -30,8 +30,8 @@ def unit_of(centre: Tensor, spread: Tensor, least: float = 0.0) -> Tensor:
         least: A smaller spread counts as this.
 
     Returns:
-        The spread. A component whose spread is no more than float32's rounding is constant, and
-        its spread tells nothing: it is divided by 1, or by the rounding where that is greater.
+        The spread. A component whose spread is no more than float32's rounding counts as constant:
+        its divisor is 1, or the rounding where that is greater.
 
     Raises:
         ValueError: If a centre is not finite, or a spread is negative or not finite.
@@ -54,7 +54,7 @@ def _rounding(centre: Tensor) -> Tensor:
 def box_scale(space: gym.spaces.Box) -> tuple[Tensor, Tensor, Tensor]:
     """Middle, half the range, and whether there are bounds on both sides: `(D,)` each.
 
-    Where there are not, or they are so far apart that they say nothing, 0 and 1.
+    Without bounds, or with bounds farther apart than `WIDEST`, middle and half are 0 and 1.
     """
     low, high = (np.asarray(bound, dtype=np.float64).ravel() for bound in (space.low, space.high))
     half = high / 2 - low / 2  # so that no range is too wide for a number

@@ -1,6 +1,6 @@
-"""Which spaces models see and act in; nothing here imports PyTorch.
+"""The observation and action spaces that models support; nothing here imports PyTorch.
 
-A command line and a check of data refuse by these what encoders and heads would refuse later.
+Command lines and checks of data call these checks early; encoders and heads call them as well.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import numpy as np
 from rate.errors import ConfigError
 
 MOST_CHANNELS = 16
-"""An axis of an image that is longer than this is none of channels."""
+"""The most channels of an image: a longer axis is not the channel axis."""
 
 MOST_VALUES = 4096
-"""Whole numbers that an action's component may be one of, each with a logit of its own."""
+"""The most values of an action component; each has a logit of its own."""
 
 
 @dataclass(frozen=True)
 class Choices:
-    """A space whose elements are made of one of a few whole numbers each.
+    """A space whose elements have components of finitely many integers each.
 
     Attributes:
         sizes: How many values each component has, in the order of the flattened element.
@@ -55,10 +55,10 @@ def choices_of(space: gym.Space[Any]) -> Choices | None:
 
 
 def check_action_space(space: gym.Space[Any]) -> None:
-    """Refuse a space that no model acts in.
+    """Checks that there is an action head for a space.
 
     Raises:
-        ConfigError: If it is one; says what is possible.
+        ConfigError: If there is none; names the spaces that are supported.
     """
     choices = choices_of(space)
     if choices is None and not (
@@ -78,10 +78,10 @@ def check_action_space(space: gym.Space[Any]) -> None:
 
 
 def check_observation_space(space: gym.Space[Any], name: str = "observation") -> None:
-    """Refuse a space that no model sees.
+    """Checks that there is an encoder for a space.
 
     Raises:
-        ConfigError: If it is one; says what is possible.
+        ConfigError: If there is none; names the spaces that are supported.
     """
     if isinstance(space, gym.spaces.Dict):
         for key, part in space.spaces.items():
@@ -103,7 +103,7 @@ def check_observation_space(space: gym.Space[Any], name: str = "observation") ->
 
 
 def is_image(space: gym.spaces.Box) -> bool:
-    """Whether a Box is seen as an image: of three axes, or of two of bytes."""
+    """Whether a Box is encoded as an image: it has three axes, or two and uint8."""
     return len(space.shape) == 3 or (len(space.shape) == 2 and space.dtype == np.uint8)
 
 
@@ -123,7 +123,7 @@ def _check_size(space: gym.Space[Any], name: str) -> None:
 
 
 def differences(found: gym.Space[Any], wanted: gym.Space[Any]) -> list[str]:
-    """How a space differs from the one that is wanted, a phrase each; empty where it does not."""
+    """The differences of a space from the one that is wanted, a phrase each."""
     if isinstance(found, gym.spaces.Dict) and isinstance(wanted, gym.spaces.Dict):
         words = [f"no '{key}'" for key in wanted if key not in found.spaces]
         words += [f"'{key}', which is not wanted" for key in found if key not in wanted.spaces]
@@ -144,7 +144,7 @@ def differences(found: gym.Space[Any], wanted: gym.Space[Any]) -> list[str]:
 
 
 def _bounds(space: gym.Space[Any]) -> str:
-    """The least and the greatest number in a space, where it has such."""
+    """The least and the greatest number in a space, or nothing where it has no bounds."""
     choices = choices_of(space)
     if choices is not None and choices.sizes:
         last = [low + n - 1 for low, n in zip(choices.starts, choices.sizes, strict=True)]

@@ -112,7 +112,7 @@ class Tokenizer(nn.Module):
         raise NotImplementedError
 
     def add_positions(self, tokens: Tensor, timesteps: Tensor) -> Tensor:
-        """Adds timestep embeddings, if there are any, to tokens `(B, T, n, d)` of steps `(B, T)`."""
+        """Adds timestep embeddings, if any, to tokens `(B, T, n, d)` of timesteps `(B, T)`."""
         if self.timestep is not None:
             rows = timesteps.clamp(0, self.timestep.num_embeddings - 1)
             tokens = self.norm(tokens + self.timestep(rows)[:, :, None])

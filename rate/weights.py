@@ -32,8 +32,8 @@ CHECKPOINTS = "checkpoints"  # the folder of a run that its models are in, as `l
 FORMAT = 2
 _READ = (1, FORMAT)  # 1 had no backbones: `current_names` and `make_config` translate
 _FORMER = "embed_steps."  # prefix of the tokenizer's weights in format 1
-_SCALES = (".std", ".unit")  # buffers that something is divided by
-# What a damaged description makes our own code, gymnasium (which asserts) and torch raise.
+_SCALES = (".std", ".unit")  # buffers that are divisors
+# Errors that a damaged description causes in our own code, gymnasium (which asserts) and torch.
 _UNUSABLE = (
     ArithmeticError,
     AssertionError,
@@ -51,9 +51,9 @@ class SavedModel:
 
     Attributes:
         model: The model, in evaluation mode when loaded.
-        spec: The environment it was trained for; its target return is the one to ask for.
-        decoding: How its actions are drawn.
-        extra: Anything worth keeping that fits in JSON (training step, scores).
+        spec: The environment it was trained for, with the target return.
+        decoding: How its predictions become actions.
+        extra: Any JSON values to save with it (training step, scores).
         trained_range: The least and the greatest return-to-go of its training data, if known.
     """
 
@@ -83,7 +83,7 @@ def save_model(saved: SavedModel, folder: Path | str) -> None:
     }
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"  # fails before any writing
     weights = {name: t.detach().contiguous() for name, t in saved.model.state_dict().items()}
-    # Not by safetensors' own hand: what it writes nobody but its owner may read.
+    # Not by safetensors' `save_file`: it makes files that only their owner may read.
     for name, content in ((WEIGHTS, save(weights)), (DESCRIPTION, text.encode())):
         write_atomic(folder / name, content)
 

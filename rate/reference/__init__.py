@@ -1,12 +1,12 @@
-"""The one door to models of the public RATE implementation.
+"""Inference with weights of the public RATE and ELMUR implementations.
 
-`load_reference` takes the arguments of one of its two constructors and a state dict, `run_segments`
-answers as it does: the same logits, memory tokens and cached hidden states, segment by segment.
+`load_reference` takes the arguments of one of RATE's two constructors and a state dict;
+`run_segments` returns the same logits, memory tokens and cached hidden states as the public code,
+segment by segment. `load_elmur` and `run_elmur` are the same for ELMUR.
 
-Everything peculiar to that code lives behind this door and nowhere else in the package; each
-peculiarity is named where it is computed (`blocks`: residuals, norms, masks, the relative shift;
-`encoders`: which layer is squashed; `model`: what is carried from one segment to the next).
-The model is for inference: dropout is off, gradients are not recorded.
+What is peculiar to the public code is in this package only, and documented where it is computed
+(`blocks`: residual connections, norms, attention masks, the relative shift; `encoders`: which layer
+has a tanh; `backbone`: the state between two segments). Dropout is off, and there are no gradients.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Public weights that act: a sequence model around a loaded public model, for `Policy`."""
+"""Rollouts with public weights: a loaded public model as a `SequenceModel`, for `Policy`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class PublicTokenizer(Tokenizer):
 
     Args:
         interface: The encoders with their weights.
-        return_scale: What returns-to-go are divided by first, as the public data loaders do.
+        return_scale: Divisor of returns-to-go, as in the public data loaders.
     """
 
     tokens = TRIPLES
@@ -72,7 +72,8 @@ class PublicHead(nn.Module):
 
     def __init__(self, tokenizer: PublicTokenizer, space: gym.Space[Any]) -> None:
         super().__init__()
-        self.tokenizer, self.space = [tokenizer], space  # a list: it is a part of the model once
+        # In a list, so that `nn.Module` does not register it twice.
+        self.tokenizer, self.space = [tokenizer], space
 
     def forward(self, features: Tensor) -> Tensor:
         interface = self.tokenizer[0].interface
@@ -80,13 +81,13 @@ class PublicHead(nn.Module):
         predictions = encode(interface.encoders.head, interface.weights, flat)
         predictions = predictions.view(*features.shape[:-1], -1)
         if isinstance(self.space, gym.spaces.Discrete):
-            return predictions[..., : int(self.space.n)]  # padding is the last, where it counts
+            return predictions[..., : int(self.space.n)]  # the class of padding is the last
         return predictions
 
     def decode(
         self, predictions: Tensor, decoding: Decoding, uniforms: Tensor | None = None
     ) -> Tensor:
-        """Actions of predictions, as our own heads have them."""
+        """Actions of predictions, as our own heads return them."""
         if isinstance(self.space, gym.spaces.Discrete):
             return decode_logits(
                 predictions, decoding, None if uniforms is None else uniforms[..., 0]
@@ -97,17 +98,17 @@ class PublicHead(nn.Module):
 
 
 class PublicModel(SequenceModel):
-    """A loaded public model between spaces, to act with.
+    """A loaded public model with observation and action spaces.
 
     Args:
         reference: From `load_reference`.
         context_length: Steps K of a segment in its training.
-        observation_space: What it sees.
-        action_space: What it does.
+        observation_space: The environment's.
+        action_space: The environment's.
         return_scale: See `PublicTokenizer`.
 
     Raises:
-        WeightsError: If it cannot see or act in these spaces.
+        WeightsError: If the model does not fit these spaces.
     """
 
     def __init__(
@@ -136,19 +137,20 @@ def load_public(
     action_space: gym.Space[Any],
     return_scale: float = 1.0,
 ) -> PublicModel:
-    """A public model from its files, to act with.
+    """Loads a public model from its files.
 
     Args:
         weights: A state dict, or a checkpoint that holds one, as `torch.save` or safetensors
-            writes it. Nothing in it is run.
+            writes it. No code in it is run.
         config: The public constructor's arguments, as JSON.
         context_length: See `PublicModel`, as the others.
-        observation_space: What it sees.
-        action_space: What it does.
-        return_scale: What returns-to-go are divided by.
+        observation_space: The environment's.
+        action_space: The environment's.
+        return_scale: Divisor of returns-to-go.
 
     Raises:
-        WeightsError: If a file cannot be read, or the model is not supported or cannot act here.
+        WeightsError: If a file cannot be read, or the model is not supported or does not fit the
+            spaces.
     """
     try:
         arguments = json.loads(config.read_text(encoding="utf-8"))

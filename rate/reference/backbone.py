@@ -1,4 +1,4 @@
-"""The public model as a backbone: memory rows around the tokens, a valve, and cached states."""
+"""The public model as a backbone: memory tokens around the steps, a valve, cached states."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ACTIVATIONS = {None: "none", "no_act": "none"}
 
 @dataclass(frozen=True)
 class PublicState(State):
-    """What a segment hands on.
+    """The state between two segments.
 
     Attributes:
         memory: `(B, m, d)` after the valve, if there is one; None without memory tokens.
@@ -42,12 +42,12 @@ class PublicTransformer(Backbone[PublicState]):
 
     Args:
         config: The public constructor's arguments.
-        context_length: Steps K of a segment. What a step is answered depends on how many there
-            are, so that acting shows the model whole segments, as training did.
+        context_length: Steps K of a segment. The features of a step depend on K, so that decoding
+            runs over whole segments, as training did.
 
     Attributes:
-        memory: `(m, d)`, the stored initial memory. The public code makes it of one random vector
-            repeated m times; it is read as stored.
+        memory: `(m, d)`, the stored initial memory. The public code initialises it with one random
+            vector, repeated m times.
         frequencies: `(d / 2,)` of the sinusoids.
     """
 
@@ -88,9 +88,9 @@ class PublicTransformer(Backbone[PublicState]):
     def forward(
         self, tokens: Tensor, mask: Tensor, state: PublicState
     ) -> tuple[Tensor, PublicState]:
-        """See `Backbone`. Nothing masks padded steps, as in the public code.
+        """See `Backbone`. Padded steps are not masked, as in the public code.
 
-        Answers depend on how many states are cached: rows with as many go through together.
+        Features depend on the number of cached states; rows of equal number run in one batch.
         """
         features, new = tokens.new_zeros(*mask.shape, tokens.shape[-1]), state
         for count in sorted(set(state.cached.tolist())):
@@ -102,11 +102,11 @@ class PublicTransformer(Backbone[PublicState]):
     def _segment(
         self, tokens: Tensor, state: PublicState, cached: int
     ) -> tuple[Tensor, PublicState]:
-        """Read memory, run the stack, answer at the observations, write memory and cache.
+        """One segment: features at the observation tokens, and the next memory and cache.
 
-        The same memory stands before the tokens, to be read, and (`mem_at_end`) behind them, where
-        it is written. Without the rows behind, the rows before are what is handed on; but a valve
-        then reads as many of the last rows as there are memory tokens, which are those of tokens.
+        The memory tokens precede the steps (read) and, with `mem_at_end`, follow them (write).
+        Without write tokens, the outputs of the read tokens are the next memory; but a valve then
+        takes the last m outputs, which are those of steps.
         """
         config, memory, steps = self.public, state.memory, tokens.flatten(1, 2)  # (b, 3K, d)
         before = 0 if memory is None else memory.shape[1]
@@ -125,13 +125,13 @@ class PublicTransformer(Backbone[PublicState]):
             memory = written
             if self.valve is not None:
                 memory, _ = self.valve(state.memory, state.memory, written, None)
-        # The memory rows of a segment are cached like its tokens.
-        size, kept = config.mem_len, None
+        # Memory tokens of a segment are cached like its step tokens.
+        size, cache = config.mem_len, None
         if state.cache is not None:
             pairs = zip(state.cache, levels, strict=True)
-            kept = tuple(torch.cat(pair, dim=1)[:, -size:] for pair in pairs)
+            cache = tuple(torch.cat(pair, dim=1)[:, -size:] for pair in pairs)
         count = (state.cached + last.shape[1]).clamp(max=size)
-        return features, PublicState(memory, kept, count)
+        return features, PublicState(memory, cache, count)
 
 
 def load_backbone(

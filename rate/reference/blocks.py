@@ -1,4 +1,4 @@
-"""The public model's blocks: its mask, and its relative attention around our projections.
+"""The blocks of the public model: its attention mask, and relative attention with its quirks.
 
 Tensors are batch first: `(B, L, d)` hidden states, L positions.
 """
@@ -17,13 +17,13 @@ from rate.reference.config import ReferenceConfig
 def blocked_keys(
     config: ReferenceConfig, rows: int, cached: int, device: torch.device | None = None
 ) -> Tensor:
-    """The mask `(rows, cached + rows)`, True where a row must not look.
+    """The inverted attention mask `(rows, cached + rows)`, True where a query ignores a key.
 
-    It starts causal. Then the quirks around memory rows: the first and the last `num_mem_tokens`
-    rows each see their own block whole, also the rows of it that come later, and neither sees the
-    cache, which ordinary tokens do see. Nothing masks padded steps.
+    It is causal but for the memory tokens: the first and the last `num_mem_tokens` rows each attend
+    to all of their own block, later rows included, and not to the cache, to which step tokens do
+    attend. Padded steps are not masked.
 
-    With `same_length` a row sees no more than the latest keys, as many as every other row.
+    With `same_length` all rows attend to equally many of the latest keys.
     """
     keys = cached + rows
     ones = torch.ones(rows, keys, dtype=torch.bool, device=device)
@@ -55,13 +55,13 @@ def position_embeddings(config: ReferenceConfig, frequencies: Tensor, keys: int)
 
 
 def relative_shift(scores: Tensor) -> Tensor:
-    """Move row i of `(..., rows, keys)` so that column j holds the score of their distance.
+    """Shifts row i of `(..., rows, keys)` so that column j holds the score of their distance.
 
-    The trick of Transformer-XL (Dai et al., 2019, appendix B): a column of zeros in front, then
-    the whole read again one row further. To the right of the diagonal it leaves garbage: key
-    i + 1 gets 0, and keys further right the scores of *the next row's query* with the farthest
-    distances. Under a causal mask nobody looks there. The memory blocks are bidirectional and do
-    look, so the garbage is part of the public model's answers and is reproduced here.
+    The relative shift of Transformer-XL (Dai et al. 2019, appendix B): pad a column of zeros on the
+    left, then reshape from the second row on. Entries to the right of the diagonal are undefined:
+    key i + 1 gets 0, and keys further right the scores of *the next row's query* with the farthest
+    distances. A causal mask removes them. Memory tokens attend to each other in both directions, so
+    that these entries are part of the public model's outputs and are reproduced here.
     """
     rows = scores.shape[-2]
     flat = functional.pad(scores, (1, 0)).flatten(-2)  # (..., rows * (keys + 1))
@@ -71,9 +71,9 @@ def relative_shift(scores: Tensor) -> Tensor:
 class PublicBlock(nn.Module):
     """One block: the post-norm one, TrXL-I, or GTrXL (Parisotto et al. 2020).
 
-    Projections, gates and norms are those of our own blocks. What is not: attention adds its input
-    once more before the block does, cached states are not normalised, and memory rows look at keys
-    whose position scores the relative shift leaves undefined.
+    Projections, gates and norms are those of our own blocks. Three things differ: attention adds
+    its input once more before the block does, cached states are not normalised, and memory tokens
+    attend to keys whose position scores the relative shift leaves undefined.
     """
 
     def __init__(self, config: ReferenceConfig) -> None:
@@ -119,8 +119,8 @@ class PublicBlock(nn.Module):
         if self.feed_forward is None:
             return hidden
         update = self.feed_forward(self.feed_forward_norm(hidden)).relu()
-        joined: Tensor = self.feed_forward_gate(hidden, update) if gated else hidden + update
-        return joined
+        out: Tensor = self.feed_forward_gate(hidden, update) if gated else hidden + update
+        return out
 
     def attend(self, hidden: Tensor, cache: Tensor | None, frequencies: Tensor) -> Tensor:
         """Relative attention, without any residual: `(B, L, d)`.
@@ -128,8 +128,8 @@ class PublicBlock(nn.Module):
         Args:
             hidden: `(B, L, d)`, normalised already where the block normalises first.
             cache: `(B, c, d)` hidden states of earlier segments. They are stored before the block's
-                norm and are not normalised here, so in the TrXL-I and GTrXL blocks cached and
-                current keys stand on different scales.
+                norm and are not normalised here, so that cached and current keys have different
+                scales in the TrXL-I and GTrXL blocks.
             frequencies: `(d / 2,)` of the sinusoids.
         """
         attention, rows = self.attention, hidden.shape[1]
@@ -144,6 +144,6 @@ class PublicBlock(nn.Module):
         position = (query + attention.position_bias) @ distance.permute(1, 2, 0)
         scores = (content + relative_shift(position)) * self.config.d_head**-0.5  # (B, H, L, c + L)
         blocked = blocked_keys(self.config, rows, keys - rows, scores.device)
-        shares = scores.masked_fill(blocked, -torch.inf).softmax(dim=-1)
-        mixed: Tensor = attention.out((shares @ value).transpose(1, 2).flatten(2))
+        weights = scores.masked_fill(blocked, -torch.inf).softmax(dim=-1)
+        mixed: Tensor = attention.out((weights @ value).transpose(1, 2).flatten(2))
         return mixed

@@ -1,4 +1,4 @@
-"""The public constructors' arguments: read, checked, refused by name where they cannot hold.
+"""The arguments of the public constructors: parsed and checked.
 
 There are two. The main one takes `env_name`, `state_dim` and `act_dim`. That of the Atari and
 MuJoCo folders, an older copy of the same model, takes `mode`, `STATE_DIM`, `ACTION_DIM`, `n_token`.
@@ -19,8 +19,8 @@ VALVES = ("relu", "leaky_relu", "tanh", "no_act")
 _FOLDER_NAMES = {"mode": "env_name", "STATE_DIM": "state_dim", "ACTION_DIM": "act_dim"}
 _FOLDER_MODES = ("atari", "mujoco")
 
-# Arguments that cannot change an answer once dropout is off, whatever their value.
-# `tie_weight` shares weights of a criterion (`crit.*`) that no answer depends on.
+# Arguments without effect on outputs where dropout is off. `tie_weight` shares weights of a
+# criterion (`crit.*`), which is used by the loss alone.
 _WITHOUT_EFFECT = frozenset({"dropout", "dropatt", "tgt_len", "max_ep_len", "tie_weight"})
 
 # What the public class keeps from the language model it grew out of. Each is inert at this value.
@@ -36,7 +36,7 @@ _INHERITED: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class ReferenceConfig:
-    """The arguments of a public constructor that decide an answer, under the main one's names.
+    """The arguments of a public constructor that outputs depend on, under the main one's names.
 
     Attributes:
         env_name: Decides the encoders and the head, see `environments`.
@@ -57,9 +57,9 @@ class ReferenceConfig:
         skip_dec_ffn: Blocks have no feed-forward part.
         use_stable_version: The TrXL-I block.
         use_gate: With `use_stable_version`, the GTrXL block.
-        same_length: Every row sees equally many keys.
+        same_length: Every query attends to equally many keys.
         clamp_len: Greatest distance that the position embedding tells apart, if positive.
-        read_mem_from_cache: Memory rows see the cache.
+        read_mem_from_cache: Memory tokens attend to the cache.
         pre_lnorm: Supported is False.
         ext_len: Supported is 0.
         n_token: In the Atari folder, the size of a vocabulary that actions may be counted in
@@ -102,7 +102,7 @@ class ReferenceConfig:
 
     @property
     def writes_last_rows(self) -> bool:
-        """Whether the last rows are what is written: a valve reads them, whatever stands there."""
+        """Whether the last m outputs are the write outputs: a valve always takes these."""
         return self.has_suffix or self.has_valve
 
     @classmethod

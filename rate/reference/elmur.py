@@ -1,6 +1,6 @@
 """Models of the public ELMUR implementation, loaded into our own backbone.
 
-The public T-Maze encoders and the head are those of `rate.reference`; what stands between is
+Encoders and head are those of the public RATE on T-Maze; the layers between them are
 `rate.backbones.elmur`, which has the public code's equations.
 """
 
@@ -26,7 +26,7 @@ from rate.tokenizers import StepTokens
 # Of a step's tokens: how many, and at which one the action is read.
 FORMATS = {"s": StepTokens(1, 0), "sra": StepTokens(3, 1)}
 
-# Arguments that cannot change an answer once dropout is off and the initial memory is given.
+# Arguments without effect on outputs where dropout is off and the initial memory is given.
 _WITHOUT_EFFECT = frozenset({
     *("dropout", "dropatt", "memory_dropout", "memory_init_std", "detach_memory"),
     *("label_smoothing", "train_stride", "expert_dropout", "load_balancing_loss_coef"),
@@ -69,12 +69,12 @@ class ElmurModel:
 
 @dataclass(frozen=True)
 class ElmurSegment:
-    """What a segment answers and hands on.
+    """The outputs of a segment and the state after it.
 
     Attributes:
         logits: `(B, K, A)`.
-        memory: Of every layer `(B, M, d)`.
-        position: Of every layer `(B, M)` int64, when its slots were written; -1 is never.
+        memory: `(B, M, d)` of every layer.
+        position: `(B, M)` int64 of every layer, when its slots were last written; -1 is never.
     """
 
     logits: Tensor
@@ -83,7 +83,7 @@ class ElmurSegment:
 
 
 def load_elmur(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ElmurModel:
-    """Make a model of the public ELMUR implementation answer here.
+    """Loads a model of the public ELMUR implementation.
 
     Args:
         config: The public constructor's arguments, by their public names.
@@ -135,7 +135,7 @@ def run_elmur(
     context_length: int,
     initial_memory: Sequence[Tensor],
 ) -> list[ElmurSegment]:
-    """Feed a batch of trajectories segment by segment, handing on memory.
+    """Runs a batch of trajectories segment by segment, carrying memory.
 
     Args:
         model: From `load_elmur`.
@@ -143,7 +143,7 @@ def run_elmur(
         actions: The same; a model of observations alone does not look at them.
         returns_to_go: `(B, T, 1)`.
         context_length: Steps K of a segment. If it does not divide T, the last is shorter.
-        initial_memory: Of every layer `(B, M, d)`; all slots count as never written.
+        initial_memory: `(B, M, d)` of every layer; all slots count as never written.
 
     Returns:
         One result per segment.

@@ -62,7 +62,7 @@ class Encoders:
 
 @dataclass(frozen=True)
 class Interface:
-    """What a public model takes in and puts out: its encoders and its head, with their weights.
+    """The encoders and the head of a public model, with their weights.
 
     Attributes:
         config: Its constructor arguments.
@@ -88,7 +88,7 @@ class Interface:
 
 
 def find_encoders(config: ReferenceConfig, weights: Mapping[str, Tensor]) -> Encoders:
-    """Tell from config and weights which encoders a public model has; the shapes are unchecked."""
+    """Finds the encoders of a public model by config and weights; their shapes are not checked."""
     convention = convention_for(config.env_name)
     actions = _find_actions(config, convention, weights)
     return Encoders(

@@ -1,4 +1,4 @@
-"""Trajectories on their way into a public model: checked, and in the form its encoders take."""
+"""Checks and conversion of trajectories for the encoders of a public model."""
 
 from __future__ import annotations
 

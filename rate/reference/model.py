@@ -1,4 +1,4 @@
-"""A loaded public model, and the walk over the segments of a trajectory."""
+"""Loading a public model, and running it over the segments of a trajectory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rate.reference.weights import backbone_shapes, checked_weights, unused_shap
 
 @dataclass(frozen=True)
 class SegmentResult:
-    """What one segment answers and hands on.
+    """The outputs of a segment and the state after it.
 
     Attributes:
         logits: `(B, K, A)`; the predicted action itself where actions are real vectors.
@@ -39,7 +39,7 @@ class ReferenceModel(Interface):
     """A model of the public implementation.
 
     Attributes:
-        backbone: What stands between its encoders and its head.
+        backbone: The model between its encoders and its head.
     """
 
     backbone: PublicTransformer
@@ -53,15 +53,15 @@ class ReferenceModel(Interface):
 
 
 def load_reference(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ReferenceModel:
-    """Make a model of the public RATE implementation answer here.
+    """Loads a model of the public RATE implementation.
 
-    Loading reads tensors and runs no code of theirs: hand it what `safetensors` read.
+    No code of the public implementation is run.
 
     Args:
         config: The public constructor's arguments, by their public names: the main one's, or that
             of the Atari and MuJoCo folders.
         weights: The public state dict, by its own names (a common prefix `weights.` or `module.`
-            is dropped). Parameters that no answer depends on may be there or not.
+            is dropped). Parameters that no output depends on are optional.
 
     Returns:
         The model, in float32, or in float64 if a weight is.
@@ -86,9 +86,9 @@ def run_segments(
     returns_to_go: Tensor,
     context_length: int,
 ) -> list[SegmentResult]:
-    """Feed a batch of trajectories segment by segment, handing on memory and cache.
+    """Runs a batch of trajectories segment by segment, carrying memory and cache.
 
-    Every segment is fed whole: return-to-go, observation and action of each of its steps.
+    Teacher forcing: a segment has return-to-go, observation and action of each of its steps.
 
     Args:
         model: From `load_reference`.
@@ -114,8 +114,8 @@ def run_segments(
         features, state = model.backbone(tokens, mask, state)
         logits = encode(model.encoders.head, model.weights, features)
         cache, count = state.cache, int(state.cached[0])
-        kept = None if cache is None else [level[:, level.shape[1] - count :] for level in cache]
-        results.append(SegmentResult(logits, state.memory, kept))
+        real = None if cache is None else [level[:, level.shape[1] - count :] for level in cache]
+        results.append(SegmentResult(logits, state.memory, real))
     return results
 
 

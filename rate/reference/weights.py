@@ -1,4 +1,4 @@
-"""The public state dict: which names it must hold, and in which shapes."""
+"""The public state dict: the names and shapes of its weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rate.reference.encoders import Encoders, Shapes, find_encoders
 
 # Prefixes that a fixture file or a data-parallel wrapper puts before every name.
 _WRAPPERS = ("weights.", "module.")
-# The criterion of the language model that the public class grew out of: a loss, never an answer.
+# The criterion of the language model that the public class is derived from: used by a loss alone.
 _CRITERION = "crit."
 _MOST_NAMED = 12
 
