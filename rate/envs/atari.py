@@ -1,4 +1,4 @@
-"""Atari 2600 games as Deep Q-learning sees them: small grey frames, four at a time.
+"""Atari 2600 games with the preprocessing of Deep Q-learning: grey 84 x 84 frames.
 
 Every frame is the maximum of the last two of four emulator frames, in grey, of 84 x 84 pixels; an
 action holds for the four; an episode begins after a random number of idle frames (Mnih et al. 2015,
@@ -41,7 +41,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class AtariOptions:
-    """What can be chosen in an Atari game.
+    """The settings of an Atari game.
 
     Attributes:
         game: Breakout, Qbert, Seaquest, Pong or any other game of `ale-py`, in whatever case.
@@ -66,12 +66,12 @@ class AtariOptions:
 
     @property
     def rom(self) -> str:
-        """The game's name as the emulator spells it, which is the only thing that must fit."""
+        """The name of the game in the spelling of the emulator."""
         return rom_name(self.game, _games())
 
 
 def atari_spec(options: AtariOptions | None = None) -> EnvironmentSpec:
-    """A game as models see it: a grey frame in, the actions that have an effect in it out."""
+    """The spaces of a game, a grey frame and its minimal action set, and the target return."""
     options = options or AtariOptions()
     target = TARGET_RETURNS.get(options.rom, 0.0)
     if not options.clip_rewards:
@@ -209,7 +209,7 @@ class Atari(gymnasium.Env[Array, np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
-        """Start an episode that depends on `seed` only, or on the generator if there is none."""
+        """Starts an episode. It is a function of the seed, which the generator samples if None."""
         super().reset(seed=seed)
         seed = int(self.np_random.integers(1 << 63)) if seed is None else seed
         frames, info = self._row.reset(seed=[seed])

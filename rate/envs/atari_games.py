@@ -1,4 +1,4 @@
-"""What is known of the games: their names, reference scores and the returns to ask for."""
+"""Names, reference scores and target returns of the games."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ NUM_ACTIONS = dict.fromkeys(REFERENCE_SCORES, 18) | {
 
 
 def rom_name(game: str, known: Iterable[str]) -> str:
-    """A game's name as the emulator spells it: `MsPacman`, `ms-pacman` are `ms_pacman`.
+    """A game's name in the spelling of the emulator: `MsPacman`, `ms-pacman` are `ms_pacman`.
 
     Args:
         game: The name in whatever case.

@@ -1,4 +1,4 @@
-"""Vector environments of any autoreset mode, made to wait as those of this package do.
+"""Wraps vector environments of any autoreset mode into ones without autoreset.
 
 Here a row that has finished waits until `reset` begins an episode of a given seed in it. Vector
 environments of Gymnasium begin the next episode themselves, unseeded, one step later (`NEXT_STEP`)
@@ -29,7 +29,7 @@ Array = NDArray[Any]
 
 
 def without_autoreset(env: Any) -> VectorEnv[Any, Any, Any]:
-    """The environment itself if its finished rows wait, else one around it whose rows do.
+    """Returns the environment if its finished rows wait for `reset`, else a wrapper whose rows do.
 
     Raises:
         UserError: If it is no vector environment, does not say what it does when an episode ends,
@@ -164,7 +164,7 @@ class WaitingRows(Wrapper):
         return news
 
     def _final(self, observations: Any, info: Any, ended: Array) -> tuple[Any, dict[str, Any]]:
-        """What was seen and said at the ends of episodes, in the rows `(N,)` bool.
+        """The final observations and infos of episodes, in the rows `(N,)` bool.
 
         Raises:
             UserError: If the environment does not tell.

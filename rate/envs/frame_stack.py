@@ -1,4 +1,4 @@
-"""Observations of several frames, for environments whose single frame hides what moves.
+"""Frame stacking, for environments in which a single frame does not show motion.
 
 The environment gives single frames and a data set keeps single frames, each of them once. The last
 `k` become the channels of one observation: here when acting, in `rate.batch.stack_frames` when
@@ -100,7 +100,7 @@ class FrameStackVector(Wrapper):
     def _add(
         self, frames: Array, rewards: Array, terminated: Array, truncated: Array, info: Any
     ) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """What a step brought, its frames behind those of before."""
+        """Appends the frames of a step to the stack."""
         going = ~self._finished
         self._frames[going, :-1] = self._frames[going, 1:]
         self._frames[going, -1] = frames[going]
@@ -109,7 +109,7 @@ class FrameStackVector(Wrapper):
         return _as_channels(self._frames), rewards, terminated, truncated, info
 
     def _begin(self, rows: Array, frames: Array) -> None:
-        """An episode begins in the rows `(N,)` bool: there was nothing before its first frame."""
+        """Begins an episode in the rows `(N,)` bool: the frames before its first are zero."""
         self._frames[rows] = 0
         self._frames[rows, -1] = frames[rows]
         self._finished &= ~rows

@@ -1,4 +1,4 @@
-"""What can draw MuJoCo's scenes on a machine without a display."""
+"""Choice of a renderer (EGL or OSMesa) for MuJoCo on a machine without a display."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def no_renderer(reason: str) -> ConfigError:
 
 
 def choose_renderer() -> str:
-    """Set MUJOCO_GL to what can draw here without a display, unless the user has set it.
+    """Sets MUJOCO_GL to a renderer that works without a display, unless the user has set it.
 
     A try costs a third of a second, in a process of its own, because drivers may crash. Processes
     that are started later inherit the answer.
@@ -48,7 +48,7 @@ def choose_renderer() -> str:
 
 
 def _try(name: str) -> str:
-    """Draw in another process; what it complains of, or nothing."""
+    """Renders in another process; returns its error message, empty if it worked."""
     try:
         result = subprocess.run(
             [sys.executable, "-c", _PROBE],

@@ -1,9 +1,9 @@
-"""Memory Maze: learn where coloured targets stand, and go to the one that is asked for.
+"""Memory Maze: remember where coloured targets are, and go to the requested one.
 
 A maze of rooms and corridors that is new in each episode, seen from inside. The border of the frame
-has the colour of the target to go to; at the target another one is asked for. Whoever remembers
-where the others stand goes there straight. Introduced by Pasukonis, Lillicrap and Hafner (2022,
-arXiv:2210.13383); frames, actions and rewards are those of their package.
+has the colour of the target to go to; at the target another one is requested. An agent that
+remembers where the others are takes the shortest path. Introduced by Pasukonis, Lillicrap and
+Hafner (2022, arXiv:2210.13383); frames, actions and rewards are those of their package.
 
 The episode of a seed begins as a new `memory_maze.tasks.memory_maze_9x9(seed=seed)` does.
 """
@@ -40,7 +40,7 @@ _TARGET_RETURN = {9: 31.0, 11: 28.0, 13: 25.0, 15: 21.0}
 
 @dataclass(frozen=True)
 class MemoryMazeOptions:
-    """What can be chosen in Memory Maze.
+    """The settings of Memory Maze.
 
     Attributes:
         size: Width and height of the maze in cells: 9, 11, 13 or 15, with 3, 4, 5 or 6 targets.
@@ -60,9 +60,9 @@ class MemoryMazeOptions:
 
 
 def memory_maze_spec(options: MemoryMazeOptions | None = None) -> EnvironmentSpec:
-    """Memory Maze as models see it: a picture in, 6 actions out.
+    """The spaces of Memory Maze, an image and 6 actions, and the target return.
 
-    The return to ask for is about what our expert reaches in 1000 steps.
+    The target return is about that of our expert in 1000 steps.
     """
     options = options or MemoryMazeOptions()
     return EnvironmentSpec(
@@ -142,7 +142,7 @@ class MemoryMaze(gymnasium.Env[Observation, np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start an episode that depends on `seed` only, or on the generator if there is none."""
+        """Starts an episode. It is a function of the seed, which the generator samples if None."""
         super().reset(seed=seed)
         seed = seed if seed is not None else int(self.np_random.integers(1 << 63))
         if self._simulator is None:
@@ -170,7 +170,7 @@ class MemoryMaze(gymnasium.Env[Observation, np.int64]):
         return self._frame.copy()
 
     def close(self) -> None:
-        """Free the simulator; another `reset` makes a new one."""
+        """Frees the simulator; another `reset` makes a new one."""
         if self._simulator is not None:
             self._simulator.close()
             self._simulator = None

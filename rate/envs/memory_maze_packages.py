@@ -1,4 +1,4 @@
-"""The packages of Memory Maze: what if one is missing, talks too much or asks for `gym`."""
+"""Imports of the packages of Memory Maze, without their warnings and without `gym`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MODULES = (
 
 
 def check_packages() -> None:
-    """Refuse to go on without the simulator's packages.
+    """Checks that the packages of the simulator are installed.
 
     Raises:
         ConfigError: If one is missing; says how to install it.

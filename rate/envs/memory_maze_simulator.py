@@ -157,7 +157,7 @@ class MazeSimulator:
         return self._draw()
 
     def _bind(self) -> None:
-        """Find in the new model what is read from it at every step."""
+        """Looks up the parts of the new model that every step reads."""
         self._physics = physics = self._environment.physics
         self._model, self._data = physics.model.ptr, physics.data.ptr
         self._targets = self._task._targets
@@ -199,7 +199,7 @@ class MazeSimulator:
         return self._draw(), float(self._task.get_reward(physics))
 
     def _notice_targets(self) -> None:
-        """Let targets that something touches for the first time find that out."""
+        """Updates the targets that are touched for the first time."""
         touching = self._data.contact.geom  # (contacts, 2)
         if not self._is_target[touching].any():
             return
@@ -208,7 +208,7 @@ class MazeSimulator:
                 target.after_substep(self._physics, None)
 
     def _draw(self) -> Array:
-        """The frame now, with its border: `(64, 64, 3)` uint8, which nobody else holds."""
+        """Renders the current frame with its border: `(64, 64, 3)` uint8, a new array."""
         self._scenery.hide_unseen()
         frame: Array = self._camera.render().copy()
         colour = self._task._target_colors[self._task._current_target_ix] * 255 * 0.7
@@ -258,7 +258,7 @@ class _Scenery:
         self._slope = np.tan(np.deg2rad(model.cam_fovy[camera]) / 2) * 1.02
 
     def hide_unseen(self) -> None:
-        """Leave out of the next frame what is not in it."""
+        """Culls the faces that are outside of the next frame."""
         axes = self._data.cam_xmat[self._camera].reshape(3, 3)
         corners = (self._corners - self._data.cam_xpos[self._camera]) @ axes
         x, y, z = np.moveaxis(corners, -1, 0)  # (faces, 4): right, up, backwards

@@ -1,13 +1,12 @@
-"""Minigrid-Memory: look at an object, walk down a hallway, stand next to its twin.
+"""Minigrid-Memory: see an object, walk down a hallway, and stop at the same object.
 
 The environment is MiniGrid's own `MemoryEnv` (Chevalier-Boisvert et al. 2023), with the view and
 sizes of the RATE paper (arXiv:2306.09459): an egocentric view of 3x3 cells, and mazes from 7x7 to
 501x501 and beyond. The agent starts anywhere in the room or the hallway, so that it may have to
 walk back to see the object.
 
-The episode of a seed is what `MemoryEnv(size).reset(seed)` draws from it. Pixels and symbols are
-MiniGrid's own; it keeps the tiles that it has drawn, so only the first few steps of a process are
-slow.
+The episode of a seed is that of `MemoryEnv(size).reset(seed)`. Pixels and symbols are MiniGrid's
+own; it caches rendered tiles, so that only the first few steps of a process are slow.
 """
 
 from __future__ import annotations
@@ -43,12 +42,12 @@ Length = int | tuple[int, int]
 
 @dataclass(frozen=True)
 class MinigridMemoryOptions:
-    """What can be chosen in Minigrid-Memory.
+    """The settings of Minigrid-Memory.
 
     Attributes:
         observation: `pixels`, (3, 84, 84) uint8; or `symbols`, (3, 3, 3) integers: object, colour
             and state of each cell in view.
-        random_length: Draw the length of the hallway; otherwise it is as long as the maze.
+        random_length: Sample the length of the hallway; otherwise it is as long as the maze.
         time_out: Steps after which an episode ends. None is four per cell of the maze's width,
             twice what the longest way needs (2 * size - 2). As published: 96 for data at size 41,
             500 for evaluation, which is too short for some episodes above size 252.
@@ -75,10 +74,10 @@ class MinigridMemoryOptions:
 
 
 def minigrid_memory_spec(options: MinigridMemoryOptions | None = None) -> EnvironmentSpec:
-    """Minigrid-Memory as models see it: one picture or one grid of symbols in, 3 actions out.
+    """The spaces of Minigrid-Memory, an image or a grid of symbols and 3 actions; target return.
 
-    The return to ask for is the one published where the time-out is fixed. Where it follows the
-    size, a perfect episode's return is spread over 0.55 to 0.98 and 0.85 is in its upper half.
+    The target return is the published one where the time-out is fixed. Where the time-out depends
+    on the size, the return of an optimal episode is between 0.55 and 0.98.
     """
     options = options or MinigridMemoryOptions()
     return EnvironmentSpec(
@@ -90,7 +89,7 @@ def minigrid_memory_spec(options: MinigridMemoryOptions | None = None) -> Enviro
 
 
 def _observation_space(options: MinigridMemoryOptions) -> gymnasium.Space[Any]:
-    # Symbols are names, not amounts: a MultiDiscrete gets one embedding per component.
+    # Symbols are categories: a MultiDiscrete has one embedding per component.
     main: gymnasium.Space[Any] = (
         spaces.Box(0, 255, (3, VIEW * TILE, VIEW * TILE), np.uint8)
         if options.observation == "pixels"
@@ -107,7 +106,7 @@ def _main_key(options: MinigridMemoryOptions) -> str:
 
 
 def _size_range(length: Length) -> tuple[int, int]:
-    """The smallest and largest maze that `length` stands for."""
+    """The smallest and the largest maze of a size or a range of sizes."""
     low, high = (length, length) if isinstance(length, int) else length
     if not MINIMUM_SIZE <= low <= high or low % 2 == 0 or high % 2 == 0:
         raise ValueError(
@@ -139,7 +138,7 @@ class MinigridMemory(gymnasium.Env[Observation, np.int64]):
     Args:
         options: See `MinigridMemoryOptions`.
         length: The maze's width and height, odd, at least 7; or a range (both ends included) from
-            which every reset draws an odd size.
+            which every reset samples an odd size.
         render_mode: Gymnasium's; `render` works in any.
 
     Raises:
@@ -174,18 +173,18 @@ class MinigridMemory(gymnasium.Env[Observation, np.int64]):
 
     @property
     def cue_position(self) -> tuple[int, int]:
-        """Where the object to remember lies: column and row."""
+        """Column and row of the object to remember."""
         return 1, int(self.simulator.height) // 2 - 1
 
     @property
     def cue(self) -> int:
-        """What the object to remember is: 1 a key, 0 a ball."""
+        """The object to remember: 1 a key, 0 a ball."""
         return int(self.simulator.grid.get(*self.cue_position).type == "key")
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start an episode that depends on `seed` only, or on the generator if there is none."""
+        """Starts an episode. It is a function of the seed, which the generator samples if None."""
         super().reset(seed=seed)
         seed = seed if seed is not None else int(self.np_random.integers(1 << 63))
         low, high = self._range
@@ -231,7 +230,7 @@ class MinigridMemory(gymnasium.Env[Observation, np.int64]):
         return picture
 
     def _seen_around(self, radius: int) -> npt.NDArray[np.bool_]:
-        """`(cells, cells)`: which cells of the map around the agent are in its view."""
+        """`(cells, cells)` bool, the cells of the map around the agent that it sees."""
         mask = np.zeros((2 * radius + 1, 2 * radius + 1), dtype=bool)
         forward, right = self.simulator.dir_vec, self.simulator.right_vec
         for column, row in np.argwhere(self._symbols[:, :, 0] > 0):

@@ -33,14 +33,14 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Task:
-    """What is known of a task.
+    """The sizes and reference returns of a task.
 
     Attributes:
         gym_name: Name of Gymnasium's environment, without its version.
         observations: Numbers in an observation: joint positions but the distance travelled, and
             velocities.
         actions: Numbers in an action: a torque for each joint, in [-1, 1].
-        target_return: What the published Decision Transformers ask for.
+        target_return: The target return of the published Decision Transformers.
         random: Return of random actions, D4RL's reference for a score of 0.
         expert: Return of D4RL's expert, its reference for a score of 100.
     """
@@ -62,7 +62,7 @@ TASKS = {
 
 @dataclass(frozen=True)
 class MujocoOptions:
-    """What can be chosen in MuJoCo.
+    """The settings of MuJoCo.
 
     Attributes:
         task: `halfcheetah`, `hopper` or `walker2d`.
@@ -121,7 +121,7 @@ class MujocoOptions:
 
 
 def mujoco_spec(options: MujocoOptions | None = None) -> EnvironmentSpec:
-    """A task as models see it: a vector in, torques out, and the return published work asks for."""
+    """The spaces of a task, a vector and torques, and the published target return."""
     options = options or MujocoOptions()
     task = TASKS[options.task]
     return EnvironmentSpec(
@@ -197,7 +197,7 @@ class Mujoco(gymnasium.Env[Array, Array]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
-        """Start an episode that depends on `seed` only, or on the generator if there is none."""
+        """Starts an episode. It is a function of the seed, which the generator samples if None."""
         super().reset(seed=seed)
         seed = seed if seed is not None else int(self.np_random.integers(1 << 63))
         if self._simulator is None:
@@ -230,7 +230,7 @@ class Mujoco(gymnasium.Env[Array, Array]):
         """A picture, `(H, W, 3)`.
 
         Raises:
-            ConfigError: If nothing can draw here.
+            ConfigError: If there is no renderer.
             ResetNeeded: If no episode has begun.
         """
         if self._simulator is None:
@@ -240,14 +240,14 @@ class Mujoco(gymnasium.Env[Array, Array]):
         return image
 
     def close(self) -> None:
-        """Free the simulator; another `reset` makes a new one."""
+        """Frees the simulator; another `reset` makes a new one."""
         if self._simulator is not None:
             self._simulator.close()
             self._simulator = None
 
 
 class MujocoVector(SerialVectorEnv):
-    """`N` rows of a task in this process: a step is faster than a word with another one.
+    """`N` rows of a task in this process: a step is faster than a message to another process.
 
     Args:
         num_envs: The number of rows.

@@ -1,4 +1,4 @@
-"""The arguments of Gymnasium's MuJoCo environments: what can be chosen, and what is usual.
+"""The arguments of Gymnasium's MuJoCo environments, their types and defaults.
 
 Data sets say with which arguments they were recorded. Their files are not trusted: an argument has
 a known name and a plain value of the right kind, and a model of a robot is one of Gymnasium's own.
@@ -59,7 +59,7 @@ def usual_arguments(task: str, version: str) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """A value from Python or JSON as our settings have it: lists, and as text what is infinite."""
+    """A value from Python or JSON as settings store it: lists, and infinity as text."""
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, dict):
@@ -70,7 +70,7 @@ def plain(value: Any) -> Any:
 
 
 def check_argument(task: str, version: str, name: str, value: Any) -> None:
-    """Refuse an argument that a task's environment does not have, or a value of a wrong kind.
+    """Checks that a task's environment has an argument, and the type of its value.
 
     Raises:
         ConfigError: Naming it.
@@ -98,7 +98,7 @@ def check_argument(task: str, version: str, name: str, value: Any) -> None:
 
 
 def constructor_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Checked arguments as the constructor takes them."""
+    """Converts checked arguments to those of the constructor."""
     return {
         name: tuple(map(float, value)) if isinstance(value, list) else value
         for name, value in arguments.items()

@@ -27,7 +27,7 @@ _NEAR = 3
 
 
 def find_maker(reference: str) -> Maker:
-    """What makes the environment that a person names.
+    """The factory of the environment that a user names.
 
     Args:
         reference: `CartPole-v1`, `my_package:MyEnv-v0`, or `my_package.envs:make_env`.
@@ -64,7 +64,7 @@ def find_maker(reference: str) -> Maker:
 
 
 def check_settings(reference: str, maker: Maker, settings: Mapping[str, Any]) -> None:
-    """Refuse settings that an environment does not take, or that a file could not hold.
+    """Checks that an environment takes some settings, and that they fit in JSON.
 
     Raises:
         ConfigError: If there is one, or one that it needs is missing; names it.
@@ -144,14 +144,14 @@ def make_own(
 
 
 def drawing_mode(maker: Maker) -> str | None:
-    """The render mode in which an environment gives pictures, if it says that it has one."""
+    """The render mode in which an environment returns images, if it declares one."""
     metadata = getattr(_creator(maker), "metadata", None)
     modes = metadata.get("render_modes", ()) if isinstance(metadata, Mapping) else ()
     return "rgb_array" if "rgb_array" in modes else None
 
 
 def _creator(maker: Maker) -> Any:
-    """What is called for an environment: its class, or a function."""
+    """The callable that makes an environment: its class, or a function."""
     if not isinstance(maker, EnvSpec):
         return maker
     point = maker.entry_point

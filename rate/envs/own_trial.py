@@ -1,4 +1,4 @@
-"""A user's environment, tried once before training: what it is, and what it does wrong."""
+"""Checks of a user's environment before training: its spaces, and errors in its interface."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LIMITS = ("max_episode_steps", "_max_episode_steps", "max_steps", "horizon")
 
 @dataclass(frozen=True)
 class Description:
-    """What an environment is, as it was found by making it once.
+    """The spaces and the time limit of an environment.
 
     Attributes:
         observation_space: Of one observation.
@@ -36,7 +36,7 @@ class Description:
 
 
 def describe(reference: str, maker: Maker, settings: Mapping[str, Any]) -> Description:
-    """Make an environment once, and take one step in it.
+    """Makes an environment once, and takes one step in it.
 
     Raises:
         ConfigError: If it cannot be made, or does not keep to Gymnasium's interface; says how.
@@ -59,7 +59,7 @@ def describe(reference: str, maker: Maker, settings: Mapping[str, Any]) -> Descr
 
 
 def describe_elsewhere(there: Elsewhere) -> Description:
-    """What an environment under another Python is, found by one step in it.
+    """Describes an environment under another Python, by one step in it.
 
     Raises:
         UserError: If it cannot be made or played there; says what it raised.
@@ -129,7 +129,7 @@ def _casts(value: npt.NDArray[Any], space: gymnasium.Space[Any]) -> bool:
 
 
 def _check_spaces(told: str, *spaces: gymnasium.Space[Any]) -> None:
-    """Refuse spaces that no model sees or acts in."""
+    """Checks that models support the spaces."""
     try:
         for space, check in zip(spaces, (check_observation_space, check_action_space), strict=True):
             space_to_dict(space)
@@ -141,7 +141,7 @@ def _check_spaces(told: str, *spaces: gymnasium.Space[Any]) -> None:
 
 
 def _own_limit(env: Env) -> int | None:
-    """After how many steps an environment ends its episodes, if it says so."""
+    """The time limit that an environment declares, if any."""
     limit = time_limit(env)
     told = [limit._max_episode_steps] if limit is not None else []
     told += [getattr(env.unwrapped, name, None) for name in _LIMITS]

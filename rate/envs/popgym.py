@@ -5,8 +5,8 @@ The environments are those of the `popgym` package. Here they get the spaces tha
 on their seed alone: the labyrinths draw from Python's and NumPy's global generators, which are left
 as they were.
 
-What an agent did belongs to what it knows; the models here see their own actions, so that no task
-needs POPGym's wrapper that adds the last action to the observation.
+Past actions are inputs of the models here, so that no task needs POPGym's wrapper that adds the
+last action to the observation.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _MAZE_COUNTER = (1 << 62) + 5  # which hash of a seed labyrinths are made of
 
 @dataclass(frozen=True)
 class PopgymOptions:
-    """What can be chosen in POPGym.
+    """The settings of POPGym.
 
     Attributes:
         task: One of the 48, for example `RepeatFirstEasy`.
@@ -65,7 +65,7 @@ class PopgymOptions:
 
 
 def popgym_spec(options: PopgymOptions | None = None) -> EnvironmentSpec:
-    """A task as models see it; the return to ask for is what our expert gets."""
+    """The spaces of a task; the target return is that of our expert."""
     options = options or PopgymOptions()
     env, target = Popgym(options), TASKS[options.task].expert_return
     name = f"popgym-{options.task}"
@@ -118,7 +118,7 @@ class Popgym(gymnasium.Env[Observation, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start an episode that depends on `seed` only, or on the generator if there is none."""
+        """Starts an episode. It is a function of the seed, which the generator samples if None."""
         super().reset(seed=seed)
         seed = int(self.np_random.integers(1 << 31)) if seed is None else seed
         self.time = 0
@@ -189,7 +189,7 @@ def _make(task: str) -> Any:
 
 
 def _plain_space(space: gymnasium.Space[Any]) -> gymnasium.Space[Any]:
-    """What models take of a task's observation space."""
+    """The observation space of a task in the form that models support."""
     if isinstance(space, spaces.Discrete):
         return spaces.Discrete(int(space.n))
     if isinstance(space, spaces.MultiDiscrete):
@@ -200,7 +200,7 @@ def _plain_space(space: gymnasium.Space[Any]) -> gymnasium.Space[Any]:
 
 
 def _as_element(space: gymnasium.Space[Any], action: Any) -> Any:
-    """An action with the type that the space insists on; nothing is rounded."""
+    """An action in the type of the action space; nothing is rounded."""
     array = np.asarray(action)
     if np.issubdtype(array.dtype, np.integer) or isinstance(space, spaces.Box):
         array = array.astype(space.dtype)
@@ -208,7 +208,7 @@ def _as_element(space: gymnasium.Space[Any], action: Any) -> Any:
 
 
 def _state(task: Any) -> Array:
-    """`(H,)` float32: the privileged state, all of its parts one after another."""
+    """The privileged state `(H,)` float32, its parts concatenated."""
     state = task.get_state()
     parts = state if isinstance(state, tuple) else (state,)
     return np.concatenate([np.ravel(part) for part in parts]).astype(np.float32)
@@ -216,7 +216,7 @@ def _state(task: Any) -> Array:
 
 @contextmanager
 def _own_chance(seed: int) -> Iterator[None]:
-    """Let a task draw from the global generators, and leave these as they were."""
+    """Seeds the global generators for a task, and restores their state afterwards."""
     before = random.getstate(), np.random.get_state()  # noqa: NPY002 (what the package uses)
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002

@@ -1,4 +1,4 @@
-"""The 48 tasks of POPGym: how long their episodes are, and what our experts get in them."""
+"""The 48 tasks of POPGym: lengths of their episodes, and returns of our experts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What data say of the environment that they were recorded in, and how rollouts differ from it.
+"""The environment that a data set was recorded in, and how the one of rollouts differs from it.
 
 Minari's data sets have it as the JSON of Gymnasium's `EnvSpec`. The file is untrusted: it
 is read as plain values, and nothing that it names is imported or made. Of MuJoCo's
@@ -45,7 +45,7 @@ _LONGEST = 80
 
 @dataclass(frozen=True)
 class Recorded:
-    """An environment as a data set tells of it.
+    """The environment that a data set was recorded in.
 
     Attributes:
         id: Gymnasium's, for example `Hopper-v4`.

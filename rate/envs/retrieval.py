@@ -1,13 +1,12 @@
-"""Action-Associative Retrieval: remember what you did first, and do it again at the end.
+"""Action-Associative Retrieval: remember the first action and repeat it at the end.
 
-Two states. In state 0 the agent's first action, 0 or 1, takes it to state 1, where nothing that it
-does has an effect until a flag shows at the last step. Then it must repeat its first action. Unlike
-in the T-Maze, no observation ever holds the clue: it is the agent's own action. The task and its
+There are two states. In state 0 the first action of the agent, 0 or 1, takes it to state 1, where
+actions have no effect until the last step, which a flag marks. Then it must repeat that action.
+Unlike in the T-Maze, no observation has the clue: it is the agent's own action. The task and its
 observation are those of the code published with RATE (arXiv:2306.09459).
 
-A policy that begins every episode with the same action succeeds without memory. Look at the
-success for each `cue` of `info`, and draw actions instead of taking the likeliest: a policy that
-always takes the likeliest shows one cue only.
+A policy that begins every episode with the same action succeeds without memory. Evaluate the
+success for each `cue` of `info`, and sample actions: argmax decoding has one cue only.
 
 All randomness (length, noise) is a hash of the episode's seed and the time; rows of
 `RetrievalVector` agree with `Retrieval` bit for bit.
@@ -45,7 +44,7 @@ Length = int | tuple[int, int]
 
 @dataclass(frozen=True)
 class RetrievalOptions:
-    """What can be chosen in Action-Associative Retrieval.
+    """The settings of Action-Associative Retrieval.
 
     Attributes:
         privileged: Also show the privileged state (for an Oracle-DT): the first action, one-hot;
@@ -56,7 +55,7 @@ class RetrievalOptions:
 
 
 def retrieval_spec(options: RetrievalOptions | None = None) -> EnvironmentSpec:
-    """Retrieval as models see it: 3 numbers in, 3 actions out, a return of 1 to ask for."""
+    """The spaces of Retrieval, 3 numbers and 3 actions, and the target return 1."""
     space = _observation_space(options or RetrievalOptions())
     return EnvironmentSpec("retrieval", space, spaces.Discrete(3), target_return=1.0)
 
@@ -70,7 +69,7 @@ def _observation_space(options: RetrievalOptions) -> gymnasium.Space[Any]:
 
 
 def _length_range(length: Length) -> tuple[int, int]:
-    """The shortest and longest episode that `length` stands for."""
+    """The shortest and the longest episode of a length or a range of lengths."""
     low, high = (length, length) if isinstance(length, int) else length
     if not MINIMUM_LENGTH <= low <= high:
         raise ValueError(
@@ -92,7 +91,7 @@ class Retrieval(gymnasium.Env[Observation, np.int64]):
     Args:
         options: See `RetrievalOptions`.
         length: The number of steps of an episode, at least 3, or a range (both ends included) from
-            which every reset draws one. The delay is `length - 2`.
+            which every reset samples one. The delay is `length - 2`.
 
     Raises:
         ValueError: If a length is below 3 or the range is empty.
@@ -115,13 +114,13 @@ class Retrieval(gymnasium.Env[Observation, np.int64]):
 
     @property
     def flag(self) -> bool:
-        """Whether this is the last step, where the first action is asked for."""
+        """Whether this is the last step, at which the first action must be repeated."""
         return not self._finished and self.time == self._length - 1
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start an episode that depends on `seed` only, or on the generator if there is none."""
+        """Starts an episode. It is a function of the seed, which the generator samples if None."""
         super().reset(seed=seed)
         low, high = self._range
         self._seed = seed if seed is not None else int(self.np_random.integers(1 << 63))
@@ -167,7 +166,7 @@ class RetrievalVector(VectorEnv[Observation, npt.NDArray[np.int64], Array]):
     Args:
         num_envs: The number `N` of rows.
         options: See `RetrievalOptions`.
-        length: As in `Retrieval`; rows draw their own lengths from a range.
+        length: As in `Retrieval`; rows sample their own lengths from a range.
 
     Raises:
         ValueError: If there are no rows, a length is below 3 or the range is empty.

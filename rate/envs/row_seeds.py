@@ -1,4 +1,4 @@
-"""How a numpy vector environment gives seeds to its rows."""
+"""Episode seeds of the rows of a NumPy vector environment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WORD = (1 << 64) - 1
 def row_seeds(
     env: VectorEnv[Any, Any, Any], seed: int | Sequence[int] | None
 ) -> npt.NDArray[np.uint64]:
-    """`(N,)` episode seeds of what `reset` was given.
+    """`(N,)` episode seeds from the `seed` argument of `reset`.
 
     An integer gives row `i` the seed `seed + i` and starts the environment's generator anew;
     without a seed they come from that generator.

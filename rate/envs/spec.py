@@ -1,4 +1,4 @@
-"""What a model and a data set need to know of an environment, as a value that fits in JSON."""
+"""The description of an environment that models and data sets store, as plain JSON."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from rate.renamed import current_environment
 
 @dataclass(frozen=True)
 class EnvironmentSpec:
-    """An environment as the models see it.
+    """The spaces, target return and settings of an environment.
 
     Attributes:
         name: Short name, for example `tmaze`.
         observation_space: Space of one observation.
         action_space: Space of one action.
-        target_return: The return to ask for when acting, in the environment's own reward units.
-        options: The environment's settings, plain JSON types: what makes it once more.
-        frame_stack: Frames of the environment's own that make one observation.
+        target_return: The return-to-go at the first step of a rollout, in units of reward.
+        options: The environment's settings, plain JSON types, by which it is made again.
+        frame_stack: Frames of the environment that are stacked to one observation.
         recorded: The environment that the data come from, as they tell of it themselves: JSON of
             Gymnasium's `EnvSpec`, or empty. `rate.envs.recorded` understands it.
     """

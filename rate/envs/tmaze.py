@@ -1,14 +1,14 @@
-"""The passive T-Maze: remember one bit from the first step until the very last.
+"""The passive T-Maze: remember one bit from the first step to the last.
 
-An agent walks down a corridor and turns at a junction; which way is told in the first observation
-only. An episode of length `T` has `T` observations and `T - 1` actions: `T - 2` moves to the right
-and one turn. There is no slack, so that only "right, ..., right, the correct turn" succeeds.
+An agent walks down a corridor and turns at a junction; only the first observation has the clue to
+the direction. An episode of length `T` has `T` observations and `T - 1` actions: `T - 2` moves to
+the right and one turn. Only "right, ..., right, the correct turn" succeeds.
 
 Introduced by Bakker (2001); this observation layout and reward are those of the RATE paper
 (arXiv:2306.09459).
 
-All randomness (goal, length, noise) is a hash of the episode's seed and the time, so that episodes
-of a million steps store nothing that grows, and one environment or a batch of them agree exactly.
+All randomness (goal, length, noise) is a hash of the episode's seed and the time
+(`rate.hashing`), so that a single environment and a row of a batch agree exactly.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _observation_space() -> gymnasium.Space[npt.NDArray[np.float32]]:
 
 
 def tmaze_spec() -> EnvironmentSpec:
-    """The T-Maze as models see it: 4 numbers in, 4 actions out, a return of 1 to ask for."""
+    """The spaces of the T-Maze, 4 numbers and 4 actions, and the target return 1."""
     return EnvironmentSpec("tmaze", _observation_space(), spaces.Discrete(4), target_return=1.0)
 
 
@@ -58,11 +58,11 @@ TMAZE_SPEC = tmaze_spec()
 
 @dataclass(frozen=True)
 class TMazeOptions:
-    """The T-Maze has no settings but its length."""
+    """The T-Maze has no settings except its length."""
 
 
 def check_length(length: int) -> int:
-    """The steps of an episode of a length, counted in observations.
+    """The number of observations of an episode of a length.
 
     Raises:
         ValueError: If there is no such T-Maze.
@@ -71,7 +71,7 @@ def check_length(length: int) -> int:
 
 
 def _length_range(length: Length) -> tuple[int, int]:
-    """The shortest and longest episode that `length` stands for."""
+    """The shortest and the longest episode of a length or a range of lengths."""
     low, high = (length, length) if isinstance(length, int) else length
     if not MINIMUM_LENGTH <= low <= high:
         raise ValueError(
@@ -84,7 +84,7 @@ def _length_range(length: Length) -> tuple[int, int]:
 def sample_episodes(
     seeds: npt.NDArray[np.uint64], length: Length
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """What `(N,)` seeds stand for: `(N,)` lengths and `(N,)` goals, +1 for up or -1 for down."""
+    """The `(N,)` lengths and `(N,)` goals (+1 up, -1 down) of episodes with `(N,)` seeds."""
     low, high = _length_range(length)
     goal_counter, length_counter = np.array([[_GOAL_COUNTER], [_LENGTH_COUNTER]], np.uint64)
     spread = np.uint64(high - low + 1)
@@ -104,7 +104,7 @@ class TMaze(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
 
     Args:
         length: The number `T` of observations of an episode, or a range (both ends included) from
-            which every reset draws one.
+            which every reset samples one.
 
     Raises:
         ValueError: If a length is below 3 or the range is empty.
@@ -122,7 +122,7 @@ class TMaze(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
-        """Start an episode that depends on `seed` only, or on the generator if there is none."""
+        """Starts an episode. It is a function of the seed, which the generator samples if None."""
         super().reset(seed=seed)
         low, high = self._range
         self._seed = seed if seed is not None else int(self.np_random.integers(1 << 63))
@@ -167,7 +167,7 @@ class TMazeVector(VectorEnv[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.
 
     Args:
         num_envs: The number `N` of rows.
-        length: As in `TMaze`; rows draw their own lengths from a range.
+        length: As in `TMaze`; rows sample their own lengths from a range.
 
     Raises:
         ValueError: If a length is below 3 or the range is empty.
@@ -250,13 +250,13 @@ class TMazeVector(VectorEnv[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.
 
 
 class TMazeOracle:
-    """The perfect policy: it keeps the clue, walks to the junction and turns. Success 1."""
+    """The optimal policy: it remembers the clue, walks to the junction and turns. Success 1."""
 
     def __init__(self) -> None:
         self._clue: npt.NDArray[np.float32] = np.zeros(0, dtype=np.float32)
 
     def reset(self, num_envs: int) -> None:
-        """Forget all clues; `num_envs` rows are to come."""
+        """Starts episodes in `num_envs` rows."""
         self._clue = np.zeros(num_envs, dtype=np.float32)
 
     def step(self, observations: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
@@ -269,6 +269,6 @@ class TMazeOracle:
 def oracle_action(
     observations: npt.NDArray[np.float32], clue: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.int64]:
-    """The right action for `(..., 4)` observations of episodes that began with `(...)` clues."""
+    """The optimal action for `(..., 4)` observations of episodes with `(...)` clues."""
     turn = np.where(clue > 0, UP, DOWN)
     return np.where(observations[..., 2] > 0, turn, RIGHT)

@@ -1,4 +1,4 @@
-"""ViZDoom-Two-Colors: remember the colour of a pillar that is gone, and live on items of it.
+"""ViZDoom-Two-Colors: remember the colour of a vanished pillar, and take items of that colour.
 
 A square room with an acid floor. At the start the agent faces a pillar, red or green, which
 vanishes after some steps; the room holds red and green items all the time. Items of the pillar's
@@ -56,7 +56,7 @@ Observation = Array | dict[str, Array]
 
 @dataclass(frozen=True)
 class TwoColorsOptions:
-    """What can be chosen in ViZDoom-Two-Colors.
+    """The settings of ViZDoom-Two-Colors.
 
     Attributes:
         pillar_steps: In how many observations, from the first on, the pillar stands. As published:
@@ -78,7 +78,7 @@ class TwoColorsOptions:
 
 
 def two_colors_spec(options: TwoColorsOptions | None = None) -> EnvironmentSpec:
-    """Two-Colors as models see it: a picture in, 5 actions out, the published return to ask for."""
+    """The spaces of Two-Colors, an image and 5 actions, and the published target return."""
     return EnvironmentSpec(
         "two_colors",
         _observation_space(options or TwoColorsOptions()),
