@@ -1,6 +1,6 @@
 """The environments, plain Gymnasium. Importing this package registers their ids.
 
-Simulators are only imported by the environments that need them, when they are made.
+Modules of environments are imported when one is made, and simulators by those that need them.
 """
 
 from __future__ import annotations
@@ -13,26 +13,73 @@ import gymnasium
 
 from rate.envs.spec import EnvironmentSpec
 from rate.envs.tmaze import TMAZE_SPEC, TMaze, TMazeOracle, TMazeVector, tmaze_spec
+from rate.errors import ConfigError
 from rate.renamed import current_settings
 
-__all__ = ["TMAZE_SPEC", "EnvironmentSpec", "TMaze", "TMazeOracle", "TMazeVector", "tmaze_spec"]
+__all__ = [
+    "TMAZE_SPEC",
+    "EnvironmentSpec",
+    "TMaze",
+    "TMazeOracle",
+    "TMazeVector",
+    "register",
+    "tmaze_spec",
+]
 
-# Gymnasium id: module, and the environment's class there; its settings are CLASSOptions.
-_WITH_OPTIONS = {
-    "RATE/Retrieval-v0": ("rate.envs.retrieval", "Retrieval"),
-    "RATE/MinigridMemory-v0": ("rate.envs.minigrid_memory", "MinigridMemory"),
-    "RATE/TwoColors-v0": ("rate.envs.two_colors", "TwoColors"),
-    "RATE/MemoryMaze-v0": ("rate.envs.memory_maze", "MemoryMaze"),
-    "RATE/Atari-v0": ("rate.envs.atari", "Atari"),
-    "RATE/Mujoco-v0": ("rate.envs.mujoco", "Mujoco"),
-    "RATE/Popgym-v0": ("rate.envs.popgym", "Popgym"),
-}
+# Registered by name, so that importing this package does not import them.
+_CLASSES = (
+    "rate.envs.atari:Atari",
+    "rate.envs.memory_maze:MemoryMaze",
+    "rate.envs.minigrid_memory:MinigridMemory",
+    "rate.envs.mujoco:Mujoco",
+    "rate.envs.popgym:Popgym",
+    "rate.envs.retrieval:Retrieval",
+    "rate.envs.two_colors:TwoColors",
+)
+
+
+def register(path: str) -> str:
+    """Registers an environment's class with Gymnasium as `RATE/<Class>-v0`, unless it is already.
+
+    Args:
+        path: The class's import path, `module:Class`. Its settings are the dataclass
+            `<Class>Options` of the same module.
+
+    Returns:
+        The id.
+
+    Raises:
+        ConfigError: If the id belongs to another class.
+    """
+    module, _, name = path.partition(":")
+    gym_id, kwargs = f"RATE/{name}-v0", {"module": module, "name": name}
+    known = gymnasium.registry.get(gym_id)
+    if known is None:
+        gymnasium.register(
+            id=gym_id,
+            entry_point="rate.envs:from_settings",
+            kwargs=kwargs,
+            disable_env_checker=True,
+        )
+    elif known.kwargs != kwargs:
+        raise ConfigError(
+            f"{path} cannot be registered with Gymnasium as {gym_id}: another environment has this "
+            "id. Give the class another name."
+        )
+    return gym_id
 
 
 def from_settings(
     module: str, name: str, length: Any = None, render_mode: str | None = None, **options: Any
 ) -> gymnasium.Env[Any, Any]:
-    """What `gymnasium.make` calls: an environment of this package from plain settings.
+    """Returns an environment made from plain settings; `gymnasium.make` calls this.
+
+    Args:
+        module: Module of the environment's class.
+        name: Name of the class.
+        length: Its `length`, an integer or a range; None is the default of the class.
+        render_mode: Accepted because Gymnasium may pass it; `render` works without it.
+        options: Fields of the dataclass `<name>Options`, under current or former names.
 
     Raises:
         ConfigError: If a setting does not work, or a package is missing.
@@ -53,10 +100,5 @@ if "RATE/TMaze-v0" not in gymnasium.registry:
         entry_point="rate.envs.tmaze:TMaze",
         vector_entry_point="rate.envs.tmaze:TMazeVector",
     )
-    for _id, (_module, _name) in _WITH_OPTIONS.items():
-        gymnasium.register(
-            id=_id,
-            entry_point="rate.envs:from_settings",
-            kwargs={"module": _module, "name": _name},
-            disable_env_checker=True,
-        )
+for _path in _CLASSES:
+    register(_path)
