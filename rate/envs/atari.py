@@ -1,13 +1,13 @@
-"""Atari 2600 games with the preprocessing of Deep Q-learning: grey 84 x 84 frames.
+"""Atari 2600 games with the preprocessing of DQN (Mnih et al. 2015, extended data table 1).
 
-Every frame is the maximum of the last two of four emulator frames, in grey, of 84 x 84 pixels; an
-action holds for the four; an episode begins after a random number of idle frames (Mnih et al. 2015,
-extended data table 1). The emulator's own vector environment does all of it, for one row as for
-many. An observation is one frame: `data.frame_stack` makes the usual four of them.
+An action is repeated for four emulator frames (frame skip). A frame is the pixel-wise maximum of
+the last two of them, in grey, 84 x 84 pixels. An episode begins after a random number of no-ops.
+The vector environment of `ale-py` does this, for one row as for many. An observation is one frame;
+`data.frame_stack` stacks the usual four.
 
-Rewards are clipped to -1, 0 and 1, as in the DQN-replay data, so that a return-to-go means the same
-in training and in a rollout. The game's own score is the outcome `score`, and where the literature
-has reference scores, `normalised_score` is 0 for random play and 100 for a human.
+Rewards are clipped to -1, 0 and 1, as in the DQN-replay data, so that returns-to-go of training and
+rollouts are in the same unit. `info` holds the game's own points as `score`, and for games with
+published references `normalised_score`: 0 is random play, 100 a human tester.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from rate.errors import ConfigError
 from rate.hashing import hash_counter
 
 SIZE, SKIP = 84, 4
-LONGEST = 27_000  # steps of 4 frames: half an hour, as published
+LONGEST = 27_000  # steps of 4 frames: 30 minutes at 60 Hz, as in published evaluations
 _SEED_COUNTER = np.array([(1 << 62) + 5], dtype=np.uint64)
 
 Array = npt.NDArray[Any]
@@ -41,15 +41,16 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class AtariOptions:
-    """The settings of an Atari game.
+    """Settings of an Atari game.
 
     Attributes:
-        game: Breakout, Qbert, Seaquest, Pong or any other game of `ale-py`, in whatever case.
-        sticky_actions: Probability that the emulator repeats the action before instead, at each of
-            its frames. DQN-replay was recorded with 0.25; published evaluations use 0.
-        noop_max: Most idle frames before an episode.
-        fire_reset: Begin games that wait for the fire button by pressing it.
-        clip_rewards: Rewards are -1, 0 or 1 instead of the game's points.
+        game: Breakout, Qbert, Seaquest, Pong or any other game of `ale-py`; upper and lower case
+            are the same.
+        sticky_actions: Probability, at each emulator frame, that the previous action is repeated
+            instead. DQN-replay was recorded with 0.25; published evaluations use 0.
+        noop_max: Largest number of no-op frames before an episode.
+        fire_reset: Press the fire button at the start of games that wait for it.
+        clip_rewards: Rewards are the sign of the game's points: -1, 0 or 1.
     """
 
     game: str = "Pong"
@@ -66,12 +67,12 @@ class AtariOptions:
 
     @property
     def rom(self) -> str:
-        """The name of the game in the spelling of the emulator."""
+        """The game's name as the emulator spells it."""
         return rom_name(self.game, _games())
 
 
 def atari_spec(options: AtariOptions | None = None) -> EnvironmentSpec:
-    """The spaces of a game, a grey frame and its minimal action set, and the target return."""
+    """Returns the specification: frames `(84, 84)` uint8, and the game's minimal action set."""
     options = options or AtariOptions()
     target = TARGET_RETURNS.get(options.rom, 0.0)
     if not options.clip_rewards:
@@ -81,22 +82,22 @@ def atari_spec(options: AtariOptions | None = None) -> EnvironmentSpec:
 
 
 class AtariVector(VectorEnv[Array, Array, Array]):
-    """`N` episodes of a game in the emulator's threads.
+    """A vector environment of `N` rows of a game, stepped by the emulator's threads.
 
-    There is no autoreset: a finished row keeps its last frame and flags, with zero reward, until
-    `reset`; `options={"reset_mask": (N,) bool}` resets some rows only. The same seed and actions
-    give the same episode in any row, and after any other. `info` holds `score`, the game's own
-    points so far, and where there are reference scores `normalised_score`.
+    There is no autoreset. A finished row keeps its last frame and flags, with reward 0, until
+    `reset`; `reset(options={"reset_mask": mask})` with `mask (N,)` bool resets some rows only.
+    Seed and actions decide an episode, whatever the row and the episodes before it. `info` holds
+    `score`, the game's points so far, and where references are published `normalised_score`.
 
     Args:
         num_envs: The number `N` of rows.
         options: See `AtariOptions`.
-        length: Steps after which an episode is cut.
+        length: Number of steps after which an episode is truncated.
         workers: Threads of the emulator; None is one per core.
 
     Raises:
-        ConfigError: If there is no such game, or no emulator.
-        ValueError: If there are no rows, or no steps.
+        ConfigError: If there is no such game, or `ale-py` is missing.
+        ValueError: If `num_envs` or `length` is below 1.
     """
 
     def __init__(
@@ -139,14 +140,14 @@ class AtariVector(VectorEnv[Array, Array, Array]):
         seed: int | Sequence[int] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[Array, dict[str, Any]]:
-        """Start episodes; an integer `seed` gives row `i` the seed `seed + i`."""
+        """Starts episodes; an integer `seed` gives row `i` the seed `seed + i`."""
         rows = np.asarray((options or {}).get("reset_mask", np.ones(self.num_envs)), dtype=bool)
         if rows.shape != (self.num_envs,):
             raise ValueError(f"reset_mask has shape {rows.shape}; expected ({self.num_envs},)")
-        # A hash of 31 bits, which is what the emulator takes.
+        # The emulator takes seeds of 31 bits.
         seeds = hash_counter(row_seeds(self, seed), _SEED_COUNTER).astype(np.int64)
         if rows.any():
-            begun = rows | self._fresh  # the first time the emulator wants all rows
+            begun = rows | self._fresh  # the emulator's first reset must be of all rows
             frames, _ = self._emulator.reset(seed=seeds[begun], options={"reset_mask": begun})
             self._frames[rows] = frames[rows, 0]
             self._fresh = False
@@ -155,7 +156,7 @@ class AtariVector(VectorEnv[Array, Array, Array]):
         return self._frames.copy(), self._info()
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """One action in every row that is not finished; `actions` is `(N,)`."""
+        """Takes one action in each unfinished row; `actions` is `(N,)`."""
         actions = np.asarray(actions)
         count = self._num_actions
         if actions.shape != (self.num_envs,) or actions.min() < 0 or actions.max() >= count:
@@ -167,7 +168,7 @@ class AtariVector(VectorEnv[Array, Array, Array]):
         if self._fresh:
             raise gymnasium.error.ResetNeeded("step before the first reset")
         going = ~(self._terminated | self._truncated)
-        # A finished row begins a game of its own in the emulator, which nobody looks at.
+        # The emulator resets a finished row by itself; what that row returns is ignored.
         frames, points, terminated, truncated, _ = self._emulator.step(actions.astype(np.int64))
         self._frames[going] = frames[going, 0]
         self._terminated[going] = terminated[going]
@@ -191,10 +192,10 @@ class Atari(gymnasium.Env[Array, np.int64]):
 
     Args:
         options: See `AtariOptions`.
-        length: Steps after which an episode is cut.
+        length: Number of steps after which an episode is truncated.
 
     Attributes:
-        frame: `(84, 84)` uint8, the last observation.
+        frame: The last observation, `(84, 84)` uint8.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (Gymnasium's own convention)
@@ -209,7 +210,7 @@ class Atari(gymnasium.Env[Array, np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
-        """Starts an episode. It is a function of the seed, which the generator samples if None."""
+        """Starts an episode. It depends on `seed` alone; None takes a seed from the generator."""
         super().reset(seed=seed)
         seed = int(self.np_random.integers(1 << 63)) if seed is None else seed
         frames, info = self._row.reset(seed=[seed])
@@ -217,7 +218,7 @@ class Atari(gymnasium.Env[Array, np.int64]):
         return self.frame, _first(info)
 
     def step(self, action: np.int64 | int) -> tuple[Array, float, bool, bool, dict[str, Any]]:
-        """One action. After its end an episode stays as it is, with zero reward."""
+        """Takes one action. A finished episode keeps its observation and flags; its reward is 0."""
         frames, rewards, terminated, truncated, info = self._row.step(np.array([action]))
         self.frame = frames[0]
         flags = bool(terminated[0]), bool(truncated[0])
@@ -248,10 +249,10 @@ def _num_actions(rom: str) -> int:
 
 
 def _emulator() -> Any:
-    """The emulator's vector environment, told not to greet.
+    """Returns the class of the emulator's vector environment, without its start-up messages.
 
     Raises:
-        ConfigError: If it is not installed.
+        ConfigError: If `ale-py` is not installed.
     """
     try:
         from ale_py import ALEInterface, LoggerMode

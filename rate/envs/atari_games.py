@@ -1,4 +1,4 @@
-"""Names, reference scores and target returns of the games."""
+"""Atari games: names, reference scores and target returns."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from rate.errors import ConfigError
 
-# Mean scores of random play and of a professional games tester: Mnih et al. 2015, and Wang et al.
-# 2016 for what is not in there.
+# Mean scores of random play and of a human tester: Mnih et al. 2015 (extended data table 2), and
+# Wang et al. 2016 for games that are missing there.
 REFERENCE_SCORES = {
     "alien": (227.8, 7127.7),
     "amidar": (5.8, 1719.5),
@@ -37,12 +37,12 @@ REFERENCE_SCORES = {
     "seaquest": (68.4, 42054.7),
     "up_n_down": (533.4, 11693.2),
 }
-# What to ask for, in clipped rewards. The published targets are 90, 14000, 1150 and 20 in the
-# games' own points; a reward is worth 25 of these in Qbert and 20 in Seaquest, at the least.
+# Target returns in clipped rewards. The targets of Decision Transformer (Chen et al. 2021) are 90,
+# 14000, 1150 and 20 points; one reward is at least 25 points in Qbert and 20 in Seaquest.
 TARGET_RETURNS = {"breakout": 90.0, "qbert": 560.0, "seaquest": 58.0, "pong": 20.0}
 POINTS = {"qbert": 25.0, "seaquest": 20.0}
 
-# Actions that have an effect; in the other games above it is all 18.
+# Sizes of the minimal action sets; the other games above have all 18 actions.
 NUM_ACTIONS = dict.fromkeys(REFERENCE_SCORES, 18) | {
     "amidar": 10,
     "assault": 7,
@@ -61,14 +61,14 @@ NUM_ACTIONS = dict.fromkeys(REFERENCE_SCORES, 18) | {
 
 
 def rom_name(game: str, known: Iterable[str]) -> str:
-    """A game's name in the spelling of the emulator: `MsPacman`, `ms-pacman` are `ms_pacman`.
+    """Returns a game's name as the emulator spells it: `ms_pacman` for `MsPacman` or `ms-pacman`.
 
     Args:
-        game: The name in whatever case.
+        game: The name, in upper or lower case.
         known: The emulator's names.
 
     Raises:
-        ConfigError: If there is no such game; names the nearest.
+        ConfigError: If there is no such game; the message names the nearest.
     """
     plain = {name.replace("_", ""): name for name in known}
     wanted = game.replace("_", "").replace("-", "").lower()
@@ -83,5 +83,5 @@ def rom_name(game: str, known: Iterable[str]) -> str:
 
 
 def title(rom: str) -> str:
-    """`ms_pacman` as `MsPacman`."""
+    """Returns the title of a game: `MsPacman` for `ms_pacman`."""
     return rom.replace("_", " ").title().replace(" ", "")

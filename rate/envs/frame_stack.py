@@ -1,8 +1,8 @@
-"""Frame stacking, for environments in which a single frame does not show motion.
+"""Frame stacking: the last `k` frames are the channels of one observation.
 
-The environment gives single frames and a data set keeps single frames, each of them once. The last
-`k` become the channels of one observation: here when acting, in `rate.batch.stack_frames` when
-training. Frames before an episode's first are zero in both.
+Environments give single frames, and a data set stores each frame once. `FrameStackVector` stacks
+them in rollouts, `rate.batch.stack_frames` in training. Frames before an episode's first are zero
+in both.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Array = npt.NDArray[Any]
 
 
 def stacked_space(space: gymnasium.Space[Any], count: int) -> gymnasium.Space[Any]:
-    """The space of `count` frames of a space: they are channels, wherever its channels stand.
+    """Returns the space of `count` stacked frames; channels stay first or last as in `space`.
 
     Raises:
         ConfigError: If the space is not one of images.
@@ -41,7 +41,7 @@ def stacked_space(space: gymnasium.Space[Any], count: int) -> gymnasium.Space[An
 
 
 def _as_channels(frames: Array) -> Array:
-    """`(N, k, *frame)`, oldest first, as `(N, *obs)`; a copy."""
+    """Returns frames `(N, k, *frame)`, oldest first, as observations `(N, *obs)`; a copy."""
     if frames.ndim == 5 and frames.shape[-1] < frames.shape[2]:  # channels last
         return np.concatenate(np.moveaxis(frames, 1, 0), axis=-1)
     if frames.ndim == 4:
@@ -50,14 +50,16 @@ def _as_channels(frames: Array) -> Array:
 
 
 class FrameStackVector(Wrapper):
-    """The last `count` frames of every row of a vector environment, whose finished rows wait.
+    """A vector environment whose observations are the last `count` frames of each row.
+
+    There is no autoreset: finished rows keep their last observation until `reset`.
 
     Args:
-        env: Gives single frames.
-        count: Frames of an observation.
+        env: A vector environment of single frames.
+        count: The number of frames of an observation.
 
     Raises:
-        ConfigError: If its observations are no images.
+        ConfigError: If its observations are not images.
     """
 
     def __init__(self, env: VectorEnv[Any, Any, Any], count: int) -> None:
@@ -75,12 +77,12 @@ class FrameStackVector(Wrapper):
         seed: int | Sequence[int] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[Array, dict[str, Any]]:
-        """Start episodes in all rows, or in those of `options["reset_mask"]`."""
+        """Starts episodes in all rows, or in those of `options["reset_mask"]`, `(N,)` bool."""
         self._begun = self._rows_of(options)
         return self._begin_with(*self.env.reset(seed=seed, options=options))  # type: ignore[arg-type]
 
     def step(self, actions: Any) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """One action in every row. A row that has finished keeps its last observation."""
+        """Takes one action in each row; finished rows keep their last observation."""
         return self._add(*self.env.step(actions))
 
     def groups(self, count: int) -> list[Any]:
@@ -100,7 +102,7 @@ class FrameStackVector(Wrapper):
     def _add(
         self, frames: Array, rewards: Array, terminated: Array, truncated: Array, info: Any
     ) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """Appends the frames of a step to the stack."""
+        """Appends the frames of a step. Returns the step with stacked observations."""
         going = ~self._finished
         self._frames[going, :-1] = self._frames[going, 1:]
         self._frames[going, -1] = frames[going]
@@ -109,18 +111,18 @@ class FrameStackVector(Wrapper):
         return _as_channels(self._frames), rewards, terminated, truncated, info
 
     def _begin(self, rows: Array, frames: Array) -> None:
-        """Begins an episode in the rows `(N,)` bool: the frames before its first are zero."""
+        """Starts episodes in `rows`, `(N,)` bool: frames before the first are zero."""
         self._frames[rows] = 0
         self._frames[rows, -1] = frames[rows]
         self._finished &= ~rows
 
     def _restarted(self, info: dict[str, Any]) -> Array:
-        """`(N,)` bool, rows whose simulator died and which have begun their episode again."""
+        """Returns the rows `(N,)` bool that a replaced worker process has reset."""
         return np.asarray(info.get("restarted", np.zeros(self.num_envs, dtype=bool)))
 
 
 class _FrameStackRows(FrameStackVector):
-    """The same of a group of rows, which can begin what others wait for later."""
+    """Frame stacking of a group of rows, which are stepped asynchronously."""
 
     def reset_async(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> None:
         self._begun = self._rows_of(options)

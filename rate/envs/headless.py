@@ -1,4 +1,4 @@
-"""Choice of a renderer (EGL or OSMesa) for MuJoCo on a machine without a display."""
+"""Off-screen rendering: which of MuJoCo's OpenGL backends works without a display."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PROBE_SECONDS = 60
 
 
 def no_renderer(reason: str) -> ConfigError:
-    """The error to raise where nothing can draw, or not what was asked for."""
+    """Returns the error for a machine on which MuJoCo cannot render."""
     return ConfigError(
         f"MuJoCo cannot draw: {reason}. Without a display it needs EGL or OSMesa; on Debian or "
         "Ubuntu run `apt-get install libegl1 libgl1-mesa-dri` (or `libosmesa6`). The environment "
@@ -22,10 +22,10 @@ def no_renderer(reason: str) -> ConfigError:
 
 
 def choose_renderer() -> str:
-    """Sets MUJOCO_GL to a renderer that works without a display, unless the user has set it.
+    """Sets MUJOCO_GL to the first of EGL and OSMesa that works, unless the user has set it.
 
-    A try costs a third of a second, in a process of its own, because drivers may crash. Processes
-    that are started later inherit the answer.
+    Each is tried in a process of its own, because drivers may crash; that takes a third of a
+    second. Processes started later inherit the variable.
 
     Returns:
         The value of MUJOCO_GL.
@@ -33,7 +33,7 @@ def choose_renderer() -> str:
     Raises:
         ConfigError: If neither EGL nor OSMesa works.
     """
-    # Mesa's renderer would start a thread for each core in each process.
+    # Mesa's software renderer starts one thread per core in each process by default.
     os.environ.setdefault("LP_NUM_THREADS", "0")
     if chosen := os.environ.get("MUJOCO_GL"):
         return chosen
@@ -48,7 +48,7 @@ def choose_renderer() -> str:
 
 
 def _try(name: str) -> str:
-    """Renders in another process; returns its error message, empty if it worked."""
+    """Renders with a backend in another process. Returns its error message, or an empty string."""
     try:
         result = subprocess.run(
             [sys.executable, "-c", _PROBE],

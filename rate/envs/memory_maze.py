@@ -1,11 +1,11 @@
-"""Memory Maze: remember where coloured targets are, and go to the requested one.
+"""Memory Maze: remember where coloured targets stand, and go to the requested one.
 
-A maze of rooms and corridors that is new in each episode, seen from inside. The border of the frame
-has the colour of the target to go to; at the target another one is requested. An agent that
-remembers where the others are takes the shortest path. Introduced by Pasukonis, Lillicrap and
+A 3D maze of rooms and corridors, new in each episode, in first-person view. The border of the frame
+has the colour of the requested target; at that target another one is requested. An agent that
+remembers the targets' positions takes the shortest path. Introduced by Pasukonis, Lillicrap and
 Hafner (2022, arXiv:2210.13383); frames, actions and rewards are those of their package.
 
-The episode of a seed begins as a new `memory_maze.tasks.memory_maze_9x9(seed=seed)` does.
+The episode of a seed equals that of a new `memory_maze.tasks.memory_maze_9x9(seed=seed)`.
 """
 
 from __future__ import annotations
@@ -33,22 +33,21 @@ Array = npt.NDArray[Any]
 Observation = Array | dict[str, Array]
 Cell = tuple[int, int]
 
-# What the expert of `datamodules.memory_maze` reaches in 1000 steps, in the mean of episodes, in
-# mazes of each size. For 9x9 the RATE paper asks for 18.1, the best of its own data.
+# Mean return of the expert of `datamodules.memory_maze` in 1000 steps, by size of the maze. The
+# target return of the RATE paper for 9x9 is 18.1, the best of its own data.
 _TARGET_RETURN = {9: 31.0, 11: 28.0, 13: 25.0, 15: 21.0}
 
 
 @dataclass(frozen=True)
 class MemoryMazeOptions:
-    """The settings of Memory Maze.
+    """Settings of Memory Maze.
 
     Attributes:
         size: Width and height of the maze in cells: 9, 11, 13 or 15, with 3, 4, 5 or 6 targets.
-        privileged: Also show the privileged state (for an Oracle-DT), `(5,)` float32 in [-1, 1]:
-            where the requested target lies, forward and to the left, divided by the maze's
-            diagonal; the direction of the next cell on the shortest way there, forward and to the
-            left, a unit vector; the length of that way in cells, divided by four times the size and
-            at most 1.
+        privileged: Observations also hold the privileged state (for an Oracle-DT), `(5,)` float32
+            in [-1, 1]: position of the requested target relative to the agent (forward, left),
+            divided by the maze's diagonal; unit vector to the next cell on the shortest path
+            (forward, left); length of that path in cells, divided by `4 * size` and at most 1.
     """
 
     size: int = 9
@@ -60,9 +59,9 @@ class MemoryMazeOptions:
 
 
 def memory_maze_spec(options: MemoryMazeOptions | None = None) -> EnvironmentSpec:
-    """The spaces of Memory Maze, an image and 6 actions, and the target return.
+    """Returns the specification: images `(64, 64, 3)`, 6 actions.
 
-    The target return is about that of our expert in 1000 steps.
+    The target return is about the mean of our expert in 1000 steps.
     """
     options = options or MemoryMazeOptions()
     return EnvironmentSpec(
@@ -83,16 +82,16 @@ def _observation_space(options: MemoryMazeOptions) -> gymnasium.Space[Any]:
 class MemoryMaze(gymnasium.Env[Observation, np.int64]):
     """One Memory Maze.
 
-    Observations are `(64, 64, 3)` uint8, with `options.privileged` a dictionary `image`,
-    `privileged`.
-    Actions: 0 stay, 1 forward, 2 left, 3 right, 4 forward and left, 5 forward and right, each for a
-    quarter of a second. The reward is 1 at the requested target, else 0. Nothing but the time limit
-    ends an episode. `info["targets"]` counts the targets reached.
+    Observations are images `(64, 64, 3)` uint8; with `options.privileged` they are a dictionary of
+    that `image` and `privileged` `(5,)` float32. Actions are 0 stay, 1 forward, 2 left, 3 right,
+    4 forward and left, 5 forward and right, each for 0.25 s. The reward is 1 at the requested
+    target, else 0. Only the time limit ends an episode. `info["targets"]` counts the targets
+    reached.
 
     Args:
         options: See `MemoryMazeOptions`.
-        length: Steps of an episode; 1000 is published for 9x9.
-        render_mode: Gymnasium's; `render` works in any.
+        length: Number of steps of an episode; 1000 is published for 9x9.
+        render_mode: Gymnasium's; `render` works in any mode.
 
     Raises:
         ValueError: If the length is below 1.
@@ -118,19 +117,19 @@ class MemoryMaze(gymnasium.Env[Observation, np.int64]):
         self.observation_space = _observation_space(self.options)
         self.action_space = spaces.Discrete(len(CONTROLS))
         self._length = length
-        # Made at the first reset: it takes seconds, and the spaces are of use without it.
+        # Created at the first reset: it takes seconds, and the spaces do not need it.
         self._simulator: MazeSimulator | None = None
         self._frame: Array = np.zeros((FRAME, FRAME, 3), dtype=np.uint8)
         self._time, self._reached = 0, 0
 
     @property
     def max_steps(self) -> int:
-        """The steps of an episode."""
+        """The number of steps of an episode."""
         return self._length
 
     @property
     def state(self) -> MazeState:
-        """The true state, for experts and for the privileged state.
+        """The simulator's state, for experts and the privileged state.
 
         Raises:
             ResetNeeded: If no episode has begun.
@@ -142,7 +141,7 @@ class MemoryMaze(gymnasium.Env[Observation, np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Starts an episode. It is a function of the seed, which the generator samples if None."""
+        """Starts an episode. It depends on `seed` alone; None takes a seed from the generator."""
         super().reset(seed=seed)
         seed = seed if seed is not None else int(self.np_random.integers(1 << 63))
         if self._simulator is None:
@@ -152,7 +151,7 @@ class MemoryMaze(gymnasium.Env[Observation, np.int64]):
         return self._observe(), {"targets": 0}
 
     def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """A quarter of a second. After its end an episode stays as it is, with zero reward."""
+        """Takes one action. A finished episode keeps its observation and flags; its reward is 0."""
         if self._simulator is None:
             raise ResetNeeded("Memory Maze: call reset() before step()")
         if not self.action_space.contains(np.int64(action)):
@@ -166,11 +165,11 @@ class MemoryMaze(gymnasium.Env[Observation, np.int64]):
         return self._observe(), reward, False, truncated, {"targets": self._reached}
 
     def render(self) -> npt.NDArray[np.uint8]:
-        """The frame, `(64, 64, 3)`."""
+        """Returns the frame, `(64, 64, 3)` uint8."""
         return self._frame.copy()
 
     def close(self) -> None:
-        """Frees the simulator; another `reset` makes a new one."""
+        """Frees the simulator; the next `reset` creates another."""
         if self._simulator is not None:
             self._simulator.close()
             self._simulator = None
@@ -183,7 +182,7 @@ class MemoryMaze(gymnasium.Env[Observation, np.int64]):
 
 
 def privileged_state(state: MazeState) -> npt.NDArray[np.float32]:
-    """`(5,)`: the privileged state as `MemoryMazeOptions` describes it."""
+    """Returns the privileged state `(5,)`; see `MemoryMazeOptions`."""
     size = len(state.layout)
     position, target = state.position, state.target
     path = shortest_path(state.layout, _cell(position), _cell(target))
@@ -206,15 +205,15 @@ def _cell(position: npt.NDArray[np.float64]) -> Cell:
 
 
 def shortest_path(layout: npt.NDArray[np.bool_], start: Cell, goal: Cell) -> list[Cell]:
-    """The cells from `start` to `goal`, both included, without diagonal steps.
+    """Returns a shortest path between two cells, by breadth-first search without diagonal moves.
 
     Args:
-        layout: `(size, size)` at `[y, x]`: where one can go.
+        layout: `(size, size)` bool at `[y, x]`: True where a cell is free.
         start: x and y.
         goal: x and y.
 
     Returns:
-        One of the shortest paths; only the goal if there is none.
+        The cells from `start` to `goal`, both included; only the goal if there is no path.
     """
     height, width = layout.shape
     came: dict[Cell, Cell] = {goal: goal}

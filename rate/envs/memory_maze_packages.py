@@ -1,4 +1,4 @@
-"""Imports of the packages of Memory Maze, without their warnings and without `gym`."""
+"""Imports the packages of Memory Maze: missing packages, absl warnings, the old `gym`."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _MODULES = (
 
 
 def check_packages() -> None:
-    """Checks that the packages of the simulator are installed.
+    """Checks that the simulator's packages are installed.
 
     Raises:
-        ConfigError: If one is missing; says how to install it.
+        ConfigError: If one is missing; the message says how to install it.
     """
     missing = [name for name in ("memory_maze", "dm_control", "mujoco") if find_spec(name) is None]
     if missing:
@@ -41,10 +41,10 @@ def check_packages() -> None:
 
 
 def import_packages() -> list[Any]:
-    """The modules of the simulator: memory_maze.maze, then those that `_MODULES` names.
+    """Returns the simulator's modules: `memory_maze.maze`, then those of `_MODULES`.
 
     Raises:
-        ConfigError: If a package is missing or nothing can draw.
+        ConfigError: If a package is missing or MuJoCo cannot render.
     """
     check_packages()
     choose_renderer()
@@ -53,17 +53,17 @@ def import_packages() -> list[Any]:
             maze = import_module("memory_maze.maze")
         return [maze, *map(import_module, _MODULES)]
     except (ImportError, AttributeError, RuntimeError) as error:
-        # PyOpenGL says AttributeError where a library is missing.
+        # PyOpenGL raises AttributeError if an OpenGL library is missing.
         gl = os.environ.get("MUJOCO_GL")
         raise no_renderer(f"with MUJOCO_GL={gl}, {type(error).__name__}: {error}") from error
 
 
 @contextmanager
 def _gym_stand_in() -> Iterator[None]:
-    """Let memory_maze import `gym`, which is not maintained any more, where it is not installed.
+    """Replaces `gym` by Gymnasium while `memory_maze` is imported, if `gym` is not installed.
 
-    It needs it for its own wrapper and list of environments, which we do not use. Gymnasium stands
-    in, except that nothing is registered; afterwards there is no `gym` again.
+    The package needs the unmaintained `gym` for a wrapper and registrations that are not used
+    here. Registering has no effect, and the replacement is removed afterwards.
     """
     if "gym" in sys.modules or find_spec("gym") is not None:
         yield
@@ -86,7 +86,7 @@ def _gym_stand_in() -> Iterator[None]:
 
 @contextmanager
 def without_absl_warnings() -> Iterator[None]:
-    """At each reset dm_control warns that the ball has no free joint, which is meant so."""
+    """Silences absl: dm_control warns at each reset that the ball has no free joint."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)

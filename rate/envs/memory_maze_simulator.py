@@ -1,19 +1,19 @@
-"""The simulator behind Memory Maze, driven directly: same frames and rewards, many times faster.
+"""A fast simulator of Memory Maze: the same frames and rewards as the package's environment.
 
-The maze, the ball and the rules are those of the package memory-maze (Pasukonis et al. 2022,
-arXiv:2210.13383) on dm_control. The same task is built from the package's own classes. Left out is
-what cannot be seen from outside:
+Maze, ball and rules are those of the package memory-maze (Pasukonis et al. 2022, arXiv:2210.13383)
+on dm_control; the task is built from the package's classes. It is faster because these are omitted,
+without an effect on frames and rewards:
 
-* its wrappers, and dm_control's observables, which every sub-step visits one by one. Positions are
-  read from the physics instead, and one camera draws the frames of an episode, not one for each;
-* a Python loop over all contacts for each target and sub-step. Far from all targets, all sub-steps
-  are one call. Near one, a look at the array of contacts tells which target is to be asked;
-* drawing what lies outside of the picture (see `_Scenery`);
+* wrappers, and dm_control's observables, which are updated one by one at each sub-step. Positions
+  are read from the physics instead, and one camera renders all frames of an episode;
+* the Python loop over all contacts for each target and sub-step. Far from all targets, the
+  sub-steps are one call; near one, the array of contacts tells which target is touched;
+* rendering of faces outside the camera's view (see `_Scenery`);
 * ten copies of the same eight wall textures: 16 textures are compiled and uploaded instead of 88;
-* 64 MB for the shadows of lights, of which there are none, and room for pictures of 640 x 480;
-* to build everything anew for another seed: the generators start again in the same simulator.
+* 64 MB of shadow maps, though no light casts shadows, and buffers for images of 640 x 480;
+* rebuilding the simulator for another seed: its random generators are reseeded instead.
 
-Nothing in these packages is changed, so that others may use them in the same process.
+The packages are not patched, so other code in the process can use them.
 """
 
 from __future__ import annotations
@@ -29,19 +29,20 @@ from rate.envs.memory_maze_packages import import_packages, without_absl_warning
 
 Array = npt.NDArray[Any]
 
-# For each size (in cells, without the outer wall), as in `memory_maze.tasks`: the number of
-# targets, the most rooms and the longest side of a room.
+# By size (in cells, without the outer wall), as in `memory_maze.tasks`: the number of targets, the
+# largest number of rooms and the longest side of a room.
 SIZES = {9: (3, 6, 5), 11: (4, 6, 5), 13: (5, 6, 5), 15: (6, 9, 3)}
 FRAME = 64  # pixels
 
-# Torques of wheel and steering, as in `memory_maze.tasks`: stay, forward, left, right, forward and
+# Controls of wheel and steering, as in `memory_maze.tasks`: stay, forward, left, right, forward and
 # left, forward and right.
 CONTROLS = np.array([[0, 0], [-1, 0], [0, -1], [0, 1], [-1, -1], [-1, 1]], dtype=np.float64)
 _ACTION_SECONDS = 0.25
 _CELL = 2.0  # metres
-_BORDER = 2  # pixels, in the colour of the requested target
+_BORDER = 2  # pixels; the border has the colour of the requested target
 
-# Metres, horizontally: ball and target touch within 0.8, and an action moves the ball 0.5 at most.
+# Horizontal distance in metres. Ball and target touch within 0.8; an action moves the ball by 0.5
+# at most.
 _NEAR = 2.0
 
 _HIDDEN_GROUP = 5  # MuJoCo draws the groups 0 to 2
@@ -49,13 +50,13 @@ _HIDDEN_GROUP = 5  # MuJoCo draws the groups 0 to 2
 
 @dataclass(frozen=True)
 class MazeState:
-    """Where everything is, in cells from the bottom left corner inside the outer wall.
+    """State of the maze. Positions are in cells from the bottom left corner inside the outer wall.
 
     Attributes:
-        layout: `(size, size)` bool at `[y, x]`: where one can go.
-        position: `(2,)`, the agent's x and y; its cell is their integer part.
-        direction: `(2,)`, where it looks, a unit vector.
-        target: `(2,)`, the requested target.
+        layout: `(size, size)` bool at `[y, x]`: True where a cell is free.
+        position: The agent's x and y, `(2,)`; their integer parts are its cell.
+        direction: Unit vector `(2,)` of the agent's heading.
+        target: Position of the requested target, `(2,)`.
     """
 
     layout: npt.NDArray[np.bool_]
@@ -65,13 +66,13 @@ class MazeState:
 
 
 class MazeSimulator:
-    """One Memory Maze of any seed.
+    """A simulator of Memory Maze, for episodes of any seed.
 
     Args:
         size: Width and height in cells: 9, 11, 13 or 15.
 
     Raises:
-        ConfigError: If a package is missing or nothing can draw.
+        ConfigError: If a package is missing or MuJoCo cannot render.
     """
 
     def __init__(self, size: int) -> None:
@@ -100,7 +101,7 @@ class MazeSimulator:
         self._camera: Any = None
 
     def _make_arena(self, size: int, varied: Any) -> Any:
-        """The walls and floors of `memory_maze.tasks`."""
+        """Returns an arena with the walls and floors of `memory_maze.tasks`."""
         arena = self._maze.MazeWithTargetsArena(
             x_cells=size + 2,
             y_cells=size + 2,
@@ -112,7 +113,7 @@ class MazeSimulator:
                 "*": self._maze.FixedWallTexture("style_01", "yellow"),
                 **{str(block): varied for block in range(10)},
             },
-            random_seed=1,  # of the maze that `reset` replaces
+            random_seed=1,  # `reset` replaces this maze
             **self._rooms,
         )
         visual = arena.mjcf_model.visual
@@ -122,21 +123,21 @@ class MazeSimulator:
         return arena
 
     def reset(self, seed: int) -> Array:
-        """Begin the episode that a new `memory_maze.tasks.memory_maze_9x9(seed=seed)` begins with.
+        """Starts the episode of a new `memory_maze.tasks.memory_maze_9x9(seed=seed)`.
 
         Args:
-            seed: Not negative; those from 2^32 on, which the package does not take, are seeds too.
+            seed: At least 0. Seeds from 2^32 on are accepted too, unlike by the package.
 
         Returns:
             The first frame, `(64, 64, 3)` uint8.
 
         Raises:
-            ConfigError: If nothing can draw.
+            ConfigError: If MuJoCo cannot render.
         """
         words = [seed >> shift & 0xFFFFFFFF for shift in range(0, max(1, seed.bit_length()), 32)]
         random = np.random.RandomState(words[0] if len(words) == 1 else words)
         old = self._arena.maze
-        # The maze's own generator cannot be set to a state. It costs little to make a new one.
+        # The maze's generator cannot be reseeded; a new maze object costs little.
         self._arena._maze = self._maze.TextMazeVaryingWalls(
             height=old.height,
             width=old.width,
@@ -148,16 +149,17 @@ class MazeSimulator:
         )
         self._environment.random_state.set_state(random.get_state())
         for target in self._task._targets:
-            # The first colour is drawn before these are reset, from those that are not touched.
+            # The package samples the first colour before it resets the targets, among those that
+            # are not activated.
             target.initialize_episode_mjcf(None)
-        self._camera = None  # of a model that goes now
+        self._camera = None  # it belongs to the model that the reset replaces
         with without_absl_warnings():
             self._environment.reset()
         self._bind()
         return self._draw()
 
     def _bind(self) -> None:
-        """Looks up the parts of the new model that every step reads."""
+        """Looks up the ids and arrays that each step reads from the new model."""
         self._physics = physics = self._environment.physics
         self._model, self._data = physics.model.ptr, physics.data.ptr
         self._targets = self._task._targets
@@ -178,10 +180,10 @@ class MazeSimulator:
         )
 
     def step(self, action: int) -> tuple[Array, float]:
-        """Go on for a quarter of a second, in sub-steps of 5 ms.
+        """Simulates one action, 0.25 s in sub-steps of 5 ms.
 
         Returns:
-            The frame after it, and 1.0 if the requested target was reached, else 0.0.
+            The frame after the action, and the reward: 1.0 if the requested target was reached.
         """
         mujoco, model, data, physics = self._mujoco, self._model, self._data, self._physics
         data.ctrl[:] = CONTROLS[action]
@@ -192,14 +194,14 @@ class MazeSimulator:
         else:
             with physics.check_invalid_state():
                 for _ in range(substeps):
-                    mujoco.mj_step2(model, data)  # in this order in `physics.step`, too
+                    mujoco.mj_step2(model, data)  # the order of `physics.step`
                     mujoco.mj_step1(model, data)
                     self._notice_targets()
         self._task.after_step(physics, self._environment.random_state)
         return self._draw(), float(self._task.get_reward(physics))
 
     def _notice_targets(self) -> None:
-        """Updates the targets that are touched for the first time."""
+        """Activates targets that are touched for the first time."""
         touching = self._data.contact.geom  # (contacts, 2)
         if not self._is_target[touching].any():
             return
@@ -208,7 +210,7 @@ class MazeSimulator:
                 target.after_substep(self._physics, None)
 
     def _draw(self) -> Array:
-        """Renders the current frame with its border: `(64, 64, 3)` uint8, a new array."""
+        """Returns the current frame with its border, `(64, 64, 3)` uint8; a copy."""
         self._scenery.hide_unseen()
         frame: Array = self._camera.render().copy()
         colour = self._task._target_colors[self._task._current_target_ix] * 255 * 0.7
@@ -218,7 +220,7 @@ class MazeSimulator:
 
     @property
     def state(self) -> MazeState:
-        """The true state now."""
+        """The current state."""
         data, target = self._data, self._target_ids[self._task._current_target_ix]
         return MazeState(
             layout=self._layout,
@@ -228,17 +230,17 @@ class MazeSimulator:
         )
 
     def close(self) -> None:
-        """Free the simulator's memory. It cannot be used after this."""
+        """Frees the simulator, which cannot be used afterwards."""
         self._camera = None
         self._environment.close()
 
 
 class _Scenery:
-    """The painted faces of walls and floors, each of which MuJoCo draws in a call of its own.
+    """Frustum culling of the textured faces of walls and floors; MuJoCo has a draw call for each.
 
-    A face whose four corners are all beyond one and the same side of the picture cannot be seen.
-    Faces that look away from the camera are drawn, though hardly ever seen: at the edges of walls
-    a sample may show them, and then leaving them out would change a pixel.
+    A face is invisible if all four corners lie beyond the same side of the view frustum. Faces that
+    point away from the camera are rendered all the same: at the edges of walls an antialiasing
+    sample may hit them, so culling them would change pixels.
     """
 
     def __init__(self, model: Any, data: Any, plane: Any, camera: int) -> None:
@@ -254,11 +256,11 @@ class _Scenery:
             + signs[:, :1] * across[:, None]
             + signs[:, 1:] * along[:, None]
         )
-        # Two per cent and a centimetre wider than the picture: rounding shall not decide.
+        # The frustum is 2 % and 1 cm wider than the image, so that rounding never hides a face.
         self._slope = np.tan(np.deg2rad(model.cam_fovy[camera]) / 2) * 1.02
 
     def hide_unseen(self) -> None:
-        """Culls the faces that are outside of the next frame."""
+        """Hides the faces that the next frame does not show."""
         axes = self._data.cam_xmat[self._camera].reshape(3, 3)
         corners = (self._corners - self._data.cam_xpos[self._camera]) @ axes
         x, y, z = np.moveaxis(corners, -1, 0)  # (faces, 4): right, up, backwards

@@ -1,12 +1,12 @@
-"""Minigrid-Memory: see an object, walk down a hallway, and stop at the same object.
+"""Minigrid-Memory: see an object, walk down a hallway, and go to the matching object.
 
-The environment is MiniGrid's own `MemoryEnv` (Chevalier-Boisvert et al. 2023), with the view and
-sizes of the RATE paper (arXiv:2306.09459): an egocentric view of 3x3 cells, and mazes from 7x7 to
-501x501 and beyond. The agent starts anywhere in the room or the hallway, so that it may have to
-walk back to see the object.
+The environment is MiniGrid's `MemoryEnv` (Chevalier-Boisvert et al. 2023), with the view and sizes
+of the RATE paper (arXiv:2306.09459): an egocentric view of 3x3 cells, and mazes of 7x7 to 501x501
+and larger. The agent starts anywhere in the room or the hallway, so it may have to walk back to see
+the object.
 
-The episode of a seed is that of `MemoryEnv(size).reset(seed)`. Pixels and symbols are MiniGrid's
-own; it caches rendered tiles, so that only the first few steps of a process are slow.
+The episode of a seed is that of `MemoryEnv(size).reset(seed)`. Pixels and symbols are MiniGrid's;
+MiniGrid caches rendered tiles, so only the first steps of a process are slow.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ VIEW, TILE = 3, 28  # cells and pixels per cell: an image of 84x84
 
 # MiniGrid's symbols of a cell: 11 kinds of object, 6 colours, 3 states (of doors).
 _SYMBOLS = np.tile([11, 6, 3], (VIEW, VIEW, 1))
-_MAP_RADIUS = 4  # cells around the agent in the picture for videos
+_MAP_RADIUS = 4  # cells around the agent in the map of `render`
 _SIZE_COUNTER = (1 << 62) + 2
 
 Array = npt.NDArray[Any]
@@ -42,17 +42,17 @@ Length = int | tuple[int, int]
 
 @dataclass(frozen=True)
 class MinigridMemoryOptions:
-    """The settings of Minigrid-Memory.
+    """Settings of Minigrid-Memory.
 
     Attributes:
         observation: `pixels`, (3, 84, 84) uint8; or `symbols`, (3, 3, 3) integers: object, colour
             and state of each cell in view.
-        random_length: Sample the length of the hallway; otherwise it is as long as the maze.
-        time_out: Steps after which an episode ends. None is four per cell of the maze's width,
-            twice what the longest way needs (2 * size - 2). As published: 96 for data at size 41,
-            500 for evaluation, which is too short for some episodes above size 252.
-        privileged: Also show the privileged state (for an Oracle-DT): 1 if the object is a key, 0
-            if a ball.
+        random_length: Sample the length of the hallway; otherwise it is that of the maze.
+        time_out: Number of steps after which an episode is truncated. None is `4 * size`, twice the
+            longest path (`2 * size - 2`). The RATE paper has 96 for data of size 41 and 500 for
+            evaluation, which is too short for some episodes above size 252.
+        privileged: Observations also hold the privileged state `(1,)` (for an Oracle-DT): 1 if the
+            object is a key, 0 if it is a ball.
     """
 
     observation: str = "pixels"
@@ -69,15 +69,15 @@ class MinigridMemoryOptions:
             raise ConfigError(f"env.time_out is {self.time_out}; it must be at least 1, or null.")
 
     def steps(self, size: int) -> int:
-        """The time-out of an episode in a maze of `size`."""
+        """Returns the time-out of an episode in a maze of `size`, in steps."""
         return 4 * size if self.time_out is None else self.time_out
 
 
 def minigrid_memory_spec(options: MinigridMemoryOptions | None = None) -> EnvironmentSpec:
-    """The spaces of Minigrid-Memory, an image or a grid of symbols and 3 actions; target return.
+    """Returns the specification: an image or a grid of symbols, 3 actions.
 
-    The target return is the published one where the time-out is fixed. Where the time-out depends
-    on the size, the return of an optimal episode is between 0.55 and 0.98.
+    The target return is the published 0.96 if the time-out is fixed. If the time-out follows the
+    size, returns of optimal episodes lie between 0.55 and 0.98, and 0.85 is in the upper half.
     """
     options = options or MinigridMemoryOptions()
     return EnvironmentSpec(
@@ -89,7 +89,7 @@ def minigrid_memory_spec(options: MinigridMemoryOptions | None = None) -> Enviro
 
 
 def _observation_space(options: MinigridMemoryOptions) -> gymnasium.Space[Any]:
-    # Symbols are categories: a MultiDiscrete has one embedding per component.
+    # Symbols are categories, not quantities: a MultiDiscrete gets one embedding per component.
     main: gymnasium.Space[Any] = (
         spaces.Box(0, 255, (3, VIEW * TILE, VIEW * TILE), np.uint8)
         if options.observation == "pixels"
@@ -106,7 +106,7 @@ def _main_key(options: MinigridMemoryOptions) -> str:
 
 
 def _size_range(length: Length) -> tuple[int, int]:
-    """The smallest and the largest maze of a size or a range of sizes."""
+    """Returns the smallest and largest maze of `length`, both included."""
     low, high = (length, length) if isinstance(length, int) else length
     if not MINIMUM_SIZE <= low <= high or low % 2 == 0 or high % 2 == 0:
         raise ValueError(
@@ -117,7 +117,7 @@ def _size_range(length: Length) -> tuple[int, int]:
 
 
 def _simulator(size: int, random_length: bool) -> Any:
-    """MiniGrid's environment, which is partly typed: to mypy it is `Any`."""
+    """Returns MiniGrid's environment; it is `Any` because MiniGrid is typed in part only."""
     try:
         from minigrid.envs.memory import MemoryEnv
     except ImportError as error:
@@ -130,19 +130,20 @@ def _simulator(size: int, random_length: bool) -> Any:
 class MinigridMemory(gymnasium.Env[Observation, np.int64]):
     """One maze of Minigrid-Memory.
 
-    Observations are `(3, 84, 84)` uint8 or `(3, 3, 3)` integers, with `options.privileged` in a
-    dictionary with `privileged`. Actions: 0 turn left, 1 turn right, 2 forward. Next to the
-    matching object the reward is 1 - 0.9 * t / T, at step t with a time-out of T; else it is 0.
-    Either object ends the episode. `info` holds `success`, `cue` (1 key, 0 ball) and `size`.
+    Observations are pixels `(3, 84, 84)` uint8 or symbols `(3, 3, 3)` int64. With
+    `options.privileged` they are a dictionary of `image` or `symbols`, and `privileged` `(1,)`
+    float32. Actions are 0 turn left, 1 turn right, 2 forward. At the matching object the reward is
+    1 - 0.9 * t / T, at step t with a time-out of T; else it is 0. Either object terminates the
+    episode. `info` holds `success`, `cue` (1 key, 0 ball) and `size`.
 
     Args:
         options: See `MinigridMemoryOptions`.
         length: The maze's width and height, odd, at least 7; or a range (both ends included) from
-            which every reset samples an odd size.
-        render_mode: Gymnasium's; `render` works in any.
+            which each reset samples an odd size.
+        render_mode: Gymnasium's; `render` works in any mode.
 
     Raises:
-        ValueError: If the length is impossible.
+        ValueError: If a size is even or below 7, or the range is empty.
         ConfigError: If the package minigrid is missing.
     """
 
@@ -184,7 +185,7 @@ class MinigridMemory(gymnasium.Env[Observation, np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Starts an episode. It is a function of the seed, which the generator samples if None."""
+        """Starts an episode. It depends on `seed` alone; None takes a seed from the generator."""
         super().reset(seed=seed)
         seed = seed if seed is not None else int(self.np_random.integers(1 << 63))
         low, high = self._range
@@ -197,7 +198,7 @@ class MinigridMemory(gymnasium.Env[Observation, np.int64]):
         return self._observe(), self._info(success=False)
 
     def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """One turn or move. After its end an episode stays as it is, with zero reward."""
+        """Takes one action. A finished episode keeps its observation and flags; its reward is 0."""
         if self._finished is None:
             raise ResetNeeded("Minigrid-Memory: call reset() before step()")
         if not self.action_space.contains(np.int64(action)):
@@ -212,7 +213,7 @@ class MinigridMemory(gymnasium.Env[Observation, np.int64]):
         return self._observe(), float(reward), *self._finished, self._info(success)
 
     def render(self) -> npt.NDArray[np.uint8]:
-        """`(252, 504, 3)`: the agent's view at the left, the map around it at the right."""
+        """Returns an image `(252, 504, 3)`: the agent's view, and right of it the map."""
         view = self.simulator.get_frame(tile_size=TILE, agent_pov=True)
         radius = _MAP_RADIUS
         x, y = map(int, self.simulator.agent_pos)
@@ -230,7 +231,7 @@ class MinigridMemory(gymnasium.Env[Observation, np.int64]):
         return picture
 
     def _seen_around(self, radius: int) -> npt.NDArray[np.bool_]:
-        """`(cells, cells)` bool, the cells of the map around the agent that it sees."""
+        """Returns which cells of the map around the agent are in its view, `(cells, cells)`."""
         mask = np.zeros((2 * radius + 1, 2 * radius + 1), dtype=bool)
         forward, right = self.simulator.dir_vec, self.simulator.right_vec
         for column, row in np.argwhere(self._symbols[:, :, 0] > 0):

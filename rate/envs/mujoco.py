@@ -1,10 +1,10 @@
-"""Locomotion of D4RL and Minari: HalfCheetah, Hopper and Walker2d, simulated by MuJoCo.
+"""MuJoCo locomotion of D4RL and Minari: HalfCheetah, Hopper and Walker2d.
 
-The simulations are Gymnasium's, version v4 or v5; no `d4rl` and no `mujoco-py`. D4RL's data were
-recorded in v2, whose rewards and observations v4 has (v5 pays a fallen Hopper or Walker2d no
-longer for standing, and is what Minari's data were recorded in). Physics has changed a little
-since, so that scores of v2, v4 and v5 are close but not equal: the version belongs to every score,
-and is among the settings of every run and saved model.
+The environments are Gymnasium's, version v4 or v5; neither `d4rl` nor `mujoco-py` is needed. D4RL's
+data were recorded in v2, which has the rewards and observations of v4. Minari's data were recorded
+in v5, where a fallen Hopper or Walker2d no longer gets the healthy reward. The physics engine has
+changed since v2, so scores of v2, v4 and v5 are close but not equal. The version is a setting of
+each run and saved model; state it with each score.
 """
 
 from __future__ import annotations
@@ -33,16 +33,15 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Task:
-    """The sizes and reference returns of a task.
+    """Constants of a task.
 
     Attributes:
         gym_name: Name of Gymnasium's environment, without its version.
-        observations: Numbers in an observation: joint positions but the distance travelled, and
-            velocities.
-        actions: Numbers in an action: a torque for each joint, in [-1, 1].
-        target_return: The target return of the published Decision Transformers.
-        random: Return of random actions, D4RL's reference for a score of 0.
-        expert: Return of D4RL's expert, its reference for a score of 100.
+        observations: Size of an observation: positions without the distance travelled, velocities.
+        actions: Size of an action: one torque per joint, in [-1, 1].
+        target_return: Target return of Decision Transformer (Chen et al. 2021).
+        random: Mean return of random actions, D4RL's reference for the score 0.
+        expert: Mean return of D4RL's expert, its reference for the score 100.
     """
 
     gym_name: str
@@ -62,17 +61,17 @@ TASKS = {
 
 @dataclass(frozen=True)
 class MujocoOptions:
-    """The settings of MuJoCo.
+    """Settings of a MuJoCo task.
 
     Attributes:
         task: `halfcheetah`, `hopper` or `walker2d`.
-        version: Of Gymnasium's environment: `v4` for D4RL's data, `v5` for Minari's.
-        arguments: Of the environment's constructor, by name, where they are not the usual ones:
-            weights of the reward, healthy ranges, whether the position is seen.
-        max_episode_steps: The data's own time limit, if it is not the usual one: an episode is
-            truncated then even if a longer one is asked for.
-        score_0: Return that has the normalised score 0; None is D4RL's, of random actions.
-        score_100: Return that has the normalised score 100; None is D4RL's, of its expert.
+        version: Version of Gymnasium's environment: `v4` for D4RL's data, `v5` for Minari's.
+        arguments: Arguments of the environment's constructor that differ from their defaults:
+            reward weights, healthy ranges, whether the position is observed.
+        max_episode_steps: Time limit of the data, if it is not 1000 steps. Episodes are truncated
+            at this limit even if a greater length is given.
+        score_0: Return with the normalised score 0; None is D4RL's, of random actions.
+        score_100: Return with the normalised score 100; None is D4RL's, of its expert.
     """
 
     task: str = "halfcheetah"
@@ -107,12 +106,12 @@ class MujocoOptions:
 
     @property
     def gym_id(self) -> str:
-        """The id of Gymnasium's environment."""
+        """The id of Gymnasium's environment, for example `Hopper-v4`."""
         return f"{TASKS[self.task].gym_name}-{self.version}"
 
     @property
     def references(self) -> tuple[float, float]:
-        """The returns that have the normalised scores 0 and 100."""
+        """The returns with the normalised scores 0 and 100."""
         task = TASKS[self.task]
         return (
             task.random if self.score_0 is None else self.score_0,
@@ -121,7 +120,7 @@ class MujocoOptions:
 
 
 def mujoco_spec(options: MujocoOptions | None = None) -> EnvironmentSpec:
-    """The spaces of a task, a vector and torques, and the published target return."""
+    """Returns the specification: a vector, torques, and the published target return."""
     options = options or MujocoOptions()
     task = TASKS[options.task]
     return EnvironmentSpec(
@@ -131,7 +130,7 @@ def mujoco_spec(options: MujocoOptions | None = None) -> EnvironmentSpec:
 
 def _task_spaces(options: MujocoOptions) -> tuple[spaces.Box, spaces.Box]:
     task = TASKS[options.task]
-    # With the distance travelled, if it is seen.
+    # One number more if the distance travelled is observed.
     seen = not options.arguments.get("exclude_current_positions_from_observation", True)
     return (
         spaces.Box(-np.inf, np.inf, (task.observations + seen,), np.float32),
@@ -140,7 +139,7 @@ def _task_spaces(options: MujocoOptions) -> tuple[spaces.Box, spaces.Box]:
 
 
 def normalised_score(earned: float, options: MujocoOptions) -> float:
-    """A return on D4RL's scale: 0 for random actions, 100 for the expert of the references."""
+    """Returns D4RL's normalised score of a return: 0 at `score_0`, 100 at `score_100`."""
     low, high = options.references
     return 100 * (earned - low) / (high - low)
 
@@ -148,13 +147,14 @@ def normalised_score(earned: float, options: MujocoOptions) -> float:
 class Mujoco(gymnasium.Env[Array, Array]):
     """One task of MuJoCo.
 
-    Observations are `(D,)` float32, actions `(A,)` in [-1, 1]. Hopper and Walker2d terminate when
-    they fall. At the end of an episode `info["normalised_score"]` is its return on D4RL's scale.
+    Observations are `(D,)` float32, actions `(A,)` float32 in [-1, 1]. Hopper and Walker2d
+    terminate when they fall. At the end of an episode `info["normalised_score"]` is D4RL's
+    normalised score.
 
     Args:
         options: See `MujocoOptions`.
-        length: Steps after which an episode is truncated; 1000 is published.
-        render_mode: Gymnasium's; `render` works in any.
+        length: Number of steps after which an episode is truncated; 1000 is published.
+        render_mode: Gymnasium's; `render` works in any mode.
 
     Raises:
         ValueError: If the length is below 1.
@@ -178,14 +178,14 @@ class Mujoco(gymnasium.Env[Array, Array]):
         self.observation_space, self.action_space = _task_spaces(self.options)
         limit = self.options.max_episode_steps
         self.max_steps = length if limit is None else min(length, limit)
-        # Made at the first reset: it takes a while, and the spaces are of use without it.
+        # Created at the first reset: it takes time, and the spaces do not need it.
         self._simulator: Any = None
         self._observation: Array = np.zeros(self.observation_space.shape, dtype=np.float32)
         self._time, self._return, self._flags = 0, 0.0, (True, False)
 
     @property
     def state(self) -> tuple[Array, Array]:
-        """Positions and velocities of all joints, the distance travelled included, float64.
+        """Positions (with the distance travelled) and velocities of all joints, float64.
 
         Raises:
             ResetNeeded: If no episode has begun.
@@ -197,7 +197,7 @@ class Mujoco(gymnasium.Env[Array, Array]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
-        """Starts an episode. It is a function of the seed, which the generator samples if None."""
+        """Starts an episode. It depends on `seed` alone; None takes a seed from the generator."""
         super().reset(seed=seed)
         seed = seed if seed is not None else int(self.np_random.integers(1 << 63))
         if self._simulator is None:
@@ -208,7 +208,7 @@ class Mujoco(gymnasium.Env[Array, Array]):
         return self._observation.copy(), {}
 
     def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
-        """One action. After its end an episode stays as it is, with zero reward."""
+        """Takes one action. A finished episode keeps its observation and flags; its reward is 0."""
         if self._simulator is None:
             raise ResetNeeded("MuJoCo: call reset() before step()")
         action = np.asarray(action, dtype=np.float32)
@@ -227,10 +227,10 @@ class Mujoco(gymnasium.Env[Array, Array]):
         return self._observation.copy(), reward, *self._flags, info
 
     def render(self) -> npt.NDArray[np.uint8]:
-        """A picture, `(H, W, 3)`.
+        """Returns an image, `(240, 320, 3)` uint8.
 
         Raises:
-            ConfigError: If there is no renderer.
+            ConfigError: If MuJoCo cannot render here.
             ResetNeeded: If no episode has begun.
         """
         if self._simulator is None:
@@ -240,19 +240,19 @@ class Mujoco(gymnasium.Env[Array, Array]):
         return image
 
     def close(self) -> None:
-        """Frees the simulator; another `reset` makes a new one."""
+        """Frees the simulator; the next `reset` creates another."""
         if self._simulator is not None:
             self._simulator.close()
             self._simulator = None
 
 
 class MujocoVector(SerialVectorEnv):
-    """`N` rows of a task in this process: a step is faster than a message to another process.
+    """`N` rows of a task in this process: a step takes less time than a message to a worker.
 
     Args:
-        num_envs: The number of rows.
+        num_envs: The number `N` of rows.
         options: See `MujocoOptions`.
-        length: Steps after which an episode is truncated.
+        length: Number of steps after which an episode is truncated.
     """
 
     def __init__(
@@ -265,14 +265,14 @@ class MujocoVector(SerialVectorEnv):
 
 
 def _make_simulator(options: MujocoOptions) -> Any:
-    """Gymnasium's environment as it is, without the wrappers that check each step."""
+    """Returns Gymnasium's environment without the wrappers that check each step."""
     import mujoco
     from gymnasium.envs.registration import load_env_creator
 
     found = gymnasium.spec(options.gym_id)
     make = load_env_creator(str(found.entry_point))
-    # MuJoCo would print, and write into a file in the working directory, that Gymnasium's models
-    # use words of an older version.
+    # MuJoCo warns of deprecated names in Gymnasium's models, on the terminal and in a file in the
+    # working directory.
     before = mujoco.get_mju_user_warning()
     mujoco.set_mju_user_warning(lambda message: None)
     try:

@@ -1,7 +1,7 @@
-"""The arguments of Gymnasium's MuJoCo environments, their types and defaults.
+"""Arguments of Gymnasium's MuJoCo environments: names, defaults and checks.
 
-Data sets say with which arguments they were recorded. Their files are not trusted: an argument has
-a known name and a plain value of the right kind, and a model of a robot is one of Gymnasium's own.
+Data sets state the arguments with which they were recorded. Files are not trusted: an argument must
+have a known name and a plain value of the right type, and a robot's model must be Gymnasium's.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from rate.errors import ConfigError
 
-INFINITE = ("inf", "-inf")  # as text, as JSON and our settings have no such number
+INFINITE = ("inf", "-inf")  # as text: JSON and settings have no infinite numbers
 MOST_FRAMES = 1000
 _ALL = {
     "forward_reward_weight": 1.0,
@@ -23,7 +23,7 @@ _FALLING = {
     "terminate_when_unhealthy": True,
     "reset_noise_scale": 5e-3,
 }
-# Of every version; the defaults are those of the constructors.
+# Arguments of all versions, with the defaults of the constructors.
 _ARGUMENTS: dict[str, dict[str, Any]] = {
     "halfcheetah": {**_ALL, "ctrl_cost_weight": 0.1, "reset_noise_scale": 0.1},
     "hopper": {
@@ -45,7 +45,7 @@ _SINCE_V5: dict[str, dict[str, Any]] = {
     "hopper": {"xml_file": "hopper.xml", "frame_skip": 4},
     "walker2d": {"xml_file": "walker2d_v5.xml", "frame_skip": 4},
 }
-# The files that Gymnasium has of a robot.
+# The model files that Gymnasium has of each robot.
 MODELS = {
     "halfcheetah": ("half_cheetah.xml",),
     "hopper": ("hopper.xml",),
@@ -54,12 +54,12 @@ MODELS = {
 
 
 def usual_arguments(task: str, version: str) -> dict[str, Any]:
-    """Every argument of a task's environment, and its default."""
+    """Returns the arguments of a task's environment and their defaults."""
     return _ARGUMENTS[task] | ({} if version == "v4" else _SINCE_V5[task])
 
 
 def plain(value: Any) -> Any:
-    """A value from Python or JSON as settings store it: lists, and infinity as text."""
+    """Returns a value of Python or JSON in the form of settings: lists; infinities as text."""
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, dict):
@@ -70,10 +70,10 @@ def plain(value: Any) -> Any:
 
 
 def check_argument(task: str, version: str, name: str, value: Any) -> None:
-    """Checks that a task's environment has an argument, and the type of its value.
+    """Checks the name and the value of an argument.
 
     Raises:
-        ConfigError: Naming it.
+        ConfigError: If a task's environment has no such argument, or the value's type is wrong.
     """
     usual, place = usual_arguments(task, version), f"env.arguments {name}"
     if name not in usual:
@@ -98,7 +98,7 @@ def check_argument(task: str, version: str, name: str, value: Any) -> None:
 
 
 def constructor_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Converts checked arguments to those of the constructor."""
+    """Returns checked arguments in the form that the constructor takes: ranges are tuples."""
     return {
         name: tuple(map(float, value)) if isinstance(value, list) else value
         for name, value in arguments.items()

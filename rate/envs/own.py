@@ -1,8 +1,8 @@
-"""Environments of users: Gymnasium's ids, and factories by their import path.
+"""User environments, named by a Gymnasium id or by the import path of a factory.
 
-A factory is anything that returns an environment when it is called with its settings as keywords: a
-function, or the environment's class. An id may name the module that registers it, as Gymnasium has
-it: `my_package:MyEnv-v0`.
+A factory is a callable that takes settings as keyword arguments and returns an environment: a
+function, or the environment's class. An id may name the module that registers it, in Gymnasium's
+form `my_package:MyEnv-v0`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _NEAR = 3
 
 
 def find_maker(reference: str) -> Maker:
-    """The factory of the environment that a user names.
+    """Returns the Gymnasium specification or the factory of an environment.
 
     Args:
         reference: `CartPole-v1`, `my_package:MyEnv-v0`, or `my_package.envs:make_env`.
 
     Raises:
-        ConfigError: If there is none; says what is missing, and what to do.
+        ConfigError: If it is not found; the message says what is missing and what to do.
     """
     module, colon, name = reference.partition(":")
     if colon:
@@ -50,7 +50,7 @@ def find_maker(reference: str) -> Maker:
             return maker
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of newer versions of an id
+            warnings.simplefilter("ignore")  # Gymnasium warns of newer versions of an id
             return gymnasium.spec(name if colon else reference)
     except gymnasium.error.Error as error:
         near = difflib.get_close_matches(name or reference, gymnasium.registry, n=_NEAR)
@@ -64,10 +64,10 @@ def find_maker(reference: str) -> Maker:
 
 
 def check_settings(reference: str, maker: Maker, settings: Mapping[str, Any]) -> None:
-    """Checks that an environment takes some settings, and that they fit in JSON.
+    """Checks that an environment takes these settings, and that JSON can hold their values.
 
     Raises:
-        ConfigError: If there is one, or one that it needs is missing; names it.
+        ConfigError: If a setting is unknown, missing or not plain; the message names it.
     """
     for name, value in settings.items():
         if not _is_plain(value):
@@ -88,7 +88,7 @@ def check_settings(reference: str, maker: Maker, settings: Mapping[str, Any]) ->
             ) from error
     try:
         parameters = inspect.signature(creator).parameters
-    except (TypeError, ValueError):  # compiled code need not have one
+    except (TypeError, ValueError):  # compiled code may have no signature
         return
     kinds = inspect.Parameter
     named = (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)
@@ -110,17 +110,17 @@ def make_own(
     max_steps: int | None = None,
     render_mode: str | None = None,
 ) -> Env:
-    """One environment of a user.
+    """Returns a user environment.
 
     Args:
         maker: See `find_maker`.
-        settings: Keywords for it.
-        max_steps: Steps after which an episode is truncated; None leaves the environment's own
-            time limit as it is.
+        settings: Its keyword arguments.
+        max_steps: Number of steps after which an episode is truncated; None keeps the
+            environment's own time limit.
         render_mode: Gymnasium's.
 
     Raises:
-        ConfigError: If what is made is no environment of Gymnasium's.
+        ConfigError: If a factory returns something else than a `gymnasium.Env`.
     """
     if isinstance(maker, EnvSpec):
         how: dict[str, Any] = {"max_episode_steps": max_steps, "render_mode": render_mode}
@@ -144,14 +144,14 @@ def make_own(
 
 
 def drawing_mode(maker: Maker) -> str | None:
-    """The render mode in which an environment returns images, if it declares one."""
+    """Returns `rgb_array` if the environment's metadata has this render mode, else None."""
     metadata = getattr(_creator(maker), "metadata", None)
     modes = metadata.get("render_modes", ()) if isinstance(metadata, Mapping) else ()
     return "rgb_array" if "rgb_array" in modes else None
 
 
 def _creator(maker: Maker) -> Any:
-    """The callable that makes an environment: its class, or a function."""
+    """Returns the callable that makes an environment: its class, or a function."""
     if not isinstance(maker, EnvSpec):
         return maker
     point = maker.entry_point
@@ -159,7 +159,7 @@ def _creator(maker: Maker) -> Any:
 
 
 def time_limit(env: Env) -> Any:
-    """The wrapper that truncates episodes, if there is one."""
+    """Returns the `TimeLimit` wrapper of an environment, or None."""
     while isinstance(env, gymnasium.Wrapper):
         if isinstance(env, TimeLimit):
             return env

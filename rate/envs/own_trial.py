@@ -1,4 +1,4 @@
-"""Checks of a user's environment before training: its spaces, and errors in its interface."""
+"""Checks a user environment before training: creates it once, resets it and takes one step."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from rate.envs.worker_vector import Elsewhere, WorkerVectorEnv
 from rate.errors import ConfigError, UserError
 from rate.spaces import check_action_space, check_observation_space
 
-# How environments that have a time limit in themselves call it.
+# Attributes in which environments keep a time limit of their own.
 _LIMITS = ("max_episode_steps", "_max_episode_steps", "max_steps", "horizon")
 
 
 @dataclass(frozen=True)
 class Description:
-    """The spaces and the time limit of an environment.
+    """Spaces and time limit of an environment, found by creating it once.
 
     Attributes:
-        observation_space: Of one observation.
-        action_space: Of one action.
-        max_steps: Its own time limit; None if it has none.
+        observation_space: Space of one observation.
+        action_space: Space of one action.
+        max_steps: Its own time limit in steps; None if it has none.
     """
 
     observation_space: gymnasium.Space[Any]
@@ -36,10 +36,11 @@ class Description:
 
 
 def describe(reference: str, maker: Maker, settings: Mapping[str, Any]) -> Description:
-    """Makes an environment once, and takes one step in it.
+    """Creates an environment, takes one step in it, and returns its description.
 
     Raises:
-        ConfigError: If it cannot be made, or does not keep to Gymnasium's interface; says how.
+        ConfigError: If it cannot be created or violates Gymnasium's interface; the message says
+            how.
     """
     try:
         env = make_own(maker, settings)
@@ -59,16 +60,16 @@ def describe(reference: str, maker: Maker, settings: Mapping[str, Any]) -> Descr
 
 
 def describe_elsewhere(there: Elsewhere) -> Description:
-    """Describes an environment under another Python, by one step in it.
+    """Returns the description of an environment of another Python, after one step in it.
 
     Raises:
-        UserError: If it cannot be made or played there; says what it raised.
+        UserError: If it cannot be created or stepped there; the message has its exception.
     """
     try:
         vector = WorkerVectorEnv(there, num_envs=1, num_workers=1)
     except UserError:
         raise
-    except ValueError as error:  # of its spaces
+    except ValueError as error:  # unsupported spaces
         raise ConfigError(f"{there}: {error}.") from error
     try:
         vector.reset(seed=[0])
@@ -82,7 +83,7 @@ def describe_elsewhere(there: Elsewhere) -> Description:
 
 
 def _try(reference: str, env: Env) -> None:
-    """One reset and one step, of which the form is checked."""
+    """Resets an environment, takes one step, and checks what both return."""
     told = f"env={reference}"
     try:
         started: Any = env.reset(seed=0)
@@ -129,7 +130,7 @@ def _casts(value: npt.NDArray[Any], space: gymnasium.Space[Any]) -> bool:
 
 
 def _check_spaces(told: str, *spaces: gymnasium.Space[Any]) -> None:
-    """Checks that models support the spaces."""
+    """Checks that models support the observation and the action space."""
     try:
         for space, check in zip(spaces, (check_observation_space, check_action_space), strict=True):
             space_to_dict(space)
@@ -141,7 +142,7 @@ def _check_spaces(told: str, *spaces: gymnasium.Space[Any]) -> None:
 
 
 def _own_limit(env: Env) -> int | None:
-    """The time limit that an environment declares, if any."""
+    """Returns the time limit of an environment in steps, or None if it states none."""
     limit = time_limit(env)
     told = [limit._max_episode_steps] if limit is not None else []
     told += [getattr(env.unwrapped, name, None) for name in _LIMITS]

@@ -1,12 +1,12 @@
-"""POPGym (Morad et al. 2023): 16 kinds of partially observable tasks, each in three difficulties.
+"""POPGym (Morad et al. 2023): 16 partially observable tasks, each in three difficulties.
 
-The environments are those of the `popgym` package. Here they get the spaces that models take
-(tuples and what is counted in floats become multi-discrete), a time-out, and episodes that depend
-on their seed alone: the labyrinths draw from Python's and NumPy's global generators, which are left
-as they were.
+The environments are those of the `popgym` package. This module gives them the spaces that models
+support (tuples, and counts stored as floats, become multi-discrete), a time-out, and episodes that
+depend on their seed alone: labyrinths sample from the global generators of Python and NumPy, whose
+states are restored.
 
-Past actions are inputs of the models here, so that no task needs POPGym's wrapper that adds the
-last action to the observation.
+POPGym's wrapper that adds the previous action to the observation is not needed: models here get
+their own actions as tokens.
 """
 
 from __future__ import annotations
@@ -35,18 +35,19 @@ from rate.hashing import hash_counter
 Array = npt.NDArray[Any]
 Observation = Array | np.int64 | dict[str, Any]
 
-_MAZE_COUNTER = (1 << 62) + 5  # which hash of a seed labyrinths are made of
+_MAZE_COUNTER = (1 << 62) + 5  # counter of the hash that seeds labyrinths
 
 
 @dataclass(frozen=True)
 class PopgymOptions:
-    """The settings of POPGym.
+    """Settings of POPGym.
 
     Attributes:
-        task: One of the 48, for example `RepeatFirstEasy`.
-        flat_actions: Actions of two numbers (Battleship, MineSweeper) as one: the cell's number.
-            What is to be done is a cell; a row and a column that are likely apart need not be.
-        privileged: Also show the privileged state (for an Oracle-DT), as numbers.
+        task: One of the 48 tasks, for example `RepeatFirstEasy`.
+        flat_actions: Actions `(row, column)` (Battleship, MineSweeper) become one number, that of
+            the cell. A policy that samples row and column independently may combine the row of one
+            likely cell with the column of another.
+        privileged: Observations also hold the privileged state (for an Oracle-DT), float32.
     """
 
     task: str = "RepeatFirstEasy"
@@ -65,7 +66,7 @@ class PopgymOptions:
 
 
 def popgym_spec(options: PopgymOptions | None = None) -> EnvironmentSpec:
-    """The spaces of a task; the target return is that of our expert."""
+    """Returns the specification of a task; the target return is the mean of our expert."""
     options = options or PopgymOptions()
     env, target = Popgym(options), TASKS[options.task].expert_return
     name = f"popgym-{options.task}"
@@ -75,17 +76,17 @@ def popgym_spec(options: PopgymOptions | None = None) -> EnvironmentSpec:
 class Popgym(gymnasium.Env[Observation, Any]):
     """One task of POPGym.
 
-    Observations are `()` or `(C,)` int64 symbols, or `(C,)` float32 vectors; with `privileged` a
-    dictionary of `symbols` or `vector`, and `privileged` `(H,)` float32.
+    Observations are symbols, `()` or `(C,)` int64, or vectors, `(C,)` float32. With
+    `options.privileged` they are a dictionary of `symbols` or `vector`, and `privileged` `(H,)`
+    float32.
 
     Args:
         options: See `PopgymOptions`.
-        length: Steps after which an episode is truncated, if the task has not ended it; None for
-            the task's own end alone.
+        length: Number of steps after which an episode is truncated; None is the task's own limit.
 
     Attributes:
         task: The environment of the package.
-        seen: Its last observation, as it gave it.
+        seen: The last observation of `task`, unconverted.
 
     Raises:
         ConfigError: If the package is missing.
@@ -105,7 +106,7 @@ class Popgym(gymnasium.Env[Observation, Any]):
         self._key = "vector" if isinstance(self._plain, spaces.Box) else "symbols"
         self.observation_space = self._plain
         if self.options.privileged:
-            with _own_chance(0):
+            with _global_seed(0):
                 self.task.reset(seed=0)
             privileged = spaces.Box(-np.inf, np.inf, _state(self.task).shape, np.float32)
             self.observation_space = with_privileged_state(self._key, self._plain, privileged)
@@ -118,17 +119,17 @@ class Popgym(gymnasium.Env[Observation, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Starts an episode. It is a function of the seed, which the generator samples if None."""
+        """Starts an episode. It depends on `seed` alone; None takes a seed from the generator."""
         super().reset(seed=seed)
         seed = int(self.np_random.integers(1 << 31)) if seed is None else seed
         self.time = 0
         maze = hash_counter(seed, _MAZE_COUNTER)  # NumPy's global generator takes 32 bits
-        with _own_chance(maze):
+        with _global_seed(maze):
             observation, _ = self.task.reset(seed=maze if hasattr(self.task, "maze_dims") else seed)
         return self._observe(observation), {}
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """One action."""
+        """Takes one action."""
         if not self.action_space.contains(_as_element(self.action_space, action)):
             raise ValueError(f"{self.options.task} action {action!r}: not in {self.action_space}")
         if isinstance(self.action_space, spaces.Discrete):
@@ -178,18 +179,18 @@ def _make(task: str) -> Any:
         import popgym.envs
 
         make = getattr(popgym.envs, task)
-    except (ModuleNotFoundError, AttributeError) as error:  # no labyrinths without mazelib
+    except (ModuleNotFoundError, AttributeError) as error:  # labyrinths need mazelib
         raise ConfigError(
             f"POPGym's {task} cannot be made ({error}). Install what it needs with: "
             f"{install('popgym')}"
         ) from error
-    with warnings.catch_warnings():  # labyrinths say that they can do without memory
+    with warnings.catch_warnings():  # labyrinths warn that they do not need memory
         warnings.simplefilter("ignore", DeprecationWarning)
         return make()
 
 
 def _plain_space(space: gymnasium.Space[Any]) -> gymnasium.Space[Any]:
-    """The observation space of a task in the form that models support."""
+    """Returns the supported space that corresponds to a task's observation space."""
     if isinstance(space, spaces.Discrete):
         return spaces.Discrete(int(space.n))
     if isinstance(space, spaces.MultiDiscrete):
@@ -200,7 +201,7 @@ def _plain_space(space: gymnasium.Space[Any]) -> gymnasium.Space[Any]:
 
 
 def _as_element(space: gymnasium.Space[Any], action: Any) -> Any:
-    """An action in the type of the action space; nothing is rounded."""
+    """Returns an action with the dtype of the space; floats are not rounded to integers."""
     array = np.asarray(action)
     if np.issubdtype(array.dtype, np.integer) or isinstance(space, spaces.Box):
         array = array.astype(space.dtype)
@@ -208,15 +209,15 @@ def _as_element(space: gymnasium.Space[Any], action: Any) -> Any:
 
 
 def _state(task: Any) -> Array:
-    """The privileged state `(H,)` float32, its parts concatenated."""
+    """Returns the privileged state `(H,)` float32: all of its parts, concatenated."""
     state = task.get_state()
     parts = state if isinstance(state, tuple) else (state,)
     return np.concatenate([np.ravel(part) for part in parts]).astype(np.float32)
 
 
 @contextmanager
-def _own_chance(seed: int) -> Iterator[None]:
-    """Seeds the global generators for a task, and restores their state afterwards."""
+def _global_seed(seed: int) -> Iterator[None]:
+    """Seeds the global generators of Python and NumPy; restores their states afterwards."""
     before = random.getstate(), np.random.get_state()  # noqa: NPY002 (what the package uses)
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002

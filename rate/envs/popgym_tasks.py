@@ -1,4 +1,4 @@
-"""The 48 tasks of POPGym: lengths of their episodes, and returns of our experts."""
+"""The 48 tasks of POPGym: lengths of episodes and mean returns of our experts."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ DIFFICULTIES = ("Easy", "Medium", "Hard")
 
 @dataclass(frozen=True)
 class Task:
-    """A task.
+    """Constants of a task.
 
     Attributes:
-        family: Its kind.
+        family: The task without its difficulty, for example `RepeatFirst`.
         difficulty: One of `DIFFICULTIES`.
-        steps: The most steps that an episode has.
-        expert_return: Mean return of our expert (`datamodules.popgym`) in 1000 episodes.
+        steps: Largest number of steps of an episode.
+        expert_return: Mean return of our expert (`datamodules.popgym`) over 1000 episodes.
     """
 
     family: str
@@ -28,7 +28,7 @@ class Task:
         return self.family + self.difficulty
 
 
-# Family: steps, and the expert's return, from easy to hard.
+# By family: steps and expert returns, from easy to hard.
 _FAMILIES: dict[str, tuple[tuple[int, int, int], tuple[float, float, float]]] = {
     "Autoencode": ((103, 207, 311), (1.0, 1.0, 1.0)),
     "Battleship": ((64, 100, 144), (0.53, 0.58, 0.60)),

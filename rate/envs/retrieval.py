@@ -1,15 +1,15 @@
-"""Action-Associative Retrieval: remember the first action and repeat it at the end.
+"""Action-Associative Retrieval: the first action must be repeated at the last step.
 
-There are two states. In state 0 the first action of the agent, 0 or 1, takes it to state 1, where
-actions have no effect until the last step, which a flag marks. Then it must repeat that action.
-Unlike in the T-Maze, no observation has the clue: it is the agent's own action. The task and its
-observation are those of the code published with RATE (arXiv:2306.09459).
+There are two states. In state 0 the first action, 0 or 1, leads to state 1. There actions have no
+effect until the flag is 1 at the last step, where the agent must repeat its first action. Unlike in
+the T-Maze, no observation holds the cue: it is the agent's own action. The task and its observation
+are those of the code published with RATE (arXiv:2306.09459).
 
-A policy that begins every episode with the same action succeeds without memory. Evaluate the
-success for each `cue` of `info`, and sample actions: argmax decoding has one cue only.
+A policy that begins each episode with the same action succeeds without memory. Therefore compare
+the success rate of each `cue` in `info`, and sample actions: a greedy policy shows one cue only.
 
-All randomness (length, noise) is a hash of the episode's seed and the time; rows of
-`RetrievalVector` agree with `Retrieval` bit for bit.
+Length and noise are hashes of the episode's seed and a counter. Rows of `RetrievalVector` equal
+`Retrieval` to the bit.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STAY = 2
 MINIMUM_LENGTH = 3
 UNKNOWN = -1  # the cue before the first action
 
-# The noise uses the counters from 0 on, one each step; this one is out of its reach.
+# The noise takes the counters 0, 1, ..., one for each step; this one is beyond any step.
 _LENGTH_COUNTER = (1 << 62) + 3
 
 Array = npt.NDArray[Any]
@@ -44,18 +44,18 @@ Length = int | tuple[int, int]
 
 @dataclass(frozen=True)
 class RetrievalOptions:
-    """The settings of Action-Associative Retrieval.
+    """Settings of Action-Associative Retrieval.
 
     Attributes:
-        privileged: Also show the privileged state (for an Oracle-DT): the first action, one-hot;
-            zeros before it is taken.
+        privileged: Observations also hold the privileged state (for an Oracle-DT): the first
+            action, one-hot `(2,)`; zeros before it is taken.
     """
 
     privileged: bool = False
 
 
 def retrieval_spec(options: RetrievalOptions | None = None) -> EnvironmentSpec:
-    """The spaces of Retrieval, 3 numbers and 3 actions, and the target return 1."""
+    """Returns the specification: observations `(3,)`, 3 actions, target return 1."""
     space = _observation_space(options or RetrievalOptions())
     return EnvironmentSpec("retrieval", space, spaces.Discrete(3), target_return=1.0)
 
@@ -69,7 +69,7 @@ def _observation_space(options: RetrievalOptions) -> gymnasium.Space[Any]:
 
 
 def _length_range(length: Length) -> tuple[int, int]:
-    """The shortest and the longest episode of a length or a range of lengths."""
+    """Returns the shortest and longest episode of `length`, both included."""
     low, high = (length, length) if isinstance(length, int) else length
     if not MINIMUM_LENGTH <= low <= high:
         raise ValueError(
@@ -83,15 +83,15 @@ class Retrieval(gymnasium.Env[Observation, np.int64]):
     """One episode of Action-Associative Retrieval.
 
     Observations are `(3,)` float32: `state` (0 before the first action, then 1), `flag` (1 at the
-    last step only), `noise` (uniform over -1, 0, 1); in a dictionary `vector`, `privileged` if the
-    options say so. Actions: 0, 1, 2 stay. A first action of 2 gives up and ends the episode. The
-    reward is 1 if the last action repeats the first, else 0. `info` holds `success` and `cue`, the
-    first action (-1 before it).
+    last step only), `noise` (uniform over -1, 0, 1). With `options.privileged` they are a
+    dictionary of that `vector` and `privileged` `(2,)` float32. Actions are 0, 1 and 2 (stay). A
+    first action of 2 ends the episode without success. The reward is 1 if the last action repeats
+    the first, else 0. `info` holds `success` and `cue`, the first action (-1 before it).
 
     Args:
         options: See `RetrievalOptions`.
         length: The number of steps of an episode, at least 3, or a range (both ends included) from
-            which every reset samples one. The delay is `length - 2`.
+            which each reset samples one. The delay is `length - 2`.
 
     Raises:
         ValueError: If a length is below 3 or the range is empty.
@@ -120,7 +120,7 @@ class Retrieval(gymnasium.Env[Observation, np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Starts an episode. It is a function of the seed, which the generator samples if None."""
+        """Starts an episode. It depends on `seed` alone; None takes a seed from the generator."""
         super().reset(seed=seed)
         low, high = self._range
         self._seed = seed if seed is not None else int(self.np_random.integers(1 << 63))
@@ -129,7 +129,7 @@ class Retrieval(gymnasium.Env[Observation, np.int64]):
         return self._observe(), self._info()
 
     def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """One action. After its end an episode stays as it is, with zero reward."""
+        """Takes one action. A finished episode keeps its observation and flags; its reward is 0."""
         if not self.action_space.contains(np.int64(action)):
             raise ValueError(f"Retrieval action {action!r}: expected 0, 1 or 2")
         was_finished = self._finished
@@ -158,15 +158,15 @@ class Retrieval(gymnasium.Env[Observation, np.int64]):
 
 
 class RetrievalVector(VectorEnv[Observation, npt.NDArray[np.int64], Array]):
-    """`N` episodes in numpy: row `i` is a `Retrieval` of the same options, length and seed.
+    """A vector environment of `N` rows in NumPy; each equals a `Retrieval` of its seed to the bit.
 
-    There is no autoreset. A finished row keeps its last observation and flags, with zero reward,
-    until `reset`; `options={"reset_mask": (N,) bool}` resets some rows only.
+    There is no autoreset. A finished row keeps its last observation and flags, with reward 0, until
+    `reset`; `reset(options={"reset_mask": mask})` with `mask (N,)` bool resets some rows only.
 
     Args:
         num_envs: The number `N` of rows.
         options: See `RetrievalOptions`.
-        length: As in `Retrieval`; rows sample their own lengths from a range.
+        length: As in `Retrieval`; each row samples its own length from a range.
 
     Raises:
         ValueError: If there are no rows, a length is below 3 or the range is empty.
@@ -201,7 +201,7 @@ class RetrievalVector(VectorEnv[Observation, npt.NDArray[np.int64], Array]):
         seed: int | Sequence[int] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start episodes; an integer `seed` gives row `i` the seed `seed + i`."""
+        """Starts episodes; an integer `seed` gives row `i` the seed `seed + i`."""
         rows = np.asarray((options or {}).get("reset_mask", self._rows), dtype=bool)
         if rows.shape != (self.num_envs,):
             raise ValueError(f"reset_mask has shape {rows.shape}; expected ({self.num_envs},)")
@@ -219,7 +219,7 @@ class RetrievalVector(VectorEnv[Observation, npt.NDArray[np.int64], Array]):
     def step(
         self, actions: npt.NDArray[np.int64]
     ) -> tuple[Observation, Array, Array, Array, dict[str, Any]]:
-        """One action in every row that is not finished; `actions` is `(N,)`."""
+        """Takes one action in each unfinished row; `actions` is `(N,)`."""
         actions = np.asarray(actions)
         if actions.shape != (self.num_envs,) or actions.min() < 0 or actions.max() > STAY:
             raise ValueError(
@@ -249,7 +249,7 @@ class RetrievalVector(VectorEnv[Observation, npt.NDArray[np.int64], Array]):
         }
 
     def _observe(self) -> Observation:
-        """`(N, 3)`: state, flag, noise; with the privileged state, also `(N, 2)`."""
+        """Returns `(N, 3)`: state, flag, noise; with it the privileged state `(N, 2)`, if set."""
         vector = np.empty((self.num_envs, 3), dtype=np.float32)
         vector[:, 0] = (self._cue == 0) | (self._cue == 1)
         vector[:, 1] = self._flag()

@@ -1,4 +1,4 @@
-"""Episode seeds of the rows of a NumPy vector environment."""
+"""Seeds of the rows of a vector environment."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _WORD = (1 << 64) - 1
 def row_seeds(
     env: VectorEnv[Any, Any, Any], seed: int | Sequence[int] | None
 ) -> npt.NDArray[np.uint64]:
-    """`(N,)` episode seeds from the `seed` argument of `reset`.
+    """Returns the episode seeds `(N,)` of a call `reset(seed=seed)`.
 
-    An integer gives row `i` the seed `seed + i` and starts the environment's generator anew;
-    without a seed they come from that generator.
+    An integer gives row `i` the seed `seed + i` and seeds the environment's generator. None samples
+    the seeds from that generator.
 
     Raises:
-        ValueError: If there are not as many seeds as rows.
+        ValueError: If the number of seeds is not that of the rows.
     """
     if seed is None:
         return env.np_random.integers(1 << 63, size=env.num_envs).astype(np.uint64)

@@ -1,4 +1,4 @@
-"""The description of an environment that models and data sets store, as plain JSON."""
+"""`EnvironmentSpec`: what models and data sets know of an environment, as plain JSON."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from rate.renamed import current_environment
 
 @dataclass(frozen=True)
 class EnvironmentSpec:
-    """The spaces, target return and settings of an environment.
+    """Spaces, target return and settings of an environment.
 
     Attributes:
         name: Short name, for example `tmaze`.
         observation_space: Space of one observation.
         action_space: Space of one action.
-        target_return: The return-to-go at the first step of a rollout, in units of reward.
-        options: The environment's settings, plain JSON types, by which it is made again.
-        frame_stack: Frames of the environment that are stacked to one observation.
-        recorded: The environment that the data come from, as they tell of it themselves: JSON of
-            Gymnasium's `EnvSpec`, or empty. `rate.envs.recorded` understands it.
+        target_return: The return-to-go at the first step of a rollout, in units of the reward.
+        options: The environment's settings as plain JSON types; they recreate the environment.
+        frame_stack: Number of the environment's frames that make one observation.
+        recorded: The environment in which the data were recorded: the JSON of Gymnasium's
+            `EnvSpec`, or empty if the data do not say. `rate.envs.recorded` parses it.
     """
 
     name: str
@@ -36,10 +36,10 @@ class EnvironmentSpec:
     recorded: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The specification as plain JSON types.
+        """Returns the specification as plain JSON types.
 
         Raises:
-            ValueError: If a space is of a kind that JSON has no form for here.
+            ValueError: If a space is not supported.
         """
         plain: dict[str, Any] = {
             "name": self.name,
@@ -57,7 +57,7 @@ class EnvironmentSpec:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> EnvironmentSpec:
-        """The inverse of `to_dict`.
+        """Returns the specification of `to_dict`, also of former versions.
 
         Raises:
             ValueError: If a field is missing or a space is unknown.
@@ -80,22 +80,22 @@ class EnvironmentSpec:
 def with_privileged_state(
     key: str, space: gymnasium.Space[Any], privileged: gymnasium.Space[Any]
 ) -> spaces.Dict:
-    """The space of observations that show the privileged state beside what an agent sees.
+    """Returns the Dict space of observations that hold the privileged state.
 
     Args:
-        key: Name of the part that an agent sees.
-        space: Its space.
+        key: Name of the agent's own observation.
+        space: The space of that observation.
         privileged: The space of the part `privileged`.
     """
-    # As pairs: of a dictionary Gymnasium would sort the keys, and encoders go by their order.
+    # Gymnasium sorts the keys of a dictionary, but not pairs; encoders depend on their order.
     return spaces.Dict([("privileged", privileged), (key, space)])
 
 
 def space_to_dict(space: gymnasium.Space[Any]) -> dict[str, Any]:
-    """A Box, Discrete, MultiDiscrete, MultiBinary or Dict space as plain JSON types.
+    """Returns a Box, Discrete, MultiDiscrete, MultiBinary or Dict space as plain JSON types.
 
     Raises:
-        ValueError: For any other space, naming it.
+        ValueError: For any other space.
     """
     if isinstance(space, spaces.Box):
         return {
@@ -114,7 +114,7 @@ def space_to_dict(space: gymnasium.Space[Any]) -> dict[str, Any]:
             "start": space.start.tolist(),
         }
     if isinstance(space, spaces.MultiBinary):
-        alone = not isinstance(space.n, tuple)  # of the two forms, which are not equal
+        alone = not isinstance(space.n, tuple)  # MultiBinary(3) and MultiBinary([3]) differ
         return {"type": "MultiBinary", "n": space.shape[0] if alone else list(space.shape)}
     if isinstance(space, spaces.Dict):
         items = {key: space_to_dict(item) for key, item in space.spaces.items()}
@@ -126,10 +126,10 @@ def space_to_dict(space: gymnasium.Space[Any]) -> dict[str, Any]:
 
 
 def space_from_dict(data: dict[str, Any]) -> gymnasium.Space[Any]:
-    """The inverse of `space_to_dict`.
+    """Returns the space of `space_to_dict`.
 
     Raises:
-        ValueError: If the kind of space is unknown, naming it.
+        ValueError: If the kind of space is unknown.
     """
     kind = data["type"]
     if kind == "Box":
@@ -145,7 +145,7 @@ def space_from_dict(data: dict[str, Any]) -> gymnasium.Space[Any]:
         n = data["n"]
         return spaces.MultiBinary([int(size) for size in n] if isinstance(n, list) else int(n))
     if kind == "Dict":
-        # As pairs: of a dictionary Gymnasium would sort the keys, and encoders go by their order.
+        # Gymnasium sorts the keys of a dictionary, but not pairs; encoders depend on their order.
         return spaces.Dict([(key, space_from_dict(item)) for key, item in data["spaces"].items()])
     raise ValueError(
         f"the space {kind!r} is not supported; "
@@ -154,7 +154,7 @@ def space_from_dict(data: dict[str, Any]) -> gymnasium.Space[Any]:
 
 
 def _bound_to_json(bound: np.ndarray[Any, Any]) -> Any:
-    """One number where all elements agree, else the flat list. JSON has no infinity: a string."""
+    """Returns one number if all elements are equal, else a flat list; infinities are strings."""
     flat = [_number(value) for value in np.unique(bound).tolist()]
     if len(flat) == 1:
         return flat[0]

@@ -1,14 +1,14 @@
-"""The passive T-Maze: remember one bit from the first step to the last.
+"""The passive T-Maze: one bit must be remembered from the first step to the last.
 
-An agent walks down a corridor and turns at a junction; only the first observation has the clue to
-the direction. An episode of length `T` has `T` observations and `T - 1` actions: `T - 2` moves to
-the right and one turn. Only "right, ..., right, the correct turn" succeeds.
+The agent walks along a corridor and turns up or down at the junction. The first observation alone
+holds the clue. An episode of length `T` has `T` observations and `T - 1` actions: `T - 2` moves to
+the right and one turn. No move may be wasted: only "right, ..., right, the correct turn" succeeds.
 
-Introduced by Bakker (2001); this observation layout and reward are those of the RATE paper
-(arXiv:2306.09459).
+The task is that of Bakker (2001, "Reinforcement Learning with Long Short-Term Memory"); observation
+and reward are those of the RATE paper (arXiv:2306.09459).
 
-All randomness (goal, length, noise) is a hash of the episode's seed and the time
-(`rate.hashing`), so that a single environment and a row of a batch agree exactly.
+Goal, length and noise are hashes of the episode's seed and a counter. The state does not grow with
+the episode's length, and `TMaze` and `TMazeVector` agree to the bit.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DEFAULT_LENGTH = 90
 _MOVE = np.array([1, 0, -1, 0])
 _TURN = np.array([0, 1, 0, -1])
 
-# The noise uses the counters from 0 on, one each step; these two are out of its reach.
+# The noise takes the counters 0, 1, ..., one for each step; these two are beyond any step.
 _GOAL_COUNTER, _LENGTH_COUNTER = 1 << 62, (1 << 62) + 1
 
 Length = int | tuple[int, int]
@@ -49,7 +49,7 @@ def _observation_space() -> gymnasium.Space[npt.NDArray[np.float32]]:
 
 
 def tmaze_spec() -> EnvironmentSpec:
-    """The spaces of the T-Maze, 4 numbers and 4 actions, and the target return 1."""
+    """Returns the specification: observations `(4,)`, 4 actions, target return 1."""
     return EnvironmentSpec("tmaze", _observation_space(), spaces.Discrete(4), target_return=1.0)
 
 
@@ -58,20 +58,20 @@ TMAZE_SPEC = tmaze_spec()
 
 @dataclass(frozen=True)
 class TMazeOptions:
-    """The T-Maze has no settings except its length."""
+    """Settings of the T-Maze: none beside its length."""
 
 
 def check_length(length: int) -> int:
-    """The number of observations of an episode of a length.
+    """Returns the number of observations of an episode of a length.
 
     Raises:
-        ValueError: If there is no such T-Maze.
+        ValueError: If the length is below 3.
     """
     return _length_range(length)[1]
 
 
 def _length_range(length: Length) -> tuple[int, int]:
-    """The shortest and the longest episode of a length or a range of lengths."""
+    """Returns the shortest and longest episode of `length`, both included."""
     low, high = (length, length) if isinstance(length, int) else length
     if not MINIMUM_LENGTH <= low <= high:
         raise ValueError(
@@ -84,7 +84,15 @@ def _length_range(length: Length) -> tuple[int, int]:
 def sample_episodes(
     seeds: npt.NDArray[np.uint64], length: Length
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The `(N,)` lengths and `(N,)` goals (+1 up, -1 down) of episodes with `(N,)` seeds."""
+    """Returns what the seeds of episodes decide.
+
+    Args:
+        seeds: `(N,)`.
+        length: See `TMaze`.
+
+    Returns:
+        Lengths `(N,)`, and goals `(N,)`: +1 up, -1 down.
+    """
     low, high = _length_range(length)
     goal_counter, length_counter = np.array([[_GOAL_COUNTER], [_LENGTH_COUNTER]], np.uint64)
     spread = np.uint64(high - low + 1)
@@ -97,14 +105,14 @@ class TMaze(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
     """One passive T-Maze.
 
     Observations are `(4,)` float32: `y` (0 in the corridor, +1 or -1 after the turn), `clue` (+1
-    for up or -1 for down at the first step, then 0), `flag` (1 at the junction only), `noise`
-    (uniform over -1, 0, 1). Actions: 0 right, 1 up, 2 left, 3 down; a wall stops a move. The
-    reward is 1 for the right turn, else 0. A turn terminates the episode, `T - 1` actions without
-    one truncate it. `info["success"]` tells whether the right turn was taken.
+    up, -1 down at the first step, then 0), `flag` (1 at the junction, else 0) and `noise` (uniform
+    over -1, 0, 1). Actions are 0 right, 1 up, 2 left, 3 down; a move into a wall has no effect. The
+    reward is 1 for the correct turn, else 0. A turn terminates the episode; `T - 1` actions without
+    a turn truncate it. `info["success"]` is whether the correct turn was taken.
 
     Args:
         length: The number `T` of observations of an episode, or a range (both ends included) from
-            which every reset samples one.
+            which each reset samples one.
 
     Raises:
         ValueError: If a length is below 3 or the range is empty.
@@ -122,7 +130,7 @@ class TMaze(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
-        """Starts an episode. It is a function of the seed, which the generator samples if None."""
+        """Starts an episode. It depends on `seed` alone; None takes a seed from the generator."""
         super().reset(seed=seed)
         low, high = self._range
         self._seed = seed if seed is not None else int(self.np_random.integers(1 << 63))
@@ -134,7 +142,7 @@ class TMaze(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
     def step(
         self, action: np.int64 | int
     ) -> tuple[npt.NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """One move. After its end an episode stays as it is, with zero reward."""
+        """Takes one action. A finished episode keeps its observation and flags; its reward is 0."""
         if not self.action_space.contains(np.int64(action)):
             raise ValueError(f"T-Maze action {action!r}: expected 0, 1, 2 or 3")
         was_finished = self._finished
@@ -160,14 +168,14 @@ class TMaze(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
 
 
 class TMazeVector(VectorEnv[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[Any]]):
-    """`N` passive T-Mazes in numpy: row `i` is a `TMaze` of the same length and seed, bit for bit.
+    """A vector environment of `N` T-Mazes in NumPy; each equals a `TMaze` of its seed to the bit.
 
-    There is no autoreset. A finished row keeps its last observation and flags, with zero reward,
-    until `reset`; `options={"reset_mask": (N,) bool}` resets some rows only.
+    There is no autoreset. A finished row keeps its last observation and flags, with reward 0, until
+    `reset`; `reset(options={"reset_mask": mask})` with `mask (N,)` bool resets some rows only.
 
     Args:
         num_envs: The number `N` of rows.
-        length: As in `TMaze`; rows sample their own lengths from a range.
+        length: As in `TMaze`; each row samples its own length from a range.
 
     Raises:
         ValueError: If a length is below 3 or the range is empty.
@@ -201,7 +209,7 @@ class TMazeVector(VectorEnv[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.
         seed: int | Sequence[int] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
-        """Start episodes; an integer `seed` gives row `i` the seed `seed + i`."""
+        """Starts episodes; an integer `seed` gives row `i` the seed `seed + i`."""
         rows = np.asarray((options or {}).get("reset_mask", self._rows), dtype=bool)
         if rows.shape != (self.num_envs,):
             raise ValueError(f"reset_mask has shape {rows.shape}; expected ({self.num_envs},)")
@@ -217,7 +225,7 @@ class TMazeVector(VectorEnv[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.
     def step(
         self, actions: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], Any]:
-        """One move in every row that is not finished; `actions` is `(N,)`."""
+        """Takes one action in each unfinished row; `actions` is `(N,)`."""
         actions = np.asarray(actions)
         if actions.shape != (self.num_envs,) or actions.min() < 0 or actions.max() > DOWN:
             raise ValueError(
@@ -239,7 +247,7 @@ class TMazeVector(VectorEnv[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.
         return {"success": self._y == self._goal, "_success": self._rows.copy()}
 
     def _observe(self) -> npt.NDArray[np.float32]:
-        """`(N, 4)`: y, clue, flag, noise."""
+        """Returns `(N, 4)`: y, clue, flag, noise."""
         observations = np.empty((self.num_envs, 4), dtype=np.float32)
         observations[:, 0] = self._y
         observations[:, 1] = self._goal * (self._time == 0)
@@ -250,17 +258,17 @@ class TMazeVector(VectorEnv[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.
 
 
 class TMazeOracle:
-    """The optimal policy: it remembers the clue, walks to the junction and turns. Success 1."""
+    """The optimal policy: it keeps the clue and turns by it at the junction. Success rate 1."""
 
     def __init__(self) -> None:
         self._clue: npt.NDArray[np.float32] = np.zeros(0, dtype=np.float32)
 
     def reset(self, num_envs: int) -> None:
-        """Starts episodes in `num_envs` rows."""
+        """Starts episodes in `num_envs` rows: forgets all clues."""
         self._clue = np.zeros(num_envs, dtype=np.float32)
 
     def step(self, observations: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-        """`(N, 4)` observations to `(N,)` actions."""
+        """Returns actions `(N,)` for observations `(N, 4)`."""
         clue = observations[:, 1]
         self._clue = np.where(clue != 0, clue, self._clue)
         return oracle_action(observations, self._clue)
@@ -269,6 +277,6 @@ class TMazeOracle:
 def oracle_action(
     observations: npt.NDArray[np.float32], clue: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.int64]:
-    """The optimal action for `(..., 4)` observations of episodes with `(...)` clues."""
+    """Returns the optimal actions `(...)` for observations `(..., 4)` and clues `(...)`."""
     turn = np.where(clue > 0, UP, DOWN)
     return np.where(observations[..., 2] > 0, turn, RIGHT)
