@@ -102,9 +102,9 @@ actor TwoColorsItems {number}
 actor TwoColorsPlayer : DoomPlayer
 {{
   +INVULNERABLE
-  Collector.StartItem "Fist"
-  Collector.WeaponSlot 2, "TwoColorsRedCounter"
-  Collector.WeaponSlot 3, "TwoColorsGreenCounter"
+  Player.StartItem "Fist"
+  Player.WeaponSlot 2, "TwoColorsRedCounter"
+  Player.WeaponSlot 3, "TwoColorsGreenCounter"
 }}
 """
 _SPAWN = """      TNT1 A 0 A_SpawnItemEx("TwoColors{colour}", random(-{reach}, {reach}), random(-{reach}, {reach}), 0, 0, 0, 0, 0, 2)"""  # noqa: E501
