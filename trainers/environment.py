@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium
 
+from rate import envs
 from rate.advice import command, install
 from rate.envs.recorded import own_recorded
 from rate.envs.spec import EnvironmentSpec
@@ -50,8 +51,8 @@ class Environment:
         name: The record's name in settings and results: that of its file.
         options: The dataclass of the environment's settings; None where its constructor alone
             knows what it takes.
-        env: The environment's class. `RATE/<its name>-v0` is its Gymnasium id, and the name of its
-            module that of its data's collector.
+        env: The environment's class. Its settings are the dataclass `<Class>Options` of its module,
+            whose name is also that of its data's collector.
         vector: Its vector environment, made from a number of rows, settings and a length; None
             runs rows in worker processes.
         needs: The packages it needs.
@@ -110,6 +111,15 @@ class Environment:
             raise ConfigError(f"{cls.name} does not have these settings: {error}.") from error
         spec = replace(cls.make_spec(settings), name=cls.name, options=asdict(settings))
         return cls(spec, settings, workers)
+
+    @classmethod
+    def gym_id(cls) -> str:
+        """Returns the Gymnasium id of the environment's class, `RATE/<Class>-v0`; registers it.
+
+        Raises:
+            ConfigError: If another environment has this id.
+        """
+        return envs.register(f"{cls.env.__module__}:{cls.env.__name__}")
 
     @property
     def no_expert(self) -> str:
@@ -214,7 +224,7 @@ class Environment:
         }
         first = json.dumps(former_settings("env", settings), sort_keys=True)
         digest = hashlib.sha256(first.encode()).hexdigest()[:8]
-        spec, gym_id = self.make_spec(played.settings), f"RATE/{env.__name__}-v0"
+        spec, gym_id = self.make_spec(played.settings), type(self).gym_id()
         return collect(
             data.root,
             f"{spec.name}-{max_length}-{data.num_episodes}-seed{data.seed}-{digest}",

@@ -61,7 +61,7 @@ def register(path: str) -> str:
             kwargs=kwargs,
             disable_env_checker=True,
         )
-    elif known.kwargs != kwargs:
+    elif known.kwargs != kwargs and known.entry_point != path:  # T-Maze has no settings
         raise ConfigError(
             f"{path} cannot be registered with Gymnasium as {gym_id}: another environment has this "
             "id. Give the class another name."

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import gymnasium
 import pytest
+from gymnasium.envs.registration import EnvSpec
 
+from datamodules import Store
+from rate.envs import register
+from rate.envs.recorded import Recorded, own_settings
 from rate.errors import ConfigError
-from trainers.api import train
-from trainers.registry import get_environment
+from tests.own_environment import CorridorOptions
+from trainers.api import Run, train
+from trainers.commands.main import main as rate
+from trainers.registry import ENVIRONMENTS, find_environment, get_environment
 
 SMALL = {
     "model.d_model": 16,
@@ -37,7 +45,38 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+def test_it_is_collected_trained_and_scored() -> None:
+    run = train(env="corridor", model="rate", steps=2, progress=False, settings=SMALL)
+    assert [row["length"] for row in run.scores if row["which"] == "last"] == [12, 30]
+    assert Run.open(run.folder).environment().settings == CorridorOptions()
+
+
+def test_commands_know_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"--{name}={value}" for name, value in SMALL.items() if name[:4] in ("data", "mode")]
+    monkeypatch.setattr(sys, "argv", ["rate", "collect", "corridor", "--env.cue_steps=2", *words])
+    rate()
+    assert "20 episodes, 240 steps" in capsys.readouterr().out
+    (path,) = Path("data").glob("corridor-12-20-seed0-????????")
+    recorded = Store.open(path).spec.recorded
+    assert own_settings(Recorded.parse(recorded)) == {"cue_steps": 2}
+    env = gymnasium.make(EnvSpec.from_json(recorded), length=7)
+    assert (env.unwrapped.options, env.unwrapped.max_steps) == (CorridorOptions(2), 7)
+
+
 def test_wrong_settings_are_named() -> None:
     with pytest.raises(ConfigError, match="cue_steps"):
         train(env="corridor", settings={**SMALL, "env.cue_stops": 3})
     assert get_environment("corridor").spec.options == {"cue_steps": 1}
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_gymnasium_knows_the_environments_of_this_project(name: str) -> None:
+    record = find_environment(name)
+    assert gymnasium.spec(f"RATE/{record.env.__name__}-v0").id == record.gym_id()
+
+
+def test_an_id_belongs_to_one_class() -> None:
+    with pytest.raises(ConfigError, match="RATE/Retrieval-v0: another environment has this id"):
+        register("tests.own_environment:Retrieval")
