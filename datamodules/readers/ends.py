@@ -152,10 +152,11 @@ def _ends(marks: _Marks, options: Options, breaks: Callable[[], Flags] | None, o
         broken: Flags = ended | np.append(breaks(), False)
         return broken
     if flagged and _all_alike(ended):
-        name = marks.name("terminals" if "terminals" in marks.flags else "terminated")
+        if "terminals" not in marks.flags:  # `terminated` says in so many words what ended them
+            return ended
         marks.notes.append(
-            f"'{name}' is set at every {int(np.flatnonzero(ended)[0]) + 1} steps, and is taken as "
-            "the time limit's; --time-limit STEPS says another one"
+            f"'{marks.name('terminals')}' is set at every {int(np.flatnonzero(ended)[0]) + 1} "
+            "steps, and is taken as the time limit's; --time-limit STEPS says another one"
         )
         marks.flags = dict.fromkeys(marks.flags, np.zeros_like(ended)) | {"truncated": ended}
         return ended

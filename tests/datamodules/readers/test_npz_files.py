@@ -221,6 +221,18 @@ def test_ogbench_has_no_rewards_and_one_kind_of_end(tmp_path):
     assert [e.observations[0, 0] for e in episodes] == [0, 5, 10]
 
 
+@pytest.mark.parametrize("name", ["terminated", "terminations"])
+def test_a_column_that_says_terminated_is_taken_at_its_word(tmp_path, name):
+    ends = np.arange(15) % 5 == 4
+    data = {"observations": np.arange(15.0)[:, None], "actions": np.zeros(15, int)}
+    np.savez(tmp_path / "x.npz", **data, rewards=np.ones(15), **{name: ends})
+    source = open_source(tmp_path / "x.npz")
+    assert [(len(e), e.terminated, e.truncated) for e in ValidEpisodes(source)] == [
+        (5, True, False)
+    ] * 3
+    assert source.notes == ()
+
+
 def replay(kind, length, number):
     """An episode of T steps in T + 1 rows, the first of which is that of the reset."""
     rows, rng = np.arange(length + 1), np.random.default_rng(number)
