@@ -1,6 +1,6 @@
 """An expert for Pong that reads the screen, so that data can be made without downloads.
 
-The other games are played at random: their data come from elsewhere, see `datamodules.readers`.
+Other games are played at random; for these there are public data, see `datamodules.readers`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ Point = tuple[float, float]
 class AtariExpert:
     """Wins at Pong by planning on a model of the ball; plays other games at random.
 
-    It finds where the ball will meet the paddle, aims so that it is hit with the paddle's edge, and
-    tries all three actions of the next three steps on a model of the paddle's inertia.
+    It predicts where the ball meets the paddle, aims to hit it with the paddle's edge, and tries
+    all sequences of three actions on a model of the paddle's inertia.
 
     Args:
         noise: Probability of a random action instead. Without it the emulator, which knows no

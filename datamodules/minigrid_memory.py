@@ -29,9 +29,9 @@ _TURN = {LEFT: -1, RIGHT: 1}
 class MinigridMemoryExpert:
     """Looks at the object, then at the fork's upper end, then goes to the matching object.
 
-    A view of three cells does not show what lies at the ends of the fork before the agent turns to
-    one of them. An expert that turned at once to the right one would do what nobody can learn.
-    This one always looks up first, so that what it does can be done from memory.
+    A view of three cells does not show the ends of the fork before the agent turns to one of them.
+    The behaviour of an expert that turned to the right one at once could not be learnt. This one
+    always looks up first, so that its actions follow from observations and memory.
 
     Args:
         noise: Probability of a random turn or step instead. One that would end the episode

@@ -1,8 +1,8 @@
-"""MuJoCo's data sets: D4RL's and Minari's files are found by name, our own are made by an agent.
+"""MuJoCo data sets: files of D4RL and Minari, found by name, and our own, played by an agent.
 
-Ours are files of D4RL's layout, of the same qualities: `expert` is played by the agent that was the
-best of its run, `medium` by the first that was 40 % as good (D4RL's: 35 to 68 %), `medium-replay`
-is all that the agent did until then, and `medium-expert` is both in one.
+Our own are files in D4RL's format, of the same qualities: `expert` is played by the best agent of a
+run, `medium` by the first with 40 % of its return (D4RL's: 35 to 68 %), `medium-replay` is the
+experience until then, and `medium-expert` is `medium` and `expert` together.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ def prepare_mujoco(
     agent_steps: int | None = None,
     on_progress: OnProgress = tell_nobody,
 ) -> Path:
-    """The store of a data set, made at first use.
+    """Returns the store of a data set, which is made at first use.
 
     Args:
-        root: Folder of data sets.
+        root: The data root.
         options: The environment.
-        dataset: Its name; None is `TASK-medium-sac`.
-        num_episodes: Episodes to play for data of our own.
-        seed: Of data of our own.
-        agent_steps: Steps that the agent learns for; None is the task's own choice.
+        dataset: The name of the data set; None is `TASK-medium-sac`.
+        num_episodes: The number of episodes of our own data.
+        seed: The seed of our own data.
+        agent_steps: Training steps of the agent; None is the task's default.
         on_progress: Called with the progress: rounds of learning, steps of a round, episodes.
 
     Raises:
@@ -88,7 +88,7 @@ def prepare_mujoco(
 def _convert(
     root: Path, options: MujocoOptions, known: DatasetName, on_progress: OnProgress
 ) -> Path:
-    """The store made of a public file."""
+    """Converts a public file to a store."""
     store = root / f"mujoco-{known.name.replace('/', '-')}"
     try:
         path = (find_d4rl if known.source == "d4rl" else find_minari)(root, known.name)
@@ -114,16 +114,16 @@ def _convert(
 
 
 def _episodes(source: Source, spec: EnvironmentSpec) -> Iterator[Episode]:
-    """The episodes of a source, in the bounds of a task."""
+    """Yields the episodes of a source, with actions clipped to the bounds of a task."""
     episodes = ValidEpisodes(replace(source, spec=spec))
     yield from episodes
     episodes.clipped.warn(source.path)
 
 
 def minari_settings(root: Path, known: DatasetName) -> dict[str, Any]:
-    """The settings that make the environment of a Minari data set once more, and its references.
+    """Returns the settings of the environment of a Minari data set, and its reference scores.
 
-    What the data set does not say, or says of another task, is that of Minari's own data.
+    Settings that the data set does not give are those of Minari's own data.
 
     Raises:
         DatasetError: If it is not there, or cannot be read.
@@ -148,7 +148,7 @@ def has_published_target(store: Store) -> bool:
 
 
 def _simulator(options: MujocoOptions) -> dict[str, Any]:
-    """The settings that data depend on; what a score is called is not among them."""
+    """Returns the settings that the data depend on, without the names of scores."""
     settings: dict[str, Any] = {"task": options.task, "version": options.version}
     return settings | ({"arguments": options.arguments} if options.arguments else {})
 
@@ -157,12 +157,12 @@ class OwnData:
     """A data set that is made here.
 
     Args:
-        root: Folder of data sets.
+        root: The data root.
         options: The environment.
-        known: Which data set.
-        num_episodes: Episodes to play.
-        seed: Of the agent and the episodes.
-        steps: Steps that the agent learns for.
+        known: The data set.
+        num_episodes: The number of episodes to play.
+        seed: The seed of the agent and the episodes.
+        steps: Training steps of the agent.
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class OwnData:
         self.store, self.file = root / f"mujoco-{name}", root / "mujoco" / f"{name}.hdf5"
 
     def prepare(self, tell: OnProgress) -> Path:
-        """The store, and beside it the file in D4RL's layout; both made unless they are there."""
+        """Makes the store, and beside it the file in D4RL's format, unless they exist."""
 
         def make() -> None:
             from datamodules.formats import open_source
@@ -234,7 +234,7 @@ class OwnData:
         write_d4rl(self.file, episodes, metadata)
 
     def _play(self, learner: Learner, chosen: Sequence[int]) -> Iterator[Columns]:
-        """Episodes of the agent after the chosen rounds, as many of each."""
+        """Yields episodes of the agent after the chosen rounds, equally many of each."""
         from datamodules.mujoco_recording import Rows, play
 
         rows, seeds = Rows(self.options, ROWS), expert_seeds(self.num_episodes, self.seed)
@@ -247,7 +247,7 @@ class OwnData:
 
 
 def _rounds(learner: Learner) -> tuple[int, int]:
-    """The rounds after which an agent was medium, and the best."""
+    """Returns the rounds after which an agent was `medium`, and the best."""
     returns = [learner.mean_return(number) for number in range(1, learner.rounds + 1)]
     chance, best = returns[0], max(returns)
     wanted = chance + MEDIUM * (best - chance)

@@ -1,9 +1,9 @@
-"""An agent that learns a task of MuJoCo by itself; data sets are made of what it did and became.
+"""An SAC agent that learns a MuJoCo task; its experience and its episodes become data sets.
 
-The agent is the SAC (Haarnoja et al. 2018) of stable-baselines3, with small networks at a high
-rate: on a CPU, what is learnt in a minute depends on the updates in a second. It learns in rounds,
-1000 steps in each of a few rows. A round depends on those before it alone, and is kept on disk when
-it is over, weights and experience: a run that is stopped goes on as if it had not been.
+The agent is SAC (Haarnoja et al. 2018) of stable-baselines3, with small networks and a high
+learning rate, as progress on a CPU depends on the updates per second. It is trained in rounds of
+1000 steps in each of a few parallel rows. A round depends on earlier rounds alone; its weights and
+experience are saved when it ends, so that an interrupted run is resumed exactly.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ class Learner:
     """A run of SAC, kept in a folder.
 
     Args:
-        folder: Where its rounds are kept.
+        folder: The folder of its rounds.
         options: The task.
-        seed: Of weights, exploration and episodes.
-        steps: In the environment, over all rows and rounds; at least one round is learnt.
+        seed: The seed of weights, exploration and episodes.
+        steps: Environment steps over all rows and rounds; there is at least one round.
 
     Attributes:
-        rounds: How many there are, counted from 1.
+        rounds: The number of rounds, which are counted from 1.
 
     Raises:
         ConfigError: If stable-baselines3 is missing.
@@ -70,7 +70,7 @@ class Learner:
         self._model.replay_buffer = self._buffer
 
     def learn(self, tell: OnProgress) -> None:
-        """Learn the rounds that are not on disk.
+        """Trains for the rounds that are not on disk.
 
         Args:
             tell: Told of progress, in steps of the environment. A round is on disk by the time
@@ -101,19 +101,19 @@ class Learner:
 
     @torch.no_grad()
     def act(self, observations: Array) -> tuple[Array, Array]:
-        """Actions `(N, A)` float32 drawn for `(N, D)` observations, and their log-probabilities."""
+        """Samples `(N, A)` float32 actions for `(N, D)` observations, with log-probabilities."""
         actions, log_probs = self._model.actor.action_log_prob(torch.from_numpy(observations))
         return actions.numpy(), log_probs.numpy()
 
     @contextmanager
     def as_after(self, number: int, seed: int) -> Iterator[None]:
-        """The agent as it was after a round, with chance of its own, to play with."""
+        """Returns the agent as it was after a round, with its own random numbers, to play with."""
         self._load(number)
         with _own_chance(seed):
             yield
 
     def experience(self, number: int) -> Columns:
-        """The steps of a round, `(1000, ROWS, ...)` by D4RL's column.
+        """Returns the steps of a round, `(1000, ROWS, ...)` by D4RL's column.
 
         Raises:
             DatasetError: If its file is damaged.
@@ -126,18 +126,18 @@ class Learner:
             raise _damaged(path, error) from error
 
     def episodes(self, number: int) -> Iterator[Columns]:
-        """The episodes of a round, one after another. The last of each row may have been cut."""
+        """Yields the episodes of a round. The last one of each row may be incomplete."""
         experience = self.experience(number)
         for row in range(ROWS):
             yield from split(experience, row)
 
     def mean_return(self, number: int) -> float:
-        """Mean return of the episodes of a round."""
+        """Returns the mean return of the episodes of a round."""
         returns = [np.sum(e["rewards"], dtype=np.float64) for e in self.episodes(number)]
         return float(np.mean(returns))
 
     def policy(self, number: int) -> dict[str, Any]:
-        """The actor after a round: weights, and what else D4RL says of it, by its names there."""
+        """Returns the actor after a round: its weights and metadata, under D4RL's names."""
         self._load(number)
         actor: Any = self._model.actor
         layers = {"fc0": actor.latent_pi[0], "fc1": actor.latent_pi[2]}
@@ -150,7 +150,7 @@ class Learner:
         return {**weights, "nonlinearity": "relu", "output_distribution": "tanh_gaussian"}
 
     def _learn_round(self, number: int, tell: OnProgress) -> Columns:
-        """Play 1000 steps in every row, and learn along the way."""
+        """Plays 1000 steps in every row, and trains meanwhile."""
         seeds = iter(range(number << 20, (number + 1) << 20))
         for row in range(ROWS):
             self._rows.reset(row, next(seeds))
@@ -171,13 +171,13 @@ class Learner:
         return stack(steps)
 
     def _explore(self, observations: Array) -> tuple[Array, Array]:
-        """Random actions, and their log-probabilities."""
+        """Returns random actions, and their log-probabilities."""
         shape = (len(observations), *(self._model.action_space.shape or ()))
         actions = np.random.uniform(-1, 1, shape).astype(np.float32)  # noqa: NPY002 (`_own_chance`)
         return actions, np.full(len(actions), -shape[1] * math.log(2), dtype=np.float32)
 
     def _remember(self, step: Columns) -> None:
-        """Add a step of every row to what is learnt from."""
+        """Adds a step of every row to the replay buffer."""
         self._buffer.add(
             step["observations"],
             step["next_observations"],
@@ -191,7 +191,7 @@ class Learner:
         return {**self._model.get_parameters(), "log_ent_coef": self._temperature.detach()}
 
     def _load(self, number: int) -> None:
-        """Take on the weights of after a round."""
+        """Loads the weights of a round."""
         path = self._weights(number)
         try:
             state = torch.load(path, weights_only=True)
@@ -233,9 +233,9 @@ def _make_buffer(options: MujocoOptions, steps: int) -> ReplayBuffer:
 
 @contextmanager
 def _own_chance(seed: int) -> Iterator[None]:
-    """Seed the generators that stable-baselines3 draws from; afterwards they are as before.
+    """Seeds the generators that stable-baselines3 uses, and restores them afterwards.
 
-    Inside there is one thread: a second one would cost more than it does for such small networks.
+    PyTorch uses one thread meanwhile: for networks as small as these more threads are slower.
     """
     state, threads = np.random.get_state(), torch.get_num_threads()  # noqa: NPY002
     torch.set_num_threads(1)

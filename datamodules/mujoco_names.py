@@ -1,4 +1,4 @@
-"""Names of MuJoCo's data sets. Nothing here is slow to import: command lines are read with it."""
+"""Names of MuJoCo data sets. The module is quick to import, as the command line needs it."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class DatasetName:
     Attributes:
         name: `hopper-medium-v2` is D4RL's, `mujoco/hopper/medium-v0` Minari's, and
             `hopper-medium-sac` is made here.
-        source: Which of them.
+        source: Where it comes from.
         task: The task.
-        quality: How good the episodes are.
+        quality: The quality of the episodes.
     """
 
     name: str
@@ -42,15 +42,15 @@ class DatasetName:
 
     @property
     def settings(self) -> dict[str, object]:
-        """What the command line says when it names this data set."""
+        """Returns the settings of a command line that names this data set."""
         settings: dict[str, object] = {"data.dataset": self.name, "env.task": self.task}
-        if self.source != "d4rl":  # nobody has published what to ask for
+        if self.source != "d4rl":  # there is no published target return
             settings["evaluation.target_from_data"] = "true"
         return settings
 
 
 def read_name(name: str) -> DatasetName:
-    """What a name stands for; the number that `--env_id` has for a D4RL data set is one, too.
+    """Parses the name of a data set, or the number that `--env_id` has for one of D4RL's.
 
     Raises:
         ConfigError: If there is no such data set; names the nearest.

@@ -1,4 +1,4 @@
-"""MuJoCo as it is played, in the columns and files of D4RL."""
+"""Plays MuJoCo tasks and records steps in D4RL's columns and files."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _DTYPES["infos/qvel"] = np.float64
 
 
 class Rows:
-    """Environments side by side, whose steps are told in D4RL's columns.
+    """Parallel environments whose steps are recorded in D4RL's columns.
 
     Args:
         options: The task.
-        count: How many.
+        count: The number of environments.
     """
 
     def __init__(self, options: MujocoOptions, count: int) -> None:
@@ -34,11 +34,11 @@ class Rows:
         self.observations: Array = np.zeros((count, *shape), dtype=np.float32)
 
     def reset(self, row: int, seed: int) -> None:
-        """Begin an episode in a row."""
+        """Starts an episode in a row."""
         self.observations[row], _ = self._envs[row].reset(seed=seed)
 
     def step(self, act: Act) -> Columns:
-        """One action in each row; a row that has ended stays as it is.
+        """Takes one action in each row; a row whose episode has ended stays as it is.
 
         Returns:
             `(N, ...)` by column.
@@ -67,7 +67,7 @@ class Rows:
 
 
 def play(act: Act, rows: Rows, seeds: Sequence[int]) -> list[Columns]:
-    """An episode of each seed, at most as many as there are rows."""
+    """Plays an episode for each seed, at most as many as there are rows."""
     for row, seed in enumerate(seeds):
         rows.reset(row, seed)
     for row in range(len(seeds), len(rows.observations)):
@@ -81,19 +81,19 @@ def play(act: Act, rows: Rows, seeds: Sequence[int]) -> list[Columns]:
 
 
 def stack(steps: Sequence[Columns]) -> Columns:
-    """Steps one after another: `(T, N, ...)` by column."""
+    """Stacks steps to `(T, N, ...)` by column."""
     return {name: np.stack([step[name] for step in steps]) for name in steps[0]}
 
 
 def split(columns: Columns, row: int) -> Iterator[Columns]:
-    """The episodes of a row of `(T, N, ...)` columns that have an end, `(T', ...)` each."""
+    """Yields the episodes with an end in a row of `(T, N, ...)` columns, `(T', ...)` each."""
     ends = np.flatnonzero(columns["terminals"][:, row] | columns["timeouts"][:, row]) + 1
     for start, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True):
         yield {name: column[start:end, row] for name, column in columns.items()}
 
 
 def write_d4rl(path: Path, episodes: Iterable[Columns], metadata: dict[str, Any]) -> None:
-    """Write a file as D4RL has them, atomically.
+    """Writes a file in D4RL's format, atomically.
 
     Args:
         path: The file.
@@ -113,7 +113,7 @@ def write_d4rl(path: Path, episodes: Iterable[Columns], metadata: dict[str, Any]
 
 
 def _append(file: h5py.File, name: str, column: Array) -> None:
-    """Add rows to a column of a file, and the column itself if it is the first to be added."""
+    """Appends rows to a column of a file, which is created if it does not exist."""
     if name not in file:
         chunk = (PUBLISHED_LENGTH, *column.shape[1:])
         limit = (None, *column.shape[1:])

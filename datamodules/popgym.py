@@ -60,9 +60,9 @@ class PopgymExpert:
     """Plays the expert of the task that the environment is.
 
     Args:
-        noise: Probability to begin to act at random: for a step, or with continuous actions for up
-            to `HOLD` steps with the same action, for single ones hardly move anything. Who learns
-            from it sees how to get back from where the expert alone never gets.
+        noise: Probability to start random actions: for a step, or with continuous actions for up to
+            `HOLD` steps with the same action, as single ones have little effect. Data with noise
+            show how to return from states that the expert alone never reaches.
 
     Raises:
         ValueError: If `noise` is no probability.

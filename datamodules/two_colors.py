@@ -1,9 +1,9 @@
-"""An expert for ViZDoom-Two-Colors: it knows the colour, and where everything is.
+"""An expert for ViZDoom-Two-Colors that knows the colour and the positions of all items.
 
-It compares plans of the kind "turn for some steps, on the spot or walking, then walk straight on".
-A plan's cost is the time until it touches an item of the right colour, computed with the engine's
-own mechanics; or, if it touches none in time, what is left of the shortest way around the wrong
-ones from where it ends.
+It compares plans of the form "turn for some steps, in place or walking, then walk straight on". The
+cost of a plan is the time until it touches an item of the right colour, computed with the engine's
+mechanics. If it touches none in time, it is the length of the shortest path from its end to one,
+around the wrong items.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ _CELL = 2 * _LIMIT / (_CELLS - 1)
 
 
 class TwoColorsExpert:
-    """Walks to the nearest item of the right colour that it sees, around the wrong ones.
+    """Walks to the nearest visible item of the right colour, around the wrong ones.
 
-    It goes for what it sees or has just seen, and turns left if that is nothing, so that what it
-    does can be learnt from pictures, given the colour.
+    It considers items that it sees or has just seen, and turns left if there are none, so that its
+    behaviour can be learnt from images, given the colour.
 
     Args:
         noise: Share of random actions. They come in bursts of 1 to 4 steps of the same action, so
@@ -81,7 +81,7 @@ class TwoColorsExpert:
         self._new = np.append(0, 1 + len(_KINDS) * turns + np.arange(len(_KINDS)))
 
     def reset(self, env: gymnasium.Env[Any, Any], seed: int) -> None:
-        """An episode begins; all chance comes from `seed`.
+        """Starts an episode; all random numbers come from `seed`.
 
         Raises:
             TypeError: If it is another environment.
@@ -93,12 +93,12 @@ class TwoColorsExpert:
         self._generator = np.random.default_rng([seed % (1 << 64), 1])
         self._time, self._turned, self._standing = 0, 0, 0
         self._burst = (FORWARD, 0)  # the action and how often it is still due
-        self._plan: int | None = None  # what is left of the plan
+        self._plan: int | None = None  # the rest of the plan
         self._seen: dict[tuple[float, ...], int] = {}
         self._way = _Way()
 
     def act(self) -> int:
-        """The action for the state that the environment is in now."""
+        """Returns the action for the current state of the environment."""
         self._time += 1
         action = self._noise()
         if action is None:
@@ -109,7 +109,7 @@ class TwoColorsExpert:
         return action
 
     def _noise(self) -> int | None:
-        """The random action of a burst, or None outside one."""
+        """Returns the random action of a burst, or None outside one."""
         action, count = self._burst
         if count == 0 and self._generator.random() < self._chance:
             action = int(self._generator.integers(5))
@@ -120,7 +120,7 @@ class TwoColorsExpert:
         return action
 
     def _decide(self, scene: Scene) -> int:
-        """The first action of the best plan."""
+        """Returns the first action of the best plan."""
         right, wrong = (scene.red, scene.green) if self._room.red else (scene.green, scene.red)
         right = self._recalled(scene, right)
         free = _free(right, wrong)
@@ -151,7 +151,7 @@ class TwoColorsExpert:
         return int(self._actions[best])
 
     def _recalled(self, scene: Scene, places: Array) -> Array:
-        """Those of `(N, 2)` places that were in view a short while ago, or are."""
+        """Returns those of `(N, 2)` places that are or recently were in view."""
         offset = places - (scene.x, scene.y)
         bearing = np.rad2deg(np.arctan2(offset[:, 1], offset[:, 0])) - scene.angle
         seen = places[np.abs((bearing + 180) % 360 - 180) < _IN_VIEW]
@@ -161,7 +161,7 @@ class TwoColorsExpert:
         return recalled
 
     def _places(self, scene: Scene, plans: Array) -> Array:
-        """`(P, T, 2)`: where each of `(P,)` plans is after each step, within the walls."""
+        """Returns the places of the `P` plans after each step, within the walls: `(P, T, 2)`."""
         angle = np.deg2rad(scene.angle)
         cos, sin = np.cos(angle), np.sin(angle)
         rotation = np.array([[cos, sin], [-sin, cos]])
@@ -172,7 +172,7 @@ class TwoColorsExpert:
 
 
 def _plans() -> tuple[Array, Array, Array]:
-    """All plans: straight on, then for 1, 2, ... `T` steps of turning each of `_KINDS`.
+    """Returns all plans: straight on, then for 1, 2, ... `T` steps of turning each of `_KINDS`.
 
     Returns:
         `(P,)` first actions; `(S, P, T, 2)` places after each step of a player that stands in the
@@ -201,14 +201,14 @@ def _plans() -> tuple[Array, Array, Array]:
 
 
 def _free(right: Array, wrong: Array) -> Array:
-    """Those right items that no wrong item stands next to."""
+    """Returns the right items that no wrong item is next to."""
     gap = np.abs(right[:, None] - wrong).max(axis=-1).min(axis=1, initial=np.inf)
     free: Array = right[gap > _TOUCH + _CAUTION]
     return free
 
 
 def _first_touch(places: Array, things: Array, distance: float) -> Array:
-    """`(P,)`: the step at which each plan touches one of the `(N, 2)` things, or `_NEVER`.
+    """Returns the step at which each plan touches one of `(N, 2)` items, or `_NEVER`: `(P,)`.
 
     Bodies are squares in this engine.
     """
@@ -219,14 +219,14 @@ def _first_touch(places: Array, things: Array, distance: float) -> Array:
 
 
 class _Way:
-    """How long the way to an item is, from anywhere, around the wrong items."""
+    """The distance to the items from any place, around the wrong items."""
 
     def __init__(self) -> None:
         self._key: tuple[bytes, bytes] | None = None
         self._field: Array = np.zeros((_CELLS, _CELLS))
 
     def steps(self, places: Array, right: Array, wrong: Array) -> Array:
-        """`(P,)`: from `(P, 2)` places to the nearest of the `(N, 2)` right items, in steps."""
+        """Returns the distance of `(P, 2)` places to the nearest right item, in steps: `(P,)`."""
         key = (right.tobytes(), wrong.tobytes())
         if key != self._key:
             self._key, self._field = key, _distances(right, wrong)
@@ -241,7 +241,7 @@ class _Way:
 
 
 def _distances(right: Array, wrong: Array) -> Array:
-    """`(C, C)`: steps from each point of the grid to the nearest right item (Bellman and Ford)."""
+    """Returns steps from each grid point to the nearest right item (Bellman-Ford), `(C, C)`."""
     axis = np.linspace(-_LIMIT, _LIMIT, _CELLS)
     grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1)
     gap = np.abs(grid[:, :, None] - wrong).max(axis=-1).min(axis=-1, initial=np.inf)

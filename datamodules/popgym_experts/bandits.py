@@ -1,4 +1,4 @@
-"""Which arm pays best?"""
+"""An expert for multi-armed bandits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _DEVIATIONS = 2.0
 
 
 class MultiarmedBandit:
-    """Pulls the arm with the highest upper bound of what it may pay (Bayes-UCB, for Beta(1, 1)).
+    """Pulls the arm with the highest upper bound of its payoff (Bayes-UCB, for Beta(1, 1)).
 
     The bound is the posterior's mean and some of its standard deviations, fewer as the end nears.
     """

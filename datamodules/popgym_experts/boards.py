@@ -1,4 +1,4 @@
-"""Boards on which an agent has to remember where it has been: Battleship and Minesweeper."""
+"""Experts for board games that need memory: Battleship and Minesweeper."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _HIT_WEIGHT = 20.0
 
 
 class Battleship:
-    """Shoots where most placements of ships fit what was hit and missed.
+    """Shoots at the cell that most placements of ships cover, given hits and misses.
 
-    A placement counts the more, the more hits it covers; nobody says when a ship has been sunk.
+    A placement is weighted by the hits that it covers; the game does not say when a ship is sunk.
     """
 
     def __init__(self, task: Any) -> None:
@@ -71,7 +71,7 @@ class MineSweeper:
 def mine_chances(
     closed: set[Cell], rules: list[tuple[frozenset[Cell], int]], mines: int
 ) -> dict[Cell, float]:
-    """The chance that each closed cell is a mine.
+    """Returns the probability that each closed cell is a mine.
 
     Args:
         closed: The cells.
@@ -101,7 +101,7 @@ def mine_chances(
 def _components(
     frontier: list[Cell], rules: list[tuple[frozenset[Cell], int]]
 ) -> Iterator[tuple[list[Cell], list[tuple[frozenset[Cell], int]]]]:
-    """Cells that no rule connects can be counted apart."""
+    """Returns the groups of cells that rules connect; each can be counted separately."""
     left = set(frontier)
     while left:
         found = {min(left)}
@@ -118,7 +118,7 @@ def _components(
 def _arrangements(
     cells: list[Cell], rules: list[tuple[frozenset[Cell], int]]
 ) -> dict[int, tuple[int, Array]]:
-    """All arrangements that obey the rules: see `mine_chances`."""
+    """Returns the counts of arrangements that obey the rules; see `mine_chances`."""
     found: dict[int, tuple[int, Array]] = {}
     of_cell = [[i for i, (members, _) in enumerate(rules) if cell in members] for cell in cells]
     wanted = [number for _, number in rules]
@@ -150,7 +150,7 @@ def _arrangements(
 def _combined(
     left: dict[int, tuple[int, Array]], right: dict[int, tuple[int, Array]], mines: int
 ) -> dict[int, tuple[int, Array]]:
-    """Arrangements of two sets of cells that have nothing to do with each other."""
+    """Returns the combined counts of two independent sets of cells."""
     both: dict[int, tuple[int, Array]] = {}
     for used_left, (number_left, each_left) in left.items():
         for used_right, (number_right, each_right) in right.items():

@@ -1,4 +1,4 @@
-"""Card games: repeat, recite, count and match what was seen."""
+"""Experts for card games: repeat, recite, count and match cards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NOTHING = 0  # the action where none counts
 
 
 class RepeatFirst:
-    """Says the suit of the first card. Return 1."""
+    """Says the suit of the first card. Its return is 1."""
 
     def __init__(self, task: Any) -> None:
         self._first = int(task.card)
@@ -21,7 +21,7 @@ class RepeatFirst:
 
 
 class RepeatPrevious:
-    """Says the suit of the card of `k - 1` steps before. Return 1."""
+    """Says the suit of the card of `k - 1` steps before. Its return is 1."""
 
     def __init__(self, task: Any) -> None:
         self._deck, self._k = task.deck, task.k
@@ -32,7 +32,7 @@ class RepeatPrevious:
 
 
 class Autoencode:
-    """Says each suit as it is shown, which counts nothing, then all of them backwards. Return 1."""
+    """Says each suit as it is shown, which scores nothing, then all backwards. Its return is 1."""
 
     def __init__(self, task: Any) -> None:
         self._deck = task.deck
@@ -43,7 +43,7 @@ class Autoencode:
 
 
 class CountRecall:
-    """Says how often the card that is asked for has been dealt. Return 1."""
+    """Says how often the requested card has been dealt. Its return is 1."""
 
     def __init__(self, task: Any) -> None:
         self._task = task
@@ -64,7 +64,7 @@ class HigherLower:
 
 
 class Concentration:
-    """Remembers every card. It takes a pair that it knows, else turns the next card it does not.
+    """Remembers every card. Takes a pair that it knows, else turns the next unknown card.
 
     Of a card whose match it has seen it makes a pair at once; otherwise the second card is the next
     unknown one, which may match by luck.
@@ -92,7 +92,7 @@ class Concentration:
         return self._unknown(None)
 
     def _unknown(self, turned: int | None) -> int:
-        """The first place that has never been seen; where there is none, another than `turned`."""
+        """Returns the first place that was not seen; if there is none, one other than `turned`."""
         places = range(self._task.deck.num_cards)
         unknown = (p for p in places if p not in self._known and p != turned)
         return next(unknown, 0 if turned != 0 else 1)

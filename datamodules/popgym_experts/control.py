@@ -1,4 +1,4 @@
-"""Controllers that see all of the state: positions and velocities."""
+"""Controllers that see the whole state: positions and velocities."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CART_POLE = np.array([0.08, 0.2, 1.2, 0.5])
 
 
 class CartPole:
-    """Pushes to where the pole leans, and a little to where the cart should not go. Return 1."""
+    """Pushes to where the pole leans, and slightly towards the centre of the track. Return 1."""
 
     def __init__(self, task: Any) -> None:
         self._task = task
@@ -24,7 +24,7 @@ class CartPole:
 
 
 class Pendulum:
-    """Swings up by giving the pendulum the energy that it has at the top, then holds it there.
+    """Swings up to the energy of the upright pendulum, then holds it there.
 
     It gets 0.01 less than the best that dynamic programming finds (0.917 in 200 steps), but its
     torque changes smoothly with the state, which makes it easier to learn from.

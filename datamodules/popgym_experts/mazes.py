@@ -1,4 +1,4 @@
-"""Labyrinths of which an agent sees the cells around it."""
+"""An expert for mazes of which an agent sees the cells around it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Cell = tuple[int, int]
 
 
 class Labyrinth:
-    """Goes to the nearest cell that it knows of and has not been on; to the exit once it sees it.
+    """Goes to the nearest known cell that it has not visited; to the exit once it is seen.
 
     Of the ways to cells that are equally near it takes the one that goes straight on, if there is
     one.
@@ -38,7 +38,7 @@ class Labyrinth:
         return self._last
 
     def _first_move(self, start: Cell, targets: set[Cell]) -> int:
-        """The first move of a shortest way over known cells to one of the targets."""
+        """Returns the first move of a shortest path over known cells to one of the targets."""
         moves = sorted(range(4), key=lambda move: move != self._last)
         first = {start: self._last}
         queue = deque([start])

@@ -17,7 +17,7 @@ _LENGTHS = [5, 1, 9, 4, 7, 9, 3, 6]
 
 
 def _make_episode(length: int, number: int = 0) -> Episode:
-    """Observation 0 is the episode's number and observation 1 the step, so that tests can tell."""
+    """Returns an episode whose observations are its number and the step."""
     rng = np.random.default_rng(number)
     steps = np.arange(length)
     return Episode(
@@ -54,7 +54,7 @@ def make_episode():
 
 @pytest.fixture(scope="session")
 def make_store():
-    """Packs episodes of the given lengths at a path."""
+    """Returns a function that writes a store of episodes of the given lengths."""
     return _pack
 
 

@@ -1,4 +1,4 @@
-"""Small data sets in the formats of other libraries, as these write them."""
+"""Small data sets in the formats of other libraries, written as these libraries do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FPS = 10
 
 
 def write_d3rlpy(path, lengths=LENGTHS, change=None):
-    """d3rlpy 2: even episodes are terminated."""
+    """Writes a d3rlpy 2 replay buffer; even episodes are terminated."""
     arrays = {
         "columns": np.array([b"observations", b"actions", b"rewards", b"terminated"]),
         "num_episodes": len(lengths),
@@ -39,7 +39,7 @@ def write_d3rlpy(path, lengths=LENGTHS, change=None):
 
 
 def write_robomimic(path, lengths=LENGTHS, change=None):
-    """robomimic's: two sensors, and a list of demonstrations."""
+    """Writes robomimic demonstrations with two sensors and a list of demonstrations."""
     with h5py.File(path, "w") as file:
         data = file.create_group("data")
         data.attrs["env_args"] = json.dumps({"env_name": "Lift", "type": 1})
@@ -60,7 +60,7 @@ def write_robomimic(path, lengths=LENGTHS, change=None):
 
 
 def step_type(shape=(), dtype="float32", **more):
-    """A tensor in `features.json`."""
+    """Returns a tensor in `features.json`."""
     sizes = {"dimensions": [str(size) for size in shape]} if shape else {}
     return {
         "pythonClassName": "tensorflow_datasets.core.features.tensor_feature.Tensor",
@@ -105,7 +105,7 @@ STEP = {
 
 
 def rlds_episode(length, number):
-    """The steps of an episode, one more than it has actions; even ones are terminated."""
+    """Returns the steps of an episode, one more than actions; even episodes are terminated."""
     part = columns(length, number)
     last = np.arange(length + 1) == length
     return {
@@ -120,7 +120,7 @@ def rlds_episode(length, number):
 
 
 def write_rlds(folder, lengths=LENGTHS, step=STEP, make=rlds_episode, information=None):
-    """A data set of TensorFlow Datasets, a shard for the first episode and one for all others."""
+    """Writes a TensorFlow Datasets data set: one shard for the first episode, one for the rest."""
     folder.mkdir()
     features = dictionary(steps=series(dictionary(**step)), episode_id=step_type(dtype="int64"))
     (folder / "features.json").write_text(json.dumps(features))
@@ -138,7 +138,7 @@ def write_rlds(folder, lengths=LENGTHS, step=STEP, make=rlds_episode, informatio
 
 
 def rlds_record(steps):
-    """The message of an episode: each feature is one flat list."""
+    """Returns the message of an episode: each feature is a flat list."""
     flat = {"episode_id": [0]}
     for name, values in steps.items():
         if isinstance(values, np.ndarray):
@@ -149,7 +149,7 @@ def rlds_record(steps):
 
 
 def write_torchrl(folder, lengths=LENGTHS, change=None):
-    """A TensorDict that was mapped to memory."""
+    """Writes a memory-mapped TensorDict."""
     parts = [columns(length, number) for number, length in enumerate(lengths)]
     whole = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     last = np.concatenate([np.arange(length) == length - 1 for length in lengths])
@@ -168,7 +168,7 @@ def write_torchrl(folder, lengths=LENGTHS, change=None):
 
 
 def write_tensors(folder, tensors, batch=1):
-    """Tensors by path, as `TensorDict.memmap` writes them."""
+    """Writes tensors by path, as `TensorDict.memmap` does."""
     folder.mkdir(parents=True)
     rows = next(iter(tensors.values())).shape[:batch]
     meta = {"shape": list(rows), "device": "cpu", "_type": "<class 'tensordict._td.TensorDict'>"}
@@ -189,7 +189,7 @@ def write_tensors(folder, tensors, batch=1):
 
 
 def table_rows(lengths=LENGTHS, flat=False):
-    """Rows of the Decision Transformer's columns: a row is an episode or a step."""
+    """Returns rows with the Decision Transformer's columns: a row is an episode or a step."""
     parts = []
     for number, length in enumerate(lengths):
         part = columns(length, number)
@@ -208,7 +208,7 @@ def table_rows(lengths=LENGTHS, flat=False):
 
 
 def write_hf_dataset(folder, lengths=LENGTHS, flat=False):
-    """A data set that was saved to the disk, of two files."""
+    """Writes a data set as `save_to_disk` does, in two files."""
     folder.mkdir()
     parts = table_rows(lengths, flat)
     half = len(parts) // 2
@@ -287,7 +287,7 @@ def lerobot_info(version, pictures=False):
 
 
 def write_lerobot_2(folder, lengths=LENGTHS, pictures=False, change=None):
-    """LeRobot v2.1: a file an episode."""
+    """Writes LeRobot v2.1: a file for each episode."""
     info = lerobot_info("v2.1", pictures)
     if change is not None:
         change(info)
@@ -304,7 +304,7 @@ def write_lerobot_2(folder, lengths=LENGTHS, pictures=False, change=None):
 
 
 def write_lerobot_3(folder, lengths=LENGTHS, pictures=False, change=None, clips=None):
-    """LeRobot v3: the first two episodes share a file, and so does what follows."""
+    """Writes LeRobot v3: the first two episodes share a file, and so do the others."""
     info = lerobot_info("v3.0", pictures)
     if change is not None:
         change(info)

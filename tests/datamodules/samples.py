@@ -1,4 +1,4 @@
-"""Small files of every format, as their own libraries write them."""
+"""Small files of every format, written as their own libraries do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NUMBERS = {"D": 11, "A": 3}  # Hopper's
 
 
 def columns(length, number, observations=11, actions=3):
-    """An episode whose first observation tells its number, and the second the step."""
+    """Returns an episode whose observations are its number and the step."""
     rng = np.random.default_rng(number)
     seen = rng.standard_normal((length + 1, observations)).astype(np.float32)
     seen[:, 0], seen[:, 1] = number, np.arange(length + 1)
@@ -34,7 +34,7 @@ def columns(length, number, observations=11, actions=3):
 
 
 def write_d4rl(path, lengths=LENGTHS, unfinished=2, **changes):
-    """D4RL's layout: even episodes are terminated, odd ones timed out, and the last is cut off."""
+    """Writes D4RL's format: even episodes are terminated, odd ones truncated, the last unended."""
     parts = [columns(length, number) for number, length in enumerate((*lengths, unfinished))]
     parts[-1]["terminals"][:] = False
     arrays = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
@@ -52,7 +52,7 @@ def write_d4rl(path, lengths=LENGTHS, unfinished=2, **changes):
 
 
 def write_groups(path, lengths=LENGTHS):
-    """A group of HDF5 for each episode; the tenth comes after the ninth."""
+    """Writes an HDF5 group for each episode; the tenth comes after the ninth."""
     with h5py.File(path, "w") as file:
         for number, length in enumerate(lengths):
             for key, array in columns(length, number).items():
@@ -69,7 +69,7 @@ def write_trajectories(path, lengths=LENGTHS, protocol=4, change=None):
 
 
 def write_tmaze(path, lengths=LENGTHS, change=None):
-    """The RATE code's: one observation and return-to-go more than actions."""
+    """Writes the RATE code's pickle: one observation and return-to-go more than actions."""
     episodes = {}
     for number, length in enumerate(lengths):
         observations = np.zeros((length + 1, 4))
@@ -88,7 +88,7 @@ def write_tmaze(path, lengths=LENGTHS, change=None):
 
 
 def write_rate_npz(folder, lengths=LENGTHS, shape=(3, 64, 112), scale=1, change=None):
-    """The RATE code's folders: a compressed file an episode."""
+    """Writes the RATE code's folder: a compressed file for each episode."""
     folder.mkdir(exist_ok=True)
     for number, length in enumerate(lengths):
         rng = np.random.default_rng(number)
@@ -136,7 +136,7 @@ def nested(length, number):
 
 
 def write_minari(root, name="nested-v0", form="hdf5", space=NESTED, actions=None, make=nested):
-    """Written by Minari itself; the folder of the data set."""
+    """Writes a data set with Minari itself; returns its folder."""
     actions = actions or spaces.Discrete(4)
     buffers = [
         EpisodeBuffer(

@@ -17,7 +17,7 @@ def player(game="Pong", length=400, noise=0.05):
     return Collector(partial(Atari, AtariOptions(game), length), partial(AtariExpert, noise))
 
 
-def test_the_seed_decides_what_it_plays():
+def test_an_episode_depends_on_its_seed_alone():
     first, again, other = (player().collect(seed) for seed in (1 << 40, 1 << 40, 7))
     np.testing.assert_array_equal(first.observations, again.observations)
     assert first.actions.tolist() == again.actions.tolist()
@@ -26,7 +26,7 @@ def test_the_seed_decides_what_it_plays():
     assert first.observations.dtype == np.uint8
 
 
-def test_it_is_far_better_at_pong_than_chance():
+def test_the_pong_expert_beats_random_play():
     steps = 1000
     skilled = [player(length=steps).collect(seed).outcome["score"] for seed in (1, 2, 3)]
     chance = Collector(partial(Atari, AtariOptions("Pong"), steps), RandomExpert)
@@ -40,7 +40,7 @@ def test_other_games_are_played_at_random():
     assert "normalised_score" in episode.outcome
 
 
-def test_it_finds_ball_and_paddle():
+def test_ball_and_paddle_are_found_in_frames():
     frame = np.full((84, 84), 87, dtype=np.uint8)
     assert find_ball(frame) is None
     assert find_paddle(frame, otherwise=12.0) == 12.0
@@ -57,7 +57,7 @@ def test_it_finds_ball_and_paddle():
     assert expert.act() == STAY  # the paddle is in the middle, and no ball is coming
 
 
-def test_what_cannot_be_is_refused():
+def test_invalid_arguments_are_refused():
     with pytest.raises(ValueError, match="noise is 2"):
         AtariExpert(2)
     with pytest.raises(TypeError, match="plays Atari, not Retrieval"):

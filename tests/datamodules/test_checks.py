@@ -13,7 +13,7 @@ from tests.datamodules import samples
 @pytest.mark.parametrize(
     "write", [samples.write_d4rl, samples.write_rate_npz, samples.write_memory_maze]
 )
-def test_whole_data_have_no_problems(tmp_path, write):
+def test_valid_data_have_no_problems(tmp_path, write):
     report = check(write(tmp_path / "data"))
     assert not report.problems
     assert (report.episodes, report.steps) == (3, sum(samples.LENGTHS))
@@ -36,12 +36,12 @@ def test_a_missing_time_out_is_a_warning(tmp_path):
     assert "episode 1: the next observation of step 5 is not that of step 6" in report.warnings[1]
 
 
-def test_what_cannot_be_opened(tmp_path):
+def test_data_that_cannot_be_opened_are_a_problem(tmp_path):
     assert "no such file" in check(tmp_path / "absent").problems[0]
 
 
 def change(store, name, index, value):
-    """Change a number of a store, and its checksum as well."""
+    """Changes a number of a store, and its checksum as well."""
     entry = store.manifest["arrays"][name]
     array = np.load(store.path / entry["file"], mmap_mode="r+")
     array[index] = value

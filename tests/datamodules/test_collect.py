@@ -146,7 +146,7 @@ def test_an_episode_that_always_hangs_is_named(tmp_path):
     assert not any(alive(pid) for pid in pids(log))
 
 
-def test_slow_steps_are_no_hang(made, tmp_path):
+def test_slow_steps_do_not_count_as_a_hang(made, tmp_path):
     run(tmp_path / "data", workers=3, log=tmp_path / "log", delay=1.2, timeout=5)
     assert contents(tmp_path / "data") == contents(made[0])
 
@@ -263,7 +263,7 @@ def test_two_collections_at_once(made, tmp_path):
     assert all(len((log / str(seed)).read_text().split()) == 1 for seed in SEEDS)
 
 
-def test_senseless_requests_are_refused(tmp_path, monkeypatch):
+def test_invalid_arguments_are_refused(tmp_path, monkeypatch):
     for seeds in ([], [1, 1], [-1], [1 << 63]):
         monkeypatch.setattr("tests.datamodules.walk.SEEDS", seeds)
         with pytest.raises(ValueError, match="walk: there must be seeds"):

@@ -22,7 +22,7 @@ class Right:
         return 0
 
 
-def test_a_recording_is_what_the_environment_gives_for_the_seed():
+def test_a_played_episode_is_that_of_the_environment_for_the_seed():
     episode = make_collector().collect(12)
     env = Walk()
     observation, _ = env.reset(seed=12)

@@ -1,4 +1,4 @@
-"""Batches from the device, from the host, and made ahead of time: all of them the same."""
+"""Batches from the device, from the host, and prefetched are the same."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SPEC = EnvironmentSpec(
 
 @pytest.fixture(scope="module")
 def rooms(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Episodes of pictures, some shorter than a window."""
+    """Episodes of images, some shorter than a window."""
 
     def episodes():
         rng = np.random.default_rng(0)
@@ -56,7 +56,7 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def assert_same(found: Batch, expected: Batch) -> None:
-    """Bit for bit, and of the same types."""
+    """Asserts that batches are equal bit for bit, and of the same types."""
     for name, part in vars(expected).items():
         mine = vars(found)[name]
         pairs = [(mine[k], part[k]) for k in part] if isinstance(part, dict) else [(mine, part)]
@@ -70,7 +70,7 @@ def assert_same(found: Batch, expected: Batch) -> None:
 @pytest.mark.parametrize("mode", ["start", "random"])
 @pytest.mark.parametrize("frame_stack", [1, 3])
 def test_batches_on_a_device_are_those_of_the_files(rooms, mode, frame_stack) -> None:
-    """For a CPU as the device, of which nothing is known that a GPU does otherwise."""
+    """With the CPU as the device."""
     arrays = StepArrays.of(rooms, rooms.arrays["observations/privileged"])
     settings = {"batch_size": 4, "window": 8, "seed": 1, "mode": mode, "frame_stack": frame_stack}
     files = WindowSampler(rooms, **settings, arrays=arrays)
@@ -103,23 +103,23 @@ class TestChoice:
             (7, "device", True, "on cuda:0, as training.data_device says"),
         ],
     )
-    def test_what_fits_goes_there(self, size, wanted, on_device, reason) -> None:
+    def test_data_that_fit_are_kept_on_the_device(self, size, wanted, on_device, reason) -> None:
         choice = choose_data_device(size * 2**30, GPU, wanted)
         assert choice.on_device == on_device
         assert reason in choice.reason
         assert "\n" not in choice.reason
 
-    def test_what_can_never_fit_is_refused(self) -> None:
+    def test_data_that_exceed_the_device_are_refused(self) -> None:
         with pytest.raises(DatasetError, match=r"9.00 GiB of data are more than the 8.00 GiB"):
             choose_data_device(9 * 2**30, GPU, "device")
 
-    def test_a_device_that_tells_nothing_gets_batches(self, monkeypatch) -> None:
+    def test_a_device_of_unknown_memory_gets_batches_from_the_host(self, monkeypatch) -> None:
         monkeypatch.setattr(data_device, "free_memory", lambda device: None)
         assert not choose_data_device(1, torch.device("mps"), "auto").on_device
 
 
 class TestPrefetcher:
-    def test_it_works_ahead_and_forgets_what_was_in_vain(self, rooms) -> None:
+    def test_prefetched_batches_that_are_not_used_are_dropped(self, rooms) -> None:
         first = WindowSampler(rooms, batch_size=3, window=8, seed=1)
         second = WindowSampler(rooms, batch_size=2, window=4, seed=1)
         prefetcher = Prefetcher(CPU)
@@ -127,7 +127,7 @@ class TestPrefetcher:
             assert_same(prefetcher.batch(sampler, index), sampler.batch(index))
         prefetcher.close()
 
-    def test_the_next_batch_is_made_meanwhile(self) -> None:
+    def test_the_next_batch_is_prefetched(self) -> None:
         made = {number: threading.Event() for number in range(3)}
         sampler = SimpleNamespace(batch=lambda number: made[number].set() or number)
         prefetcher = Prefetcher(CPU)
@@ -136,7 +136,7 @@ class TestPrefetcher:
         assert not made[2].is_set()
         prefetcher.close()
 
-    def test_errors_are_raised_when_their_batch_is_asked_for(self) -> None:
+    def test_errors_are_raised_when_their_batch_is_requested(self) -> None:
         def batch(number: int) -> int:
             if number == 1:
                 raise DatasetError("a damaged file")
@@ -152,7 +152,7 @@ class TestPrefetcher:
 
 
 class Recorder(LightningModule):
-    """Learns nothing and notes what it is shown."""
+    """Learns nothing and records its batches."""
 
     def __init__(self, moves_on_at: int | None = None) -> None:
         super().__init__()
@@ -169,7 +169,7 @@ class Recorder(LightningModule):
 
 
 class Stages(Callback):
-    """Moves a curriculum on after three batches."""
+    """Starts the next curriculum stage after three batches."""
 
     def on_train_batch_end(self, trainer, module, outputs, batch, index) -> None:
         if trainer.global_step == 3:
@@ -201,8 +201,10 @@ def seen(rooms: Store, data_device: str, ahead: bool, monkeypatch) -> list[Batch
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(("data_device", "ahead"), [("device", False), ("host", True)])
-def test_training_sees_the_same_whatever_the_way(rooms, data_device, ahead, monkeypatch) -> None:
-    """With a curriculum that moves on between two batches, and epochs that end."""
+def test_training_sees_the_same_batches_from_device_and_host(
+    rooms, data_device, ahead, monkeypatch
+) -> None:
+    """With a curriculum stage that starts between two batches, and epochs that end."""
     expected = seen(rooms, "auto", False, monkeypatch)
     found = seen(rooms, data_device, ahead, monkeypatch)
     assert [batch.num_steps for batch in found] == [12] * 3 + [8] * 5

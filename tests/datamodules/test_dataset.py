@@ -1,4 +1,4 @@
-"""Data of users: whatever they are, they become a store, once."""
+"""Data of users become a store, once."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ TABLES = [
 
 
 @pytest.mark.parametrize("form", [episodes, flat, columns, by_name, *TABLES])
-def test_arrays_of_every_form_become_the_same_episodes(form: Any, tmp_path: Path) -> None:
+def test_arrays_of_every_form_give_the_same_episodes(form: Any, tmp_path: Path) -> None:
     store = Dataset.from_arrays(form(), tmp_path).store
     assert store.lengths.tolist() == list(LENGTHS)
     np.testing.assert_array_equal(store.arrays["actions"], flat()["actions"])
@@ -91,7 +91,7 @@ def test_arrays_of_every_form_become_the_same_episodes(form: Any, tmp_path: Path
     assert store.spec.action_space == spaces.Discrete(3)
 
 
-def test_an_open_minari_data_set_has_the_episodes_that_its_filter_has_left(
+def test_an_open_minari_data_set_keeps_its_filter(
     tmp_path: Path,
 ) -> None:
     folder = samples.write_minari(tmp_path)
@@ -146,13 +146,13 @@ def test_dictionaries_of_observations_keep_their_parts(tmp_path: Path) -> None:
         ([{**episodes()[0], "rewards": np.full(4, np.nan)}], "not finite"),
     ],
 )
-def test_arrays_that_are_no_data_are_refused(arrays: Any, message: str, tmp_path: Path) -> None:
+def test_invalid_arrays_are_refused(arrays: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=message):
         Dataset.from_arrays(arrays, tmp_path)
     assert not list(tmp_path.glob("stores/*"))
 
 
-def test_what_arrays_do_not_tell_is_said(tmp_path: Path) -> None:
+def test_options_complete_arrays(tmp_path: Path) -> None:
     alone = {"o": flat()["observations"], "u": flat()["actions"], "done": flat()["terminated"]}
     options = Options(columns=(("o", "observations"), ("u", "actions")), zero_rewards=True)
     store = Dataset.from_arrays(alone, tmp_path, options).store
@@ -160,7 +160,7 @@ def test_what_arrays_do_not_tell_is_said(tmp_path: Path) -> None:
     assert not store.arrays["rewards"].any()
 
 
-def test_the_environment_says_what_data_leave_open(tmp_path: Path) -> None:
+def test_the_environment_completes_the_spaces_of_data(tmp_path: Path) -> None:
     """Three of its four actions are in the data, and its observations have bounds."""
     box = spaces.Box(-10, 10, (2,), np.float32)
     spec = EnvironmentSpec("mine", box, spaces.Discrete(4), 1.0)
@@ -221,7 +221,7 @@ def test_episodes_that_are_not_valid_are_an_error_or_left_out(tmp_path: Path) ->
     assert made.store.lengths.tolist() == [4, 5]
 
 
-def test_what_no_model_can_be_trained_on_is_refused_before_it_is_converted(tmp_path: Path) -> None:
+def test_unsupported_spaces_are_refused_before_conversion(tmp_path: Path) -> None:
     arrays = {**flat(), "actions": np.arange(12) * 10_000}
     with pytest.raises(DatasetError, match="cannot be trained on"):
         Dataset.from_arrays(arrays, tmp_path)

@@ -36,7 +36,7 @@ def test_a_valid_episode_passes():
     assert len(episode()) == 4
 
 
-def test_rounding_at_a_float_bound_is_no_error():
+def test_rounding_at_a_float_bound_is_accepted():
     observations = with_value(
         (4, 2), np.float32, (1, 1), np.nextafter(np.float32(1), np.float32(2))
     )

@@ -31,7 +31,7 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_every_format_is_told_by_its_contents(tmp_path, own_store, name):
+def test_every_format_is_recognised_by_its_contents(tmp_path, own_store, name):
     # No name tells: they are all called alike, and have no suffix.
     path = own_store.path if name == "store" else WRITERS[name](tmp_path / "data")
     assert find_format(path).name == name
@@ -51,7 +51,7 @@ def test_every_format_is_tested_here():
     assert ours == WRITERS.keys()
 
 
-def test_what_is_of_no_format_gets_a_list(tmp_path):
+def test_an_unknown_format_gets_a_list_of_formats(tmp_path):
     with pytest.raises(DatasetError, match="there is no such file or folder"):
         open_source(tmp_path / "absent")
     (tmp_path / "notes.txt").write_text("hello")
@@ -100,14 +100,14 @@ def test_hdf5_of_something_else(tmp_path):
         ("other.hdf5", None, None),
     ],
 )
-def test_what_a_name_tells_of_the_environment(tmp_path, name, version, words):
+def test_a_file_name_shows_the_environment(tmp_path, name, version, words):
     source = open_source(samples.write_d4rl(tmp_path / name))
     assert source.spec.options.get("version") == version
     told = [note for note in source.notes if "recorded in" in note]
     assert (len(told) == 1 and words in told[0]) if words else not told
 
 
-def test_a_person_may_say_what_the_environment_is(tmp_path):
+def test_options_override_the_environment(tmp_path):
     path = samples.write_rate_npz(tmp_path / "data")
     spec = two_colors_spec()
     assert open_source(path, Options(spec=spec)).spec == spec

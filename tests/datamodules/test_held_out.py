@@ -1,4 +1,4 @@
-"""Episodes that are never trained on: which they are, and the windows they are cut into."""
+"""Held-out episodes: which they are, and their windows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPEC = EnvironmentSpec("counted", spaces.Box(0, 1e6, (2,), np.float32), spaces.D
 
 @pytest.fixture(scope="module")
 def counted(tmp_path_factory) -> Store:
-    """An observation is the number of the episode and that of the step."""
+    """Observations are the number of the episode and of the step."""
     episodes = [
         Episode(
             np.stack([np.full(steps, number), np.arange(steps)], axis=1).astype(np.float32),
@@ -47,7 +47,7 @@ def test_the_share_is_held_out_and_adding_episodes_changes_nothing(share: float)
     assert (np.diff(everything) > 0).all()
 
 
-def test_they_are_spread_and_follow_no_pattern() -> None:
+def test_held_out_episodes_are_spread_without_a_pattern() -> None:
     chosen = held_out_episodes(20_000, 0.05)
     assert np.array_equal(chosen // 20, np.arange(1000))  # one of each twenty
     counts = np.bincount(chosen % 20, minlength=20)
@@ -55,14 +55,14 @@ def test_they_are_spread_and_follow_no_pattern() -> None:
 
 
 @pytest.mark.parametrize("count", range(1, 20))
-def test_of_few_episodes_none_is_taken_unless_asked_for(count: int) -> None:
+def test_few_episodes_are_held_out_only_on_request(count: int) -> None:
     assert len(held_out_episodes(count, 0.05)) == 0
     assert len(held_out_episodes(count, 0.5)) == count // 2
 
 
 @pytest.mark.parametrize("mode", ["start", "random"])
 @pytest.mark.parametrize("sampling", ["episodes", "steps"])
-def test_they_are_never_sampled_and_evaluated_whole(counted: Store, mode, sampling) -> None:
+def test_held_out_episodes_are_never_sampled(counted: Store, mode, sampling) -> None:
     data = TrajectoryDataModule(
         counted.path, 4, 3, 2, seed=1, mode=mode, sampling=sampling, held_out=0.3
     )
@@ -103,7 +103,7 @@ def test_processes_share_the_windows_of_a_fixed_order(counted: Store) -> None:
     assert everything != sorted(everything)
 
 
-def test_limits_hold_for_them_as_well(counted: Store) -> None:
+def test_limits_apply_to_held_out_episodes(counted: Store) -> None:
     every = HeldOut(counted, 0.5, 4)
     long = HeldOut(counted, 0.5, 4, min_length=8)
     good = HeldOut(counted, 0.5, 4, min_return=2.0)
@@ -116,7 +116,7 @@ def test_limits_hold_for_them_as_well(counted: Store) -> None:
     assert len(nothing.batches(StepArrays.of(counted), 2, 10)) == 0
 
 
-def test_the_best_return_to_ask_for_is_of_what_is_trained_on(counted: Store) -> None:
+def test_the_best_target_return_is_of_training_episodes(counted: Store) -> None:
     held_out = HeldOut(counted, 0.5, 4)
     rest = set(range(len(LENGTHS))) - set(held_out.excluded.tolist())
     returns = [LENGTHS[n] * n / 10 for n in rest]
@@ -133,7 +133,7 @@ def test_a_window_that_fits_the_data_fits_whatever_is_held_out(counted: Store) -
         WindowSampler(counted, 4, 40, seed=0, held_out=np.array([longest]))
 
 
-def test_limits_that_only_held_out_episodes_keep_are_told(counted: Store) -> None:
+def test_limits_that_only_held_out_episodes_meet_are_refused(counted: Store) -> None:
     longest = np.array([np.argmax(LENGTHS)])
     told = r"no episode has at least 20 steps; the lengths \(besides 1 that are held out, see data"
     with pytest.raises(DatasetError, match=told):
@@ -143,7 +143,7 @@ def test_limits_that_only_held_out_episodes_keep_are_told(counted: Store) -> Non
         WindowSampler(counted, 4, 5, seed=0, min_return=21.0, held_out=longest)
 
 
-def test_a_run_goes_on_with_the_same_episodes_alone(counted: Store) -> None:
+def test_a_run_resumes_only_with_the_same_held_out_episodes(counted: Store) -> None:
     def make(share: float) -> TrajectoryDataModule:
         return TrajectoryDataModule(counted.path, 4, 3, 2, seed=1, held_out=share)
 

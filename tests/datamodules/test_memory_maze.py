@@ -17,7 +17,7 @@ LAYOUT[4, 1:] = False  # a wall across, with a gap at the left
 
 
 class FlatMaze:
-    """A stand-in for the environment: a disc that moves at once, and stops at walls."""
+    """A stand-in for the environment: a disc that moves at once and stops at walls."""
 
     unwrapped = property(lambda self: self)
 

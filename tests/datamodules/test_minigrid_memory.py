@@ -40,7 +40,7 @@ def play(env, expert, seed):
 
 
 @pytest.mark.parametrize(("size", "seeds"), [(7, 60), (11, 60), (13, 60), (31, 30), (41, 30)])
-def test_it_always_looks_and_succeeds(size, seeds):
+def test_the_expert_always_looks_and_succeeds(size, seeds):
     env, expert = MinigridMemory(SYMBOLS, size), MinigridMemoryExpert()
     for seed in range(seeds):
         seen, success, actions = play(env, expert, seed)
@@ -50,7 +50,7 @@ def test_it_always_looks_and_succeeds(size, seeds):
 
 
 def test_no_way_with_a_look_at_both_objects_is_shorter():
-    """Against a search forwards that asks MiniGrid itself for every step and every view."""
+    """Compares with a forward search that asks MiniGrid for every step and view."""
     env, expert = MinigridMemory(SYMBOLS, 11), MinigridMemoryExpert()
     for seed in range(6):
         _, _, actions = play(env, expert, seed)
@@ -99,7 +99,7 @@ def test_noise_never_spoils_an_episode(noise):
     assert longer > 40
 
 
-def test_it_gives_its_best_where_the_time_is_too_short():
+def test_the_expert_acts_when_the_time_is_too_short():
     env = MinigridMemory(MinigridMemoryOptions(observation="symbols", time_out=4), 13)
     _, success, actions = play(env, MinigridMemoryExpert(noise=1.0), 0)
     assert not success
@@ -117,7 +117,7 @@ def test_it_may_be_reset_before_the_environment():
             env.step(action)
 
 
-def test_a_player_records_it():
+def test_a_player_records_the_expert():
     options = MinigridMemoryOptions(privileged=True)
     collector = Collector(lambda: MinigridMemory(options, 11), MinigridMemoryExpert)
     episode = collector.collect(4)
@@ -132,7 +132,7 @@ def test_a_player_records_it():
     np.testing.assert_allclose(episode.rewards.sum(), 1 - 0.9 * len(episode) / 44)
 
 
-def test_what_makes_no_sense_is_refused():
+def test_invalid_arguments_are_refused():
     with pytest.raises(ValueError, match="probability"):
         MinigridMemoryExpert(noise=1.5)
     with pytest.raises(TypeError, match="not TMaze"):

@@ -139,7 +139,7 @@ def test_what_a_data_set_of_minari_says_of_its_environment(tmp_path, metadata, s
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Data of every quality, by an agent that has learnt for a second."""
+    """Data of every quality, by an agent that was trained for a second."""
     root, told = tmp_path_factory.mktemp("mujoco"), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mujoco_agent, "LENGTH", SHORT)
@@ -203,7 +203,7 @@ def test_the_stores_hold_the_files_episodes(made):
 
 @needs_agent
 def test_an_episode_can_be_played_again(made):
-    """Its seed and its actions give its rewards: nothing else was in it."""
+    """Its seed and its actions reproduce its rewards."""
     episode = Store.open(made[1]["expert"]).episode(11)
     env = Mujoco(HOPPER)
     observation, _ = env.reset(seed=expert_seeds(13, 0)[11])

@@ -1,4 +1,4 @@
-"""POPGym's experts get the returns that are said of them."""
+"""POPGym's experts reach their documented returns."""
 
 from __future__ import annotations
 

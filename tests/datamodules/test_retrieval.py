@@ -55,7 +55,7 @@ def test_the_oracle_is_the_expert_without_noise():
         assert actions == episode.actions.tolist()
 
 
-def test_what_makes_no_sense_is_refused():
+def test_invalid_arguments_are_refused():
     with pytest.raises(ValueError, match="probability"):
         RetrievalExpert(noise=-0.1)
     with pytest.raises(TypeError, match="not TMaze"):

@@ -19,7 +19,7 @@ def tensors(batch):
 
 @pytest.fixture
 def counted():
-    """Makes a store of episodes whose observation is the number of the step, counted from 1."""
+    """Writes a store of episodes whose observation is the number of the step, counted from 1."""
 
     def make(folder, lengths):
         box = spaces.Box(0, 1e6, (1,), np.float32)
@@ -86,7 +86,7 @@ def test_windows_hold_what_the_episodes_hold(store, mode):
 
 
 def coverage(store, batches, world_size=1, **settings):
-    """`(S,)`, how often each step of the store is in a window, over even coverage."""
+    """Returns how often each step of the store is in a window, over the mean, `(S,)`."""
     changes = np.zeros(store.num_steps + 1)
     for rank in range(world_size):
         sampler = WindowSampler(store, seed=0, rank=rank, world_size=world_size, **settings)
@@ -105,7 +105,7 @@ def coverage(store, batches, world_size=1, **settings):
     ("frame_stack", "world_size", "limits"),
     [(1, 1, {}), (4, 1, {}), (1, 3, {}), (1, 2, {"min_length": 10, "min_return": 0.5})],
 )
-def test_random_windows_hold_every_step_of_an_episode_alike(
+def test_random_windows_hold_every_step_equally_often(
     tmp_path, counted, window, sampling, frame_stack, world_size, limits
 ):
     store = counted(tmp_path, [40] * 2)
@@ -118,7 +118,7 @@ def test_random_windows_hold_every_step_of_an_episode_alike(
 
 
 @pytest.mark.parametrize("window", [5, 20, 36])
-def test_steps_are_drawn_alike_in_episodes_of_unlike_lengths(tmp_path, counted, window):
+def test_steps_are_sampled_equally_in_episodes_of_any_length(tmp_path, counted, window):
     lengths = [100, 1, 36, 37, 5, 20, 21, 300]
     store = counted(tmp_path, lengths)
     found = coverage(store, 40, batch_size=9000, window=window, mode="random", sampling="steps")
@@ -132,7 +132,7 @@ def test_steps_are_drawn_alike_in_episodes_of_unlike_lengths(tmp_path, counted, 
         assert part.min() > 0.9 * part.mean(), length
 
 
-def test_steps_count_alike_from_the_start_as_well(tmp_path, counted):
+def test_steps_are_sampled_equally_with_start_windows(tmp_path, counted):
     store = counted(tmp_path, [30, 3, 10])
     sampler = WindowSampler(store, 2000, 10, seed=0, sampling="steps")
     found = coverage(store, 12, batch_size=2000, window=10, sampling="steps")
@@ -145,7 +145,7 @@ def test_steps_count_alike_from_the_start_as_well(tmp_path, counted):
 
 
 def test_cut_windows_hide_the_frames_after_their_end(tmp_path, counted):
-    """No frame beyond a window's last step is sent, whatever the stack."""
+    """No frame after a window's last step is sent, whatever the frame stack."""
     store = counted(tmp_path, [40])
     stacked = WindowSampler(store, 300, 8, seed=0, mode="random", frame_stack=3).batch(0)
     real = stacked.mask.sum(1)
@@ -223,7 +223,7 @@ def test_a_batch_is_not_changed_by_the_next(store):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 20])
-def test_every_pass_draws_every_episode_once(store, batch_size):
+def test_every_pass_samples_every_episode_once(store, batch_size):
     sampler = WindowSampler(store, batch_size, 4, seed=0)
     count = store.num_episodes
     drawn = np.concatenate([sampler.episodes(i) for i in range(6 * count // batch_size + 1)])
@@ -247,7 +247,7 @@ def test_ranks_cover_the_samples_of_one_process_once(store, world_size, mode):
             assert torch.equal(torch.cat([part[name] for part in parts]), tensor), name
 
 
-def test_the_curriculum_draws_short_episodes_only(store):
+def test_the_curriculum_samples_short_episodes_only(store):
     sampler = WindowSampler(store, 8, 4, seed=0, max_episode_length=4)
     assert sampler.num_episodes == 3
     drawn = np.concatenate([sampler.episodes(index) for index in range(6)])
@@ -255,7 +255,7 @@ def test_the_curriculum_draws_short_episodes_only(store):
     assert np.bincount(drawn, minlength=8)[[1, 3, 6]].tolist() == [16, 16, 16]
 
 
-def test_only_good_and_long_episodes_are_drawn(store):
+def test_only_episodes_within_the_limits_are_sampled(store):
     returns = np.array([store.episode(i).rewards.sum(dtype=np.float64) for i in range(8)])
     limit = float(np.sort(returns)[3])
     good = set(np.flatnonzero(returns >= limit - 1e-6).tolist())
@@ -298,7 +298,7 @@ def test_windows_that_no_episode_fills_are_refused(store):
         WindowSampler(store, 1, 11, seed=0)
 
 
-def test_senseless_arguments_are_refused(store, make_store, tmp_path):
+def test_invalid_arguments_are_refused(store, make_store, tmp_path):
     with pytest.raises(DatasetError, match="at most 3 steps; the shortest of 2 has 4"):
         WindowSampler(make_store(tmp_path / "s", [4, 6]), 1, 3, seed=0, max_episode_length=3)
     with pytest.raises(ValueError, match="mode 'middle'"):
@@ -356,7 +356,7 @@ def test_dictionaries_and_pixels_stay_as_stored(tmp_path):
     assert batch.returns_to_go[row, :, 0].tolist() == [3, 2, 1, 0, 0]
 
 
-def test_steps_draws_episodes_in_proportion_to_their_windows(store):
+def test_sampling_by_steps_is_in_proportion_to_windows(store):
     sampler = WindowSampler(store, 100, 4, seed=2, mode="random", sampling="steps")
     drawn = np.concatenate([sampler.episodes(index) for index in range(300)])
     share = np.bincount(drawn, minlength=8) / len(drawn)

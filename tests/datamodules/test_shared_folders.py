@@ -1,4 +1,4 @@
-"""Data in folders that may be read and not written, and users without a home."""
+"""Data in read-only folders, and users without a home directory."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def test_nothing_is_downloaded_into_a_closed_folder(common):
 
 
 @needs_root
-def test_what_another_user_left_unfinished_is_named_and_kept(common):
-    """In a folder like /tmp, where all may write and none remove what is another's."""
+def test_unfinished_files_of_another_user_are_named_and_kept(common):
+    """In a folder like /tmp, where all may write and only owners may remove."""
     common.chmod(0o1777)
     (common / ".walk.partial-1").mkdir()
     (common / ".walk.csv.tmp").write_text("another's")
@@ -118,7 +118,7 @@ def test_a_user_without_a_home_finds_data_elsewhere(tmp_path, monkeypatch):
 
 
 @needs_root
-def test_what_another_user_keeps_to_themselves_is_named(common):
+def test_private_files_of_another_user_are_named(common):
     store = run(common, workers=1)
     for closed_off in (store / "manifest.json", store / "actions.npy", store):
         mode = closed_off.stat().st_mode

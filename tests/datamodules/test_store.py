@@ -1,4 +1,4 @@
-"""What a store holds is what went into it."""
+"""A store returns what was written into it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from datamodules import Episode, Store, write_store
 from rate.envs.spec import EnvironmentSpec
 
 
-def test_what_goes_in_comes_out(store, spec, lengths, make_episode):
+def test_a_store_returns_the_episodes_that_were_written(store, spec, lengths, make_episode):
     assert (store.num_episodes, store.num_steps) == (len(lengths), sum(lengths))
     assert store.lengths.tolist() == lengths
     assert store.spec == spec

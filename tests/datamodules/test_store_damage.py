@@ -1,4 +1,4 @@
-"""A store that is damaged, foreign or hostile is refused by name."""
+"""A damaged, foreign or hostile store is refused, and the error names it."""
 
 from __future__ import annotations
 

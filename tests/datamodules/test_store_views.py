@@ -1,4 +1,4 @@
-"""A store for who sees one part of its observations."""
+"""Views of a store with one key of its observations."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_view_of_one_part_of_the_observations(privileged, key):
     assert set(privileged.observations) == set(PARTS)  # the store itself is as it was
 
 
-def test_a_view_that_the_data_do_not_have_is_refused(privileged, store):
+def test_a_view_of_a_missing_space_is_refused(privileged, store):
     other = spaces.Box(0, 255, (8, 8, 3), np.uint8)
     with pytest.raises(
         DatasetError, match=r"is Dict\(.*, but Box\(0, 255, \(8, 8, 3\), uint8\) is w"
@@ -70,7 +70,7 @@ def test_a_view_that_the_data_do_not_have_is_refused(privileged, store):
         store.observing(spaces.Dict(PARTS))
 
 
-def test_a_view_must_be_the_only_one(tmp_path):
+def test_an_ambiguous_view_is_refused(tmp_path):
     two = spaces.Dict({"left": PARTS["privileged"], "right": PARTS["privileged"]})
     zeros = np.zeros((2, 1), np.float32)
     episode = Episode({"left": zeros, "right": zeros}, np.zeros(2, int), np.zeros(2), True, False)

@@ -100,6 +100,6 @@ def test_small_and_long_requests(max_length, count):
     "arguments",
     [{"max_length": 2}, {"max_length": 9, "num_episodes": 0}, {"max_length": 9, "seed": -1}],
 )
-def test_senseless_requests_are_refused(tmp_path, arguments):
+def test_invalid_arguments_are_refused(tmp_path, arguments):
     with pytest.raises(ValueError, match="T-Maze data of"):
         generate_tmaze(tmp_path, **arguments)

@@ -17,7 +17,7 @@ from rate.envs.spec import EnvironmentSpec
 
 
 class Recorder(LightningModule):
-    """Remembers which windows it was given; fails where it is told to."""
+    """Records the windows it was given; fails where it is told to."""
 
     def __init__(self, fail_at=None):
         super().__init__()
@@ -37,7 +37,7 @@ class Recorder(LightningModule):
 
 
 class Curriculum(Callback):
-    """Moves to the next number of segments every four batches."""
+    """Starts the next stage every four batches."""
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         done = trainer.datamodule.batches_done
@@ -107,7 +107,7 @@ def test_a_stage_begins_with_the_very_next_batch(store):
     assert data.stage == (3, 8)
 
 
-def test_the_last_stage_of_random_windows_draws_longer_episodes_as_well(store):
+def test_the_last_stage_of_random_windows_samples_longer_episodes(store):
     data = make_data(store, segments=2, mode="random")
     drawn = {segments: set() for segments in (1, 2)}
     for segments, seen in drawn.items():
@@ -146,7 +146,7 @@ def test_resuming_continues_with_the_next_batch(store, tmp_path, stop, batches_p
 
 
 @pytest.mark.parametrize("fail_at", [0, 3, 7])
-def test_a_batch_whose_step_was_interrupted_comes_again(store, tmp_path, fail_at):
+def test_a_batch_whose_step_was_interrupted_is_repeated(store, tmp_path, fail_at):
     class SaveOnInterrupt(Callback):
         def on_exception(self, trainer, module, exception):
             trainer.save_checkpoint(tmp_path / "interrupted.ckpt")
@@ -218,7 +218,7 @@ def test_data_of_another_environment_are_refused(store, spec):
         make_data(store, spec=other)
 
 
-def test_the_limits_belong_to_what_a_checkpoint_holds_only_where_they_are_set(store):
+def test_checkpoints_hold_the_limits_only_if_set(store):
     plain, limited = make_data(store), make_data(store, min_length=4)
     assert "min_length" not in plain.state_dict()
     assert "min_return" not in plain.state_dict()
@@ -233,7 +233,7 @@ def test_the_limits_belong_to_what_a_checkpoint_holds_only_where_they_are_set(st
         make_data(store, min_return=99.0)
 
 
-def test_training_may_see_one_part_of_the_observations(tmp_path):
+def test_training_may_observe_one_key_of_a_dictionary(tmp_path):
     vector = spaces.Box(-1, 1, (2,), np.float32)
     privileged = spaces.Box(-1, 1, (1,), np.float32)
     whole = EnvironmentSpec(
@@ -294,7 +294,7 @@ def test_a_model_trains_on_stacks_of_the_frames_that_a_store_has_once(tmp_path):
         model.training_step(batch, 0)
 
 
-def test_what_is_drawn_belongs_to_what_a_checkpoint_holds(store):
+def test_checkpoints_hold_the_sampling(store):
     data = make_data(store)
     state = data.state_dict()
     assert not {"sampling", "frame_stack"} & set(state)  # as checkpoints were before

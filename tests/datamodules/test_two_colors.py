@@ -37,7 +37,7 @@ def test_takes_right_items_and_hardly_ever_a_wrong_one(room):
     assert np.mean([total for _, total, _ in results]) > 4.46  # the published data's mean
 
 
-def test_lives_on():
+def test_the_expert_survives():
     env = TwoColors(length=700)
     _, total, info = play(env, TwoColorsExpert(), seed=1)
     env.close()
@@ -76,7 +76,7 @@ def test_turns_left_where_it_sees_nothing_to_take():
     assert 0 in actions
 
 
-def test_what_cannot_be_is_refused():
+def test_invalid_arguments_are_refused():
     with pytest.raises(ValueError, match="noise is 1"):
         TwoColorsExpert(noise=1)
     with pytest.raises(TypeError, match="the expert plays TwoColors, not"):

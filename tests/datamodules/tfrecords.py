@@ -1,4 +1,4 @@
-"""TFRecord files, written by hand as protocol buffers say."""
+"""TFRecord files, encoded by hand."""
 
 from __future__ import annotations
 

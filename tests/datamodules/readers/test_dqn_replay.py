@@ -24,7 +24,7 @@ GAME = [
 
 
 class Memory:
-    """The agent's replay memory: a ring of rows, logged whenever all but the last are new."""
+    """The agent's replay memory: a ring of rows, written when all but the last are new."""
 
     def __init__(self, folder, capacity):
         self.folder, self.capacity, self.count, self.logs = folder, capacity, 0, 0
@@ -64,7 +64,7 @@ def frames(number, steps):
 
 @pytest.fixture
 def run(tmp_path):
-    """Two checkpoints of 25 rows. Episodes: rows 0-9, 10-17, 18-29 (over the border), 30-36, ..."""
+    """Writes two checkpoints of 25 rows; episodes are rows 0-9, 10-17, 18-29 (across both), ..."""
     folder = tmp_path / "Breakout" / "1"
     memory = Memory(folder / "replay_logs", 25)
     for number, (steps, at) in enumerate(GAME):
@@ -77,7 +77,7 @@ def file(run, name, number=0):
     return run / "replay_logs" / f"$store$_{name}_ckpt.{number}.gz"
 
 
-def test_whole_episodes_are_read_and_padding_is_not(run):
+def test_whole_episodes_are_read_without_padding(run):
     episodes = list(read_dqn_replay(run))
     # The third runs over the border of the checkpoints, and its return is not known.
     for episode, number in zip(episodes, (0, 1, 3, 4), strict=True):
@@ -90,7 +90,7 @@ def test_whole_episodes_are_read_and_padding_is_not(run):
 
 
 def test_a_game_that_the_time_limit_cut_is_truncated(run, monkeypatch):
-    """Its last row is marked as that of any other."""
+    """Its last row is marked like any other end."""
     monkeypatch.setattr(dqn_replay, "LONGEST", GAME[3][0])
     ends = [(len(e), e.terminated, e.truncated) for e in read_dqn_replay(run)]
     wanted = [GAME[number][0] for number in (0, 1, 3, 4)]
@@ -98,7 +98,7 @@ def test_a_game_that_the_time_limit_cut_is_truncated(run, monkeypatch):
     assert len({end[1] for end in ends}) == 2
 
 
-def test_reading_begins_anywhere(run):
+def test_reading_starts_at_any_episode(run):
     everything = list(read_dqn_replay(run))
     for start in range(5):
         rest = list(read_dqn_replay(run / "replay_logs", start))
@@ -197,7 +197,7 @@ DAMAGE = [
 
 
 @pytest.mark.parametrize(("name", "damage"), DAMAGE)
-def test_no_file_may_be_damaged(run, name, damage):
+def test_damage_in_any_file_is_named(run, name, damage):
     path = file(run, name)
     if damage == "missing":
         path.unlink()

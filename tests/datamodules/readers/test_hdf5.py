@@ -36,7 +36,7 @@ def test_episodes_end_at_terminals_and_timeouts(tmp_path):
     assert [len(episode) for episode in source.read(2, pytest.fail)] == [LENGTHS[2]]
 
 
-def test_other_environments_and_files_without_what_follows(tmp_path):
+def test_other_environments_and_files_without_next_observations(tmp_path):
     path = write_d4rl(tmp_path / "pen.hdf5", unfinished=0, next_observations=None)
     source = open_hdf5(path)
     assert source.spec.name == "d4rl"
@@ -89,14 +89,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_wrong_is_said(tmp_path, name):
+def test_wrong_data_are_named(tmp_path, name):
     changes, message = BAD[name]
     path = write_d4rl(tmp_path / "bad.hdf5", **changes)
     with pytest.raises(DatasetError, match=message):
         open_hdf5(path)
 
 
-def test_a_number_is_no_column(tmp_path):
+def test_a_scalar_is_not_a_column(tmp_path):
     path = write_d4rl(tmp_path / "number.hdf5", rewards=None)
     with h5py.File(path, "r+") as file:
         file["rewards"] = 1.0
@@ -139,7 +139,7 @@ def test_a_damaged_chunk_costs_its_episodes_alone(tmp_path):
         list(open_hdf5(path).read(0, raise_error))
 
 
-def test_mutations_raise_nothing_else(tmp_path):
+def test_mutated_files_raise_dataset_errors_only(tmp_path):
     path = write_d4rl(tmp_path / "d.hdf5")
     whole, rng = path.read_bytes(), np.random.default_rng(0)
     for _ in range(150):
@@ -150,7 +150,7 @@ def test_mutations_raise_nothing_else(tmp_path):
             list(open_hdf5(path).read(0, lambda error: None))
 
 
-def test_chains_that_break_without_an_end(tmp_path):
+def test_next_observations_that_break_without_an_end_are_named(tmp_path):
     path = write_d4rl(tmp_path / "whole.hdf5")
     assert not list(broken_chains(path))
     # The time-out of the second episode is not marked: it and the third look like one.
@@ -175,7 +175,7 @@ def test_arrays_of_other_files_are_not_read(tmp_path, kind):
 
 
 def test_rows_of_resets_are_found_in_hdf5(tmp_path):
-    """V-D4RL's files: flat, and the first row of an episode is that of the reset."""
+    """V-D4RL's files are flat, and the first row of an episode is that of the reset."""
     rows = np.tile(np.arange(5), 2)
     with h5py.File(tmp_path / "x.hdf5", "w") as file:
         file["observation"] = np.arange(10.0)[:, None]

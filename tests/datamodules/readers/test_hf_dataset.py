@@ -1,4 +1,4 @@
-"""Data sets that Hugging Face's library saved to the disk, and Parquet and Arrow files alone."""
+"""Data sets of Hugging Face's `save_to_disk`, and Parquet and Arrow files."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_files_of_unlike_columns_are_refused(tmp_path, changed, message):
         episodes(tmp_path)
 
 
-def test_a_person_says_which_column_is_what(tmp_path):
+def test_options_map_columns(tmp_path):
     rows = [
         {"s": [0.5, 1.0], "a": 1, "r": 0.5, "end": step % 3 == 2, "t": "x"} for step in range(6)
     ]
@@ -174,7 +174,7 @@ def test_a_row_of_unlike_lengths_is_named(tmp_path):
         ({"_indices_files": [{"filename": "i.arrow"}]}, r"flatten_indices\(\)"),
     ],
 )
-def test_files_that_are_elsewhere_or_missing(tmp_path, state, message):
+def test_files_outside_the_folder_or_missing_are_refused(tmp_path, state, message):
     (tmp_path / "x.arrow").write_bytes(b"")
     path = library.write_hf_dataset(tmp_path / "data")
     (path / "state.json").write_text(json.dumps(state))
@@ -195,7 +195,7 @@ def test_truncated_files_are_named(tmp_path, keep):
 
 
 def test_offsets_that_lead_out_of_a_file_are_refused(tmp_path):
-    """They would be followed, and end the process."""
+    """pyarrow would follow them, and the process would crash."""
     path = library.write_hf_dataset(tmp_path / "data")
     file = path / "data-00001-of-00002.arrow"
     whole = file.read_bytes()

@@ -74,7 +74,7 @@ def test_of_several_splits_train_is_read(tmp_path, write):
 
 
 @versions
-def test_what_is_no_reward_and_no_end_is_told(tmp_path, write):
+def test_missing_rewards_and_ends_are_notes(tmp_path, write):
     def change(info):
         for name in ("next.reward", "next.done"):
             del info["features"][name]
@@ -94,7 +94,7 @@ def test_what_is_no_reward_and_no_end_is_told(tmp_path, write):
 
 
 @versions
-def test_a_person_says_what_is_what(tmp_path, write):
+def test_options_map_columns(tmp_path, write):
     path = write(tmp_path / "data", pictures=True)
     source = open_source(path, Options(columns=(("observation.images.hand", "none"),)))
     assert source.spec.observation_space.shape == (11,)
@@ -106,7 +106,7 @@ def test_a_person_says_what_is_what(tmp_path, write):
 
 
 @versions
-def test_a_partly_downloaded_data_set_is_read_and_told(tmp_path, write):
+def test_a_partly_downloaded_data_set_is_read_with_a_note(tmp_path, write):
     path = write(tmp_path / "data")
     name = "chunk-000/episode_000001" if write is library.write_lerobot_2 else "chunk-000/file-000"
     (path / "data" / f"{name}.parquet").unlink()
@@ -137,7 +137,7 @@ def test_a_truncated_file_is_named(tmp_path, write):
 
 
 @versions
-def test_rows_that_are_not_what_the_metadata_say(tmp_path, write):
+def test_rows_that_disagree_with_the_metadata_are_named(tmp_path, write):
     path = write(tmp_path / "data")
     for file in (path / "data").rglob("*.parquet"):
         table = pq.read_table(file)
@@ -159,7 +159,7 @@ def raise_error(error):
     raise error
 
 
-def test_rows_may_not_be_more_than_the_metadata_say(tmp_path):
+def test_more_rows_than_the_metadata_say_are_named(tmp_path):
     path = library.write_lerobot_2(tmp_path / "data")
     pq.write_table(
         library.lerobot_rows(7, 1, 4), path / "data" / "chunk-000" / "episode_000001.parquet"
@@ -247,7 +247,7 @@ def test_videos_without_pyav_say_how_to_get_it(tmp_path, monkeypatch):
 
 
 def write_video(file, levels, first=0):
-    """Frames of one grey each, at `first`, `first + 1`, ... tenths of a second."""
+    """Writes grey frames at `first`, `first + 1`, ... tenths of a second."""
     av = pytest.importorskip("av", reason="videos need PyAV (extra lerobot)")
     file.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(file), "w") as container:
@@ -271,7 +271,7 @@ def greys(numbers):
 
 
 def write_videos(folder, write):
-    """Version 2 has a video for each episode, version 3 one for the first two."""
+    """Writes a video for each episode (version 2), or one for the first two (version 3)."""
     if write is library.write_lerobot_2:
         path = write(folder, change=with_camera)
         for number in range(3):
@@ -319,7 +319,7 @@ def test_a_video_with_fewer_frames_than_rows_costs_its_episode(tmp_path, write):
     assert "for step 4 of 6" in str(bad[0])
 
 
-def test_videos_that_are_none_are_refused(tmp_path):
+def test_invalid_videos_are_refused(tmp_path):
     path = write_videos(tmp_path / "data", library.write_lerobot_2)
     secret = tmp_path / "secret.mp4"
     write_video(secret, greys([1]))
@@ -355,7 +355,7 @@ def test_times_must_ascend(tmp_path):
     assert "timestamp) do not ascend" in str(bad[0])
 
 
-def test_the_source_can_be_told_another_environment(tmp_path):
+def test_options_override_the_environment(tmp_path):
     source = open_source(library.write_lerobot_3(tmp_path / "data"))
     spec = replace(source.spec, name="robot")
     assert open_source(source.path, Options(spec=spec)).spec.name == "robot"

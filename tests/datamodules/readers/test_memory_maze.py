@@ -19,7 +19,7 @@ ROWS = 5
 
 
 def arrays(rows=ROWS):
-    """Rows whose frames, actions and rewards tell their number."""
+    """Returns rows whose frames, actions and rewards are their number."""
     number = np.arange(rows)
     frames = np.broadcast_to(number[:, None, None, None], (rows, 64, 64, 3)).astype(np.uint8)
     return frames, np.eye(6)[number % 6], number.astype(np.float32)
@@ -32,7 +32,7 @@ def taken(**changes):
 
 
 def led_to(**changes):
-    """The layout with `image`: actions and rewards that led to the frame of their row."""
+    """The layout with `image`: action and reward of a row precede its frame."""
     frames, actions, rewards = arrays()
     actions[0] = 0
     extra = {"maze_layout": np.ones((ROWS, 9, 9), np.uint8), "target_color": np.ones((ROWS, 3))}
@@ -65,7 +65,7 @@ def test_actions_taken_on_their_rows_frame(tmp_path, action, done):
 
 
 @pytest.mark.parametrize("key", ["image", "obs"])
-def test_actions_that_led_to_their_rows_frame(tmp_path, key):
+def test_actions_that_precede_the_frame_of_their_row(tmp_path, key):
     contents = led_to()
     contents[key] = contents.pop("image")
     episode = read_npz(write(tmp_path / "0.npz", contents))
@@ -76,7 +76,7 @@ def test_actions_that_led_to_their_rows_frame(tmp_path, key):
     validate_episode(episode, memory_maze_spec(), "file", 0)
 
 
-def test_image_is_shifted_whatever_its_first_action(tmp_path):
+def test_files_with_image_are_always_shifted(tmp_path):
     contents = led_to(action=np.arange(ROWS))
     np.testing.assert_array_equal(
         read_npz(write(tmp_path / "0.npz", contents)).actions, range(1, 5)
@@ -126,7 +126,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_wrong_is_said_with_its_place(name, tmp_path):
+def test_wrong_data_are_named_with_their_place(name, tmp_path):
     make, message = BAD[name]
     path = write(tmp_path / "train_data_7.npz", make())
     with pytest.raises(DatasetError, match=message) as error:
@@ -175,7 +175,7 @@ def test_damaged_bytes(tmp_path):
         ((9,), "is not"),
     ],
 )
-def test_a_header_that_lies(tmp_path, shape, message):
+def test_a_header_that_disagrees_with_the_data_is_refused(tmp_path, shape, message):
     path = write(tmp_path / "0.npz", taken())
     with zipfile.ZipFile(path, "w") as archive:
         for key, array in taken().items():
@@ -190,7 +190,7 @@ def test_a_header_that_lies(tmp_path, shape, message):
 
 
 def test_a_size_that_the_file_cannot_hold_is_not_allocated(tmp_path):
-    """The size of a member in the archive's directory is as little to be trusted as its header."""
+    """The sizes in the archive's directory are not trusted either."""
     path, claimed = write(tmp_path / "0.npz", taken()), 3_000_000_000
     header = io.BytesIO()
     fields = {"descr": "|u1", "fortran_order": False, "shape": (claimed,)}

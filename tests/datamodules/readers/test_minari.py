@@ -33,7 +33,7 @@ ACTIONS = spaces.Box(-1, 1, (2,), np.float32)
 
 
 class Camera(gymnasium.Env):
-    """Never played; Minari only asks for its spaces."""
+    """An environment that is never played; Minari only reads its spaces."""
 
     observation_space = OBSERVATIONS
     action_space = ACTIONS
@@ -111,7 +111,7 @@ def test_minari_itself_lists_and_opens_what_we_write(tmp_path, camera, monkeypat
     )
 
 
-def test_a_data_set_that_others_made(tmp_path, monkeypatch):
+def test_a_data_set_of_another_library_is_read(tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     buffer = EpisodeBuffer(
         observations=[np.full(2, step, np.float32) for step in range(4)],
@@ -136,7 +136,7 @@ def test_a_data_set_that_others_made(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not LOSSLESS, reason="this Minari changes pixels, and is refused")
-def test_what_is_not_a_data_set_is_refused(tmp_path, camera):
+def test_other_folders_are_refused(tmp_path, camera):
     with pytest.raises(DatasetError, match="absent: not a Minari data set"):
         open_minari(tmp_path / "absent")
     path = write_minari([record(3, 1, True)], tmp_path, "camera/x-v0", camera, "random", "A test.")

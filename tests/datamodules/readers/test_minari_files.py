@@ -38,7 +38,7 @@ def jpeg(frame):
 
 
 def written_by(version, path, make):
-    """Replace what the installed Minari wrote of the images, and say which version it was."""
+    """Replaces the images that the installed Minari wrote, and sets its version."""
     metadata = path / "data" / "metadata.json"
     known = json.loads(metadata.read_text())
     known.pop("jpeg_encoding", None)
@@ -54,7 +54,7 @@ def written_by(version, path, make):
 
 
 def write_images(tmp_path, shape, nested):
-    """A data set of images, in whose place other numbers are until `written_by` puts them there."""
+    """Writes a data set of images with placeholders, which `written_by` replaces."""
 
     def make(length, number):
         seen = np.zeros((length + 1, 2), np.float32)
@@ -79,7 +79,7 @@ def images_of(source):
 
 @pytest.mark.parametrize("nested", [False, True], ids=["alone", "in-a-dictionary"])
 @pytest.mark.parametrize("name", SHAPES)
-def test_pixels_as_they_are(tmp_path, name, nested):
+def test_raw_pixels_are_read_unchanged(tmp_path, name, nested):
     def raw(group, place, length, number):
         group[place] = frames(SHAPES[name], length, number)
 
@@ -94,8 +94,8 @@ def test_pixels_as_they_are(tmp_path, name, nested):
 
 @pytest.mark.parametrize("equal", [False, True], ids=["of-any-size", "of-one-size"])
 @pytest.mark.parametrize("name", ["rgb", "small", "grey"])
-def test_what_was_really_jpeg_is_decoded_and_said(tmp_path, name, equal):
-    """0.5.3 makes JPEG of small images as well; bytes of equal number are a plain array."""
+def test_jpeg_images_are_decoded_with_a_note(tmp_path, name, equal):
+    """0.5.3 stores small images as JPEG as well; equal numbers of bytes form a plain array."""
 
     def content(length, number):
         found = frames(SHAPES[name], length, number)
@@ -133,7 +133,7 @@ def test_an_image_of_another_size_or_no_jpeg_costs_its_episode(tmp_path):
 
 
 @pytest.mark.skipif(find_spec("pyarrow") is None, reason="Minari needs pyarrow")
-def test_pixels_in_arrow_files_are_told_by_their_type_as_well(tmp_path):
+def test_pixels_in_arrow_files_are_recognised_by_their_type(tmp_path):
     from pyarrow import array, binary, dataset, record_batch
 
     shape, length = (40, 48, 3), LENGTHS[0]
@@ -181,7 +181,7 @@ def seeded(seeds):
     return spec, read
 
 
-def test_a_seed_is_a_note_and_may_be_any_integer(tmp_path):
+def test_a_seed_may_be_any_integer(tmp_path):
     spec, read = seeded(SEEDS)
     store = convert(Source("test", tmp_path, (), spec, read), tmp_path / "store")
     opened = Store.open(store)
@@ -211,7 +211,7 @@ def test_seeds_survive_an_interruption(tmp_path):
 
 
 @pytest.mark.parametrize("seeds", [[], {"1": 5}, {"1": "none"}, {"x": "0x1"}], ids=repr)
-def test_damaged_seeds_are_told(tmp_path, seeds):
+def test_damaged_seeds_are_named(tmp_path, seeds):
     spec, read = seeded(SEEDS)
     store = convert(Source("test", tmp_path, (), spec, read), tmp_path / "store")
     manifest = json.loads((store / "manifest.json").read_text())
@@ -242,7 +242,7 @@ def test_seeds_in_every_form_that_files_have(value):
     assert integer_seed(np.array([5, 6])) is None
 
 
-def test_a_file_whose_seed_is_no_integer_is_read(tmp_path):
+def test_a_seed_that_is_not_an_integer_is_ignored(tmp_path):
     path = write_minari(tmp_path)
     with h5py.File(path / "data" / "main_data.hdf5", "r+") as file:
         file["episode_0"].attrs["seed"] = "None"  # as Minari 0.4 has it

@@ -53,7 +53,7 @@ def test_nested_observations_of_every_kind(tmp_path, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_layout_of_mujoco(tmp_path, form):
+def test_the_spaces_of_mujoco(tmp_path, form):
     space = spaces.Box(-np.inf, np.inf, (11,), np.float64)
     path = write_minari(
         tmp_path,
@@ -75,7 +75,7 @@ def test_the_layout_of_mujoco(tmp_path, form):
 
 
 def say(path, **told):
-    """Change the metadata of a data set."""
+    """Changes the metadata of a data set."""
     metadata = path / "data" / "metadata.json"
     known = json.loads(metadata.read_text()) | told
     metadata.write_text(json.dumps({k: v for k, v in known.items() if v is not None}))
@@ -98,7 +98,7 @@ def recorded(id="Hopper-v4", **values):
     return json.dumps({"id": id, "kwargs": {}, "additional_wrappers": [], **values})
 
 
-def test_the_environment_of_a_data_set_is_kept_and_goes_round(tmp_path):
+def test_the_recorded_environment_survives_conversion(tmp_path):
     told = recorded(kwargs={"healthy_z_range": [0.5, float("inf")]}, max_episode_steps=90)
     settings = {
         "task": "hopper",
@@ -117,7 +117,7 @@ def test_the_environment_of_a_data_set_is_kept_and_goes_round(tmp_path):
     assert open_minari(back).env_spec.kwargs == {"healthy_z_range": [0.5, float("inf")]}
 
 
-def test_what_a_person_says_of_the_environment_goes_first(tmp_path):
+def test_options_override_the_recorded_environment(tmp_path):
     path = hopper(tmp_path, env_spec=recorded())
     options = MujocoOptions("hopper", "v5")
     spec = replace(mujoco_spec(options), options=asdict(options))
@@ -146,8 +146,8 @@ def test_an_environment_of_our_own_gives_its_settings(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["observation_space", "action_space"])
-def test_nobody_makes_an_environment_to_learn_its_spaces(tmp_path, name):
-    """Minari would, and a file can name any function of any module, and what to call it with."""
+def test_no_environment_is_made_to_infer_spaces(tmp_path, name):
+    """Minari would make it, and a file can name any function of any module with its arguments."""
     made = tmp_path / "made"
     told = recorded(entry_point="os:mkdir", kwargs={"path": str(made)})
     path = hopper(tmp_path, env_spec=told, **{name: None})
@@ -157,7 +157,7 @@ def test_nobody_makes_an_environment_to_learn_its_spaces(tmp_path, name):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_tuples_of_choices_are_vectors_of_them(tmp_path, form):
+def test_tuples_of_discrete_become_multi_discrete(tmp_path, form):
     actions = spaces.Tuple((spaces.Discrete(3), spaces.Discrete(2)))
     assert plain_actions(actions, "x") == spaces.MultiDiscrete([3, 2])
     assert plain_actions(spaces.MultiBinary(2), "x") == spaces.MultiBinary(2)
@@ -214,7 +214,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_wrong_is_said_or_skipped(tmp_path, name):
+def test_wrong_episodes_are_named_or_skipped(tmp_path, name):
     change, message = BAD[name]
     dataset = damage(write_minari(tmp_path), change)
     with pytest.raises(DatasetError, match=message):

@@ -17,7 +17,7 @@ PATH = Path("somewhere")
 
 
 def flat(**changes):
-    """Three episodes of 4, 6 and 3 steps; changes that are None leave a column out."""
+    """Returns three episodes of 4, 6 and 3 steps; changes that are None remove a column."""
     made = [columns(length, number) for number, length in enumerate(LENGTHS)]
     arrays = {key: np.concatenate([one[key] for one in made]) for key in made[0]}
     del arrays["terminals"], arrays["next_observations"]
@@ -52,7 +52,7 @@ BOUNDARIES = {
 
 
 @pytest.mark.parametrize("name", BOUNDARIES)
-def test_episodes_end_where_any_column_says_it(name):
+def test_episodes_end_where_any_column_marks_it(name):
     source = open_flat("x", PATH, (), flat(**BOUNDARIES[name]))
     assert (source.num_episodes, source.num_steps) == (3, ROWS)
     for number, episode in enumerate(read(source)):
@@ -92,7 +92,7 @@ def test_columns_by_any_name(ours, theirs, map_it):
         np.testing.assert_array_equal(episode.last_observation, wanted["next_observations"][-1])
 
 
-def test_what_nothing_tells_is_asked_for():
+def test_missing_information_is_asked_for():
     with pytest.raises(DatasetError, match=r"no column tells where episodes end.*--time-limit"):
         open_flat("x", PATH, (), flat())
     with pytest.raises(DatasetError, match=r"'terminals' alone.*--map terminals=done"):
@@ -116,7 +116,7 @@ def test_no_step_is_lost_to_a_time_limit():
     assert "9 steps are no whole episode and are left out" in source.notes[0]
 
 
-def test_episodes_without_an_end_are_told_of():
+def test_episodes_without_an_end_are_noted():
     def episodes(start):
         for number, length in list(enumerate(LENGTHS))[start:]:
             made = columns(length, number)
@@ -128,7 +128,7 @@ def test_episodes_without_an_end_are_told_of():
     assert source.notes[0].startswith("no column tells which episodes the environment ended")
 
 
-def test_chains_of_next_observations_tell_ends():
+def test_next_observations_show_ends():
     made = [columns(length, number) for number, length in enumerate(LENGTHS)]
     following = np.concatenate([one["next_observations"] for one in made])
     source = open_flat("x", PATH, (), flat(terminals=at([3, 12]), next_observations=following))
@@ -157,7 +157,7 @@ def test_actions_of_any_form(name):
     np.testing.assert_array_equal(found, wanted)
 
 
-def test_the_range_of_actions_may_be_told():
+def test_the_action_range_is_an_option():
     options = Options(action_range=(-3, 3))
     source = open_flat("x", PATH, (), flat(actions=np.arange(ROWS) % 4, dones=at(LAST)), options)
     assert source.spec.action_space == spaces.Box(-3, 3, (1,))

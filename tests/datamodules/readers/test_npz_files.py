@@ -16,7 +16,7 @@ from tests.datamodules.samples import LENGTHS, columns, write_rate_npz
 
 
 def one(folder, **changes):
-    """The second file of a folder, changed."""
+    """Writes a folder whose second file is changed."""
 
     def change(number, data):
         if number == 1:
@@ -64,7 +64,7 @@ def test_vectors_continuous_actions_and_time_limits(tmp_path):
     assert source.spec.action_space == spaces.Box(1, 3, (1,))
 
 
-def test_robots_have_two_observations_and_learn_from_success(tmp_path):
+def test_robot_data_have_two_observations_and_success_rewards(tmp_path):
     def change(number, data):
         steps = len(data["reward"])
         data["rgb"] = np.zeros((steps, 128, 128, 6), np.uint8)
@@ -95,7 +95,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_wrong_is_said_with_its_file_or_skipped(tmp_path, name):
+def test_wrong_files_are_named_or_skipped(tmp_path, name):
     changes, message = BAD[name]
     source = open_npz_files(one(tmp_path / "data", **changes))
     with pytest.raises(DatasetError, match=message) as error:
@@ -117,7 +117,7 @@ def test_a_truncated_file(tmp_path, kept):
     assert open_npz_files(folder).num_episodes == 3  # the others tell the spaces
 
 
-def test_a_folder_of_nothing_but_damage(tmp_path):
+def test_a_folder_of_damaged_files_is_refused(tmp_path):
     (tmp_path / "0.npz").write_bytes(b"junk")
     with pytest.raises(DatasetError, match=r"0\.npz: not a whole"):
         open_npz_files(tmp_path)
@@ -125,7 +125,7 @@ def test_a_folder_of_nothing_but_damage(tmp_path):
         open_npz_files(tmp_path / "..")
 
 
-def test_mutations_raise_nothing_else(tmp_path):
+def test_mutated_files_raise_dataset_errors_only(tmp_path):
     path = write_rate_npz(tmp_path / "data", shape=(2,)) / "train_data_1.npz"
     whole, rng = path.read_bytes(), np.random.default_rng(0)
     for _ in range(80):
@@ -137,7 +137,7 @@ def test_mutations_raise_nothing_else(tmp_path):
 
 
 def test_one_flat_file_of_episodes_of_one_length(tmp_path):
-    """Ends at every 10 steps are a time limit's, whatever they are called."""
+    """Ends every 10 steps are those of a time limit, whatever their name."""
     ends = np.arange(30) % 10 == 9
     for name in ("terminals", "dones"):
         columns = {"observations": np.zeros((30, 3), np.float32), name: ends}
@@ -234,7 +234,7 @@ def test_a_column_that_says_terminated_is_taken_at_its_word(tmp_path, name):
 
 
 def replay(kind, length, number):
-    """An episode of T steps in T + 1 rows, the first of which is that of the reset."""
+    """Returns an episode of T steps in T + 1 rows, the first of which is that of the reset."""
     rows, rng = np.arange(length + 1), np.random.default_rng(number)
     data = {
         "action": np.concatenate([np.zeros((1, 3)), rng.uniform(0.1, 1, (length, 3))]).astype("f4"),
@@ -259,7 +259,7 @@ def replay(kind, length, number):
     ("kind", "flat"),
     [("dreamer", False), ("dreamer", True), ("exorl", False), ("dm_env", False), ("dm_env", True)],
 )
-def test_rows_whose_action_led_to_them(tmp_path, kind, flat):
+def test_rows_whose_action_precedes_them_are_shifted(tmp_path, kind, flat):
     made = [replay(kind, length, number) for number, length in enumerate(LENGTHS)]
     if flat:
         whole = {key: np.concatenate([one[key] for one in made]) for key in made[0]}
@@ -284,7 +284,7 @@ def test_rows_whose_action_led_to_them(tmp_path, kind, flat):
 
 
 def test_actions_taken_on_their_row_are_not_shifted(tmp_path):
-    """RLDS has first and last rows as well, and the action of a row is taken on it."""
+    """RLDS has first and last rows as well, but the action of a row is taken on it."""
     rows = np.arange(6)
     data = {"observation": rows[:, None] * 1.0, "action": 1.0 + rows[:, None] * np.ones(2)}
     np.savez(tmp_path / "0.npz", **data, reward=rows, is_first=rows == 0, is_last=rows == 5)
@@ -293,7 +293,7 @@ def test_actions_taken_on_their_row_are_not_shifted(tmp_path):
     assert episode.actions[0].tolist() == [1, 1]
 
 
-def test_pictures_of_a_common_size_are_of_no_environment(tmp_path):
+def test_images_of_a_common_size_name_no_environment(tmp_path):
     source = open_npz_files(write_rate_npz(tmp_path / "a", shape=(3, 84, 84)))
     assert (source.spec.name, source.spec.action_space) == ("npz", spaces.Discrete(3))
 
@@ -310,8 +310,8 @@ def test_a_file_of_a_folder_may_have_several_episodes(tmp_path):
 
 
 @pytest.mark.parametrize("task", ["RepeatFirstEasy", "CountRecallEasy", "PositionOnlyPendulumEasy"])
-def test_public_popgym_data_become_symbols(tmp_path, task):
-    """They are one-hot, one part after the other, as RLlib gives them."""
+def test_public_popgym_data_become_discrete(tmp_path, task):
+    """They are concatenated one-hot rows, as RLlib encodes them."""
     spec = popgym_spec(PopgymOptions(task))
     space = spec.observation_space
     seen = np.stack([space.sample() for _ in range(7)])

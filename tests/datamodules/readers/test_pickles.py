@@ -67,7 +67,7 @@ def test_the_contents_are_those_of_pickle_loads(tmp_path, protocol, container, c
 
 @pytest.mark.parametrize("protocol", [0, 2])
 def test_pickles_of_numpy_1(tmp_path, protocol):
-    """NumPy 1 had its core under another name, which protocols up to 2 write as a line."""
+    """NumPy 1 had its core under another name."""
     data = pickle.dumps([episode(3)], protocol)
     old = data.replace(b"numpy._core", b"numpy.core")
     assert (old != data) == (np.__version__ >= "2")
@@ -122,7 +122,7 @@ DANGEROUS = {
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("name", DANGEROUS)
-def test_nothing_is_run(tmp_path, monkeypatch, name, protocol):
+def test_no_code_of_a_pickle_is_run(tmp_path, monkeypatch, name, protocol):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "evil.pkl"
     path.write_bytes(pickle.dumps([{"a": DANGEROUS[name]()}], protocol))
@@ -131,7 +131,7 @@ def test_nothing_is_run(tmp_path, monkeypatch, name, protocol):
     assert not (tmp_path / "pwned").exists()
 
 
-def test_what_is_no_list_or_is_cut_off(tmp_path):
+def test_truncated_pickles_and_single_values_are_refused(tmp_path):
     path = tmp_path / "data.pkl"
     path.write_bytes(pickle.dumps(3))
     with pytest.raises(DatasetError, match="a single value"):
@@ -165,7 +165,7 @@ def _holds_objects(found):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("name", HARMLESS)
-def test_what_is_no_data_costs_no_data(tmp_path, name, protocol):
+def test_values_without_numbers_are_skipped(tmp_path, name, protocol):
     items = [{"a": np.arange(3), "other": HARMLESS[name], "z": np.ones(n)} for n in range(3)]
     (tmp_path / "data.pkl").write_bytes(pickle.dumps(items, protocol))
     for found, wanted in zip(load_pickle(tmp_path / "data.pkl"), items, strict=True):
@@ -230,7 +230,7 @@ def test_a_memory_bomb_is_refused(tmp_path, name):
     assert peak < 2e6
 
 
-def test_what_exceeds_the_free_memory_is_refused_before_it_is_loaded(tmp_path, monkeypatch):
+def test_a_pickle_above_the_free_memory_is_refused(tmp_path, monkeypatch):
     """A compressed file may hold far more than its own size."""
     with gzip.open(tmp_path / "data.pkl.gz", "wb") as file:
         pickle.dump([np.zeros(100_000, np.uint8) for _ in range(40)], file)
@@ -245,7 +245,7 @@ def test_what_exceeds_the_free_memory_is_refused_before_it_is_loaded(tmp_path, m
 
 
 def test_state_for_a_function_or_a_type_changes_neither(tmp_path):
-    """BUILD sets attributes of whatever stands on the stack."""
+    """The opcode BUILD sets attributes of whatever is on the stack."""
     for name in (
         b"numpy\ndtype",
         b"_codecs\nencode",
@@ -288,7 +288,7 @@ def test_the_first_texts_are_those_of_the_first_episode(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_mutations_raise_nothing_else(tmp_path, protocol):
+def test_mutated_files_raise_dataset_errors_only(tmp_path, protocol):
     whole, rng = pickle.dumps([episode(0), episode(1)], protocol), np.random.default_rng(protocol)
     path = tmp_path / "data.pkl"
     for _ in range(400):

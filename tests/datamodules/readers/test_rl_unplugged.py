@@ -135,7 +135,7 @@ def test_other_damage_is_named(shards):
         ({"o_t": [b"png"]}, "a single transition, as in the older copy"),
     ],
 )
-def test_episodes_of_another_content_are_refused(tmp_path, change, message):
+def test_episodes_with_other_features_are_refused(tmp_path, change, message):
     features = {k: v for k, v in {**episode(0, 3), **change}.items() if v is not None}
     path = tmp_path / "run-00000-of-00001"
     path.write_bytes(record(example(features)))
@@ -146,7 +146,7 @@ def test_episodes_of_another_content_are_refused(tmp_path, change, message):
 @pytest.mark.parametrize(
     "data", [b"\xff" * 40, b"\x0a\x05ab", b"\x0b", b"\x08\x01\x0a\x02\x0a\x01"]
 )
-def test_what_is_no_message_is_refused(tmp_path, data):
+def test_damaged_messages_are_refused(tmp_path, data):
     path = tmp_path / "run-00000-of-00001"
     path.write_bytes(record(data))
     with pytest.raises(DatasetError, match=r"episode 0: (no tf.train.Example|there is no)"):

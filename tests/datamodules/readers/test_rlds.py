@@ -57,7 +57,7 @@ def test_an_episode_without_a_last_step_keeps_all(tmp_path):
     assert found[0].last_observation is None
 
 
-def test_discount_tells_the_end_where_nothing_else_does(tmp_path):
+def test_the_discount_marks_the_end_if_nothing_else_does(tmp_path):
     step = {name: kind for name, kind in STEP.items() if name != "is_terminal"}
 
     def make(length, number):
@@ -180,7 +180,7 @@ def test_splits_and_shards(tmp_path):
     assert [len(item) for item in ValidEpisodes(source)] == [6, 3]
 
 
-def test_what_a_damaged_shard_holds_is_lost_alone(tmp_path):
+def test_a_damaged_shard_costs_its_own_episodes_alone(tmp_path):
     path = library.write_rlds(tmp_path / "data", (4, 6, 3, 5))
     shard = path / "some_data-train.tfrecord-00001-of-00002"
     shard.write_bytes(shard.read_bytes()[:-300])
@@ -193,7 +193,7 @@ def test_what_a_damaged_shard_holds_is_lost_alone(tmp_path):
         assert not bad or "damaged or truncated" in str(bad[0])
 
 
-def test_a_shard_that_lacks_whole_records_is_told(tmp_path):
+def test_a_shard_with_missing_records_is_named(tmp_path):
     path = library.write_rlds(tmp_path / "data")
     shard = path / "some_data-train.tfrecord-00001-of-00002"
     whole = shard.read_bytes()
@@ -217,7 +217,7 @@ def test_a_shard_that_lacks_whole_records_is_told(tmp_path):
         (lambda steps: steps["is_first"].__setitem__(2, True), "is_first is set at step 2"),
     ],
 )
-def test_episodes_of_another_content_are_refused(tmp_path, change, message):
+def test_episodes_with_other_features_are_refused(tmp_path, change, message):
     def make(length, number):
         steps = rlds_episode(length, number)
         if number == 1:
@@ -239,7 +239,7 @@ def test_episodes_of_another_content_are_refused(tmp_path, change, message):
         ([png(np.zeros((8, 6, 3), np.uint8))] * 4, "not an image for each of the 5 steps"),
     ],
 )
-def test_images_that_are_none_are_refused(tmp_path, data, message):
+def test_invalid_images_are_refused(tmp_path, data, message):
     step = {**STEP, "observation": library.dictionary(pixels=image_type())}
 
     def make(length, number):
@@ -262,7 +262,7 @@ def test_images_that_are_none_are_refused(tmp_path, data, message):
         (json.dumps(library.dictionary(steps=step_type())), "no series of 'steps'"),
     ],
 )
-def test_features_that_are_no_episodes(tmp_path, features, message):
+def test_features_without_episodes_are_refused(tmp_path, features, message):
     path = library.write_rlds(tmp_path / "data")
     (path / "features.json").write_text(features)
     with pytest.raises(DatasetError, match=rf"features\.json: .*{message}"):
@@ -275,7 +275,7 @@ def test_the_name_in_the_information_tells_the_environment(tmp_path):
     assert (spec.name, spec.options["task"]) == ("mujoco-hopper", "hopper")
 
 
-def test_a_number_of_episodes_that_cannot_be_is_refused(tmp_path):
+def test_an_impossible_number_of_episodes_is_refused(tmp_path):
     told = {"splits": [{"name": "train", "shardLengths": ["1", "99999999999"]}]}
     with pytest.raises(DatasetError, match="says that it has 99999999999 episodes"):
         open_source(library.write_rlds(tmp_path / "data", information=told))

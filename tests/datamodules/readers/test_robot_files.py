@@ -130,7 +130,7 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path, write):
         open_source(path)
 
 
-def test_groups_of_another_layout_are_not_taken_for_demonstrations(tmp_path):
+def test_other_groups_are_not_demonstrations(tmp_path):
     with h5py.File(tmp_path / "x.hdf5", "w") as file:
         file["data/demo_of_something"] = np.zeros(3)
     with pytest.raises(DatasetError) as error:

@@ -18,7 +18,7 @@ def steps():
 
 
 def write(path, rings, room, newest):
-    """A buffer as tianshou saves it: `rings[i]` are steps in the places of environment i."""
+    """Writes a buffer as tianshou saves it: `rings[i]` are steps in the rows of environment i."""
     names = {"observations": "obs", "actions": "act", "rewards": "rew", "terminals": "terminated"}
     data, count = steps() | {"truncated": np.arange(STEPS) == 9}, len(rings)
     names |= {"next_observations": "obs_next", "truncated": "truncated"}
@@ -38,7 +38,7 @@ def write(path, rings, room, newest):
     return path
 
 
-def test_a_buffer_has_more_room_than_steps(tmp_path):
+def test_a_buffer_with_free_rows(tmp_path):
     source = open_source(write(tmp_path / "x.hdf5", [np.arange(STEPS)], 20, [STEPS - 1]))
     assert (source.format, source.num_steps, source.notes) == ("tianshou", STEPS, ())
     for number, episode in enumerate(ValidEpisodes(source)):

@@ -31,7 +31,7 @@ TMAZE_BAD = {
 
 
 @pytest.mark.parametrize("name", TMAZE_BAD)
-def test_what_is_wrong_in_tmaze(tmp_path, name):
+def test_wrong_tmaze_episodes_are_named_or_skipped(tmp_path, name):
     key, value, message = TMAZE_BAD[name]
     path = write_tmaze(tmp_path / "x.pickle", change=lambda e: e[1].update({key: value}))
     source = open_tmaze_pickle(path)

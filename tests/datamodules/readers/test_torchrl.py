@@ -1,4 +1,4 @@
-"""TensorDicts of TorchRL on the disk."""
+"""TensorDicts of TorchRL on disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def episodes(path, **options):
     return list(ValidEpisodes(open_source(path, Options(**options))))
 
 
-def test_ends_rewards_and_what_followed_are_under_next(tmp_path):
+def test_ends_rewards_and_next_observations_are_under_next(tmp_path):
     source = open_source(library.write_torchrl(tmp_path / "data"))
     assert (source.format, source.num_episodes, source.num_steps) == ("torchrl", 3, sum(LENGTHS))
     for number, episode in enumerate(ValidEpisodes(source)):
@@ -30,7 +30,7 @@ def test_ends_rewards_and_what_followed_are_under_next(tmp_path):
         assert episode.terminated == (number % 2 == 0) != episode.truncated
 
 
-def test_several_observations_are_those_that_next_has_too(tmp_path):
+def test_keys_that_are_also_under_next_are_observations(tmp_path):
     def change(tensors):
         rows = sum(LENGTHS)
         frames = np.arange(rows, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 1, 4, 4))
@@ -52,7 +52,7 @@ def test_several_observations_are_those_that_next_has_too(tmp_path):
 
 
 def save_buffer(folder, rows, filled, cursor):
-    """A replay buffer of so many rows, as `ReplayBuffer.dumps` writes it."""
+    """Writes a replay buffer of so many rows, as `ReplayBuffer.dumps` does."""
     step = np.arange(rows)
     library.write_tensors(
         folder / "storage",
@@ -77,7 +77,7 @@ def test_rows_of_a_buffer_that_are_not_filled_are_not_read(tmp_path):
     assert [len(episode) for episode in ValidEpisodes(source)] == [5, 5]
 
 
-def test_a_buffer_that_went_round_begins_with_its_oldest_step(tmp_path):
+def test_a_full_buffer_starts_at_its_oldest_step(tmp_path):
     path = save_buffer(tmp_path / "data", 20, 20, 7)
     source = open_source(path)
     assert "its oldest step is row 7" in " ".join(source.notes)
@@ -112,7 +112,7 @@ def test_rows_of_several_environments_are_trajectories_of_their_own(tmp_path):
     assert found[2].observations[:, 0].tolist() == [6, 7, 8, 9, 10, 11]
 
 
-def test_steps_that_fill_up_a_trajectory_are_not_read(tmp_path):
+def test_padding_of_trajectories_is_not_read(tmp_path):
     step = np.arange(12).reshape(2, 6, 1)
     mask = np.arange(6) < np.array([[6], [2]])
     path = library.write_tensors(
@@ -152,7 +152,7 @@ def edit(path, change):
         (lambda m: m["action"].update(dtype="torch.bfloat16"), "no actions"),
     ],
 )
-def test_what_does_not_fit_is_refused(tmp_path, change, message):
+def test_inconsistent_metadata_are_refused(tmp_path, change, message):
     path = library.write_torchrl(tmp_path / "data")
     edit(path / "meta.json", change)
     with pytest.raises(DatasetError, match=message):

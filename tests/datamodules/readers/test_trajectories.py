@@ -81,7 +81,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_wrong_is_said_or_skipped(tmp_path, name):
+def test_wrong_episodes_are_named_or_skipped(tmp_path, name):
     change, message = BAD[name]
     path = write_trajectories(tmp_path / "x.pkl", change=change)
     with pytest.raises(DatasetError, match=message):
@@ -97,7 +97,7 @@ def test_what_is_wrong_is_said_or_skipped(tmp_path, name):
     ("key", "message"),
     [("rewards", "rewards: the value at step 1"), ("observations", "observations: the value at")],
 )
-def test_what_is_not_finite_is_found_with_its_step(tmp_path, key, message):
+def test_values_that_are_not_finite_are_named_with_their_step(tmp_path, key, message):
     def change(episodes):
         episodes[2][key][1] = np.nan
 
@@ -119,7 +119,7 @@ class Evil:
         return os.system, ("touch pwned",)
 
 
-def test_nothing_is_run(tmp_path, monkeypatch):
+def test_no_code_of_a_pickle_is_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = write_trajectories(tmp_path / "x.pkl", change=put(2, "rewards", Evil()))
     with pytest.raises(DatasetError, match=r"asks for 'posix\.system'"):
@@ -218,7 +218,7 @@ def test_a_list_of_steps(tmp_path):
     ]
 
 
-def test_one_observation_more_is_what_followed(tmp_path):
+def test_one_observation_more_is_the_last_observation(tmp_path):
     episodes = [
         {**e, "observations": np.concatenate([e["observations"], e["next_observations"][-1:]])}
         for e in made()
@@ -280,7 +280,7 @@ def test_a_terminal_at_the_time_limit_is_the_limits(tmp_path):
 
 @pytest.mark.parametrize("name", ["hopper-wide.pkl", "wide.pkl"])
 @pytest.mark.parametrize("keep", [False, True])
-def test_wide_actions_by_any_name(tmp_path, name, keep):
+def test_actions_outside_the_bounds_are_clipped_under_any_name(tmp_path, name, keep):
     episodes = made()
     for e in episodes:
         e["actions"] *= 5.13
@@ -296,7 +296,7 @@ def test_wide_actions_by_any_name(tmp_path, name, keep):
     assert checked.clipped.episodes == (0 if keep else 3)
 
 
-def test_nested_lists_that_hold_each_other_are_refused_at_once(tmp_path):
+def test_exponentially_nested_lists_are_refused(tmp_path):
     laughs = (0.5,)
     for _ in range(60):
         laughs = (laughs, laughs)

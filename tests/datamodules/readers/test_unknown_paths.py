@@ -30,7 +30,7 @@ NAMES = ("x.hdf5", "x.pkl", "x.npz", "x.parquet", "x.gz", "x-00000-of-00001", "x
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("page", PAGES)
-def test_what_was_downloaded_in_the_place_of_a_file(tmp_path, name, page):
+def test_files_that_were_not_downloaded_are_described(tmp_path, name, page):
     contents, message = PAGES[page]
     (tmp_path / name).write_bytes(contents)
     with pytest.raises(DatasetError, match=message) as error:
@@ -40,7 +40,7 @@ def test_what_was_downloaded_in_the_place_of_a_file(tmp_path, name, page):
 
 
 @pytest.mark.parametrize("write", [samples.write_rate_npz, samples.write_minari])
-def test_pointers_in_the_place_of_files_of_a_folder(tmp_path, write):
+def test_git_lfs_pointers_in_a_folder_are_described(tmp_path, write):
     folder = write(tmp_path / "data")
     file = sorted(file for file in folder.rglob("*") if file.suffix in (".npz", ".hdf5"))[0]
     file.write_bytes(POINTER)
@@ -129,7 +129,7 @@ def test_a_file_that_may_not_be_read_is_not_damaged(tmp_path, monkeypatch, write
         open_source(path)
 
 
-def test_training_tells_it_as_well(tmp_path):
+def test_training_reports_it_too(tmp_path):
     (tmp_path / "store").write_bytes(POINTER)
     with pytest.raises(DatasetError, match="it is a Git LFS pointer"):
         find_store(tmp_path / "store")
