@@ -64,7 +64,7 @@ def frames(number, steps):
 
 @pytest.fixture
 def run(tmp_path):
-    """Writes two checkpoints of 25 rows; episodes are rows 0-9, 10-17, 18-29 (across both), ..."""
+    """Writes two checkpoints of 25 rows; episodes are rows 0-9, 10-17, 18-29 (in both), ..."""
     folder = tmp_path / "Breakout" / "1"
     memory = Memory(folder / "replay_logs", 25)
     for number, (steps, at) in enumerate(GAME):
