@@ -1,4 +1,4 @@
-"""Public weights act as they answer when they are shown whole segments."""
+"""Rollouts with public weights equal their forward pass over whole segments."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def make_model(name: str) -> PublicModel:
 
 
 @pytest.mark.parametrize("name", STATES)
-def test_acting_is_answering_in_whole_segments(name: str) -> None:
-    """Two rows of which one is begun anew in the middle of a segment."""
+def test_decoding_equals_whole_segments(name: str) -> None:
+    """Two rows, one of which is reset in the middle of a segment."""
     model, steps, rng = make_model(name), 4 * K, torch.Generator().manual_seed(0)
     observations = torch.randn(2, steps, 4, generator=rng)
     actions = torch.randint(0, 4, (2, steps), generator=rng)
@@ -58,7 +58,7 @@ def test_acting_is_answering_in_whole_segments(name: str) -> None:
     torch.testing.assert_close(predictions[1, begins : begins + whole], second, rtol=0, atol=1e-5)
 
 
-def test_actions_are_those_of_the_answers() -> None:
+def test_actions_are_those_of_the_logits() -> None:
     model = make_model("rate_cache_tmaze")
     policy = Policy(model, num_envs=3, target_return=1.0)
     seen = np.random.default_rng(0).normal(size=(2 * K, 3, 4)).astype(np.float32)
@@ -113,7 +113,7 @@ def test_the_command_scores_public_weights(
     assert "--public-weights needs --context-length as well" in capsys.readouterr().err
 
 
-def test_files_that_are_none_are_named(tmp_path: Path) -> None:
+def test_invalid_files_are_named(tmp_path: Path) -> None:
     weights, config = saved(tmp_path)
     nothing = tmp_path / "nothing.pt"
     broken = tmp_path / "broken.pt"

@@ -58,7 +58,7 @@ def our_block(kind: str, theirs: PublicBlock) -> Block:
 
 
 @pytest.mark.parametrize("cache", [0, 5])
-def test_attention_of_ordinary_tokens_is_ours(cache: int) -> None:
+def test_attention_of_step_tokens_is_ours(cache: int) -> None:
     block, x = public_block(mem_len=cache), torch.randn(2, ROWS, WIDTH)
     cached = torch.randn(2, cache, WIDTH) if cache else None
     with torch.no_grad():
@@ -68,7 +68,7 @@ def test_attention_of_ordinary_tokens_is_ours(cache: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["trxl", "trxl_i", "gtrxl"])
-def test_blocks_are_ours_but_for_one_more_residual(kind: str) -> None:
+def test_blocks_differ_from_ours_by_one_more_residual(kind: str) -> None:
     """Public attention adds its own input; where a block normalises first, the normalised one."""
     theirs = public_block(use_stable_version=kind != "trxl", use_gate=kind == "gtrxl")
     ours, x = our_block(kind, theirs), torch.randn(2, ROWS, WIDTH)

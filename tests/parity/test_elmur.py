@@ -1,4 +1,4 @@
-"""Models of the public ELMUR implementation answer through our own backbone as they did at home."""
+"""Public ELMUR weights have the same outputs in our backbone as in the public code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read(name: str) -> Fixture:
 
 
 def answers(fixture: Fixture, **changes: Any) -> dict[str, Tensor]:
-    """What our backbone answers, under the fixture's keys."""
+    """The outputs of our backbone, under the fixture's keys."""
     config, weights, tensors, length = fixture
     model = load_elmur({**config, **changes}, weights)
     memory = [tensors[f"initial_memory.{layer}"] for layer in range(config["n_layer"])]
@@ -43,7 +43,7 @@ def answers(fixture: Fixture, **changes: Any) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_answer_is_the_public_one(name: str) -> None:
+def test_outputs_equal_those_of_the_public_code(name: str) -> None:
     fixture = read(name)
     found = answers(fixture)
     known = [key for key in fixture[2] if key.split(".")[0] in ("logits", "memory", "position")]
@@ -83,7 +83,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("changes", "told"), WRONG)
-def test_what_is_not_known_is_refused_by_name(changes: dict[str, Any], told: str) -> None:
+def test_unknown_arguments_are_refused_by_name(changes: dict[str, Any], told: str) -> None:
     config, weights, _, _ = read("elmur_states")
     with pytest.raises(ValueError, match=told):
         load_elmur({**config, **changes}, weights)

@@ -1,4 +1,4 @@
-"""Models of the public RATE implementation answer through our door as they did at home."""
+"""Public RATE weights have the same outputs here as in the public code."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def read(name: str) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor
 def answer(
     model: ReferenceModel, tensors: dict[str, Tensor], context_length: int
 ) -> dict[str, Tensor]:
-    """Every tensor that the model hands out, under the keys of the fixture files."""
+    """All outputs of the model, under the keys of the fixture files."""
     answers = {}
     for n, result in enumerate(run_segments(model, *triple(tensors), context_length)):
         answers[f"logits.{n}"] = result.logits
@@ -62,7 +62,7 @@ def assert_within_1e5(key: str, ours: Tensor, theirs: Tensor) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", NAMES)
-def test_answers_of_the_public_code(name: str, dtype: torch.dtype) -> None:
+def test_outputs_equal_those_of_the_public_code(name: str, dtype: torch.dtype) -> None:
     config, weights, tensors, context_length = read(name)
     model = load_reference(config, {key: value.to(dtype) for key, value in weights.items()})
     answers = answer(model, tensors, context_length)
@@ -239,7 +239,7 @@ def test_missing_and_unexpected_weights_are_named() -> None:
         load_reference(config | {"n_layer": 2, "d_inner": 9}, weights)
 
 
-def test_a_continuous_encoder_without_its_bias_is_still_one() -> None:
+def test_a_continuous_encoder_without_its_bias_is_recognised() -> None:
     config, _, weights = synthetic(env_name="popgym-PositionOnlyPendulumEasy-v0", act_dim=1)
     del weights["action_embeddings.0.bias"]
     with pytest.raises(ValueError, match=r"missing: action_embeddings\.0\.bias"):

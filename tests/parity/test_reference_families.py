@@ -1,4 +1,4 @@
-"""Environments' families and the two public constructors: equal, or refused by name."""
+"""Families of environments and the two public constructors: equal outputs, or refused by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cached hidden states: when they stand for the steps they came from, and when they do not."""
+"""Cached hidden states: when they equal the steps that they were computed from."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def difference(model: SequenceModel, other: SequenceModel, batch: Batch) -> torc
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("position", ["relative", "timestep"])
 def test_a_cache_of_the_whole_history_equals_one_long_pass(block: str, position: str) -> None:
-    """A layer's cached inputs are those of a long pass, because no layer looks ahead.
+    """The cached inputs of a layer equal those of one long pass, because attention is causal.
 
-    Relative positions see the same distances; learned timesteps went in with the tokens.
+    Relative positions have the same distances; learned timesteps are part of the tokens.
     """
     model = cached_model(block=block, position=position)
     assert difference(model, one_pass(model), make_batch(model, LENGTHS)).max() < 1e-5
@@ -82,7 +82,7 @@ def test_an_empty_cache_equals_no_cache(cache_length: int, memory: int) -> None:
     assert difference(model, twin(model, cache_length=0), batch).max() < 1e-6
 
 
-def test_what_an_empty_cache_holds_never_matters() -> None:
+def test_values_of_an_empty_cache_have_no_effect() -> None:
     model = cached_model()
     batch, state = make_batch(model, LENGTHS), model.initial_state(3)
     assert state.cache is not None

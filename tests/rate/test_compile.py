@@ -16,7 +16,7 @@ from tests.rate.test_recompute import gradients
     ("name", "recompute"), [("rate_lstm_cache", False), ("dt", False), ("rate", True)]
 )
 def test_eager_and_compiled_agree(name: str, recompute: bool) -> None:
-    """The graphs that a compiler is given, without waiting for one that makes code of them."""
+    """With the graphs of `torch.compile` run eagerly, which saves the time of code generation."""
     model = make_model(name, num_layers=1).double().train()
     batch = make_batch(model, [STEPS, STEPS - 1, 5])
     expected, expected_gradients = model(batch)[0], gradients(model, recompute)

@@ -1,4 +1,4 @@
-"""Settings that cannot work are refused, by name."""
+"""Invalid settings are refused by name."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_odd_widths_are_fine_without_relative_positions() -> None:
     ("choices", "made"),
     [(settings.Block, BLOCKS), (settings.Valve, VALVES), (settings.Activation, ACTIVATIONS)],
 )
-def test_what_can_be_chosen_is_what_there_is(choices: Any, made: dict[str, Any]) -> None:
+def test_choices_of_settings_are_the_registered_names(choices: Any, made: dict[str, Any]) -> None:
     assert get_args(choices) == tuple(made)
 
 

@@ -1,4 +1,4 @@
-"""Acting is the model's forward pass, one step at a time."""
+"""Autoregressive decoding equals teacher forcing, step by step."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def teacher_forced(model: SequenceModel, batch: Batch, recompute_window: bool) -
 def played_by_decoder(
     model: SequenceModel, recompute_window: bool, decoder: ModelDecoder | None = None
 ) -> tuple[Batch, Tensor]:
-    """Random actions and returns; the predictions made on the way."""
+    """Random actions and returns, and the predictions of the decoder."""
     batch = replace(make_batch(model, [TICKS] * 3), timesteps=TIMESTEPS)
     decoder = decoder or model.make_decoder(3, exact=recompute_window)
     predictions = []
@@ -77,7 +77,7 @@ def played_by_decoder(
 
 
 def inputs_at(batch: Batch, t: int) -> StepInputs:
-    """What is known at step t; at the first, the action of another episode."""
+    """The inputs at step t; at the first step, with the action of another episode."""
     return StepInputs(
         batch.actions[:, t - 1],
         batch.returns_to_go[:, t],
@@ -93,7 +93,7 @@ def to_numpy(observations: Observations) -> Any:
 
 
 def played_by_policy(model: SequenceModel, recompute_window: bool) -> tuple[Batch, Tensor]:
-    """The policy's own actions and its book-keeping of returns; the predictions on the way."""
+    """The policy's actions and returns-to-go, and its predictions."""
     policy = Policy(model, num_envs=3, target_return=2.0, recompute_window=recompute_window)
     batch = make_batch(model, [TICKS] * 3)
     predictions, actions, returns = [], [], []
@@ -142,8 +142,8 @@ def test_policy_equals_teacher_forcing(name: str, recompute_window: bool) -> Non
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_computing_again_equals_teacher_forcing(name: str) -> None:
-    """The decoder that every backbone has."""
+def test_recomputation_equals_teacher_forcing(name: str) -> None:
+    """`RecomputeDecoder` works for every backbone."""
     model = make_model(name)
     decoder = model.make_decoder(3)
     decoder.backbone = RecomputeDecoder(model.backbone, 3)
@@ -163,8 +163,8 @@ def test_policy_equals_teacher_forcing_in_every_space(spaces: str) -> None:
 
 
 @pytest.mark.parametrize("name", WINDOWS)
-def test_the_two_windows_agree_within_the_context_and_part_beyond(name: str) -> None:
-    """Past K steps a banded window still holds what earlier steps had read: it sees further."""
+def test_banded_and_recomputed_windows_agree_within_the_context_only(name: str) -> None:
+    """Past K steps, the receptive field of a banded window is larger."""
     model = make_model(name)
     batch, exact = played_by_decoder(model, True)
     _, banded = played_by_decoder(model, False)
@@ -184,8 +184,8 @@ def test_a_decoder_leaves_the_model_as_it_was(name: str, recompute_window: bool)
 
 
 @every_model
-def test_a_decoder_used_again_forgets(name: str, recompute_window: bool) -> None:
-    """After a reset of all rows nothing of the episodes before is left, whatever they held."""
+def test_a_reset_decoder_starts_anew(name: str, recompute_window: bool) -> None:
+    """After a reset of all rows, nothing of earlier episodes is left."""
     model = make_model(name)
     batch = make_batch(model, [2 * K + 1] * 3)
     decoder = model.make_decoder(3, exact=recompute_window)

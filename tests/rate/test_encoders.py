@@ -40,7 +40,7 @@ def test_every_space_is_encoded_step_by_step(spaces: str, part: int) -> None:
 @pytest.mark.parametrize(
     "space", [Discrete(5, start=-3), MultiDiscrete([3, 2, 4]), MultiDiscrete([2, 3], start=[5, -1])]
 )
-def test_symbols_have_codes_of_their_own(space: gym.Space[Any]) -> None:
+def test_symbols_have_different_embeddings(space: gym.Space[Any]) -> None:
     encoder = make_encoder(space, D)
     if isinstance(space, Discrete):
         values = torch.arange(space.start, space.start + space.n)[None]
@@ -145,7 +145,7 @@ def test_every_entry_of_a_dictionary_counts() -> None:
         assert not torch.allclose(encoder(changed), before), key
 
 
-def test_a_picture_does_not_drown_the_bit_beside_it() -> None:
+def test_entries_of_a_dictionary_have_equal_scale() -> None:
     """Each entry of a dictionary has the same size in the sum, so each changes it as much."""
     space = Dict(image=Box(0, 255, (3, 36, 36), np.uint8), bit=Box(0, 1, (1,), np.float32))
     encoder = make_encoder(space, 64)
@@ -210,11 +210,11 @@ def test_frames_may_be_a_part_of_a_larger_array() -> None:
     ],
     ids=["none", "few", "odd size", "floats", "all different"],
 )
-def test_there_may_be_nothing_to_gain_from_distinct_frames(frames: Tensor) -> None:
+def test_few_or_distinct_frames_are_encoded_as_they_are(frames: Tensor) -> None:
     assert distinct_frames(frames) is None
 
 
-def test_frames_that_only_their_hash_has_in_common_are_told_apart() -> None:
+def test_frames_with_equal_hashes_are_compared() -> None:
     """The hash is linear in the words: more of one and less of another, and it is the same."""
     factor, increment = 0x5851F42D4C957F2D, 0x14057B7EF767814F
     one, other = np.uint64(increment), np.uint64((factor + increment) % 2**64)
@@ -232,7 +232,7 @@ def test_frames_that_only_their_hash_has_in_common_are_told_apart() -> None:
 
 @pytest.mark.parametrize("shape", [(3, 12, 8), (12, 8, 3)], ids=["channels first", "channels last"])
 @pytest.mark.parametrize("kinds", [1, 9, 200])
-def test_encoding_each_kind_once_changes_neither_codes_nor_gradients(
+def test_encoding_distinct_frames_once_changes_neither_embeddings_nor_gradients(
     shape: tuple[int, ...], kinds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also over more frames than are encoded at once."""
@@ -295,7 +295,7 @@ def test_contrast_makes_brightness_irrelevant() -> None:
     assert torch.isfinite(encoder(torch.zeros(1, 1, 1, 36, 36, dtype=torch.uint8))).all()
 
 
-def test_frames_under_autocast_are_never_float32() -> None:
+def test_frames_under_autocast_are_not_converted_to_float32() -> None:
     """And come out as if they had been: every byte is a number of bfloat16."""
     encoder = make_encoder(Box(0, 255, (3, 36, 36), np.uint8), D)
     assert isinstance(encoder, ImageEncoder)

@@ -1,4 +1,4 @@
-"""Numbers that are a function of what they are for, and still look like chance."""
+"""The hash, and uniform numbers that are a function of a counter."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from rate.hashing import counter_uniforms, hash_counter, hash_integers, splitmix64
 
 
-def test_they_are_uniform_and_independent() -> None:
+def test_counter_uniforms_are_uniform_and_independent() -> None:
     keys = splitmix64(np.arange(200, dtype=np.uint64))
     drawn = np.stack([counter_uniforms(keys, np.full(200, step), 3) for step in range(100)])
     assert drawn.dtype == np.float64

@@ -61,14 +61,14 @@ def test_top_k_is_k_where_logits_tie() -> None:
     assert len(sampled(Decoding("sample", top_k=2), torch.zeros(7), 500).unique()) == 2
 
 
-def test_top_k_keeps_the_odds() -> None:
+def test_top_k_keeps_ratios_of_probabilities() -> None:
     logits = torch.tensor([1.0, 3.0, -5.0, 2.0])
     counts = sampled(Decoding("sample", top_k=2), logits, 20_000).bincount(minlength=4) / 20_000
     expected = torch.tensor([3.0, 2.0]).softmax(-1)
     torch.testing.assert_close(counts[[1, 3]], expected, rtol=0, atol=0.015)
 
 
-def test_chances_decide_and_the_global_generator_is_left_alone() -> None:
+def test_samples_depend_on_the_uniforms_and_not_on_the_global_generator() -> None:
     logits, decoding = torch.zeros(10), Decoding("sample")
     before = torch.get_rng_state()
     first, second = sampled(decoding, logits, 50, seed=3), sampled(decoding, logits, 50, seed=3)
@@ -132,7 +132,7 @@ def test_unbounded_actions_are_linear() -> None:
     assert torch.equal(head.decode(head(hidden), GREEDY), head(hidden))
 
 
-def test_half_bounded_actions_are_linear_and_cut_off() -> None:
+def test_half_bounded_actions_are_linear_and_clamped() -> None:
     head = make_head(Box(np.array([0.0], np.float32), np.array([np.inf], np.float32)), 8)
     predictions = head(10 * torch.randn(1, 50, 8))
     assert (predictions < 0).any()

@@ -1,4 +1,4 @@
-"""What holds for every model: causality, padding, gradients, purity."""
+"""Invariants of every model: causality, padding, gradients, purity."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LENGTHS = [STEPS, 7, 1, K, 10]
 
 
 def remembered(state: State) -> dict[str, Tensor]:
-    """What a state holds that anyone can read: cache entries that are not valid become 0."""
+    """The tensors of a state, with invalid cache entries set to 0."""
     found = state.tensors()
     if isinstance(state, SegmentState) and state.cache is not None and state.cached is not None:
         size = state.cache.shape[2]
@@ -55,7 +55,7 @@ def total_loss(model: SequenceModel, batch: Batch, **kwargs: int) -> Tensor:
 
 
 def poked(batch: Batch, name: str) -> Batch:
-    """`STEPS` + 1 copies of a row; copy t + 1 differs in what `name` holds at step t alone."""
+    """`STEPS` + 1 copies of a row; copy t + 1 differs in field `name` at step t alone."""
     copies = rows_of(batch, torch.zeros(STEPS + 1, dtype=torch.int64))
     changed = getattr(copies, name).clone()
     step = torch.arange(STEPS)
@@ -68,7 +68,7 @@ def poked(batch: Batch, name: str) -> Batch:
 
 @every_model
 @pytest.mark.parametrize("what", ["observations", "returns_to_go", "actions"])
-def test_no_prediction_sees_the_future(name: str, what: str) -> None:
+def test_predictions_are_causal(name: str, what: str) -> None:
     model = make_model(name)
     with torch.no_grad():
         predictions, _ = model(poked(make_batch(model), what))
@@ -87,7 +87,7 @@ def test_no_prediction_sees_the_future(name: str, what: str) -> None:
 
 
 @every_model
-def test_what_padding_holds_never_matters(name: str) -> None:
+def test_values_of_padding_have_no_effect(name: str) -> None:
     model = make_model(name)
     batch = make_batch(model, LENGTHS)
     other = with_padding(batch, make_batch(model, LENGTHS, seed=9))
@@ -100,7 +100,7 @@ def test_what_padding_holds_never_matters(name: str) -> None:
 
 @every_model
 @pytest.mark.parametrize("extra", [1, K, 2 * K + 1])
-def test_how_much_padding_there_is_never_matters(name: str, extra: int) -> None:
+def test_the_amount_of_padding_has_no_effect(name: str, extra: int) -> None:
     model = make_model(name)
     batch = make_batch(model, LENGTHS)
     longer = with_padding(batch, make_batch(model, LENGTHS, steps=STEPS + extra, seed=9))
@@ -111,7 +111,7 @@ def test_how_much_padding_there_is_never_matters(name: str, extra: int) -> None:
 
 
 @every_model
-def test_a_row_is_alone_in_its_batch(name: str) -> None:
+def test_rows_of_a_batch_are_independent(name: str) -> None:
     model = make_model(name)
     batch = make_batch(model, LENGTHS)
     with torch.no_grad():
@@ -161,8 +161,8 @@ def test_every_parameter_is_trained_in_every_space(spaces: str) -> None:
 
 
 @pytest.mark.parametrize("name", REMEMBERING)
-def test_cutting_the_gradient_at_every_segment_starves_the_valve(name: str) -> None:
-    """What a segment writes is trained by later segments alone: with `detach_every=1` by none.
+def test_the_valve_has_no_gradient_if_bptt_is_cut_at_every_segment(name: str) -> None:
+    """Only later segments train what a segment writes: with truncated BPTT of one segment, none do.
 
     The gradient still reaches the learned initial memory, which the first segment reads, and all
     that a segment needs to predict its own actions. Cuts further apart train the valve again.
@@ -178,7 +178,7 @@ def test_cutting_the_gradient_at_every_segment_starves_the_valve(name: str) -> N
 
 @pytest.mark.parametrize("name", CARRYING)
 def test_a_later_loss_reaches_an_earlier_segment(name: str) -> None:
-    """Back-propagation runs through whatever a model carries; `detach_every` cuts it there."""
+    """Gradients flow through the state between segments; `detach_every` cuts them."""
     model = make_model(name)
     batch = make_batch(model)
     for detach_every, reaches in ((None, True), (3, True), (1, False)):
@@ -191,7 +191,7 @@ def test_a_later_loss_reaches_an_earlier_segment(name: str) -> None:
 
 
 @every_model
-def test_the_gradient_is_that_of_the_whole_fold(name: str) -> None:
+def test_the_gradient_over_all_segments_equals_finite_differences(name: str) -> None:
     """Along a random direction in all weights, against finite differences: nothing is cut."""
     model = make_model(name).double()
     batch, parameters = make_batch(model, [STEPS, 9, 6]), list(model.parameters())
@@ -214,8 +214,8 @@ def test_the_gradient_is_that_of_the_whole_fold(name: str) -> None:
 
 
 @every_model
-def test_forward_is_a_function(name: str) -> None:
-    """Same inputs, same outputs; nothing in the model changes, memory is handed out as a value."""
+def test_forward_is_a_pure_function(name: str) -> None:
+    """Same inputs, same outputs; the model is unchanged, and memory is a value."""
     model = make_model(name)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     buffers = {key: value.clone() for key, value in model.named_buffers()}
@@ -236,7 +236,7 @@ def test_forward_is_a_function(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CARRYING)
-def test_state_can_be_handed_on_by_hand(name: str) -> None:
+def test_segments_in_several_calls_equal_one_call(name: str) -> None:
     """Folding over segments in one call equals calling with the state of the call before."""
     model = make_model(name)
     batch = make_batch(model, [STEPS, 9, 2])
@@ -259,7 +259,7 @@ def test_evaluation_has_no_noise(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REMEMBERING)
-def test_memory_noise_is_for_training_and_for_rows_that_wrote(name: str) -> None:
+def test_memory_noise_is_added_in_training_to_rows_with_real_steps(name: str) -> None:
     model = make_model(name, memory_noise=1.0)
     batch = make_batch(model, [2 * K, K, 1])
     quiet = twin(model, memory_noise=0.0)
@@ -291,7 +291,7 @@ def test_bfloat16_autocast_stays_finite_and_close(name: str) -> None:
         torch.testing.assert_close(predictions[real].float(), exact[real], rtol=0.2, atol=0.3)
 
 
-def test_masks_made_in_inference_mode_serve_training_too() -> None:
+def test_attention_masks_cached_in_inference_mode_work_in_training() -> None:
     """Masks are kept between calls; Lightning evaluates in inference mode, then trains on."""
     model = make_model("rate_cache", context_length=3, num_memory_tokens=2).train()
     batch = make_batch(model)

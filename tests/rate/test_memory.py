@@ -1,4 +1,4 @@
-"""Memory is a value: how it starts, is cut, reset, handed on, and what the valves do to it."""
+"""Memory as a value: initialisation, detach, reset, and the memory retention valves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def tensors(state: State) -> dict[str, Tensor]:
 
 
 def changing(state: State) -> list[str]:
-    """What every segment changes: not what counts up to a limit, nor what is empty."""
+    """The names of the tensors that every segment changes."""
     return [
         name
         for name, tensor in state.tensors().items()
@@ -42,7 +42,7 @@ def memory_of(state: State) -> Tensor:
 
 
 @pytest.mark.parametrize("name", REMEMBERING)
-def test_memory_tokens_start_apart(name: str) -> None:
+def test_memory_tokens_are_initialised_different(name: str) -> None:
     """Equal memory tokens would get equal updates, and stay equal for ever."""
     tokens = memory_of(make_model(name).initial_state(2))
     distances = torch.cdist(tokens[0], tokens[0]) + 10 * torch.eye(3)
@@ -51,13 +51,13 @@ def test_memory_tokens_start_apart(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REMEMBERING)
-def test_memory_tokens_stay_apart(name: str) -> None:
+def test_memory_tokens_stay_different(name: str) -> None:
     tokens = memory_of(used_state(name))
     assert (torch.cdist(tokens, tokens) + 10 * torch.eye(3)).min() > 1e-3
 
 
 @pytest.mark.parametrize("name", REMEMBERING)
-def test_equal_memory_tokens_part_again(name: str) -> None:
+def test_equal_memory_tokens_become_different(name: str) -> None:
     """The slot embedding tells equal memory tokens apart, so that they do not stay equal."""
     model = make_model(name)
     state = model.initial_state(3)
@@ -80,7 +80,7 @@ def test_initial_states_are_fresh(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CARRYING)
-def test_detach_cuts_and_keeps_the_values(name: str) -> None:
+def test_detach_cuts_gradients_and_keeps_values(name: str) -> None:
     model = make_model(name)
     _, state = model(make_batch(model, K))
     assert any(t.requires_grad for t in tensors(state).values())
@@ -103,7 +103,7 @@ def test_reset_touches_only_its_rows(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CARRYING)
-def test_a_reset_row_plays_as_if_nothing_had_been(name: str) -> None:
+def test_a_reset_row_equals_a_new_episode(name: str) -> None:
     model = make_model(name)
     batch = make_batch(model, [K, 3, K])
     with torch.no_grad():
@@ -177,7 +177,7 @@ def test_recurrent_valves_treat_every_memory_token_alike(kind: str) -> None:
 
 
 def test_an_open_and_a_closed_gate() -> None:
-    """GTrXL's gate keeps memory where its bias is high, and takes in what was written where low."""
+    """The gate keeps memory where its bias is high, and replaces it where the bias is low."""
     module = valve("gated")
     tokens = random_tokens()
     with torch.no_grad():
@@ -206,7 +206,7 @@ def test_cross_attention_equals_torchs_own(kind: str) -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_without_a_valve_memory_is_what_was_written() -> None:
+def test_without_a_valve_memory_is_the_write_output() -> None:
     tokens = random_tokens()
     assert torch.equal(valve("none")(*tokens, None)[0], tokens[2])
 
@@ -220,7 +220,7 @@ def test_without_a_valve_memory_is_what_was_written() -> None:
         ("tanh", torch.tanh),
     ],
 )
-def test_the_activation_works_on_what_was_written(activation: str, function: Any) -> None:
+def test_the_activation_is_applied_to_the_write_output(activation: str, function: Any) -> None:
     tokens = random_tokens()
     found, _ = valve("none", activation)(*tokens, None)
     assert torch.equal(found, function(tokens[2]))

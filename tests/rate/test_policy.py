@@ -1,4 +1,4 @@
-"""The policy: book-keeping of returns, resets, randomness and modes."""
+"""The policy: returns-to-go, resets, sampling and modes."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_acting_leaves_the_global_random_state_alone(name: str, method: Any) -> 
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_acting_is_evaluation_whatever_the_models_mode(name: str) -> None:
+def test_acting_is_in_evaluation_mode_and_restores_the_mode(name: str) -> None:
     """Dropout and memory noise are off at every step and in every reset; the mode is put back."""
     model = make_model(name)
     other = noisy(model)
@@ -120,7 +120,7 @@ def test_acting_is_evaluation_whatever_the_models_mode(name: str) -> None:
         assert all(module.training == training for module in other.modules())
 
 
-def test_the_mode_is_put_back_after_an_error() -> None:
+def test_the_mode_is_restored_after_an_error() -> None:
     model = make_model("rate").train()
     policy = Policy(model, num_envs=ENVS, target_return=1.0)
 
@@ -133,14 +133,14 @@ def test_the_mode_is_put_back_after_an_error() -> None:
     assert model.training
 
 
-def test_the_seed_decides_what_is_sampled() -> None:
+def test_samples_depend_on_the_seed() -> None:
     model, decoding = make_model("rate"), Decoding("sample", temperature=5.0)
     first = act_out(model, decoding=decoding, seed=1)
     assert np.array_equal(first, act_out(model, decoding=decoding, seed=1))
     assert not np.array_equal(first, act_out(model, decoding=decoding, seed=2))
 
 
-def test_what_is_sampled_depends_on_the_episode_and_not_on_its_neighbours() -> None:
+def test_samples_depend_on_the_episode_and_not_on_other_rows() -> None:
     model, decoding = make_model("rate"), Decoding("sample", temperature=5.0)
     observations = [observe(model, step) for step in range(2 * K + 1)]
 
@@ -157,7 +157,7 @@ def test_what_is_sampled_depends_on_the_episode_and_not_on_its_neighbours() -> N
     assert not np.array_equal(sample([0, 1, 2], None), sample([0, 1, 2], [3, 4, 4]))
 
 
-def test_what_the_caller_does_to_its_actions_stays_there() -> None:
+def test_returned_actions_are_copies() -> None:
     model = make_model("rate", "matrix_to_bounded")
     results = []
     for meddle in (False, True):
@@ -176,7 +176,7 @@ def test_continuous_actions_refuse_sampling() -> None:
         act_out(model, decoding=Decoding("sample"))
 
 
-def test_a_forgotten_reward_is_told() -> None:
+def test_missing_rewards_are_refused() -> None:
     model = make_model("rate")
     policy = Policy(model, num_envs=ENVS, target_return=1.0)
     policy.act(observe(model, 0))
@@ -203,7 +203,7 @@ def test_a_forgotten_reward_is_told() -> None:
         ([1.0, np.nan, np.inf], r"rewards of the rows \[1, 2\] .* are \[nan, inf\]"),
     ],
 )
-def test_rewards_that_cannot_be_are_told(rewards: Any, message: str) -> None:
+def test_rewards_of_wrong_shape_or_not_finite_are_refused(rewards: Any, message: str) -> None:
     model = make_model("rate")
     policy = Policy(model, num_envs=ENVS, target_return=1.0)
     policy.act(observe(model, 0))
@@ -213,7 +213,7 @@ def test_rewards_that_cannot_be_are_told(rewards: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize("spaces", SPACES)
-def test_unbatched_observations_are_told(spaces: str) -> None:
+def test_observations_of_wrong_shape_are_refused(spaces: str) -> None:
     """Those of one environment, of too many rows, and of another kind altogether."""
     model = make_model("rate", spaces)
     policy, alone = (Policy(model, num_envs=n, target_return=1.0) for n in (ENVS, 1))
@@ -230,7 +230,7 @@ def test_unbatched_observations_are_told(spaces: str) -> None:
     policy.act(seen)
 
 
-def test_keys_and_kinds_that_the_model_does_not_know_are_told() -> None:
+def test_unknown_keys_and_dtypes_are_refused() -> None:
     model = make_model("rate", "dictionary_to_bounded")
     policy = Policy(model, num_envs=ENVS, target_return=1.0)
     seen = observe(model, 0)
@@ -242,12 +242,12 @@ def test_keys_and_kinds_that_the_model_does_not_know_are_told() -> None:
 
 
 @pytest.mark.parametrize("target", [np.nan, np.inf, -np.inf])
-def test_a_target_that_is_no_number_is_told(target: float) -> None:
+def test_a_target_return_that_is_not_finite_is_refused(target: float) -> None:
     with pytest.raises(ValueError, match="target_return is"):
         Policy(make_model("rate"), num_envs=1, target_return=target)
 
 
-def test_an_unused_reward_is_not_asked_for() -> None:
+def test_rewards_are_optional_where_they_are_not_used() -> None:
     """Rewards of rows that were all just reset have no say, whatever they are."""
     model = make_model("rate")
     policy = Policy(model, num_envs=ENVS, target_return=1.0)

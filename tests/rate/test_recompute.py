@@ -1,4 +1,4 @@
-"""Activations of a segment computed again instead of kept: the same gradients, less memory."""
+"""Activation checkpointing of segments: the same gradients, less memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def gradients(model: SequenceModel, recompute: bool) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_are_the_same(name: str) -> None:
-    """With the same random numbers, too: the second time draws what the first one drew."""
+    """With the same dropout masks in the second forward pass."""
     model = noisy(make_model(name), dropout=0.0).double().train()
     kept, recomputed = gradients(model, False), gradients(model, True)
     assert kept.keys() == recomputed.keys()
@@ -36,7 +36,7 @@ def test_gradients_are_the_same(name: str) -> None:
         torch.testing.assert_close(recomputed[key], gradient, rtol=1e-12, atol=1e-12)
 
 
-def test_a_devices_random_numbers_are_those_of_the_first_time(monkeypatch) -> None:
+def test_checkpointing_restores_the_random_state_of_the_device(monkeypatch) -> None:
     """PyTorch finds the device by the tensors that it is given, and looks into no other class."""
     given = []
 
@@ -79,7 +79,7 @@ class Live(TorchDispatchMode):
 
 
 def kept_bytes(model: SequenceModel, segments: int, recompute: bool) -> int:
-    """What waits for the backward pass."""
+    """Bytes that are kept for the backward pass."""
     batch = make_batch(model, [segments * K] * 8)
     with Live() as live:
         hidden, _state = model.features(batch, recompute=recompute)

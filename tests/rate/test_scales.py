@@ -1,4 +1,4 @@
-"""What components are divided by: one meaning, one floor, for what is seen and what is done."""
+"""Scales of the components of observations and actions."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ STILL = {
 
 
 @pytest.mark.parametrize("name", STILL)
-def test_what_hardly_varies_does_not_become_huge(name: str) -> None:
+def test_nearly_constant_components_are_not_scaled_up(name: str) -> None:
     values = STILL[name].double()
     mean, std = (part.float()[None] for part in (values.mean(), values.std(correction=0)))
     encoder = make_encoder(Box(-1, 1, (1,)), 4)
@@ -67,7 +67,7 @@ def test_what_hardly_varies_does_not_become_huge(name: str) -> None:
 @pytest.mark.parametrize(
     ("mean", "std"), [(0.0, 1.0), (1e3, 0.5), (0.0, 2e-3), (-5.0, 1e5), (1e6, 30.0)]
 )
-def test_what_varies_is_divided_by_its_deviation(mean: float, std: float) -> None:
+def test_components_are_divided_by_their_standard_deviation(mean: float, std: float) -> None:
     assert unit_of(column(mean), column(std), LEAST).tolist() == column(std).tolist()
 
 
@@ -87,9 +87,7 @@ def test_a_small_deviation_is_raised_to_the_floor_for_observations_alone() -> No
         ([0.0, 0.0], [1.0, INF], "spread of component 1 is inf"),
     ],
 )
-def test_statistics_that_are_none_are_refused(
-    mean: list[float], std: list[float], message: str
-) -> None:
+def test_invalid_statistics_are_refused(mean: list[float], std: list[float], message: str) -> None:
     encoder = make_encoder(Box(-1, 1, (2,)), 4)
     head = make_head(Box(-np.inf, np.inf, (2,)), 4)
     assert isinstance(encoder, VectorEncoder)
@@ -112,7 +110,7 @@ def test_bounds_give_a_middle_and_half_a_range() -> None:
     assert [part.tolist() for part in box_scale(half)] == [[0.0], [1.0], [False]]
 
 
-def test_components_of_unlike_ranges_count_alike() -> None:
+def test_components_of_different_ranges_have_equal_weight() -> None:
     head = make_head(MIXED, 8)
     assert isinstance(head, ContinuousHead)
     head.set_spread(column(9, 9, 9, -40, 7, 9, 0), column(8, 8, 8, 1e-5, 3e4, 8, 2))
@@ -176,7 +174,7 @@ def test_actions_within_one_are_trained_as_before() -> None:
 
 
 @pytest.mark.parametrize("spaces", ["matrix_to_bounded", "discrete_to_unbounded"])
-def test_past_actions_are_seen_in_the_units_of_the_next(spaces: str) -> None:
+def test_past_actions_have_the_units_of_predicted_actions(spaces: str) -> None:
     model = make_model("rate", spaces)
     model.set_action_spread(column(3.0, -2.0), column(10.0, 0.1))
     assert isinstance(model.head, ContinuousHead)
@@ -186,7 +184,7 @@ def test_past_actions_are_seen_in_the_units_of_the_next(spaces: str) -> None:
     assert model.head.unit.tolist() == column(*((1.5, 0.25) if bounded else (10, 0.1))).tolist()
 
 
-def test_whoever_acts_has_the_scales_of_the_data(tmp_path: Path) -> None:
+def test_policies_use_the_scales_of_the_data(tmp_path: Path) -> None:
     name = "discrete_to_unbounded"
     model = make_model("rate", name)
     model.set_action_spread(column(1e3, -1e-3), column(50.0, 1e-4))
@@ -201,7 +199,7 @@ def test_whoever_acts_has_the_scales_of_the_data(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [0.0, -1.0, NAN, INF])
 @pytest.mark.parametrize("name", ["head.unit", "tokenizer.action.std"])
-def test_a_saved_scale_that_is_none_is_refused(name: str, value: float, tmp_path: Path) -> None:
+def test_an_invalid_saved_scale_is_refused(name: str, value: float, tmp_path: Path) -> None:
     spaces = "discrete_to_unbounded"
     save_model(SavedModel(make_model("rate", spaces), make_spec(spaces)), tmp_path)
     weights = load_file(tmp_path / WEIGHTS)
@@ -212,7 +210,7 @@ def test_a_saved_scale_that_is_none_is_refused(name: str, value: float, tmp_path
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, NAN, INF, -INF, 1e-30])
-def test_a_given_scale_that_is_none_is_refused(scale: float) -> None:
+def test_an_invalid_given_scale_is_refused(scale: float) -> None:
     with pytest.raises(ConfigError, match=r"model\.return_scale is .*finite number above 0"):
         make_config(return_scale=scale)
     with pytest.raises(ConfigError, match=r"decoding\.temperature is .*finite number above 0"):

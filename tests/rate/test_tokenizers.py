@@ -42,7 +42,7 @@ def test_timesteps_are_one_for_all_tokens_of_a_step_and_end_with_the_table(posit
     assert torch.equal(placed[0, 4], placed[0, 6])
 
 
-def test_mirrored_times_are_a_linear_map_of_each_other() -> None:
+def test_mirrored_timesteps_are_a_linear_map_of_each_other() -> None:
     """As they are not with embeddings that are drawn; 40 times, and a map of 16 numbers."""
     for position, linear in (("sinusoidal", True), ("timestep", False)):
         embed = embedding(position=position, max_timestep=40)
@@ -81,7 +81,7 @@ def test_returns_are_divided_by_their_scale_and_nothing_else_is(name: str) -> No
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_whoever_acts_scales_returns_as_training_does(name: str) -> None:
+def test_policies_scale_returns_as_training_does(name: str) -> None:
     model = make_model(name)
     scaled = twin(model, return_scale=8.0)
     rng = torch.Generator().manual_seed(3)
@@ -100,7 +100,7 @@ def test_a_scale_must_be_above_zero() -> None:
 
 
 @pytest.mark.parametrize("name", ["rate", "dt"])
-def test_a_model_can_be_kept_from_its_actions_or_returns(name: str) -> None:
+def test_actions_or_returns_can_be_left_out(name: str) -> None:
     model, batch = make_model(name), make_batch(make_model(name))
     other = batch._map(torch.clone)
     other.actions.copy_((batch.actions + 1) % 4)

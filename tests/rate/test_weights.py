@@ -1,4 +1,4 @@
-"""Models on disk: everything to act is there, nothing runs, and damage is named."""
+"""Saved models: complete, no code is run, and damage is named."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_model_is_found_by_every_path_to_it(kind: type, tmp_path: Path) -> Non
     assert load_model(kind(run)).extra == {"step": 9}
 
 
-def test_what_holds_no_model_is_said(tmp_path: Path) -> None:
+def test_paths_without_a_model_are_refused_by_reason(tmp_path: Path) -> None:
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
     checkpoint.touch()
@@ -97,7 +97,7 @@ def test_what_holds_no_model_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spaces", SPACES)
-def test_spaces_and_normalisation_travel_along(spaces: str, tmp_path: Path) -> None:
+def test_spaces_and_normalisation_are_saved(spaces: str, tmp_path: Path) -> None:
     saved = SavedModel(make_model("rate_cache", spaces), make_spec(spaces))
     if spaces == "vector_to_discrete":
         saved.model.tokenizer.observation.set_normalisation(torch.rand(3), torch.rand(3) + 1)
@@ -143,7 +143,7 @@ def test_a_full_disk_leaves_the_old_model_whole(
     assert load_model(tmp_path).extra == {"step": 7}
 
 
-def test_whoever_may_read_the_description_may_read_the_weights(tmp_path: Path) -> None:
+def test_weights_and_description_have_equal_permissions(tmp_path: Path) -> None:
     stored(tmp_path)
     modes = {(tmp_path / name).stat().st_mode for name in (WEIGHTS, DESCRIPTION)}
     assert len(modes) == 1
@@ -260,7 +260,7 @@ def test_a_damaged_description_never_leaves_a_traceback(seed: int, tmp_path: Pat
     ],
     ids=str,
 )
-def test_descriptions_that_make_no_sense_are_refused(change: Any, tmp_path: Path) -> None:
+def test_invalid_descriptions_are_refused(change: Any, tmp_path: Path) -> None:
     stored(tmp_path)
     path = tmp_path / DESCRIPTION
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
@@ -280,7 +280,7 @@ def test_descriptions_that_make_no_sense_are_refused(change: Any, tmp_path: Path
     ],
     ids=str,
 )
-def test_spaces_that_make_no_sense_are_refused(space: Any, tmp_path: Path) -> None:
+def test_invalid_spaces_are_refused(space: Any, tmp_path: Path) -> None:
     stored(tmp_path)
     path = tmp_path / DESCRIPTION
     description = json.loads(path.read_text())

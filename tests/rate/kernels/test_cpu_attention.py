@@ -1,4 +1,4 @@
-"""Attention in blocks, against attention all at once."""
+"""The attention kernel, against plain attention."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def outcome(
     segment_mask: SegmentMask,
     steps: slice | None,
 ) -> dict[str, Tensor]:
-    """What comes out where there was something to look at, and every gradient of it."""
+    """The outputs of queries with at least one key, and all their gradients."""
     visible = segment_mask.select_queries(segment_mask.mask, steps).any(-1)[:, 0, :, None]
     out = attention(x, cached, segment_mask, steps) * visible
     named = dict(attention.named_parameters()) | {"x": x}
@@ -80,7 +80,9 @@ def test_blocks_compute_what_plain_attention_does(
 
 @pytest.mark.parametrize("asking", [None, OBSERVATIONS])
 @pytest.mark.parametrize(("cache", "memory"), [(0, 0), (3, 0), (0, 2), (3, 2)])
-def test_the_gradient_is_that_of_differences(cache: int, memory: int, asking: slice | None) -> None:
+def test_the_gradient_equals_finite_differences(
+    cache: int, memory: int, asking: slice | None
+) -> None:
     steps, heads, width = 9, 2, 3
     ranges = SegmentMask(cache, steps, memory, memory, torch.empty(0)).query_ranges(asking)
     plan = make_plan(cache, steps, memory, memory, ranges, queries=2)
@@ -105,7 +107,7 @@ def test_the_gradient_is_that_of_differences(cache: int, memory: int, asking: sl
 @pytest.mark.parametrize("asking", [None, OBSERVATIONS])
 @pytest.mark.parametrize("queries", [1, 4, 16, 1000])
 @pytest.mark.parametrize(("cache", "steps", "memory"), [(0, 9, 0), (0, 30, 3), (40, 30, 5)])
-def test_a_plan_has_every_query_once_and_leaves_out_no_key_it_sees(
+def test_a_plan_has_every_query_once_and_all_of_its_keys(
     cache: int, steps: int, memory: int, queries: int, asking: slice | None
 ) -> None:
     mask = geometry_mask(cache, steps, memory, 3, None, torch.device("cpu")).roll(memory, -1)
@@ -123,7 +125,7 @@ def test_a_plan_has_every_query_once_and_leaves_out_no_key_it_sees(
 
 
 def test_dropout_drops_and_scales_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways draw in an order of their own, so they get one mask: it depends on the key."""
+    """The kernel samples in another order, so that both get one mask that depends on the key."""
     attention, inputs = make_attention(dropout=0.25), make_inputs(0, 0, None)
     keys = torch.arange(STEPS)
 
@@ -142,7 +144,7 @@ def test_dropout_drops_and_scales_probabilities(monkeypatch: pytest.MonkeyPatch)
         torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-10, msg=name)
 
 
-def test_dropout_in_blocks_is_of_its_share_and_ends_with_training() -> None:
+def test_dropout_in_blocks_is_unbiased_and_off_in_evaluation() -> None:
     attention, (x, _, segment_mask) = make_attention(dropout=0.25), make_inputs(0, 0, None)
     outs = torch.stack([attention(x, None, segment_mask) for _ in range(200)])
     expected = attention.eval()(x, None, segment_mask)
@@ -152,7 +154,7 @@ def test_dropout_in_blocks_is_of_its_share_and_ends_with_training() -> None:
     assert (spread[:, 1:] > 0).all()  # the first query has one key: all or nothing, scaled
 
 
-def test_a_row_that_sees_nothing_is_finite() -> None:
+def test_a_fully_masked_row_is_finite() -> None:
     attention, (x, _, segment_mask) = make_attention(), make_inputs(0, 0, None)
     segment_mask.mask[1] = False
     out = attention(x, None, segment_mask)
@@ -162,7 +164,7 @@ def test_a_row_that_sees_nothing_is_finite() -> None:
     assert torch.isfinite(x.grad).all()
 
 
-def test_where_blocks_are_of_no_use() -> None:
+def test_when_the_kernel_is_not_used() -> None:
     x = torch.randn(2, QUERIES + 1, D_MODEL, dtype=torch.float64)
     assert make_attention()._in_blocks(x)
     assert not make_attention()._in_blocks(x[:, 1:])

@@ -119,7 +119,7 @@ def test_sinusoids_are_distinct_and_bounded() -> None:
 
 
 def test_distance_scores_depend_on_distance_alone() -> None:
-    """The decoder looks a distance up in a table; a segment shifts a matrix: the same numbers."""
+    """A decoder indexes a table of distances, a segment shifts a matrix: the same numbers."""
     attention, queries = make_attention(), torch.randn(1, HEADS, 6, D_HEAD)
     with torch.no_grad():
         short = attention.distance_scores(queries, attention.distance_table(7, queries.device))
@@ -131,7 +131,7 @@ def test_distance_scores_depend_on_distance_alone() -> None:
             torch.testing.assert_close(shifted[..., i, j], long[..., i, 40 - 1 - (i - j)])
 
 
-def test_rows_that_see_nothing_are_finite_and_masked_keys_weigh_nothing() -> None:
+def test_fully_masked_rows_are_finite_and_masked_keys_have_no_weight() -> None:
     attention, x = make_attention(), torch.randn(2, 5, D_MODEL, requires_grad=True)
     mask = torch.ones(2, 1, 5, 5, dtype=torch.bool).tril()
     mask[1] = False

@@ -1,4 +1,4 @@
-"""The arrangements of a block, against their equations."""
+"""Kinds of blocks, against their equations."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def make_block(kind: str, **changes: bool) -> Block:
 
 
 def attend(y: Tensor) -> Tensor:
-    """Stands in for attention: anything that is not linear and mixes the time axis."""
+    """A stand-in for attention: any function that is not linear and mixes the time axis."""
     return (y + y.cumsum(1)).sin()
 
 
@@ -67,7 +67,7 @@ def gate_by_hand(gate: GRUGate, x: Tensor, y: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", BLOCKS)
-def test_blocks_are_their_equations(kind: str) -> None:
+def test_blocks_equal_their_equations(kind: str) -> None:
     block, x = make_block(kind), torch.randn(2, 5, 16)
     with torch.no_grad():
         torch.testing.assert_close(block(x, attend), expected(block, kind, x))
@@ -96,7 +96,7 @@ def test_only_gpt_has_biases_in_attention(kind: str) -> None:
 
 
 @pytest.mark.parametrize("p", [0.01, 0.2, 0.5, 0.9])
-def test_dropout_drops_a_share_and_keeps_the_mean(p: float) -> None:
+def test_dropout_has_its_rate_and_keeps_the_mean(p: float) -> None:
     dropout, x = Dropout(p).train(), torch.ones(1001, 999, requires_grad=True)
     torch.manual_seed(0)
     out = dropout(x)
@@ -110,14 +110,14 @@ def test_dropout_drops_a_share_and_keeps_the_mean(p: float) -> None:
     assert not torch.equal(dropout(x), out)
 
 
-def test_dropout_is_idle_in_evaluation_and_at_zero() -> None:
+def test_dropout_is_the_identity_in_evaluation_and_at_zero() -> None:
     x = torch.randn(7, 3)
     assert torch.equal(Dropout(0.5).eval()(x), x)
     assert torch.equal(Dropout(0.0).train()(x), x)
 
 
 @pytest.mark.parametrize("kind", BLOCKS)
-def test_tokens_left_out_after_attention_change_no_other(kind: str) -> None:
+def test_selecting_tokens_after_attention_does_not_change_them(kind: str) -> None:
     block, x = make_block(kind), torch.randn(2, 7, TINY["d_model"])
     found = block(x, lambda y: attend(y)[:, 1::3], lambda y: y[:, 1::3])
     torch.testing.assert_close(found, block(x, attend)[:, 1::3], rtol=0, atol=1e-6)
