@@ -15,8 +15,8 @@ from datamodules.episodes import DatasetError, Episode, validate_episode
 from datamodules.store_files import StoreWriter
 from datamodules.writing import SAVE_SECONDS, digest, make_once, open_writer
 from rate.envs.spec import EnvironmentSpec
-from rate.progress import OnProgress, tell_nobody
-from rate.stopping import held_back, with_message
+from rate.progress import OnProgress, no_progress
+from rate.stopping import signals_blocked, with_message
 from rate.workers.pool import available_cores
 from rate.workers.tasks import TaskFailure, run_tasks
 from rate.workers.worker import TIMEOUT_S
@@ -35,7 +35,7 @@ def collect(
     workers: int | None = None,
     timeout: float = TIMEOUT_S,
     save_seconds: float = SAVE_SECONDS,
-    on_progress: OnProgress = tell_nobody,
+    on_progress: OnProgress = no_progress,
 ) -> Path:
     """Have an expert play an episode for each seed, unless the data set exists.
 
@@ -129,7 +129,7 @@ class _Collection:
 
     def _write(self, episode: Episode) -> None:
         validate_episode(episode, self._writer.spec, self._writer.spec.name, self._done)
-        with held_back():  # an interrupt finds whole episodes
+        with signals_blocked():  # an interrupt finds whole episodes
             self._writer.append(episode)
             self.table.append(episode)
             self._done += 1

@@ -25,7 +25,7 @@ from datamodules.source import OnBad, Source, ValidEpisodes, raise_error
 from datamodules.store import NoStoreError, Store
 from datamodules.store_files import StoreWriter, storage_dtype, store_bytes
 from datamodules.writing import SAVE_SECONDS, make_once, open_writer, partial_path
-from rate.progress import OnProgress, tell_nobody
+from rate.progress import OnProgress, no_progress
 from rate.stopping import with_message
 
 _MINARI_NAME = re.compile(r"[-\w]+-v\d+")
@@ -36,7 +36,7 @@ def convert(
     destination: Path | str,
     *,
     on_bad: OnBad = raise_error,
-    on_progress: OnProgress = tell_nobody,
+    on_progress: OnProgress = no_progress,
     save_seconds: float = SAVE_SECONDS,
 ) -> Path:
     """Make a store of a data set, unless it is made already.
@@ -124,7 +124,7 @@ def convert_to_minari(
     destination: Path | str,
     *,
     on_bad: OnBad = raise_error,
-    on_progress: OnProgress = tell_nobody,
+    on_progress: OnProgress = no_progress,
 ) -> Path:
     """Make a Minari data set, without loss: every array in the type that the source has it in.
 

@@ -29,7 +29,7 @@ from datamodules.source import Source, ValidEpisodes, raise_error
 from datamodules.store import Store
 from datamodules.writing import make_once, write_store
 from rate.envs.spec import EnvironmentSpec
-from rate.progress import OnProgress, tell_nobody, telling
+from rate.progress import OnProgress, no_progress, with_progress
 
 ROOT = "data"
 Arrays = Any  # a dictionary, a list, or what `datamodules.readers.in_memory` knows
@@ -64,7 +64,7 @@ class Dataset:
         *,
         spec: EnvironmentSpec | None = None,
         skip_bad: bool = False,
-        on_progress: OnProgress = tell_nobody,
+        on_progress: OnProgress = no_progress,
     ) -> Dataset:
         """Opens data of any format that `rate convert` reads.
 
@@ -113,7 +113,7 @@ class Dataset:
         *,
         name: str = "arrays",
         spec: EnvironmentSpec | None = None,
-        on_progress: OnProgress = tell_nobody,
+        on_progress: OnProgress = no_progress,
     ) -> Dataset:
         """Makes a data set of arrays in memory, named as the columns of files are.
 
@@ -143,7 +143,7 @@ class Dataset:
 
         def make() -> None:
             checked = ValidEpisodes(source)
-            episodes = telling(checked, "packing", source.num_episodes, on_progress)
+            episodes = with_progress(checked, "packing", source.num_episodes, on_progress)
             write_store(episodes, store, source.spec, known)
             checked.clipped.warn(source.path)
 

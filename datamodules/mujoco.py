@@ -35,7 +35,7 @@ from rate.envs.recorded import Recorded, mujoco_recorded, mujoco_settings
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
 from rate.locks import locked
-from rate.progress import OnProgress, tell_nobody, telling
+from rate.progress import OnProgress, no_progress, with_progress
 
 if TYPE_CHECKING:
     from datamodules.mujoco_agent import Learner
@@ -55,7 +55,7 @@ def prepare_mujoco(
     num_episodes: int = 100,
     seed: int = 0,
     agent_steps: int | None = None,
-    on_progress: OnProgress = tell_nobody,
+    on_progress: OnProgress = no_progress,
 ) -> Path:
     """Returns the store of a data set, which is made at first use.
 
@@ -107,7 +107,9 @@ def _convert(
         source = open_source(path)
         known = source.spec.options.get("task") == options.task
         spec = source.spec if known else mujoco_spec(options)
-        episodes = telling(_episodes(source, spec), "packing", source.num_episodes, on_progress)
+        episodes = with_progress(
+            _episodes(source, spec), "packing", source.num_episodes, on_progress
+        )
         write_store(episodes, store, spec, provenance)
 
     return make_once(store, provenance, make)
@@ -204,7 +206,7 @@ class OwnData:
                 recorded=mujoco_recorded(self.options),
             )
             source = open_source(self.file, Options(spec=spec))
-            episodes = telling(_episodes(source, spec), "packing", source.num_episodes, tell)
+            episodes = with_progress(_episodes(source, spec), "packing", source.num_episodes, tell)
             write_store(episodes, self.store, spec, self.provenance)
 
         return make_once(self.store, self.provenance, make)
@@ -230,7 +232,7 @@ class OwnData:
         metadata["iteration"] = chosen[-1]
         for name, value in learner.policy(chosen[-1]).items():
             metadata[f"policy/{name}"] = value
-        episodes = telling(self._play(learner, chosen), "collecting", self.num_episodes, tell)
+        episodes = with_progress(self._play(learner, chosen), "collecting", self.num_episodes, tell)
         write_d4rl(self.file, episodes, metadata)
 
     def _play(self, learner: Learner, chosen: Sequence[int]) -> Iterator[Columns]:

@@ -13,7 +13,7 @@ from datamodules.collector import FIRST_SEED, SEEDS_EACH
 from datamodules.episodes import Episode
 from datamodules.writing import make_once, write_store
 from rate.envs.tmaze import MINIMUM_LENGTH, TMAZE_SPEC, TMazeOracle, TMazeVector, sample_episodes
-from rate.progress import OnProgress, tell_nobody, telling
+from rate.progress import OnProgress, no_progress, with_progress
 
 _ROWS_AT_ONCE = 256
 
@@ -23,7 +23,7 @@ def generate_tmaze(
     max_length: int,
     num_episodes: int = 2000,
     seed: int = 0,
-    on_progress: OnProgress = tell_nobody,
+    on_progress: OnProgress = no_progress,
 ) -> Path:
     """Makes the oracle's data set of T-Mazes of 3 to `max_length` steps, unless it exists.
 
@@ -67,7 +67,7 @@ def generate_tmaze(
 
     def make() -> None:
         episodes = play_oracle(max_length, num_episodes, seed)
-        played = telling(episodes, "collecting", num_episodes, on_progress)
+        played = with_progress(episodes, "collecting", num_episodes, on_progress)
         write_store(played, store, TMAZE_SPEC, provenance)
 
     return make_once(store, provenance, make)

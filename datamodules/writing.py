@@ -22,7 +22,7 @@ from datamodules.store_files import StoreWriter
 from rate.envs.spec import EnvironmentSpec
 from rate.files import publish
 from rate.locks import locked
-from rate.stopping import told_when_stopped
+from rate.stopping import message_on_stop
 
 SAVE_SECONDS = 5.0  # at most so much work is lost when a process is killed
 ELSEWHERE = "Name another folder with --data.root."
@@ -151,7 +151,7 @@ def make_once(
     with (
         explain_write_errors(DatasetError, what, advice),
         locked(store.with_name(f".{store.name}.generate.lock"), f"making {store}"),
-        told_when_stopped(f" while {store} was being made; the same command goes on."),
+        message_on_stop(f" while {store} was being made; the same command goes on."),
     ):
         if not _is_made(store, provenance):
             make()

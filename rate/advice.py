@@ -1,4 +1,4 @@
-"""What a message tells a person to type, which depends on how this project is installed.
+"""Commands for messages to users, which depend on how this project is installed.
 
 Every message that names a command or an extra takes its words from here: `python scripts/x.py` and
 `make install` where somebody stands in a clone, `rate x` and `pip install` everywhere else.
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 PROJECT = "rate-trainer"  # its name for pip
-STAMP = "rate-trainer.json"  # what `make install` leaves in an environment that it has made
+STAMP = "rate-trainer.json"  # written by `make install` into the environment that it makes
 ROOT = Path(__file__).resolve().parents[1]
 _SCRIPTS = {"inspect": "inspect_memory"}  # scripts that are not named as their command is
 
@@ -26,7 +26,7 @@ def in_clone() -> bool:
 
 
 def command(name: str, *words: str) -> str:
-    """What to type for a command of this project.
+    """The shell command for a command of this project.
 
     Args:
         name: The command, as `rate NAME` has it.
@@ -41,7 +41,7 @@ def command(name: str, *words: str) -> str:
 
 
 def install(extra: str = "", python: str = "") -> str:
-    """What to type to install an extra of this project, or the project itself.
+    """The shell command that installs an extra of this project, or the project itself.
 
     In an environment of `make install` it is that, as long as it has not been told to already:
     what is missing then has been removed, which pip puts back.

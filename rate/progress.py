@@ -10,11 +10,11 @@ Item = TypeVar("Item")
 OnProgress = Callable[[str, int, int | None], None]
 
 
-def tell_nobody(phase: str, done: int, total: int | None) -> None:
+def no_progress(phase: str, done: int, total: int | None) -> None:
     """An `OnProgress` that does nothing."""
 
 
-def telling(
+def with_progress(
     items: Iterable[Item], phase: str, total: int | None, tell: OnProgress
 ) -> Iterator[Item]:
     """Yields the items; calls `tell` before the first and after each."""

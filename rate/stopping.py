@@ -1,8 +1,8 @@
-"""Signals that ask a process to stop, and what it says when it does.
+"""Handling of the signals that stop a process, and the message that it ends with.
 
 Ctrl+C sends SIGINT, `kill` and most schedulers SIGTERM, a terminal that is closed SIGHUP, and SLURM
 what `--signal` names, by custom SIGUSR1 or SIGUSR2. All of them stop a command in the same way.
-This module is imported before anything else: keep it free of whatever is slow to load.
+This module is imported first: it must not import anything slow.
 """
 
 from __future__ import annotations
@@ -26,13 +26,11 @@ _ECHO_S = 1.0  # A terminal and a launcher may both send the same Ctrl+C.
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal has asked to stop, and no state has been saved yet.
-
-    A `KeyboardInterrupt`, so that what cleans up after Ctrl+C does so after every signal.
+    """Raised by a signal handler. A `KeyboardInterrupt`, so that every signal is cleaned up alike.
 
     Attributes:
         number: The signal.
-        message: What is kept, and how to go on; may be empty.
+        message: What is saved, and how to continue; may be empty.
     """
 
     def __init__(self, number: int, message: str = "") -> None:
@@ -49,23 +47,23 @@ def name_of(number: int) -> str:
 
 
 def with_message(error: KeyboardInterrupt, message: str) -> KeyboardInterrupt:
-    """The same interrupt, to be raised again with what is kept and how to go on."""
+    """The same interrupt with a message: what is saved, and how to continue."""
     return (
         Stopped(number_of(error), message) if isinstance(error, Stopped) else type(error)(message)
     )
 
 
 def number_of(error: KeyboardInterrupt) -> int:
-    """The signal that an interrupt is from."""
+    """The signal that caused an interrupt."""
     return error.number if isinstance(error, Stopped) else int(signal.SIGINT)
 
 
 @contextmanager
-def told_when_stopped(advice: str) -> Iterator[None]:
-    """Say what an interrupt means here, unless it has a message already.
+def message_on_stop(advice: str) -> Iterator[None]:
+    """Adds a message to an interrupt that leaves the block, unless it has one.
 
     Args:
-        advice: What follows `Stopped by SIGTERM`: what is kept, and how to go on.
+        advice: Text after `Stopped by SIGTERM`: what is saved, and how to continue.
     """
     try:
         yield
@@ -77,21 +75,21 @@ def told_when_stopped(advice: str) -> Iterator[None]:
 
 
 class StopHandler:
-    """Handles every signal that asks to stop. This one raises `Stopped`.
+    """The handler of all stop signals; it raises `Stopped`.
 
-    Handlers within each other share what they have heard: an echo of a signal, within a second,
-    is none of its own, so that it does not disturb what the first one has begun.
+    Nested handlers share the time of the first signal: a repetition within a second (an echo) is
+    ignored, so that it does not interrupt the clean-up after the first.
     """
 
     def __init__(self) -> None:
-        self._heard = [0.0]  # when the first signal came, shared
+        self._heard = [0.0]  # time of the first signal, shared
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.hear(number) != "echo":
             raise Stopped(number)
 
     def hear(self, number: int) -> Literal["first", "echo", "again"]:
-        """Tell a first signal from its echo, and from one that somebody has sent once more."""
+        """Classifies a signal: the first, its echo, or one that was sent again later."""
         now = time.monotonic()
         if not self._heard[0]:
             self._heard[0] = now
@@ -100,10 +98,10 @@ class StopHandler:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Handle the signals inside, all of them alike.
+        """Installs the handler in the block.
 
-        Nothing is changed outside of the main thread, or where somebody else handles a signal or
-        has it ignored (`nohup`), but for SIGINT and SIGTERM.
+        It does nothing outside of the main thread. Signals that have another handler or are
+        ignored (`nohup`) are left as they are, except SIGINT and SIGTERM.
         """
         before = self.install()
         try:
@@ -113,11 +111,11 @@ class StopHandler:
                 signal.signal(number, handler)
 
     def install(self) -> dict[int, Any]:
-        """Handle the signals from now on; returns the handlers before."""
+        """Installs the handler; returns the previous handlers."""
         if threading.current_thread() is not threading.main_thread():
             return {}
         before = {number: signal.getsignal(number) for number in SIGNALS}
-        free = (signal.SIG_DFL, leave_at_once)
+        free = (signal.SIG_DFL, exit_on_signal)
         for number, handler in list(before.items()):
             if isinstance(handler, StopHandler):
                 self._heard = handler._heard
@@ -130,8 +128,8 @@ class StopHandler:
 
 @contextmanager
 def stop_signals() -> Iterator[None]:
-    """Raise `Stopped` at every signal that asks to stop, as `StopHandler` does."""
-    if isinstance(signal.getsignal(signal.SIGTERM), StopHandler):  # somebody has done so before
+    """Raises `Stopped` at every stop signal in the block."""
+    if isinstance(signal.getsignal(signal.SIGTERM), StopHandler):  # it is installed already
         yield
         return
     with StopHandler().installed():
@@ -139,17 +137,17 @@ def stop_signals() -> Iterator[None]:
 
 
 def ignore_stop_signals() -> None:
-    """For worker processes, which end with their parent: what is meant for it may reach all."""
+    """For worker processes, which end with their parent: a terminal signals the whole group."""
     for number in SIGNALS:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
-    """Let signals wait until the block is over.
+def signals_blocked() -> Iterator[None]:
+    """Blocks the stop signals until the end of the block.
 
-    For threads and processes that are started in it they wait until `release_held_back`.
+    In threads and processes that are started in it they stay blocked until `unblock_signals`.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -161,26 +159,26 @@ def held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def release_held_back() -> None:
-    """Let signals come to this thread."""
+def unblock_signals() -> None:
+    """Unblocks the stop signals in this thread."""
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
-def leave_at_once(number: int, frame: FrameType | None) -> None:
-    """The handler before a command has begun: there is nothing to clean up yet."""
+def exit_on_signal(number: int, frame: FrameType | None) -> None:
+    """The handler before a command has begun: prints a line and exits, without clean-up."""
     with suppress(OSError):
         os.write(2, f"Stopped by {name_of(number)}; the same command begins again.\n".encode())
     os._exit(128 + number)
 
 
 @contextmanager
-def nothing_begun() -> Iterator[None]:
-    """For slow imports in a command: an interrupt in one may come out as an error of any kind."""
+def exiting_on_signals() -> Iterator[None]:
+    """Exits on signals during slow imports, where an interrupt may raise any kind of error."""
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     ours = {number: own for number, own in handlers.items() if isinstance(own, StopHandler)}
     for number in ours:
-        signal.signal(number, leave_at_once)
+        signal.signal(number, exit_on_signal)
     try:
         yield
     finally:
@@ -188,8 +186,8 @@ def nothing_begun() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def leave_before_beginning() -> None:
-    """Have the signals end this process with a line, until a command handles them."""
+def exit_on_signals() -> None:
+    """Lets signals end this process with a line, until a command handles them."""
     for number in SIGNALS:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-            signal.signal(number, leave_at_once)
+            signal.signal(number, exit_on_signal)

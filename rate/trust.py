@@ -1,10 +1,10 @@
-"""Which code of a user may run because a file names it.
+"""Which code of a user may be imported because a file names it.
 
-A run and a saved model name what they are made of: their backbone, tokenizer and learning rule,
-their environment. An import path there would run its module, and the file may be
-from anywhere. So it is only followed where a person or a program has named the same path before, on
-this computer, or has imported the module already. What was named is remembered for each user, in
-`environments.json` of the folder of states (`XDG_STATE_HOME`, or `~/.local/state`).
+The files of a run and of a saved model name its backbone, tokenizer, objective and environment. To
+import a path from a file is to run its module, and the file may come from anywhere. A path is
+therefore imported only where the user has named it before on this computer, or the module is
+imported already. Named paths are stored per user in `environments.json` of the state folder
+(`XDG_STATE_HOME`, or `~/.local/state`).
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from typing import Any
 from rate.errors import ConfigError
 from rate.files import write_json
 
-_NAMED: set[str] = set()  # in this process, for where nothing can be written
+_NAMED: set[str] = set()  # in this process, where the file cannot be written
 
 
 def remember_path(name: str) -> None:
-    """Note that a person has named something in a setting; names that are no paths need no note."""
+    """Stores an import path that a user has named in a setting; other names are ignored."""
     if ":" in name:
         remember_code([name])
 
 
 def require_path(setting: str, name: str) -> None:
-    """Refuse the import path in a file's setting that no person has named.
+    """Checks that a user has named the import path in a setting of a file.
 
     Raises:
         ConfigError: If so; says what to type for it.
@@ -45,7 +45,7 @@ def require_path(setting: str, name: str) -> None:
 
 
 def require_model_code(settings: Any) -> None:
-    """Refuse a file's settings of a model whose backbone or tokenizer no person has named.
+    """Checks that a user has named the backbone and the tokenizer in the settings of a file.
 
     Raises:
         ConfigError: If so; says what to type for it.
@@ -56,23 +56,23 @@ def require_model_code(settings: Any) -> None:
 
 
 def remember_code(code: Iterable[str]) -> None:
-    """Note that a person has named import paths and programs."""
+    """Stores import paths and programs that a user has named."""
     _NAMED.update(code)
     path, written = _file(), _written()
     if path is None or written >= _NAMED:
         return
-    with suppress(OSError):  # it is asked for again, then
+    with suppress(OSError):  # the user has to name it again next time
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, sorted(_NAMED | written))
 
 
 def named_code() -> set[str]:
-    """What was named, here or before."""
+    """All paths that were named, in this process or before."""
     return _NAMED | _written()
 
 
 def _written() -> set[str]:
-    """What has been named before."""
+    """The stored paths."""
     path = _file()
     try:
         return set() if path is None else set(map(str, json.loads(path.read_bytes())))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from datamodules.collector import EpisodeTask
 from rate.advice import command
 from rate.errors import ConfigError, UserError
-from rate.progress import OnProgress, tell_nobody
+from rate.progress import OnProgress, no_progress
 from rate.stopping import with_message
 from rate.workers.pool import available_cores
 from rate.workers.tasks import TaskFailure, run_tasks
@@ -36,7 +36,7 @@ def score_baseline(
     lengths: Sequence[Length],
     seeds: Sequence[int],
     workers: int | None = None,
-    on_progress: OnProgress = tell_nobody,
+    on_progress: OnProgress = no_progress,
 ) -> list[dict[str, Any]]:
     """Scores of the expert or of chance, as `trainers.rollout.evaluate` gives those of a model.
 

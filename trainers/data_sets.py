@@ -11,14 +11,14 @@ from datamodules.store import Store
 from rate.envs.recorded import Recorded
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
-from rate.progress import OnProgress, tell_nobody
+from rate.progress import OnProgress, no_progress
 from trainers.config import NO_ENVIRONMENT, DataConfig, ReadingConfig, RunConfig
 from trainers.environments import NAMES
 from trainers.meter import Meter
 
 
 def open_data(
-    data: DataConfig, spec: EnvironmentSpec | None = None, tell: OnProgress = tell_nobody
+    data: DataConfig, spec: EnvironmentSpec | None = None, tell: OnProgress = no_progress
 ) -> Dataset:
     """What `data.store` names; a store is made of other formats at first use.
 

@@ -17,7 +17,7 @@ from rate.config import Decoding
 from rate.envs.autoreset import without_autoreset
 from rate.model import SequenceModel
 from rate.policy import Policy
-from rate.progress import OnProgress, tell_nobody
+from rate.progress import OnProgress, no_progress
 
 _LEAST = 1e-12  # size of a memory: one that is all zeros has moved by nothing, not by NaN
 
@@ -107,7 +107,7 @@ def inspect_memory(
     batch: Batch,
     noise: Sequence[float],
     disturbed_segment: int = 5,
-    tell: OnProgress = tell_nobody,
+    tell: OnProgress = no_progress,
 ) -> MemoryReport:
     """Follow the memory tokens of a model through recorded episodes.
 

@@ -13,7 +13,7 @@ import torch
 from datamodules.disk_errors import explain_write_errors
 from rate.advice import command as command_for
 from rate.files import write_json
-from rate.stopping import stop_signals, told_when_stopped
+from rate.stopping import message_on_stop, stop_signals
 from rate.trust import remember_path
 from rate.weights import CHECKPOINTS, SavedModel, save_model
 from trainers import trust
@@ -111,7 +111,7 @@ def train(
             folder = stack.enter_context(enter_run(config, resume))
             write_environment(folder, command)
         loggers = stack.enter_context(make_loggers(config, folder))
-        with told_when_stopped(" before training. Nothing is lost: the same command goes on."):
+        with message_on_stop(" before training. Nothing is lost: the same command goes on."):
             datamodule = make_datamodule(config, environment, report)
             if is_main_process():
                 write_json(folder / HELD_OUT, episodes_held_out(datamodule))
@@ -130,7 +130,7 @@ def train(
             if not is_main_process():
                 return RunResult(folder, steps=fitting.trainer.global_step)
             result, device = _summarise(folder, fitting), fitting.trainer.strategy.root_device
-            with told_when_stopped(f" while scoring. Training is complete; `{again}` scores it."):
+            with message_on_stop(f" while scoring. Training is complete; `{again}` scores it."):
                 _save_last(module, folder, fitting)
                 if not environment.rolls_out:
                     Meter(shown=config.logging.progress).say(

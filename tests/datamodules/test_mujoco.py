@@ -16,7 +16,7 @@ from datamodules.mujoco_names import D4RL, OWN, QUALITIES, read_name
 from datamodules.readers.hdf5 import broken_chains
 from rate.envs.mujoco import Mujoco, MujocoOptions
 from rate.errors import ConfigError
-from rate.progress import tell_nobody
+from rate.progress import no_progress
 
 HOPPER = MujocoOptions("hopper")
 SHORT = 12  # steps of a row in a round, instead of 1000
@@ -248,7 +248,7 @@ def test_an_agent_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, monke
         return tell
 
     whole = learner("whole")
-    whole.learn(tell_nobody)
+    whole.learn(no_progress)
     for _ in range(rounds):
         with pytest.raises(KeyboardInterrupt):
             learner("stopped").learn(stop_after_a_round())
@@ -266,7 +266,7 @@ def test_an_agent_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, monke
 def test_a_damaged_round_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(mujoco_agent, "LENGTH", SHORT)
     learner = mujoco_agent.Learner(tmp_path, HOPPER, 0, 1)
-    learner.learn(tell_nobody)
+    learner.learn(no_progress)
     for path in tmp_path.glob("round-0001.*"):
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DatasetError, match=r"round-0001\.npz: cannot be read"):
@@ -284,7 +284,7 @@ def test_chance_outside_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(mujoco_agent, "LENGTH", SHORT)
     numpys = np.random.get_state
     states = numpys()[1].copy(), torch.get_rng_state(), random.getstate()
-    mujoco_agent.Learner(tmp_path, HOPPER, 0, 500).learn(tell_nobody)
+    mujoco_agent.Learner(tmp_path, HOPPER, 0, 500).learn(no_progress)
     np.testing.assert_array_equal(numpys()[1], states[0])
     assert torch.equal(torch.get_rng_state(), states[1])
     assert random.getstate() == states[2]

@@ -16,7 +16,7 @@ import pytest
 import trainers.train
 from rate import stopping
 from rate.envs.tmaze import TMazeVector
-from rate.stopping import SIGNALS, StopHandler, Stopped, stop_signals, told_when_stopped
+from rate.stopping import SIGNALS, StopHandler, Stopped, message_on_stop, stop_signals
 from tests.trainers.conftest import MakeConfig
 from tests.trainers.fakes import with_parts
 from tests.trainers.test_resume import same_run
@@ -206,10 +206,10 @@ def test_threads_leave_signals_alone(make_config: MakeConfig) -> None:
 
 
 def test_the_innermost_words_are_kept() -> None:
-    outer, inner = told_when_stopped(": outer"), told_when_stopped(": inner")
+    outer, inner = message_on_stop(": outer"), message_on_stop(": inner")
     with pytest.raises(Stopped) as caught, outer, stop_signals(), inner:
         send(signal.SIGUSR2)
     assert str(caught.value) == "Stopped by SIGUSR2: inner"
-    with pytest.raises(KeyboardInterrupt) as plain, told_when_stopped(": as well"):
+    with pytest.raises(KeyboardInterrupt) as plain, message_on_stop(": as well"):
         raise KeyboardInterrupt
     assert str(plain.value) == "Stopped by SIGINT: as well"

@@ -19,7 +19,7 @@ from rich.table import Table
 from rate.advice import command
 from rate.errors import UserError
 from rate.registry import did_you_mean
-from rate.stopping import ignore_stop_signals, leave_at_once, name_of, number_of, stop_signals
+from rate.stopping import exit_on_signal, ignore_stop_signals, name_of, number_of, stop_signals
 from trainers.commands.scores import by_length, main_metric, mean_and_spread, other_metrics
 from trainers.commands.streams import prepare_streams
 from trainers.errors import Interrupted, TrainingError
@@ -117,7 +117,7 @@ def user_errors() -> Iterator[None]:
         number = interrupt.number if isinstance(interrupt, Interrupted) else number_of(interrupt)
         nothing_kept = f"Stopped by {name_of(number)}; the same command begins again."
         print(_what_is_kept(interrupt) or nothing_kept, file=sys.stderr)
-        if signal.getsignal(signal.SIGINT) is leave_at_once:  # this process is the command's own
+        if signal.getsignal(signal.SIGINT) is exit_on_signal:  # this process is the command's own
             ignore_stop_signals()  # all is said, and the exit code is to be this one
         raise SystemExit(128 + number) from None
     sys.stdout.flush()

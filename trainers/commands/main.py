@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from rate.advice import PROJECT, install
-from rate.stopping import leave_before_beginning
+from rate.stopping import exit_on_signals
 
 # Every command: a module of this package whose `main` takes the words after its name.
 COMMANDS = {
@@ -34,7 +34,7 @@ def run(name: str, arguments: Sequence[str] | None = None) -> None:
         name: The command.
         arguments: What follows its name; None is what was typed after the program.
     """
-    leave_before_beginning()  # imports take seconds, in which Ctrl+C is no traceback
+    exit_on_signals()  # imports take seconds, in which Ctrl+C is no traceback
     try:
         module = importlib.import_module(f"trainers.commands.{name}")
     except ModuleNotFoundError as error:

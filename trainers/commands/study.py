@@ -27,7 +27,7 @@ from typing import Any
 from rich.console import Console
 
 from rate.errors import UserError
-from rate.stopping import held_back, ignore_stop_signals, release_held_back, with_message
+from rate.stopping import ignore_stop_signals, signals_blocked, unblock_signals, with_message
 from rate.workers.pool import available_cores
 from trainers.commands.console import count, make_parser, show_scores, user_errors
 from trainers.commands.plot import plot_scores
@@ -95,7 +95,7 @@ def _run_all(
     with pool, goes_on, Meter(console) as meter:
         futures: dict[str, Future[str | None]] = {}
         try:
-            with held_back():  # also from the processes, until they are ready for a signal
+            with signals_blocked():  # also from the processes, until they are ready for a signal
                 for config in configs:
                     futures[config.run_name] = pool.submit(_work, config, threads)
             while not all(future.done() for future in futures.values()):
@@ -135,7 +135,7 @@ def _connect(queue: Any, orders: Connection) -> None:
     queue.cancel_join_thread()  # nobody may be listening at the end
     _LINES.update(queue=queue, orders=orders)
     ignore_stop_signals()
-    release_held_back()
+    unblock_signals()
     threading.Thread(target=_stop_with_study, args=(orders,), daemon=True).start()
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console
 
 from rate.errors import ConfigError
-from rate.stopping import nothing_begun
+from rate.stopping import exiting_on_signals
 from trainers import trust
 from trainers.cli import parse
 from trainers.commands.console import make_parser, show_scores, typed, user_errors
@@ -98,7 +98,7 @@ def train_on(environment: str, arguments: Sequence[str], told: str | None = None
         if config.data.frame_stack > 1:
             meter.say(describe_frames(config))
         meter.say(describe_run(config, command.resume))
-        with nothing_begun():  # slow to import: only once the command is known good
+        with exiting_on_signals():  # slow to import: only once the command is known good
             from trainers.train import train
 
         result = train(config, command.resume, told or typed(arguments))

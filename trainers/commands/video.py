@@ -26,7 +26,7 @@ from rate.config import ModelConfig
 from rate.errors import ConfigError
 from rate.files import atomic_path
 from rate.policy import Policy
-from rate.progress import OnProgress, telling
+from rate.progress import OnProgress, with_progress
 from trainers.commands.console import count, make_parser, user_errors
 from trainers.commands.environment_options import (
     add_environment_option,
@@ -158,7 +158,7 @@ class Film:
     def __iter__(self) -> Iterator[Pixels]:
         """Frames `(H, W, 3)`."""
         frame = None
-        for moment in telling(self._moments, "drawing", len(self._moments), self._tell):
+        for moment in with_progress(self._moments, "drawing", len(self._moments), self._tell):
             frame = self._screen.show(moment)
             yield frame
         for _ in range(int(_LAST_SECONDS * self.fps)):
