@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rate.envs.outcomes import SUCCESS, outcomes_in
+
 if TYPE_CHECKING:
     from rate.policy import Policy
 
 _ROUNDING = 1e-5  # of the range's ends: data keep returns-to-go as float32
-_SUCCESS = "success"
-_ALSO_SUCCESS = "is_success"  # as Gymnasium-Robotics and Stable-Baselines3 call it
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Record:
         """These episodes have ended in these rows `(N,)` bool, of which `info` tells."""
         self.under_way[episodes] = False
         for name, (told, is_known) in outcomes_in(info, rows).items():
-            unknown = 0.0 if name == _SUCCESS else np.nan
+            unknown = 0.0 if name == SUCCESS else np.nan
             outcome = self.outcomes.setdefault(name, np.full(len(self.seeds), unknown))
             outcome[episodes[is_known]] = told[is_known]
 
@@ -180,45 +180,3 @@ class Rows:
         again[rows] = True
         self.running = (self.running & ~ended) | again
         return again
-
-
-def outcomes_in(
-    info: dict[str, Any], rows: NDArray[np.bool_]
-) -> dict[str, tuple[NDArray[np.float64], NDArray[np.bool_]]]:
-    """The numbers that a vector environment's info says of some rows.
-
-    Args:
-        info: As Gymnasium's have it: an array `(N,)` by name, and under `_NAME` where it is known.
-        rows: `(N,)` bool, the `n` rows that are asked for.
-
-    Returns:
-        By name, `(n,)` float64 and `(n,)` bool, where it is known; what is known nowhere is left
-        out.
-    """
-    told = {
-        name: _numbers(values, info.get(f"_{name}"), rows)
-        for name, values in info.items()
-        if not name.startswith("_")
-    }
-    if _SUCCESS not in told and _ALSO_SUCCESS in told:
-        told[_SUCCESS] = told.pop(_ALSO_SUCCESS)
-    return {name: found for name, found in told.items() if found[1].any()}
-
-
-def _numbers(
-    values: Any, known: Any, rows: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """One entry of `outcomes_in`, from the info's and the one that says where it is known."""
-    count = int(np.count_nonzero(rows))
-    told, is_known = np.zeros(count), np.zeros(count, dtype=bool)
-    if not isinstance(values, np.ndarray) or values.shape != rows.shape:
-        return told, is_known
-    if values.dtype.kind in "biuf":
-        told, is_known = values[rows].astype(np.float64), ~is_known
-    elif values.dtype == object:  # as Gymnasium keeps NumPy's truth values
-        numbers = (bool, int, float, np.bool_, np.number)
-        is_known = np.array([isinstance(value, numbers) for value in values[rows]], dtype=bool)
-        told[is_known] = values[rows][is_known].astype(np.float64)
-    if known is not None:
-        is_known &= np.asarray(known, dtype=bool)[rows]
-    return told, is_known

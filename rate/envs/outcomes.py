@@ -9,7 +9,10 @@ import numpy.typing as npt
 
 from rate.envs._guest_messages import scalars
 
-__all__ = ["Outcomes", "scalars"]
+__all__ = ["SUCCESS", "Outcomes", "outcomes_in", "scalars"]
+
+SUCCESS = "success"
+_ALSO_SUCCESS = "is_success"  # the name in Gymnasium-Robotics and Stable-Baselines3
 
 
 class Outcomes:
@@ -43,3 +46,45 @@ class Outcomes:
                 arrays[key] = np.array(filled, dtype=dtype)
                 arrays[f"_{key}"] = np.array([value is not None for value in values])
         return arrays
+
+
+def outcomes_in(
+    info: dict[str, Any], rows: npt.NDArray[np.bool_]
+) -> dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]]:
+    """Returns the numbers that a vector environment's info has for some rows.
+
+    Args:
+        info: In Gymnasium's form: an array `(N,)` by name, and under `_NAME` where it is set.
+        rows: `(N,)` bool, selects `n` rows.
+
+    Returns:
+        By name, the values `(n,)` float64 and where they are set `(n,)` bool; without names that
+        are set nowhere.
+    """
+    told = {
+        name: _numbers(values, info.get(f"_{name}"), rows)
+        for name, values in info.items()
+        if not name.startswith("_")
+    }
+    if SUCCESS not in told and _ALSO_SUCCESS in told:
+        told[SUCCESS] = told.pop(_ALSO_SUCCESS)
+    return {name: found for name, found in told.items() if found[1].any()}
+
+
+def _numbers(
+    values: Any, known: Any, rows: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Returns one entry of `outcomes_in`, from an entry of the info and its mask."""
+    count = int(np.count_nonzero(rows))
+    told, is_known = np.zeros(count), np.zeros(count, dtype=bool)
+    if not isinstance(values, np.ndarray) or values.shape != rows.shape:
+        return told, is_known
+    if values.dtype.kind in "biuf":
+        told, is_known = values[rows].astype(np.float64), ~is_known
+    elif values.dtype == object:  # as Gymnasium keeps NumPy's truth values
+        numbers = (bool, int, float, np.bool_, np.number)
+        is_known = np.array([isinstance(value, numbers) for value in values[rows]], dtype=bool)
+        told[is_known] = values[rows][is_known].astype(np.float64)
+    if known is not None:
+        is_known &= np.asarray(known, dtype=bool)[rows]
+    return told, is_known

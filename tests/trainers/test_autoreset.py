@@ -20,6 +20,8 @@ from gymnasium.vector import (
 from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
 
+from rate.analysis.memory import record
+from rate.analysis.recording import record_episode
 from rate.envs.autoreset import without_autoreset
 from rate.envs.frame_stack import FrameStackVector
 from rate.envs.serial_vector import SerialVectorEnv
@@ -29,8 +31,6 @@ from rate.policy import Policy
 from tests.factories import MODELS
 from tests.trainers.fakes import Counting
 from trainers.episode_rows import RolloutResult
-from trainers.inspection import record
-from trainers.recording import record_episode
 from trainers.rollout import rollout
 
 MODES = list(AutoresetMode)

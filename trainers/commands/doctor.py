@@ -31,8 +31,8 @@ from rate.files import write_json
 from rate.workers.tasks import TaskFailure, run_tasks
 from trainers.commands.console import count, fail, make_parser, user_errors
 from trainers.commands.outputs import read_own_json
+from trainers.commands.probe import TRAINER, Finding, probe
 from trainers.meter import Meter
-from trainers.probe import TRAINER, Finding, probe
 from trainers.registry import ENVIRONMENTS
 
 SECONDS = 180  # for one part; a cold disk and a slow simulator take half a minute

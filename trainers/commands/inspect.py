@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from rate.analysis.memory import MemoryReport, inspect_memory, record
 from rate.errors import ConfigError
 from rate.policy import Policy
 from rate.weights import find_models, load_model
@@ -25,7 +26,6 @@ from trainers.commands.environment_options import (
 from trainers.commands.outputs import check_picture
 from trainers.commands.plot import pyplot, save
 from trainers.commands.styles import styles
-from trainers.inspection import MemoryReport, inspect_memory, record
 from trainers.meter import Meter
 from trainers.registry import check_lengths, environment_of
 

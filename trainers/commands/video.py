@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from rate.analysis.recording import EpisodeRecord, record_episode
 from rate.config import ModelConfig
 from rate.errors import ConfigError
 from rate.files import atomic_path
@@ -36,7 +37,6 @@ from trainers.commands.evaluate import LAST_SEED, Candidate, find_candidates
 from trainers.commands.outputs import check_picture
 from trainers.environment import Length, at_length
 from trainers.meter import Meter
-from trainers.recording import EpisodeRecord, record_episode
 from trainers.registry import check_lengths, environment_of, length_name
 
 MOST_FRAMES = 300

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from trainers.recording import EpisodeRecord, Moment
+from rate.analysis.recording import EpisodeRecord, Moment
 
 SMALL = 8
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#999999"

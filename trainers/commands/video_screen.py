@@ -11,10 +11,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from rate.analysis.recording import EpisodeRecord, Moment
 from rate.backbones.settings import SegmentTransformerConfig
 from rate.config import ModelConfig
 from trainers.commands import video_panels as panels
-from trainers.recording import EpisodeRecord, Moment
 
 WIDTH, HEIGHT = 960, 540  # pixels; even, as video codecs want them
 _DOTS_PER_INCH = 100

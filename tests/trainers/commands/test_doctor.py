@@ -19,9 +19,8 @@ from rich.console import Console
 from rate.advice import ROOT
 from rate.errors import ConfigError
 from scripts import bootstrap
-from trainers import probe
-from trainers.commands import doctor
-from trainers.probe import TRAINER, Finding
+from trainers.commands import doctor, probe
+from trainers.commands.probe import TRAINER, Finding
 from trainers.registry import ENVIRONMENTS
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals")

@@ -16,8 +16,8 @@ from rate.errors import ConfigError
 from scripts import benchmark, benchmark_popgym
 from trainers.commands import doctor, evaluate, inspect, plot, study, video
 from trainers.commands.outputs import check_picture, check_place
+from trainers.commands.probe import Finding
 from trainers.commands.scores import add_scores, check_scores, read_scores
-from trainers.probe import Finding
 
 Trained = Callable[[str], Path]
 ROW = {"environment": "tmaze", "model": "rate", "seed": 1, "length": 9, "which": "last"}

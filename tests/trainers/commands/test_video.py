@@ -15,6 +15,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from PIL import Image
 
+from rate.analysis.recording import EpisodeRecord, Moment, odds, record_episode
 from rate.config import Decoding
 from rate.envs.tmaze import TMazeVector
 from rate.heads import make_head
@@ -24,7 +25,6 @@ from tests.factories import make_model
 from trainers.commands.video import main
 from trainers.commands.video_panels import principal_components
 from trainers.commands.video_screen import HEIGHT, WIDTH, Screen
-from trainers.recording import EpisodeRecord, Moment, odds, record_episode
 
 Trained = Callable[[str], Path]
 LENGTH = 40  # observations; an episode has one action less

@@ -9,13 +9,13 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from rate.analysis.memory import effective_rank, inspect_memory, record
 from rate.architecture import make_config
 from rate.batch import Batch
 from rate.envs.retrieval import RetrievalOptions, RetrievalVector, retrieval_spec
 from rate.envs.tmaze import TMAZE_SPEC, TMazeVector
 from rate.model import SequenceModel
 from rate.policy import Policy
-from trainers.inspection import effective_rank, inspect_memory, record
 
 K, EPISODES, LENGTH = 4, 6, 34
 TINY: dict[str, Any] = {"context_length": K, "d_model": 16, "num_layers": 1, "num_heads": 2}

@@ -1,4 +1,4 @@
-"""One episode of a model, kept step by step for the eye: what it saw, did and remembered."""
+"""Records one episode of a model step by step: observations, action probabilities, memory."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from rate.backbones.recurrent import RecurrentState
 from rate.backbones.segment_transformer import SegmentState
 from rate.config import Decoding
 from rate.envs.autoreset import without_autoreset
+from rate.envs.outcomes import outcomes_in
 from rate.heads import ActionHead, DiscreteHead, MultiDiscreteHead
 from rate.policy import Policy
-from trainers.episode_rows import outcomes_in
 
 Array = NDArray[Any]
 Pixels = NDArray[np.uint8]
@@ -27,19 +27,19 @@ _PIXEL_CHANNELS = (1, 3)
 
 @dataclass(frozen=True)
 class Moment:
-    """A step of the episode, or its end.
+    """A recorded step of the episode, or its end.
 
     Attributes:
         step: Actions taken before it.
         segment: The segment it is in; models without segments have but one.
-        first_in_view: The first step that the model can still look at.
-        picture: `(H, W, 3)` what the environment draws, if it draws.
-        observation: `(D,)` numbers that the model saw, if they are no picture.
-        odds: For every part of an action, the probabilities `(A,)` of its values before any top-k;
-            of continuous actions, the action itself. Nothing at the end.
-        action: The action taken, a number per part; None at the end.
-        return_to_go: What is left of the return that was asked for.
-        earned: The rewards so far.
+        first_in_view: The first step that the model can still attend to.
+        picture: `(H, W, 3)`, the environment's rendered frame or an image observation, if any.
+        observation: `(D,)`, the components of the observation that are not images.
+        odds: The probabilities `(A,)` of the values of each component of the action, before top-k;
+            of continuous actions, the action itself. Empty at the end.
+        action: The action taken, a number per component; None at the end.
+        return_to_go: The return-to-go that the model is conditioned on.
+        earned: The sum of rewards so far.
     """
 
     step: int
@@ -55,18 +55,18 @@ class Moment:
 
 @dataclass
 class EpisodeRecord:
-    """An episode as it was played.
+    """A recorded episode.
 
     Attributes:
-        moments: In their order, evenly apart, the last one after the last action.
-        memories: For every segment, the `(m, d)` memory tokens that it read, if there are any.
-        caches: For every segment, the norms `(L, C)` of the cached states of each layer, the
-            newest last, NaN where nothing is cached yet; if there is a cache.
-        returns_to_go: At every step.
-        steps: Actions taken.
-        earned: Sum of rewards.
-        finished: Whether the episode ended, and was not cut by a limit of steps.
-        outcome: What the environment said of the episode at its end, for example `success`.
+        moments: Evenly spaced, in order, the last one after the last action.
+        memories: The memory tokens `(m, d)` that each segment read, if there are any.
+        caches: The norms `(L, C)` of the cached states of each layer per segment, the newest last,
+            NaN where the cache is not filled; if there is a cache.
+        returns_to_go: The return-to-go at each step.
+        steps: The number of actions.
+        earned: The sum of rewards.
+        finished: Whether the episode ended; False if `max_steps` cut it.
+        outcome: The numbers in the environment's info at the end, for example `success`.
     """
 
     moments: list[Moment] = field(default_factory=list)
@@ -88,16 +88,16 @@ def record_episode(
     max_moments: int = 300,
     on_step: Callable[[int], None] | None = None,
 ) -> EpisodeRecord:
-    """Play one episode and keep what there is to see of it.
+    """Play one episode and record it.
 
     Args:
         policy: With one row.
-        env: With one row. If it has a `render_row`, that gives the pictures.
+        env: With one row. Its method `render_row`, if it has one, gives the pictures.
         seed: Of the episode.
         max_steps: The most actions to take; None plays to the end.
-        max_moments: The most moments to keep. Of a longer episode only every second, fourth, ...
-            is kept; memory is kept at every segment.
-        on_step: Told the number of actions taken, after each.
+        max_moments: The most moments to keep. Of a longer episode every second, fourth, ... step
+            is kept. Memory is recorded at every segment.
+        on_step: Called with the number of actions after each.
 
     Raises:
         UserError: If a reward is not finite, or the environment does not say what it does when an
@@ -133,7 +133,7 @@ def record_episode(
 
 
 class _Recorder:
-    """Looks at a policy and its environment between two steps."""
+    """Reads a policy and its environment between two steps."""
 
     def __init__(self, policy: Policy, env: Any, max_moments: int) -> None:
         self.policy, self.env, self.record = policy, env, EpisodeRecord()
@@ -142,7 +142,7 @@ class _Recorder:
         self.draws, self.left = hasattr(env, "render_row"), policy.target_return
 
     def note(self, observations: Any, predictions: Tensor, actions: Array) -> None:
-        """A step: the action is chosen, but not taken yet."""
+        """Record a step before its action is taken."""
         record, segment = self.record, self._segment
         if segment == max(len(record.memories), len(record.caches)):
             self._note_memory()
@@ -159,13 +159,13 @@ class _Recorder:
             moments.append(self._moment(observations, segment, chances, action))
 
     def took(self, reward: float) -> None:
-        """The action is taken, and brought a reward."""
+        """Add the reward of the action."""
         self.record.steps += 1
         self.record.earned += reward
         self.left = float(self.policy.returns_to_go[0, 0]) - reward
 
     def end(self, observations: Any) -> None:
-        """What is seen after the last action; nothing is chosen any more."""
+        """Record the observation after the last action."""
         self.record.returns_to_go.append(self.left)
         segment = max(len(self.record.memories), len(self.record.caches), 1) - 1
         self.record.moments.append(self._moment(observations, segment, [], None))
@@ -217,9 +217,15 @@ class _Recorder:
 
 
 def odds(head: ActionHead, prediction: Tensor, decoding: Decoding) -> list[Array]:
-    """Probabilities of the values of every part of an action, from the head's output for one row.
+    """Returns the probabilities of the values of each component of an action, without top-k.
 
-    Without top-k. The prediction of a continuous action has none: it is given back.
+    Args:
+        head: The action head.
+        prediction: Its output for one row.
+        decoding: Its temperature applies when actions are sampled.
+
+    Returns:
+        An array `(A,)` per component; for a continuous action the prediction itself.
     """
     temperature = decoding.temperature if decoding.method == "sample" else 1.0
     logits = prediction.float().cpu()
@@ -233,7 +239,7 @@ def odds(head: ActionHead, prediction: Tensor, decoding: Decoding) -> list[Array
 
 
 def _picture(observations: Any) -> Pixels | None:
-    """The first picture `(H, W, C)` in a batch of one observation, if there is one."""
+    """Returns the first image `(H, W, C)` in a batch of one observation, if there is one."""
     for array in _parts(observations):
         if array.dtype != np.uint8 or array.ndim != 3:
             continue
@@ -245,7 +251,7 @@ def _picture(observations: Any) -> Pixels | None:
 
 
 def _numbers(observations: Any) -> Array:
-    """What is no picture in a batch of one observation, as one vector."""
+    """Returns the components of a batch of one observation that are not images, as one vector."""
     parts = [part for part in _parts(observations) if part.dtype != np.uint8]
     return np.concatenate([np.zeros(0), *(np.asarray(p, np.float64).ravel() for p in parts)])
 

@@ -1,4 +1,4 @@
-"""A look inside memory: how far it moves, how many directions it uses, what it survives."""
+"""Analysis of memory tokens: drift between segments, effective rank, robustness to noise."""
 
 from __future__ import annotations
 
@@ -19,22 +19,20 @@ from rate.model import SequenceModel
 from rate.policy import Policy
 from rate.progress import OnProgress, no_progress
 
-_LEAST = 1e-12  # size of a memory: one that is all zeros has moved by nothing, not by NaN
+_LEAST = 1e-12  # of a norm: memory that is all zeros has a drift of 0, not NaN
 
 
 @dataclass(frozen=True)
 class MemoryReport:
-    """What memory does over the segments of an episode.
+    """Statistics of memory over the segments of episodes.
 
     Attributes:
-        spread: `(N,)` how far the memories of different episodes stand apart, relative to their
-            size: the root mean square distance to the mean memory. Where it falls to 0, all
-            episodes end up with one memory, and what told them apart is forgotten.
-        drift: `(N - 1,)` mean relative change from segment to segment, |M' - M| / |M|.
-        rank: `(N,)` mean effective rank of the `(m, d)` memory of an episode.
-        survival: For every strength of noise, the share of episodes whose actions stay the same
-            although memory was disturbed once; of actions that are numbers, within a tenth of
-            their range.
+        spread: `(N,)`, the root mean square distance of episodes' memories to their mean, relative
+            to their norm. At 0 all episodes have the same memory: what distinguished them is lost.
+        drift: `(N - 1,)`, the mean relative change from segment to segment, |M' - M| / |M|.
+        rank: `(N,)`, the mean effective rank of the memory `(m, d)` of an episode.
+        survival: By standard deviation of noise, the share of episodes whose actions stay the same
+            after memory was perturbed once; continuous actions within a tenth of their range.
     """
 
     spread: list[float]
@@ -49,13 +47,13 @@ def record(
     seed: int,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> Batch:
-    """Play one episode in every row and keep what the model saw and did, as a batch `(B, T)`.
+    """Play one episode in every row; returns observations and actions as a batch `(B, T)`.
 
     Args:
-        policy: Plays; it has as many rows as the environment.
+        policy: With as many rows as the environment.
         env: In any autoreset mode.
-        seed: Of the first row; the others follow.
-        on_step: Told how many steps have been taken.
+        seed: Of the first row; the next rows have the next seeds.
+        on_step: Called with the number of steps taken.
     """
     env = without_autoreset(env)
     observations, _ = env.reset(seed=seed)
@@ -109,17 +107,17 @@ def inspect_memory(
     disturbed_segment: int = 5,
     tell: OnProgress = no_progress,
 ) -> MemoryReport:
-    """Follow the memory tokens of a model through recorded episodes.
+    """Compute statistics of the memory tokens of a model in recorded episodes.
 
     Args:
         model: A model with memory tokens, in evaluation mode.
         batch: Episodes of at least `disturbed_segment + 2` segments, from `record`.
-        noise: Standard deviations of the Gaussian noise that memory is disturbed with.
-        disturbed_segment: The segment before which memory is disturbed.
-        tell: Told of progress, in times that the model has been through all episodes.
+        noise: Standard deviations of the Gaussian noise that is added to memory.
+        disturbed_segment: The segment before which noise is added.
+        tell: Called with the progress, in passes over all episodes.
 
     Returns:
-        Drift and rank undisturbed, and how many episodes keep their actions when disturbed.
+        Spread, drift and rank without noise, and the share of episodes that keep their actions.
     """
     folds = 1 + len(noise)
     tell("following memory", 0, folds)
@@ -142,10 +140,13 @@ def inspect_memory(
 
 
 def effective_rank(matrices: Tensor) -> Tensor:
-    """Effective rank of `(..., m, d)` matrices (Roy and Vetterli 2007, definition 1): `(...)`.
+    """Returns the effective rank of matrices `(..., m, d)` (Roy and Vetterli 2007, definition 1).
 
-    The exponential of the entropy of the normalised singular values: 1 where all rows are one
-    vector but for a factor, m where they share nothing.
+    It is the exponential of the entropy of the normalised singular values: 1 if all rows are
+    multiples of one vector, m if they are orthogonal and of one norm.
+
+    Returns:
+        `(...)`.
     """
     values = torch.linalg.svdvals(matrices)
     shares = values / values.sum(-1, keepdim=True).clamp(min=_LEAST)
@@ -156,7 +157,7 @@ def effective_rank(matrices: Tensor) -> Tensor:
 def _fold(
     model: SequenceModel, batch: Batch, disturbed_segment: int | None, strength: float
 ) -> list[tuple[Tensor, Tensor]]:
-    """Memory tokens after, and what the action head says in, every segment."""
+    """Returns the memory tokens after each segment and the predictions in it."""
     generator = torch.Generator().manual_seed(0)
     state: Any = None
     results = []
@@ -172,11 +173,11 @@ def _fold(
 
 
 def _memory(state: Any) -> Tensor:
-    """The memory tokens `(B, m, d)` of a state.
+    """Returns the memory tokens `(B, m, d)` of a state.
 
     Raises:
         ValueError: If it has none.
     """
     if not isinstance(state, SegmentState) or state.memory is None:
-        raise ValueError("the model has no memory tokens to look at")
+        raise ValueError("the model has no memory tokens")
     return state.memory

@@ -1,0 +1,1 @@
+"""A look inside trained models: recorded episodes, and their memory tokens from step to step."""
