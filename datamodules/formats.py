@@ -43,7 +43,8 @@ from datamodules.readers.unknown_paths import (
     unreadable,
 )
 from datamodules.source import Source
-from datamodules.store import NoStoreError, Store
+from datamodules.store import Store
+from datamodules.store_manifest import NoStoreError
 from rate.envs.recorded import about, differences
 from rate.envs.spec import EnvironmentSpec
 from rate.registry import Registry

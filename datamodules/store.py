@@ -1,13 +1,12 @@
 """The store: every trajectory of a data set in a few flat arrays, memory-mapped.
 
-A store is a directory with one `.npy` file of `(sum of T, ...)` rows for each quantity, the offsets
-of the episodes in them, and `manifest.json`. `write_store` makes one.
+A store is a directory with one `.npy` file of `(sum of T, ...)` rows per quantity, the offsets of
+the episodes in them, and `manifest.json`. `datamodules.writing.write_store` writes one.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -20,41 +19,25 @@ from gymnasium import spaces
 
 from datamodules.disk_errors import explain_read_errors
 from datamodules.episodes import Array, DatasetError, Episode, observation_spaces
-from datamodules.npy import file_sha256, open_array
+from datamodules.moments import Moments
 from datamodules.store_files import (
-    FORMAT,
     LARGE_SEEDS,
     LAST,
     MANIFEST,
     OBSERVATIONS,
-    SCHEMA_VERSION,
     UNKNOWN_SEED,
-    Moments,
 )
+from datamodules.store_manifest import open_entry, read_manifest
 from rate.advice import command
 from rate.envs.spec import EnvironmentSpec
 from rate.renamed import current_manifest
 from rate.spaces import differences
 
-_ROWS = 1 << 18  # that are in memory at once
-
-
-class NoStoreError(DatasetError):
-    """There is no store where one was to be."""
-
-    @classmethod
-    def at(cls, path: Path, found: str | None = None) -> NoStoreError:
-        """The error of a path, with what is there instead if it is known and can be converted."""
-        advice = "check the path" if found is None else f"it is {found}"
-        source = "SOURCE" if found is None else str(path)
-        return cls(
-            f"{path}: not a trajectory store, there is no {MANIFEST}; {advice}. Make a store of "
-            f"your data with: {command('convert', source, 'DEST')}"
-        )
+_ROWS = 1 << 18  # in memory at once
 
 
 class Store:
-    """A packed data set, open for reading.
+    """A data set in our own format, open for reading.
 
     Attributes:
         path: Its directory.
@@ -71,7 +54,7 @@ class Store:
 
     @classmethod
     def open(cls, path: Path | str, verify: bool = False) -> Store:
-        """Open a store in milliseconds; nothing is read but the manifest and the offsets.
+        """Opens a store. Only the manifest and the offsets are read, which takes milliseconds.
 
         Args:
             path: The store's directory.
@@ -86,11 +69,11 @@ class Store:
 
     @classmethod
     def _open(cls, path: Path, verify: bool) -> Store:
-        manifest = _read_manifest(path)
+        manifest = read_manifest(path)
         try:
             manifest = current_manifest(manifest)
             entries = {str(name): dict(entry) for name, entry in manifest["arrays"].items()}
-            arrays = {name: _open_entry(path, entry, verify) for name, entry in entries.items()}
+            arrays = {name: open_entry(path, entry, verify) for name, entry in entries.items()}
             store = cls(path, manifest, arrays)
             store._check_consistent()
         except (KeyError, TypeError, AttributeError) as error:
@@ -121,9 +104,9 @@ class Store:
     def ends(
         self, episodes: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-        """Whether episodes were terminated, and whether they were truncated, `(E,)` both.
+        """Returns whether episodes were terminated, and whether they were truncated, `(E,)` each.
 
-        An end that the data tell nothing of is a truncation: what would have come is not known.
+        An end of unknown kind counts as a truncation, as the true next state is not known.
         """
         terminated = np.asarray(self.arrays["terminated"])[episodes]
         return terminated, np.asarray(self.arrays["truncated"])[episodes] | ~terminated
@@ -145,9 +128,9 @@ class Store:
 
     @cached_property
     def last_observations(self) -> Array | dict[str, Array] | None:
-        """`(num_episodes, *obs)`, or a dictionary of such arrays: what followed the last actions.
+        """`(num_episodes, *obs)`, or a dictionary of such arrays: the last observations.
 
-        None where the store does not keep it.
+        None if the store does not keep them.
         """
         found = self._parts(LAST)
         return None if isinstance(found, dict) and not found else found
@@ -185,7 +168,7 @@ class Store:
         return mean, std
 
     def episode(self, index: int) -> Episode:
-        """One episode, as copies.
+        """Returns one episode, as copies.
 
         Raises:
             IndexError: If there is no such episode.
@@ -206,7 +189,7 @@ class Store:
         )
 
     def seed(self, index: int) -> int | None:
-        """The seed of an episode, where known."""
+        """Returns the seed of an episode, where known."""
         large = self._large_seeds.get(index)
         if large is not None:
             return large
@@ -225,12 +208,12 @@ class Store:
             ) from error
 
     def observing(self, space: gymnasium.Space[Any]) -> Store:
-        """The same data for who sees less of them: one part of a dictionary of observations.
+        """Returns a view of the store with other observations, such as one key of a dictionary.
 
         Returns:
-            This store, if `space` is its observation space, whatever the bounds of vectors; else a
-            view of it whose observations are the array of the one key that has this space. The
-            others are not read. It has the same `fingerprint`, as the files are the same.
+            This store, if `space` is its observation space, ignoring the bounds of vectors; else a
+            view whose observations are the array of the one key with this space. Other keys are not
+            read. The view has the same `fingerprint`, as the files are the same.
 
         Raises:
             DatasetError: If `space` is neither.
@@ -267,7 +250,7 @@ class Store:
         return Store(self.path, manifest, keep(self.arrays))
 
     def _parts(self, name: str) -> Array | dict[str, Array]:
-        """An array, or those of the keys of a dictionary."""
+        """Returns an array, or the arrays of the keys of a dictionary."""
         if name in self.arrays:
             return self.arrays[name]
         prefix = f"{name}/"
@@ -278,7 +261,7 @@ class Store:
         }
 
     def _check_consistent(self) -> None:
-        """The arrays fit each other, so that no episode points outside a file."""
+        """Checks that the arrays agree in length, so that no episode points outside a file."""
         steps, file = self.num_steps, self.path / self.manifest["arrays"]["offsets"]["file"]
         if len(self.offsets) < 2 or self.offsets[0] != 0 or (np.diff(self.offsets) < 1).any():
             raise DatasetError(f"{file}: the episode offsets do not increase; make the store again")
@@ -306,40 +289,7 @@ def differ_in_bounds(found: gymnasium.Space[Any], wanted: gymnasium.Space[Any]) 
 
 
 def _copy(observations: Array | dict[str, Array], rows: slice | int) -> Any:
-    """Some rows of every array, in memory."""
+    """Returns some rows of every array, in memory."""
     if isinstance(observations, dict):
         return {key: np.array(array[rows]) for key, array in observations.items()}
     return np.array(observations[rows])
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    file = path / MANIFEST
-    if not file.is_file():
-        raise NoStoreError.at(path)
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DatasetError(f"{file}: not valid JSON ({error}); make the store again") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise DatasetError(f"{file}: not the manifest of a trajectory store; check the path")
-    if manifest.get("schema_version") != SCHEMA_VERSION:
-        raise DatasetError(
-            f"{file}: schema version {manifest.get('schema_version')}, but this program reads "
-            f"version {SCHEMA_VERSION}; make the store again from its source"
-        )
-    return manifest
-
-
-def _open_entry(path: Path, entry: dict[str, Any], verify: bool) -> Array:
-    """Map one array of the manifest. Its file must lie directly in the store."""
-    name = str(entry["file"])
-    if Path(name).name != name:
-        raise DatasetError(f"{path / MANIFEST}: {name!r} is not a file of this store")
-    file = path / name
-    array = open_array(file, entry["dtype"], tuple(entry["shape"]), entry["bytes"])
-    if verify and file_sha256(file) != entry["sha256"]:
-        raise DatasetError(
-            f"{file}: the contents changed (SHA-256 differs from the manifest's); "
-            "make the store again"
-        )
-    return array

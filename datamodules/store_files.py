@@ -1,10 +1,10 @@
-"""A store's files: what they are called, what they hold, and how they are written."""
+"""The files of a store: their names, types and shapes, and the data set writer's side of them."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from gymnasium import spaces
 
 from datamodules.action_clipping import ActionClipping
 from datamodules.episodes import Array, DatasetError, Episode, observation_items, observation_spaces
+from datamodules.moments import Moments
 from datamodules.npy import NpyWriter, file_sha256
 from rate.envs.spec import EnvironmentSpec
 from rate.files import write_json
@@ -30,9 +31,9 @@ _PER_EPISODE = ("offsets", "terminated", "truncated", "seeds")
 
 
 def storage_dtype(space: gymnasium.Space[Any]) -> np.dtype[Any]:
-    """How elements of a space are kept.
+    """Returns the type in which elements of a space are stored.
 
-    Pixels and truth values are bytes, other integers int64, and the rest is float32.
+    Pixels and booleans are bytes, other integers int64, all else float32.
     """
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
         return np.dtype(np.int64)
@@ -47,45 +48,8 @@ def storage_dtype(space: gymnasium.Space[Any]) -> np.dtype[Any]:
 
 
 def returns_to_go(rewards: Array) -> npt.NDArray[np.float64]:
-    """`(T,)` undiscounted sums of the rewards from each step on, in float64 whatever the input."""
+    """Returns the undiscounted returns-to-go, `(T,)` float64 whatever the type of the rewards."""
     return np.cumsum(np.asarray(rewards, dtype=np.float64)[::-1])[::-1]
-
-
-@dataclass
-class Moments:
-    """Mean and variance of a stream of `(T, D)` rows (Chan, Golub and LeVeque, 1979)."""
-
-    count: int = 0
-    mean: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(()))
-    squares: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(()))
-
-    def update(self, rows: Array) -> None:
-        rows = rows.astype(np.float64)
-        mean = rows.mean(axis=0)
-        difference = mean - self.mean
-        total = self.count + len(rows)
-        self.squares = (
-            self.squares
-            + ((rows - mean) ** 2).sum(axis=0)
-            + difference**2 * (self.count * len(rows) / total)
-        )
-        self.mean = self.mean + difference * (len(rows) / total)
-        self.count = total
-
-    def state(self) -> dict[str, Any]:
-        """What `Moments(**state)` goes on from, exactly, as plain JSON types."""
-        return {
-            "count": self.count,
-            "mean": self.mean.tolist(),
-            "squares": self.squares.tolist(),
-        }
-
-    def __post_init__(self) -> None:
-        self.mean, self.squares = np.array(self.mean), np.array(self.squares)
-
-    def to_dict(self) -> dict[str, list[float]]:
-        std = np.sqrt(self.squares / max(self.count, 1))
-        return {"mean": self.mean.tolist(), "std": std.tolist()}
 
 
 class StoreWriter:
@@ -134,7 +98,7 @@ class StoreWriter:
         return self._writers["offsets"].rows - 1
 
     def append(self, episode: Episode) -> None:
-        """Write an episode, which must be valid.
+        """Writes an episode, which must be valid.
 
         Raises:
             OSError: If the files cannot be written.
@@ -165,7 +129,7 @@ class StoreWriter:
         write_json(self.directory / _STATE, state)
 
     def finish(self, provenance: dict[str, Any]) -> None:
-        """Close the files and write the manifest.
+        """Closes the files and writes the manifest.
 
         Raises:
             DatasetError: If there are no episodes.
@@ -177,7 +141,7 @@ class StoreWriter:
             )
         self.close()
         spec = self.spec
-        if math.isnan(spec.target_return):  # nobody knows: the best of the data
+        if math.isnan(spec.target_return):  # unknown: the best return of the data
             spec = replace(spec, target_return=self._high)
         manifest = {
             "format": FORMAT,
@@ -196,7 +160,7 @@ class StoreWriter:
         (self.directory / _STATE).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the files, whole."""
+        """Closes the files with their headers."""
         for writer in self._writers.values():
             writer.close()
 
@@ -209,7 +173,7 @@ class StoreWriter:
 
 
 def store_bytes(spec: EnvironmentSpec, episodes: int, steps: int, keep_last: bool = False) -> int:
-    """About how large a store is on the disk."""
+    """Returns the approximate size of a store on disk, in bytes."""
     per_step = per_episode = 0
     for name, (dtype, shape) in _layout(spec, keep_last).items():
         size = dtype.itemsize * math.prod(shape)
@@ -223,7 +187,7 @@ def store_bytes(spec: EnvironmentSpec, episodes: int, steps: int, keep_last: boo
 def _layout(
     spec: EnvironmentSpec, keep_last: bool
 ) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
-    """The type and row shape of every array of a store."""
+    """Returns the type and the row shape of every array of a store."""
     layout = {
         f"{OBSERVATIONS}/{key}" if key else OBSERVATIONS: (
             storage_dtype(space),
@@ -246,7 +210,7 @@ def _layout(
 
 
 def _rows(episode: Episode, offset: int) -> dict[str, Any]:
-    """What one episode adds to each array, and its return."""
+    """Returns the rows that an episode adds to each array, and its return."""
     to_go = returns_to_go(episode.rewards)
     rows: dict[str, Any] = {
         f"{OBSERVATIONS}/{key}" if key else OBSERVATIONS: values
@@ -270,7 +234,7 @@ def _rows(episode: Episode, offset: int) -> dict[str, Any]:
 
 
 def _file_name(index: int, name: str) -> str:
-    """A plain file name for an array, whatever characters an observation key has."""
+    """Returns a plain file name for an array, whatever characters an observation key has."""
     kind, slash, key = name.partition("/")
     if not slash:
         return f"{name}.npy"
@@ -279,7 +243,7 @@ def _file_name(index: int, name: str) -> str:
 
 
 def _describe(writer: NpyWriter) -> dict[str, Any]:
-    """A written array's entry in the manifest."""
+    """Returns the entry of a written array in the manifest."""
     return {
         "file": writer.path.name,
         "dtype": str(writer.dtype),

@@ -1,14 +1,9 @@
 """The LightningDataModule: batches of a store, in an order that depends on their index alone.
 
-How this fits Lightning (read in the source of 2.6, and tested):
-
-- Lightning prefetches one batch from a training loader without a length, to know when the data end.
-  After a curriculum stage begins, that batch would be of the previous stage. `BatchStream` has a
-  length, so that every batch is made when it is requested. It is not a `DataLoader`: an item is a
-  batch already, and there is nothing for workers, collation or a distributed sampler to do.
-- Which batch comes next is read from the trainer's own count of processed batches. Lightning
-  saves and restores that count itself, and raises it only once a batch's step is done. So there is
-  no second counter that could disagree after an interruption.
+With Lightning:
+- The loader has a length, so that no batch is prefetched; see `datamodules.batch_stream`.
+- The index of the next batch is the trainer's count of processed batches, which Lightning saves,
+  restores, and raises after a batch's step. There is no second counter that could disagree.
 """
 
 from __future__ import annotations
@@ -21,6 +16,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 
+from datamodules.batch_stream import BatchStream
 from datamodules.compatibility import check_actions, check_task, privileged_state, single_frames
 from datamodules.data_device import DataDevice, choose_data_device
 from datamodules.episodes import DatasetError
@@ -34,30 +30,6 @@ from rate.envs.spec import EnvironmentSpec
 
 # The version of how random windows are placed: a run is not resumed in another order.
 _RANDOM_WINDOWS = 2
-
-
-class BatchStream:
-    """An endless series of batches with a nominal length, for Lightning's loops."""
-
-    def __init__(self, module: TrajectoryDataModule, length: int) -> None:
-        self._module, self._length = module, length
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __iter__(self) -> Iterator[Batch]:
-        while True:
-            yield self._module.next_batch()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns nothing: the DataModule and the trainer keep the state.
-
-        Lightning resumes within an epoch only if the method exists.
-        """
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores nothing."""
 
 
 class TrajectoryDataModule(LightningDataModule):
@@ -282,7 +254,7 @@ class TrajectoryDataModule(LightningDataModule):
         return replace(batch, observations=stack_frames(batch.observations, self.frame_stack))
 
     def train_dataloader(self) -> BatchStream:
-        return BatchStream(self, self.batches_per_epoch)
+        return BatchStream(self.next_batch, self.batches_per_epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the stage, and all that the order of the data depends on."""

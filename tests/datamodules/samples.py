@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 from minari.data_collector.episode_buffer import EpisodeBuffer
 
-from datamodules.readers.minari import keeps_pixels
+from datamodules.minari_writer import keeps_pixels
 from datamodules.variables import environment_variable
 
 LENGTHS = (4, 6, 3)

@@ -17,8 +17,9 @@ from datamodules import DatasetError, Store
 from datamodules.convert import convert_to_minari
 from datamodules.episode_table import summarise, table_path
 from datamodules.formats import open_source
+from datamodules.minari_writer import keeps_pixels
 from datamodules.npy import NpyWriter
-from datamodules.readers.minari import keeps_pixels, open_minari
+from datamodules.readers.minari import open_minari
 from rate.errors import ConfigError
 from tests.datamodules.walk import SEEDS, SPEC, make_collector, run
 from tests.processes import PATIENCE, alive

@@ -16,9 +16,9 @@ from datamodules.checks import check
 from datamodules.convert import convert, convert_to_minari, predicted_bytes
 from datamodules.episodes import observation_items
 from datamodules.formats import open_source
+from datamodules.minari_writer import keeps_pixels
 from datamodules.npy import file_sha256
 from datamodules.options import Options
-from datamodules.readers.minari import keeps_pixels
 from tests.datamodules import samples
 
 WRITERS = {

@@ -14,13 +14,8 @@ from gymnasium import spaces
 from minari.data_collector.episode_buffer import EpisodeBuffer
 
 from datamodules import DatasetError, Episode, write_store
-from datamodules.readers.minari import (
-    keeps_pixels,
-    minari_provenance,
-    open_minari,
-    read_minari,
-    write_minari,
-)
+from datamodules.minari_writer import keeps_pixels, write_minari
+from datamodules.readers.minari import minari_provenance, open_minari, read_minari
 from rate.envs.spec import EnvironmentSpec
 
 OBSERVATIONS = spaces.Dict(
@@ -67,7 +62,7 @@ LOSSLESS = keeps_pixels()
 
 
 def test_a_minari_that_changes_pixels_is_refused(tmp_path, camera, monkeypatch):
-    monkeypatch.setattr("datamodules.readers.minari.keeps_pixels", lambda: False)
+    monkeypatch.setattr("datamodules.minari_writer.keeps_pixels", lambda: False)
     with pytest.raises(DatasetError, match="stores pixels as JPEG only"):
         write_minari([record(4, 11, False)], tmp_path, "camera/a-v0", camera, "random", "A test.")
     assert not list(tmp_path.iterdir())

@@ -12,7 +12,8 @@ from gymnasium import spaces
 from datamodules.convert import convert, convert_to_minari
 from datamodules.episodes import DatasetError
 from datamodules.formats import Options, open_source
-from datamodules.readers.minari import keeps_pixels, open_minari, read_minari
+from datamodules.minari_writer import keeps_pixels
+from datamodules.readers.minari import open_minari, read_minari
 from datamodules.readers.minari_source import open_minari_source
 from datamodules.readers.spaces import plain_actions, plain_observations
 from datamodules.source import ValidEpisodes
