@@ -1,8 +1,8 @@
-"""Relative attention for training on a CPU, in blocks that stay in its cache.
+"""Relative attention for training on a CPU, in blocks of queries that fit its cache.
 
-PyTorch has no fused kernel for a bias that has a gradient. Without one, every score goes to memory
-and back about ten times, and half of them are of keys that lie ahead and weigh nothing. Here
-queries are taken a few at a time, of a few rows of the batch, with no more keys than they may see.
+PyTorch has no fused kernel for a bias that has a gradient. Without one, every score is read and
+written about ten times, and half of the scores are masked (causal). Here a block is a few queries
+of a few rows of the batch, with no more keys than the attention mask allows.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Block:
     """A few queries, and the first keys of the order `[read | cache | steps | write]`.
 
     Attributes:
-        queries: Which they are, of `[steps | write | read]`.
-        rows: Where what they attend to stands in the output.
-        keys: How many keys there are for them.
-        reach: The largest distance to a key is one less; 0 where distance has no say.
-        timed: How many keys, after the read tokens, have a place on the time axis.
+        queries: Their indices among `[steps | write | read]`.
+        rows: Their rows of the output.
+        keys: Number of their keys.
+        reach: One more than the largest distance to a key; 0 for queries without positions.
+        timed: Number of keys, after the read tokens, that are on the time axis.
     """
 
     queries: slice
@@ -44,12 +44,12 @@ class Block:
 
     @property
     def count(self) -> int:
-        """How many queries there are."""
+        """Number of queries."""
         return int(self.rows.stop - self.rows.start)
 
     @property
     def stride(self) -> int:
-        """From a query to the next."""
+        """Distance from a query to the next."""
         return int(self.queries.step or 1)
 
 
@@ -59,9 +59,9 @@ class Plan:
 
     Attributes:
         cache: Number of cached keys.
-        placed: Number of step and write tokens.
+        placed: Number of step and write tokens, which are on the time axis.
         read: Number of read tokens.
-        blocks: Every query that attends, once.
+        blocks: The blocks; every query is in one.
     """
 
     cache: int
@@ -71,7 +71,7 @@ class Plan:
 
     @property
     def rows(self) -> int:
-        """How many queries attend."""
+        """Number of queries, which is that of output rows."""
         return int(self.blocks[-1].rows.stop)
 
 
@@ -84,7 +84,7 @@ def make_plan(
     ranges: tuple[QueryRange, ...],
     queries: int = QUERIES,
 ) -> Plan:
-    """Cut a segment of so many tokens, with the queries of `ranges`, into blocks of so many."""
+    """Cuts a segment, with the queries of `ranges`, into blocks of at most `queries` queries."""
     placed, total = steps + write, read + cache + steps + write
     blocks: list[Block] = []
     before = 0
@@ -93,7 +93,7 @@ def make_plan(
             count = min(queries, part.count - first)
             piece = QueryRange(part.start + part.stride * first, part.stride, count)
             newest = piece.end - part.stride + 1
-            # Write tokens see each other; they stand in the last blocks alone.
+            # Write tokens attend to each other; they are in the last blocks.
             keys = total if newest > steps else _round_up(read + cache + newest, total)
             where = slice(piece.start, piece.end, part.stride)
             rows = slice(before, before + piece.count)
@@ -129,24 +129,24 @@ class RelativeAttention(torch.autograd.Function):
         """`(B, Q, H, d)` of `heads` `(B, T, 3, H, d)`: queries, keys and values side by side.
 
         Args:
-            ctx: Keeps what the gradient needs.
+            ctx: Stores what the gradient needs.
             heads: Tokens in the order `[steps | write | read]`.
             cached: `(B, C, 2, H, d)` keys and values of cached tokens.
             table: `(H, D, d)`, the distances D - 1 down to 0.
             a: `(H, 1, d)`.
             b: `(H, 1, d)`.
-            bias: `(1, B, queries, keys)`, very low where a query may not look; keys in the order
+            bias: `(1, B, queries, keys)` additive attention mask; keys in the order
                 `[read | cache | steps | write]`.
             plan: The blocks.
             dropout: Of the probabilities P.
         """
         out, probabilities = heads.new_empty(len(heads), plan.rows, *heads.shape[3:]), []
-        softer = 1 / math.sqrt(heads.shape[-1])
-        scaled_table = softer * table
+        scale = 1 / math.sqrt(heads.shape[-1])
+        scaled_table = scale * table
         ctx.plan, ctx.parts, ctx.dropout = plan, _parts(heads, plan), dropout
         for rows in ctx.parts:
             keys, values = _keys_and_values(heads, cached, rows, plan)
-            keys *= softer
+            keys *= scale
             queries, mixed = _by_head(heads[rows, :, 0]), _by_head(out[rows])
             for block in plan.blocks:
                 q = queries[:, :, block.queries]
@@ -157,9 +157,11 @@ class RelativeAttention(torch.autograd.Function):
                     _timed(scores, block, plan).add_(_shifted(by_distance, block))
                 scores += bias[:, rows, block.queries, : block.keys]
                 p = torch.softmax(scores, -1, out=scores)
-                if dropout:  # a sign tells which: one array then holds P, and M P as well
+                if dropout:  # the sign is the mask, so that one array holds both P and M P
                     p = torch.where(dropout_mask(p.shape, dropout), p, -p)
-                mixed[:, :, block.rows] = _product(_left(p, dropout), values[:, : block.keys])
+                mixed[:, :, block.rows] = _product(
+                    _after_dropout(p, dropout), values[:, : block.keys]
+                )
                 probabilities.append(p)
         ctx.save_for_backward(heads, cached, table, a, b, out, *probabilities)
         return out
@@ -175,11 +177,11 @@ class RelativeAttention(torch.autograd.Function):
         if cached is not None:
             d_cached = torch.empty_like(cached)
         d_table, d_a, d_b = (torch.zeros_like(x) for x in (table, a, b))
-        softer = 1 / math.sqrt(heads.shape[-1])
-        scaled_table = softer * table
+        scale = 1 / math.sqrt(heads.shape[-1])
+        scaled_table = scale * table
         for rows in ctx.parts:
             keys, values = _keys_and_values(heads, cached, rows, plan)
-            keys *= softer
+            keys *= scale
             d_keys, d_values = torch.zeros_like(keys), torch.zeros_like(values)
             queries, d_queries = _by_head(heads[rows, :, 0]), _by_head(d_heads[rows, :, 0])
             d_mixed = _by_head(d_out[rows])
@@ -187,11 +189,11 @@ class RelativeAttention(torch.autograd.Function):
             for block in plan.blocks:
                 at, seen, p = block.rows, slice(block.keys), next(probabilities)
                 q, d_o = queries[:, :, block.queries], d_mixed[:, :, at].contiguous()
-                left = _left(p, ctx.dropout)
-                d_values[:, seen] += left.flatten(0, 1).mT @ d_o.flatten(0, 1)
+                dropped = _after_dropout(p, ctx.dropout)
+                d_values[:, seen] += dropped.flatten(0, 1).mT @ d_o.flatten(0, 1)
                 d_scores = _product(d_o, values[:, seen].mT)
                 if ctx.dropout:
-                    d_scores.mul_(left).sub_(p.abs().mul_(mean[:, :, at]))
+                    d_scores.mul_(dropped).sub_(p.abs().mul_(mean[:, :, at]))
                 else:
                     d_scores.sub_(mean[:, :, at]).mul_(p)
                 d_keys[:, seen] += d_scores.flatten(0, 1).mT @ (q + a[:, None]).flatten(0, 1)
@@ -208,13 +210,13 @@ class RelativeAttention(torch.autograd.Function):
                     d_b += d_q_b.sum(1, keepdim=True)
                     d_q += d_q_b.view_as(d_q)
                 d_queries[:, :, block.queries] = d_q
-            d_keys *= softer
-            _put_back((d_keys, d_values), d_heads, d_cached, rows, plan)
-        return d_heads, d_cached, softer * d_table, d_a, d_b, None, None, None
+            d_keys *= scale
+            _scatter_gradients((d_keys, d_values), d_heads, d_cached, rows, plan)
+        return d_heads, d_cached, scale * d_table, d_a, d_b, None, None, None
 
 
 def _parts(heads: Tensor, plan: Plan) -> list[slice]:
-    """As many rows of the batch at a time as fit the cache."""
+    """Slices of the rows of the batch such that the scores of a block fit the CPU cache."""
     largest = max(block.count * block.keys for block in plan.blocks)
     size = largest * heads.shape[3] * heads.element_size()
     most = max(1, _BYTES * torch.get_num_threads() // size)
@@ -222,8 +224,8 @@ def _parts(heads: Tensor, plan: Plan) -> list[slice]:
     return [slice(start, start + step) for start in range(0, len(heads), step)]
 
 
-def _left(p: Tensor, dropout: float) -> Tensor:
-    """What dropout leaves of probabilities; those that it drops have a minus sign."""
+def _after_dropout(p: Tensor, dropout: float) -> Tensor:
+    """Probabilities after dropout; those that it drops have a minus sign in `p`."""
     return p.clamp(min=0).mul_(dropout_scale(dropout)) if dropout else p
 
 
@@ -251,11 +253,11 @@ def _keys_and_values(
     return keys, values
 
 
-def _put_back(
+def _scatter_gradients(
     gradients: tuple[Tensor, Tensor], d_heads: Tensor, d_cached: Tensor | None, rows: slice,
     plan: Plan,
 ) -> None:  # fmt: skip
-    """The reverse of `_keys_and_values`, for gradients."""
+    """Writes the gradients of `_keys_and_values` back to where they came from."""
     for i, gradient in enumerate(gradients):
         own = _by_head(d_heads[rows, :, 1 + i])
         gradient = gradient.view(*own.shape[:2], -1, own.shape[3])
@@ -266,12 +268,12 @@ def _put_back(
 
 
 def _nearest(table: Tensor, block: Block) -> Tensor:
-    """The part of a table of distances that a block needs, and no more than rounds it up."""
+    """The part of the distance table that a block needs, rounded up."""
     return table[:, -_round_up(block.reach + 1, table.shape[1]) :]
 
 
 def _timed(scores: Tensor, block: Block, plan: Plan) -> Tensor:
-    """The columns of the keys that have a place on the time axis."""
+    """The columns of the keys that are on the time axis."""
     return scores[..., plan.read : plan.read + block.timed]
 
 
@@ -283,5 +285,5 @@ def _shifted(by_distance: Tensor, block: Block) -> Tensor:
 
 
 def _round_up(size: int, limit: int) -> int:
-    """The next multiple of what products are fast for, or the limit if it comes first."""
+    """The next multiple of a size that matrix products are fast for, at most the limit."""
     return min(-(-size // _MULTIPLE) * _MULTIPLE, limit)
