@@ -104,7 +104,7 @@ def fetch_minari(name: str, folder: Path | str) -> Path:
             explain_write_errors(DatasetError, str(path), f"{_ELSEWHERE} Or make room."),
             environment_variable("MINARI_DATASETS_PATH", str(unfinished)),
         ):
-            minari.download_dataset(name, force_download=True)  # goes on with what is there
+            minari.download_dataset(name, force_download=True)  # resumes a partial download
             publish(unfinished / name, path)
     except DatasetError:
         raise

@@ -52,7 +52,7 @@ from rate.registry import Registry
 __all__ = ["FORMATS", "Format", "Options", "find_format", "find_store", "open_source"]
 
 
-_SMALL_BYTES = 2048  # of what may stand in the place of a file
+_SMALL_BYTES = 2048  # the largest placeholder of a file, such as a Git LFS pointer
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Format:
 
     Attributes:
         name: Its short name.
-        what: What a path of it is, for messages.
-        matches: Whether a path is of it, at a glance: a damaged file still has a format.
-        open: Makes a source of such a path.
+        what: A description of its files, for messages.
+        matches: Whether a path is of the format. It is quick, and True for damaged files as well.
+        open: Opens a path as a source.
     """
 
     name: str

@@ -35,14 +35,15 @@ def write_minari(
 
     Args:
         episodes: The episodes, each with its `last_observation`; an iterator may read or play each
-            when it is asked for.
-        root: Where the data sets lie; set `MINARI_DATASETS_PATH` to it to list them with Minari.
+            when it is needed.
+        root: The folder of Minari data sets; with `MINARI_DATASETS_PATH` set to it, Minari lists
+            them.
         dataset_id: A Minari id, `namespace/name-v0`.
         env: The environment that was played, made with `gymnasium.make`, so that Minari can
             recover it; or only what is known of it.
         algorithm: Name of the policy.
         description: One sentence for those who find the data set.
-        provenance: What to remember of their origin, plain JSON types; `minari_provenance` tells.
+        provenance: Metadata of their origin, JSON types, which `minari_provenance` returns.
 
     Returns:
         The data set's directory.

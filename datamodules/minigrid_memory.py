@@ -18,7 +18,7 @@ Pose = tuple[int, int, int]
 # A pose, and which of the sights were in view before it was taken.
 State = tuple[Pose, int]
 
-# What has to be seen to know the way, as bits: the object, and what lies at the fork's upper end.
+# What must be seen to know the way, as bits: the object, and the upper end of the fork.
 CUE, FORK = 1, 2
 EVERYTHING = CUE | FORK
 

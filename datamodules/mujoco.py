@@ -23,7 +23,7 @@ from datamodules.mujoco_names import DatasetName, read_name
 from datamodules.npy import file_sha256
 from datamodules.options import Options
 from datamodules.readers.minari_source import (
-    UNTOLD_VERSION,
+    UNKNOWN_VERSION,
     recorded_environment,
     reference_scores,
 )
@@ -135,7 +135,7 @@ def minari_settings(root: Path, known: DatasetName) -> dict[str, Any]:
         metadata = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path}: cannot be read ({error}); get the data set again") from error
-    settings: dict[str, Any] = {"task": known.task, "version": UNTOLD_VERSION}
+    settings: dict[str, Any] = {"task": known.task, "version": UNKNOWN_VERSION}
     recorded = Recorded.parse(recorded_environment(metadata))
     if recorded is not None and recorded.task == known.task:
         settings = mujoco_settings(recorded)

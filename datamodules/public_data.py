@@ -37,9 +37,9 @@ class Remote:
     """A file of a public data set.
 
     Attributes:
-        url: Where it is.
-        path: Where it goes, relative to the folder of data sets.
-        note: What to know where it cannot be had.
+        url: Its address.
+        path: Its path below the data root.
+        note: A hint if the download fails.
     """
 
     url: str
@@ -52,8 +52,8 @@ class Known:
     """A public data set.
 
     Attributes:
-        name: The one that `--dataset` or `--game` has in training.
-        source: Who has it.
+        name: Its name in training, for `--dataset` or `--game`.
+        source: Its publisher.
     """
 
     name: str
@@ -111,8 +111,8 @@ def find(known: Known, run: int = 1, checkpoints: int = CHECKPOINTS) -> list[Rem
 
     Args:
         known: The data set.
-        run: Which of the five runs of a DQN.
-        checkpoints: How many of its last checkpoints.
+        run: The number of the DQN run, of five.
+        checkpoints: The number of checkpoints, counted from the last.
     """
     if known.source == "d4rl":
         task, _, rest = known.name.partition("-")
@@ -145,7 +145,7 @@ def next_commands(known: Known, made: Path, root: Path) -> list[str]:
     Args:
         known: The data set.
         made: Its file or folder.
-        root: The folder of data sets.
+        root: The data root.
     """
     store = root / known.name.lower().replace("/", "-")
     convert = command("convert", str(made), str(store))

@@ -128,7 +128,7 @@ def known_mujoco(
     gym_id = None if told is None else told.group()
     if told is not None:
         settings = mujoco_settings(Recorded(told.group()))
-    elif _D4RL.search(name):  # all of whose versions were recorded in one
+    elif _D4RL.search(name):  # all versions of D4RL were recorded in v2
         gym_id = f"{TASKS[task].gym_name}-v2"
     known = with_settings(spec, {**settings, **(references or {})})
     if known is spec or gym_id is None:

@@ -53,7 +53,7 @@ def generate_tmaze(
             "seed must be in [0, 2^20)"
         )
     directory = Path(directory)
-    # Each quantity that makes the data another stands in the name.
+    # The name contains every quantity that the data depend on.
     name = f"tmaze-{max_length}-{num_episodes}-seed{seed}"
     dataset_id = f"tmaze/oracle-{max_length}-{num_episodes}-seed{seed}-v0"
     store = directory / name

@@ -134,7 +134,7 @@ class TwoColorsExpert:
         if scene.pillar:
             hurt = np.minimum(hurt, _first_touch(places, np.zeros((1, 2)), _PILLAR_TOUCH))
         # Who reaches nothing has the way from the end of the plan before it, or from where it must
-        # stop not to be hurt.
+        # stop so as not to be hurt.
         last = np.minimum(np.maximum(hurt - _STOP, 0), _STEPS - 1)
         rest = _STEPS + self._way.steps(places[np.arange(len(plans)), last], free, wrong)
         reaches = reached < _STEPS

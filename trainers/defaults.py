@@ -72,12 +72,12 @@ def settings_of_dataset(environment: str, dataset: str | None, root: str) -> dic
     if known.source != "minari":
         return {}
     from datamodules.mujoco import minari_settings
-    from datamodules.readers.minari_source import UNTOLD_VERSION
+    from datamodules.readers.minari_source import UNKNOWN_VERSION
 
     try:
         return minari_settings(Path(root), known)
     except DatasetError:
-        return {"task": known.task, "version": UNTOLD_VERSION}
+        return {"task": known.task, "version": UNKNOWN_VERSION}
 
 
 def warn_of_work(config: RunConfig, presets: list[str]) -> list[str]:

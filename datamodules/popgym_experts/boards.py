@@ -75,7 +75,7 @@ def mine_chances(
 
     Args:
         closed: The cells.
-        rules: How many mines there are among some of them.
+        rules: The number of mines among subsets of them.
         mines: Mines in all of them.
     """
     frontier = sorted(set().union(*(cells for cells, _ in rules)))

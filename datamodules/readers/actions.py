@@ -21,7 +21,7 @@ class ActionForm:
     """Infers the action space of a data set from all its actions, and converts them to it.
 
     Args:
-        options: What a person says of them.
+        options: The options of reading the data.
         space: The environment's own space, where it is known.
     """
 

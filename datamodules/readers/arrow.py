@@ -11,6 +11,7 @@ import numpy as np
 
 from datamodules.episodes import Array, DatasetError
 from datamodules.readers.images import decode_images
+from datamodules.readers.lazy_array import LazyArray
 from rate.advice import install
 
 if TYPE_CHECKING:
@@ -153,3 +154,29 @@ def images(column: pa.ChunkedArray | pa.Array, place: str, channels: int | None 
             f"{place}: the image of step {frames.index(None)} is not in the file itself"
         )
     return decode_images(frames, place, channels=channels)
+
+
+def lazy_images(
+    column: pa.ChunkedArray | pa.Array, place: str, shape: tuple[int, ...] | None = None
+) -> LazyArray | Array:
+    """Returns a column of encoded images that are decoded when they are used.
+
+    Args:
+        column: The column.
+        place: Its name, for messages.
+        shape: The shape of an image, `(H, W, C)`; by default that of the first one.
+
+    Raises:
+        DatasetError: As `images`, and when rows are used whose images have another shape.
+    """
+    if shape is None and not len(column):
+        return np.zeros((0, 1, 1, 1), np.uint8)
+    known = images(column.slice(0, 1), place).shape[1:] if shape is None else shape
+
+    def make(first: int, last: int) -> Array:
+        found = images(column.slice(first, last - first), place, channels=known[-1])
+        if found.shape[1:] != known:
+            raise DatasetError(f"{place}: the images are {found.shape[1:]}, not {known}")
+        return found
+
+    return LazyArray((len(column), *known), np.uint8, make)

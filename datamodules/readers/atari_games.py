@@ -35,7 +35,7 @@ def atari_data_spec(game: str | None, num_actions: int) -> EnvironmentSpec:
 
     Args:
         game: Its game, if it is known.
-        num_actions: How many actions there are if it is not.
+        num_actions: The number of actions if the game is not known.
     """
     actions: gymnasium.Space[np.int64] = spaces.Discrete(NUM_ACTIONS.get(game or "", num_actions))
     if game is None:

@@ -77,7 +77,7 @@ def find_bounds(
     Args:
         found: The columns by role.
         rows: The number of steps.
-        options: What a person says of the data.
+        options: The options of reading the data.
         place: The file, for messages.
         breaks: Returns `(rows - 1,)` bool, the steps whose next observation is not that of the
             next row.

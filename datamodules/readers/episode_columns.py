@@ -57,7 +57,7 @@ def find_episode_columns(
     Args:
         item: The columns by name, or a list with a dictionary for each step. A `DatasetError` in
             the place of an episode is raised.
-        options: What a person says of the data.
+        options: The options of reading the data.
         place: The episode, for messages.
         starts_with_reset: Whether the first row is that of the reset; see `open_episodes`.
 

@@ -71,7 +71,7 @@ def open_hdf5(path: Path, options: Options | None = None) -> Source:
 
     Args:
         path: The file.
-        options: What a person says of the data.
+        options: The options of reading the data.
 
     Raises:
         DatasetError: If the file is damaged, has no columns of trajectories, or something has to

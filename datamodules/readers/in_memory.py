@@ -27,7 +27,7 @@ def open_in_memory(name: str, value: Any, options: Options) -> Source:
     Args:
         name: A name for it, for messages.
         value: A dictionary of columns, a list of episodes, or an open data set.
-        options: What the data do not tell.
+        options: The options of reading the data.
 
     Raises:
         DatasetError: If it is something else, or something has to be said; says what.
@@ -66,7 +66,7 @@ def _columns_of(value: Any) -> Any:
 
 
 def _plain(columns: dict[str, Any]) -> dict[str, Any]:
-    """Returns columns in which rows that are arrays of unlike lengths stand in a list."""
+    """Returns columns; rows that are arrays of different lengths become a list."""
     return {name: _rows(column) for name, column in columns.items()}
 
 

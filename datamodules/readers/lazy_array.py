@@ -14,8 +14,8 @@ class LazyArray:
     """An array of which no row is in memory.
 
     Args:
-        shape: Of all rows.
-        dtype: Of the numbers.
+        shape: The shape of all rows.
+        dtype: The type of the numbers.
         make: Returns the rows from one index up to another.
     """
 

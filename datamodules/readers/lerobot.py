@@ -18,7 +18,7 @@ import numpy as np
 
 from datamodules.episodes import Array, DatasetError
 from datamodules.options import Options
-from datamodules.readers.arrow import RowReader, arrow_errors, images, numbers, parquet_rows
+from datamodules.readers.arrow import RowReader, arrow_errors, lazy_images, numbers, parquet_rows
 from datamodules.readers.end_kinds import NOTHING_TOLD
 from datamodules.readers.lazy_array import LazyArray
 from datamodules.readers.lerobot_files import Clip, Metadata, Part, read_metadata
@@ -243,10 +243,10 @@ def _columns(
             times = _times(metadata, table, part, place)
             columns[name] = _video(metadata, part.clips[name], times, _frame_shape(feature))
         elif feature["dtype"] == "image":
-            columns[name] = _pictures(table[name], _frame_shape(feature), f"{place}: {name}")
+            columns[name] = lazy_images(table[name], f"{place}: {name}", _frame_shape(feature))
         else:
             columns[name] = numbers(table[name], f"{place}: {name}")
-            if role in _ENDS:  # an episode is what has one number, whatever is told inside of it
+            if role in _ENDS:  # episodes share a number; flags inside one are ignored
                 columns[name] = bool(columns[name][-1:].any())
     return columns
 
@@ -279,13 +279,3 @@ def _video(metadata: Metadata, clip: Clip, times: Array, shape: tuple[int, int, 
         np.uint8,
         lambda first, last: read_frames(file, times[first:last], metadata.fps, shape),
     )
-
-
-def _pictures(column: Any, shape: tuple[int, int, int], place: str) -> LazyArray:
-    def make(first: int, last: int) -> Array:
-        found = images(column.slice(first, last - first), place, channels=shape[-1])
-        if found.shape[1:] != shape:
-            raise DatasetError(f"{place}: the images are {found.shape[1:]}, not {shape}")
-        return found
-
-    return LazyArray((len(column), *shape), np.uint8, make)

@@ -97,7 +97,7 @@ class Hdf5Files:
             )
         if not _has_numbers(space):
             return None
-        # JPEG is a list of bytes for each image, of one length only if all images happen to be.
+        # JPEG files are lists of bytes, whose lengths are equal only by coincidence.
         if _may_be_jpeg(space) and node.shape[1:] != space.shape:
             self.jpeg = True
             return _images(node[()], space)
@@ -126,7 +126,7 @@ class ArrowFiles:
         found = {name: table[name].combine_chunks() for name in (*self._spaces, *_FLAGS)}
         columns = {name: self._decode(found[name], space) for name, space in self._spaces.items()}
         flags = {name: found[name].to_numpy(zero_copy_only=False)[:-1] for name in _FLAGS}
-        # Beside the last observation stands one more action, reward and so on, of no meaning.
+        # The row of the last observation has an action, a reward and so on without meaning.
         columns["actions"] = _all_but_last(columns["actions"])
         notes = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
         return columns | flags | {"seed": notes.get("seed")}

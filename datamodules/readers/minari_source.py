@@ -13,7 +13,7 @@ from datamodules.source import UNKNOWN_RETURN, Source, known_mujoco, known_recor
 from rate.envs.recorded import Recorded
 from rate.envs.spec import EnvironmentSpec
 
-UNTOLD_VERSION = "v5"  # of MuJoCo's tasks, where a data set does not tell: that of Minari's own
+UNKNOWN_VERSION = "v5"  # of a MuJoCo task that a data set names without one, as of Minari's own
 
 
 def is_minari(path: Path) -> bool:
@@ -53,7 +53,7 @@ def open_minari_source(path: Path) -> Source:
     if recorded:
         known = known_recorded(spec, references)
     else:
-        known = known_mujoco(spec, name, UNTOLD_VERSION, references)
+        known = known_mujoco(spec, name, UNKNOWN_VERSION, references)
     notes = [f"the observations' {key} is no array of numbers and is left out" for key in left]
     notes += _about_evaluation(metadata)
     if has_jpeg(dataset):

@@ -28,7 +28,7 @@ Episodes = Callable[[int], Iterator[Mapping[str, Any] | DatasetError]]
 # Opens a file and gives its flat columns: arrays, or what has `shape`, `dtype` and rows.
 Opener = Callable[[], AbstractContextManager[Mapping[str, Any]]]
 
-_MOST_NOTES = 8  # of unlike files
+_MOST_NOTES = 8  # of files that differ
 _DAMAGED = (OSError, RuntimeError, ValueError, KeyError)
 
 
@@ -65,7 +65,7 @@ def open_episodes(
         files: The files that are read.
         episodes: Yields the columns of each episode from a number on, one in memory at a time.
             Columns that are not loaded, like those of an HDF5 file, are read when they are used.
-        options: What a person says of the data.
+        options: The options of reading the data.
         num_episodes: The number of episodes, where it is known.
         notes: What the reader itself assumed or left out.
         spec: The environment, where the source says it.
@@ -140,7 +140,7 @@ def open_flat(
         files: The files that are read.
         columns: Arrays, or what has a shape, a type and rows that can be sliced; or what opens
             a file and gives these.
-        options: What a person says of the data.
+        options: The options of reading the data.
         notes: What the reader itself assumed or left out.
         spec: The environment, where the source says it.
         starts_with_reset: As for `open_episodes`; None if the data are to show it.
@@ -170,7 +170,7 @@ def open_parts(
         path: The folder.
         parts: What opens each file and gives its columns. A file that cannot be read counts as one
             bad episode.
-        options: What a person says of the data.
+        options: The options of reading the data.
         notes: What the reader itself assumed or left out.
         spec: The environment, where the source says it.
         starts_with_reset: As for `open_flat`.

@@ -47,7 +47,7 @@ def open_npz_files(path: Path, options: Options | None = None) -> Source:
 
     Args:
         path: The file, or the folder of files.
-        options: What a person says of the data.
+        options: The options of reading the data.
 
     Raises:
         DatasetError: If no file can be read, or something has to be said; says what.

@@ -22,7 +22,7 @@ def is_store(path: Path) -> bool:
     except OSError:
         return False
     except ValueError:
-        return True  # damaged: to open it tells how
+        return True  # damaged: opening it says how
     return isinstance(manifest, dict) and manifest.get("format") == FORMAT
 
 

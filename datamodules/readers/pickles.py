@@ -82,7 +82,7 @@ class _DataUnpickler(pickle.Unpickler):
             }
 
     def find_class(self, module: str, name: str) -> Any:
-        """Returns what stands for a name in a pickle."""
+        """Returns the stand-in for a name in a pickle."""
         key = f"{module} {name}"
         if key in self._functions:
             return self._functions[key]

@@ -38,7 +38,7 @@ class DatasetProfile:
     Attributes:
         format_name: Name of its format.
         path: The file or folder.
-        options: What a person says of it.
+        options: The options of reading the data.
         given: The environment, where the data say it.
         starts_with_reset: See `open_episodes`; None if the data are to show it.
         one_per_file: Whether a file is one episode, unless its columns mark several.

@@ -48,7 +48,7 @@ def open_rl_unplugged(path: Path) -> Source:
     """
     files = tuple(record_files(path))
     game = known_game(path)
-    next(read_rl_unplugged(path), None)  # so that what is no such file is refused at once
+    next(read_rl_unplugged(path), None)  # refuses other files at once
     notes = ["rewards are clipped to -1, 0 and 1"]
     if game is None:
         notes.append(

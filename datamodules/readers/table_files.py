@@ -26,7 +26,7 @@ def open_table_files(path: Path, options: Options | None = None) -> Source:
 
     Args:
         path: The file or folder. Of files that are named as splits, those of `train` are read.
-        options: What a person says of the data.
+        options: The options of reading the data.
 
     Raises:
         DatasetError: As `open_table`.

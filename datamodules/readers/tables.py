@@ -14,7 +14,14 @@ import numpy as np
 
 from datamodules.episodes import Array, DatasetError
 from datamodules.options import Options
-from datamodules.readers.arrow import RowReader, arrow_errors, images, is_images, numbers
+from datamodules.readers.arrow import (
+    RowReader,
+    arrow_errors,
+    images,
+    is_images,
+    lazy_images,
+    numbers,
+)
 from datamodules.readers.lazy_array import LazyArray
 from datamodules.readers.named import open_episodes, open_flat
 from datamodules.readers.roles import IGNORED, find_roles
@@ -44,7 +51,7 @@ def open_table(
         format_name: Name of the format.
         path: The file or folder.
         files: Parquet files, Arrow files or streams, all with the same columns.
-        options: What a person says of the data.
+        options: The options of reading the data.
         notes: What the reader itself assumed or left out.
         more: Other files that were read.
 
@@ -196,19 +203,7 @@ def _cell(value: Any, place: str) -> Any:
     values = getattr(value, "values", None)
     if values is None:
         return value.as_py()
-    return _pictures(values, place) if is_images(values.type) else numbers(values, place)
-
-
-def _pictures(column: Any, place: str) -> Any:
-    """Returns encoded images as an array that is decoded when used; the first gives the shape."""
-    if not len(column):
-        return np.zeros((0, 1, 1, 1), np.uint8)
-    shape = images(column.slice(0, 1), place).shape[1:]
-    return LazyArray(
-        (len(column), *shape),
-        np.uint8,
-        lambda first, last: images(column.slice(first, last - first), place, shape[-1]),
-    )
+    return lazy_images(values, place) if is_images(values.type) else numbers(values, place)
 
 
 def _columns(table: _Table, kinds: dict[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def open_trajectories(path: Path, options: Options | None = None) -> Source:
 
     Args:
         path: The file.
-        options: What a person says of the data.
+        options: The options of reading the data.
 
     Raises:
         DatasetError: If the file is damaged, asks for anything but data, or has no whole episode.
@@ -57,7 +57,7 @@ def open_values(path: Path, value: Any, options: Options | None = None) -> Sourc
         path: A name for them, for messages.
         value: A dictionary of columns, flat or with a list of episodes each, or a list or
             dictionary of episodes.
-        options: What a person says of the data.
+        options: The options of reading the data.
 
     Raises:
         DatasetError: If it is something else, or something has to be said; says what.

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from datamodules.episodes import Array, DatasetError
 
-# Parts of an observation by their path; the path of an array that stands alone is empty.
+# Parts of an observation by their path; a single array has the empty path.
 Parts = dict[str, Any]
 _MOST_NUMBERS = 1 << 32  # of an episode that is a list
 
@@ -41,7 +41,7 @@ def column(value: Any, place: str) -> Any:
         raise DatasetError(f"{place} is a list of lists with more numbers than data have")
     try:
         made = np.asarray(value)
-    except ValueError as error:  # rows of unlike shapes
+    except ValueError as error:  # rows of different shapes
         raise DatasetError(f"{place} has rows of unlike shapes") from error
     if made.dtype.kind not in "biuf":
         kind = type(value[0]).__name__ if value else "nothing"

@@ -26,7 +26,7 @@ def read_frames(
         file: An MP4 file. Nothing that it refers to is opened.
         times: `(T,)` seconds, ascending.
         fps: Frames in a second; a frame may be half of its duration away from its time.
-        shape: Of a frame: `(H, W, 3)`.
+        shape: The shape of a frame, `(H, W, 3)`.
 
     Returns:
         `(T, H, W, 3)` uint8.
