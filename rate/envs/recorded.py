@@ -1,9 +1,9 @@
-"""The environment that a data set was recorded in, and how the one of rollouts differs from it.
+"""The environment that a data set was recorded in, and how that of rollouts differs from it.
 
-Minari's data sets have it as the JSON of Gymnasium's `EnvSpec`. The file is untrusted: it
-is read as plain values, and nothing that it names is imported or made. Of MuJoCo's
-tasks and of this package's own environments the settings are taken over, so that rollouts are made
-in just that environment; what cannot be, is told.
+Minari stores it as the JSON of Gymnasium's `EnvSpec`. The file is not trusted: it is read as plain
+values, and nothing that it names is imported or called. For MuJoCo's tasks and this package's
+environments the settings are taken from it, so that rollouts use the same environment. Messages
+state what differs.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
 from rate.renamed import current_names, current_settings
 
-# How an environment is drawn, made or checked: nothing of it is in the data.
+# Arguments without effect on the data: of rendering and of `gymnasium.make`.
 _NO_MATTER = {
     *("render_mode", "width", "height", "camera_id", "camera_name", "default_camera_config"),
     *("max_geom", "visual_options", "disable_env_checker", "apply_api_compatibility"),
-    *("module", "name", "length"),  # of our own: what is made, and how long data are
+    *("module", "name", "length"),  # of `rate.envs.from_settings`, beside the settings
 }
-# Wrappers that change neither what is seen nor what is done, earned and ended.
+# Wrappers that change neither observations, actions and rewards nor the ends of episodes.
 _TRANSPARENT = {
     *("OrderEnforcing", "PassiveEnvChecker", "RecordEpisodeStatistics", "RecordVideo"),
     *("TimeLimit", "Autoreset", "HumanRendering", "RenderCollection", "DataCollector"),
-    "ClipAction",  # rollouts never leave the bounds
+    "ClipAction",  # actions of rollouts are within the bounds
 }
 _MUJOCO = re.compile(rf"({'|'.join(task.gym_name for task in TASKS.values())})-v(\d+)")
 _OWN = "RATE/"
@@ -48,11 +48,11 @@ class Recorded:
     """The environment that a data set was recorded in.
 
     Attributes:
-        id: Gymnasium's, for example `Hopper-v4`.
-        arguments: Of its constructor; plain JSON values.
-        max_episode_steps: Its time limit, if it has one.
-        wrappers: Names of what it was wrapped in.
-        entry_point: Where its code was.
+        id: Gymnasium's id, for example `Hopper-v4`.
+        arguments: Arguments of the constructor; plain JSON values.
+        max_episode_steps: Time limit in steps; None if there is none.
+        wrappers: Names of the wrappers.
+        entry_point: Import path of the environment's code.
     """
 
     id: str
@@ -63,7 +63,7 @@ class Recorded:
 
     @classmethod
     def parse(cls, text: str) -> Recorded | None:
-        """Of the JSON of an `EnvSpec`; None if it is none, which every kind of text may be."""
+        """Parses the JSON of an `EnvSpec`; returns None for any other text."""
         try:
             values = json.loads(text)
             wrappers = [str(item["name"]) for item in values.get("additional_wrappers") or ()]
@@ -80,18 +80,18 @@ class Recorded:
 
     @property
     def task(self) -> str | None:
-        """The task of MuJoCo that it is, if it is one."""
+        """The name of the MuJoCo task, for example `hopper`; None for other environments."""
         found = _MUJOCO.fullmatch(self.id)
         return None if found is None else found.group(1).lower()
 
     @property
     def is_own(self) -> bool:
-        """Whether it is one of this package's environments."""
+        """Whether `rate.envs.register` gave the id."""
         return self.id.startswith(_OWN)
 
 
 def mujoco_settings(recorded: Recorded) -> dict[str, Any]:
-    """The settings of `MujocoOptions` that make a task of MuJoCo once more, as far as they can."""
+    """Returns the settings of `MujocoOptions` that come closest to a recorded MuJoCo task."""
     task = recorded.task
     if task is None:
         raise ValueError(f"{recorded.id} is no task of MuJoCo")
@@ -102,7 +102,7 @@ def mujoco_settings(recorded: Recorded) -> dict[str, Any]:
         try:
             check_argument(task, version, name, value)
         except ConfigError:
-            continue  # `differences` tells of it
+            continue  # `differences` reports it
         if value != usual[name]:
             arguments[name] = value
     settings: dict[str, Any] = {"task": task, "version": version}
@@ -114,24 +114,24 @@ def mujoco_settings(recorded: Recorded) -> dict[str, Any]:
 
 
 def own_settings(recorded: Recorded) -> dict[str, Any]:
-    """The settings of one of this package's environments, which are its arguments."""
+    """Returns the settings of an environment with an id of `rate.envs.register`."""
     settings = {k: v for k, v in recorded.arguments.items() if k not in _NO_MATTER}
     return current_settings("env", settings, current_names("env"))
 
 
 def own_recorded(gym_id: str, settings: dict[str, Any]) -> str:
-    """What data say that are made here in one of this package's environments."""
+    """Returns the JSON for data that are recorded here under an id of `rate.envs.register`."""
     return _spec_json(gym_id, plain(settings))
 
 
 def mujoco_recorded(options: MujocoOptions) -> str:
-    """What data say that are made here in a task of MuJoCo."""
+    """Returns the JSON for data that are recorded here in a MuJoCo task."""
     arguments = constructor_arguments(options.arguments)
     return _spec_json(options.gym_id, arguments, options.max_episode_steps)
 
 
 def _spec_json(gym_id: str, arguments: dict[str, Any], limit: int | None = None) -> str:
-    """The JSON of a registered environment's `EnvSpec`, with arguments and a time limit."""
+    """Returns the JSON of a registered environment's `EnvSpec`, with arguments and a time limit."""
     spec = json.loads(gymnasium.spec(gym_id).to_json())
     spec["kwargs"] |= arguments
     spec["max_episode_steps"] = limit or spec["max_episode_steps"]
@@ -139,10 +139,10 @@ def _spec_json(gym_id: str, arguments: dict[str, Any], limit: int | None = None)
 
 
 def differences(spec: EnvironmentSpec) -> list[str]:
-    """How the environment of rollouts differs from that of the data, a sentence each.
+    """Returns how the environment of rollouts differs from that of the data, one clause for each.
 
     Args:
-        spec: The environment as it is made for rollouts, and the data's in its `recorded`.
+        spec: The environment of rollouts; its `recorded` is that of the data.
     """
     recorded = Recorded.parse(spec.recorded)
     if recorded is None:
@@ -161,9 +161,9 @@ def differences(spec: EnvironmentSpec) -> list[str]:
 
 
 def about(spec: EnvironmentSpec) -> list[str]:
-    """What a conversion tells of the environment of rollouts, for people.
+    """Returns the messages of a conversion on the environment of rollouts.
 
-    That is how it differs from the data's, what is assumed of it, or what is unusual.
+    They are its differences from the data's, an assumption, or settings other than the defaults.
     """
     recorded, options = Recorded.parse(spec.recorded), _mujoco_options(spec)
     if recorded is None:
@@ -185,7 +185,7 @@ def about(spec: EnvironmentSpec) -> list[str]:
 
 
 def _mujoco_options(spec: EnvironmentSpec) -> MujocoOptions | None:
-    """The task of MuJoCo that a specification makes, if it makes one; a damaged one makes none."""
+    """Returns the MuJoCo settings of a specification; None if it has none, or damaged ones."""
     task = spec.options.get("task")
     if not isinstance(task, str) or task not in TASKS:
         return None
@@ -196,7 +196,7 @@ def _mujoco_options(spec: EnvironmentSpec) -> MujocoOptions | None:
 
 
 def _setting(name: str, value: Any) -> str:
-    """An argument for people, whatever a file made of it."""
+    """Returns `name=value` for messages, escaped and cut to `_LONGEST` characters."""
     text = f"{ascii(name)[1:-1]}={json.dumps(value)}"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 

@@ -1,21 +1,24 @@
 """ViZDoom-Two-Colors: remember the colour of a vanished pillar, and take items of that colour.
 
-A square room with an acid floor. At the start the agent faces a pillar, red or green, which
-vanishes after some steps; the room holds red and green items all the time. Items of the pillar's
-colour heal, the others hurt. The game goes back to the two-colour scenario of Beeching et al. 2019;
-the numbers are those of the RATE paper (arXiv:2306.09459); room, pictures and code are our own.
+The agent is in a square room with an acid floor. At the start it faces a red or green pillar, which
+vanishes after some steps. Red and green items are in the room at all times. Items of the pillar's
+colour restore health, the others reduce it. The game follows the two-colour scenario of Beeching et
+al. (2019); its numbers are those of the RATE paper (arXiv:2306.09459); map, sprites and code are
+this project's.
 
-The rules, exactly. An agent step is 2 tics of the engine (1/35 s each). In this order, it
+An agent step is 2 tics of the engine (1/35 s each), in this order:
 
-1. moves the body and takes the items that it touches;
-2. for each item of the right colour: if health is below 100, a reward of 1 and health rises by 25,
-   to 100 at most; a right item at a health of 100 is taken for nothing;
-3. for each item of the other colour: health falls by 25;
-4. floor: health falls by 10/32, so by 10 in 32 steps, and who takes nothing dies at step 320;
-5. if health is above 0, a reward of 0.02; else the agent is dead and the episode terminated.
+1. The body moves and takes the items that it touches.
+2. For each item of the pillar's colour: if health is below 100, the reward is 1 and health rises by
+   25, to 100 at most; at a health of 100 the item has no effect.
+3. For each item of the other colour, health falls by 25.
+4. The floor reduces health by 10/32, that is by 10 in 32 steps. Without items the agent dies at
+   step 320.
+5. If health is above 0, the reward is 0.02 more. Otherwise the episode terminates.
 
-The floor costs a little at every step, not 10 at once, so that each item is a gain from the second
-step on. An item taken appears again elsewhere, so that the room is as full at any time.
+The floor's damage is spread over all steps instead of 10 at every 32nd, so health is below 100 and
+an item has an effect from the second step on. A taken item reappears at a random position, so the
+number of items is constant.
 """
 
 from __future__ import annotations
@@ -56,14 +59,14 @@ Observation = Array | dict[str, Array]
 
 @dataclass(frozen=True)
 class TwoColorsOptions:
-    """The settings of ViZDoom-Two-Colors.
+    """Settings of ViZDoom-Two-Colors.
 
     Attributes:
-        pillar_steps: In how many observations, from the first on, the pillar stands. As published:
-            45 for data of 90 steps, 90 for 150.
-        items: How many items of each colour there are at any time.
-        privileged: Also show the privileged state (for an Oracle-DT): 1 for red, 0 for green, at
-            each step.
+        pillar_steps: Number of observations, from the first, in which the pillar stands. Published
+            are 45 for data of 90 steps and 90 for data of 150.
+        items: Number of items of each colour.
+        privileged: Observations also hold the privileged state `(1,)` (for an Oracle-DT), at each
+            step: 1 for red, 0 for green.
     """
 
     pillar_steps: int = 45
@@ -78,7 +81,7 @@ class TwoColorsOptions:
 
 
 def two_colors_spec(options: TwoColorsOptions | None = None) -> EnvironmentSpec:
-    """The spaces of Two-Colors, an image and 5 actions, and the published target return."""
+    """Returns the specification: images `(3, 64, 112)`, 5 actions, the published target return."""
     return EnvironmentSpec(
         "two_colors",
         _observation_space(options or TwoColorsOptions()),
@@ -88,7 +91,7 @@ def two_colors_spec(options: TwoColorsOptions | None = None) -> EnvironmentSpec:
 
 
 def is_red(seed: int) -> bool:
-    """Whether the pillar of a seed's episode is red: a bit of the seed's hash, so half of them."""
+    """Returns whether the pillar of a seed's episode is red: a bit of the seed's hash."""
     return bool(hash_counter(seed, _COLOUR_COUNTER) & 1)
 
 
@@ -102,17 +105,18 @@ def _observation_space(options: TwoColorsOptions) -> gymnasium.Space[Any]:
 class TwoColors(gymnasium.Env[Observation, np.int64]):
     """One room of ViZDoom-Two-Colors.
 
-    Observations are `(3, 64, 112)` uint8 (the engine's 320x180 averaged over areas), in a
-    dictionary with `privileged` if the options say so. Actions: 0 turn left, 1 turn right, 2
-    forward, 3 left and forward, 4 right and forward. `info` holds `lifetime` (tics lived,
-    two for each step), `red`, `right_items` and `wrong_items` (taken so far).
+    Observations are images `(3, 64, 112)` uint8, the engine's 320x180 frame averaged over areas.
+    With `options.privileged` they are a dictionary of that `image` and `privileged` `(1,)` float32.
+    Actions are 0 turn left, 1 turn right, 2 forward, 3 left and forward, 4 right and forward.
+    `info` holds `lifetime` (in tics, two for each step), `red`, and the numbers of items taken so
+    far, `right_items` and `wrong_items`.
 
-    The engine starts at the first reset, and again at the next one if it has failed.
+    The engine starts at the first reset. After a failure the next reset starts another.
 
     Args:
         options: See `TwoColorsOptions`.
-        length: Steps after which an episode is truncated.
-        render_mode: Gymnasium's; `render` works in any.
+        length: Number of steps after which an episode is truncated.
+        render_mode: Gymnasium's; `render` works in any mode.
 
     Raises:
         ValueError: If the length is below 1.
@@ -143,7 +147,7 @@ class TwoColors(gymnasium.Env[Observation, np.int64]):
 
     @property
     def max_steps(self) -> int:
-        """The time-out in steps."""
+        """The largest number of steps of an episode."""
         return self.length
 
     @property
@@ -153,11 +157,11 @@ class TwoColors(gymnasium.Env[Observation, np.int64]):
 
     @property
     def health(self) -> float:
-        """From 100 down; 0 or less is death."""
+        """At most 100; the agent dies at 0 or less."""
         return self._health
 
     def scene(self) -> Scene:
-        """Where everything is: the true state, for experts.
+        """Returns the positions of player, items and pillar, for experts.
 
         Raises:
             ResetNeeded: Before the first reset.
@@ -167,7 +171,7 @@ class TwoColors(gymnasium.Env[Observation, np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start an episode that depends on `seed` only, or on the generator if there is none.
+        """Starts an episode. It depends on `seed` alone; None takes a seed from the generator.
 
         Raises:
             ConfigError: If ViZDoom is missing or cannot read the scenario.
@@ -188,12 +192,12 @@ class TwoColors(gymnasium.Env[Observation, np.int64]):
         return self._observe(), self._info()
 
     def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Two tics. After its end an episode stays as it is, with zero reward.
+        """Takes one action. A finished episode keeps its observation and flags; its reward is 0.
 
         Raises:
-            ValueError: If the action is none of the five.
+            ValueError: If the action is not 0, 1, 2, 3 or 4.
             ResetNeeded: Before the first reset.
-            EngineError: If the engine fails; the next reset starts another.
+            EngineError: If the engine fails.
         """
         if not self.action_space.contains(np.int64(action)):
             raise ValueError(f"Two-Colors action {action!r}: expected 0, 1, 2, 3 or 4")
@@ -212,7 +216,7 @@ class TwoColors(gymnasium.Env[Observation, np.int64]):
         return self._observe(), reward, *self._finished, self._info()
 
     def _count(self, taken: tuple[int, int]) -> float:
-        """Rules 2 to 5: what the items taken and the floor do to health; the reward."""
+        """Applies rules 2 to 5 to the health, and returns the reward."""
         before = self._right_and_wrong()
         self._taken = taken
         right, wrong = (
@@ -231,13 +235,13 @@ class TwoColors(gymnasium.Env[Observation, np.int64]):
         return (red, green) if self._red else (green, red)
 
     def render(self) -> Array:
-        """What the agent sees, in the engine's own resolution: `(180, 320, 3)` uint8."""
+        """Returns the agent's view in the engine's resolution, `(180, 320, 3)` uint8."""
         if self._engine is None:
             return np.zeros((FRAME_HEIGHT, FRAME_WIDTH, 3), dtype=np.uint8)
         return self._engine.frame.copy()
 
     def close(self) -> None:
-        """End the engine. More than once does no harm."""
+        """Ends the engine. A second call has no effect."""
         engine, self._engine, self._finished = self._engine, None, None
         if engine is not None:
             engine.close()

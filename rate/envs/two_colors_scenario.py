@@ -1,12 +1,11 @@
-"""The Two-Colors room as an archive for ViZDoom's engine, written from source text.
+"""Builds the Two-Colors room as a WAD archive for ViZDoom's engine.
 
-Everything is here: the map as UDMF text, the actors as DECORATE text, and the pictures of pillars
-and items, which are computed. The engine builds the map's nodes itself, so that neither a map
-editor nor a script compiler is needed. `python -m rate.envs.two_colors_scenario out.wad` writes
-the archive, to look at it with other tools.
+The archive holds the map as UDMF text, the actors as DECORATE text, and computed sprites of pillars
+and items. The engine builds the map's nodes, so neither a map editor nor a script compiler is
+needed. `python -m rate.envs.two_colors_scenario out.wad` writes the archive, for other tools.
 
-The engine moves bodies, lays out items and draws. Health and reward are counted by
-`rate.envs.two_colors`, so that nothing in the room can hurt the player here.
+The engine moves bodies, places items and renders. Health and reward are computed by
+`rate.envs.two_colors`; nothing in the room damages the player.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 RED_MAP, GREEN_MAP = "MAP01", "MAP02"
-# The room is a square from -HALF to HALF in map units; the pillar stands in its centre.
+# The room is the square from -HALF to HALF in map units, with the pillar at its centre.
 HALF = 640
 START_Y, START_ANGLE = -320, 90
 PLAYER_RADIUS, ITEM_RADIUS, PILLAR_RADIUS = 16, 20, 16
-_MARGIN = 48  # between an item's centre and a wall
+_MARGIN = 48  # map units between an item's centre and a wall
 _PILLAR, _ITEMS = {RED_MAP: 20001, GREEN_MAP: 20002}, 20003
 
 _MAPINFO = f"""
@@ -31,10 +30,10 @@ map {RED_MAP} "Two colours: red" {{ }}
 map {GREEN_MAP} "Two colours: green" {{ }}
 """
 
-# Items do not know which of them is right: the two maps differ in the pillar alone. Who takes an
-# item gets one of its counters, read as AMMO2 (red) and AMMO3 (green) through the weapon slots.
-# The engine draws how long the first state of a thing lasts: one of one tic is always one.
-# An item taken is put back in another place, so that there are always as many of each colour.
+# The two maps differ in the pillar alone; items are the same in both. Taking an item increases the
+# ammunition of its colour, which is read as AMMO2 (red) and AMMO3 (green) through the weapon slots.
+# The engine randomises the duration of a thing's first state; a state of one tic is not affected.
+# A taken item is spawned again at a random position, so the number of each colour is constant.
 _COLOURED = """
 actor TwoColors{colour}Pillar : TwoColorsPillar {number}
 {{
@@ -111,14 +110,14 @@ _SPAWN = """      TNT1 A 0 A_SpawnItemEx("TwoColors{colour}", random(-{reach}, {
 
 
 def build_scenario(pillar_tics: int, items: int) -> bytes:
-    """The archive (WAD) of a red and a green room.
+    """Returns the WAD archive of a red and a green room.
 
     Args:
-        pillar_tics: How many tics (1/35 s) the pillar stands.
-        items: How many items of each colour there are at any time.
+        pillar_tics: Number of tics (1/35 s) for which the pillar stands.
+        items: Number of items of each colour.
 
     Returns:
-        The archive's bytes; the same arguments give the same bytes.
+        The archive's bytes, a function of the arguments.
     """
     lumps: list[tuple[str, bytes]] = [
         ("MAPINFO", _MAPINFO.encode()),
@@ -155,8 +154,9 @@ def _decorate(pillar_tics: int, items: int) -> str:
 
 
 def _map(pillar: int) -> str:
-    """The room as UDMF text: four walls around one sector, the player's start and two things."""
-    corners = [(-HALF, -HALF), (-HALF, HALF), (HALF, HALF), (HALF, -HALF)]  # seen from inside
+    """Returns the room as UDMF text: one sector, four walls, the player's start and two things."""
+    # Clockwise, so that the walls' front sides face the room.
+    corners = [(-HALF, -HALF), (-HALF, HALF), (HALF, HALF), (HALF, -HALF)]
     blocks = [
         _thing(1, 0, START_Y, START_ANGLE),
         _thing(pillar, 0, 0),
@@ -185,7 +185,7 @@ def _thing(kind: int, x: float, y: float, angle: int = 0) -> str:
 
 
 def _block(name: str, **fields: str | int | float | bool) -> str:
-    """A UDMF block; strings are quoted and booleans are lower case."""
+    """Returns a UDMF block; strings are quoted and booleans are lower case."""
 
     def text(value: str | int | float | bool) -> str:
         if isinstance(value, str):
@@ -196,17 +196,17 @@ def _block(name: str, **fields: str | int | float | bool) -> str:
 
 
 def _picture(width: int, height: int, red: bool) -> bytes:
-    """A rounded block of one colour, lit from the left, as a PNG with its foot in the middle.
+    """Returns a sprite as PNG: a rounded block of one colour, lit from the left.
 
-    Pictures of our own, because the game's items have colours that its floors have as well.
+    The game's own sprites are not used: their colours occur in its floors as well.
     """
     rows = bytearray()
     for y in range(height):
-        rows.append(0)  # PNG: this row is stored as it is
+        rows.append(0)  # PNG filter type: none
         for x in range(width):
             edge = min(x, width - 1 - x) + min(y, height - 1 - y)
             light = 255 - 110 * x // width
-            # The engine's palette has no greens that are purer than this.
+            # The engine's palette has no purer green.
             colour = (light, 0, 0) if red else (light * 2 // 5, light, light * 2 // 5)
             rows += bytes((*colour, 255 if edge >= 5 else 0))
     header = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
@@ -215,7 +215,7 @@ def _picture(width: int, height: int, red: bool) -> bytes:
         _chunk(name, data)
         for name, data in (
             (b"IHDR", header),
-            (b"grAb", offset),  # the engine's own: where the picture stands on the floor
+            (b"grAb", offset),  # ZDoom's chunk of the sprite's origin: bottom centre
             (b"IDAT", zlib.compress(bytes(rows), 9)),
             (b"IEND", b""),
         )
@@ -227,7 +227,7 @@ def _chunk(name: bytes, data: bytes) -> bytes:
 
 
 def _archive(lumps: Iterable[tuple[str, bytes]]) -> bytes:
-    """A PWAD: a header, the lumps, and a directory of (place, size, name)."""
+    """Returns a PWAD: a header, the lumps, and a directory of (offset, size, name)."""
     body, directory, count = b"", b"", 0
     for name, data in lumps:
         directory += struct.pack("<ii8s", 12 + len(body), len(data), name.encode())
@@ -239,7 +239,9 @@ def _archive(lumps: Iterable[tuple[str, bytes]]) -> bytes:
 def _main() -> None:
     parser = argparse.ArgumentParser(description="Write the Two-Colors scenario as a WAD.")
     parser.add_argument("path", type=Path, help="the file to write")
-    parser.add_argument("--pillar-tics", type=int, default=90, help="how long the pillar stands")
+    parser.add_argument(
+        "--pillar-tics", type=int, default=90, help="tics for which the pillar stands"
+    )
     parser.add_argument("--items", type=int, default=10, help="items of each colour")
     arguments = parser.parse_args()
     arguments.path.write_bytes(build_scenario(arguments.pillar_tics, arguments.items))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from gymnasium.error import ResetNeeded
 
-from rate.envs import two_colors, two_colors_engine
+from rate.envs import two_colors, two_colors_program
 from rate.envs.two_colors import FORWARD, TwoColors
 from rate.envs.two_colors_engine import EngineError
 from rate.envs.two_colors_scenario import build_scenario
@@ -81,7 +81,7 @@ def test_a_scenario_is_checked_once(monkeypatch):
     def run(*_, **__):
         raise AssertionError("checked again")
 
-    monkeypatch.setattr(two_colors_engine.subprocess, "Popen", run)
+    monkeypatch.setattr(two_colors_program.subprocess, "Popen", run)
     env.reset(seed=0)
     env.close()
 
