@@ -49,7 +49,7 @@ def import_packages() -> list[Any]:
     check_packages()
     choose_renderer()
     try:
-        with _gym_stand_in():
+        with _gymnasium_as_gym():
             maze = import_module("memory_maze.maze")
         return [maze, *map(import_module, _MODULES)]
     except (ImportError, AttributeError, RuntimeError) as error:
@@ -59,7 +59,7 @@ def import_packages() -> list[Any]:
 
 
 @contextmanager
-def _gym_stand_in() -> Iterator[None]:
+def _gymnasium_as_gym() -> Iterator[None]:
     """Replaces `gym` by Gymnasium while `memory_maze` is imported, if `gym` is not installed.
 
     The package needs the unmaintained `gym` for a wrapper and registrations that are not used

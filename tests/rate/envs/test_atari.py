@@ -1,4 +1,4 @@
-"""Games as the emulator gives them: seeds, rows, rewards and ends."""
+"""Atari games: seeds, rows, rewards and ends of episodes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytest.importorskip("ale_py", reason="Atari needs ale-py: make install EXTRAS=at
 
 
 def play(env, seeds, steps, actions):
-    """Frames `(steps + 1, N, 84, 84)` and rewards of the same actions in every row."""
+    """Returns frames `(steps + 1, N, 84, 84)` and rewards for the same actions in every row."""
     frames, rewards = [env.reset(seed=seeds)[0]], []
     for action in actions[:steps]:
         seen, reward, *_ = env.step(np.full(env.num_envs, action))
@@ -30,7 +30,7 @@ def actions():
 
 
 @pytest.mark.parametrize("sticky", [0.0, 0.25])
-def test_the_seed_decides_the_episode_in_any_row_and_after_any_other(sticky, actions):
+def test_an_episode_depends_on_its_seed_alone_in_any_row(sticky, actions):
     options = AtariOptions("Pong", sticky_actions=sticky)
     env = AtariVector(3, options, 500, workers=1)
     first, rewards = play(env, [4, 1 << 40, 4], 150, actions)
@@ -49,7 +49,7 @@ def test_the_seed_decides_the_episode_in_any_row_and_after_any_other(sticky, act
     assert total == rewards[:, 0].tolist()
 
 
-def test_some_rows_are_reset_and_the_others_go_on(actions):
+def test_reset_mask_resets_some_rows(actions):
     env, alone = (AtariVector(2, length=500, workers=1) for _ in range(2))
     whole, _ = play(alone, [1, 2], 60, actions)
     play(env, [3, 2], 20, actions)
@@ -61,7 +61,7 @@ def test_some_rows_are_reset_and_the_others_go_on(actions):
         np.testing.assert_array_equal(seen[1], whole[step + 1, 1])
 
 
-def test_the_first_reset_may_be_of_some_rows():
+def test_the_first_reset_can_have_a_mask():
     env = AtariVector(2, length=5, workers=1)
     env.reset(seed=[1, 1], options={"reset_mask": np.array([False, True])})
     _, rewards, terminated, truncated, _ = env.step(np.zeros(2, int))
@@ -69,7 +69,7 @@ def test_the_first_reset_may_be_of_some_rows():
     assert rewards[0] == 0
 
 
-def test_a_row_that_has_ended_stays_as_it_is(actions):
+def test_a_finished_row_keeps_its_observation_and_flags(actions):
     env = AtariVector(2, length=10, workers=1)
     env.reset(seed=[1, 2])
     for step in range(10):
@@ -84,7 +84,7 @@ def test_a_row_that_has_ended_stays_as_it_is(actions):
         assert later["score"][0] == info["score"][0]
 
 
-def test_rewards_are_clipped_and_the_score_is_not():
+def test_rewards_are_clipped_but_not_the_score():
     for clip in (True, False):
         env = AtariVector(1, AtariOptions("Qbert", clip_rewards=clip), 400, workers=1)
         env.reset(seed=[1])
@@ -101,7 +101,7 @@ def test_rewards_are_clipped_and_the_score_is_not():
         assert (set(rewards) == {0.0, 1.0}) if clip else (sum(rewards) == score)
 
 
-def test_a_game_ends_by_itself():
+def test_a_lost_game_terminates():
     env = Atari(AtariOptions("Breakout", fire_reset=True), 5000)
     env.reset(seed=0)
     steps, terminated, truncated = 0, False, False
@@ -116,7 +116,7 @@ def test_a_game_ends_by_itself():
 
 
 @pytest.mark.parametrize("game", ["Breakout", "qbert", "SEAQUEST", "Pong", "ms-pacman", "MsPacman"])
-def test_games_are_known_in_whatever_case(game):
+def test_names_of_games_ignore_case(game):
     options = AtariOptions(game)
     spec = atari_spec(options)
     assert spec.observation_space.shape == (84, 84)
@@ -126,12 +126,12 @@ def test_games_are_known_in_whatever_case(game):
     assert AtariOptions(title(options.rom)).rom == options.rom
 
 
-def test_targets_are_in_the_units_of_the_rewards():
+def test_target_returns_are_in_units_of_the_rewards():
     assert atari_spec(AtariOptions("Breakout")).target_return == 90
     assert atari_spec(AtariOptions("Qbert", clip_rewards=False)).target_return == 14_000
 
 
-def test_what_cannot_be_is_refused():
+def test_invalid_arguments_are_refused():
     with pytest.raises(ConfigError, match=r"env\.game is 'Pnog'.*Did you mean Pong\?"):
         atari_spec(AtariOptions("Pnog"))
     with pytest.raises(ConfigError, match=r"env\.sticky_actions is 1\.0"):
@@ -153,7 +153,7 @@ def test_what_cannot_be_is_refused():
         env.reset(options={"reset_mask": np.ones(3, dtype=bool)})
 
 
-def test_gymnasium_makes_it():
+def test_gymnasium_make():
     env = gymnasium.make("RATE/Atari-v0", game="Breakout", length=7)
     assert env.reset(seed=1)[0].shape == (84, 84)
     assert env.unwrapped.max_steps == 7

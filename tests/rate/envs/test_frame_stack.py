@@ -1,4 +1,4 @@
-"""Observations of several frames are the same when training and when acting."""
+"""Frame stacking is the same in training and in rollouts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FRAMES = [(6, 5), (2, 6, 5), (6, 5, 2)]
 
 
 class Film(VectorEnv):
-    """Frame t of the episode with seed s is full of 10 s + t + 1; row i ends after 3 + i steps."""
+    """All pixels of frame t of seed s are 10 s + t + 1; row i ends after 3 + i steps."""
 
     metadata = WAITING
 
@@ -55,7 +55,7 @@ class Film(VectorEnv):
 
 
 def values(observations, count):
-    """The frames of the observations `(N, *obs)`, each by its one value: `(N, count)`."""
+    """Returns the value of each frame of observations `(N, *obs)`: `(N, count)`."""
     channels = (
         observations if observations.shape[2:] == (6, 5) else np.moveaxis(observations, -1, 1)
     )
@@ -67,7 +67,7 @@ def values(observations, count):
 
 
 @pytest.mark.parametrize("shape", FRAMES)
-def test_rows_see_their_last_frames_and_nothing_of_the_episode_before(shape):
+def test_rows_stack_the_last_frames_of_their_own_episode(shape):
     env = FrameStackVector(Film(shape), 3)
     seen, _ = env.reset(seed=[1, 2, 3])
     assert env.observation_space.contains(seen)
@@ -76,7 +76,7 @@ def test_rows_see_their_last_frames_and_nothing_of_the_episode_before(shape):
     for _ in range(3):
         after, _, terminated, _, _ = env.step(np.zeros(3, int))
     assert terminated.tolist() == [True, False, False]
-    np.testing.assert_array_equal(seen, first)  # who keeps an observation keeps what it was
+    np.testing.assert_array_equal(seen, first)  # returned observations are copies
     assert values(after, 3) == [[12, 13, 14], [22, 23, 24], [32, 33, 34]]
     after = env.step(np.zeros(3, int))[0]
     assert values(after, 3) == [[12, 13, 14], [23, 24, 25], [33, 34, 35]]
@@ -84,7 +84,7 @@ def test_rows_see_their_last_frames_and_nothing_of_the_episode_before(shape):
     assert values(again, 3) == [[0, 0, 51], [23, 24, 25], [33, 34, 35]]
 
 
-def test_a_restarted_row_begins_with_nothing_before():
+def test_the_first_observation_of_a_restarted_row_is_padded_with_zeros():
     env = FrameStackVector(Film((6, 5), restart_at=2), 2)
     env.reset(seed=[1, 2, 3])
     env.step(np.zeros(3, int))
@@ -94,7 +94,7 @@ def test_a_restarted_row_begins_with_nothing_before():
 
 @pytest.mark.parametrize("shape", FRAMES)
 @pytest.mark.parametrize("count", [1, 4])
-def test_a_batch_is_stacked_as_rollouts_are(shape, count):
+def test_training_and_rollouts_stack_the_same_frames(shape, count):
     rng = np.random.default_rng(0)
     film = rng.integers(0, 256, (7, 3, *shape), dtype=np.uint8)
     inner = Film(shape)
@@ -112,7 +112,7 @@ def test_a_batch_is_stacked_as_rollouts_are(shape, count):
     np.testing.assert_array_equal(training.numpy(), np.stack(acting, axis=1))
 
 
-def test_spaces_keep_their_bounds_and_others_are_refused():
+def test_stacked_spaces_keep_their_bounds_and_must_be_images():
     low = np.arange(2 * 6 * 5, dtype=np.uint8).reshape(2, 6, 5)
     space = stacked_space(spaces.Box(low, low + 100, dtype=np.uint8), 3)
     assert space.shape == (6, 6, 5)
@@ -122,7 +122,7 @@ def test_spaces_keep_their_bounds_and_others_are_refused():
             stacked_space(space, 4)
 
 
-def test_groups_of_rows_in_worker_processes_have_their_own_frames():
+def test_groups_of_rows_in_worker_processes_stack_their_own_frames():
     vectors = [FrameStackVector(WorkerVectorEnv(Noise, 4, 2), 3) for _ in range(2)]
     whole, (even, odd) = vectors[0], vectors[1].groups(2)
     expected, _ = whole.reset(seed=[4, 5, 6, 7])
@@ -138,4 +138,6 @@ def test_groups_of_rows_in_worker_processes_have_their_own_frames():
             np.testing.assert_array_equal(group.step_wait()[0], expected[first::2])
     for vector in vectors:
         vector.close()
-    assert FrameStackVector(Film((6, 5)), 2).groups(2)[0].num_envs == 3  # it has no groups
+    assert (
+        FrameStackVector(Film((6, 5)), 2).groups(2)[0].num_envs == 3
+    )  # this environment has no groups

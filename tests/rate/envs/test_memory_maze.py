@@ -22,19 +22,19 @@ from rate.envs.memory_maze import (
     privileged_state,
     shortest_path,
 )
-from rate.envs.memory_maze_packages import _gym_stand_in, check_packages
+from rate.envs.memory_maze_packages import _gymnasium_as_gym, check_packages
 from rate.envs.memory_maze_simulator import MazeState
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
 
-# In a 9x9 maze of this seed, this way leads to the requested target.
+# These actions lead to the requested target in the 9x9 maze of this seed.
 NEAR_SEED = 20
 ROUTE = [3, 3, 3, 3, 3, 3, 3, 5, 5, 1, 5, 2, 0, 2, 2, 4]
 
 
 @pytest.fixture(scope="module")
-def drawn():
-    """The packages, and something that draws."""
+def renderer():
+    """Skips without the packages or an OpenGL backend."""
     try:
         check_packages()
         headless.choose_renderer()
@@ -43,7 +43,7 @@ def drawn():
 
 
 @pytest.fixture(scope="module")
-def env(drawn):
+def env(renderer):
     env = MemoryMaze(MemoryMazeOptions(privileged=True), length=len(ROUTE))
     yield env
     env.close()
@@ -51,7 +51,7 @@ def env(drawn):
 
 
 def play(env, seed, actions=ROUTE):
-    """Plays an episode: frames `(T + 1, 64, 64, 3)`, privileged states and rewards."""
+    """Returns the frames `(T + 1, 64, 64, 3)`, privileged states and rewards of an episode."""
     observation, _ = env.reset(seed=seed)
     seen, rewards = [observation], []
     for action in actions:
@@ -77,7 +77,7 @@ def test_options_and_spec():
     assert memory_maze_spec(MemoryMazeOptions(size=15)).target_return < spec.target_return
 
 
-def test_importing_it_is_cheap():
+def test_importing_the_module_does_not_import_the_simulator():
     code = (
         "import sys, rate.envs.memory_maze as m; m.memory_maze_spec();"
         "assert not {'memory_maze', 'dm_control', 'mujoco', 'torch'} & set(sys.modules)"
@@ -94,15 +94,15 @@ def test_a_missing_package_says_how_to_install_it(monkeypatch):
         MemoryMaze()
 
 
-def test_gym_stands_in_for_the_import_only():
+def test_gym_is_replaced_only_during_the_import():
     if find_spec("gym") is not None:
         pytest.skip("gym is installed here")
-    with _gym_stand_in():
+    with _gymnasium_as_gym():
         assert import_module("gym.envs.registration").register(id="nothing") is None
     assert not [name for name in sys.modules if name.split(".")[0] == "gym"]
 
 
-def test_choosing_what_draws(monkeypatch):
+def test_the_first_backend_that_works_is_chosen(monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "glfw")
     assert headless.choose_renderer() == "glfw"
     monkeypatch.delenv("MUJOCO_GL")
@@ -114,7 +114,7 @@ def test_choosing_what_draws(monkeypatch):
         headless.choose_renderer()
 
 
-def test_what_a_driver_complains_of(monkeypatch):
+def test_the_error_of_a_driver_is_returned(monkeypatch):
     monkeypatch.setattr(headless, "_PROBE", "raise OSError('no library')")
     assert headless._try("egl") == "OSError: no library"
     monkeypatch.setattr(headless, "_PROBE", "import os; os._exit(3)")
@@ -130,7 +130,7 @@ def test_the_shortest_path():
     assert shortest_path(layout, (0, 0), (0, 2)) == [(0, 2)]
 
 
-def test_the_privileged_state_is_in_the_agents_own_frame():
+def test_the_privileged_state_is_relative_to_the_agent():
     layout = np.array([[1, 1, 1], [0, 0, 1], [1, 1, 1]], dtype=bool)
     position, target = np.array([1.5, 0.5]), np.array([1.5, 2.5])
     diagonal = 3 * np.sqrt(2)
@@ -142,7 +142,7 @@ def test_the_privileged_state_is_in_the_agents_own_frame():
     np.testing.assert_array_equal(there, np.zeros(PRIVILEGED_SIZE))
 
 
-def test_misuse(drawn):
+def test_invalid_calls_are_refused(renderer):
     with pytest.raises(ValueError, match="at least 1 step"):
         MemoryMaze(length=0)
     env = MemoryMaze()
@@ -171,7 +171,7 @@ def test_an_episode_ends_at_its_length(env):
     assert (reward, terminated, truncated, info) == (0.0, False, True, {"targets": 0})
 
 
-def test_an_episode_is_its_seed(env):
+def test_an_episode_depends_on_its_seed_alone(env):
     before = play(env, 3)
     large = play(env, 2**62 + 3)
     other = MemoryMaze(MemoryMazeOptions(privileged=True))  # a longer one, in which 3 comes second
@@ -186,12 +186,12 @@ def test_an_episode_is_its_seed(env):
     assert rewards.sum() == 1
     reached = int(np.argmax(rewards))
     assert env.step(0)[4] == {"targets": 1}
-    border = frames[:, 0, 0].tolist()  # the frame of the reward asks for another target
+    border = frames[:, 0, 0].tolist()  # the frame after the reward requests another target
     assert border[: reached + 1] == [border[0]] * (reached + 1)
     assert border[reached + 1] != border[0]
 
 
-def test_unseeded_episodes_come_from_the_generator(env):
+def test_without_a_seed_episodes_follow_the_generator(env):
     env.reset(seed=5)
     first = env.reset()[0]["image"]
     second = env.reset()[0]["image"]
@@ -201,10 +201,10 @@ def test_unseeded_episodes_come_from_the_generator(env):
 
 
 @pytest.mark.parametrize("size", [9, 15])
-def test_it_is_the_packages_own_environment_bit_for_bit(size, drawn):
+def test_frames_and_rewards_equal_the_packages_to_the_bit(size, renderer):
     env = MemoryMaze(MemoryMazeOptions(size=size, privileged=True), length=len(ROUTE))
-    env.reset(seed=0)  # with 9x9, the agent stands on a target here, which must leave no trace
-    with _gym_stand_in():
+    env.reset(seed=0)  # the agent of 9x9 starts on a target; that must not affect later episodes
+    with _gymnasium_as_gym():
         tasks = import_module("memory_maze.tasks")
     original = getattr(tasks, f"memory_maze_{size}x{size}")(global_observables=True, seed=NEAR_SEED)
     step = original.reset()

@@ -30,7 +30,7 @@ PIXELS = MinigridMemoryOptions()
 
 
 def walk_to_the_end(env, succeed=True):
-    """Straight to a junction that lies ahead, then to an object. The last step's results."""
+    """Walks straight to the junction, then to an object. Returns the results of the last step."""
     simulator = env.simulator
     junction = int(simulator.success_pos[0])
     while simulator.agent_pos[0] < junction:
@@ -64,8 +64,8 @@ def test_gymnasium_accepts_it(observation, privileged):
 
 @pytest.mark.parametrize("random_length", [False, True])
 @pytest.mark.parametrize("size", [7, 13, 41])
-def test_it_is_minigrids_own_environment_and_rendering(size, random_length):
-    """Same seed, same actions: grid, pixels, symbols, rewards and ends are MiniGrid's."""
+def test_it_equals_minigrids_environment(size, random_length):
+    """Grid, pixels, symbols, rewards and ends equal MiniGrid's for the same seed and actions."""
     theirs = memory.MemoryEnv(
         size=size, random_length=random_length, agent_view_size=3, max_steps=4 * size
     )
@@ -129,7 +129,7 @@ def test_without_a_seed_episodes_differ_and_follow_the_generator():
     assert layouts() == first
 
 
-def test_cues_sides_and_sizes_are_even_over_seeds():
+def test_cues_sides_and_sizes_are_uniform_over_seeds():
     env = MinigridMemory(SYMBOLS, (7, 13))
     kinds, sizes = np.zeros((2, 2)), np.zeros(14)
     for seed in range(2000):
@@ -152,13 +152,13 @@ def test_rewards_and_outcomes(succeed):
         reward = 1 - 0.9 * steps / 44 if succeed else 0
         assert last[1] == pytest.approx(reward)
         assert last[2:] == (True, False, {"success": succeed, "cue": cue, "size": 11})
-        # After its end an episode stays as it is.
+        # A finished episode keeps its observation and flags.
         again = env.step(LEFT)
         assert same(again[0], last[0])
         assert again[1:] == (0, *last[2:])
 
 
-def test_the_time_out():
+def test_the_time_out_truncates():
     for options, steps in ((SYMBOLS, 28), (MinigridMemoryOptions(time_out=5), 5)):
         env = MinigridMemory(options, 7)
         assert env.max_steps == steps
@@ -169,7 +169,7 @@ def test_the_time_out():
         assert rows[-1][4]["success"] is False
 
 
-def test_the_privileged_state_tells_keys_from_balls():
+def test_the_privileged_state_is_the_cue():
     env = MinigridMemory(MinigridMemoryOptions(observation="symbols", privileged=True), 7)
     for seed in range(8):
         seen, info = env.reset(seed=seed)
@@ -177,7 +177,7 @@ def test_the_privileged_state_tells_keys_from_balls():
         assert seen["privileged"] == [kind == "key"] == [info["cue"]]
 
 
-def test_symbols_are_embedded_one_by_one():
+def test_each_symbol_has_an_embedding():
     space = minigrid_memory_spec(SYMBOLS).observation_space
     assert isinstance(space, spaces.MultiDiscrete)
     encoder = make_encoder(space, 8)
@@ -188,7 +188,7 @@ def test_symbols_are_embedded_one_by_one():
     assert encoder(torch.from_numpy(seen)[None]).shape == (1, 6, 8)
 
 
-def test_large_mazes_have_room_for_the_whole_way():
+def test_the_default_time_out_is_enough_in_large_mazes():
     env = MinigridMemory(PIXELS, 501)
     seen, info = env.reset(seed=0)
     assert seen.shape == (3, 84, 84)
@@ -196,14 +196,14 @@ def test_large_mazes_have_room_for_the_whole_way():
     assert env.max_steps == env.simulator.max_steps == 2004
 
 
-def test_the_picture_for_videos():
+def test_render():
     env = MinigridMemory(PIXELS, 13)
     seen, _ = env.reset(seed=0)
     picture = env.render()
     assert picture.shape == (252, 504, 3)
     assert picture.dtype == np.uint8
     np.testing.assert_array_equal(picture[:252:3, :252:3], seen.transpose(1, 2, 0))
-    # The map's middle is the agent; what it sees is lit: ahead, at its right.
+    # The agent is in the middle of the map; the cells in its view are highlighted.
     lit = picture[14::28, 252 + 14 :: 28].astype(int).sum(-1)
     mask = env._seen_around(4)
     assert mask[4, 4]
@@ -218,7 +218,7 @@ def test_impossible_sizes_are_refused(length):
         MinigridMemory(SYMBOLS, length)
 
 
-def test_errors_name_the_setting():
+def test_invalid_settings_are_named():
     with pytest.raises(ConfigError, match=r"env\.observation is 'rgb'"):
         MinigridMemoryOptions(observation="rgb")
     with pytest.raises(ConfigError, match=r"env\.time_out is 0"):
@@ -233,7 +233,7 @@ def test_errors_name_the_setting():
     env.close()
 
 
-def test_a_missing_package_names_the_fix(monkeypatch):
+def test_a_missing_package_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "minigrid.envs.memory", None)
     with pytest.raises(ConfigError, match="make install EXTRAS=minigrid"):
         MinigridMemory(SYMBOLS, 7)

@@ -30,7 +30,7 @@ EVERY = [MujocoOptions(task, version) for task in TASKS for version in VERSIONS]
 
 
 def play(env, seed, steps=25):
-    """Observations, rewards and flags of an episode with actions that depend on the seed."""
+    """Returns observations, rewards and flags of an episode; actions depend on the seed."""
     rng = np.random.default_rng(seed)
     observation, _ = env.reset(seed=seed)
     seen = [(observation, 0.0, False, False)]
@@ -40,7 +40,7 @@ def play(env, seed, steps=25):
     return [np.array(column) for column in zip(*seen, strict=True)]
 
 
-def test_importing_it_does_not_load_the_simulator():
+def test_importing_the_module_does_not_import_the_simulator():
     program = "import sys, rate.envs.mujoco as m; m.mujoco_spec(); print('mujoco' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
@@ -50,18 +50,18 @@ def test_importing_it_does_not_load_the_simulator():
 
 @pytest.mark.parametrize(
     ("task", "earned", "score"),
-    [  # as `d4rl.get_normalized_score` has them, times 100
+    [  # 100 times `d4rl.get_normalized_score`
         ("hopper", 1800.0, 55.9304),
         ("hopper", -20.272305, 0.0),
         ("halfcheetah", 12135.0, 100.0),
         ("walker2d", 5000.0, 108.8810),
     ],
 )
-def test_scores_are_d4rls(task, earned, score):
+def test_normalised_scores_equal_d4rls(task, earned, score):
     assert normalised_score(earned, MujocoOptions(task)) == pytest.approx(score, abs=1e-3)
 
 
-def test_references_of_ones_own():
+def test_other_reference_returns():
     options = MujocoOptions("hopper", "v5", score_0=100, score_100=300)
     assert normalised_score(200, options) == 50
     assert MujocoOptions("hopper", score_100=4000).references == (TASKS["hopper"].random, 4000)
@@ -79,13 +79,13 @@ def test_references_of_ones_own():
         ({"version": "v2"}, r"env\.version is 'v2'; choose one of: v4, v5"),
     ],
 )
-def test_settings_that_do_not_exist(settings, message):
+def test_invalid_settings_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         MujocoOptions(**settings)
 
 
 @pytest.mark.parametrize("options", EVERY[::2], ids=lambda options: options.task)
-def test_a_specification_fits_into_json(options):
+def test_a_specification_survives_json(options):
     spec = mujoco_spec(options)
     assert EnvironmentSpec.from_dict(spec.to_dict()) == spec
     assert spec.target_return == TASKS[options.task].target_return
@@ -93,13 +93,13 @@ def test_a_specification_fits_into_json(options):
 
 @needs_mujoco
 @pytest.mark.parametrize("options", EVERY, ids=lambda options: f"{options.task}-{options.version}")
-def test_it_is_gymnasiums_environment(options, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # theirs leaves a file
+def test_it_equals_gymnasiums_environment(options, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # Gymnasium's leaves a file
     name = f"{TASKS[options.task].gym_name}-{options.version}"
     theirs, ours = gymnasium.make(name, disable_env_checker=True), Mujoco(options)
     assert ours.observation_space.shape == theirs.observation_space.shape
     assert ours.action_space == theirs.action_space
-    steps = 5  # nobody falls so soon
+    steps = 5  # no task terminates that early
     for seed in (1, 2):
         for mine, other in zip(play(ours, seed, steps), play(theirs, seed, steps), strict=True):
             np.testing.assert_array_equal(mine, other.astype(mine.dtype))
@@ -117,7 +117,7 @@ def test_an_episode_depends_on_its_seed_alone(options):
 
 
 @needs_mujoco
-def test_an_episode_ends_at_its_length_and_then_stays_as_it_is():
+def test_an_episode_is_truncated_at_its_length_and_stays_finished():
     env = Mujoco(MujocoOptions("halfcheetah"), 7)
     check_env(env, skip_render_check=True)
     observations, rewards, terminated, truncated = play(env, 0, 10)
@@ -133,7 +133,7 @@ def test_an_episode_ends_at_its_length_and_then_stays_as_it_is():
 
 @needs_mujoco
 @pytest.mark.parametrize("task", ["hopper", "walker2d"])
-def test_who_falls_has_ended(task):
+def test_falling_terminates(task):
     _, rewards, terminated, truncated = play(Mujoco(MujocoOptions(task)), 0, 200)
     end = int(np.argmax(terminated))
     assert 5 < end < 200
@@ -143,7 +143,7 @@ def test_who_falls_has_ended(task):
 
 
 @needs_mujoco
-def test_rows_are_environments():
+def test_rows_equal_single_environments():
     options = MujocoOptions("hopper")
     vector, seeds, ended = MujocoVector(3, options, 30), [4, 5, 6], {}
     rngs = [np.random.default_rng(seed) for seed in seeds]
@@ -181,13 +181,13 @@ def test_a_bad_action_is_refused(action):
     env.close()
 
 
-def test_there_is_no_episode_without_steps():
+def test_a_length_below_1_is_refused():
     with pytest.raises(ValueError, match="MuJoCo length 0"):
         Mujoco(length=0)
 
 
 @needs_mujoco
-def test_nothing_is_printed_and_no_file_is_left(tmp_path):
+def test_nothing_is_printed_and_no_file_is_written(tmp_path):
     program = "from rate.envs.mujoco import *; Mujoco(MujocoOptions('walker2d')).reset(seed=0)"
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -1,4 +1,4 @@
-"""Environments of users: found by id or import path, tried once, and refused with the way out."""
+"""User environments: lookup by id or import path, the check before training, error messages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MODULE = """\
             self.place = 0
             return self.see(), {}
 
-        def see(self):  # float64, as in many environments
+        def see(self):  # float64, as many environments return
             return np.array([self.place / self.size, 0.0])
 
         def step(self, action):
@@ -89,7 +89,7 @@ MODULE = """\
 
 @pytest.fixture(autouse=True)
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a user's module."""
+    """Returns the folder of a user's module."""
     (tmp_path / "their_envs.py").write_text(textwrap.dedent(MODULE))
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
@@ -106,18 +106,20 @@ def described(reference: str, **settings: object):
     [
         ("CartPole-v1", 500),
         ("their_envs:TheirWalk-v0", 25),
-        ("TheirWalk-v0", 25),  # registered once the module is imported
-        ("their_envs:TheirAlone", None),  # an id without a version is no attribute
+        ("TheirWalk-v0", 25),  # registered when the module is imported
+        ("their_envs:TheirAlone", None),  # an id without a version, which is not an attribute
         ("their_envs:Walk", None),
         ("their_envs:make", 30),
     ],
 )
-def test_what_is_named_is_found_with_its_own_limit(reference: str, max_steps: int | None) -> None:
+def test_environments_are_found_with_their_time_limit(
+    reference: str, max_steps: int | None
+) -> None:
     find_maker("their_envs:TheirWalk-v0")
     assert described(reference).max_steps == max_steps
 
 
-def test_a_limit_of_its_own_is_an_attribute() -> None:
+def test_a_time_limit_can_be_an_attribute() -> None:
     assert described("their_envs:Walk", max_steps=12).max_steps == 12
 
 
@@ -135,7 +137,7 @@ def test_a_length_is_a_time_limit(reference: str, limit: int) -> None:
     assert steps == limit
 
 
-def test_settings_reach_the_constructor_and_pictures_are_drawn() -> None:
+def test_settings_reach_the_constructor_and_render_mode_is_set() -> None:
     for reference in ("their_envs:TheirWalk-v0", "their_envs:Walk"):
         maker = find_maker(reference)
         env = make_own(maker, {"size": 9}, render_mode=drawing_mode(maker))
@@ -156,7 +158,7 @@ def test_settings_reach_the_constructor_and_pictures_are_drawn() -> None:
         ("their_envs:number", r"must be an environment's class, or a function that returns"),
     ],
 )
-def test_what_is_not_there_is_told_with_the_fix(reference: str, message: str) -> None:
+def test_an_unknown_environment_is_refused_with_advice(reference: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         find_maker(reference)
 
@@ -171,13 +173,13 @@ def test_what_is_not_there_is_told_with_the_fix(reference: str, message: str) ->
         ("their_envs:TheirLost-v0", {}, r"Gymnasium cannot load their_envs:Gone"),
     ],
 )
-def test_settings_it_does_not_take_are_refused(reference, settings, message) -> None:
+def test_unknown_settings_are_refused(reference, settings, message) -> None:
     find_maker("their_envs:Walk")
     with pytest.raises(ConfigError, match=message):
         check_settings(reference, find_maker(reference), settings)
 
 
-def test_a_factory_that_takes_anything_gets_anything() -> None:
+def test_a_factory_with_keyword_arguments_gets_all_settings() -> None:
     check_settings("their_envs:make", find_maker("their_envs:make"), {"colour": "red"})
 
 
@@ -194,17 +196,17 @@ def test_a_factory_that_takes_anything_gets_anything() -> None:
         ("crash", r"cannot be played: KeyError: 'speed'"),
     ],
 )
-def test_an_environment_that_is_none_is_found_before_training(oddity: str, message: str) -> None:
+def test_violations_of_the_interface_are_found_before_training(oddity: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         described("their_envs:Odd", oddity=oddity)
 
 
-def test_what_is_returned_must_be_an_environment() -> None:
+def test_a_factory_must_return_an_environment() -> None:
     with pytest.raises(ConfigError, match=r"nothing has returned builtins\.dict, which is no gymn"):
         described("their_envs:nothing")
 
 
-def test_its_own_spaces_are_described() -> None:
+def test_the_description_has_the_environments_spaces() -> None:
     found = described("their_envs:Walk")
     assert found.observation_space == gymnasium.spaces.Box(-1, 1, (2,), np.float32)
     assert found.action_space == gymnasium.spaces.Discrete(2)

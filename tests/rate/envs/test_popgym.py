@@ -1,4 +1,4 @@
-"""All 48 tasks of POPGym, with the spaces that models take."""
+"""All 48 tasks of POPGym, with supported spaces."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytest.importorskip("mazelib", reason="POPGym's labyrinths are not installed (ex
 
 
 def play(env: Popgym, seed: int, steps: int) -> list[Any]:
-    """What random actions come to."""
+    """Returns what random actions lead to."""
     env.action_space.seed(seed)
     seen, _ = env.reset(seed=seed)
     story = [seen]
@@ -38,13 +38,13 @@ def test_there_are_48_tasks() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_task_plays_and_repeats_its_episode(task: str) -> None:
+def test_an_episode_depends_on_its_seed_alone(task: str) -> None:
     env = Popgym(PopgymOptions(task))
-    first = play(env, 1 << 40, 40)  # a seed of a data set
+    first = play(env, 1 << 40, 40)  # a seed as data sets have them
     for seen, *_ in first[1:]:
         assert env.observation_space.contains(seen)
     play(env, 2, 10)
-    np.random.seed(3)  # noqa: NPY002 (what labyrinths draw from, and must leave alone)
+    np.random.seed(3)  # noqa: NPY002 (labyrinths use and restore this generator)
     random.seed(3)
     again = play(Popgym(PopgymOptions(task)), 1 << 40, 40)
     np.testing.assert_equal(again, first)
@@ -56,7 +56,7 @@ def test_a_task_plays_and_repeats_its_episode(task: str) -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_specification_fits_into_json(task: str) -> None:
+def test_a_specification_survives_json(task: str) -> None:
     for privileged in (False, True):
         options = PopgymOptions(task, privileged=privileged)
         spec = popgym_spec(options)
@@ -68,7 +68,7 @@ def test_a_specification_fits_into_json(task: str) -> None:
 
 
 @pytest.mark.parametrize("task", ["RepeatFirstEasy", "MultiarmedBanditEasy", "CountRecallHard"])
-def test_episodes_have_the_length_of_the_table(task: str) -> None:
+def test_the_largest_number_of_steps_is_that_of_the_table(task: str) -> None:
     assert len(play(Popgym(PopgymOptions(task)), 1, 10_000)) - 1 == TASKS[task].steps
 
 
@@ -92,13 +92,13 @@ def test_a_time_out_truncates() -> None:
         ("PositionOnlyPendulumEasy", None, spaces.Box(-2, 2, (1,), np.float32)),
     ],
 )
-def test_spaces_are_those_that_models_take(task: str, observation: Any, action: Any) -> None:
+def test_spaces_are_supported_ones(task: str, observation: Any, action: Any) -> None:
     env = Popgym(PopgymOptions(task))
     assert env.action_space == action
     assert observation is None or env.observation_space == observation
 
 
-def test_a_cell_may_be_one_number() -> None:
+def test_flat_actions() -> None:
     flat, pair = (
         Popgym(PopgymOptions("BattleshipEasy", flat_actions=True)),
         Popgym(PopgymOptions("BattleshipEasy")),
@@ -112,7 +112,7 @@ def test_a_cell_may_be_one_number() -> None:
             break
 
 
-def test_mistakes_are_named() -> None:
+def test_invalid_arguments_are_refused() -> None:
     with pytest.raises(ConfigError, match="Did you mean RepeatFirstEasy"):
         PopgymOptions("RepeatFirstEazy")
     env = Popgym()

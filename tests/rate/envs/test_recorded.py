@@ -1,4 +1,4 @@
-"""What data say of the environment that they were recorded in."""
+"""The environment that a data set was recorded in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.wrappers import ClipAction, NormalizeObservation, TimeLimit
 
-import rate.envs  # noqa: F401 (registers our own)
+import rate.envs  # noqa: F401 (registers the environments)
 from rate.envs.minigrid_memory import MinigridMemoryOptions
 from rate.envs.mujoco import TASKS, VERSIONS, Mujoco, MujocoOptions, mujoco_spec
 from rate.envs.mujoco_arguments import MODELS, constructor_arguments, plain, usual_arguments
@@ -38,14 +38,14 @@ def env_spec(id="Hopper-v5", **values):
 
 
 def made_of(text, **changes):
-    """The specification that rollouts of data are made with, with some settings of one's own."""
+    """Returns the specification of rollouts for data with this `EnvSpec`, with changed settings."""
     settings = mujoco_settings(Recorded.parse(text)) | changes
     return replace(mujoco_spec(MujocoOptions(**settings)), options=settings, recorded=text)
 
 
 @needs_mujoco
 @pytest.mark.parametrize(("task", "version"), EVERY)
-def test_the_arguments_are_those_of_the_constructor(task, version):
+def test_the_table_has_the_constructors_arguments_and_defaults(task, version):
     found = gymnasium.spec(f"{TASKS[task].gym_name}-{version}")
     parameters = inspect.signature(load_env_creator(found.entry_point).__init__).parameters
     theirs = {
@@ -75,10 +75,8 @@ SINCE_V5 = {"walker2d": {"xml_file": "walker2d.xml", "frame_skip": 3}}
 
 @needs_mujoco
 @pytest.mark.parametrize(("task", "version"), EVERY)
-def test_rollouts_are_made_in_just_the_environment_of_the_data(
-    task, version, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)  # theirs leaves a file
+def test_rollouts_use_the_environment_of_the_data(task, version, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # Gymnasium's leaves a file
     arguments = UNUSUAL[task] | (SINCE_V5.get(task, {}) if version == "v5" else {})
     theirs = gymnasium.make(
         f"{TASKS[task].gym_name}-{version}",
@@ -125,7 +123,7 @@ def test_rollouts_are_made_in_just_the_environment_of_the_data(
         ),
     ],
 )
-def test_settings_of_a_task(text, settings):
+def test_settings_follow_from_the_recorded_environment(text, settings):
     assert mujoco_settings(Recorded.parse(text)) == settings
     json.dumps(settings, allow_nan=False)
 
@@ -145,7 +143,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_only_plain_values_of_known_arguments_are_taken_over(name):
+def test_only_plain_values_of_known_arguments_are_used(name):
     text = env_spec(kwargs={name: HOSTILE[name], "reset_noise_scale": 0.1})
     spec = made_of(text)
     assert spec.options["arguments"] == {"reset_noise_scale": 0.1}
@@ -156,7 +154,7 @@ def test_only_plain_values_of_known_arguments_are_taken_over(name):
         MujocoOptions("hopper", "v5", {name: plain(HOSTILE[name])})
 
 
-def test_a_long_value_is_cut_short():
+def test_a_long_value_is_abbreviated():
     spec = made_of(env_spec(kwargs={"xml_file": "x" * 10_000}))
     assert max(map(len, differences(spec))) < 300
 
@@ -211,7 +209,7 @@ DIFFERENT = {
 
 
 @pytest.mark.parametrize("name", DIFFERENT)
-def test_a_difference_is_told(name):
+def test_a_difference_has_a_message(name):
     text, changes, words = DIFFERENT[name]
     told = differences(made_of(text, **changes))
     assert any(words in sentence for sentence in told), told
@@ -220,7 +218,7 @@ def test_a_difference_is_told(name):
 
 
 @needs_mujoco
-def test_wrappers_as_gymnasium_writes_them():
+def test_wrappers_of_gymnasiums_json():
     env = gymnasium.make("Hopper-v5", disable_env_checker=True)
     plainly = made_of(TimeLimit(ClipAction(env), 50).spec.to_json())
     assert differences(plainly) == []
@@ -232,7 +230,7 @@ def test_wrappers_as_gymnasium_writes_them():
 @pytest.mark.parametrize(
     "text", ["", "null", "5", "[]", "{}", '{"id": null, "kwargs": 5}', "{", "[" * 100_000]
 )
-def test_what_is_no_specification(text):
+def test_other_text_is_not_parsed(text):
     assert Recorded.parse(text) is None
     assert differences(replace(mujoco_spec(), options={"task": "hopper"}, recorded=text)) == []
 
@@ -240,12 +238,12 @@ def test_what_is_no_specification(text):
 @pytest.mark.parametrize(
     "options", [{"task": ["hopper"]}, {"task": "hopper", "no": 1}, {"task": "hopper", "version": 3}]
 )
-def test_settings_that_make_no_environment_are_for_others_to_refuse(options):
+def test_invalid_settings_have_no_messages(options):
     spec = replace(mujoco_spec(), options=options, recorded=env_spec("Ant-v5"))
     assert differences(spec) == about(spec) == []
 
 
-def test_what_a_conversion_tells():
+def test_messages_of_a_conversion():
     assert about(made_of(env_spec())) == []
     (told,) = about(made_of(env_spec("Hopper-v4", kwargs={"healthy_reward": 2})))
     assert told == (
@@ -257,7 +255,7 @@ def test_what_a_conversion_tells():
     assert "their spaces are not its" in told
 
 
-def test_environments_of_our_own():
+def test_environments_of_this_package():
     options = asdict(MinigridMemoryOptions(random_length=False))
     text = own_recorded("RATE/MinigridMemory-v0", options)
     assert EnvSpec.from_json(text).kwargs.items() >= options.items()

@@ -32,7 +32,7 @@ def test_gymnasium_accepts_it(length, options):
 
 @pytest.mark.parametrize("cue", [0, 1])
 @pytest.mark.parametrize("length", [3, 4, 90])
-def test_an_episode(length, cue):
+def test_repeating_the_first_action_succeeds(length, cue):
     env = Retrieval(PRIVILEGED, length)
     assert env.max_steps == length
     observation, info = env.reset(seed=1)
@@ -40,7 +40,7 @@ def test_an_episode(length, cue):
     seen, states = [observation["vector"]], [observation["privileged"].tolist()]
     for step in range(length):
         last = step == length - 1
-        # What is done during the delay has no effect.
+        # Actions during the delay have no effect.
         action = cue if step == 0 or last else (cue + step) % 3
         observation, reward, terminated, truncated, info = env.step(action)
         assert (reward, terminated, truncated) == (last, last, False)
@@ -54,7 +54,7 @@ def test_an_episode(length, cue):
 
 
 @pytest.mark.parametrize("last", [1, STAY])
-def test_another_last_action_fails(last):
+def test_any_other_last_action_fails(last):
     env = Retrieval(PLAIN, 3)
     env.reset(seed=1)
     for action in (0, STAY):
@@ -63,7 +63,7 @@ def test_another_last_action_fails(last):
     assert (reward, terminated, info) == (0, True, {"success": False, "cue": 0})
 
 
-def test_a_first_action_of_stay_gives_up():
+def test_a_first_action_of_stay_ends_the_episode():
     env = Retrieval(PRIVILEGED, 5)
     env.reset(seed=1)
     observation, reward, terminated, truncated, info = env.step(STAY)
@@ -138,7 +138,7 @@ def test_the_oracle_always_succeeds(length):
     assert len(set(steps)) > 20 or low == high
 
 
-def test_some_rows_can_be_reset():
+def test_reset_mask_resets_some_rows():
     env = RetrievalVector(4, PRIVILEGED, 3)
     env.reset(seed=0)
     for _ in range(3):
@@ -155,7 +155,7 @@ def test_some_rows_can_be_reset():
     assert env.metadata["autoreset_mode"] is AutoresetMode.DISABLED
 
 
-def test_lengths_and_noise_are_even_over_seeds():
+def test_lengths_and_noise_are_uniform_over_seeds():
     env = RetrievalVector(10_000, PLAIN, (3, 12))
     first, _ = env.reset(seed=0)
     again, _ = env.reset(seed=list(range(10_000)))
@@ -177,13 +177,13 @@ def test_without_a_seed_episodes_follow_the_generator():
 
 
 @pytest.mark.parametrize("length", [2, 0, (2, 5), (9, 3)])
-def test_impossible_lengths_are_refused(length):
+def test_invalid_lengths_are_refused(length):
     for make in (lambda: Retrieval(PLAIN, length), lambda: RetrievalVector(2, PLAIN, length)):
         with pytest.raises(ValueError, match="at least 3 steps"):
             make()
 
 
-def test_what_makes_no_sense_is_refused():
+def test_invalid_arguments_are_refused():
     env = Retrieval()
     env.reset(seed=0)
     with pytest.raises(ValueError, match="expected 0, 1 or 2"):

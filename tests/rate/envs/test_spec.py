@@ -36,7 +36,7 @@ def test_spaces_survive_json(space):
 
 
 def test_the_keys_of_a_dictionary_keep_their_order():
-    """Models have their encoders in it: of two equal parts, one must not become the other."""
+    """Encoders follow this order: parts with equal spaces must not be exchanged."""
     space = spaces.Dict(b=spaces.Discrete(2), a=spaces.Discrete(2))
     again = space_from_dict(json.loads(json.dumps(space_to_dict(space))))
     assert list(again.spaces) == ["b", "a"]
@@ -55,8 +55,8 @@ def test_options_survive_json():
     assert EnvironmentSpec("any", PIXELS, spaces.Discrete(2), 1.5) != spec
 
 
-def test_a_specification_without_options_is_as_it_was_before_there_were_any():
-    """Data sets and models of before are read, and fingerprints stay."""
+def test_without_options_the_json_is_that_of_former_versions():
+    """Older data sets and models can be read, and fingerprints do not change."""
     plain = EnvironmentSpec("any", PIXELS, spaces.Discrete(2), 1.5).to_dict()
     assert list(plain) == ["name", "observation_space", "action_space", "target_return"]
     assert EnvironmentSpec.from_dict(plain).options == {}
@@ -69,7 +69,7 @@ def test_options_are_a_copy():
     assert spec.options["privileged"]
 
 
-def test_options_must_be_a_table():
+def test_options_must_be_a_dictionary():
     plain = EnvironmentSpec("any", PIXELS, spaces.Discrete(2), 1.5).to_dict()
     with pytest.raises(ValueError, match="incomplete"):
         EnvironmentSpec.from_dict({**plain, "options": None})
@@ -80,7 +80,7 @@ def test_equal_bounds_are_one_number():
     assert len(text) < 300
 
 
-def test_unknown_spaces_are_refused_by_name():
+def test_unsupported_spaces_are_refused():
     spec = EnvironmentSpec("any", spaces.Text(5), spaces.Discrete(2), 0.0)
     with pytest.raises(ValueError, match="Text"):
         spec.to_dict()

@@ -31,7 +31,7 @@ def test_gymnasium_accepts_it(length):
     check_env(TMaze(length))
 
 
-def test_registered_by_name():
+def test_gymnasium_makes_it_by_id():
     env = gymnasium.make("RATE/TMaze-v0", length=5)
     observation, _ = env.reset(seed=0)
     assert env.observation_space.contains(observation)
@@ -76,26 +76,26 @@ def test_the_wrong_turn_ends_without_reward():
 
 
 @pytest.mark.parametrize("wasted", [UP, DOWN, LEFT])
-def test_walls_stop_moves_and_there_is_no_slack(wasted):
+def test_a_wasted_move_fails(wasted):
     env = TMaze(4)
     env.reset(seed=1)
     env.step(wasted)
     env.step(RIGHT)
     observation, reward, terminated, truncated, info = env.step(RIGHT)
-    assert observation[2] == 1  # only now at the junction
+    assert observation[2] == 1  # the junction is reached only now
     assert (reward, terminated, truncated, info["success"]) == (0, False, True, False)
 
 
 def test_a_finished_episode_stays_finished():
-    for env in (TMaze(3),):
-        observation, _ = env.reset(seed=1)
-        env.step(RIGHT)
-        first = env.step(UP if observation[1] > 0 else DOWN)
-        second = env.step(RIGHT)
-        assert first[1] == 1
-        assert second[1] == 0
-        np.testing.assert_array_equal(first[0], second[0])
-        assert second[2:] == first[2:]
+    env = TMaze(3)
+    observation, _ = env.reset(seed=1)
+    env.step(RIGHT)
+    first = env.step(UP if observation[1] > 0 else DOWN)
+    second = env.step(RIGHT)
+    assert first[1] == 1
+    assert second[1] == 0
+    np.testing.assert_array_equal(first[0], second[0])
+    assert second[2:] == first[2:]
 
 
 @pytest.mark.parametrize("length", [3, 7, (3, 10)])
@@ -139,7 +139,7 @@ def test_seeds_are_reproducible_and_goals_and_noise_are_balanced():
         assert abs((first[:, 3] == value).mean() - 1 / 3) < 0.03
     assert abs(np.corrcoef(first[:, 1], first[:, 3])[0, 1]) < 0.05
     assert np.bincount(lengths, minlength=13)[3:].min() > 800
-    # The noise must not tell the steps of an episode apart, nor neighbouring seeds.
+    # The noise must not identify steps of an episode or neighbouring seeds.
     steps = np.stack([env.step(np.full(10_000, LEFT))[0][:, 3] for _ in range(2)])
     assert abs(np.corrcoef(steps)[0, 1]) < 0.05
     assert abs(np.corrcoef(first[:-1, 3], first[1:, 3])[0, 1]) < 0.05
@@ -159,7 +159,7 @@ def test_without_a_seed_episodes_differ_and_follow_the_generator():
     np.testing.assert_array_equal(first, vector.reset()[0])
 
 
-def test_some_rows_can_be_reset():
+def test_reset_mask_resets_some_rows():
     env = TMazeVector(4, 5)
     env.reset(seed=0)
     for _ in range(4):
@@ -186,7 +186,7 @@ def test_returned_arrays_are_not_reused():
 
 
 @pytest.mark.parametrize("length", [2, 0, (2, 5), (6, 5)])
-def test_impossible_lengths_are_refused(length):
+def test_invalid_lengths_are_refused(length):
     with pytest.raises(ValueError, match="T-Maze length"):
         TMaze(length)
     with pytest.raises(ValueError, match="T-Maze length"):
@@ -194,7 +194,7 @@ def test_impossible_lengths_are_refused(length):
 
 
 @pytest.mark.parametrize("actions", [[0, 4], [-1, 0], [0], [0, 0, 0]])
-def test_wrong_actions_are_refused(actions):
+def test_invalid_actions_are_refused(actions):
     env = TMazeVector(2, 5)
     env.reset(seed=0)
     with pytest.raises(ValueError, match="T-Maze actions"):
@@ -205,7 +205,7 @@ def test_wrong_actions_are_refused(actions):
         single.step(7)
 
 
-def test_wrong_seeds_and_masks_are_refused():
+def test_invalid_seeds_and_masks_are_refused():
     env = TMazeVector(2, 5)
     with pytest.raises(ValueError, match="3 seeds for 2"):
         env.reset(seed=[1, 2, 3])

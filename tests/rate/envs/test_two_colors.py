@@ -60,7 +60,7 @@ def test_gymnasium_accepts_it(room):
     check_env(room, skip_close_check=True)
 
 
-def test_spec_says_what_there_is_to_see(other):
+def test_the_specification_has_the_environments_spaces(other):
     plain, privileged = two_colors_spec(), two_colors_spec(TwoColorsOptions(privileged=True))
     assert plain.observation_space.shape == (3, 64, 112)
     assert plain.action_space.n == 5
@@ -101,7 +101,7 @@ def test_the_agent_starts_in_front_of_the_pillar(room, seed, channel):
 
 
 def test_the_colours_differ_in_the_pillar_alone(room):
-    # Same engine seed in both maps: the items must not tell what the pillar says.
+    # With one engine seed, both maps have the same items: they must not reveal the colour.
     scenes = []
     for red in (True, False):
         room._engine.new_episode(red, seed=5)
@@ -111,7 +111,7 @@ def test_the_colours_differ_in_the_pillar_alone(room):
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_the_pillar_stands_for_exactly_as_many_observations(room, seed):
+def test_the_pillar_is_in_exactly_pillar_steps_observations(room, seed):
     room.reset(seed=seed)
     seen = 0
     while room.scene().pillar:
@@ -120,7 +120,7 @@ def test_the_pillar_stands_for_exactly_as_many_observations(room, seed):
     assert seen == room.options.pillar_steps == 45
 
 
-def test_who_takes_nothing_dies_at_step_320(room):
+def test_without_items_the_agent_dies_at_step_320(room):
     room.reset(seed=GREEN_SEED)
     rewards, terminated = [], False
     while not terminated:
@@ -140,9 +140,11 @@ def test_a_time_out_truncates(other):
     assert (terminated, truncated) == (False, True)
 
 
-def test_items_heal_or_hurt_as_written(room):
+def test_items_change_health_by_the_rules(room):
     room.reset(seed=RED_SEED)
-    assert room._count((1, 0)) == 0.02  # a right item at full health is for nothing
+    assert (
+        room._count((1, 0)) == 0.02
+    )  # an item of the pillar's colour has no effect at full health
     assert room.health == 100 - 10 / 32
     assert room._count((2, 0)) == 1.02
     assert room.health == 100 - 10 / 32
@@ -154,28 +156,28 @@ def test_items_heal_or_hurt_as_written(room):
     assert room.health < 0
 
 
-def test_as_many_items_after_some_were_taken(room):
+def test_the_number_of_items_is_constant(room):
     room.reset(seed=RED_SEED)
     taken = 0
     for step in range(300):
         *_, info = room.step(FORWARD if step % 12 else TURN_LEFT)
         if info["right_items"] + info["wrong_items"] > taken:
             taken = info["right_items"] + info["wrong_items"]
-            room.step(FORWARD)  # an item comes back a tic after it is taken
+            room.step(FORWARD)  # an item reappears one tic after it is taken
             room.step(FORWARD)
     scene = room.scene()
     assert taken > 0
     assert abs(len(scene.red) + len(scene.green) - 20) <= 1
 
 
-def test_render_shows_the_engines_own_picture(room):
+def test_render_returns_the_engines_frame(room):
     room.reset(seed=0)
     frame = room.render()
     assert frame.shape == (180, 320, 3)
     assert frame.dtype == np.uint8
 
 
-def test_what_cannot_be_is_refused(room):
+def test_invalid_arguments_are_refused(room):
     room.reset(seed=0)
     for action in (5, -1):
         with pytest.raises(ValueError, match="expected 0, 1, 2, 3 or 4"):
@@ -189,6 +191,6 @@ def test_what_cannot_be_is_refused(room):
         TwoColors().step(0)
 
 
-def test_importing_needs_no_simulator():
+def test_importing_the_module_does_not_import_the_simulator():
     code = "import sys; import rate.envs.two_colors; sys.exit('vizdoom' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=PATIENCE).returncode == 0

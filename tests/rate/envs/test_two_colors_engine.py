@@ -24,7 +24,7 @@ on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="read
 
 
 def engines_of(process):
-    """The engine processes that a process has started."""
+    """Returns the engine processes that a process has started."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -37,7 +37,7 @@ def engines_of(process):
 
 
 @on_linux
-def test_an_engine_that_dies_is_a_named_error_and_a_reset_starts_another():
+def test_after_the_engine_dies_a_reset_starts_another():
     env = TwoColors()
     frame, _ = env.reset(seed=0)
     before = set(engines_of(os.getpid()))
@@ -54,26 +54,26 @@ def test_an_engine_that_dies_is_a_named_error_and_a_reset_starts_another():
     env.close()
 
 
-def test_a_missing_package_is_a_message(monkeypatch):
+def test_a_missing_package_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "vizdoom", None)
     with pytest.raises(ConfigError, match="make install EXTRAS=vizdoom"):
         TwoColors().reset(seed=0)
 
 
-def test_a_missing_engine_is_a_message(monkeypatch, tmp_path):
+def test_a_missing_engine_is_reported(monkeypatch, tmp_path):
     monkeypatch.setattr(sys.modules["vizdoom"], "__file__", str(tmp_path / "__init__.py"))
     with pytest.raises(ConfigError, match="the ViZDoom engine is not there"):
         TwoColors().reset(seed=0)
 
 
-def test_a_bad_scenario_gives_the_engines_own_words(monkeypatch):
+def test_a_refused_scenario_is_reported_with_the_engines_output(monkeypatch):
     broken = build_scenario(90, 1).replace(b"A_GiveInventory", b"A_GiveInventorx")
     monkeypatch.setattr(two_colors, "build_scenario", lambda *_: broken)
     with pytest.raises(ConfigError, match=r"(?is)did not read.*invalid state parameter a_giv"):
         TwoColors().reset(seed=0)
 
 
-def test_a_scenario_is_checked_once(monkeypatch):
+def test_a_scenario_is_checked_once_per_process(monkeypatch):
     env = TwoColors()
     env.reset(seed=0)
     env.close()
@@ -86,14 +86,14 @@ def test_a_scenario_is_checked_once(monkeypatch):
     env.close()
 
 
-def test_nothing_is_printed_or_left_in_the_working_directory(tmp_path):
+def test_nothing_is_printed_or_written_to_the_working_directory(tmp_path):
     code = """if True:
         from rate.envs.two_colors import TwoColors
         env = TwoColors(length=3)
         env.reset(seed=0)
         env.step(2)
         env.close()
-        TwoColors().reset(seed=1)  # left open
+        TwoColors().reset(seed=1)  # not closed
     """
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     result = subprocess.run(
@@ -109,7 +109,7 @@ def test_nothing_is_printed_or_left_in_the_working_directory(tmp_path):
 
 @on_linux
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv (util-linux) is not there")
-def test_the_engine_ends_with_a_process_that_is_killed(tmp_path):
+def test_the_engine_ends_when_its_client_is_killed(tmp_path):
     code = """if True:
         import time
         from rate.envs.two_colors import TwoColors
@@ -140,7 +140,7 @@ def test_the_engine_ends_with_a_process_that_is_killed(tmp_path):
             segment.unlink()
 
 
-def test_the_scenario_is_the_same_bytes_each_time_and_runs_as_a_program(tmp_path):
+def test_the_scenario_is_deterministic_and_can_be_written_by_a_command(tmp_path):
     path = tmp_path / "out.wad"
     subprocess.run(
         [sys.executable, "-m", "rate.envs.two_colors_scenario", str(path)],
