@@ -57,6 +57,10 @@ class Command:
     notes: list[str]
 
 
+# Settings, beside the model's, whose value may be the import path of somebody's code.
+_CODE = ("training.objective", "data.reading.format", "data.expert")
+
+
 def parse(environment: str, argv: Sequence[str]) -> Command:
     """Read the command line of a training in an environment.
 
@@ -66,7 +70,7 @@ def parse(environment: str, argv: Sequence[str]) -> Command:
     """
     translation = flags.translate([word for word in argv if word not in _HELP])
     given = Given.read(translation.options)
-    for name in ("training.objective", "model.backbone", "model.tokenizer", "data.reading.format"):
+    for name in (*_CODE, "model.backbone", "model.tokenizer"):
         remember_path(given.text(name) or "")
     preset, notes = starting_point(environment, translation, given)
     if any(word in _HELP for word in argv):

@@ -80,6 +80,9 @@ class DataConfig:
         num_episodes: Episodes to generate.
         seed: Seed of the generation.
         noise: How noisy the expert is: the share of steps at which it begins to act at random.
+        expert: Import path of a policy that plays instead of the environment's own expert, with
+            any environment: `my_package.policies:name`, of a policy of stable-baselines3, of a
+            function from an observation to an action, or of a function that makes one.
         random_policy: Let a random policy make the data where an environment has no expert (atari
             but for Pong): poor data, to be asked for by name.
         agent_steps: Steps that an agent learns for before it generates (mujoco); None is the
@@ -107,6 +110,7 @@ class DataConfig:
     num_episodes: int = 2000
     seed: int = 0
     noise: float = 0.0
+    expert: str | None = None
     random_policy: bool = False
     agent_steps: int | None = None
     workers: int | None = None

@@ -88,6 +88,12 @@ def _format_of(values: dict[str, Any]) -> str:
     return name if isinstance(name, str) else ""
 
 
+def _expert_of(values: dict[str, Any]) -> str:
+    """The import path of the policy that plays the data, where there is one."""
+    data = values.get("data")
+    return str(data.get("expert") or "") if isinstance(data, dict) else ""
+
+
 def with_objective(values: dict[str, Any], objective: str) -> dict[str, Any]:
     """A configuration with another objective, which has settings of its own."""
     if objective == objective_of(values):
@@ -124,6 +130,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     trust.require_path("training.objective", objective_of(values))
     trust.require_model_code(values.get("model"))
     trust.require_path("data.reading.format", _format_of(values))
+    trust.require_path("data.expert", _expert_of(values))
     return with_current_names(values)
 
 

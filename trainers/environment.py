@@ -172,13 +172,23 @@ class Environment:
         return int(self.make_env(length).max_steps)  # type: ignore[attr-defined]
 
     def make_collector(self, policy: str, length: Any, noise: float = 0.0) -> Collector:
-        """What collects episodes of a length, played by `expert` or `random`.
+        """What collects episodes of a length.
+
+        Args:
+            policy: What plays: `expert`, `random`, or the import path of a policy, see
+                `datamodules.policy_expert.find_expert`.
+            length: The length.
+            noise: How much of what the expert does is chance.
 
         Raises:
-            ConfigError: If there is no expert.
+            ConfigError: If there is no such expert.
         """
         from datamodules.collector import Collector, RandomExpert
 
+        if policy not in BASELINES:
+            from datamodules.policy_expert import make_policy_collector
+
+            return make_policy_collector(self.making(length), policy)
         if policy == "random":
             return Collector(self.making(length), RandomExpert)
         self.expert(noise)  # refused before the environment is made
@@ -190,14 +200,15 @@ class Environment:
         Raises:
             ConfigError: If so; says what else to do.
         """
-        if data.store is None and self.no_expert and not data.random_policy:
+        is_played = data.store is not None or data.expert is not None or data.random_policy
+        if self.no_expert and not is_played:
             raise ConfigError(
                 f"{self.no_expert} Data made here are of a random policy, which teaches little; to "
                 "train on them all the same: --data.random_policy true."
             )
 
     def prepare_data(self, data: DataConfig, max_length: int, tell: OnProgress) -> Path:
-        """Make the environment's own data set, unless it exists: an expert plays it.
+        """Make a data set, unless it exists: the environment's expert or `data.expert` plays it.
 
         The privileged state is in it.
 
@@ -212,34 +223,47 @@ class Environment:
         from datamodules.collect import collect
         from datamodules.collector import expert_seeds
 
+        policy = data.expert or "expert"
+        if data.expert is not None:
+            from datamodules.policy_expert import find_expert
+
+            find_expert(data.expert)  # refused before anything is made
         played = self._showing_privileged_state()
-        options, env = asdict(played.settings), type(self).env
+        spec = played.data_spec()
         length = max_length if self.shortest is None else (self.shortest, max_length)
         settings = {
-            **options,
+            **spec.options,
             "length": list(length) if isinstance(length, tuple) else length,
             "num_episodes": data.num_episodes,
             "noise": data.noise,
             "seed": data.seed,
         }
+        if policy != "expert":
+            settings["policy"] = policy
         first = json.dumps(former_settings("env", settings), sort_keys=True)
         digest = hashlib.sha256(first.encode()).hexdigest()[:8]
-        spec, gym_id = self.make_spec(played.settings), type(self).gym_id()
+        name = spec.name.replace(":", "-").replace("/", "-")
+        origin = {"source": f"{policy} on {spec.name}", "collector": policy}
+        if policy == "expert":
+            told = f"{spec.name}/expert-{max_length}-{data.num_episodes}-{digest}-v0"
+            origin["source"] = f"Minari data set {told}"  # as stores that exist say
+            origin["collector"] = f"{type(self).env.__module__.split('.')[-1]}-expert-1"
         return collect(
             data.root,
-            f"{spec.name}-{max_length}-{data.num_episodes}-seed{data.seed}-{digest}",
-            partial(played.make_collector, "expert", length, data.noise),
+            f"{name}-{max_length}-{data.num_episodes}-seed{data.seed}-{digest}",
+            partial(played.make_collector, policy, length, data.noise),
             seeds=expert_seeds(data.num_episodes, data.seed),
-            spec=replace(spec, options=options, recorded=own_recorded(gym_id, options)),
-            provenance={
-                "source": f"Minari data set {spec.name}/expert-{max_length}-{data.num_episodes}-"
-                f"{digest}-v0",  # once made beside it; stores that exist say so
-                "collector": f"{env.__module__.split('.')[-1]}-expert-1",
-                **settings,
-            },
+            spec=spec,
+            provenance={**origin, **settings},
             workers=data.workers,
             on_progress=tell,
         )
+
+    def data_spec(self) -> EnvironmentSpec:
+        """What data that are collected in it say of it: how to make it once more."""
+        options, gym_id = asdict(self.settings), type(self).gym_id()
+        recorded = own_recorded(gym_id, options)
+        return replace(self.make_spec(self.settings), options=options, recorded=recorded)
 
     def drawing(self) -> Environment:
         """The environment, of which a vector's rows can be drawn where that is possible."""

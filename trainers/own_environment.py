@@ -107,11 +107,15 @@ class OwnEnvironment(Environment):
         return length
 
     def check_data(self, data: DataConfig) -> None:
-        if data.store is None:
+        if data.store is None and data.expert is None:
             raise ConfigError(self._no_data)
 
     def prepare_data(self, data: DataConfig, max_length: int, tell: OnProgress) -> Path:
-        raise ConfigError(self._no_data)
+        self.check_data(data)
+        return super().prepare_data(data, max_length, tell)
+
+    def data_spec(self) -> EnvironmentSpec:
+        return self.spec
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For other processes, in which there is no record of this name yet."""
@@ -122,7 +126,8 @@ class OwnEnvironment(Environment):
     def _no_data(self) -> str:
         return (
             f"{self.name} has no expert that makes data here; name those to train on with "
-            "--data: a file or folder of any format, or the name of a public data set."
+            "--data: a file or folder of any format, or the name of a public data set. A policy of "
+            "yours makes some: --data.expert my_package.policies:name."
         )
 
     def drawing(self) -> OwnEnvironment:

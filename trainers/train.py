@@ -93,6 +93,7 @@ def train(
         for path in (config.training.objective, config.model.backbone, config.model.tokenizer):
             remember_path(path)
         remember_path(config.data.reading.format or "")
+        remember_path(config.data.expert or "")
     check_run(config)
     environment = environment_of_run(config)
     folder = run_folder(config, resume)

@@ -28,6 +28,8 @@ class Record(Environment):
         return mujoco_spec(settings)
 
     def prepare_data(self, data: DataConfig, max_length: int, tell: OnProgress) -> Path:
+        if data.expert is not None:
+            return super().prepare_data(data, max_length, tell)
         from datamodules.mujoco import prepare_mujoco
 
         return prepare_mujoco(

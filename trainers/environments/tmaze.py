@@ -42,6 +42,8 @@ class Record(Environment):
         return check_length(DEFAULT_LENGTH if length is None else length)
 
     def prepare_data(self, data: DataConfig, max_length: int, tell: OnProgress) -> Path:
+        if data.expert is not None:
+            return super().prepare_data(data, max_length, tell)
         from datamodules.tmaze import generate_tmaze
 
         return generate_tmaze(data.root, max_length, data.num_episodes, data.seed, tell)
