@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from datamodules.episodes import DatasetError, Episode
-from datamodules.store import write_store
+from datamodules.writing import write_store
 from rate.envs.tmaze import TMAZE_SPEC
 from tests.trainers.conftest import MakeConfig
 from trainers.fitting import make_datamodule

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from datamodules.episodes import DatasetError, Episode
-from datamodules.store import write_store
+from datamodules.writing import write_store
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError, UserError
 from rate.spaces import differences

@@ -15,8 +15,9 @@ from lightning.pytorch import Trainer
 
 from datamodules.compatibility import check_actions, unsupported_spaces
 from datamodules.episodes import DatasetError, Episode, observation_items, observation_spaces
-from datamodules.store import Store, write_store
+from datamodules.store import Store
 from datamodules.trajectories import TrajectoryDataModule
+from datamodules.writing import write_store
 from rate.encoders import VectorEncoder
 from rate.envs.spec import EnvironmentSpec
 from rate.policy import Policy
