@@ -12,6 +12,7 @@ from dataclasses import fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from rate.backbones import cell_settings as cells
 from rate.backbones import settings as ours
 from rate.config import ModelConfig
 from rate.registry import Registry
@@ -31,6 +32,15 @@ BACKBONES: Registry[type[Backbone[Any]]] = Registry(
         "lstm": "rate.backbones.recurrent:LSTM",
         "gru": "rate.backbones.recurrent:GRU",
         "elmur": "rate.backbones.elmur:ELMUR",
+        "min_gru": "rate.backbones.min_gru:MinGRU",
+        "gated_deltanet": "rate.backbones.gated_deltanet:GatedDeltaNet",
+        "mlstm": "rate.backbones.mlstm:MLSTM",
+        "slstm": "rate.backbones.slstm:SLSTM",
+        "nbrc": "rate.backbones.nbrc:NBRC",
+        "ffm": "rate.backbones.ffm:FFM",
+        "mlp": "rate.backbones.mlp:MLP",
+        "mamba2": "rate.backbones.mamba2:Mamba2",
+        "shm": "rate.backbones.shm:SHM",
     },
     lambda found: _is_a(found, "rate.backbones.base", "Backbone"),
     "a subclass of rate.backbones.base.Backbone",
@@ -46,11 +56,23 @@ TOKENIZERS: Registry[type[Tokenizer]] = Registry(
     "a subclass of rate.tokenizers.Tokenizer",
 )
 _SETTINGS: dict[str, type[ModelConfig]] = {
-    SEGMENTS: ours.SegmentTransformerConfig,
-    WINDOW: ours.WindowTransformerConfig,
-    "lstm": ours.LSTMConfig,
-    "gru": ours.GRUConfig,
-    "elmur": ours.ELMURConfig,
+    kind.backbone: kind
+    for kind in (
+        ours.SegmentTransformerConfig,
+        ours.WindowTransformerConfig,
+        ours.LSTMConfig,
+        ours.GRUConfig,
+        ours.ELMURConfig,
+        cells.MinGRUConfig,
+        cells.GatedDeltaNetConfig,
+        cells.MLSTMConfig,
+        cells.SLSTMConfig,
+        cells.NBRCConfig,
+        cells.FFMConfig,
+        cells.MLPConfig,
+        cells.Mamba2Config,
+        cells.SHMConfig,
+    )
 }
 
 

@@ -15,7 +15,7 @@ class State:
     """The state of a backbone between two segments: an immutable value that no module holds.
 
     A backbone derives a frozen dataclass from it. Each field is a tensor whose first axis is the
-    batch, a tuple of such tensors, or None; which of these depends on the model alone.
+    batch, another state, a tuple of these, or None; which of them depends on the model alone.
     """
 
     def detach(self) -> Self:
@@ -40,14 +40,10 @@ class State:
         return self._map(lambda mine, new: mine.index_copy(0, rows, new), part)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors by name; those of a tuple are numbered, `memory.0`."""
+        """All tensors by name; parts of a tuple are numbered, `memory.0`, `cells.1.hidden`."""
         found: dict[str, Tensor] = {}
         for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, tuple):
-                found |= {f"{field.name}.{i}": tensor for i, tensor in enumerate(value)}
-            elif value is not None:
-                found[field.name] = value
+            found |= _named(field.name, getattr(self, field.name))
         return found
 
     def _map(self, function: Callable[..., Tensor], *others: Self) -> Self:
@@ -55,10 +51,29 @@ class State:
         values: dict[str, Any] = {}
         for field in fields(self):
             parts = [getattr(state, field.name) for state in (self, *others)]
-            if parts[0] is None:
-                values[field.name] = None
-            elif isinstance(parts[0], tuple):
-                values[field.name] = tuple(function(*each) for each in zip(*parts, strict=True))
-            else:
-                values[field.name] = function(*parts)
+            values[field.name] = _apply(function, parts)
         return type(self)(**values)
+
+
+def _apply(function: Callable[..., Tensor], parts: list[Any]) -> Any:
+    """`function` of the same part of several states."""
+    if parts[0] is None:
+        return None
+    if isinstance(parts[0], tuple):
+        return tuple(_apply(function, list(each)) for each in zip(*parts, strict=True))
+    if isinstance(parts[0], State):
+        return parts[0]._map(function, *parts[1:])
+    return function(*parts)
+
+
+def _named(name: str, part: Any) -> dict[str, Tensor]:
+    """The tensors of a part of a state by name."""
+    if part is None:
+        return {}
+    if isinstance(part, Tensor):
+        return {name: part}
+    inner = part.tensors() if isinstance(part, State) else dict(enumerate(part))
+    found: dict[str, Tensor] = {}
+    for key, value in inner.items():
+        found |= _named(f"{name}.{key}", value)
+    return found

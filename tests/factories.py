@@ -74,12 +74,24 @@ MODELS: dict[str, ModelConfig] = {
     "lstm_of_observations": make_config(**RECURRENT, backbone="lstm", **OBSERVATIONS),
     "rate_of_observations": make_config(**RATE, cache_length=5, **OBSERVATIONS),
     "dt_of_observations": make_config(**TINY, backbone="window_transformer", **OBSERVATIONS),
+    "min_gru": make_config(**RECURRENT, backbone="min_gru"),
+    "min_gru_of_observations": make_config(**RECURRENT, backbone="min_gru", **OBSERVATIONS),
+    "gated_deltanet": make_config(
+        **RECURRENT, backbone="gated_deltanet", num_heads=2, num_layers=1
+    ),
+    "mlstm": make_config(**RECURRENT, backbone="mlstm", num_heads=2, num_layers=1),
+    "slstm": make_config(**RECURRENT, backbone="slstm", num_heads=2, num_layers=1),
+    "nbrc": make_config(**RECURRENT, backbone="nbrc"),
+    "ffm": make_config(**RECURRENT, backbone="ffm", memory_size=5, context_size=3, num_layers=1),
+    "mamba2": make_config(**RECURRENT, backbone="mamba2", num_heads=2, state_size=6, num_layers=1),
+    "shm": make_config(**RECURRENT, backbone="shm", memory_size=5, calibrations=7),
+    "mlp": make_config(**RECURRENT, backbone="mlp"),
     "own": make_config(**RECURRENT, backbone="tests.own_cells:Traces"),
     "window_of_one": make_config(**{**TINY, "backbone": "window_transformer", "context_length": 1}),
 }
 CARRYING = [name for name, config in MODELS.items() if config.carries_state]
 REMEMBERING = [name for name, c in MODELS.items() if getattr(c, "num_memory_tokens", 0)]
-WINDOWS = [name for name in MODELS if name not in CARRYING]
+WINDOWS = [name for name in MODELS if name not in (*CARRYING, "mlp")]
 
 VECTOR, FOUR = Box(-np.inf, np.inf, (3,)), Discrete(4)
 SPACES: dict[str, tuple[gym.Space[Any], gym.Space[Any]]] = {

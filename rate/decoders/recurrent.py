@@ -1,9 +1,9 @@
-"""Decoding of recurrent networks: the state is carried from step to step."""
+"""Decoding of step-recurrent backbones: the state is carried from step to step."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,20 +11,22 @@ from torch import Tensor
 from rate.batch import on_device
 
 if TYPE_CHECKING:
-    from rate.backbones.recurrent import Recurrent
+    from rate.backbones.step_recurrent import StepRecurrent, StepState
+
+S = TypeVar("S", bound="StepState")
 
 
-class RecurrentDecoder:
-    """Carries a recurrent network's state from step to step.
+class RecurrentDecoder(Generic[S]):
+    """Carries a backbone's state from step to step.
 
     Args:
         backbone: In evaluation mode.
         batch_size: Rows.
     """
 
-    def __init__(self, backbone: Recurrent, batch_size: int) -> None:
+    def __init__(self, backbone: StepRecurrent[S], batch_size: int) -> None:
         self.backbone, self.device = backbone, next(backbone.parameters()).device
-        self.state = backbone.initial_state(batch_size)
+        self.state: S = backbone.initial_state(batch_size)
         self.begun = torch.zeros(batch_size, dtype=torch.bool)  # on the host: has taken a step
         self.mask = torch.ones(batch_size, 1, dtype=torch.bool, device=self.device)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rate.architecture import BACKBONES
 from rate.envs.tmaze import TMAZE_SPEC
 from rate.model import SequenceModel
 from trainers.cli import parse
@@ -38,7 +39,8 @@ def config_of(name: str, *options: str) -> RunConfig:
 
 
 def test_there_is_a_preset_for_every_model_of_the_family() -> None:
-    assert NAMES == ["dt", "dt_relative", "dtxl", "elmur", "gru", "lstm", "rate", "rmt", "trxl"]
+    transformers = {"dt", "dt_relative", "dtxl", "rate", "rmt", "trxl"}
+    assert set(NAMES) == {*transformers, *BACKBONES.own_names()[2:]}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -147,7 +149,7 @@ def test_a_preset_builds_its_model(name: str) -> None:
     assert bool(settings["cache_length"]) == (name in ("trxl", "dtxl"))
     assert (settings["valve"] != "none") == (name == "rate")
     assert (config.backbone == "window_transformer") == (name in ("dt", "dt_relative"))
-    assert (config.backbone == name) == (name in ("elmur", "gru", "lstm"))
+    assert (config.backbone == name) == (name in BACKBONES.own_names())
 
 
 def test_presets_differ_in_the_model_alone() -> None:

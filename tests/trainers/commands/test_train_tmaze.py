@@ -13,6 +13,7 @@ import pytest
 
 from trainers.cli import parse
 from trainers.commands.train import train_on
+from trainers.preset_files import preset_names
 
 ROOT = Path(__file__).parents[3]
 # The T-Maze commands of the public RATE code's README, word for word after the script's path, and
@@ -99,8 +100,7 @@ def test_help_lists_flags_options_and_the_presets_defaults() -> None:
         return " ".join(done.stdout.split())
 
     rate, dt = show(), show("--model_mode", "DT")
-    presets = "dt, dt_relative, dt_relative_published, dtxl, elmur, gru, lstm, rate, rate_published"
-    assert f"Presets: {presets}, rmt" in rate
+    assert f"Presets: {', '.join(preset_names('tmaze'))}" in rate
     for words in ("--nmt model.num_memory_tokens", "--skip_dec_attn", "--max_n_final", "--curr"):
         assert words in rate
     assert "memory tokens read and written by each segment (`--nmt`). (default: 5)" in rate
