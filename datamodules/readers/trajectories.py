@@ -62,7 +62,7 @@ def open_values(path: Path, value: Any, options: Options | None = None) -> Sourc
     Raises:
         DatasetError: If it is something else, or something has to be said; says what.
     """
-    if not isinstance(value, (Mapping, list, tuple)) or not value:
+    if not isinstance(value, Mapping) and (not isinstance(value, (list, tuple)) or not value):
         raise DatasetError(
             f"{path}: {type(value).__name__} is no data; give a dictionary of columns, or a list "
             "with a dictionary for each episode"
