@@ -1,8 +1,8 @@
-"""Which processes train together: those that we start, or those that a launcher has started.
+"""The processes of a run: started by us, or by a launcher (torchrun, srun, LSF, MPI).
 
-Variables like `RANK` and `SLURM_PROCID` are left by many programs, and may say nothing of this run.
-They count only where a run is to have as many processes as its launcher says there are. A run of
-one process is whole, whatever they say: `srun -n 4 ... --seed $SLURM_PROCID` makes four runs.
+Environment variables such as `RANK` and `SLURM_PROCID` are set by many programs and need not belong
+to this run. They are used only if the launcher has started as many processes as the run has. A run
+of one process ignores them: `srun -n 4 ... --seed $SLURM_PROCID` makes four runs.
 """
 
 from __future__ import annotations
@@ -19,34 +19,38 @@ from lightning.fabric.plugins.environments.mpi import MPIEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.utilities import rank_zero_only
+from torch import distributed as dist
 
 from rate.errors import ConfigError
 from trainers.config import TrainingConfig
 
-# What PyTorch and Lightning read of a group of processes. Hidden where it is not this run's.
+# Variables of a process group that PyTorch and Lightning read; removed if they are not this run's.
 _GROUP = (
     *("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
     *("MASTER_ADDR", "MASTER_PORT"),
 )
-_PARENT = "RATE_LAUNCHED_BY"  # in processes that we start: the number of the process that did
+_PARENT = "RATE_LAUNCHED_BY"  # in processes that we start: the id of their parent
 
 
 def is_main_process() -> bool:
-    """Whether this process is the only one, or the first of those that train together."""
+    """Whether this process has rank 0 in its run."""
     return getattr(rank_zero_only, "rank", None) in (None, 0)
 
 
 def is_child() -> bool:
-    """Whether another process of the run has started this one."""
+    """Whether another process of this run has started this one."""
     return _number(_PARENT) == os.getppid()
 
 
 @contextmanager
 def launched(training: TrainingConfig) -> Iterator[ClusterEnvironment]:
-    """Settle which process of a run this is; inside, `is_main_process` tells.
+    """Determine the rank of this process in a run; inside, `is_main_process` uses it.
+
+    At the end the environment variables are restored, and the process group of the run is
+    destroyed: the processes of the next run in this process are others.
 
     Yields:
-        What to tell Lightning of the other processes.
+        The cluster environment for Lightning.
 
     Raises:
         ConfigError: If a launcher has started another number of processes than are to train.
@@ -56,9 +60,12 @@ def launched(training: TrainingConfig) -> Iterator[ClusterEnvironment]:
     cluster, rank = _cluster(training)
     setattr(rank_zero_only, "rank", rank)  # noqa: B010 (its type has no attributes)
     os.environ[_PARENT] = str(os.getpid())
+    had_group = dist.is_available() and dist.is_initialized()
     try:
         yield cluster
     finally:
+        if dist.is_available() and dist.is_initialized() and not had_group:
+            dist.destroy_process_group()
         setattr(rank_zero_only, "rank", rank_before)  # noqa: B010
         for name in (*_GROUP, _PARENT):
             os.environ.pop(name, None)
@@ -67,7 +74,7 @@ def launched(training: TrainingConfig) -> Iterator[ClusterEnvironment]:
 
 
 def _cluster(training: TrainingConfig) -> tuple[ClusterEnvironment, int]:
-    """The processes that train together, and the number of this one among them."""
+    """Returns the cluster environment of the run and the rank of this process."""
     size = training.devices * training.num_nodes
     if size > 1 and (cluster := _launcher(size)) is not None:
         return cluster, cluster.global_rank()
@@ -86,7 +93,7 @@ def _cluster(training: TrainingConfig) -> tuple[ClusterEnvironment, int]:
 
 
 def _launcher(size: int) -> ClusterEnvironment | None:
-    """The launcher that has started `size` processes, of which this is one.
+    """Returns the launcher that has started `size` processes, this one among them, if any.
 
     Raises:
         ConfigError: If torchrun has started another number of them.
@@ -113,12 +120,12 @@ def _launcher(size: int) -> ClusterEnvironment | None:
 
 
 def _in_srun() -> bool:
-    """Whether `srun` has started this process, and not only made the allocation it is in."""
+    """Whether `srun` has started this process; `salloc` and `sbatch` set the same variables."""
     names = ("SLURM_STEP_ID", "SLURM_STEPID", "MASTER_PORT")
     return "SLURM_PROCID" in os.environ and any(name in os.environ for name in names)
 
 
 def _number(name: str) -> int:
-    """A variable that is a whole number; else 0."""
+    """Returns an environment variable as a whole number, 0 if it is none."""
     value = os.environ.get(name, "")
     return int(value) if value.isdecimal() else 0

@@ -1,10 +1,14 @@
-"""Variables that other programs leave do not make a run another; a launcher of ours does."""
+"""The rank of a process: stray variables of other programs, launchers, one run after another."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+import yaml
 from lightning.fabric.plugins.environments import (
     LightningEnvironment,
     SLURMEnvironment,
@@ -13,6 +17,7 @@ from lightning.fabric.plugins.environments import (
 from lightning.pytorch.utilities import rank_zero_only
 
 from rate.errors import ConfigError
+from tests.processes import PATIENCE
 from tests.trainers.conftest import MakeConfig
 from trainers.config import TrainingConfig
 from trainers.launch import is_main_process, launched
@@ -74,6 +79,44 @@ def test_a_run_is_whole_whatever_they_say(
     assert result.rows
     assert (result.folder / "metrics.csv").read_bytes() == (plain / "metrics.csv").read_bytes()
     assert (result.folder / "evaluation.json").is_file()
+
+
+TWICE = """
+import sys
+from pathlib import Path
+from trainers.config_files import load_config_file
+from trainers.launch import is_main_process
+from trainers.train import train
+
+if __name__ == "__main__":
+    first, second = (load_config_file(Path(path)) for path in sys.argv[1:])
+    train(first)
+    if is_main_process():
+        train(second)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_after_one_of_two_processes(make_config: MakeConfig, tmp_path: Path) -> None:
+    short = {"training__max_steps": 2, "evaluation__every_n_steps": 0}
+    two = {"training__devices": 2, "training__strategy": "ddp"}
+    configs = [make_config(logging__name="two", **short, **two)]
+    configs.append(make_config(logging__name="one", **short))
+    paths = [tmp_path / f"{config.label}.yaml" for config in configs]
+    for path, config in zip(paths, configs, strict=True):
+        path.write_text(yaml.safe_dump(config.to_dict()), encoding="utf-8")
+    (tmp_path / "twice.py").write_text(TWICE, encoding="utf-8")
+    root = Path(__file__).parents[2]
+    subprocess.run(
+        [sys.executable, str(tmp_path / "twice.py"), *map(str, paths)],
+        check=True,
+        timeout=PATIENCE,
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    for config in configs:
+        folder = Path(config.logging.output) / config.run_name
+        assert (folder / "evaluation.json").is_file()
 
 
 def test_torchrun_of_so_many_processes_is_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
