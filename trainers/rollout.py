@@ -17,6 +17,7 @@ from rate.model import SequenceModel
 from rate.policy import Policy, evaluating
 from trainers.config import EvaluationConfig
 from trainers.environment import Environment, Length, MakeVector
+from trainers.environment_errors import environment_errors
 from trainers.episode_rows import Record, RolloutResult, Rows
 from trainers.scores import scores
 
@@ -178,6 +179,9 @@ def evaluate(
         on_progress: Told the length and the share of its episodes that is done, every so often.
         trained_range: The least and the greatest return-to-go of the training data, if it is known.
 
+    Raises:
+        UserError: If the environment raises, or is not one that can be played.
+
     Returns:
         A row of scores for each length; see `trainers.scores.scores`.
     """
@@ -207,7 +211,8 @@ def evaluate(
             on_progress(length, 0.0)
             report = partial(_tell, on_progress, length, count, environment.steps_at(length))
         try:
-            with acting_threads(env, policies[0].device), evaluating(model):
+            acting = acting_threads(env, policies[0].device)
+            with environment_errors(environment.spec.name), acting, evaluating(model):
                 result = rollout(
                     policies, groups, seeds, on_step=report, trained_range=trained_range
                 )

@@ -15,6 +15,7 @@ import gymnasium
 
 from rate.envs._shared_buffers import SharedBuffers
 from rate.envs.outcomes import scalars
+from rate.envs.row_errors import note_episode
 from rate.errors import UserError
 from rate.workers.child import Beat, WorkerFailure, last_lines
 
@@ -36,6 +37,7 @@ class EnvService:
         os.set_inheritable(memory, False)
         self._make_env, self._memory, self._beat = make_env, memory, beat
         self._envs: dict[int, gymnasium.Env[Any, Any]] = {}
+        self._episodes: dict[int, tuple[int, int]] = {}  # seed and steps so far of each row
         self._shared: SharedBuffers | None = None
 
     def make(self, rows: range) -> dict[str, Any]:
@@ -69,7 +71,12 @@ class EnvService:
         """Begin episodes of the given `{row: seed}`."""
         shared = self._buffers
         for row, seed in seeds.items():
-            observation, _ = self._envs[row].reset(seed=seed)
+            self._episodes[row] = seed, 0
+            try:
+                observation, _ = self._envs[row].reset(seed=seed)
+            except Exception as error:
+                note_episode(error, seed, 0)
+                raise
             shared.write(row, observation)
             shared.rewards[row], shared.terminated[row], shared.truncated[row] = 0, False, False
             self._beat()
@@ -81,7 +88,13 @@ class EnvService:
         ended = {}
         for row in rows:
             action = shared.actions[row].copy()  # an environment may keep it
-            observation, reward, terminated, truncated, info = self._envs[row].step(action)
+            seed, steps = self._episodes[row]
+            try:
+                observation, reward, terminated, truncated, info = self._envs[row].step(action)
+            except Exception as error:
+                note_episode(error, seed, steps)
+                raise
+            self._episodes[row] = seed, steps + 1
             shared.write(row, observation)
             shared.rewards[row] = reward
             shared.terminated[row], shared.truncated[row] = terminated, truncated

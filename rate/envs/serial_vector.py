@@ -13,6 +13,7 @@ from gymnasium.vector.utils import batch_space, create_empty_array
 
 from rate.envs.autoreset import WAITING
 from rate.envs.outcomes import Outcomes, scalars
+from rate.envs.row_errors import note_episode
 from rate.envs.row_seeds import row_seeds
 
 Array = npt.NDArray[Any]
@@ -51,6 +52,7 @@ class SerialVectorEnv(VectorEnv[Any, Array, Array]):
         self._observations: Observation = create_empty_array(env.observation_space, num_envs)  # type: ignore[assignment]
         self._terminated, self._truncated = (np.ones(num_envs, dtype=bool) for _ in range(2))
         self._outcomes = Outcomes(num_envs)
+        self._seeds, self._steps = [0] * num_envs, [0] * num_envs  # of the episodes under way
 
     def reset(
         self,
@@ -64,7 +66,12 @@ class SerialVectorEnv(VectorEnv[Any, Array, Array]):
             raise ValueError(f"reset_mask has shape {mask.shape}; expected ({self.num_envs},)")
         seeds = row_seeds(self, seed)
         for row in np.flatnonzero(mask).tolist():
-            observation, _ = self._envs[row].reset(seed=int(seeds[row]))
+            self._seeds[row], self._steps[row] = int(seeds[row]), 0
+            try:
+                observation, _ = self._envs[row].reset(seed=self._seeds[row])
+            except Exception as error:
+                note_episode(error, self._seeds[row], 0)
+                raise
             self._write(row, observation)
             self._outcomes.forget(row)
         self._terminated[mask] = self._truncated[mask] = False
@@ -82,10 +89,15 @@ class SerialVectorEnv(VectorEnv[Any, Array, Array]):
         actions = self._checked(np.asarray(actions))
         rewards = np.zeros(self.num_envs)
         for row in np.flatnonzero(~(self._terminated | self._truncated)).tolist():
-            # A copy: an environment may keep it.
-            observation, rewards[row], terminated, truncated, info = self._envs[row].step(
-                actions[row].copy()
-            )
+            action = actions[row].copy()  # an environment may keep it
+            try:
+                observation, rewards[row], terminated, truncated, info = self._envs[row].step(
+                    action
+                )
+            except Exception as error:
+                note_episode(error, self._seeds[row], self._steps[row])
+                raise
+            self._steps[row] += 1
             self._write(row, observation)
             self._terminated[row], self._truncated[row] = terminated, truncated
             if terminated or truncated:

@@ -98,6 +98,9 @@ def _pickled(error: Exception) -> bytes:
         pickled = pickle.dumps(CloudpickleWrapper(lambda: error))
         pickle.loads(pickled)  # noqa: S301 (our own)
     except Exception:  # noqa: BLE001 (pickle raises what it likes)
+        notes = getattr(error, "__notes__", ())
         error = RuntimeError(f"{type(error).__name__}: {error}")
+        for note in notes:
+            error.add_note(note)
         pickled = pickle.dumps(CloudpickleWrapper(lambda: error))
     return pickled

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +24,7 @@ from rate.registry import did_you_mean
 from rate.stopping import exit_on_signal, ignore_stop_signals, name_of, number_of, stop_signals
 from trainers.commands.scores import by_length, main_metric, mean_and_spread, other_metrics
 from trainers.commands.streams import prepare_streams
+from trainers.environment_errors import DEBUG
 from trainers.errors import Interrupted, TrainingError
 from trainers.registry import length_name
 from trainers.scores import remarks
@@ -110,6 +113,8 @@ def user_errors() -> Iterator[None]:
             warnings.showwarning = _show_warning
             yield
     except UserError as error:
+        if os.environ.get(DEBUG):
+            traceback.print_exc()
         fail(str(error))
     except TrainingError as error:
         fail(str(error), code=1)

@@ -26,6 +26,7 @@ from trainers.commands.environment_options import (
 from trainers.commands.outputs import check_picture
 from trainers.commands.plot import pyplot, save
 from trainers.commands.styles import styles
+from trainers.environment_errors import environment_errors
 from trainers.meter import Meter
 from trainers.registry import check_lengths, environment_of
 
@@ -92,7 +93,8 @@ def look(
     env = environment.make_vector(episodes, length)
     policy = Policy(saved.model, num_envs=episodes, target_return=saved.spec.target_return)
     try:
-        batch = record(policy, env, 30_000, lambda step: meter.show("playing", step, longest))
+        with environment_errors(saved.spec.name):
+            batch = record(policy, env, 30_000, lambda step: meter.show("playing", step, longest))
     finally:
         env.close()
     return inspect_memory(saved.model, batch, NOISE, tell=meter.show)

@@ -36,6 +36,7 @@ from trainers.commands.environment_options import (
 from trainers.commands.evaluate import LAST_SEED, Candidate, find_candidates
 from trainers.commands.outputs import check_picture
 from trainers.environment import Length, at_length
+from trainers.environment_errors import environment_errors
 from trainers.meter import Meter
 from trainers.registry import check_lengths, environment_of, length_name
 
@@ -123,7 +124,7 @@ def play(candidate: Candidate, length: Length, seed: int, steps: int | None) -> 
     )
     env = environment.make_vector(1, length)
     try:
-        with Meter() as meter:
+        with Meter() as meter, environment_errors(saved.spec.name):
             return record_episode(
                 policy,
                 env,
