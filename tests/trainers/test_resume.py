@@ -14,8 +14,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from rate import renamed
 from rate.errors import ConfigError
 from tests.processes import PATIENCE
+from trainers.callbacks.checkpoint import SafeCheckpointIO
 from trainers.config import RunConfig
 from trainers.errors import CheckpointError
 from trainers.train import train
@@ -58,6 +60,26 @@ def test_a_crash_and_a_resume_leave_no_trace(make_config, curriculum, bptt_segme
         train(config, report=StopAt(5))
     folder = Path(config.logging.output) / config.run_name
     assert (folder / "checkpoints" / "last.ckpt").is_file()
+    train(config, resume=folder)
+    same_run(whole, folder)
+
+
+def test_a_training_state_with_former_names_of_weights_is_resumed(make_config) -> None:
+    settings = {"model__valve": "cross_attention", "model__num_memory_tokens": 3}
+    whole = train(make_config(logging__name="whole", **settings)).folder
+    config = make_config(logging__name="parts", **settings)
+    with pytest.raises(RuntimeError, match="crash"):
+        train(config, report=StopAt(5))
+    folder = Path(config.logging.output) / config.run_name
+    path = folder / "checkpoints" / "last.ckpt"
+    checkpoint = SafeCheckpointIO().load_checkpoint(path)
+    former = {}
+    for name, weight in checkpoint["state_dict"].items():
+        for before, after in renamed.WEIGHTS.items():
+            name = name.replace(after, before)
+        former[name] = weight
+    assert former.keys() != checkpoint["state_dict"].keys()
+    SafeCheckpointIO().save_checkpoint({**checkpoint, "state_dict": former}, path)
     train(config, resume=folder)
     same_run(whole, folder)
 
