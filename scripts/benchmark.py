@@ -1,4 +1,4 @@
-"""Time training and acting on this machine, against baselines and the published figures.
+"""Time training and acting on this machine, in turns with baselines.
 
     python scripts/benchmark.py                                    # everything, in minutes
     python scripts/benchmark.py --only step --configurations tmaze --device cuda
@@ -7,20 +7,20 @@
     python scripts/benchmark.py --results data/results/speed.csv   # adds rows to that table
     python scripts/benchmark.py --markdown                         # the project's table, for people
 
-Data are synthetic and of the real shapes, so no simulator is needed. Every figure is a median of
-many, after a warm-up. Nothing is asserted about time.
+The trainer and its baselines are timed in turns, in short blocks, and the speed-up is given round
+by round with its quartiles: other processes slow both down alike. Data are synthetic and of the
+real shapes, so only `--only simulators` needs simulators.
 """
 
 from __future__ import annotations
 
 import argparse
 import shlex
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +28,18 @@ import torch
 from rich.console import Console
 from torch import nn
 
-if __name__ == "__main__":  # the folder of the scripts is no part of an installation
+if __name__ == "__main__":  # an installation has no package `scripts`
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rate.errors import UserError
-from scripts.benchmarks.acting import rollout_tasks, simulator_tasks
+from scripts.benchmarks.acting import time_rollout, time_simulator
 from scripts.benchmarks.configurations import MODELS
+from scripts.benchmarks.figures import draw_figures
 from scripts.benchmarks.machine import Machine, measure_machine
 from scripts.benchmarks.public import load_class
 from scripts.benchmarks.published import CONFIGURATIONS
 from scripts.benchmarks.report import (
     RESULTS,
-    append_table,
-    check_outputs,
-    draw_figures,
     show_machine,
     show_rows,
     show_skipped,
@@ -49,9 +47,11 @@ from scripts.benchmarks.report import (
     write_results,
 )
 from scripts.benchmarks.rows import Row, Skipped, Subject, Task
+from scripts.benchmarks.sampling import time_sampler
 from scripts.benchmarks.scale import SERIES, scale_tasks
-from scripts.benchmarks.table import markdown
-from scripts.benchmarks.training import agreement_tasks, fit_tasks, sampler_tasks, step_tasks
+from scripts.benchmarks.table import append_table, check_outputs, markdown
+from scripts.benchmarks.timing import describe_failure
+from scripts.benchmarks.training import check_agreement, time_fit, time_step
 from trainers.commands.console import count, make_parser, user_errors
 from trainers.commands.devices import add_device_option, choose_device
 from trainers.errors import TrainingError
@@ -59,17 +59,24 @@ from trainers.meter import Meter
 from trainers.yaml_files import parse_yaml
 
 PROJECT_TABLE = Path("data/results/speed.csv")
-PARTS = ("step", "agreement", "sampler", "fit", "rollout", "simulators")
+Measure = Callable[[Subject, float], list[Row]]
+# What is measured: a function of a subject and a budget, and its share of the time.
+_PARTS: dict[str, tuple[Measure, int]] = {
+    "agreement": (check_agreement, 1),
+    "sampler": (time_sampler, 2),
+    "fit": (time_fit, 1),
+    "rollout": (time_rollout, 2),
+    "simulators": (time_simulator, 3),
+}
+PARTS = ("step", *_PARTS)
 _BUDGET = 400.0  # seconds
-_SHORTEST, _LONGEST = 0.3, 20.0  # seconds of a measurement
 _STOPPED = "stopped"
-_OVERTIME = 0.1  # share of the budget; then the rest is left out
 
 
 def make_tasks(
     options: argparse.Namespace, machine: Machine, folder: Path, reference: type[nn.Module] | None
-) -> Iterator[tuple[str, Task]]:
-    """Every measurement that was asked for, and what to call it."""
+) -> Iterator[Task]:
+    """The measurements that were asked for."""
     subjects = [
         Subject(
             CONFIGURATIONS[name].with_model(model or CONFIGURATIONS[name].own),
@@ -79,28 +86,25 @@ def make_tasks(
         for name in options.configurations
         for model in options.models or [None]
     ]
-    parts = {
-        "step": lambda subject: step_tasks(subject, reference),
-        "sampler": sampler_tasks,
-        "fit": fit_tasks,
-        "rollout": rollout_tasks,
-        "simulators": simulator_tasks,
-        "agreement": agreement_tasks,
-    }
+    step: Measure = partial(time_step, reference=reference)
+    parts = {"step": (step, 2 if reference is None else 3), **_PARTS}
     for part in options.only:
+        measure, shares = parts[part]
         for subject in subjects:
-            own = subject.configuration
-            for task in parts[part](subject):
-                yield f"{part} {own.name} {own.own}, {task.label}", task
+            yield Task(f"{part} {subject.name}", partial(measure, subject), shares)
     if options.scale is not None:
-        for task in scale_tasks(subjects[0], options.scale or list(SERIES)):
-            yield f"scale {task.label}", task
+        yield from scale_tasks(subjects[0], options.scale or list(SERIES))
 
 
 def run_tasks(
-    tasks: Sequence[tuple[str, Task]], budget: float, console: Console
+    tasks: Sequence[Task], budget: float, console: Console
 ) -> tuple[list[Row], dict[str, str]]:
-    """Take the measurements one after another, sharing out the time that is left.
+    """Takes the measurements one after the other and divides the time that is left.
+
+    Args:
+        tasks: The measurements.
+        budget: Seconds for all of them. None is begun after that.
+        console: For progress.
 
     Returns:
         The rows, and why the others are missing.
@@ -108,49 +112,31 @@ def run_tasks(
     rows: list[Row] = []
     skipped: dict[str, str] = {}
     deadline = time.monotonic() + budget
-    # What getting ready has taken, by part: it comes on top of a measurement's share. Where nobody
-    # knows yet, half of the time is set aside for it.
-    unknown = 0.5 * budget / max(len(tasks), 1)
-    beside: dict[str, list[float]] = {label.split()[0]: [] for label, _ in tasks}
     meter = Meter(console)
-    for number, (label, task) in enumerate(tasks):
-        meter.show("measuring", number, len(tasks), label)
+    for number, task in enumerate(tasks):
+        meter.show("measuring", number, len(tasks), task.label)
         began = time.monotonic()
-        left = deadline - began
-        if left <= -_OVERTIME * budget:
-            skipped[label] = "for the time was up (--budget-seconds)"
+        if began >= deadline and number:
+            skipped[task.label] = "for lack of time (--budget-seconds)"
             continue
-        parts = [beside[later.split()[0]] for later, _ in tasks[number:]]
-        left -= sum(statistics.mean(part) if part else unknown for part in parts)
-        share = left / sum(later.shares for _, later in tasks[number:])
-        share = task.shares * min(max(share, _SHORTEST), _LONGEST)
+        share = (deadline - began) * task.shares / sum(later.shares for later in tasks[number:])
         if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # what is free decides where data go
-        with _telling(label, meter):
-            try:
-                found = task.measure(share)
-                rows += found if isinstance(found, list) else [found]
-            except (Skipped, UserError, TrainingError) as error:
-                skipped[label] = str(error)
-            except torch.cuda.OutOfMemoryError:
-                skipped[label] = "the device's memory is too small for it"
-            except RuntimeError as error:  # of CUDA and its libraries: the others are still of use
-                skipped[label] = f"{type(error).__name__}: {error}".splitlines()[0]
-            except KeyboardInterrupt:
-                deadline = 0.0
-                skipped[label] = _STOPPED
-        beside[label.split()[0]].append(max(0.0, time.monotonic() - began - share))
+            torch.cuda.empty_cache()  # data stay on the device if they fit into its free memory
+        try:
+            found = task.measure(share)
+        except (Skipped, UserError, TrainingError, RuntimeError) as error:
+            skipped[task.label] = describe_failure(error)
+        except KeyboardInterrupt:
+            deadline = 0.0
+            skipped[task.label] = _STOPPED
+        else:
+            rows += [row for row in found if row.is_measured]
+            failed = [row for row in found if not row.is_measured]
+            skipped |= {f"{task.label}, {row.variant}": row.note for row in failed}
+        if not meter.moves:  # a log file
+            meter.say(f"{time.monotonic() - began:6.1f} s  {task.label}")
     meter.close()
     return rows, skipped
-
-
-@contextmanager
-def _telling(what: str, meter: Meter) -> Iterator[None]:
-    """Say in a log file how long something took."""
-    started = time.monotonic()
-    yield
-    if not meter.moves:
-        meter.say(f"{time.monotonic() - started:6.1f} s  {what}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -167,16 +153,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_outputs(options.output, table)
         device = choose_device(options.device)
         torch.set_num_threads(options.threads or torch.get_num_threads())
-        budget = options.budget_seconds or _BUDGET
+        budget, began = options.budget_seconds or _BUDGET, time.monotonic()
         reference = options.reference_module and load_class(options.reference_module)
-        console.print("Measuring what this machine can do at best ...")
+        console.print("Measuring the limits of this machine ...")
         machine = measure_machine(device, min(6.0, 0.05 * budget))
         show_machine(machine, console)
         if device.type == "cpu" and options.batch_size is None:
             console.print("On a CPU, batches and rollouts are smaller than published: see 'size'.")
         with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
             tasks = list(make_tasks(options, machine, Path(folder), reference))
-            rows, skipped = run_tasks(tasks, budget, console)
+            rows, skipped = run_tasks(tasks, budget - (time.monotonic() - began), console)
         rows = with_ratios(rows)
         show_rows(rows, console)
         show_skipped(skipped, console)
@@ -194,25 +180,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser("benchmark", __doc__)
-    names = {"configurations": list(CONFIGURATIONS), "models": list(MODELS)}
     parser.add_argument(
         "--only", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}"
     )
     parser.add_argument(
-        "--configurations", nargs="+", choices=names["configurations"], metavar="NAME",
-        default=names["configurations"], help=f"of {', '.join(names['configurations'])}",
+        "--configurations", nargs="+", choices=list(CONFIGURATIONS), metavar="NAME",
+        default=list(CONFIGURATIONS), help=f"of {', '.join(CONFIGURATIONS)}",
     )  # fmt: skip
     parser.add_argument(
-        "--models", nargs="+", choices=names["models"], metavar="NAME",
-        help=f"of {', '.join(names['models'])} (default: each configuration's own)",
+        "--models", nargs="+", metavar="NAME",
+        help=f"{', '.join(MODELS)} in published size, or a preset of the environment, such as gru "
+        "(default: each configuration's own)",
     )  # fmt: skip
     add_device_option(parser, "auto")
     parser.add_argument("--threads", type=count, help="CPU threads (default: PyTorch's own choice)")
-    parser.add_argument("--budget-seconds", type=float, help="time for all of it, about")
+    parser.add_argument("--budget-seconds", type=float, help="time for all measurements")
     parser.add_argument("--batch-size", type=count, help="windows in a batch")
     parser.add_argument("--num-envs", type=count, help="episodes rolled out side by side")
     parser.add_argument(
-        "--workers", type=count, help="processes of simulators (default: as in evaluation)"
+        "--workers", type=count, help="simulator processes (default: as in evaluation)"
     )
     parser.add_argument(
         "--scale", nargs="*", choices=SERIES, metavar="SERIES",
@@ -220,11 +206,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--reference-module", metavar="PATH[:CLASS]",
-        help="also time a module with the public model's constructor and forward; runs its code",
+        help="a module with the public model's constructor and forward as a second baseline; its "
+        "code is run",
     )  # fmt: skip
     parser.add_argument(
         "--set", nargs="+", type=_setting, default=[], metavar="NAME=VALUE",
-        help="settings of the run that is timed, for example training.precision=32-true",
+        help="settings of the run that is timed, for example training.precision=bf16-mixed",
     )  # fmt: skip
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="folder")
     parser.add_argument(
@@ -243,7 +230,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _setting(text: str) -> tuple[str, Any]:
-    """A setting from `NAME=VALUE`, the value as in YAML."""
+    """Parses `NAME=VALUE`; the value is YAML."""
     name, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"'{text}' is not of the form NAME=VALUE")

@@ -1,54 +1,50 @@
-"""Timing of rollouts: many episodes at once against one that recomputes its window."""
+"""Timing of rollouts, in turns with one environment whose whole window is recomputed."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-import trainers
 from datamodules.episodes import Array
 from rate.architecture import make_config
-from rate.config import ModelConfig
 from rate.envs.spec import EnvironmentSpec
 from rate.envs.tmaze import RIGHT, TMazeVector
 from rate.model import SequenceModel
 from rate.policy import Policy
-from scripts.benchmarks.baselines import FullWindowPolicy
-from scripts.benchmarks.data import draw
-from scripts.benchmarks.rows import OURS, PRESET, Row, Subject, Task
-from scripts.benchmarks.timing import PeakMemory, time_calls, time_in_turns
+from scripts.benchmarks.data import sample
+from scripts.benchmarks.full_window import FullWindowPolicy
+from scripts.benchmarks.rows import OURS, PRESET, Row, Skipped, Subject
+from scripts.benchmarks.timing import Step, Turns, ready
 from trainers.episode_rows import Record, Rows
+from trainers.preset_files import load_preset
 from trainers.registry import get_environment
 from trainers.rollout import acting_threads, play, row_groups
-from trainers.yaml_files import read_yaml
 
 FULL_WINDOW = "one environment, full window"
 RAW = "raw simulator, random actions"
-_LONG = 1_000_000  # no episode ends while it is timed
-_EPISODES = 20_000  # more than are played in that time
+_LONG = 1_000_000  # steps; no episode ends while it is timed
+_EPISODES = 20_000  # more than are rolled out in that time
 _STORED = 8  # different observations of a synthetic environment
-_PIECE = 20  # simulator steps that are timed as one
+_PIECE = 20  # simulator steps that are timed together
 
 
 class SyntheticVector:
-    """Rows that show noise and never end: an environment that costs nothing.
+    """A vector environment of random observations and endless episodes, which costs nothing.
 
     Args:
-        spec: What is seen.
-        num_envs: Rows.
+        spec: Has the observation space.
+        num_envs: Environments.
     """
 
     def __init__(self, spec: EnvironmentSpec, num_envs: int) -> None:
         rng, space = np.random.default_rng(0), spec.observation_space
-        self._stored = itertools.cycle([draw(space, num_envs, rng) for _ in range(_STORED)])
+        self._stored = itertools.cycle([sample(space, num_envs, rng) for _ in range(_STORED)])
         self.num_envs = num_envs
         self._rewards, self._flags = np.zeros(num_envs), np.zeros(num_envs, dtype=bool)
 
@@ -59,14 +55,14 @@ class SyntheticVector:
         return next(self._stored), self._rewards, self._flags, self._flags, {}
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""
 
 
 class Corridor:
-    """T-Mazes too long to end, whose rows go right whatever they are told.
+    """T-Mazes too long to end, in which every action moves to the right.
 
     Args:
-        num_envs: Rows.
+        num_envs: Environments.
     """
 
     def __init__(self, num_envs: int) -> None:
@@ -85,10 +81,10 @@ class Corridor:
 
 
 class RandomPolicy:
-    """Acts at random, in no time.
+    """Samples from the action space.
 
     Args:
-        env: What it plays.
+        env: Has the action space.
     """
 
     def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
@@ -96,18 +92,18 @@ class RandomPolicy:
         self._space.seed(0)
 
     def reset(self, *_: Any, **__: Any) -> None:
-        """It knows of no episodes."""
+        """There is no state to reset."""
 
     def act(self, *_: Any) -> Array:
         return np.asarray(self._space.sample())
 
 
 class Play:
-    """A rollout, as evaluation does it, that goes on for as long as anybody asks.
+    """A rollout as in evaluation, which can be continued by any number of steps.
 
     Args:
-        policies: With as many rows as the environments.
-        envs: Groups of rows that step in turn.
+        policies: One for each group, with as many rows.
+        envs: Groups of environments that step in turns.
     """
 
     def __init__(self, policies: Sequence[Any], envs: Sequence[Any]) -> None:
@@ -119,7 +115,7 @@ class Play:
         ]
 
     def steps(self, count: int) -> None:
-        """Go on for a number of steps in every row."""
+        """Continues by a number of steps in every environment."""
         self._left += count * len(self._games)
         while self._left > 0:
             for game in self._games:
@@ -130,12 +126,12 @@ class Play:
 
 
 def synthetic_env(spec: EnvironmentSpec, num_envs: int) -> Any:
-    """An environment that costs next to nothing: the T-Maze itself, or noise of the right shape."""
+    """An environment that costs next to nothing: T-Maze itself, or noise of the right shape."""
     return Corridor(num_envs) if spec.name == "tmaze" else SyntheticVector(spec, num_envs)
 
 
 def make_play(subject: Subject, model: SequenceModel, envs: Sequence[Any]) -> Play:
-    """Our rollout of a model in groups of rows."""
+    """The rollout of a model by the project's own policy."""
     policies = [
         Policy(
             model,
@@ -148,57 +144,54 @@ def make_play(subject: Subject, model: SequenceModel, envs: Sequence[Any]) -> Pl
     return Play(policies, envs)
 
 
-def rollout_tasks(subject: Subject) -> Iterator[Task]:
-    """Acting in an environment that costs nothing."""
-    yield Task(FULL_WINDOW, lambda budget: _full_window(subject, budget))
-    yield Task("ours", lambda budget: time_rollout(subject, budget))
+def time_rollout(subject: Subject, budget: float, baseline: bool = True) -> list[Row]:
+    """Acting in an environment that costs next to nothing, a segment at a time.
 
-
-def time_rollout(subject: Subject, budget: float) -> Row:
-    """Our rollout, timed a segment at a time."""
-    steps = subject.configuration.model.context_length
-    peak = PeakMemory(subject.device)
-    env = synthetic_env(subject.configuration.spec, subject.rows)
-    with acting_threads(env, subject.device):
-        play = make_play(subject, subject.model().eval(), [env])
-        timing = time_calls(lambda: play.steps(steps), subject.device, budget)
-    row = subject.row("rollout", size=subject.rows, peak_memory=peak.gib)
-    is_window = not subject.run.model.carries_state
-    if is_window and subject.run.evaluation.recompute_window:
-        row = replace(row, note="exact window: recomputed at every step")
-    return row.timed(timing, subject.rows * steps, steps)
-
-
-def _full_window(subject: Subject, budget: float) -> Row:
+    Args:
+        subject: Whose model acts.
+        budget: Seconds.
+        baseline: Whether to time one environment whose window is recomputed as well.
+    """
     spec, steps = subject.configuration.spec, subject.configuration.model.context_length
-    policy = FullWindowPolicy(subject.model(), spec.target_return)
-    env = synthetic_env(spec, 1)
-    play = Play([policy], [env])
+
+    def build_baseline() -> Step:
+        policy = FullWindowPolicy(subject.model(), spec.target_return)
+        return partial(Play([policy], [synthetic_env(spec, 1)]).steps, steps)
+
+    def build() -> Step:
+        return partial(make_play(subject, subject.model().eval(), [env]).steps, steps)
+
+    env = synthetic_env(spec, subject.rows)
+    builds = {FULL_WINDOW: build_baseline, OURS: build} if baseline else {OURS: build}
     with acting_threads(env, subject.device):
-        timing = time_calls(lambda: play.steps(steps), subject.device, budget)
-    return subject.row("rollout", FULL_WINDOW, size=1).timed(timing, steps, steps)
+        turns = Turns(builds, subject.device, budget)
+        turns.run()
+    recomputes = not subject.run.model.carries_state and subject.run.evaluation.recompute_window
+    rows = subject.failed("rollout", turns.failed)
+    for name, timing in turns.timings().items():
+        size = subject.rows if name == OURS else 1
+        note = "window recomputed at every step" if name == OURS and recomputes else ""
+        row = subject.row("rollout", name, size=size, peak_memory=turns.memory[name], note=note)
+        rows.append(row.timed(timing, size * steps, steps))
+    return rows
 
 
-def simulator_tasks(subject: Subject) -> Iterator[Task]:
-    """Acting in the real environment, where it is installed, against its own rate."""
-    if subject.configuration.simulator is not None:
-        label = "simulators alone and with policies"
-        yield Task(label, partial(_simulators, subject), shares=3)
-
-
-def _simulators(subject: Subject, budget: float) -> list[Row]:
-    """The same loop with random actions and with policies, a few steps of each in turns.
+def time_simulator(subject: Subject, budget: float) -> list[Row]:
+    """Acting in the real environment, in turns with random actions.
 
     Raises:
         ConfigError: If the simulator is not installed.
+        Skipped: If the configuration has none.
     """
-    name, length = subject.configuration.simulator or ("", 0)
+    if subject.configuration.simulator is None:
+        raise Skipped("no simulator of these shapes is registered")
+    name, length = subject.configuration.simulator
     entry = get_environment(name, workers=subject.workers)
     rows = subject.num_envs or entry.num_envs or subject.configuration.num_envs
-    sizes = {RAW: None, OURS: subject.run.model, PRESET: _preset(name)}
+    preset = make_config(**load_preset(name, "rate")["model"])
     plays = {}
     with ExitStack() as stack:
-        for variant, config in sizes.items():
+        for variant, config in {RAW: None, OURS: subject.run.model, PRESET: preset}.items():
             env = stack.enter_context(closing(entry.make_vector(rows, length)))
             envs = row_groups(env)
             if config is None:
@@ -208,22 +201,13 @@ def _simulators(subject: Subject, budget: float) -> list[Row]:
                 model = SequenceModel(config, *spaces).eval()
                 plays[variant] = make_play(subject, model.to(subject.device), envs)
         stack.enter_context(acting_threads(env, subject.device))
-        calls = {variant: partial(play.steps, _PIECE) for variant, play in plays.items()}
-        timings = time_in_turns(calls, subject.device, budget)
-    workers = getattr(env, "num_workers", None)
-    return [
-        subject.row(
-            "simulators",
-            variant,
-            size=rows,
-            workers=workers,
-            note=f"{rows} episodes of {length:,} steps: {timing.seconds / _PIECE * length:,.0f} s",
-        ).timed(timing, rows * _PIECE, _PIECE)
-        for variant, timing in timings.items()
-    ]
-
-
-def _preset(environment: str) -> ModelConfig:
-    """The size of the model that our preset of an environment trains."""
-    path = Path(trainers.__file__).parent / "presets" / environment / "rate.yaml"
-    return make_config(**read_yaml(path)["model"])
+        calls = {variant: ready(partial(play.steps, _PIECE)) for variant, play in plays.items()}
+        turns = Turns(calls, subject.device, budget)
+        turns.run()
+    measured = subject.failed("simulators", turns.failed)
+    for variant, timing in turns.timings().items():
+        note = f"{rows} episodes of {length:,} steps: {timing.seconds / _PIECE * length:,.0f} s"
+        workers = getattr(env, "num_workers", None)
+        row = subject.row("simulators", variant, size=rows, workers=workers, note=note)
+        measured.append(row.timed(timing, rows * _PIECE, _PIECE))
+    return measured

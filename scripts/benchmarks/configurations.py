@@ -1,4 +1,4 @@
-"""What is measured: an environment's shapes, a model's sizes, and the runs made of them."""
+"""Configurations of the benchmark: shapes of an environment, sizes of a model, and their run."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from trainers.config import (
 )
 from trainers.config_files import config_from_dict
 from trainers.config_learning import OptimizerConfig
+from trainers.preset_files import load_preset
 
 _HAS_TENSORBOARD = find_spec("tensorboard") is not None
 MODELS = ("rate", "rmt", "trxl", "dtxl", "dt_relative", "dt")
@@ -28,13 +29,13 @@ MODELS = ("rate", "rmt", "trxl", "dtxl", "dt_relative", "dt")
 
 @dataclass(frozen=True)
 class Published:
-    """What the public code's own training step took: float32, data already on the device.
+    """A measurement of the public code's training step: float32, data on the device.
 
     Attributes:
-        timesteps_per_second: Real steps of episodes in a second.
-        memory: Peak memory of the device in GiB; None where nobody looked.
-        device: What it ran on: `cuda` is one H100 with 80 GB, `cpu` four shared cores.
-        batch_size: Windows in its batch.
+        timesteps_per_second: Environment steps per second.
+        memory: Peak memory of the device in GiB; None where it was not measured.
+        device: `cuda` is one H100 with 80 GB, `cpu` four shared cores.
+        batch_size: Windows in its batch; None for the configuration's own.
     """
 
     timesteps_per_second: float
@@ -45,25 +46,25 @@ class Published:
 
 @dataclass(frozen=True)
 class Configuration:
-    """An environment's shapes, and the model that is trained on them.
+    """Shapes of an environment, and the model that is trained on them.
 
     Attributes:
-        name: As the command line has it.
-        environment: The name that the public code knows the environment by, for its encoders.
-        spec: The spaces.
+        name: On the command line.
+        environment: The public code's name of the environment, which selects its encoders.
+        spec: Observation and action space; its name is that of the folder of presets.
         model: Architecture of the configuration's own model.
-        own: The name of that model.
+        own: Name of that model.
         segments: N, segments of a training window.
-        batch_size: Windows in a batch.
-        cpu_batch_size: The same on a CPU.
+        batch_size: Windows in a batch on a GPU.
+        cpu_batch_size: Windows in a batch on a CPU.
         episode_length: Steps of an episode of the data.
-        epoch: Batches of an epoch of the published data.
+        epoch: Batches in an epoch of the published data.
         optimizer: AdamW's settings.
         published: Measurements of the public code.
-        num_envs: Episodes rolled out side by side.
+        num_envs: Episodes rolled out side by side on a GPU.
         cpu_num_envs: The same on a CPU.
-        simulator: Name of the registered environment whose simulator can be timed, and the length
-            of its episodes.
+        simulator: Registered environment whose simulator can be timed, and the length of its
+            episodes.
     """
 
     name: str
@@ -88,7 +89,11 @@ class Configuration:
         return self.model.context_length * self.segments
 
     def with_model(self, name: str) -> Configuration:
-        """The same size of another model, as the public code derives one from the other.
+        """The same shapes with another model.
+
+        Args:
+            name: One of `MODELS`, in the size that the public code derives from this one. Any other
+                model is that of the environment's preset of this name, such as `gru`.
 
         Raises:
             ConfigError: If there is no such model.
@@ -96,7 +101,7 @@ class Configuration:
         if name == self.own:
             return self
         if name not in MODELS:
-            raise ConfigError(f"There is no model '{name}'; there are: {', '.join(MODELS)}.")
+            return self._with_preset(name)
         settings = {**asdict(make_config()), **asdict(self.model), "position": "relative"}
         if settings["block"] == "gpt":
             settings["block"] = "trxl"
@@ -118,8 +123,25 @@ class Configuration:
             model=make_config(**settings_of(backbone, {**settings, **changes[name]})),
             own=name,
             segments=segments,
-            published=(),  # it is of the configuration's own model
+            published=(),  # measured with the configuration's own model
         )
+
+    def _with_preset(self, name: str) -> Configuration:
+        preset = load_preset(self.spec.name, name)
+        model = make_config(**preset["model"])
+        segments = preset.get("training", {}).get("segments", TrainingConfig().segments)
+        length = max(self.episode_length, segments * model.context_length)
+        return replace(
+            self, model=model, own=name, segments=segments, episode_length=length, published=()
+        )
+
+    def published_for(self, device: str, batch_size: int) -> Published | None:
+        """The measurement of the public code on this kind of device at this batch size."""
+        for published in self.published:
+            size = published.batch_size or self.batch_size
+            if (published.device, size) == (device, batch_size):
+                return published
+        return None
 
     def run_config(
         self, store: Path, device: str, batch_size: int, settings: dict[str, Any]
@@ -130,10 +152,10 @@ class Configuration:
             store: The synthetic data.
             device: `cpu` or `cuda`.
             batch_size: Windows in a batch.
-            settings: What the command line sets: dotted names of a run's settings to values.
+            settings: Settings from the command line: dotted names to values.
 
         Raises:
-            ConfigError: If a setting does not exist or cannot be.
+            ConfigError: If a setting does not exist or is not valid.
         """
         window: Window = "random" if self.episode_length > self.window else "start"
         config = RunConfig(
@@ -143,7 +165,7 @@ class Configuration:
             training=TrainingConfig(
                 segments=self.segments,
                 batch_size=batch_size,
-                max_steps=1_000_000,  # time is up before
+                max_steps=1_000_000,  # the budget ends earlier
                 accelerator="gpu" if device == "cuda" else "cpu",
                 precision="bf16-mixed" if device == "cuda" else "32-true",
                 compile="auto" if device == "cuda" else "never",
@@ -158,7 +180,7 @@ class Configuration:
 
 
 def _with_settings(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
-    """A run with other values of the settings of these dotted names."""
+    """Returns a run with changed settings, by their dotted names."""
     values = asdict(config)
     for name, value in settings.items():
         *path, last = name.split(".")

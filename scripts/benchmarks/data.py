@@ -1,4 +1,4 @@
-"""Synthetic trajectories of the right shapes and types, in a real store."""
+"""Synthetic trajectories of the right shapes and types, in a data set on disk."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from rate.batch import Batch
 from rate.envs.spec import EnvironmentSpec
 
 
-def draw(space: gymnasium.Space[Any], count: int, rng: np.random.Generator) -> Array:
-    """`(count, *shape)` random elements of a Box or a Discrete space.
+def sample(space: gymnasium.Space[Any], count: int, rng: np.random.Generator) -> Array:
+    """Samples `(count, *shape)` elements of a Box or a Discrete space.
 
     Raises:
         TypeError: If it is another space.
@@ -29,7 +29,7 @@ def draw(space: gymnasium.Space[Any], count: int, rng: np.random.Generator) -> A
     if isinstance(space, Discrete):
         return rng.integers(space.start, space.start + space.n, count)
     if not isinstance(space, Box):
-        raise TypeError(f"no random elements of {space} are made here")
+        raise TypeError(f"the benchmark has no samples of {space}")
     shape = (count, *space.shape)
     if space.dtype == np.uint8:
         return np.frombuffer(bytearray(rng.bytes(int(np.prod(shape)))), np.uint8).reshape(shape)
@@ -38,9 +38,9 @@ def draw(space: gymnasium.Space[Any], count: int, rng: np.random.Generator) -> A
 
 
 def make_store(folder: Path, spec: EnvironmentSpec, episodes: int, length: int) -> Store:
-    """Pack episodes of equal length, each with a return of 1; pixels are noise, no two alike.
+    """Writes episodes of equal length with random observations and a return of 1.
 
-    An observation of several frames is kept as single ones, as real data are.
+    Stacked frames are stored as single ones, as in real data.
     """
     single = spec
     if spec.frame_stack > 1:
@@ -53,8 +53,8 @@ def make_store(folder: Path, spec: EnvironmentSpec, episodes: int, length: int) 
         rewards[-1] = 1
         for _ in range(episodes):
             yield Episode(
-                observations=draw(single.observation_space, length, rng),
-                actions=draw(single.action_space, length, rng),
+                observations=sample(single.observation_space, length, rng),
+                actions=sample(single.action_space, length, rng),
                 rewards=rewards,
                 terminated=True,
                 truncated=False,
@@ -64,11 +64,11 @@ def make_store(folder: Path, spec: EnvironmentSpec, episodes: int, length: int) 
 
 
 def random_batch(spec: EnvironmentSpec, rows: int, steps: int) -> Batch:
-    """Random windows without padding, as a model takes them."""
+    """Random windows `(rows, steps, ...)` without padding, as a model takes them."""
     rng = np.random.default_rng(0)
 
     def tensor(space: gymnasium.Space[Any]) -> Tensor:
-        values = draw(space, rows * steps, rng)
+        values = sample(space, rows * steps, rng)
         return torch.from_numpy(values).view(rows, steps, *values.shape[1:])
 
     ones = torch.ones(rows, steps)
@@ -85,6 +85,6 @@ def random_batch(spec: EnvironmentSpec, rows: int, steps: int) -> Batch:
 
 
 def batch_bytes(batch: Batch) -> int:
-    """Bytes of all tensors of a batch."""
+    """Size of all tensors of a batch in bytes."""
     parts = (v.values() if isinstance(v, dict) else (v,) for v in vars(batch).values())
     return sum(tensor.nbytes for part in parts for tensor in part if isinstance(tensor, Tensor))

@@ -1,4 +1,4 @@
-"""The machine's own limits, which everything else is held against."""
+"""The limits of the machine: rates of matrix products and of copies."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from scripts.benchmarks.timing import time_calls
 
 @dataclass(frozen=True)
 class Machine:
-    """What a device can do at best, as measured here.
+    """The limits of a device, as measured.
 
     Attributes:
         device: The device.
-        name: What it is called.
+        name: Its name.
         float32: Rate of a large matrix product in float32, FLOP/s.
         bfloat16: The same in bfloat16.
-        copy: Bytes read and written in a second by a large copy.
+        copy: Bytes per second that a large copy reads and writes.
     """
 
     device: torch.device
@@ -35,7 +35,7 @@ class Machine:
     copy: float
 
     def matrix_rate(self, precision: str) -> float:
-        """What matrix products can reach in a precision, as Lightning calls it."""
+        """Rate of matrix products in a precision, in Lightning's notation; FLOP/s."""
         return self.float32 if precision.startswith("32") else self.bfloat16
 
     def to_dict(self) -> dict[str, object]:
@@ -50,7 +50,7 @@ class Machine:
 
 
 def measure_machine(device: torch.device, budget: float) -> Machine:
-    """Measure the limits of a device in about so many seconds."""
+    """Measures the limits of a device, in about `budget` seconds."""
     size = 8192 if device.type == "cuda" else 1024
 
     def rate(dtype: torch.dtype) -> float:
@@ -67,7 +67,7 @@ def measure_machine(device: torch.device, budget: float) -> Machine:
 
 
 def device_name(device: torch.device) -> str:
-    """For example `NVIDIA H100 80GB HBM3`, or a processor with its threads."""
+    """Returns, for example, `NVIDIA H100 80GB HBM3`, or a processor with its threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()
@@ -80,11 +80,10 @@ def device_name(device: torch.device) -> str:
 
 
 def step_flops(config: ModelConfig, spec: EnvironmentSpec, window: int, batch_size: int) -> float:
-    """FLOPs of matrix products and convolutions in a training step: forward and backward.
+    """FLOPs of matrix products and convolutions in the forward and backward pass of a step.
 
-    Counted by PyTorch on tensors without contents: what the mathematics asks for, however it is
-    then computed. A second row costs what every further one does; the first one also makes what
-    all of them share.
+    PyTorch counts the operations on tensors without contents, in one row and in two. The first row
+    includes what all rows share; every further row costs as much as the second.
     """
     one, two = (_flops(config, spec, window, rows) for rows in (1, 2))
     return one + (batch_size - 1) * (two - one)

@@ -1,13 +1,11 @@
-"""What was measured: on the screen, in files and as figures."""
+"""Ratios of the benchmark's rows, their tables on the screen, and their file."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields, replace
-from importlib.util import find_spec
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,13 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from rate.errors import ConfigError
-from rate.files import write_atomic, write_json
+from rate.files import write_json
 from scripts.benchmarks.machine import Machine
 from scripts.benchmarks.rows import OURS, PRESET, Row
+from scripts.benchmarks.timing import quartiles
 from scripts.benchmarks.training import REFERENCE
-from trainers.commands.outputs import check_picture, check_place, read_own_json, refusal
-from trainers.commands.plot import pyplot, save
-from trainers.commands.styles import COLOURS
 
 TITLES = {
     "step": "Training step, data on the device",
@@ -33,32 +29,43 @@ TITLES = {
     "agreement": "Do the fast and the plain path agree?",
     "scale": "Cost against scale, on the T-Maze configuration",
 }
-RESULTS, FIGURES = "benchmark.json", ("speed.png", "scale.png")
-TABLE_COLUMNS = ["device", *(field.name for field in fields(Row)), "command"]
-_WIDTH = 170  # characters: narrower tables would hide figures
+RESULTS = "benchmark.json"
+_WIDTH = 190  # characters; narrower tables would cut numbers
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
-def with_ratios(rows: Sequence[Row]) -> list[Row]:
-    """The rows, ours with how many times as fast they are as what they are measured against."""
-    speeds: dict[tuple[str, str, str, bool], float] = {}
+def compare(rows: Sequence[Row]) -> Iterator[tuple[Row, str, list[float]]]:
+    """The speed-ups of our rows over what they were timed in turns with, round by round.
+
+    Yields:
+        Our row, `ratio` or `ratio_to_reference`, and the ratio of the blocks of each round.
+    """
+    others = [row for row in rows if row.variant not in (OURS, PRESET) and row.blocks]
     for row in rows:
-        if row.variant not in (OURS, PRESET) and row.timesteps_per_second:
-            key = (row.part, row.configuration, row.model, row.variant == REFERENCE)
-            speeds[key] = row.timesteps_per_second
+        for other in others if row.variant in (OURS, PRESET) and row.blocks else []:
+            if _subject(row) == _subject(other):
+                column = "ratio_to_reference" if other.variant == REFERENCE else "ratio"
+                pairs = zip(row.blocks, other.blocks, strict=True)
+                yield row, column, [ours / theirs for ours, theirs in pairs]
 
-    def ratio(row: Row, reference: bool) -> float | None:
-        against = speeds.get((row.part, row.configuration, row.model, reference))
-        ours = row.variant in (OURS, PRESET) and row.timesteps_per_second
-        return ours / against if ours and against else None
 
-    return [
-        replace(row, ratio=ratio(row, False), ratio_to_reference=ratio(row, True)) for row in rows
-    ]
+def _subject(row: Row) -> tuple[str, str, str]:
+    return row.part, row.configuration, row.model
+
+
+def with_ratios(rows: Sequence[Row]) -> list[Row]:
+    """The rows, ours with the median and the quartiles of their speed-ups."""
+    found: dict[int, dict[str, Any]] = {id(row): {} for row in rows}
+    for row, column, ratios in compare(rows):
+        found[id(row)][column] = statistics.median(ratios)
+        if len(ratios) > 1:
+            low, high = quartiles(ratios)
+            found[id(row)] |= {f"{column}_low": low, f"{column}_high": high}
+    return [replace(row, **found[id(row)]) for row in rows]
 
 
 def show_rows(rows: Sequence[Row], console: Console) -> None:
-    """Print a table for every part; columns that a part has nothing for are left out."""
+    """Prints a table for every part, without empty columns, and the ratios of all rounds."""
     wide = Console(width=max(console.width, _WIDTH))
     for part, title in TITLES.items():
         chosen = [row for row in rows if row.part == part]
@@ -72,23 +79,28 @@ def show_rows(rows: Sequence[Row], console: Console) -> None:
         for row in chosen:
             table.add_row(*(COLUMNS[name](row) for name in names))
         wide.print(table)
+    for row, column, ratios in compare(rows):
+        against = "reference" if column == "ratio_to_reference" else "baseline"
+        values = " ".join(f"{ratio:.3g}" for ratio in ratios)
+        text = f"{row.part} {row.configuration} {row.model}, {row.variant} / {against}: {values}"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def column_names(rows: Sequence[Row]) -> list[str]:
-    """The columns that one of the rows has something for."""
+    """The columns in which one of the rows has a value."""
     return [name for name, show in COLUMNS.items() if any(show(row) for row in rows)]
 
 
 def show_skipped(skipped: dict[str, str], console: Console) -> None:
-    """Print what was not measured, by the reason."""
+    """Prints what was not measured, by the reason."""
     for reason in dict.fromkeys(skipped.values()):
         labels = [label for label, why in skipped.items() if why == reason]
         text = f"Not measured, {reason}: {'; '.join(labels)}."
-        console.print(text, highlight=False, markup=False)  # an extra stands in brackets
+        console.print(text, highlight=False, markup=False)  # names of extras are in brackets
 
 
 def show_machine(machine: Machine, console: Console) -> None:
-    """Print what the machine can do at best."""
+    """Prints the limits of the machine."""
     console.print(
         f"{machine.name}: matrix products at {short(machine.float32)}FLOP/s in float32, "
         f"{short(machine.bfloat16)}FLOP/s in bfloat16; copies at {short(machine.copy)}B/s.",
@@ -97,34 +109,10 @@ def show_machine(machine: Machine, console: Console) -> None:
     )
 
 
-def check_outputs(folder: Path, table: Path) -> None:
-    """Refuse files that could not be written, or would take another one's place.
-
-    Raises:
-        ConfigError: If so.
-    """
-    read_own_json(folder / RESULTS, "file of measurements", {"command", "machine", "rows"})
-    for figure in FIGURES:
-        check_picture(folder / figure, ".png")
-    check_place(table)
-    if table.exists() and table.stat().st_size:
-        _check_columns(table)
-
-
-def _check_columns(table: Path) -> None:
-    try:
-        with table.open(encoding="utf-8", newline="") as file:
-            found = next(csv.reader(file), [])
-    except (OSError, UnicodeDecodeError, csv.Error):
-        found = []
-    if found != TABLE_COLUMNS:
-        raise refusal(table, "table of measurements with the columns of this version")
-
-
 def write_results(
     rows: Sequence[Row], skipped: dict[str, str], machine: Machine, command: str, path: Path
 ) -> None:
-    """Write everything as JSON.
+    """Writes all rows, with their blocks, as JSON.
 
     Raises:
         ConfigError: If the file cannot be written.
@@ -138,121 +126,8 @@ def write_results(
         raise ConfigError(f"{path} cannot be written: {error.strerror}.") from error
 
 
-def append_table(rows: Sequence[Row], machine: Machine, command: str, path: Path) -> None:
-    """Add rows to a CSV table, all or none; it is begun if there is none.
-
-    Raises:
-        ConfigError: If there is another table, or it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, TABLE_COLUMNS, lineterminator="\n")
-        if path.exists() and path.stat().st_size:
-            _check_columns(path)
-            before = path.read_text(encoding="utf-8")
-            text.write(before if before.endswith("\n") else f"{before}\n")
-        else:
-            writer.writeheader()
-        for row in rows:
-            values = {name: _rounded(value) for name, value in asdict(row).items()}
-            writer.writerow({"device": machine.name, **values, "command": command})
-        write_atomic(path, text.getvalue())  # whole, whenever it is stopped
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}.") from error
-
-
-def draw_figures(rows: Sequence[Row], machine: Machine, folder: Path) -> list[Path]:
-    """Draw `speed.png` and, of measurements of scale, `scale.png`; returns what was drawn."""
-    if find_spec("matplotlib") is None:
-        return []
-    drawn = []
-    parts = [part for part in ("sampler", "step", "fit", "rollout") if _has(rows, part)]
-    if parts:
-        drawn.append(folder / FIGURES[0])
-        _draw_speed(rows, parts, machine, drawn[-1])
-    if _has(rows, "scale"):
-        drawn.append(folder / FIGURES[1])
-        _draw_scale([row for row in rows if row.part == "scale"], machine, drawn[-1])
-    return drawn
-
-
-def _draw_speed(rows: Sequence[Row], parts: list[str], machine: Machine, path: Path) -> None:
-    """Timesteps a second: a panel per part, a group of bars per configuration and model.
-
-    A black line is what the published table has.
-    """
-    plt = pyplot()
-    width = 4.5 * len(parts)
-    figure, panels = plt.subplots(1, len(parts), figsize=(width, 4.5), squeeze=False)
-    for axes, part in zip(panels[0], parts, strict=True):
-        chosen = [row for row in rows if row.part == part]
-        groups = list(dict.fromkeys((row.configuration, row.model) for row in chosen))
-        variants = sorted({row.variant for row in chosen}, key=lambda name: name == OURS)
-        for index, variant in enumerate(variants):
-            of_variant = [row for row in chosen if row.variant == variant]
-            at = [groups.index((row.configuration, row.model)) for row in of_variant]
-            size = 0.8 / len(variants)
-            axes.bar(
-                [place + (index + 0.5) * size - 0.4 for place in at],
-                [row.timesteps_per_second for row in of_variant],
-                size,
-                label=variant,
-                color=COLOURS[0] if variant == OURS else COLOURS[index + 1],
-            )
-        for row in chosen:
-            if row.variant == OURS and row.ratio_to_published and row.timesteps_per_second:
-                place = groups.index((row.configuration, row.model))
-                published = row.timesteps_per_second / row.ratio_to_published
-                axes.hlines(published, place - 0.4, place + 0.4, color="black")
-        names = ["\n".join(group) for group in groups]
-        axes.set_xticks(range(len(groups)), names, fontsize=7, rotation=45)
-        axes.set(yscale="log", title=TITLES[part], ylabel="timesteps a second")
-        axes.title.set_fontsize(9)
-        axes.set_ylim(top=4 * axes.get_ylim()[1])  # room for the legend
-        axes.legend(fontsize=7, frameon=False)
-    figure.suptitle(machine.name, fontsize=9)
-    figure.tight_layout()
-    save(figure, path)
-
-
-def _draw_scale(rows: Sequence[Row], machine: Machine, path: Path) -> None:
-    """Time and memory of a piece of work against what is varied; dotted: in proportion to it."""
-    plt = pyplot()
-    series = list(dict.fromkeys(str(row.series) for row in rows))
-    columns = min(4, len(series))
-    lines = math.ceil(len(series) / columns)
-    figure, panels = plt.subplots(lines, columns, figsize=(4 * columns, 3 * lines), squeeze=False)
-    for axes, name in zip(panels.flat, series, strict=False):
-        chosen = [row for row in rows if row.series == name]
-        values = [row.value or 0.0 for row in chosen]
-        times = [row.milliseconds or math.nan for row in chosen]
-        axes.plot(values, times, "o-", color=COLOURS[0], label="time")
-        proportion = [times[-1] * value / values[-1] for value in values if value]
-        axes.plot([value for value in values if value], proportion, ":", color="grey")
-        # From zero on, where there is one, and then in powers.
-        smallest = min(value for value in values if value) if any(values) else 1.0
-        axes.set_xscale("symlog", linthresh=smallest)
-        axes.set_xticks(values, [f"{value:,.0f}" for value in values], fontsize=7)
-        axes.minorticks_off()
-        axes.set(yscale="log", xlabel=name.replace("_", " "), ylabel="ms")
-        memory = [row.peak_memory for row in chosen if row.peak_memory]
-        if len(memory) == len(chosen):
-            right = axes.twinx()
-            right.plot(values, memory, "s--", color=COLOURS[1], label="memory")
-            right.set_yscale("log")
-            if max(memory) < 2 * min(memory):  # what hardly changes must not look as if it did
-                right.set_ylim(min(memory) / 2, 2 * max(memory))
-            right.set_ylabel("peak memory, GiB", color=COLOURS[1])
-    for axes in list(panels.flat)[len(series) :]:
-        axes.set_axis_off()
-    figure.suptitle(f"{TITLES['scale']} ({machine.name})", fontsize=9)
-    figure.tight_layout()
-    save(figure, path)
-
-
 def short(value: float | None) -> str:
-    """Three digits and a unit: 12.3k; nothing for None."""
+    """Returns three digits and a unit, for example `12.3 k`; nothing for None."""
     if value is None:
         return ""
     for unit, letter in _UNITS:
@@ -261,25 +136,19 @@ def short(value: float | None) -> str:
     return f"{value:.3g} "
 
 
-def _has(rows: Sequence[Row], part: str) -> bool:
-    return any(row.part == part for row in rows)
-
-
 def _is_known(value: Any) -> bool:
-    """Whether there is a value, and one that JSON has."""
-    return value is not None and not (isinstance(value, float) and not math.isfinite(value))
-
-
-def _rounded(value: Any) -> Any:
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+    """Whether there is a value, and JSON can represent it."""
+    return value not in (None, ()) and not (isinstance(value, float) and not math.isfinite(value))
 
 
 def _share(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f} %"
 
 
-def _times(value: float | None) -> str:
-    return "" if value is None else f"{value:,.3g}x"
+def _times(value: float | None, low: float | None = None, high: float | None = None) -> str:
+    """For example `4.1x (3.9 to 4.4)`: the median, and the quartiles where they are known."""
+    quartiles = "" if low is None or high is None else f" ({low:,.3g} to {high:,.3g})"
+    return "" if value is None else f"{value:,.3g}x{quartiles}"
 
 
 TEXT_COLUMNS = ("configuration", "model", "variant", "precision", "series", "note")
@@ -302,8 +171,10 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "GiB": lambda row: "" if row.peak_memory is None else f"{row.peak_memory:.2f}",
     "params": lambda row: short(row.parameters).strip(),
     "data wait": lambda row: _share(row.data_wait),
-    "x baseline": lambda row: _times(row.ratio),
-    "x reference": lambda row: _times(row.ratio_to_reference),
+    "x baseline": lambda row: _times(row.ratio, row.ratio_low, row.ratio_high),
+    "x reference": lambda row: _times(
+        row.ratio_to_reference, row.ratio_to_reference_low, row.ratio_to_reference_high
+    ),
     "x published": lambda row: _times(row.ratio_to_published),
     "of published GiB": lambda row: _share(row.memory_to_published),
     "difference": lambda row: "" if row.difference is None else f"{row.difference:.2g}",

@@ -1,10 +1,10 @@
-"""A measurement, and what has to be known to take one."""
+"""A row of the benchmark's tables, and the model and machine that rows are measured on."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,38 +26,44 @@ from trainers.fitting import make_datamodule
 
 OURS = "ours"
 PRESET = "ours, as small as the preset"
+_COLD = "one step without warm-up"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement. What does not apply to it is None.
+    """One measurement; None where a value does not apply.
 
     Attributes:
         part: What was timed.
-        configuration: On which shapes.
-        model: The model's name.
+        configuration: Name of the configuration.
+        model: Name of the model.
         variant: `ours`, or the name of a baseline.
         size: Windows in a batch, or episodes rolled out side by side.
         workers: Processes that step simulators.
-        precision: As Lightning calls it.
-        milliseconds: Of a batch, or of a step of all episodes; the median of many.
-        spread: Distance of the quartiles, as a share of the median.
-        repeats: How many were timed.
-        per_second: Optimiser steps (sampler: batches; rollout: steps of all episodes) in a second.
-        timesteps_per_second: Steps of episodes in a second.
+        precision: In Lightning's notation.
+        milliseconds: Of a batch, or of a step of all episodes; the median over the blocks.
+        spread: Interquartile range over the blocks, as a share of the median.
+        repeats: Steps that were timed.
+        per_second: Optimiser steps per second (sampler: batches; rollout: steps of all episodes).
+        timesteps_per_second: Environment steps per second.
         flop_utilisation: Share of the machine's own matrix rate in this precision.
-        bytes_per_second: Of the batches that were made or learnt from.
+        bytes_per_second: Bytes per second of the batches that were sampled or trained on.
         peak_memory: In GiB; see `PeakMemory`.
         data_wait: Share of the time in which training waits for its next batch.
         parameters: Of the model.
-        ratio: How many times as fast as the baseline, in timesteps.
-        ratio_to_reference: How many times as fast as the reference module.
-        ratio_to_published: How many times as fast as the published table.
-        memory_to_published: Peak memory as a share of the table's.
+        ratio: Speed-up over the baseline, in timesteps per second: the median over the rounds.
+        ratio_to_reference: Speed-up over the reference module, likewise.
+        ratio_to_published: Speed-up over the published measurement.
+        memory_to_published: Peak memory as a share of the published one.
         difference: Largest relative difference of the losses of two paths.
         series: What is varied in a measurement of scale.
-        value: What it is set to.
+        value: The value it is set to.
         note: Anything else.
+        ratio_low: Lower quartile of `ratio` over the rounds.
+        ratio_high: Upper quartile.
+        ratio_to_reference_low: Lower quartile of `ratio_to_reference` over the rounds.
+        ratio_to_reference_high: Upper quartile.
+        blocks: Timesteps per second, block by block; not in the CSV table.
     """
 
     part: str
@@ -85,41 +91,54 @@ class Row:
     series: str | None = None
     value: float | None = None
     note: str = ""
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+    ratio_to_reference_low: float | None = None
+    ratio_to_reference_high: float | None = None
+    blocks: tuple[float, ...] = ()
 
-    def timed(self, timing: Timing, timesteps: int, per_piece: int = 1) -> Row:
-        """This row with the times of a piece of work.
+    def timed(self, timing: Timing, timesteps: int, per_step: int = 1) -> Row:
+        """This row with the times of a step.
 
         Args:
-            timing: Of one piece.
-            timesteps: Steps of episodes in a piece.
-            per_piece: What is counted in a piece (optimiser steps, steps of all episodes).
+            timing: Of one step, as it was timed.
+            timesteps: Environment steps in it.
+            per_step: How many of what `per_second` counts are in it.
         """
+        notes = [self.note, "" if timing.is_warm else _COLD]
         return replace(
             self,
-            milliseconds=1e3 * timing.seconds / per_piece,
+            milliseconds=1e3 * timing.seconds / per_step,
             spread=timing.spread,
             repeats=timing.repeats,
-            per_second=per_piece / timing.seconds,
+            per_second=per_step / timing.seconds,
             timesteps_per_second=timesteps / timing.seconds,
+            note=", ".join(filter(None, notes)),
+            blocks=tuple(timesteps / seconds for seconds in timing.blocks),
         )
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether there is a result; otherwise the note says why not."""
+        return self.milliseconds is not None or self.difference is not None
 
 
 class Skipped(Exception):
-    """A measurement that cannot be taken here; the message says why."""
+    """A measurement that is not possible here; the message says why."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A measurement that has not been taken.
+    """A measurement that is still to be taken.
 
     Attributes:
-        label: What it is.
-        measure: Takes it in about so many seconds.
-        shares: Of the time: as many as rows come of it.
+        label: What is measured, for progress and messages.
+        measure: Takes a budget in seconds and returns a row for each variant.
+        shares: Of the total budget, relative to other tasks.
     """
 
     label: str
-    measure: Callable[[float], Row | list[Row]]
+    measure: Callable[[float], list[Row]]
     shares: int = 1
 
 
@@ -128,14 +147,14 @@ class Subject:
     """A model on a configuration, on a machine.
 
     Attributes:
-        configuration: With the model in it.
+        configuration: The shapes, with the model.
         machine: Where it runs.
         folder: For synthetic data and the files of training.
-        batch_size: Windows in a batch; None is the configuration's own.
-        num_envs: Episodes side by side; None is the configuration's own.
-        settings: What the command line sets: dotted names to values.
-        episodes: Of the synthetic data; None is enough for two batches.
-        workers: Processes that step simulators; None is as many as in evaluation.
+        batch_size: Windows in a batch; None for the configuration's own.
+        num_envs: Episodes side by side; None for the configuration's own.
+        settings: Settings from the command line: dotted names to values.
+        episodes: Of the synthetic data; None for as many as two batches need.
+        workers: Processes that step simulators; None for as many as in evaluation.
     """
 
     configuration: Configuration
@@ -146,6 +165,11 @@ class Subject:
     settings: dict[str, Any] | None = None
     episodes: int | None = None
     workers: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Configuration and model."""
+        return f"{self.configuration.name} {self.configuration.own}"
 
     @property
     def device(self) -> torch.device:
@@ -167,7 +191,7 @@ class Subject:
 
     @cached_property
     def store(self) -> Path:
-        """Synthetic data, made at first use and shared by all models of equal data."""
+        """Synthetic data, written at first use; models with the same data share them."""
         spec, length = self.configuration.spec, self.configuration.episode_length
         episodes = self.episodes or max(2 * self.batch * self.configuration.window // length, 64)
         path = self.folder / f"{spec.name}-{episodes}x{length}"
@@ -177,18 +201,18 @@ class Subject:
 
     @cached_property
     def run(self) -> RunConfig:
-        """The run that is measured."""
+        """The run whose training is measured."""
         return self.configuration.run_config(
             self.store, self.device.type, self.batch, self.settings or {}
         )
 
     @property
     def environment(self) -> Environment:
-        """As training wants it; it never rolls out here."""
+        """The environment record that training takes; nothing is rolled out in it."""
         return Environment(self.configuration.spec)
 
     def datamodule(self) -> TrajectoryDataModule:
-        """The project's own, on the synthetic data, with epochs as long as the published ones."""
+        """The data module on the synthetic data, with epochs of the published length."""
         datamodule = make_datamodule(self.run, self.environment)
         datamodule.batches_per_epoch = self.configuration.epoch
         return datamodule
@@ -209,20 +233,48 @@ class Subject:
         return model.to(self.device)
 
     @cached_property
-    def flops(self) -> float:
-        """Of a training step."""
+    def flops(self) -> float | None:
+        """FLOPs of a training step; None where PyTorch cannot count them."""
         own = self.configuration
-        return step_flops(self.run.model, own.spec, own.window, self.batch)
+        try:
+            return step_flops(self.run.model, own.spec, own.window, self.batch)
+        except NotImplementedError:  # recurrent cells have no kernels for tensors without contents
+            return None
 
     def row(self, part: str, variant: str = OURS, **values: Any) -> Row:
-        """A row that has no times yet."""
+        """A row without times."""
         values = {"size": self.batch, **values}
         return Row(part, self.configuration.name, self.configuration.own, variant, **values)
+
+    def with_rates(self, row: Row, timing: Timing, size: int) -> Row:
+        """A row with the times of a batch of `size` bytes; in training also its share of limits."""
+        row = row.timed(timing, self.batch * self.configuration.window)
+        row = replace(row, bytes_per_second=size / timing.seconds)
+        if row.precision is None:
+            return row
+        if self.flops is not None:
+            limit = self.machine.matrix_rate(row.precision)
+            row = replace(row, flop_utilisation=self.flops / timing.seconds / limit)
+        published = self.configuration.published_for(self.device.type, self.batch)
+        if published is None:
+            return row
+        memory = None
+        if row.peak_memory and published.memory:
+            memory = row.peak_memory / published.memory
+        return replace(
+            row,
+            ratio_to_published=(row.timesteps_per_second or 0.0) / published.timesteps_per_second,
+            memory_to_published=memory,
+        )
+
+    def failed(self, part: str, reasons: Mapping[str, str]) -> list[Row]:
+        """Rows of variants that do not work, with the reasons as notes."""
+        return [self.row(part, variant, note=reason) for variant, reason in reasons.items()]
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what Lightning tells everyone about workers, intervals and loggers."""
+    """Silences Lightning's hints about workers, intervals and loggers."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""How cost grows with what can be made larger, one thing at a time."""
+"""Cost against sizes that are varied one at a time, on the T-Maze configuration."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from scripts.benchmarks.acting import Play, make_play, synthetic_env, time_rollo
 from scripts.benchmarks.configurations import Configuration
 from scripts.benchmarks.published import CONFIGURATIONS
 from scripts.benchmarks.rows import Row, Skipped, Subject, Task
-from scripts.benchmarks.timing import PeakMemory, Stopwatch, time_calls
-from scripts.benchmarks.training import time_sampler, time_step
+from scripts.benchmarks.sampling import time_sampler
+from scripts.benchmarks.timing import PeakMemory, time_calls, time_repeats
+from scripts.benchmarks.training import time_step
 from trainers.rollout import acting_threads
 
 _CPU_LAYERS, _CPU_BATCH = 2, 8  # of ten, and of 128
-_LAST, _PIECE = 500, 50  # steps of an episode that are timed, and as one
-_WARM_UPS = 2
-_PATIENCE = 30  # how many times its budget a long episode may take
+_LAST, _PIECE = 500, 50  # steps of an episode that are timed, and that are timed together
+_PATIENCE = 30  # times the budget that a long episode may take
 
 
 def _model(base: Configuration, **changes: Any) -> Configuration:
@@ -36,7 +36,7 @@ def _tokens(base: Configuration, value: int) -> Configuration:
     return _model(base, num_memory_tokens=value, valve="cross_attention" if value else "none")
 
 
-# What is varied in training steps: its values, and the T-Maze configuration with one of them.
+# By series of training steps: the values, and the configuration with one of them.
 _STEPS: dict[str, tuple[tuple[int, ...], Callable[[Configuration, int], Configuration]]] = {
     "K": ((10, 20, 50, 100, 200), lambda base, k: _model(base, context_length=k)),
     "N": ((1, 2, 4, 8, 16), _segments),
@@ -51,11 +51,11 @@ SERIES = (*_STEPS, "environments", "episode_length", "dataset")
 
 
 def scale_tasks(base: Subject, series: list[str]) -> Iterator[Task]:
-    """Tasks of the series of these names, on the T-Maze configuration.
+    """A task for each value of the series.
 
     Args:
-        base: Of any configuration: what runs where.
-        series: Names out of `SERIES`.
+        base: Has the machine and the options; its configuration is replaced by T-Maze.
+        series: Names in `SERIES`.
     """
     tmaze = CONFIGURATIONS["tmaze"]
     if base.device.type == "cpu":
@@ -63,18 +63,21 @@ def scale_tasks(base: Subject, series: list[str]) -> Iterator[Task]:
     base = replace(base, configuration=tmaze)
     for name in series:
         for value, measure in _points(base, name):
-            yield Task(f"{name}={value:,}", partial(_point, name, value, measure))
+            yield Task(f"scale {name}={value:,}", partial(_point, name, value, measure))
 
 
-def _points(base: Subject, name: str) -> Iterator[tuple[int, Callable[[float], Row]]]:
+def _points(base: Subject, name: str) -> Iterator[tuple[int, Callable[[float], list[Row]]]]:
     if name in _STEPS:
         values, change = _STEPS[name]
         for value in values:
             configuration = change(base.configuration, value)
-            yield value, partial(time_step, replace(base, configuration=configuration))
+            yield (
+                value,
+                partial(time_step, replace(base, configuration=configuration), baseline=False),
+            )
     elif name == "environments":
         for value in _ENVIRONMENTS:
-            yield value, partial(time_rollout, replace(base, num_envs=value))
+            yield value, partial(time_rollout, replace(base, num_envs=value), baseline=False)
     elif name == "episode_length":
         alone = base.num_envs or (1 if base.device.type == "cpu" else None)
         episode = _Episode(replace(base, num_envs=alone))
@@ -93,21 +96,24 @@ def _points(base: Subject, name: str) -> Iterator[tuple[int, Callable[[float], R
             )
 
 
-def _point(name: str, value: int, measure: Callable[[float], Row], budget: float) -> Row:
-    return replace(measure(budget), part="scale", series=name, value=value)
+def _point(
+    name: str, value: int, measure: Callable[[float], list[Row]], budget: float
+) -> list[Row]:
+    return [replace(row, part="scale", series=name, value=value) for row in measure(budget)]
 
 
-def _dataset(subject: Subject, budget: float) -> Row:
-    """Sampling from a large data set, and what it takes to open it."""
-    _ = subject.store  # made before anything is measured
+def _dataset(subject: Subject, budget: float) -> list[Row]:
+    """Sampling from a large data set, with the time to open it as a note."""
+    _ = subject.store  # written before anything is measured
     peak = PeakMemory(subject.device)
-    row = replace(time_sampler(subject, budget / 2), peak_memory=peak.gib)
+    (row,) = time_sampler(subject, budget / 2, baseline=False)
+    row = replace(row, peak_memory=peak.gib)
     opening = time_calls(lambda: Store.open(subject.store), subject.device, budget / 2)
-    return replace(row, note=f"the store opens in {1e3 * opening.seconds:.2f} ms")
+    return [replace(row, note=f"opens in {1e3 * opening.seconds:.2f} ms")]
 
 
 class _Episode:
-    """One rollout that goes on from one measurement to the next."""
+    """One rollout, continued from one measurement to the next."""
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
@@ -115,11 +121,11 @@ class _Episode:
         self._play: Play | None = None
         self._steps, self._seconds = 0, 0.0
 
-    def time(self, length: int, budget: float) -> Row:
-        """Time the last steps before `length`.
+    def time(self, length: int, budget: float) -> list[Row]:
+        """Times the last steps before `length`.
 
         Raises:
-            Skipped: If to get there takes many times the budget.
+            Skipped: If the steps before them take many times the budget.
         """
         subject = self._subject
         if self._play is None:
@@ -130,13 +136,8 @@ class _Episode:
             raise Skipped(f"it would take {needed:.0f} s to get there; give a larger budget")
         with acting_threads(self._env, subject.device):
             self._play.steps(length - self._steps - _LAST)
-            watch = Stopwatch(subject.device, 0.0, least=_LAST // _PIECE - _WARM_UPS)
-            watch.start()
-            while True:
-                self._play.steps(_PIECE)
-                if watch.tick():
-                    break
-        timing = watch.timing()
+            piece = partial(self._play.steps, _PIECE)
+            timing = time_repeats(piece, subject.device, _LAST // _PIECE)
         self._seconds, self._steps = timing.seconds / _PIECE, length
         row = subject.row("scale", size=subject.rows, peak_memory=self._peak.gib)
-        return row.timed(timing, _PIECE * subject.rows, _PIECE)
+        return [row.timed(timing, _PIECE * subject.rows, _PIECE)]

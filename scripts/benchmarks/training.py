@@ -1,4 +1,4 @@
-"""Timing of training: the sampler, the step, a whole epoch; and their baselines."""
+"""Timing of training: steps, in turns with baselines; epochs; and whether the paths agree."""
 
 from __future__ import annotations
 
@@ -7,56 +7,65 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
-from datamodules.store import Store
+from rate.architecture import SEGMENTS, WINDOW
 from rate.batch import Batch
-from scripts.benchmarks.baselines import per_sample_batch
-from scripts.benchmarks.configurations import Published
 from scripts.benchmarks.data import batch_bytes
 from scripts.benchmarks.eager import RATE
 from scripts.benchmarks.public import PublicTraining
-from scripts.benchmarks.rows import Row, Skipped, Subject, Task, quiet
-from scripts.benchmarks.timing import PeakMemory, Stopwatch, Timing, time_calls
+from scripts.benchmarks.rows import OURS, Row, Skipped, Subject, quiet
+from scripts.benchmarks.timing import Step, Turns
 from trainers.fitting import make_fitting
 from trainers.loggers import make_loggers
 from trainers.sequence import SequenceTrainer
 
-PER_SAMPLE = "per-sample Python"
 EAGER = "eager float32, a step per segment"
 REFERENCE = "reference module"
-# What turns every fast path off, for the check that all paths learn the same.
+# Settings that turn every fast path off, to check that all paths compute the same losses.
 PLAIN: dict[str, Any] = {
     "training.precision": "32-true",
     "training.compile": "never",
     "training.cuda_graphs": "never",
     "training.checkpoint_segments": False,
 }
-# Two paths may draw different masks from one seed. With a warm-up, weights would hardly move.
+# With a warm-up of the learning rate, the weights would hardly change in so few steps.
 _CHECKED = {"optimizer.warmup_steps": 0, "training.log_every_n_steps": 1}
-_NOISE = ("dropout", "attention_dropout", "memory_noise")  # as far as a backbone has them
+_NOISE = ("dropout", "attention_dropout", "memory_noise")  # paths may draw other masks from a seed
 _AGREEMENT_STEPS, _AGREEMENT_BATCH = 5, 16
-_PER_SAMPLE_BATCH = 16  # each window costs as much as the next
 
 
-class Laps(Callback):
-    """Times training batch by batch, and stops it when that is enough."""
+class TurnsInLoop(Callback):
+    """Times the batches of Lightning's loop in turns with other contestants.
 
-    def __init__(self, watch: Stopwatch) -> None:
-        self._watch = watch
+    The steps of the others are taken between two batches of the loop.
+
+    Args:
+        turns: Has the loop as its last contestant, without a function.
+    """
+
+    def __init__(self, turns: Turns) -> None:
+        self._steps = turns.steps()
+        self._turns = turns
         self._began = self._ended = self._waited = self._total = 0.0
+        self.advance()
 
     @property
     def data_wait(self) -> float:
-        """Share of the time that lies between the end of a step and the begin of the next."""
-        return self._waited / self._total
+        """Share of the time between the end of a step and the beginning of the next."""
+        return self._waited / self._total if self._total else 0.0
+
+    def advance(self) -> bool:
+        """Takes the steps of the others; returns whether the loop has to take one."""
+        return next(self._steps, True) is None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._watch.start()
+        self._turns.restart()
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -66,17 +75,15 @@ class Laps(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        counts = self._watch.is_warm
-        trainer.should_stop = self._watch.tick()
-        now = time.perf_counter()
-        if counts:
+        if self._turns.is_warm:
             self._waited += self._began - self._ended
-            self._total += now - self._ended
-        self._ended = now
+            self._total += time.perf_counter() - self._ended
+        trainer.should_stop = not self.advance()
+        self._ended = time.perf_counter()
 
 
 class Losses(Callback):
-    """Notes the loss of every optimiser step, and stops training after a few."""
+    """Records the loss of every optimiser step, and stops training after a few."""
 
     def __init__(self) -> None:
         self.values: list[float] = []
@@ -89,7 +96,7 @@ class Losses(Callback):
 
 
 class Cycle:
-    """The same batches again and again, for Lightning."""
+    """An epoch without end of a few batches, for Lightning."""
 
     def __init__(self, batches: list[Batch]) -> None:
         self._batches = batches
@@ -101,104 +108,76 @@ class Cycle:
         return itertools.cycle(self._batches)
 
 
-def sampler_tasks(subject: Subject) -> Iterator[Task]:
-    """Making batches and bringing them to the device."""
-    yield Task(PER_SAMPLE, lambda budget: _per_sample(subject, budget))
-    yield Task("ours", lambda budget: time_sampler(subject, budget))
+def time_step(
+    subject: Subject,
+    budget: float,
+    reference: type[nn.Module] | None = None,
+    baseline: bool = True,
+) -> list[Row]:
+    """Training steps on batches that are on the device: Lightning's loop without loggers.
 
+    Args:
+        subject: What is trained.
+        budget: Seconds.
+        reference: A second baseline with the constructor and forward of the public model.
+        baseline: Whether to time baselines at all, by the published loop, in turns with ours.
+    """
+    trainings: dict[str, PublicTraining] = {}
 
-def time_sampler(subject: Subject, budget: float) -> Row:
-    """Our batches, timed one by one."""
-    datamodule = subject.datamodule()
-    datamodule.set_data_device(subject.device)
-    sampler, numbers = datamodule.make_sampler(None), itertools.count()
+    def build(name: str, model_class: type[nn.Module]) -> Step:
+        training = PublicTraining(model_class, subject.configuration, subject.device)
+        trainings[name] = training
+        batches = itertools.cycle([training.prepare(batch) for batch in subject.batches(1)])
+        return lambda: training.step(next(batches))
 
-    def call() -> None:
-        batch = sampler.batch(next(numbers)).to(subject.device)
-        datamodule.on_after_batch_transfer(batch, 0)
-
-    timing = time_calls(call, subject.device, budget)
-    return _batches_row(subject.row("sampler"), subject, timing, sampler.batch(0))
-
-
-def _per_sample(subject: Subject, budget: float) -> Row:
-    subject = replace(subject, batch_size=min(subject.batch, _PER_SAMPLE_BATCH))
-    store, rng = Store.open(subject.store), np.random.default_rng(0)
-
-    def call() -> Batch:
-        batch = per_sample_batch(store, subject.batch, subject.configuration.window, rng)
-        return batch.to(subject.device)
-
-    timing = time_calls(call, subject.device, budget)
-    return _batches_row(subject.row("sampler", PER_SAMPLE), subject, timing, call())
-
-
-def step_tasks(subject: Subject, reference: type[nn.Module] | None) -> Iterator[Task]:
-    """Training steps on batches that are on the device already."""
-    yield Task(EAGER, lambda budget: _public_step(subject, EAGER, RATE, budget))
-    if reference is not None:
-        yield Task(REFERENCE, lambda budget: _public_step(subject, REFERENCE, reference, budget))
-    yield Task("ours", lambda budget: time_step(subject, budget))
-
-
-def _public_step(
-    subject: Subject, variant: str, model_class: type[nn.Module], budget: float
-) -> Row:
-    peak = PeakMemory(subject.device)
-    training = PublicTraining(model_class, subject.configuration, subject.device)
-    batches = [training.prepare(batch) for batch in subject.batches(1)]
-    size = batch_bytes(batches[0])
-    series = itertools.cycle(batches)
-    timing = time_calls(lambda: training.step(next(series)), subject.device, budget)
-    row = subject.row(
-        "step",
-        variant,
-        precision="32-true",
-        peak_memory=peak.gib,
-        parameters=sum(parameter.numel() for parameter in training.model.parameters()),
-    )
-    steps = subject.configuration.segments
-    row = row.timed(timing, subject.batch * subject.configuration.window, steps)
-    row = replace(row, milliseconds=1e3 * timing.seconds)  # of a batch, not of one of its steps
-    return _with_rates(row, subject, timing, size)
-
-
-def time_step(subject: Subject, budget: float) -> Row:
-    """The project's own module in Lightning's loop, without loggers and checkpoints."""
-    watch = Stopwatch(subject.device, budget)
-    peak = PeakMemory(subject.device)
+    baselines = _baselines(subject, reference) if baseline else {}
+    builds = {name: partial(build, name, kind) for name, kind in baselines.items()}
+    turns = Turns({**builds, OURS: None}, subject.device, budget)
+    loop = TurnsInLoop(turns)
     with quiet():
         module = SequenceTrainer(subject.run, subject.configuration.spec)
         batches = subject.batches()
-        _bare_trainer(subject, Laps(watch)).fit(module, train_dataloaders=Cycle(batches))
-    row = subject.row(
-        "step",
-        precision=subject.run.training.precision,
-        peak_memory=peak.gib,
-        parameters=sum(parameter.numel() for parameter in module.parameters()),
-        note=", ".join(module.fast_paths),
-    )
-    return _batches_row(row, subject, watch.timing(), batches[0])
+        _bare_trainer(subject, loop).fit(module, train_dataloaders=Cycle(batches))
+    rows = subject.failed("step", turns.failed)
+    for name, timing in turns.timings().items():
+        is_ours = name == OURS
+        row = subject.row(
+            "step",
+            name,
+            precision=subject.run.training.precision if is_ours else "32-true",
+            peak_memory=turns.memory[name],
+            parameters=_count(module if is_ours else trainings[name].model),
+            note=", ".join(module.fast_paths) if is_ours else "",
+        )
+        # A baseline's batch is all float32. It has an optimiser step for every segment.
+        size = batch_bytes(batches[0] if is_ours else trainings[name].prepare(batches[0]))
+        row = subject.with_rates(row, timing, size)
+        if not is_ours:
+            row = replace(row, per_second=subject.configuration.segments / timing.seconds)
+        rows.append(row)
+    return rows
 
 
-def fit_tasks(subject: Subject) -> Iterator[Task]:
+def _baselines(subject: Subject, reference: type[nn.Module] | None) -> dict[str, type[nn.Module]]:
+    """What the training step of a model is compared with; nothing for other backbones."""
+    if subject.configuration.model.backbone not in (SEGMENTS, WINDOW):
+        return {}
+    return {EAGER: RATE, **({REFERENCE: reference} if reference is not None else {})}
+
+
+def time_fit(subject: Subject, budget: float) -> list[Row]:
     """Epochs of training as users run it: data from the store, metrics.csv and TensorBoard."""
-    yield Task("ours", lambda budget: _fit(subject, budget))
-
-
-def _fit(subject: Subject, budget: float) -> Row:
     folder = subject.folder / "run"
     folder.mkdir()
-    watch = Stopwatch(subject.device, budget)
-    laps = Laps(watch)
+    turns = Turns({OURS: None}, subject.device, budget)
+    loop = TurnsInLoop(turns)
     try:
-        peak = PeakMemory(subject.device)
         with quiet(), make_loggers(subject.run, folder) as loggers:
             datamodule = subject.datamodule()
             fitting = make_fitting(
                 subject.run, subject.environment, datamodule, folder, None, loggers
             )
-            fitting.trainer.callbacks.append(laps)  # type: ignore[attr-defined]
+            fitting.trainer.callbacks.append(loop)  # type: ignore[attr-defined]
             module = SequenceTrainer(subject.run, subject.configuration.spec)
             fitting.fit(module, datamodule, folder)
     finally:
@@ -206,23 +185,19 @@ def _fit(subject: Subject, budget: float) -> Row:
     row = subject.row(
         "fit",
         precision=subject.run.training.precision,
-        peak_memory=peak.gib,
-        data_wait=laps.data_wait,
+        peak_memory=turns.memory[OURS],
+        data_wait=loop.data_wait,
         note=f"{subject.configuration.epoch} batches an epoch",
     )
-    return _batches_row(row, subject, watch.timing(), datamodule.make_sampler(None).batch(0))
+    size = batch_bytes(datamodule.make_sampler(None).batch(0))
+    return [subject.with_rates(row, turns.timings()[OURS], size)]
 
 
-def agreement_tasks(subject: Subject) -> Iterator[Task]:
-    """Whether the path that is timed learns what the plain one does."""
-    yield Task("ours", lambda _: _agreement(subject))
-
-
-def _agreement(subject: Subject) -> Row:
-    """The losses of the first steps on both paths.
+def check_agreement(subject: Subject, _: float) -> list[Row]:
+    """Compares the losses of a few steps on the path that is timed and on the plain one.
 
     Raises:
-        Skipped: If the plain path is the one that is timed.
+        Skipped: If the path that is timed is the plain one.
     """
     losses = []
     subject = replace(subject, batch_size=min(subject.batch, _AGREEMENT_BATCH))
@@ -242,12 +217,13 @@ def _agreement(subject: Subject) -> Row:
             trainer.fit(module, train_dataloaders=Cycle(path.batches()))
         losses.append(np.array(noted.values))
     fast, plain = losses
-    return subject.row(
+    row = subject.row(
         "agreement",
         precision=subject.run.training.precision,
         difference=float(np.abs(fast / plain - 1).max()),
         note=f"losses of {_AGREEMENT_STEPS} steps against the plain float32 path",
     )
+    return [row]
 
 
 def _bare_trainer(subject: Subject, callback: Callback) -> Trainer:
@@ -267,36 +243,5 @@ def _bare_trainer(subject: Subject, callback: Callback) -> Trainer:
     )
 
 
-def _batches_row(row: Row, subject: Subject, timing: Timing, batch: Batch) -> Row:
-    row = row.timed(timing, subject.batch * subject.configuration.window)
-    return _with_rates(row, subject, timing, batch_bytes(batch))
-
-
-def _with_rates(row: Row, subject: Subject, timing: Timing, size: int) -> Row:
-    """A row with its bytes a second, and where it learns its share of the machine's rate."""
-    row = replace(row, bytes_per_second=size / timing.seconds)
-    if row.precision is None:
-        return row
-    limit = subject.machine.matrix_rate(row.precision)
-    row = replace(row, flop_utilisation=subject.flops / timing.seconds / limit)
-    published = _published(subject)
-    if published is None:
-        return row
-    memory = None
-    if row.peak_memory and published.memory:
-        memory = row.peak_memory / published.memory
-    return replace(
-        row,
-        ratio_to_published=(row.timesteps_per_second or 0.0) / published.timesteps_per_second,
-        memory_to_published=memory,
-    )
-
-
-def _published(subject: Subject) -> Published | None:
-    """What the published table has for this kind of device, model and batch."""
-    own = subject.configuration
-    for published in own.published:
-        size = published.batch_size or own.batch_size
-        if published.device == subject.device.type and size == subject.batch:
-            return published
-    return None
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,4 +1,4 @@
-"""The benchmark runs, measures what it says, and its baselines are what they are called."""
+"""The benchmark's command: what it measures, prints and writes."""
 
 from __future__ import annotations
 
@@ -8,39 +8,25 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
-from rate.reference import load_reference, run_segments
 from scripts import benchmark
-from scripts.benchmarks.baselines import FullWindowPolicy, per_sample_batch
-from scripts.benchmarks.configurations import MODELS, Configuration
-from scripts.benchmarks.data import draw, make_store, random_batch
-from scripts.benchmarks.eager import RATE
+from scripts.benchmarks.configurations import MODELS
 from scripts.benchmarks.machine import measure_machine, step_flops
-from scripts.benchmarks.public import PublicTraining, load_class, public_arguments
 from scripts.benchmarks.published import CONFIGURATIONS
 from scripts.benchmarks.report import show_skipped
 from scripts.benchmarks.rows import Row, Task
-from scripts.benchmarks.timing import Stopwatch, time_calls
+from tests.scripts.benchmarks.tiny import tiny
 
 CPU = torch.device("cpu")
 EAGER_FILE = Path(benchmark.__file__).parent / "benchmarks" / "eager.py"
-
-
-def tiny(name: str, **changes: Any) -> Configuration:
-    """A configuration with its own encoders, but short, narrow and without dropout."""
-    own = CONFIGURATIONS[name]
-    small = {"d_model": 16, "num_layers": 2, "num_heads": 2, "d_head": 8, "d_ff": 16}
-    size = {"context_length": 5, "dropout": 0.0, "attention_dropout": 0.0}
-    model = replace(own.model, **{**small, **size, **changes})  # type: ignore[arg-type]
-    return replace(own, model=model, episode_length=3 * own.segments * 5)
 
 
 @pytest.fixture
@@ -54,48 +40,69 @@ def tiny_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(folder: Path, *arguments: str) -> dict[str, Any]:
-    """Run the command; returns what it wrote."""
+    """Runs the command; returns what it wrote."""
     files = ["--output", str(folder), "--results", str(folder / "speed.csv")]
-    benchmark.main([*arguments, "--device", "cpu", "--budget-seconds", "600", *files])
+    benchmark.main([*arguments, "--device", "cpu", "--budget-seconds", "inf", *files])
     result: dict[str, Any] = json.loads((folder / "benchmark.json").read_text())
     return result
 
 
 @pytest.fixture(autouse=True)
-def _no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As few repetitions as there can be."""
-    monkeypatch.setattr(benchmark, "_SHORTEST", 0.0)
-    monkeypatch.setattr(benchmark, "_LONGEST", 0.0)
+def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As few steps as possible: one to warm up, and two rounds of one step each."""
+    monkeypatch.setattr("scripts.benchmarks.timing._ROUNDS", 2)
+    monkeypatch.setattr("scripts.benchmarks.timing._LONGEST_BLOCK", 0.0)
+    monkeypatch.setattr("scripts.benchmarks.timing._MOST_WARM_UPS", 1)
     monkeypatch.setattr(benchmark, "measure_machine", lambda device, _: measure_machine(device, 0))
 
 
 @pytest.mark.usefixtures("tiny_configurations")
-def test_every_part_of_every_configuration_is_measured(
+def test_every_part_is_measured_in_turns_with_its_baselines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = run(tmp_path, "--reference-module", str(EAGER_FILE))
-    assert all("plain" in reason for reason in result["skipped"].values()), result["skipped"]
+    names = ["tmaze", "atari"]
+    wanted = ["--configurations", *names, "--reference-module", str(EAGER_FILE)]
+    result = run(tmp_path, *wanted)
+    assert set(result["skipped"].values()) == {
+        "the path that is timed here is the plain one",
+        "no simulator of these shapes is registered",
+    }
     measured = {(row["part"], row["configuration"], row["variant"]) for row in result["rows"]}
-    for name in CONFIGURATIONS:
+    for name in names:
         for part in ("step", "sampler", "fit", "rollout"):
             assert (part, name, "ours") in measured
         assert ("step", name, "reference module") in measured
+    assert ("simulators", "tmaze", "ours, as small as the preset") in measured
     for row in result["rows"]:
         assert row["milliseconds"] > 0
-        assert row["timesteps_per_second"] > 0
-        assert row["repeats"] >= 3
+        assert row["repeats"] == len(row["blocks"]) == 2
         if row["part"] in ("step", "fit"):
-            assert 0 < row["flop_utilisation"] < 2
+            assert row["flop_utilisation"] > 0
         if row["variant"] == "ours" and row["part"] in ("step", "sampler", "rollout"):
-            assert row["ratio"] > 0
+            assert 0 < row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
         if row["part"] == "fit":
             assert 0 <= row["data_wait"] < 1
     assert (tmp_path / "speed.png").stat().st_size > 0
-    assert "x baseline" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "x baseline" in out
+    assert "step atari dt, ours / reference: " in out
 
 
 @pytest.mark.usefixtures("tiny_configurations")
-def test_settings_are_those_of_the_run_that_is_timed(tmp_path: Path) -> None:
+def test_other_backbones_are_timed_in_the_size_of_their_preset(
+    tmp_path: Path, error_of: Callable[..., str]
+) -> None:
+    wanted = ["--configurations", "tmaze", "--only", "step", "rollout", "--models"]
+    result = run(tmp_path, *wanted, "gru")
+    measured = [(row["part"], row["model"], row["variant"]) for row in result["rows"]]
+    assert ("step", "gru", "ours") in measured
+    assert ("rollout", "gru", "ours") in measured
+    assert ("step", "gru", "eager float32, a step per segment") not in measured
+    assert "Did you mean gru?" in error_of(benchmark.main, [*wanted, "gruu", "--device", "cpu"])
+
+
+@pytest.mark.usefixtures("tiny_configurations")
+def test_set_changes_the_run_that_is_timed(tmp_path: Path) -> None:
     wanted = ["--set", "training.precision=bf16-mixed", "model.d_ff=8", "--models", "rmt", "dt"]
     result = run(tmp_path, "--configurations", "tmaze", "--only", "step", "agreement", *wanted)
     ours = [row for row in result["rows"] if row["variant"] == "ours"]
@@ -107,44 +114,48 @@ def test_settings_are_those_of_the_run_that_is_timed(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("tiny_configurations")
-def test_rows_are_added_to_a_table_that_is_there(tmp_path: Path) -> None:
-    for _ in range(2):
-        run(tmp_path, "--configurations", "mujoco", "--only", "sampler")
-    with (tmp_path / "speed.csv").open() as file:
+def test_rows_are_added_to_a_table_of_an_earlier_version(tmp_path: Path) -> None:
+    wanted = ["--configurations", "mujoco", "--only", "sampler"]
+    table = tmp_path / "speed.csv"
+    run(tmp_path, *wanted)
+    with table.open() as file:
+        lines = [row[:-5] + row[-1:] for row in csv.reader(file)]  # without quartiles of ratios
+    assert "ratio_low" not in lines[0]
+    with table.open("w") as file:
+        csv.writer(file).writerows(lines)
+    run(tmp_path, *wanted)
+    with table.open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 4
+    assert [bool(row["ratio_low"]) for row in rows] == [False, False, False, True]
     assert {row["command"].split()[1] for row in rows} == {"scripts/benchmark.py"}
     assert all(row["device"] for row in rows)
 
 
 @pytest.mark.usefixtures("tiny_configurations")
-def test_measuring_adds_to_no_table_but_the_one_that_is_named(
+def test_without_results_no_committed_table_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "data" / "results").mkdir(parents=True)
     (tmp_path / "data" / "results" / "speed.csv").write_text("committed\n")
     monkeypatch.chdir(tmp_path)
     wanted = ["--configurations", "mujoco", "--only", "sampler"]
-    benchmark.main([*wanted, "--device", "cpu", "--budget-seconds", "600"])
+    benchmark.main([*wanted, "--device", "cpu", "--budget-seconds", "inf"])
     assert (tmp_path / "data" / "results" / "speed.csv").read_text() == "committed\n"
     assert len((tmp_path / "runs" / "benchmark" / "speed.csv").read_text().splitlines()) == 3
 
 
 @pytest.mark.usefixtures("tiny_configurations")
-def test_a_benchmark_that_is_stopped_adds_nothing_to_a_table(
+def test_an_interrupted_benchmark_adds_nothing_to_a_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wanted = ["--configurations", "mujoco", "--only", "sampler", "rollout"]
     run(tmp_path, *wanted)
     before = (tmp_path / "speed.csv").read_bytes()
 
-    def stop(subject: Any) -> Any:
-        def measure(share: float) -> Any:
-            raise KeyboardInterrupt
+    def interrupt(subject: Any, budget: float) -> Any:
+        raise KeyboardInterrupt
 
-        yield Task("stops", measure)
-
-    monkeypatch.setattr(benchmark, "rollout_tasks", stop)
+    monkeypatch.setitem(benchmark._PARTS, "rollout", (interrupt, 1))
     with pytest.raises(SystemExit) as stopped:
         run(tmp_path, *wanted)
     assert stopped.value.code == 130
@@ -156,7 +167,7 @@ def test_a_benchmark_that_is_stopped_adds_nothing_to_a_table(
 
 
 @pytest.mark.usefixtures("tiny_configurations")
-def test_the_latest_of_equal_rows_are_printed_as_tables(
+def test_markdown_has_the_latest_of_equal_rows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], error_of: Callable[..., str]
 ) -> None:
     for _ in range(2):
@@ -175,8 +186,8 @@ def test_the_latest_of_equal_rows_are_printed_as_tables(
     assert "no table" in error_of(benchmark.main, ["--markdown", "--results", str(table)])
 
 
-def test_a_reader_may_leave_before_the_end() -> None:
-    """As `head` does."""
+def test_a_closed_pipe_ends_the_command_without_a_traceback() -> None:
+    """As with `| head`."""
     command = [sys.executable, "scripts/benchmark.py", "--markdown"]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes) as process:
@@ -199,7 +210,7 @@ def test_cost_against_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert (tmp_path / "scale.png").stat().st_size > 0
 
 
-def test_what_cannot_be_asked_for_is_refused(error_of: Callable[..., str], tmp_path: Path) -> None:
+def test_invalid_options_are_refused(error_of: Callable[..., str], tmp_path: Path) -> None:
     empty = tmp_path / "empty.py"
     empty.write_text("import torch\n")
     short = ["--device", "cpu", "--only", "step", "--configurations", "tmaze", "--budget-seconds"]
@@ -210,90 +221,15 @@ def test_what_cannot_be_asked_for_is_refused(error_of: Callable[..., str], tmp_p
         benchmark.main(["--set", "training.precision"])
 
 
-@pytest.mark.parametrize("name", ["tmaze", "vizdoom", "memory_maze", "minigrid"])
-def test_the_eager_baseline_answers_as_the_public_model(name: str) -> None:
-    configuration = tiny(name, cache_length=20)
-    training = PublicTraining(RATE, configuration, CPU)
-    batch = training.prepare(random_batch(configuration.spec, 2, configuration.window))
-    model = training.model.eval()
-    reference = load_reference(public_arguments(configuration), model.state_dict())
-    answers = run_segments(
-        reference, batch.observations, batch.actions[..., None], batch.returns_to_go, 5
-    )
-    mems, tokens = None, model.mem_tokens.repeat(1, 2, 1)
-    for number, answer in enumerate(answers):
-        part = batch.steps(5 * number, 5 * number + 5)
-        logits, mems, tokens = training._forward(part, mems, tokens)
-        torch.testing.assert_close(logits, answer.logits, atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(tokens.transpose(0, 1), answer.memory_tokens)
-
-
-def test_an_older_form_of_the_answer_and_fewer_arguments_will_do() -> None:
-    class Older(RATE):
-        def forward(self, states, actions, rtgs, target, timesteps, *mems, mem_tokens=None):
-            out = super().forward(states, actions, rtgs, None, None, *mems, mem_tokens=mem_tokens)
-            return [out["logits"], None, *(out["new_mems"] or ())], out["mem_tokens"]
-
-    configuration = tiny("vizdoom", cache_length=20)
-    batch = random_batch(configuration.spec, 2, configuration.window)
-    losses = []
-    for kind in (RATE, Older):
-        torch.manual_seed(0)
-        training = PublicTraining(kind, configuration, CPU)
-        losses.append(training.step(training.prepare(batch)))
-    assert losses[0] == losses[1]
-    assert load_class(f"{EAGER_FILE}:Valve").__name__ == "Valve"
-
-
-def test_every_segment_has_an_optimiser_step_of_its_own() -> None:
-    configuration = tiny("tmaze")
-    training = PublicTraining(RATE, configuration, CPU)
-    training.step(training.prepare(random_batch(configuration.spec, 2, configuration.window)))
-    steps = {int(state["step"]) for state in training.optimizer.state.values()}
-    assert max(steps) == configuration.segments
-    # What writes memory is never trained, for memory is cut: as published.
-    assert not any(p.grad is not None for p in training.model.mha_mem_to_mem.parameters())
-
-
-def test_per_sample_batches_hold_what_the_store_does(tmp_path: Path) -> None:
-    spec = CONFIGURATIONS["vizdoom"].spec
-    store = make_store(tmp_path / "store", spec, episodes=3, length=7)
-    batch = per_sample_batch(store, 4, 10, np.random.default_rng(1))
-    assert isinstance(batch.observations, torch.Tensor)
-    assert batch.observations.shape == (4, 10, 3, 64, 112)
-    for row in range(4):
-        real = int(batch.mask[row].sum())
-        assert (batch.returns_to_go[row, :real] == 1).all()
-        assert (batch.returns_to_go[row, real:] == 0).all()
-        assert batch.episode_end[row].nonzero().item() == real - 1
-    assert 0 < batch.observations.max() <= 1
-
-
-@pytest.mark.parametrize("name", ["tmaze", "mujoco"])
-def test_the_full_window_baseline_acts_as_our_policy_does(name: str) -> None:
-    from rate.model import SequenceModel
-    from rate.policy import Policy
-
-    configuration = tiny(name)
-    spec = configuration.spec
-    model = SequenceModel(configuration.model, spec.observation_space, spec.action_space)
-    ours = Policy(model, num_envs=1, target_return=1.0)
-    theirs = FullWindowPolicy(model, target_return=1.0)
-    for observation in draw(spec.observation_space, 12, np.random.default_rng(0)):
-        expected = ours.act(observation[None], np.array([0.1]))
-        found = theirs.act(observation[None], np.array([0.1]))
-        np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
 @pytest.mark.parametrize("name", list(CONFIGURATIONS))
-def test_every_model_has_a_form_on_every_configuration(name: str) -> None:
+def test_every_model_fits_every_configuration(name: str) -> None:
     for model in MODELS:
         derived = CONFIGURATIONS[name].with_model(model)
         assert derived.own == model
         assert derived.window <= CONFIGURATIONS[name].episode_length
 
 
-def test_flops_grow_with_the_batch_and_are_those_of_the_matrices() -> None:
+def test_flops_are_those_of_the_matrix_products() -> None:
     configuration = CONFIGURATIONS["mujoco"]
     one, many = (step_flops(configuration.model, configuration.spec, 20, b) for b in (1, 64))
     assert many == pytest.approx(64 * one, rel=0.01)
@@ -302,40 +238,30 @@ def test_flops_grow_with_the_batch_and_are_those_of_the_matrices() -> None:
     assert many == pytest.approx(6 * blocks * 60 * 64, rel=0.15)
 
 
-def test_the_stopwatch_leaves_the_first_piece_out_and_takes_medians() -> None:
-    watch = Stopwatch(CPU, budget=0.0)
-    watch.start()
-    ticks = 0
-    while not watch.tick():
-        ticks += 1
-    assert ticks >= 4  # three of them warm up
-    timing = time_calls(lambda: None, CPU, 0.01)
-    assert timing.repeats > 3
-    assert 0 < timing.seconds < 0.01
-
-
-def test_the_time_to_get_ready_is_taken_from_every_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without, what comes last would be left out; other parts need no time to get ready."""
-    monkeypatch.setattr(benchmark, "_LONGEST", 20.0)
+def test_the_time_that_is_left_is_divided_among_the_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(benchmark, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    shares = []
+    budgets = []
 
-    def measure(share: float) -> Row:
-        shares.append(share)
-        clock.now += share + (3.0 if len(shares) <= 10 else 0.0)
-        return Row("step", "tmaze", "rate")
+    def measure(budget: float, takes: float) -> list[Row]:
+        budgets.append(budget)
+        clock.now += takes
+        return [Row("step", "tmaze", "rate", milliseconds=1.0), Row("step", "a", "b", note="why")]
 
-    parts = 10 * ["step"] + 10 * ["sampler"]
-    tasks = [(f"{part} {n}", Task(str(n), measure)) for n, part in enumerate(parts)]
-    rows, skipped = benchmark.run_tasks(tasks, 60.0, Console(quiet=True, force_terminal=True))
-    assert len(rows) == 20
-    assert not skipped
-    assert 58 < clock.now < 65
-    assert min(shares) > 0.5
+    tasks = [Task("1", partial(measure, takes=12), 2), Task("2", partial(measure, takes=100))]
+    tasks.append(Task("3", partial(measure, takes=1)))
+    console = Console(quiet=True, force_terminal=True)
+    rows, skipped = benchmark.run_tasks(tasks, 40.0, console)
+    assert budgets == [20, 14]
+    assert len(rows) == 2
+    assert skipped == {
+        "1, ours": "why",
+        "2, ours": "why",
+        "3": "for lack of time (--budget-seconds)",
+    }
 
 
-def test_how_to_get_what_is_missing_is_told_to_the_letter(
+def test_names_in_brackets_are_printed_as_they_are(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     show_skipped({"one": "pip install '.[vizdoom]'"}, Console(width=200))

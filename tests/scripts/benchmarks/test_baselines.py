@@ -1,0 +1,95 @@
+"""The baselines compute what the model, the policy and the sampler do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rate.model import SequenceModel
+from rate.policy import Policy
+from rate.reference import load_reference, run_segments
+from scripts.benchmarks import eager
+from scripts.benchmarks.data import make_store, random_batch, sample
+from scripts.benchmarks.eager import RATE
+from scripts.benchmarks.full_window import FullWindowPolicy
+from scripts.benchmarks.public import PublicTraining, load_class, public_arguments
+from scripts.benchmarks.published import CONFIGURATIONS
+from scripts.benchmarks.sampling import per_sample_batch
+from tests.scripts.benchmarks.tiny import tiny
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["tmaze", "vizdoom", "memory_maze", "minigrid"])
+def test_the_eager_baseline_computes_what_the_reference_does(name: str) -> None:
+    configuration = tiny(name, cache_length=20)
+    training = PublicTraining(RATE, configuration, CPU)
+    batch = training.prepare(random_batch(configuration.spec, 2, configuration.window))
+    model = training.model.eval()
+    reference = load_reference(public_arguments(configuration), model.state_dict())
+    answers = run_segments(
+        reference, batch.observations, batch.actions[..., None], batch.returns_to_go, 5
+    )
+    mems, tokens = None, model.mem_tokens.repeat(1, 2, 1)
+    for number, answer in enumerate(answers):
+        part = batch.steps(5 * number, 5 * number + 5)
+        logits, mems, tokens = training._forward(part, mems, tokens)
+        torch.testing.assert_close(logits, answer.logits, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(tokens.transpose(0, 1), answer.memory_tokens)
+
+
+def test_modules_of_an_older_public_version_can_be_timed() -> None:
+    class Older(RATE):
+        def forward(self, states, actions, rtgs, target, timesteps, *mems, mem_tokens=None):
+            out = super().forward(states, actions, rtgs, None, None, *mems, mem_tokens=mem_tokens)
+            return [out["logits"], None, *(out["new_mems"] or ())], out["mem_tokens"]
+
+    configuration = tiny("vizdoom", cache_length=20)
+    batch = random_batch(configuration.spec, 2, configuration.window)
+    losses = []
+    for kind in (RATE, Older):
+        torch.manual_seed(0)
+        training = PublicTraining(kind, configuration, CPU)
+        losses.append(training.step(training.prepare(batch)))
+    assert losses[0] == losses[1]
+    assert load_class(f"{eager.__file__}:Valve").__name__ == "Valve"
+
+
+def test_every_segment_has_an_optimiser_step_of_its_own() -> None:
+    configuration = tiny("tmaze")
+    training = PublicTraining(RATE, configuration, CPU)
+    training.step(training.prepare(random_batch(configuration.spec, 2, configuration.window)))
+    steps = {int(state["step"]) for state in training.optimizer.state.values()}
+    assert max(steps) == configuration.segments
+    # As published, memory is detached at every border, so the valve gets no gradient.
+    assert not any(p.grad is not None for p in training.model.mha_mem_to_mem.parameters())
+
+
+def test_per_sample_batches_hold_windows_of_the_data_set(tmp_path: Path) -> None:
+    spec = CONFIGURATIONS["vizdoom"].spec
+    store = make_store(tmp_path / "store", spec, episodes=3, length=7)
+    batch = per_sample_batch(store, 4, 10, np.random.default_rng(1))
+    assert isinstance(batch.observations, torch.Tensor)
+    assert batch.observations.shape == (4, 10, 3, 64, 112)
+    for row in range(4):
+        real = int(batch.mask[row].sum())
+        assert (batch.returns_to_go[row, :real] == 1).all()
+        assert (batch.returns_to_go[row, real:] == 0).all()
+        assert batch.episode_end[row].nonzero().item() == real - 1
+    assert 0 < batch.observations.max() <= 1
+
+
+@pytest.mark.parametrize("name", ["tmaze", "mujoco"])
+def test_the_full_window_baseline_acts_as_the_policy(name: str) -> None:
+    configuration = tiny(name)
+    spec = configuration.spec
+    model = SequenceModel(configuration.model, spec.observation_space, spec.action_space)
+    ours = Policy(model, num_envs=1, target_return=1.0)
+    theirs = FullWindowPolicy(model, target_return=1.0)
+    for observation in sample(spec.observation_space, 12, np.random.default_rng(0)):
+        expected = ours.act(observation[None], np.array([0.1]))
+        found = theirs.act(observation[None], np.array([0.1]))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
