@@ -1,1 +1,1 @@
-"""What people run from a clone: a short file per command, and what is for developers alone."""
+"""Commands that are run from a clone: a short file for each, and tools for developers."""

@@ -1,11 +1,11 @@
-"""Train and score a model on all 48 tasks of POPGym; what is done already is not repeated.
+"""Train and evaluate a model on all 48 tasks of POPGym; finished runs are not repeated.
 
     python scripts/benchmark_popgym.py                          # RATE, one seed: hours on a CPU
     python scripts/benchmark_popgym.py --tasks "Repeat*" "*Easy" --seeds 1 2 3
     python scripts/benchmark_popgym.py --model_mode DT --jobs 4
 
-Prints the returns beside the published ones (Cherepanov et al. 2023; `data` is what their models
-learnt from), and the sums. Any other option, as --NAME=VALUE, goes to train_popgym.py.
+Prints the returns next to the published ones (Cherepanov et al. 2023; `data` is the mean return of
+their data sets), and the sums. Any other option, as --NAME=VALUE, goes to train_popgym.py.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _COLUMNS = ("ours", "expert", "rate", "dt", "data")
 
 
 def choose_tasks(patterns: Sequence[str]) -> list[str]:
-    """The tasks that match a pattern, easy ones first.
+    """Returns the tasks that match a pattern, short ones first.
 
     Raises:
         ConfigError: If a pattern matches none.
@@ -47,7 +47,7 @@ def choose_tasks(patterns: Sequence[str]) -> list[str]:
 
 
 def run_all(runs: list[RunConfig], jobs: int, results: Path, console: Console) -> None:
-    """Train what has not been trained. However that ends, what has finished gets into the table."""
+    """Trains runs that have not finished. Results are written even if a run fails."""
     try:
         run_study(Study("popgym", runs, []), jobs, console)
     finally:
@@ -58,7 +58,7 @@ def run_all(runs: list[RunConfig], jobs: int, results: Path, console: Console) -
 
 
 def compare(rows: Sequence[dict[str, Any]], model: str) -> dict[str, dict[str, float]]:
-    """Returns by task: ours (mean over seeds of the last weights), our expert's, the published."""
+    """Mean return by task: ours (last weights, all seeds), our expert's, and the published ones."""
     compared = {}
     for published in read_table(PUBLISHED):
         task = published["task"]
@@ -71,7 +71,7 @@ def compare(rows: Sequence[dict[str, Any]], model: str) -> dict[str, dict[str, f
 
 
 def show(compared: dict[str, dict[str, float]], model: str, console: Console) -> None:
-    """Print a row per task, and the sums."""
+    """Prints a row for each task, and the sums."""
     table = Table(title=f"POPGym: mean return in {len(compared)} of {len(TASKS)} tasks")
     titles = (model, "our expert", "published RATE", "published DT", "their data")
     for title in ("task", *titles):
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model_mode", default="RATE", help="as in train_popgym.py")
     parser.add_argument("--tasks", nargs="+", default=["*"], help="names, * and ? allowed")
     parser.add_argument("--seeds", type=count, nargs="+", default=[1])
-    parser.add_argument("--jobs", type=count, help="runs side by side (default: one per core)")
+    parser.add_argument("--jobs", type=count, help="parallel runs (default: one per core)")
     parser.add_argument("--output", default="runs/popgym48", help="folder (default: runs/popgym48)")
     parser.add_argument("--results", type=Path, help="table (default: OUTPUT/popgym.csv)")
     options, extra = parser.parse_known_args(arguments)

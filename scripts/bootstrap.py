@@ -1,9 +1,9 @@
-"""Make the virtual environment that the Makefile's commands run in.
+"""Create the virtual environment that the Makefile's commands run in.
 
-Only the standard library is used, because nothing else is installed yet. The pins of
-`requirements.lock` are handed to pip as constraints: pip installs what `pyproject.toml` and the
-wanted extras need, in the locked versions, and nothing else. A stamp inside the environment
-remembers what it was made from, so that a second call returns at once.
+Only the standard library is used, because nothing else is installed yet. pip gets the pins of
+`requirements.lock` as constraints: it installs the dependencies of `pyproject.toml` and of the
+chosen extras in the locked versions. A stamp file in the environment has a digest of its inputs, so
+a second call returns at once.
 
     python3 -I scripts/bootstrap.py --venv .venv --extras test,lint
 """
@@ -29,7 +29,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 INPUTS = ("pyproject.toml", "requirements.lock")
 STAMP = "rate-trainer.json"
-SMALLEST = 2.5e9  # bytes of a new environment with a PyTorch without CUDA, and of its downloads
+SMALLEST = 2.5e9  # bytes of a new environment without CUDA, with its downloads
 PIP_DEFAULTS = {
     "PIP_DEFAULT_TIMEOUT": "120",
     "PIP_RETRIES": "10",
@@ -39,13 +39,13 @@ PIP_DEFAULTS = {
 
 
 class BootstrapError(Exception):
-    """The environment cannot be made. The message tells the user what to do."""
+    """The environment cannot be created; the message says what to do."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make or update the environment; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Make the project's virtual environment.")
-    parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="where it stands")
+    """Creates or updates the environment; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Create the project's virtual environment.")
+    parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="its folder")
     parser.add_argument("--extras", default="", help="extras of pyproject.toml, comma-separated")
     options = parser.parse_args(arguments)
     try:
@@ -57,10 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def extras_named(text: str) -> set[str]:
-    """The extras in a list like `vizdoom,memory_maze`, as pyproject.toml spells them.
+    """Parses a list of extras such as `vizdoom,memory_maze` into the names of pyproject.toml.
 
     Raises:
-        BootstrapError: There is no such extra; pip would only warn.
+        BootstrapError: If there is no such extra, of which pip would only warn.
     """
     wanted = {extra.replace("_", "-") for extra in text.replace(",", " ").split()}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -73,7 +73,7 @@ def extras_named(text: str) -> set[str]:
 
 
 def prepare(venv: Path, wanted: set[str]) -> None:
-    """Bring the environment at `venv` to what the lock says, with the `wanted` extras."""
+    """Installs the locked versions and the `wanted` extras into the environment at `venv`."""
     stamp = read_stamp(venv)
     installed = set(stamp.get("extras", ()))
     inputs = fingerprint()
@@ -87,7 +87,7 @@ def prepare(venv: Path, wanted: set[str]) -> None:
 
 
 def fingerprint() -> str:
-    """A digest of everything that the environment depends on."""
+    """Returns a digest of everything that the environment depends on."""
     digest = hashlib.sha256()
     for name in INPUTS:
         digest.update((ROOT / name).read_bytes())
@@ -96,12 +96,12 @@ def fingerprint() -> str:
 
 
 def python_of(venv: Path) -> Path:
-    """The environment's interpreter."""
+    """Returns the path of the environment's interpreter."""
     return venv / "bin" / "python"
 
 
 def read_stamp(venv: Path) -> dict[str, Any]:
-    """What the environment was made from; empty if this script did not make it."""
+    """Returns the stamp of the environment; empty if this script did not create it."""
     try:
         content = json.loads((venv / STAMP).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -110,13 +110,13 @@ def read_stamp(venv: Path) -> dict[str, Any]:
 
 
 def write_stamp(venv: Path, *, inputs: str | None, extras: Iterable[str]) -> None:
-    """Record what the environment holds. `inputs=None` says that it is not complete."""
+    """Writes the stamp. `inputs=None` marks an incomplete environment."""
     content = {"inputs": inputs, "extras": sorted(extras), "root": str(ROOT)}
     (venv / STAMP).write_text(json.dumps(content), encoding="utf-8")
 
 
 def works(venv: Path) -> bool:
-    """Whether the environment runs this interpreter's Python version and has pip."""
+    """Returns whether the environment has pip and the Python version of this interpreter."""
     probe = "import sys, pip; print(sys.version_info[:2])"
     try:
         answer = subprocess.run(
@@ -128,25 +128,24 @@ def works(venv: Path) -> bool:
 
 
 def keep_or_create(venv: Path, stamp: Mapping[str, Any]) -> None:
-    """Keep an environment that works, replace one of ours that does not, or make a new one.
+    """Keeps an environment that works, replaces a broken one of this script, or creates one.
 
     Raises:
-        BootstrapError: Something that this script did not make stands in the way, or the disk
-            is too full.
+        BootstrapError: If the folder has other contents, or there is too little disk space.
     """
     moved = stamp.get("root", str(ROOT)) != str(ROOT)
     if works(venv) and not moved:
         return
     if venv.exists() and not venv.is_dir():
-        raise BootstrapError(f"{venv} is no folder. Choose another place: VENV=.venv-rate")
+        raise BootstrapError(f"{venv} is not a folder. Choose another place: VENV=.venv-rate")
     if venv.exists() and any(venv.iterdir()):
         if not stamp:
             version = ".".join(map(str, sys.version_info[:2]))
             raise BootstrapError(
-                f"{venv} was not made by this project, and is not a Python {version} environment "
+                f"{venv} was not created by this project, and is no Python {version} environment "
                 "with pip. Remove it, or choose another place: make <command> VENV=.venv-rate"
             )
-        say(f"{venv.name} is from another place or Python version: making it anew.")
+        say(f"{venv.name} is from another place or Python version: replacing it.")
         shutil.rmtree(venv)
     venv.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(venv).free < SMALLEST:
@@ -159,17 +158,17 @@ def keep_or_create(venv: Path, stamp: Mapping[str, Any]) -> None:
 
 
 def create(venv: Path) -> None:
-    """Make an empty environment with pip, with whatever this machine has for that.
+    """Creates an empty environment with pip, by `venv` or `virtualenv`.
 
     Debian and Ubuntu ship Python without `ensurepip`, so `python3 -m venv` alone fails there;
-    `virtualenv` does the same work and can be fetched without root.
+    `virtualenv` works without it and can be downloaded without root.
 
     Raises:
-        BootstrapError: None of the ways works.
+        BootstrapError: If neither works.
     """
-    # From inside an environment, use the interpreter that it was made with.
+    # Inside an environment, use its base interpreter.
     python = str(getattr(sys, "_base_executable", None) or sys.executable)
-    say(f"Making {venv.name} with Python {sys.version.split()[0]} ({python})")
+    say(f"Creating {venv.name} with Python {sys.version.split()[0]} ({python})")
     if importlib.util.find_spec("ensurepip") and succeeds([python, "-m", "venv", venv]):
         return
     if succeeds([sys.executable, "-m", "virtualenv", "--quiet", venv]):
@@ -181,35 +180,35 @@ def create(venv: Path) -> None:
             return
     shutil.rmtree(venv)
     raise BootstrapError(
-        "this Python cannot make virtual environments: it has neither ensurepip nor virtualenv "
+        "this Python cannot create virtual environments: it has neither ensurepip nor virtualenv "
         "nor pip. On Debian or Ubuntu: sudo apt install python3-venv. Without root: use a Python "
         "from conda, uv or pyenv, and say which: make <command> PYTHON=/path/to/python3"
     )
 
 
 def install(python: Path, extras: Sequence[str]) -> None:
-    """Install torch, then the project in place with the `extras`, as the lock pins them.
+    """Installs torch, then the project as editable with the `extras`, in locked versions.
 
     Raises:
-        BootstrapError: pip failed.
+        BootstrapError: If pip fails.
     """
     lock = ["--constraint", ROOT / "requirements.lock"]
     project = f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT)
-    # setuptools builds the project: with it in place, pip need not fetch it a second time.
+    # setuptools builds the project; without isolation pip does not download it again.
     step(python, "PyTorch (0.2 GB without CUDA, about 3 GB with)", [*lock, "torch", "setuptools"])
     what = "the project and its other packages (0.1 GB, with simulators 0.3)"
     step(python, what, [*lock, "--no-build-isolation", "--editable", project], quiet=True)
 
 
 def step(python: Path, what: str, arguments: Sequence[object], quiet: bool = False) -> None:
-    """Run `pip install` with the `arguments`; tell what it does before, and how long it took."""
+    """Runs `pip install` with the `arguments`; prints what it does and how long it took."""
     say(f"Installing {what} ...")
     start = time.monotonic()
-    # On a terminal the one long download shows its progress; a log stays short.
+    # Progress of the long download is shown on a terminal only.
     noise = [] if sys.stdout.isatty() and not quiet else ["--quiet"]
     if not succeeds([python, "-m", "pip", "install", *noise, *arguments], loud=True):
         raise BootstrapError(
-            f"pip could not install {what}; its own message stands above, and {room(python)}. "
+            f"pip could not install {what}; its message is above, and {room(python)}. "
             "Try the command again: finished downloads are kept. Proxies and mirrors are set with "
             "pip's own variables (HTTPS_PROXY, PIP_INDEX_URL)."
         )
@@ -217,12 +216,12 @@ def step(python: Path, what: str, arguments: Sequence[object], quiet: bool = Fal
 
 
 def room(place: Path) -> str:
-    """How much of the disk is free at `place`, for a message."""
+    """Returns the free disk space at `place`, for a message."""
     return f"{shutil.disk_usage(place.parent).free / 1e9:.1f} GB of the disk are free there"
 
 
 def succeeds(command: Sequence[object], *, loud: bool = False, **variables: str) -> bool:
-    """Run a command to its end and tell whether it succeeded; only a `loud` one may speak."""
+    """Runs a command; returns whether it succeeded. Its output is shown only if `loud`."""
     environment = {**PIP_DEFAULTS, **os.environ, "PIP_USER": "0", **variables}
     output = None if loud else subprocess.DEVNULL
     done = subprocess.run(
@@ -232,7 +231,7 @@ def succeeds(command: Sequence[object], *, loud: bool = False, **variables: str)
 
 
 def say(message: str) -> None:
-    """Print at once, also into a pipe."""
+    """Prints without buffering."""
     print(message, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Have an environment's expert play a data set: `rate collect` in a clone."""
+"""Collect a data set with an environment's expert: `rate collect` in a clone."""
 
 from trainers.commands.main import run
 

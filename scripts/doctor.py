@@ -1,4 +1,4 @@
-"""Say what of the trainer runs on this machine: `rate doctor` in a clone."""
+"""Report which environments and features work on this machine: `rate doctor` in a clone."""
 
 import sys
 

@@ -1,14 +1,14 @@
-"""Change the code in small ways, and see which changes no test notices.
+"""Mutation testing: change the code in small ways and report changes that no test detects.
 
     python scripts/mutants.py                                   # 20 mutations, up to minutes each
     python scripts/mutants.py --count 100 --seed 2 --jobs 4
     python scripts/mutants.py --only datamodules/sampler.py --count 10
 
-A mutation is drawn with a seed: a comparison or an operator becomes another one, a number one more,
-a boolean its opposite, `or` becomes `and`, a condition is turned round, a statement is left out. It
-is made in a copy of the project, and the tests that mirror the file are run there, which for a/b.py
-is tests/a/test_b.py, or those that name its module where there are none. A mutation that they let
-live is a place to look, for it may change nothing that matters.
+Mutations are sampled with a seed: a comparison or an operator is replaced by another, a number is
+increased by one, a boolean or a condition is negated, `or` becomes `and`, a statement is deleted.
+Each is applied to a copy of the project, where the tests of the file are run: for a/b.py these are
+tests/a/test_b.py, or else the tests that name its module. A mutation that survives may also be
+equivalent to the original code.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _COPIED = (
     *("docs", "mkdocs.yml"),
 )
 _NOT_COPIED = ("__pycache__", ".*cache")
-# What operators become.
+# Replacements of operators.
 _COMPARISONS: dict[type[ast.cmpop], str] = {
     ast.Lt: "<=",
     ast.LtE: "<",
@@ -71,15 +71,15 @@ _NAMES = {"stdev": "pstdev", "min": "max", "max": "min", "any": "all", "all": "a
 
 @dataclass(frozen=True)
 class Mutation:
-    """A change of a piece of a file.
+    """A replacement of a range of bytes in a file.
 
     Attributes:
         path: The file, relative to the project.
-        line: Where the piece is, counted from 1.
-        start: Its first byte in the file.
-        stop: The byte after its last.
-        old: The piece.
-        new: What takes its place.
+        line: Line of the range, counted from 1.
+        start: First byte.
+        stop: Byte after the last.
+        old: The text in the range.
+        new: The replacement.
     """
 
     path: Path
@@ -94,17 +94,17 @@ class Mutation:
         return f"{self.path}:{self.line}: {old} -> {new}"
 
     def apply(self, content: bytes) -> bytes:
-        """The file with the change."""
+        """Returns the mutated content of the file."""
         return content[: self.start] + self.new.encode() + content[self.stop :]
 
 
 def mutations(path: Path, text: str) -> list[Mutation]:
-    """All changes that can be made to a file, in the order of their places."""
+    """Returns all mutations of a file, ordered by position."""
     tree = ast.parse(text)
     starts = [0]
     for line in text.encode().splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
-    left_alone = _left_alone(tree)
+    left_alone = _excluded(tree)
     found = []
     for node in ast.walk(tree):
         if id(node) in left_alone:
@@ -117,8 +117,8 @@ def mutations(path: Path, text: str) -> list[Mutation]:
     return sorted(found, key=lambda each: (each.start, each.stop, each.new))
 
 
-def _left_alone(tree: ast.AST) -> set[int]:
-    """What tells types, documentation or messages, and what only imports or type checkers read."""
+def _excluded(tree: ast.AST) -> set[int]:
+    """Ids of nodes in types, decorators, messages, and code for type checkers or scripts."""
     found: set[int] = set()
 
     def leave(node: ast.AST | None) -> None:
@@ -145,7 +145,7 @@ def _left_alone(tree: ast.AST) -> set[int]:
 
 
 def _changes(node: ast.AST, text: str) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
-    """The pieces of a node that can be changed, and what they become."""
+    """Yields the parts of a node that can be replaced, with their replacements."""
 
     def source(part: ast.AST) -> str:
         return ast.get_source_segment(text, part) or ""
@@ -175,8 +175,8 @@ def _changes(node: ast.AST, text: str) -> Iterator[tuple[ast.expr | ast.stmt, st
         yield node, "pass"
 
 
-def draw(files: Sequence[Path], number: int, seed: int) -> list[Mutation]:
-    """A sample of the changes of some files, the same for the same seed and code."""
+def sample_mutations(files: Sequence[Path], number: int, seed: int) -> list[Mutation]:
+    """Samples mutations of files; the same for the same seed and code."""
     every = [
         mutation
         for path in files
@@ -189,10 +189,10 @@ def draw(files: Sequence[Path], number: int, seed: int) -> list[Mutation]:
 
 
 def source_files(only: Sequence[str]) -> list[Path]:
-    """The files of the package, or those that are named.
+    """Returns the given source files, or all of them.
 
     Raises:
-        ConfigError: If one that is named is none of them.
+        ConfigError: If a given file is not a source file.
     """
     every = [
         path.relative_to(ROOT)
@@ -201,12 +201,12 @@ def source_files(only: Sequence[str]) -> list[Path]:
     ]
     for name in only:
         if Path(name) not in every:
-            raise ConfigError(f"{name} is no file of {', '.join(PACKAGES)}.")
+            raise ConfigError(f"{name} is not a source file of {', '.join(PACKAGES)}.")
     return [Path(name) for name in only] or every
 
 
-def mirrors_of(path: Path, root: Path) -> list[str]:
-    """The test files that mirror a file, or else those that name its module, or its folder's."""
+def find_tests(path: Path, root: Path) -> list[str]:
+    """Returns the tests of a file: by name, or those that name its module, or its folder's."""
     package, name = path.parent, path.stem.lstrip("_")
     mirror = root / "tests" / package
     own = sorted(mirror.glob(f"test_{name}.py")) + sorted(mirror.glob(f"test_{name}_*.py"))
@@ -222,7 +222,7 @@ def mirrors_of(path: Path, root: Path) -> list[str]:
 
 
 def passes(path: Path, mutation: Mutation | None, timeout: float) -> bool:
-    """Whether the tests of a file pass in a copy of the project, with a mutation or as it is."""
+    """Returns whether a file's tests pass in a copy of the project, mutated or not."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         copy = Path(folder)
         for name in _COPIED:
@@ -236,7 +236,7 @@ def passes(path: Path, mutation: Mutation | None, timeout: float) -> bool:
             file = copy / path
             file.write_bytes(mutation.apply(file.read_bytes()))
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-        command += ["-m", "not slow and not long and not gpu", *mirrors_of(path, copy)]
+        command += ["-m", "not slow and not long and not gpu", *find_tests(path, copy)]
         try:
             done = subprocess.run(
                 [*command, f"--basetemp={copy / 'tmp'}"],
@@ -248,17 +248,17 @@ def passes(path: Path, mutation: Mutation | None, timeout: float) -> bool:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return False  # it was noticed: something goes on for ever
+            return False  # detected: an endless loop
         return done.returncode in (0, _NO_TESTS)
 
 
 def try_all(
     sample: Sequence[Mutation], jobs: int, timeout: float
 ) -> Iterator[tuple[Mutation, str]]:
-    """Try mutations side by side; yields each, in order, with what became of it.
+    """Tests mutations in parallel; yields each, in order, with its outcome.
 
-    It `LIVES` where the tests pass, and `dies` where they fail. Where they fail without it too, it
-    is `unknown`.
+    The outcome is `LIVES` if the tests pass, `dies` if they fail, and `unknown` if they also fail
+    without the mutation.
     """
     paths = list(dict.fromkeys(mutation.path for mutation in sample))
     with ThreadPoolExecutor(jobs) as pool:
@@ -275,16 +275,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = make_parser("mutants", __doc__)
     parser.add_argument("--count", type=count, default=20, help="mutations (default: 20)")
-    parser.add_argument("--seed", type=int, default=1, help="which (default: 1)")
-    parser.add_argument("--only", nargs="+", default=[], metavar="FILE", help="change these alone")
-    parser.add_argument("--jobs", type=count, help="side by side (default: one per core)")
+    parser.add_argument("--seed", type=int, default=1, help="of the sample (default: 1)")
+    parser.add_argument("--only", nargs="+", default=[], metavar="FILE", help="mutate only these")
+    parser.add_argument("--jobs", type=count, help="parallel tests (default: one per core)")
     parser.add_argument(
         "--timeout", type=count, default=1800, help="seconds for a mutation's tests (default: 1800)"
     )
     options = parser.parse_args(arguments)
     console = Console(highlight=False, soft_wrap=True)
     with user_errors():
-        sample = draw(source_files(options.only), options.count, options.seed)
+        sample = sample_mutations(source_files(options.only), options.count, options.seed)
         jobs = options.jobs or available_cores()
         found = {"LIVES": 0, "dies": 0, "unknown": 0}
         for number, (mutation, word) in enumerate(try_all(sample, jobs, options.timeout), 1):
@@ -292,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             console.print(f"{number}/{len(sample)} {word:<7} {mutation}", markup=False)
         console.print(f"{found['LIVES']} of {len(sample)} mutations live (seed {options.seed}).")
         if found["unknown"]:
-            console.print(f"Of {found['unknown']} the tests fail without them as well.")
+            console.print(f"{found['unknown']} unknown: their tests fail without a mutation.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is typed behind `make` is what it knows, or it says so."""
+"""make refuses unknown variables and targets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
-    # As typed in a shell, and not in the recipe of a make that runs the tests.
+    # Without the variables of a make that runs the tests.
     variables = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL")}
     command = ["make", "--dry-run", f"PYTHON={sys.executable}", *arguments]
     return subprocess.run(
@@ -34,18 +34,18 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 @pytest.mark.parametrize("command", ["install", "test"])
-def test_a_variable_that_is_not_there_is_refused(command: str, given: str, message: str) -> None:
+def test_an_unknown_variable_is_refused(command: str, given: str, message: str) -> None:
     done = make(command, given)
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stdout == ""
 
 
-def test_the_variables_that_are_there_do_what_they_say() -> None:
+def test_variables_reach_the_command() -> None:
     done = make("install", "EXTRAS=vizdoom", "VENV=elsewhere", "ARGS=--a b", "WORKERS=2")
     assert done.returncode == 0, done.stderr
     assert '--venv "elsewhere" --extras "vizdoom"' in done.stdout
 
 
-def test_a_command_that_is_not_there_is_refused() -> None:
+def test_an_unknown_target_is_refused() -> None:
     assert "there is no command instal" in make("instal").stdout

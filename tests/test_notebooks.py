@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, and is kept without outputs."""
+"""Every notebook runs from top to bottom, and is stored without outputs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TRAIN_SCRIPTS = {
     "collect_memory_maze": "train_memory_maze",
     "inside_memory": "train_tmaze",
 }
-# What each needs besides the project, and the settings that make it short.
+# Packages that each needs besides the project, and settings that make it short.
 SMALL: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "collect_tmaze": ((), {"EPISODES": "20", "MAX_LENGTH": "12"}),
     "collect_retrieval": ((), {"EPISODES": "20", "MAX_LENGTH": "12"}),
@@ -45,7 +45,7 @@ SMALL: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
 
 @pytest.fixture
 def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a kernel that is this interpreter, whatever kernels the user has."""
+    """Name of a kernel with this interpreter; kernels of the user are ignored."""
     spec = tmp_path / "jupyter" / "kernels" / "here" / "kernel.json"
     spec.parent.mkdir(parents=True)
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -63,7 +63,7 @@ def test_every_notebook_is_tested() -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_is_kept_without_outputs(path: Path) -> None:
+def test_a_notebook_is_stored_without_outputs(path: Path) -> None:
     notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
     nbformat.validate(notebook)
     assert notebook.metadata == METADATA
@@ -74,7 +74,7 @@ def test_a_notebook_is_kept_without_outputs(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_tells_the_train_command(path: Path) -> None:
+def test_a_notebook_names_the_train_command(path: Path) -> None:
     name = TRAIN_SCRIPTS[path.stem]
     assert (ROOT / "scripts" / f"{name}.py").is_file()
     assert f"python scripts/{name}.py" in path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The project as a package: its pins, its floors and what it says about itself."""
+"""The project as a package: pinned versions, imports between floors, metadata."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ["3.11.0", "3.12.0", "3.13.0", "3.14.0"]
 PACKAGES = ["rate", "datamodules", "trainers", "scripts"]
-# A floor may import the floors before it, and itself.
+# Packages that a floor must not import: those above it.
 FLOORS = {package: set(PACKAGES[index + 1 :]) for index, package in enumerate(PACKAGES)}
 LIGHTNING = {"lightning", "lightning_fabric", "pytorch_lightning", "torchmetrics"}
 FLOORS["rate"] |= LIGHTNING
@@ -29,7 +29,7 @@ SIMULATORS = MEMORY_MAZE | {
     *("ale-py", "minigrid", "mujoco", "popgym", "stable-baselines3", "vizdoom")
 }
 NOTEBOOKS = {"ipykernel", "nbclient", "nbformat"}
-# Each build of torch brings its own.
+# Each build of torch has its own CUDA packages.
 CUDA = re.compile(r"(nvidia|cuda)-|triton$")
 
 
@@ -45,7 +45,7 @@ def lock() -> list[Requirement]:
 
 
 def pins(lock: list[Requirement], python: str) -> dict[str, str]:
-    """What the lock installs on Linux with the given Python: names to versions."""
+    """The versions that the lock installs on Linux with the given Python, by name."""
     environment = {
         "extra": "",
         "platform_machine": "x86_64",
@@ -63,7 +63,7 @@ def pins(lock: list[Requirement], python: str) -> dict[str, str]:
 
 
 def requirements(project: dict[str, Any], *extras: str) -> Iterator[Requirement]:
-    """What the named extras ask for, with those that they are made of; "" is the project itself."""
+    """The requirements of extras and of the extras they include; "" is the project itself."""
     for extra in extras:
         group = project["optional-dependencies"][extra] if extra else project["dependencies"]
         for requirement in map(Requirement, group):
@@ -101,7 +101,7 @@ def test_the_lock_holds_nothing_but_pins(lock: list[Requirement]) -> None:
 
 
 def test_the_lock_is_complete(project: dict[str, Any], lock: list[Requirement]) -> None:
-    """Whatever the installed packages ask for is pinned too, so that nothing floats."""
+    """Every dependency of the installed packages is pinned too."""
     pinned = pins(lock, "{}.{}.{}".format(*sys.version_info[:3]))
     pending = list(requirements(project, "", "test"))
     seen: set[tuple[str, frozenset[str]]] = set()
@@ -114,7 +114,7 @@ def test_the_lock_is_complete(project: dict[str, Any], lock: list[Requirement]) 
         assert name in pinned, f"{requirement} is not in requirements.lock: run `make lock`"
         found = next(metadata.distributions(name=name), None)
         if found is None or not found.version.startswith(pinned[name]):
-            continue  # another version or none is installed here: it may ask for other packages
+            continue  # the installed version may have other dependencies
         for text in metadata.requires(name) or ():
             child = Requirement(text)
             if applies(child.marker, {"", *wanted}):
@@ -122,30 +122,30 @@ def test_the_lock_is_complete(project: dict[str, Any], lock: list[Requirement]) 
                 pending.append(child)
 
 
-def test_the_tests_bring_simulators_and_notebooks(project: dict[str, Any]) -> None:
+def test_the_test_extra_has_simulators_and_notebooks(project: dict[str, Any]) -> None:
     names = {requirement.name for requirement in requirements(project, "test")}
     assert names >= SIMULATORS | NOTEBOOKS
 
 
-def test_training_alone_brings_none_of_them(project: dict[str, Any]) -> None:
+def test_the_project_without_extras_has_neither(project: dict[str, Any]) -> None:
     names = {requirement.name for requirement in requirements(project, "")}
     assert not names & (SIMULATORS | NOTEBOOKS)
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-def test_every_python_has_its_simulators(lock: list[Requirement], python: str) -> None:
+def test_every_python_gets_the_simulators_it_supports(lock: list[Requirement], python: str) -> None:
     missing = SIMULATORS - pins(lock, python).keys()
-    # labmaze has no wheel from Python 3.13 on, and Memory Maze needs it.
+    # Memory Maze needs labmaze, which has no wheel for Python 3.13 and later.
     assert missing == (MEMORY_MAZE if python >= "3.13" else set())
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-def test_mujoco_is_one_that_dm_control_works_with(lock: list[Requirement], python: str) -> None:
+def test_mujoco_is_compatible_with_dm_control(lock: list[Requirement], python: str) -> None:
     assert pins(lock, python)["mujoco"].startswith("3.")
 
 
-def test_the_lock_leaves_out_what_harms(lock: list[Requirement]) -> None:
-    """Two builds of OpenCV overwrite each other; gym is not maintained; moviepy is large."""
+def test_the_lock_has_no_conflicting_packages(lock: list[Requirement]) -> None:
+    """Two builds of OpenCV overwrite each other; gym is unmaintained; moviepy is large."""
     assert not {"gym", "moviepy", "opencv-python"} & {canonicalize_name(pin.name) for pin in lock}
 
 
@@ -173,7 +173,7 @@ def test_every_folder_with_code_is_a_package(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", ["rate", "datamodules", "trainers"])
-def test_typed_packages_say_so(package: str) -> None:
+def test_typed_packages_have_py_typed(package: str) -> None:
     assert (ROOT / package / "py.typed").is_file()
 
 
@@ -230,7 +230,7 @@ def test_the_floors_test_sees_a_forbidden_import(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_import_is_declared(project: dict[str, Any], package: str) -> None:
-    """What the code imports stands in pyproject.toml, not only in somebody's environment."""
+    """Every imported package is a dependency in pyproject.toml."""
     extras = project["optional-dependencies"].values()
     groups = [project["dependencies"], *extras]
     declared = {canonicalize_name(Requirement(text).name) for group in groups for text in group}

@@ -23,12 +23,12 @@ from trainers.registry import get_environment
 
 
 def as_formerly(text: str) -> str:
-    """A file under the names of an earlier version."""
+    """Returns a file's text with the names of an earlier version."""
     return text.replace('"privileged"', '"hint"').replace("/privileged", "/hint")
 
 
 @pytest.mark.parametrize("former", SETTINGS)
-def test_every_entry_leads_to_a_setting_there_is(former: str) -> None:
+def test_every_former_name_maps_to_an_existing_setting(former: str) -> None:
     section, _, name = former.partition(".")
     kind = section_types({"environment": "retrieval"})[section]
     assert kind is not None
@@ -37,7 +37,7 @@ def test_every_entry_leads_to_a_setting_there_is(former: str) -> None:
     assert SETTINGS[former].name in known
 
 
-def test_a_user_is_told_of_a_new_name() -> None:
+def test_a_former_option_is_read_with_a_note() -> None:
     words = ["--env.hint=true", "--loss.hint_weight=0.5", "--loss.decisive_steps", "changes"]
     command = parse("retrieval", words)
     assert command.config.env["privileged"] is True
@@ -47,7 +47,7 @@ def test_a_user_is_told_of_a_new_name() -> None:
     assert not any("now called" in note for note in parse("retrieval", []).notes)
 
 
-def test_the_configuration_of_an_old_run_is_read(tmp_path) -> None:
+def test_former_names_in_configuration_files_are_read(tmp_path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(
         "environment: retrieval\nenv: {hint: true}\nevaluation: {exact_window: false}\n"
@@ -71,7 +71,7 @@ def test_settings_of_a_users_own_environment_keep_their_names() -> None:
     assert current_settings("env", {"hint": 1}, ["hint", "privileged"]) == {"hint": 1}
 
 
-def test_a_name_that_is_given_twice_means_the_current_one() -> None:
+def test_the_current_name_takes_precedence() -> None:
     given = {"hint": False, "privileged": True}
     assert current_settings("env", given, ["privileged"]) == {"privileged": True}
 

@@ -1,4 +1,4 @@
-"""One seed of the studies, from nothing to what the results say: minutes each."""
+"""One seed of every study reaches the documented scores; minutes each."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ STUDIES = Path(__file__).parents[1] / "trainers" / "studies"
 
 @dataclass(frozen=True)
 class Claim:
-    """What the runs of a study reach with their last weights.
+    """Bounds on the scores of the runs of a study with their last weights.
 
     Attributes:
         study: Name of the study.
-        length: Of the episodes.
+        length: Length of the evaluation episodes.
         metric: A column of the scores.
-        least: What the score of a run is at least.
-        most: What the score of a run is at most.
-        package: What the environment needs.
+        least: Lower bounds by run.
+        most: Upper bounds by run.
+        package: A package that the environment needs.
     """
 
     study: str
@@ -51,15 +51,15 @@ POPGYM = {
     "PositionOnlyPendulumEasy-rate": 0.83,
 }
 CLAIMS = [
-    # Two goals, or answers: who guesses is right about as often as the seeds have one of them.
+    # With two goals or answers, guessing succeeds in about half of the episodes.
     Claim("quickstart", 9600, "success", {"rate": 0.99}, {"dt": 0.65}),
     Claim("retrieval", 900, "success", {"rate": 0.99, "oracle_dt": 0.99}, {"dt": 0.7}),
-    # At the trained size; one seed in a few forgets in grids many times larger.
+    # At the size of training; a few seeds fail in grids many times larger.
     Claim("minigrid", 31, "success", {"rate": 0.95, "oracle_dt": 0.95}, {"dt": 0.7}, "minigrid"),
     Claim("vizdoom", 300, "return", {"rate": 13.0}, {"dt": 11.0}, "vizdoom"),
     Claim("memory_maze", 1000, "return", {"oracle_dt": 15.0}, {}, "dm_control"),
     Claim("popgym", 1024, "return", POPGYM, {}, "popgym"),
-    # The data's mean return is 2459 and 4392, where these figures were taken.
+    # The mean return of the data is 2459 and 4392.
     Claim("mujoco", 1000, "return", {"medium-dt": 2200.0, "expert-dt": 3950.0}, {}, "mujoco"),
     Claim("atari", 2000, "return", {"pong-dt": -12.0}, {}, "ale_py"),  # random play: -20.7
 ]
@@ -68,7 +68,7 @@ CLAIMS = [
 @pytest.mark.long
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("claim", CLAIMS, ids=str)
-def test_one_seed_of_a_study_reaches_what_the_results_say(claim: Claim, tmp_path: Path) -> None:
+def test_one_seed_of_a_study_reaches_the_documented_scores(claim: Claim, tmp_path: Path) -> None:
     if claim.package and find_spec(claim.package) is None:
         pytest.skip(f"{claim.package} is not installed (make install EXTRAS=environments).")
     results = tmp_path / "scores.csv"

@@ -1,4 +1,4 @@
-"""The wheel, installed into an environment of its own, in a folder that is no clone."""
+"""The wheel, installed into a separate environment and used outside of the clone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Rate = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of these sources, built without a network."""
+    """The wheel of these sources, built offline."""
     folder = tmp_path_factory.mktemp("build")
     for name in SOURCES:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
@@ -43,7 +43,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with the wheel; its dependencies are those of the one that runs the tests."""
+    """An environment with the wheel and the dependencies of the one that runs the tests."""
     folder = tmp_path_factory.mktemp("env") / "clean"
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
@@ -58,7 +58,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def rate(installed: Path, tmp_path: Path) -> Rate:
-    """Call the command `rate` in a folder with somebody's own `scripts`."""
+    """Runs the command `rate` in a folder that has another package `scripts`."""
     (tmp_path / "scripts").mkdir()
     for name in ("__init__", "train", "train_tmaze", "bootstrap"):
         (tmp_path / "scripts" / f"{name}.py").write_text("raise SystemExit('mine')\n", "utf-8")
@@ -80,7 +80,7 @@ def rate(installed: Path, tmp_path: Path) -> Rate:
     return call
 
 
-def test_the_wheel_has_the_packages_and_what_their_commands_need(wheel: Path) -> None:
+def test_the_wheel_has_the_packages_with_their_data_files(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     top = {name.split("/")[0] for name in names}
@@ -94,7 +94,7 @@ def test_the_wheel_has_the_packages_and_what_their_commands_need(wheel: Path) ->
     assert there == {name for name in names if ".dist-info/" not in name}
 
 
-def test_a_model_is_trained_scored_and_drawn(rate: Rate, tmp_path: Path) -> None:
+def test_a_model_is_trained_evaluated_and_plotted(rate: Rate, tmp_path: Path) -> None:
     rate("train", "tmaze", *SMALL, "--data.num_episodes=40", "--evaluation.lengths=9")
     told = (tmp_path / "runs" / "tmaze-rate-1" / "environment.txt").read_text(encoding="utf-8")
     assert "bin/rate train tmaze" in told
@@ -109,7 +109,7 @@ def test_a_model_is_trained_scored_and_drawn(rate: Rate, tmp_path: Path) -> None
     assert (tmp_path / "runs" / "quickstart" / "quickstart.png").is_file()
 
 
-def test_own_data_and_environments_of_others_are_trained_on(rate: Rate, tmp_path: Path) -> None:
+def test_own_data_and_registered_environments_are_trained_on(rate: Rate, tmp_path: Path) -> None:
     steps = np.arange(60)
     np.savez(
         tmp_path / "mine.npz",
@@ -126,7 +126,7 @@ def test_own_data_and_environments_of_others_are_trained_on(rate: Rate, tmp_path
     assert (tmp_path / "store" / "manifest.json").is_file()
 
 
-def test_messages_name_what_can_be_typed_there(rate: Rate) -> None:
+def test_messages_name_commands_of_the_installation(rate: Rate) -> None:
     assert "usage: rate train" in rate("train", "tmaze", "--help").stdout
     assert "rate collect minigrid" in rate("collect", "--help").stdout
     wrong = rate("train", "tmaze", "--data.store=nothing", code=2).stderr

@@ -1,1 +1,1 @@
-"""What `scripts/benchmark.py` measures, and what it measures against."""
+"""The measurements of `scripts/benchmark.py`, and their baselines."""

@@ -1,9 +1,9 @@
-"""The public model as it is described, written the plain way: the baseline of the training step.
+"""The public model in eager PyTorch: the baseline of the training step.
 
-Float32, one einsum after the other, every score materialised, masks made anew in every layer, the
-frames of a segment encoded by themselves. Constructor, forward and parameter names are the public
-model's, so this file can also stand for it: `--reference-module scripts/benchmarks/eager.py`.
-Its debugging code (it copies attention scores to the host) is left out.
+Everything is float32, attention is computed by einsum with all scores in memory, and frames are
+encoded segment by segment. Constructor, forward and parameter names are the public model's, so that
+`--reference-module scripts/benchmarks/eager.py` works too. The public model's debugging code, which
+copies attention scores to the host, is left out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class RelativeAttention(nn.Module):
-    """Transformer-XL's attention (Dai et al. 2019, section 3.3), with its input added to it."""
+    """Transformer-XL's attention (Dai et al. 2019, section 3.3), with a residual connection."""
 
     def __init__(self, config: ReferenceConfig, dropout: float, dropatt: float) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class RelativeAttention(nn.Module):
         position = torch.einsum("ibnd,jnd->ijbn", query + v, distance)
         shifted = F.pad(position, (0, 0, 0, 0, 1, 0)).reshape(keys + 1, rows, *position.shape[2:])
         scores = (content + shifted[1:].view_as(position)) / math.sqrt(self.d_head)
-        if blocked.any().item():  # waits for the device, in every layer
+        if blocked.any().item():  # synchronises with the device, in every layer, as published
             scores = scores.masked_fill(blocked[:, :, None, None], -math.inf)
         shares = self.drop_attention(scores.softmax(dim=1))
         mixed = torch.einsum("ijbn,jbnd->ibnd", shares, value).flatten(2)
@@ -62,7 +62,7 @@ class RelativeAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two layers; the names are the public ones."""
+    """Two linear layers, under the public names."""
 
     def __init__(self, config: ReferenceConfig, dropout: float) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """The post-norm block; its residual is doubled, here and in the attention."""
+    """The post-norm block; its residual is added twice, here and in the attention, as published."""
 
     def __init__(self, config: ReferenceConfig, dropout: float, dropatt: float) -> None:
         super().__init__()
@@ -94,8 +94,8 @@ class Block(nn.Module):
         return x if self.skip_ffn else self.layer_norm2(x + self.pos_ff(x))
 
 
-class Valve(nn.Module):
-    """The memory retention valve: the old memory asks, what was written answers."""
+class MemoryRetentionValve(nn.Module):
+    """The memory retention valve: cross-attention of the old memory to the new one."""
 
     def __init__(self, d_model: int, heads: int, dropatt: float) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class Valve(nn.Module):
 
 
 class RATE(nn.Module):
-    """The public model's arguments and answers.
+    """The model with the public arguments and outputs.
 
     Args:
         dropout: Of tokens, positions, attention output and feed-forward.
@@ -151,7 +151,7 @@ class RATE(nn.Module):
             tokens = torch.randn(1, 1, d).repeat(config.num_mem_tokens, 1, 1)  # (m, 1, d)
             self.mem_tokens = nn.Parameter(tokens)
         if config.has_valve:
-            self.mha_mem_to_mem = Valve(d, config.n_head_ca, dropatt)
+            self.mha_mem_to_mem = MemoryRetentionValve(d, config.n_head_ca, dropatt)
 
     def forward(
         self,
@@ -186,11 +186,11 @@ class RATE(nn.Module):
         levels = self._stack(self.drop(x), mems)
         last = self.drop(levels[-1])
         logits = self.head(last[before : before + steps.shape[1]][1::3].transpose(0, 1))
-        memory = self._remember(mem_tokens, last)
+        memory = self._update_memory(mem_tokens, last)
         return {"logits": logits, "new_mems": self._cache(levels, mems), "mem_tokens": memory}
 
     def _rows(self, actions: Tensor) -> Tensor:
-        """`(B, K)` rows of the embedding; padded steps have the one behind the last action."""
+        """`(B, K)` rows of the embedding; padded steps have a row of their own, the last."""
         rows = actions.long().squeeze(-1)
         if self.config.padding_idx is None:
             return rows
@@ -203,15 +203,18 @@ class RATE(nn.Module):
         positions = torch.arange(keys - 1, -1, -1.0, device=x.device)
         angles = positions[:, None] * self.pos_emb.get_buffer("inv_freq")
         r = self.drop(torch.cat((angles.sin(), angles.cos()), dim=-1))
-        blocked = self._blocked(len(x), cached, x.device)
+        blocked = self._attention_mask(len(x), cached, x.device)
         levels = [x]
         for index, layer in enumerate(self.layers):
             cache = mems[index] if mems else None
             levels.append(layer(levels[-1], r, self.r_w_bias, self.r_r_bias, blocked, cache))
         return levels
 
-    def _blocked(self, rows: int, cached: int, device: torch.device) -> Tensor:
-        """`(rows, cached + rows)` bool: causal, but memory sees its own block and no cache."""
+    def _attention_mask(self, rows: int, cached: int, device: torch.device) -> Tensor:
+        """`(rows, cached + rows)` bool, True = masked.
+
+        Causal; memory tokens attend to each other, and not to the cache.
+        """
         blocked = torch.ones(rows, cached + rows, device=device).triu(1 + cached).bool()
         memory = self.config.num_mem_tokens
         if memory:
@@ -222,7 +225,7 @@ class RATE(nn.Module):
                 blocked[-memory:, :cached] = True
         return blocked
 
-    def _remember(self, memory: Tensor | None, last: Tensor) -> Tensor | None:
+    def _update_memory(self, memory: Tensor | None, last: Tensor) -> Tensor | None:
         if memory is None:
             return None
         written = last[-len(memory) :] if self.config.writes_last_rows else last[: len(memory)]
@@ -241,7 +244,7 @@ class RATE(nn.Module):
 
 
 def _in_form(layer: nn.Module, form: Form) -> nn.Module:
-    """The layer and what follows it; the Tanh where the form leaves it open."""
+    """The layer, followed by Tanh where the form has it or leaves it open."""
     return nn.Sequential(layer, nn.Tanh()) if form in ("tanh", "stored") else layer
 
 

@@ -4,7 +4,7 @@
     out = model(states, actions, rtgs, target, timesteps, *mems, mem_tokens=..., masks=...)
 
 `out` has `logits`, `new_mems` and `mem_tokens`; or it is `([logits, loss, *mems], mem_tokens)`, as
-in older versions. Which of these arguments a module does not have, it is not given.
+in older versions. Arguments that a module does not take are left out.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ PADDING = -10  # the public code's action of a padded step
 
 
 def load_class(location: str) -> type[nn.Module]:
-    """The model class in a file, whose code is run.
+    """Imports a model class from a file; this runs the file's code.
 
     Args:
-        location: `PATH` or `PATH:CLASS`; the class is called RATE if it is not named.
+        location: `PATH` or `PATH:CLASS`; the class is RATE by default.
 
     Raises:
         ConfigError: If there is no such file, it cannot be imported, or it has no such class.
@@ -44,7 +44,7 @@ def load_class(location: str) -> type[nn.Module]:
     file, name = Path(path).resolve(), name or "RATE"
     if not file.is_file():
         raise ConfigError(f"--reference-module: there is no file {file}.")
-    # So that it finds its neighbours, by their own names and by that of its package.
+    # The file may import its neighbours by their own names or by that of its package.
     sys.path[:0] = [str(file.parent), str(file.parent.parent)]
     spec = importlib.util.spec_from_file_location("benchmark_reference", file)
     if spec is None or spec.loader is None:
@@ -63,7 +63,7 @@ def load_class(location: str) -> type[nn.Module]:
 
 
 def public_arguments(configuration: Configuration) -> dict[str, Any]:
-    """A configuration as the public constructor takes it."""
+    """Arguments of the public constructor for a configuration."""
     spec, settings = configuration.spec, settings_of(SEGMENTS, asdict(configuration.model))
     model = SegmentTransformerConfig(**settings)
     discrete = isinstance(spec.action_space, Discrete)
@@ -93,12 +93,12 @@ def public_arguments(configuration: Configuration) -> dict[str, Any]:
 
 
 class PublicTraining:
-    """The published loop: memory is cut at every border, and every segment has its own step.
+    """The published training loop: memory is detached after, and a step taken on, every segment.
 
     Args:
-        model_class: Has the public constructor and forward.
+        model_class: A module with the public constructor and forward.
         configuration: The sizes.
-        device: Where it runs.
+        device: Device of the model.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class PublicTraining:
         )
 
     def prepare(self, batch: Batch) -> Batch:
-        """Observations as float32, pixels in [0, 1], on the device before the clock starts."""
+        """Converts observations to float32, pixels to [0, 1]; this is not part of a step."""
         observations = batch.observations
         if not isinstance(observations, Tensor):
             raise ConfigError("The public model takes one observation, not a dictionary.")
@@ -123,7 +123,7 @@ class PublicTraining:
         return Batch(**{**vars(batch), "observations": observations.float() * scale})
 
     def step(self, batch: Batch) -> float:
-        """An optimiser step for every segment of a batch; returns the last loss."""
+        """Takes an optimiser step on every segment of a batch; returns the last loss."""
         mems: list[Tensor] | None = None
         tokens = getattr(self.model, "mem_tokens", None)
         if tokens is not None:
@@ -164,7 +164,7 @@ class PublicTraining:
 
 
 def _known(function: Any, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Those of the arguments that a function takes."""
+    """Returns the arguments that a function takes."""
     parameters = inspect.signature(function).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return arguments

@@ -1,7 +1,7 @@
 """The published configurations at full size.
 
-The sizes are those of the public code's scripts (its paper's table differs here and there). A CPU
-gets smaller batches, for a full one would take minutes; the output says so.
+The sizes are those of the public code's scripts, which differ from the paper's table in places. On
+a CPU batches are smaller, because a full one would take minutes; the output says so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rate.envs.tmaze import TMAZE_SPEC
 from scripts.benchmarks.configurations import Configuration, Published
 from trainers.config_learning import OptimizerConfig
 
-# Decision Transformer for MuJoCo and for Atari, and RATE, as their authors published them.
+# Decision Transformer (MuJoCo, Atari) and RATE, as published.
 _DT = WindowTransformerConfig(
     block="gpt",
     position="timestep",

@@ -1,4 +1,4 @@
-"""The environment is made once, again when its inputs change, and never over somebody's files."""
+"""The environment is created once and again when its inputs change; other files are kept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scripts import bootstrap
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of two files, with stand-ins for the two slow steps; returns its environment."""
+    """A project of two files, with fakes for the slow steps; returns its environment."""
     for name in bootstrap.INPUTS:
         shutil.copy(bootstrap.ROOT / name, tmp_path)
     monkeypatch.setattr(bootstrap, "ROOT", tmp_path)
@@ -25,7 +25,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def installs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The extras of every installation that was asked for."""
+    """The extras of every installation."""
     calls: list[list[str]] = []
     monkeypatch.setattr(bootstrap, "install", lambda python, extras: calls.append(list(extras)))
     return calls
@@ -38,7 +38,7 @@ def test_a_second_call_installs_nothing(project: Path, installs: list[list[str]]
     assert installs == [["lint", "test"]]
 
 
-def test_a_new_extra_is_added_to_those_before(project: Path, installs: list[list[str]]) -> None:
+def test_a_new_extra_is_added(project: Path, installs: list[list[str]]) -> None:
     bootstrap.prepare(project, {"test"})
     bootstrap.prepare(project, {"wandb"})
     assert installs == [["test"], ["test", "wandb"]]
@@ -54,7 +54,7 @@ def test_a_changed_input_installs_again(
     assert installs == [["test"], ["test"]]
 
 
-def test_an_interrupted_installation_is_taken_up_again(
+def test_an_interrupted_installation_is_resumed(
     project: Path, installs: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(python: Path, extras: Sequence[str]) -> None:
@@ -68,7 +68,7 @@ def test_an_interrupted_installation_is_taken_up_again(
     assert installs == [["test"]]
 
 
-def test_a_moved_environment_is_made_anew(project: Path, installs: list[list[str]]) -> None:
+def test_a_moved_environment_is_replaced(project: Path, installs: list[list[str]]) -> None:
     bootstrap.prepare(project, {"test"})
     stamp = json.loads((project / bootstrap.STAMP).read_text(encoding="utf-8"))
     (project / bootstrap.STAMP).write_text(json.dumps({**stamp, "root": "/", "inputs": ""}))
@@ -78,7 +78,7 @@ def test_a_moved_environment_is_made_anew(project: Path, installs: list[list[str
     assert (project / "made").exists()
 
 
-def test_a_folder_of_somebody_else_is_left_alone(
+def test_a_folder_with_other_files_is_kept(
     project: Path, installs: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     project.mkdir()
@@ -89,7 +89,7 @@ def test_a_folder_of_somebody_else_is_left_alone(
     assert installs == []
 
 
-def test_a_full_disk_is_told_before_anything_is_installed(
+def test_a_full_disk_is_reported_before_anything_is_installed(
     project: Path, installs: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(project.parent)._replace(free=700_000_000)
@@ -100,9 +100,7 @@ def test_a_full_disk_is_told_before_anything_is_installed(
     assert list(project.iterdir()) == []
 
 
-def test_every_way_to_make_an_environment_is_tried(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_venv_virtualenv_and_pip_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
 
     def nothing_works(command: Sequence[object], **_: object) -> bool:
@@ -117,7 +115,7 @@ def test_every_way_to_make_an_environment_is_tried(
     assert not (tmp_path / ".venv").exists()
 
 
-def test_pip_is_handed_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pip_gets_the_lock_as_constraints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[str] = []
 
     def record(command: Sequence[object], **_: object) -> bool:
@@ -131,7 +129,7 @@ def test_pip_is_handed_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert commands[1].endswith(f"--editable {bootstrap.ROOT}[lint,test]")
 
 
-def test_extras_are_read_as_people_write_them() -> None:
+def test_extras_may_have_underscores_and_spaces() -> None:
     assert bootstrap.extras_named("vizdoom,memory_maze wandb,") == {
         "memory-maze",
         "vizdoom",
@@ -139,7 +137,7 @@ def test_extras_are_read_as_people_write_them() -> None:
     }
 
 
-def test_a_misspelt_extra_is_refused_before_anything_is_made(
+def test_a_misspelt_extra_is_refused_before_anything_is_created(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert bootstrap.main(["--venv", str(tmp_path / "venv"), "--extras", "vizdom"]) == 1

@@ -1,4 +1,4 @@
-"""Every script that can be run says what it does."""
+"""Every script has help."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMMANDS = [
 def call(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
 ) -> tuple[object, str, str]:
-    """Exit code and output of a script, run in this process."""
+    """Runs a script in this process; returns its exit code and output."""
     monkeypatch.setattr(sys, "argv", [str(path), *words])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(path), run_name="__main__")
@@ -38,7 +38,7 @@ def test_a_command_has_help(
     assert len(out) > 100
 
 
-def test_what_the_train_scripts_share_is_a_command_too(
+def test_train_takes_the_environment_as_its_first_argument(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = SCRIPTS / "train.py"

@@ -1,4 +1,4 @@
-"""Mutations are small, valid and drawn with a seed; the checkout is never changed."""
+"""Mutations are valid Python and sampled with a seed; the checkout is not changed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts import mutants
-from scripts.mutants import draw, main, mirrors_of, mutations, source_files
+from scripts.mutants import main, mutations, sample_mutations, source_files, find_tests
 
 SOURCE = '''"""A module."""
 
@@ -36,7 +36,7 @@ def test_clip():
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of one module and its test."""
+    """A project with one module and its test."""
     for name, text in (("rate/clip.py", SOURCE), ("tests/rate/test_clip.py", TESTS)):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
@@ -46,7 +46,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_every_mutation_is_another_valid_module() -> None:
+def test_every_mutation_is_a_different_valid_module() -> None:
     every = mutations(Path("rate/clip.py"), SOURCE)
     texts = {each.apply(SOURCE.encode()).decode() for each in every}
     assert len(texts) == len(every) >= 14
@@ -72,24 +72,24 @@ def test_our_own_files_have_valid_mutations(path: Path) -> None:
         ast.parse(mutation.apply(text.encode()))
 
 
-def test_the_same_seed_draws_the_same(project: Path) -> None:
+def test_the_same_seed_samples_the_same_mutations(project: Path) -> None:
     files = source_files([])
-    assert draw(files, 5, 1) == draw(files, 5, 1)
-    assert len({tuple(draw(files, 5, seed)) for seed in range(5)}) > 1
-    assert len(draw(files, 1000, 1)) == len(mutations(Path("rate/clip.py"), SOURCE))
+    assert sample_mutations(files, 5, 1) == sample_mutations(files, 5, 1)
+    assert len({tuple(sample_mutations(files, 5, seed)) for seed in range(5)}) > 1
+    assert len(sample_mutations(files, 1000, 1)) == len(mutations(Path("rate/clip.py"), SOURCE))
 
 
-def test_the_tests_of_a_file_mirror_it_or_name_it() -> None:
+def test_the_find_tests_a_file_have_its_name_or_name_its_module() -> None:
     root = mutants.ROOT
-    assert mirrors_of(Path("trainers/flags.py"), root) == ["tests/trainers/test_flags.py"]
-    assert "tests/rate/envs/test_workers.py" in mirrors_of(Path("rate/envs/workers.py"), root)
-    named = mirrors_of(Path("trainers/config_learning.py"), root)
+    assert find_tests(Path("trainers/flags.py"), root) == ["tests/trainers/test_flags.py"]
+    assert "tests/rate/envs/test_workers.py" in find_tests(Path("rate/envs/workers.py"), root)
+    named = find_tests(Path("trainers/config_learning.py"), root)
     assert "tests/trainers/test_training.py" in named
     for path in source_files([])[::9]:
-        assert mirrors_of(path, root), path
+        assert find_tests(path, root), path
 
 
-def test_what_no_test_notices_is_printed(
+def test_surviving_mutations_are_printed(
     project: Path, capsys: pytest.CaptureFixture[str], error_of: Callable[..., str]
 ) -> None:
     before = {path: path.read_bytes() for path in project.rglob("*.py")}
@@ -104,4 +104,4 @@ def test_what_no_test_notices_is_printed(
     (project / "tests/rate/test_clip.py").write_text("def test(): assert False\n")
     main(["--count", "1"])
     assert "unknown" in capsys.readouterr().out
-    assert "no file of rate, " in error_of(main, ["--only", "rate/klip.py"])
+    assert "not a source file of rate, " in error_of(main, ["--only", "rate/klip.py"])

@@ -55,7 +55,7 @@ def test_modules_of_an_older_public_version_can_be_timed() -> None:
         training = PublicTraining(kind, configuration, CPU)
         losses.append(training.step(training.prepare(batch)))
     assert losses[0] == losses[1]
-    assert load_class(f"{eager.__file__}:Valve").__name__ == "Valve"
+    assert load_class(f"{eager.__file__}:Block").__name__ == "Block"
 
 
 def test_every_segment_has_an_optimiser_step_of_its_own() -> None:
