@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts import mutants
-from scripts.mutants import main, mutations, sample_mutations, source_files, find_tests
+from scripts.mutants import find_tests, main, mutations, sample_mutations, source_files
 
 SOURCE = '''"""A module."""
 
