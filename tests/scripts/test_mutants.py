@@ -79,10 +79,10 @@ def test_the_same_seed_samples_the_same_mutations(project: Path) -> None:
     assert len(sample_mutations(files, 1000, 1)) == len(mutations(Path("rate/clip.py"), SOURCE))
 
 
-def test_the_find_tests_a_file_have_its_name_or_name_its_module() -> None:
+def test_the_tests_of_a_file_have_its_name_or_name_its_module() -> None:
     root = mutants.ROOT
     assert find_tests(Path("trainers/flags.py"), root) == ["tests/trainers/test_flags.py"]
-    assert "tests/rate/envs/test_workers.py" in find_tests(Path("rate/envs/workers.py"), root)
+    assert "tests/rate/test_policy.py" in find_tests(Path("rate/policy.py"), root)
     named = find_tests(Path("trainers/config_learning.py"), root)
     assert "tests/trainers/test_training.py" in named
     for path in source_files([])[::9]:
