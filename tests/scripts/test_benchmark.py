@@ -181,7 +181,7 @@ def test_markdown_has_the_latest_of_equal_rows(
     rows = [line for line in lines if line.startswith("| mujoco")]
     assert len(rows) == 4
     ours = next(row for row in rows if "| ours |" in row)
-    assert ours.split(" | ")[-1].rstrip(" |").endswith("x") or "x |" in ours
+    assert "x (" in ours
     table.write_text("a,b\n1,2\n")
     assert "no table" in error_of(benchmark.main, ["--markdown", "--results", str(table)])
 
