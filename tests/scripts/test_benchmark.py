@@ -23,6 +23,7 @@ from scripts.benchmarks.machine import measure_machine, step_flops
 from scripts.benchmarks.published import CONFIGURATIONS
 from scripts.benchmarks.report import show_skipped
 from scripts.benchmarks.rows import Row, Task
+from tests.processes import PATIENCE
 from tests.scripts.benchmarks.tiny import tiny
 
 CPU = torch.device("cpu")
@@ -194,7 +195,7 @@ def test_a_closed_pipe_ends_the_command_without_a_traceback() -> None:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
-        assert process.wait(60) == 141
+        assert process.wait(PATIENCE) == 141
         assert process.stderr.read() == ""
 
 
