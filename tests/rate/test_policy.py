@@ -262,7 +262,7 @@ def test_acting_builds_no_graph() -> None:
         policy.act(observe(model, step), np.zeros(ENVS))
     decoder = policy.decoder.backbone
     assert isinstance(decoder, SegmentDecoder)
-    for part in (decoder, decoder.cache, decoder.state):
+    for part in (decoder, decoder.kv_cache, decoder.state):
         tensors = [value for value in vars(part).values() if isinstance(value, torch.Tensor)]
         assert tensors
         assert not any(tensor.requires_grad for tensor in tensors)
