@@ -19,8 +19,9 @@ class ModelConfig:
 
     Attributes:
         backbone: The sequence model: `segment_transformer` (RATE, RMT, TrXL, DTXL),
-            `window_transformer` (Decision Transformer), `lstm`, `gru`, `elmur`, or the import path
-            of your own, `module:Class`.
+            `window_transformer` (Decision Transformer), `elmur`, the recurrent `lstm`, `gru`,
+            `min_gru`, `gated_deltanet`, `mlstm`, `slstm`, `nbrc`, `ffm`, `mamba2` and `shm`, `mlp`
+            (no memory), or the import path of your own, `module:Class`.
         tokenizer: The tokens of a step: `triples` of return-to-go, observation and action,
             `observations` alone (as ELMUR was published; without conditions), or the import path
             of your own.
