@@ -19,6 +19,7 @@ from rate.envs.recorded import own_recorded
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
 from rate.progress import OnProgress
+from rate.registry import import_path
 from rate.renamed import current_settings, former_settings
 from trainers.config import DataConfig
 
@@ -53,6 +54,9 @@ class Environment:
             knows what it takes.
         env: The environment's class. Its settings are the dataclass `<Class>Options` of its module,
             whose name is also that of its data's collector.
+        expert_class: Import path of its expert, `module:Class`, which takes the share of random
+            steps; imported at first use. Empty where there is none.
+        spec_of: Returns the specification of settings; a record may override `make_spec` instead.
         vector: Its vector environment, made from a number of rows, settings and a length; None
             runs rows in worker processes.
         needs: The packages it needs.
@@ -73,6 +77,8 @@ class Environment:
     name: ClassVar[str]
     options: ClassVar[type | None]
     env: ClassVar[Callable[..., gymnasium.Env[Any, Any]]]
+    expert_class: ClassVar[str] = ""
+    spec_of: ClassVar[Callable[..., EnvironmentSpec]]
     vector: ClassVar[Callable[..., VectorEnv] | None] = None
     needs: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ""
@@ -85,8 +91,8 @@ class Environment:
 
     @classmethod
     def make_spec(cls, settings: Any) -> EnvironmentSpec:
-        """The environment as models see it; its name stands in the names of data made here."""
-        raise NotImplementedError
+        """Returns the environment as models see it; its name is used for data made here."""
+        return cls.spec_of(settings)
 
     @classmethod
     def make(cls, options: dict[str, Any], workers: int | None = None) -> Environment:
@@ -130,12 +136,15 @@ class Environment:
         return ""
 
     def expert(self, noise: float) -> Expert:
-        """Plays the environment; `noise` is how much of it is chance.
+        """Returns an expert that acts at random for a share `noise` of its steps.
 
         Raises:
-            ConfigError: If nothing does.
+            ConfigError: If there is none.
         """
-        raise ConfigError(f"{self.name} has no expert that plays for comparison.")
+        if not self.expert_class:
+            raise ConfigError(f"{self.name} has no expert that plays for comparison.")
+        found: Callable[[float], Expert] = import_path(self.expert_class, "expert")
+        return found(noise)
 
     def make_env(self, length: Any = None) -> gymnasium.Env[Any, Any]:
         """One environment whose episodes have a length, or one of a range of lengths."""

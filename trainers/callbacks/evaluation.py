@@ -6,11 +6,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from rate.stopping import Stopped
 from rate.weights import SavedModel, save_model
-from trainers.callbacks.schedule import Every
+from trainers.callbacks.schedule import ScheduledCallback
 from trainers.environment import Environment, Length
 from trainers.rollout import OnProgress, evaluate
 from trainers.scores import remarks
@@ -18,7 +18,7 @@ from trainers.sequence import SequenceTrainer
 from trainers.stopping import StopRequest
 
 
-class SelectionRollouts(Callback):
+class SelectionRollouts(ScheduledCallback):
     """Rolls out on the selection seeds every so often and at the end, and keeps the best weights.
 
     The score is the mean success over the selection lengths (the mean return where an environment
@@ -51,6 +51,7 @@ class SelectionRollouts(Callback):
         on_progress: OnProgress | None = None,
         stop: StopRequest | None = None,
     ) -> None:
+        super().__init__(every, max_steps)
         self.environment, self.folder, self.on_progress = environment, folder, on_progress
         self.stop = stop or StopRequest()
         self.is_pending = False
@@ -59,23 +60,10 @@ class SelectionRollouts(Callback):
         self._vectors: dict[tuple[int, Length], Any] = {}
         self.best_step: int | None = None
         self.best_score = -float("inf")
-        self._schedule = Every(every, max_steps)
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        self._schedule.start_batch(trainer.global_step)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if not self._schedule.is_due(trainer.global_step):
-            return
-        if isinstance(pl_module, SequenceTrainer):
-            # The weights are those of this step only if all went well, which all processes find.
-            pl_module.check()
-            if trainer.is_global_zero:
-                self._evaluate(trainer, pl_module)
+    def act(self, trainer: Trainer, module: SequenceTrainer) -> None:
+        if trainer.is_global_zero:
+            self._evaluate(trainer, module)
         trainer.strategy.barrier("selection rollouts")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

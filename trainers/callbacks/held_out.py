@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from torch import nn
 
 from datamodules.trajectories import TrajectoryDataModule
 from rate.weights import SavedModel, save_model
-from trainers.callbacks.schedule import Every
+from trainers.callbacks.schedule import ScheduledCallback
 from trainers.distributed import sum_over_processes
 from trainers.held_out import FEW, Account
 from trainers.held_out import LOSS as ACTION_LOSS
 from trainers.sequence import SequenceTrainer
 
 
-class HeldOutMetrics(Callback):
+class HeldOutMetrics(ScheduledCallback):
     """Logs the loss and the metrics of a batch of held-out windows every so often and at the end.
 
     They are the same windows each time. As in training, `held_out/loss` and the other metrics are
@@ -50,32 +50,20 @@ class HeldOutMetrics(Callback):
         best: Path | None = None,
         trained_range: tuple[float, float] | None = None,
     ) -> None:
+        super().__init__(every if datamodule.held_out.num_windows else 0, max_steps)
         self.datamodule, self.best, self.trained_range = datamodule, best, trained_range
         self.best_step: int | None = None
         self.best_loss = math.inf
-        has_any = datamodule.held_out.num_windows > 0
-        self._schedule = Every(every if has_any else 0, max_steps)
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        self._schedule.start_batch(trainer.global_step)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if not self._schedule.is_due(trainer.global_step):
-            return
-        if isinstance(pl_module, SequenceTrainer):
-            pl_module.check()  # the weights are those of this step only if all went well
-            metrics = self._measure(trainer, pl_module)
-            for logger in trainer.loggers:
-                logger.log_metrics(metrics, trainer.global_step)
-            loss = metrics.get(f"held_out/{ACTION_LOSS}", math.inf)
-            if self.best is not None and math.isfinite(loss) and loss <= self.best_loss:
-                self.best_step, self.best_loss = trainer.global_step, loss
-                if trainer.is_global_zero:
-                    self._save(pl_module, self.best)
+    def act(self, trainer: Trainer, module: SequenceTrainer) -> None:
+        metrics = self._measure(trainer, module)
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, trainer.global_step)
+        loss = metrics.get(f"held_out/{ACTION_LOSS}", math.inf)
+        if self.best is not None and math.isfinite(loss) and loss <= self.best_loss:
+            self.best_step, self.best_loss = trainer.global_step, loss
+            if trainer.is_global_zero:
+                self._save(module, self.best)
 
     def _save(self, module: SequenceTrainer, folder: Path) -> None:
         extra = {"step": self.best_step, "held_out": self.best_loss}

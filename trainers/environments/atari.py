@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from rate.envs.atari import LONGEST, Atari, AtariOptions, AtariVector, atari_spec
-from rate.envs.spec import EnvironmentSpec
 from trainers.environment import Environment, Length, VectorEnv
-
-if TYPE_CHECKING:
-    from datamodules.collector import Expert
 
 
 class Record(Environment):
@@ -17,19 +11,12 @@ class Record(Environment):
 
     name = "atari"
     options = AtariOptions
+    expert_class = "datamodules.atari:AtariExpert"
+    spec_of = staticmethod(atari_spec)
     env = Atari
     needs = ("ale_py",)
     extra = "atari"
     num_envs = 16
-
-    @classmethod
-    def make_spec(cls, settings: Any) -> EnvironmentSpec:
-        return atari_spec(settings)
-
-    def expert(self, noise: float) -> Expert:
-        from datamodules.atari import AtariExpert
-
-        return AtariExpert(noise)
 
     @property
     def no_expert(self) -> str:

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from rate.envs.minigrid_memory import MinigridMemory, MinigridMemoryOptions, minigrid_memory_spec
-from rate.envs.spec import EnvironmentSpec
 from trainers.environment import Environment
-
-if TYPE_CHECKING:
-    from datamodules.collector import Expert
 
 
 class Record(Environment):
@@ -17,6 +11,8 @@ class Record(Environment):
 
     name = "minigrid"
     options = MinigridMemoryOptions
+    expert_class = "datamodules.minigrid_memory:MinigridMemoryExpert"
+    spec_of = staticmethod(minigrid_memory_spec)
     env = MinigridMemory
     needs = ("minigrid",)
     extra = "minigrid"
@@ -24,12 +20,3 @@ class Record(Environment):
     shortest = 7
     num_envs = 25
     group = ("cue", ("ball", "key"))
-
-    @classmethod
-    def make_spec(cls, settings: Any) -> EnvironmentSpec:
-        return minigrid_memory_spec(settings)
-
-    def expert(self, noise: float) -> Expert:
-        from datamodules.minigrid_memory import MinigridMemoryExpert
-
-        return MinigridMemoryExpert(noise)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from rate.envs.mujoco import Mujoco, MujocoOptions, MujocoVector, mujoco_spec
-from rate.envs.spec import EnvironmentSpec
 from rate.progress import OnProgress
 from trainers.config import DataConfig
 from trainers.environment import Environment
@@ -17,15 +15,12 @@ class Record(Environment):
 
     name = "mujoco"
     options = MujocoOptions
+    spec_of = staticmethod(mujoco_spec)
     env = Mujoco
     vector = MujocoVector
     needs = ("mujoco",)
     extra = "mujoco"
     num_envs = 20
-
-    @classmethod
-    def make_spec(cls, settings: Any) -> EnvironmentSpec:
-        return mujoco_spec(settings)
 
     def prepare_data(self, data: DataConfig, max_length: int, tell: OnProgress) -> Path:
         if data.expert is not None:

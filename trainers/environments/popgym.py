@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from rate.envs.popgym import Popgym, PopgymOptions, PopgymVector, popgym_spec
-from rate.envs.spec import EnvironmentSpec
 from trainers.environment import Environment
-
-if TYPE_CHECKING:
-    from datamodules.collector import Expert
 
 
 class Record(Environment):
@@ -17,17 +11,10 @@ class Record(Environment):
 
     name = "popgym"
     options = PopgymOptions
+    expert_class = "datamodules.popgym:PopgymExpert"
+    spec_of = staticmethod(popgym_spec)
     env = Popgym
     vector = PopgymVector
     needs = ("popgym", "mazelib")
     extra = "popgym"
     keep_privileged_state = False
-
-    @classmethod
-    def make_spec(cls, settings: Any) -> EnvironmentSpec:
-        return popgym_spec(settings)
-
-    def expert(self, noise: float) -> Expert:
-        from datamodules.popgym import PopgymExpert
-
-        return PopgymExpert(noise)

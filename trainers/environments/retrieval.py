@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from rate.envs.retrieval import Retrieval, RetrievalOptions, RetrievalVector, retrieval_spec
-from rate.envs.spec import EnvironmentSpec
 from trainers.environment import Environment
-
-if TYPE_CHECKING:
-    from datamodules.collector import Expert
 
 
 class Record(Environment):
@@ -17,16 +11,9 @@ class Record(Environment):
 
     name = "retrieval"
     options = RetrievalOptions
+    expert_class = "datamodules.retrieval:RetrievalExpert"
+    spec_of = staticmethod(retrieval_spec)
     env = Retrieval
     vector = RetrievalVector
     shortest = 3
     group = ("cue", ("0", "1"))
-
-    @classmethod
-    def make_spec(cls, settings: Any) -> EnvironmentSpec:
-        return retrieval_spec(settings)
-
-    def expert(self, noise: float) -> Expert:
-        from datamodules.retrieval import RetrievalExpert
-
-        return RetrievalExpert(noise)
