@@ -1,4 +1,4 @@
-"""What differs between two configurations, and what may between a run and its continuation."""
+"""Differences of configurations, and which are allowed when a run is resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model that is compiled where that works."""
+"""Compilation of the model (`torch.compile`), with a fallback to eager mode."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from rate.model import SequenceModel
 
 
 def compile_model(model: SequenceModel, attempt: Callable[[], None], *, required: bool) -> None:
-    """Compile a model's segments (`torch.compile`), or go on without where that fails.
+    """Compile a model's segments, or stay in eager mode if that fails.
 
     Args:
         model: The model.
-        attempt: Computes with it, and a gradient: programs are made when they are first needed.
-        required: Whether to go on without is an error.
+        attempt: Runs a forward and a backward pass, which triggers the compilation.
+        required: Whether a failure is an error.
 
     Raises:
-        ConfigError: If it must be compiled, and cannot be.
+        ConfigError: If compilation is required and fails.
     """
     try:
         model.compile_segments()
         attempt()
     except torch.cuda.OutOfMemoryError:
         raise
-    except Exception as error:  # whatever a compiler may lack: nobody can list it
+    except Exception as error:  # a missing compiler raises many types
         model.compile_segments(None)
         cause = getattr(error, "inner_exception", error)
         what = f"{type(cause).__name__}: {cause}".splitlines()[0]

@@ -1,4 +1,4 @@
-"""What a command line means that leaves things out: which preset, and which of an environment."""
+"""Defaults of a command line: the preset, and settings that follow from the data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several processes that train together tell each other."""
+"""Collective operations of data-parallel training: sums over the processes (all-reduce)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor, nn
 
 
 def is_distributed() -> bool:
-    """Whether several processes train together."""
+    """Whether the run has more than one process."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
-    """The sum of every process's `values`; the same tensor where there is one process."""
+    """Returns the sum of `values` over the processes, in place (all-reduce)."""
     if is_distributed():
         dist.all_reduce(values)
     return values
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace every gradient by its sum over the processes, in one message.
+    """Replace every gradient by its sum over the processes, in one all-reduce.
 
     Parameters that no process has used keep no gradient, so that the optimiser leaves them alone
     as it does in a single process.

@@ -1,4 +1,4 @@
-"""What training needs of an environment: one record for each, in `trainers/environments/`."""
+"""The record of an environment: its specification, factory, expert, lengths and data."""
 
 from __future__ import annotations
 

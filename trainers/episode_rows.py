@@ -1,4 +1,4 @@
-"""Book-keeping of rollouts: which row plays which episode, and what came of it."""
+"""Rollout results: the episode of each row, and returns, lengths and outcomes of episodes."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _ROUNDING = 1e-5  # of the range's ends: data keep returns-to-go as float32
 
 @dataclass(frozen=True)
 class RolloutResult:
-    """A number of episodes.
+    """Results of a rollout, per episode.
 
     Attributes:
-        returns: `(E,)` float64, undiscounted sums of rewards. Not finite where a reward or an
+        returns: `(E,)` float64, undiscounted sums of rewards. Not finite if a reward or an
             observation was not; the episode was ended there.
-        lengths: `(E,)` int64, actions taken.
-        outcomes: What the environment said of each episode at its end, `(E,)` float64 by name, NaN
-            where it did not say; `success` is 0 then.
-        outside: `(E,)` int64, steps at which the return-to-go that the model was given lay outside
-            the range of the training data; None if that is not known.
-        first_outside: `(E,)` int64, the first such step, counted from 0; -1 where there is none.
+        lengths: `(E,)` int64, the number of actions.
+        outcomes: The numbers in the environment's info at the end, `(E,)` float64 by name, NaN
+            where they are missing; `success` is 0 then.
+        outside: `(E,)` int64, the number of steps whose return-to-go was outside the range of the
+            training data; None if that range is not known.
+        first_outside: `(E,)` int64, the first such step, counted from 0; -1 if there is none.
     """
 
     returns: NDArray[np.float64]
@@ -40,12 +40,12 @@ class RolloutResult:
 
 
 class Record:
-    """What has become of a number of episodes.
+    """Results of a rollout that is under way.
 
     Args:
-        seeds: Of the episodes.
-        trained_range: The least and the greatest return-to-go of the training data, if steps
-            beyond it are to be counted.
+        seeds: The seeds of the episodes.
+        trained_range: The least and the greatest return-to-go of the training data, to count steps
+            outside of it; None counts none.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class Record:
 
     @property
     def left(self) -> int:
-        """How many episodes are still to be taken."""
+        """The number of episodes that have not begun."""
         return len(self.seeds) - self._next
 
     def take(self, count: int) -> NDArray[np.int64]:
-        """The numbers of the next episodes, up to so many: they are under way from now on."""
+        """Begin up to `count` episodes; returns their numbers."""
         taken = np.arange(self._next, min(self._next + count, len(self.seeds)))
         self._next += len(taken)
         self.under_way[taken] = True
@@ -78,7 +78,7 @@ class Record:
     def note(
         self, episodes: NDArray[np.int64], rows: NDArray[np.bool_], info: dict[str, Any]
     ) -> None:
-        """These episodes have ended in these rows `(N,)` bool, of which `info` tells."""
+        """Record the ends of episodes in rows `(N,)` bool, with their outcomes in `info`."""
         self.under_way[episodes] = False
         for name, (told, is_known) in outcomes_in(info, rows).items():
             unknown = 0.0 if name == SUCCESS else np.nan
@@ -86,11 +86,11 @@ class Record:
             outcome[episodes[is_known]] = told[is_known]
 
     def note_returns_to_go(self, episodes: NDArray[np.int64], asked: NDArray[np.float64]) -> None:
-        """Count the steps that are about to be taken where the model is asked for the unseen.
+        """Count the next steps whose return-to-go is outside the range of the training data.
 
         Args:
             episodes: `(n,)` the episodes' numbers.
-            asked: `(n,)` the returns-to-go that the model was given.
+            asked: `(n,)` the returns-to-go.
         """
         low, high = self.trained_range or (-np.inf, np.inf)
         slack = _ROUNDING * max(abs(low), abs(high))
@@ -100,24 +100,23 @@ class Record:
         self.first_outside[new] = self.lengths[new]
 
     def forget(self, episodes: NDArray[np.int64]) -> None:
-        """Count nothing of these episodes: they begin again."""
+        """Reset the counts of episodes that begin again."""
         self.returns[episodes], self.lengths[episodes] = 0.0, 0
         self.outside[episodes], self.first_outside[episodes] = 0, -1
 
     def progress(self) -> tuple[int, int]:
-        """Episodes that have ended, and the steps of those that are under way."""
+        """Returns the number of ended episodes, and the steps of those under way."""
         running = int(np.count_nonzero(self.under_way))
         return self._next - running, int(self.lengths[self.under_way].sum())
 
 
 class Rows:
-    """The rows of a vector environment, and the episode that each of them plays.
+    """Maps the rows of a vector environment to the episodes they play.
 
     Args:
         num_envs: The number `N` of rows.
-        record: Gives out the episodes. Rows for which there is none play the last one once more,
-            and nobody looks.
-        refill: Whether a row that has ended takes the next episode.
+        record: The episodes. Rows without one repeat the last one, which does not count.
+        refill: Whether a row that has ended begins the next episode.
 
     Attributes:
         episode: `(N,)` int64, the number of each row's episode.
@@ -135,7 +134,7 @@ class Rows:
 
     @property
     def seeds(self) -> list[int]:
-        """Of the rows' episodes."""
+        """The seeds of the rows' episodes."""
         return [int(self.record.seeds[i]) for i in self.episode.tolist()]
 
     def add(self, rewards: NDArray[Any], restarted: NDArray[Any]) -> None:
@@ -147,12 +146,12 @@ class Rows:
         self.forget(restarted)
 
     def forget(self, restarted: NDArray[Any]) -> None:
-        """Count nothing of the episodes under way in these rows: they begin again."""
+        """Reset the counts of the episodes in rows that begin again."""
         self.record.forget(self.episode[self.running & restarted])
         self.spoilt &= ~restarted
 
     def without_nan(self, observations: Any) -> Any:
-        """Observations `(N, *obs)` with 0 for what is not finite; it spoils the row's episode."""
+        """Returns observations `(N, *obs)` with 0 where they are not finite; marks the rows."""
         if isinstance(observations, dict):
             return {key: self.without_nan(part) for key, part in observations.items()}
         array = np.asarray(observations)
@@ -163,13 +162,13 @@ class Rows:
         return np.where(finite, array, np.zeros((), array.dtype))
 
     def note_returns_to_go(self, policy: Policy) -> None:
-        """Count what the rows' next actions were chosen for, where it is beyond the data."""
+        """Count rows whose return-to-go is outside the range of the training data."""
         if self.record.trained_range is not None:
             asked = policy.returns_to_go[:, 0].numpy()[self.running]
             self.record.note_returns_to_go(self.episode[self.running], asked)
 
     def end(self, ended: NDArray[np.bool_], info: dict[str, Any]) -> NDArray[np.bool_]:
-        """Note how rows ended; returns those that go on with another episode, `(N,)` bool."""
+        """Record the ends of rows; returns the rows that begin another episode, `(N,)` bool."""
         self.record.returns[self.episode[ended & self.spoilt]] = np.nan
         self.spoilt &= ~ended
         self.record.note(self.episode[ended], ended, info)

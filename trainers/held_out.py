@@ -1,4 +1,4 @@
-"""How well a model predicts actions that it was not trained on, by where they stand.
+"""Loss and accuracy of action predictions on held-out steps, by position.
 
 Nothing here needs an environment: the data's own actions are the measure. Of whole numbers the loss
 is a cross-entropy, and beside it stands the share that is predicted (`accuracy`); of continuous
@@ -40,7 +40,7 @@ _MEASURED = 0.015
 
 @dataclass(frozen=True)
 class Bins:
-    """Steps of like places, counted.
+    """Sums over steps in bins of places.
 
     Attributes:
         edges: `(n + 1,)`, the first place of each bin, and the one behind the last.
@@ -79,13 +79,13 @@ class Bins:
 
 @dataclass
 class Account:
-    """What a model's predictions on held-out steps come to.
+    """Statistics of a model's predictions on held-out steps.
 
     Args:
         held_out: The steps.
-        context_length: Steps of a segment: memory is handed on at its border. A model without
-            memory has one segment, whose border is where its window begins.
-        most: Bins of each kind, at most.
+        context_length: Steps of a segment; memory passes from one to the next. A model without
+            memory has one segment, which begins with its window.
+        most: The largest number of bins of each kind.
     """
 
     held_out: HeldOut
@@ -103,12 +103,12 @@ class Account:
         }
 
     def add(self, model: SequenceModel, features: Tensor, batch: Batch) -> None:
-        """Count the real steps of a batch.
+        """Add the real steps of a batch.
 
         Args:
             model: Its head reads the features.
             features: `(B, T, d)`.
-            batch: The steps; windows begin at a border.
+            batch: The steps; windows begin with a segment.
         """
         predictions, actions = model.head(features), batch.actions
         losses = model.head.loss(predictions, actions)  # (B, T)
@@ -126,20 +126,20 @@ class Account:
         self.bins[DISTANCE].add(distance, values)
 
     def over_processes(self, device: torch.device) -> Account:
-        """The account with what the other processes have counted; all of them ask for it."""
+        """Sum over the processes, all of which must call this; returns itself."""
         for bins in self.bins.values():
             found = sum_over_processes(torch.from_numpy(bins.sums).to(device))
             bins.sums[:] = found.cpu().numpy()
         return self
 
     def row(self) -> dict[str, Any]:
-        """Means over all steps, and tables of them by place; plain JSON types."""
+        """Returns means over all steps, and tables of them by place; plain JSON types."""
         steps, loss, score = self.bins[DISTANCE].sums.sum(1)
         tables = {name: bins.rows(self.score) for name, bins in self.bins.items()}
         return {**_means(self.score, steps, loss, score), **tables}
 
     def columns(self) -> dict[str, float]:
-        """The same as columns of a log: `action_loss@position_0-22`, and so on."""
+        """Returns the same as columns of metrics: `action_loss@position_0-22`, ..."""
         row = self.row()
         names = (LOSS, self.score)
         found = {name: row[name] for name in names}
@@ -195,7 +195,7 @@ def measure_weights(
 
 
 def episodes_held_out(datamodule: TrajectoryDataModule) -> dict[str, Any]:
-    """Which episodes of which data a run holds out, in plain JSON types."""
+    """Returns the held-out episodes of a run and their data set, as plain JSON types."""
     return {
         "data": datamodule.store.fingerprint,
         "num_episodes": datamodule.store.num_episodes,

@@ -1,4 +1,4 @@
-"""Names of runs: what a run changes of its preset, in a few words."""
+"""Names of runs: the settings that differ from the preset, in a few words."""
 
 from __future__ import annotations
 

@@ -38,9 +38,9 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def learning_rate_factor(step: int, config: OptimizerConfig, max_steps: int) -> float:
-    """The learning rate of optimiser step `step`, counted from 0, as a fraction of the peak.
+    """Returns the learning rate of optimiser step `step`, counted from 0, relative to the peak.
 
-    It rises in a line over the warm-up steps, then falls to `final_fraction` at `max_steps` and
+    It rises linearly over the warm-up steps, then falls to `final_fraction` at `max_steps` and
     stays there.
     """
     if step < config.warmup_steps:
@@ -56,12 +56,12 @@ def learning_rate_factor(step: int, config: OptimizerConfig, max_steps: int) -> 
 class AdamW(torch.optim.AdamW):
     """AdamW (Loshchilov and Hutter 2019) whose steps may be taken by a CUDA graph.
 
-    A graph repeats the numbers that it was recorded with, so it reads the learning rate, one for
-    all parameters, from the device. Everywhere else, in checkpoints too, that is a number.
+    A graph replays host values as they were recorded, so it reads the learning rate, one for all
+    parameters, from a tensor on the device. Elsewhere, also in checkpoints, it is a number.
 
     Attributes:
-        is_taken: Whether a graph has taken the step that `step` is called for next.
-        found_inf: `()` on the device or None; while it is 1, a fused step changes nothing.
+        is_taken: Whether a graph has already taken the step of the next call of `step`.
+        found_inf: `()` on the device or None; while it is 1, a fused step makes no update.
     """
 
     is_taken = False
@@ -70,11 +70,11 @@ class AdamW(torch.optim.AdamW):
 
     @property
     def learning_rate(self) -> float:
-        """That of the next step."""
+        """The learning rate of the next step."""
         return float(self.param_groups[0]["lr"])
 
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Take a step, unless that is done; the closure is called before it, or after."""
+        """Take a step, unless a graph has taken it; calls the closure in both cases."""
         if not self.is_taken:
             super().step(closure)
         elif closure is not None:
@@ -82,11 +82,11 @@ class AdamW(torch.optim.AdamW):
         self.is_taken = False
 
     def update(self) -> None:
-        """Take a step that `step` is to be called for still."""
+        """Take a step before the call of `step` that counts it."""
         super().step()
 
     def update_at_rate(self) -> None:
-        """`update` with the learning rate that `write_rate` has written last."""
+        """Take a step as `update`, with the learning rate that `write_rate` has written."""
         learning_rate = self.learning_rate
         if self._rate is None:
             self.write_rate()
@@ -105,7 +105,7 @@ class AdamW(torch.optim.AdamW):
         self._rate.fill_(self.learning_rate)
 
     def changed_tensors(self) -> list[Tensor]:
-        """Whatever a step changes: weights, and what is known of their gradients so far."""
+        """Returns the tensors that a step changes: weights and moments."""
         weights = [weight for group in self.param_groups for weight in group["params"]]
         return weights + [known for state in self.state.values() for known in state.values()]
 
@@ -117,10 +117,10 @@ class AdamW(torch.optim.AdamW):
 def make_optimizer(
     model: nn.Module, config: OptimizerConfig, max_steps: int, *, fused: bool
 ) -> tuple[AdamW, torch.optim.lr_scheduler.LambdaLR]:
-    """AdamW and its schedule, to be stepped together.
+    """Returns AdamW and its learning rate schedule, which are stepped together.
 
     Args:
-        model: Whose parameters to optimise.
+        model: The module with the parameters.
         config: The settings.
         max_steps: Optimiser steps of the whole run.
         fused: One kernel for all parameters; not for float16, whose gradients come scaled.

@@ -1,8 +1,7 @@
 """Options of a command line, `--section.setting VALUE`, for the fields of dataclasses.
 
-The dataclasses are all there is to know: a field's name and type say how its option is written, and
-its line under `Attributes:` in their documentation is its help. What a value must be is checked
-where configurations from files are: see `trainers.config_files`.
+A field's name and type determine its option, and its line under `Attributes:` in the docstring is
+its help. Values are checked as those of files are: see `trainers.config_files`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The environments that can be trained on, by name, and what a run needs of one.
+"""The registry of environments, and checks of a run against its environment.
 
 Nothing here imports PyTorch or a simulator, so that a command line is refused at once.
 """

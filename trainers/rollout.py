@@ -22,8 +22,8 @@ from trainers.episode_rows import Record, RolloutResult, Rows
 from trainers.scores import scores
 
 VectorEnv = gymnasium.vector.VectorEnv[Any, Any, Any]
-OnProgress = Callable[[Length, float], None]  # told of a length, and the share that is done
-_GROUPS = 2  # of rows, where there are simulators in other processes: one thinks, one steps
+OnProgress = Callable[[Length, float], None]  # gets a length and the share that is done
+_GROUPS = 2  # of rows, if simulators run in worker processes: one computes actions, one steps
 _OVER = object()
 
 
@@ -37,9 +37,9 @@ def rollout(
 ) -> RolloutResult:
     """Play an episode of every seed; a row that has finished goes on with the next one.
 
-    With several environments, each with its policy, one's simulators step while the next one's
-    policy thinks, if the environment has `step_async`. They take turns in a fixed order, so that
-    nothing but the time depends on who is how fast.
+    With several environments, each with its policy, the simulators of one step while the policy of
+    the next computes actions, if the environment has `step_async`. The order of turns is fixed, so
+    that results do not depend on speed.
 
     An episode with a reward or an observation that is not finite ends there, and its return is
     not finite.
@@ -79,7 +79,7 @@ def _play_all(
     max_steps: int | None,
     on_step: Callable[[int, int], None] | None,
 ) -> Iterator[None]:
-    """Play episodes until all are taken: at once, or by turns where all rows begin together."""
+    """Play all episodes: rows refill one by one, or all together where a reset is for all rows."""
     refill = bool(env.metadata.get(ROW_RESETS, True))
     while record.left:
         yield from play(policy, env, Rows(env.num_envs, record, refill), max_steps, on_step)
@@ -94,9 +94,9 @@ def play(
     max_steps: int | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Iterator[None]:
-    """The rollout of one environment, see `rollout`, a turn at a time.
+    """Play the rollout of one environment, see `rollout`, as a generator.
 
-    A turn ends where the simulators have been told what to do: to step, or to begin episodes.
+    It yields after each request to the simulators, to step or to reset.
     """
     nobody = np.zeros(env.num_envs, dtype=bool)
     observations, _ = yield from _reset(env, seed=rows.seeds)
@@ -123,17 +123,17 @@ def play(
             fresh = fresh | again | restarted
         if fresh.any():
             policy.reset(fresh, episodes=rows.seeds)
-        rewards = np.where(np.isfinite(rewards), rewards, 0.0)  # of what nobody looks at any more
+        rewards = np.where(np.isfinite(rewards), rewards, 0.0)  # in rows that have ended
 
 
 def row_groups(env: Any) -> list[VectorEnv]:
-    """The groups of rows that are played in turns: a single one, if they cannot be told apart."""
+    """Returns the groups of rows that take turns; one group if the environment cannot be split."""
     groups: list[VectorEnv] = env.groups(_GROUPS) if hasattr(env, "groups") else [env]
     return groups
 
 
 def _reset(env: Any, **how: Any) -> Generator[None, None, Any]:
-    """Reset an environment, and let others have their turn meanwhile."""
+    """Reset an environment; yields while it works."""
     if not hasattr(env, "step_async"):
         yield
         return env.reset(**how)
@@ -143,7 +143,7 @@ def _reset(env: Any, **how: Any) -> Generator[None, None, Any]:
 
 
 def _step(env: Any, actions: NDArray[Any]) -> Generator[None, None, Any]:
-    """Step an environment, and let others have their turn meanwhile."""
+    """Step an environment; yields while it works."""
     if not hasattr(env, "step_async"):
         yield
         return env.step(actions)
@@ -239,9 +239,9 @@ def _tell(
 
 @contextmanager
 def acting_threads(env: Any, device: torch.device) -> Iterator[None]:
-    """At most two CPU threads inside, and one where simulators in other processes want the cores.
+    """Use at most two CPU threads, and one if simulators run in worker processes.
 
-    A step of a small model is over before a third one has woken up.
+    A step of a small model is shorter than the start of a third thread.
 
     Args:
         env: What is played.

@@ -1,4 +1,4 @@
-"""A run has one writer: a lock on its folder, which ends with the process that holds it."""
+"""A file lock on the folder of a run: it has one writer. The lock ends with its process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOCK = ".lock"
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder. The system lets go of it however the process ends.
+    """Hold the lock of a run's folder. The system releases it however the process ends.
 
     Warns where the file system has no locks, as some network file systems.
 
@@ -31,14 +31,14 @@ def only_writer(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # Unlinked while it is held: whoever opened it before learns that it is not the file there.
+        # Unlinked while held: a process that opened it before finds another file there.
         with suppress(OSError):
             path.unlink()
         os.close(descriptor)
 
 
 def is_written(folder: Path) -> bool:
-    """Whether a process writes the run in a folder just now."""
+    """Whether a process holds the lock of a run's folder."""
     try:
         descriptor = os.open(folder / LOCK, os.O_RDWR)
     except OSError:
@@ -87,7 +87,7 @@ def _is_there(path: Path, descriptor: int) -> bool:
 
 
 def _sign(descriptor: int) -> None:
-    """Write into the lock who holds it, for those who are refused."""
+    """Write the holder of the lock into it, for the message to others."""
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     text = f"process {os.getpid()} on {socket.gethostname()}, since {since}"
     os.ftruncate(descriptor, 0)

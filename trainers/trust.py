@@ -14,7 +14,7 @@ from trainers.own_environment import PYTHON
 
 
 def remember(name: str, options: dict[str, Any]) -> None:
-    """Note that a person has named an environment.
+    """Record that a person has named an environment.
 
     Args:
         name: The environment's name.
@@ -24,7 +24,7 @@ def remember(name: str, options: dict[str, Any]) -> None:
 
 
 def require(name: str, options: dict[str, Any]) -> None:
-    """Refuse code that a file names, and no person has.
+    """Refuse code that a file names and no person has named.
 
     Raises:
         ConfigError: If so; says what to type for it.
@@ -40,9 +40,10 @@ def require(name: str, options: dict[str, Any]) -> None:
 
 
 def _code(name: str, options: dict[str, Any]) -> dict[str, str]:
-    """What code an environment is made by, where that is not installed under a name of its own.
+    """Returns the code that makes an environment, if it is no registered one.
 
-    What is to be typed for each is beside it.
+    Returns:
+        An import path or a Python program, each with the option that names it.
     """
     found = {name: f"--env {name}"} if ":" in name else {}
     python = options.get(PYTHON)

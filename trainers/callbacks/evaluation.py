@@ -1,4 +1,4 @@
-"""Rollouts during training, which choose the best weights."""
+"""Rollouts during training, which select the best weights."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class SelectionRollouts(ScheduledCallback):
             trainer.strategy.barrier("selection rollouts")
 
     def catch_up(self, trainer: Trainer, module: SequenceTrainer) -> None:
-        """Make the rollouts that were left when the run was stopped in the midst of them."""
+        """Make the rollouts during which the run was stopped."""
         self.is_pending = False
         if trainer.is_global_zero:
             self._evaluate(trainer, module)
@@ -124,7 +124,7 @@ class SelectionRollouts(ScheduledCallback):
             self.on_progress(length, share)
 
     def _warn(self, rows: list[dict[str, Any]], step: int) -> None:
-        """Say once what is odd about the rollouts, and not at every evaluation."""
+        """Warn of unusual results once, not at every evaluation."""
         found = remarks(rows)
         if found and not self._has_warned:
             self._has_warned = True
@@ -135,7 +135,7 @@ class SelectionRollouts(ScheduledCallback):
             )
 
     def _vector(self, num_envs: int, length: Length) -> Any:
-        """An environment that stays open: to start a simulator may take longer than to use it."""
+        """Returns an environment that is kept open, since simulators are slow to start."""
         if (num_envs, length) not in self._vectors:
             self._vectors[num_envs, length] = self.environment.make_vector(num_envs, length)
         return self._vectors[num_envs, length]

@@ -98,7 +98,7 @@ class HeldOutMetrics(ScheduledCallback):
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Dropout and noise are off in here; each part is then as it was."""
+    """Evaluation mode inside: no dropout, no noise. Restores the mode of each submodule."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -109,9 +109,9 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def uncompiled() -> AbstractContextManager[Any]:
-    """Programs made for training are left alone in here: to make others takes longer than to run.
+    """Eager mode inside: to compile other programs than those for training takes longer.
 
-    PyTorch before 2.6 makes others.
+    PyTorch before 2.6 compiles them.
     """
     set_stance = getattr(torch.compiler, "set_stance", None)
     return nullcontext() if set_stance is None else set_stance("force_eager")
