@@ -37,7 +37,7 @@ _SIZE_COUNTER = (1 << 62) + 2
 
 Array = npt.NDArray[Any]
 Observation = Array | dict[str, Array]
-Length = int | tuple[int, int]
+GridSize = int | tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -105,12 +105,12 @@ def _main_key(options: MinigridMemoryOptions) -> str:
     return "image" if options.observation == "pixels" else "symbols"
 
 
-def _size_range(length: Length) -> tuple[int, int]:
-    """Returns the smallest and largest maze of `length`, both included."""
-    low, high = (length, length) if isinstance(length, int) else length
+def _size_range(grid_size: GridSize) -> tuple[int, int]:
+    """Returns the smallest and largest maze of `grid_size`, both included."""
+    low, high = (grid_size, grid_size) if isinstance(grid_size, int) else grid_size
     if not MINIMUM_SIZE <= low <= high or low % 2 == 0 or high % 2 == 0:
         raise ValueError(
-            f"Minigrid-Memory length {length!r}: it is the size of the maze, an odd number from "
+            f"Minigrid-Memory grid size {grid_size!r}: it is an odd number from "
             f"{MINIMUM_SIZE} on, or a range (smallest, largest) of two"
         )
     return int(low), int(high)
@@ -138,8 +138,8 @@ class MinigridMemory(gymnasium.Env[Observation, np.int64]):
 
     Args:
         options: See `MinigridMemoryOptions`.
-        length: The maze's width and height, odd, at least 7; or a range (both ends included) from
-            which each reset samples an odd size.
+        grid_size: The width and height of the grid, odd, at least 7; or a range (both ends
+            included) from which each reset samples an odd size.
         render_mode: Gymnasium's; `render` works in any mode.
 
     Raises:
@@ -155,14 +155,14 @@ class MinigridMemory(gymnasium.Env[Observation, np.int64]):
     def __init__(
         self,
         options: MinigridMemoryOptions | None = None,
-        length: Length = 41,
+        grid_size: GridSize = 41,
         render_mode: str | None = None,
     ) -> None:
         self.options = options or MinigridMemoryOptions()
         self.render_mode = render_mode
         self.observation_space = _observation_space(self.options)
         self.action_space = spaces.Discrete(3)
-        self._range = _size_range(length)
+        self._range = _size_range(grid_size)
         self.simulator = _simulator(self._range[1], self.options.random_length)
         self._symbols: Array = np.zeros((VIEW, VIEW, 3), dtype=np.uint8)
         self._finished: tuple[bool, bool] | None = None  # terminated, truncated
