@@ -179,7 +179,8 @@ def current_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
     if current is environment:
         return manifest
     tables = {name: _current_columns(manifest[name]) for name in ("arrays", "normalisation")}
-    return {**manifest, **tables, "environment": current}
+    provenance = current_settings("env", manifest["provenance"], current_names("env"))
+    return {**manifest, **tables, "environment": current, "provenance": provenance}
 
 
 def _current_columns(table: Mapping[str, Any]) -> dict[str, Any]:

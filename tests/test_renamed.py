@@ -97,12 +97,13 @@ def test_a_data_set_of_an_earlier_version_is_read(tmp_path) -> None:
     spec = EnvironmentSpec.from_dict(
         {**retrieval_spec(options).to_dict(), "options": {"privileged": True}}
     )
-    store = write_store([episode], tmp_path / "store", spec, {})
+    store = write_store([episode], tmp_path / "store", spec, {"privileged": True})
     manifest = store.path / "manifest.json"
     manifest.write_text(as_formerly(manifest.read_text()))
     read = Store.open(store.path, verify=True)
     assert set(read.observations) == {"vector", "privileged"}
     assert read.spec == spec
+    assert read.manifest["provenance"]["privileged"] is True  # so it is not made again
     assert read.normalisation.keys() == store.normalisation.keys()
     assert isinstance(read.observing(spaces.Box(0, 1, (2,), np.float32)).observations, np.ndarray)
 
