@@ -1,4 +1,4 @@
-"""The pool of worker processes: rollouts, collection, baselines and the doctor run in it.
+"""The worker pool: rollouts, collection, baselines and the doctor run in its processes.
 
 `worker.Worker` is one process, `pool.WorkerPool` several that are replaced when they die, and
 `tasks.run_tasks` has them call a function for each of many tasks. Workers are no `multiprocessing`
