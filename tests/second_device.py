@@ -143,7 +143,10 @@ _LIBRARY.impl("_copy_from", _copy_from, "PrivateUse1")
 
 
 def _held(x: Any) -> Any:
-    return x.held if isinstance(x, SecondTensor) else x
+    if not isinstance(x, SecondTensor):
+        return x
+    # A conjugate is a bit of the tensor, which nothing looks at below this mode.
+    return x.held.conj().conj_physical() if x.held.is_conj() else x.held
 
 
 def _second(x: Any) -> Any:

@@ -77,4 +77,4 @@ def test_the_site_builds_and_has_every_setting(tmp_path: Path) -> None:
         assert name in settings
     commands = (tmp_path / "commands" / "index.html").read_text(encoding="utf-8")
     assert "usage: rate evaluate" in commands
-    assert "class Traces" in (tmp_path / "extend" / "backbone" / "index.html").read_text("utf-8")
+    assert "TracesState" in (tmp_path / "extend" / "backbone" / "index.html").read_text("utf-8")

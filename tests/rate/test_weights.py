@@ -132,7 +132,7 @@ def test_a_full_disk_leaves_the_old_model_whole(
 
     def full(descriptor: int) -> None:
         if file in Path(f"/proc/self/fd/{descriptor}").readlink().name:
-            os.ftruncate(descriptor, 10)
+            os.truncate(f"/proc/self/fd/{descriptor}", 10)
             raise OSError(errno.ENOSPC, "No space left on device")
         sync(descriptor)
 

@@ -176,7 +176,7 @@ def test_help_shows_the_settings_of_the_environment(capsys: pytest.CaptureFixtur
         return " ".join(capsys.readouterr().out.split())
 
     text = show("retrieval")
-    assert "--env.privileged {true,false} Also show the privileged state" in text
+    assert "--env.privileged {true,false} Observations also hold the privileged state" in text
     assert "(default: false)" in text
     assert "--env." not in show("tmaze")
 

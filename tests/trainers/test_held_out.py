@@ -130,7 +130,9 @@ def test_a_run_tells_what_it_holds_out_and_how_well_that_goes(make_config, data_
     assert float(logged[-1]["held_out/accuracy"]) == pytest.approx(told[0]["accuracy"])
     model = load_model(folder / "checkpoints" / "last").model
     held_out = HeldOut(store, 0.05, 12)
-    (batch,) = held_out.batches(WindowSampler(store, 4, 12, seed=0).arrays, 4, 4)
+    source = held_out.batches(WindowSampler(store, 4, 12, seed=0).arrays, 4, 4)
+    assert len(source) == 1
+    batch = source.batch(0)
     with torch.no_grad():
         predictions, _ = model(batch)
         losses = model.head.loss(predictions, batch.actions)[batch.mask]
