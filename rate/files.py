@@ -1,7 +1,7 @@
-"""Atomic, durable writes: a file or folder is there whole or not at all, also after a power cut.
+"""Atomic, durable writes: a file or folder is complete or absent, also after a power failure.
 
-All code that writes a result goes through this module. What is being written stands under a
-temporary name (a draft) beside its final one. `publish` makes it durable (`fsync`) and renames it.
+All code that writes a result uses this module. Content is written to a draft, a temporary name
+beside the final one. `publish` flushes the draft to the disk (`fsync`) and renames it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Any
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yields the draft of a file, to be written by whatever writes files; publishes it at the end.
+    """Yields the path of a file's draft, which the block writes; publishes it at the end.
 
-    Whatever stood at `path` stays there until the new content is on the disk. If the block raises,
-    the draft is removed and `path` is left as it was.
+    An existing file at `path` is replaced after the new content is on the disk. If the block
+    raises, the draft is removed and `path` is unchanged.
 
     Raises:
         OSError: If the draft cannot be made durable or renamed, for example on a full disk.
     """
     draft = draft_of(path)
-    draft.unlink(missing_ok=True)  # a killed process of the same number, or somebody's link
+    draft.unlink(missing_ok=True)  # left by a killed process of the same id, or a symbolic link
     try:
         yield draft
         publish(draft, path)
@@ -34,9 +34,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a text (as UTF-8) or bytes atomically.
+    """Write text (as UTF-8) or bytes atomically.
 
-    A symbolic link that somebody has put in the place of the draft is not followed.
+    A symbolic link at the path of the draft is not followed.
 
     Raises:
         OSError: If the folder is missing or cannot be written, for example on a full disk.
@@ -46,15 +46,20 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, without NaN or infinity, which other readers refuse."""
+    """Write JSON atomically.
+
+    Raises:
+        ValueError: If `value` has NaN or infinity, which are not valid JSON.
+        OSError: As `write_atomic`.
+    """
     write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def publish(draft: Path, path: Path) -> None:
-    """Make a finished file, or a folder with all that is in it, durable and give it its name.
+    """Flush a finished file, or a folder with its files, to the disk and rename it to `path`.
 
     Raises:
-        OSError: If that fails, for example on a full disk.
+        OSError: If the flush or the rename fails, for example on a full disk.
     """
     if draft.is_dir():
         for item in (item for item in draft.rglob("*") if item.is_file()):
@@ -65,7 +70,7 @@ def publish(draft: Path, path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Flush a file, or the names in a folder, to the disk (folders not on Windows)."""
+    """Flush a file, or the entries of a folder, to the disk; no-op for folders on Windows."""
     is_posix = os.name == "posix"
     if path.is_dir() and not is_posix:
         return
@@ -77,14 +82,14 @@ def sync(path: Path) -> None:
 
 
 def draft_of(path: Path) -> Path:
-    """The temporary name of a file that this process is writing."""
+    """Returns the temporary path of a file that this process is writing."""
     return path.with_name(f".{path.name}.tmp-{os.getpid()}")
 
 
 def remove_drafts(folder: Path) -> None:
-    """Remove the drafts of processes that were killed while they wrote files into `folder`.
+    """Remove the drafts that killed processes left in `folder`.
 
-    No other process may write there at the same time.
+    No other process may write to the folder at the same time: its drafts would be removed too.
     """
     for draft in folder.glob(".*.tmp-*"):
         if draft.is_file() or draft.is_symlink():

@@ -1,7 +1,7 @@
-"""File locks between processes, of one user or of several who share a folder.
+"""File locks between processes, of one user or of several users who share a folder.
 
-A lock is the system's own on an open file (`flock`; a byte range on Windows), so that it ends with
-the process that holds it, however that ends.
+A lock is a system lock on an open file (`flock`; a byte range on Windows). The system releases it
+when the process ends, including by a crash or a signal.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_PATIENCE_S = 2.0  # of waiting without a word
+_PATIENCE_S = 2.0  # of waiting before the warning
 _POLL_S = 0.05
 _MODE = 0o666  # every user who may write in the folder may lock
 _FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -25,18 +25,19 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.
 
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock while the block runs; wait for another holder, with a warning that says so.
+    """Hold an exclusive lock while the block runs.
 
-    The lock is an empty file, which stays: to remove it would let two processes in. The file of
-    another user, which may only be read, serves as well. On a file system without locks nobody is
-    kept out, with a warning.
+    If another process holds the lock, this waits and warns after two seconds. The lock is an empty
+    file, which is not removed: a process could lock the removed file while another one locks a new
+    file of that name. A read-only lock file of another user can be locked too. On a file system
+    without locks the block runs unlocked, with a warning.
 
     Args:
-        path: The file, in a folder that can be written.
-        what: What the holder does, for those who wait: "another process is making ...".
+        path: The lock file, in a writable folder.
+        what: What the holder does, for the warning: "another process is {what}".
 
     Raises:
-        OSError: If there is no such file, and it cannot be made.
+        OSError: If the file does not exist and cannot be created.
     """
     descriptor = _open(path)
     try:
@@ -53,10 +54,10 @@ def locked(path: Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Let one process at a time run the block, of those that name the same folder.
+    """Hold an exclusive lock on a folder while the block runs; waits for another holder.
 
-    Nothing is left in the folder. Where it cannot be locked, since its file system has no locks or
-    this user may not read it, nobody is kept out.
+    No lock file is written. If the folder cannot be locked, because its file system has no locks or
+    this user may not read it, the block runs unlocked.
     """
     descriptor = None
     try:
@@ -71,15 +72,19 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 
 def open_lock(path: Path) -> int:
-    """The descriptor of a lock file, which is made where there is none; links are not followed."""
+    """Returns the descriptor of a lock file, which is created if absent.
+
+    Raises:
+        OSError: If the file cannot be opened, or is a symbolic link.
+    """
     return os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o644)
 
 
 def try_lock(descriptor: int) -> bool:
-    """Lock an open file; False where the file system has no locks.
+    """Lock an open file without waiting. Returns False if the file system has no locks.
 
     Raises:
-        BlockingIOError: If somebody else holds it.
+        BlockingIOError: If another process holds the lock.
     """
     try:
         if sys.platform == "win32":
@@ -100,20 +105,24 @@ def try_lock(descriptor: int) -> bool:
 
 
 def _open(path: Path) -> int:
-    """A lock file that all may lock; of another user's, what may only be read."""
+    """Returns the descriptor of a lock file that every user may lock.
+
+    The file is opened read-only if it belongs to another user and is not writable.
+    """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, _MODE)
     except PermissionError:
         if os.name != "posix" or not path.is_file():
             raise
         return os.open(path, os.O_RDONLY | _FLAGS)
-    with suppress(OSError, AttributeError):  # the umask is for data; not this user's, or Windows
+    # The umask has removed bits of the mode. Fails for another user's file, and on Windows.
+    with suppress(OSError, AttributeError):
         os.fchmod(descriptor, _MODE)
     return descriptor
 
 
 def _try(path: Path | None, descriptor: int) -> bool:
-    """Whether to go on: the lock is held, or there are no locks."""
+    """Whether the block may run: the lock is held, or the file system has no locks."""
     try:
         if not try_lock(descriptor) and path is not None:
             warnings.warn(

@@ -1,8 +1,8 @@
-"""Former names of settings, metrics and stored columns, and how they are read.
+"""Former names of settings, metrics, weights and stored columns, and their current names.
 
-This is the only place that knows them. A name that a person types on a command line is read with a
-note; what an earlier version wrote to disk (configurations of runs, saved models, data sets) is
-read silently. Nothing is written under a former name.
+All aliases are defined here. A former name on a command line is accepted with a note. A former name
+in a file of an earlier version (run configuration, saved model, data set) is accepted silently.
+Nothing is written under a former name.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Renamed:
-    """What became of a setting.
+    """The current name of a renamed setting, and of its renamed values.
 
     Attributes:
-        name: Its name today, in the same section.
-        values: Those of its values that have other names today, former to current.
+        name: The current name, in the same section.
+        values: The renamed values, former to current.
     """
 
     name: str
     values: Mapping[Any, Any] = field(default_factory=dict)
 
     def value(self, former: Any) -> Any:
-        """A value under its current name."""
+        """Returns a value under its current name."""
         return self.values.get(former, former) if isinstance(former, str) else former
 
 
@@ -56,8 +56,7 @@ WEIGHTS: dict[str, str] = {
 }
 """Parts of names of weights, former to current."""
 
-# The part of observations that is the privileged state, in data and models of the environments of
-# this project.
+# The observation key of the privileged state, in data and models of this project's environments.
 _PARTS = {"hint": "privileged"}
 _ENVIRONMENTS = (
     *("memory_maze", "minigrid", "minigrid_memory", "popgym", "retrieval", "two_colors"),
@@ -67,15 +66,15 @@ _OWN_ID = '"id": "RATE/'  # in the JSON of a Gymnasium specification
 
 
 def renamed(option: str, known: Collection[str]) -> tuple[str, Renamed] | None:
-    """The current name of an option, if it is a former one.
+    """Returns the current name of an option that was renamed.
 
     Args:
         option: `section.name`.
-        known: The options there are. An environment or objective of a user may have one of a
-            former name, which is then its own.
+        known: All current options. An option in it is not renamed: an environment or objective of
+            a user may define an option with a former name.
 
     Returns:
-        The option's current name and its entry; None where it is not a former name.
+        The current `section.name` and the entry of `SETTINGS`; None if `option` was not renamed.
     """
     entry = SETTINGS.get(option)
     if entry is None or option in known:
@@ -87,15 +86,16 @@ def renamed(option: str, known: Collection[str]) -> tuple[str, Renamed] | None:
 def current_settings(
     section: str, settings: Mapping[str, Any], known: Collection[str]
 ) -> dict[str, Any]:
-    """The settings of a section under their current names.
+    """Returns the settings of a section under their current names.
 
     Args:
-        section: Its name, for example `loss`.
-        settings: What a file or a caller gives.
-        known: The names of all its settings today, without the section.
+        section: The name of the section, for example `loss`.
+        settings: Values by current or former name, without the section.
+        known: All current names of the section's settings, without the section.
 
     Returns:
-        Them, in their order. Where a setting is given under both names, the current one counts.
+        The values by current name, in the order of `settings`. If a setting is given under both
+        names, the value of the current name is used.
     """
     options = {f"{section}.{name}" for name in known}
     current: dict[str, Any] = {}
@@ -109,15 +109,15 @@ def current_settings(
 
 
 def current_names(section: str) -> list[str]:
-    """The current names of the settings of a section that had others."""
+    """Returns the current names of a section's renamed settings."""
     return [entry.name for name, entry in SETTINGS.items() if name.startswith(f"{section}.")]
 
 
 def former_settings(section: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `current_settings`.
+    """Returns the settings of a section under their former names: inverts `current_settings`.
 
-    Names of generated data sets have a digest of their settings: it is taken under the names that
-    they had first, so that data sets made by earlier versions are found.
+    Names of generated data sets have a digest of their settings. It is computed with the former
+    names, so that data sets of earlier versions are found.
     """
     former = {
         entry.name: name for name, entry in SETTINGS.items() if name.startswith(f"{section}.")
@@ -126,23 +126,23 @@ def former_settings(section: str, settings: Mapping[str, Any]) -> dict[str, Any]
 
 
 def current_metrics(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of metrics under their current names."""
+    """Returns a row of metrics under their current names."""
     return {current_metric(name): value for name, value in row.items()}
 
 
 def current_metric(name: str) -> str:
-    """The current name of a metric, with what stands before it."""
+    """Returns the current name of a metric; a prefix up to `/` is kept."""
     place, slash, metric = name.rpartition("/")
     return f"{place}{slash}{METRICS.get(metric, metric)}"
 
 
 def current_weights(state: Mapping[str, T], known: Collection[str]) -> dict[str, T]:
-    """The weights of a saved model or of a training state under their current names.
+    """Returns the weights of a saved model or a training state under their current names.
 
     Args:
-        state: The weights, as a file has them.
-        known: The names of the weights of the model that they are for. A model of a user may have
-            a weight of a former name, which is then its own.
+        state: The weights by the names in the file.
+        known: The names of the weights of the model that loads them. A name in it is not changed:
+            a model of a user may define a weight with a former name.
     """
     return {_current_weight(name, known): weight for name, weight in state.items()}
 
@@ -155,10 +155,13 @@ def _current_weight(name: str, known: Collection[str]) -> str:
 
 
 def current_environment(spec: Any) -> Any:
-    """The plain form of an `EnvironmentSpec`, as an earlier version wrote it, under current names.
+    """Returns the plain form of an `EnvironmentSpec` under current names.
 
-    Only specifications of this project's environments are changed. The order of the parts of an
-    observation stays: encoders go by it.
+    Only specifications of this project's environments are changed. The order of the observation
+    keys is kept, since encoders depend on it.
+
+    Args:
+        spec: The result of `EnvironmentSpec.to_dict`, possibly of an earlier version.
     """
     if not isinstance(spec, dict) or not _is_own(spec):
         return spec
@@ -173,7 +176,7 @@ def current_environment(spec: Any) -> Any:
 
 
 def current_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The manifest of a data set, as an earlier version wrote it, under current names."""
+    """Returns the manifest of a data set, possibly of an earlier version, under current names."""
     environment = manifest["environment"]
     current = current_environment(environment)
     if current is environment:
@@ -192,6 +195,6 @@ def _current_columns(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_own(spec: Mapping[str, Any]) -> bool:
-    """Whether a specification is of an environment of this project that has a privileged state."""
+    """Whether a specification is of this project's environments that have a privileged state."""
     name = str(spec.get("name", "")).partition("-")[0]
     return name in _ENVIRONMENTS or _OWN_ID in str(spec.get("recorded", ""))

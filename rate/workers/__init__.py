@@ -1,8 +1,7 @@
-"""The worker pool: rollouts, collection, baselines and the doctor run in its processes.
+"""The worker pool: processes for rollouts, collection, baselines and the doctor.
 
-`worker.Worker` is one process, `pool.WorkerPool` several that are replaced when they die, and
-`tasks.run_tasks` has them call a function for each of many tasks. Workers are no `multiprocessing`
-children: they do not run the main program once more, so that it needs no
-`if __name__ == "__main__":`. What they import first is in this package: keep it free of whatever is
-slow to load.
+`worker.Worker` is one process. `pool.WorkerPool` holds several and replaces those that die.
+`tasks.run_tasks` maps a function over tasks in a pool. Workers are not `multiprocessing` children:
+they do not import the main program, so that it needs no `if __name__ == "__main__":`. A worker
+imports this package at its start, so that the package must not import modules that load slowly.
 """

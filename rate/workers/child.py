@@ -1,9 +1,9 @@
-"""A worker process of our own Python: makes a service and calls its methods for the parent.
+"""The child's side of a worker process of the same Python: makes a service and calls its methods.
 
-The protocol is a pickled tuple each way. A request is `(method of the service, argument)`, the
-first one `("make", (pickled function that makes the service, argument))`. The answer is
-`("done", value)`, `("lost", reason)` if the service cannot go on, or `("error", pickled exception,
-traceback)`. Any number of `("alive",)` may come before it.
+Messages are pickled tuples. A request is `(method of the service, argument)`; the first request is
+`("make", (pickled function that makes the service, argument))`. An answer is `("done", value)`,
+`("lost", reason)` if the service cannot continue, or `("error", pickled exception, traceback)`. Any
+number of heartbeats, `("alive",)`, may precede an answer.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from gymnasium.vector.utils import CloudpickleWrapper
 from rate.errors import UserError
 from rate.workers.loop import serve
 
-_BEAT_S = 0.5  # between two signs of life, however many there are
+_BEAT_S = 0.5  # least time between two heartbeats that are sent
 
 
 class WorkerFailure(UserError):
-    """A worker process could not begin its work, or workers have died too often."""
+    """A worker process could not make its service, or workers have died too often."""
 
 
 class Service(Protocol):
-    """What a worker does. Its public methods are what the parent may ask for."""
+    """The object in a worker process whose public methods the parent calls."""
 
     @property
     def lost(self) -> tuple[type[Exception], ...]:
         """The errors after which the process has to be replaced."""
 
     def make(self, argument: Any) -> Any:
-        """Begin; returns what the parent has to know."""
+        """Initialise the service. Returns the first answer to the parent."""
 
     def close(self) -> None:
-        """Clean up."""
+        """Release the resources of the service."""
 
 
 Beat = Callable[[], None]
@@ -62,7 +62,7 @@ class _Child:
         self.pipe.send(self._call(*request))
 
     def beat(self) -> None:
-        """Tell the parent that this process is alive."""
+        """Send a heartbeat, unless one was sent less than `_BEAT_S` seconds ago."""
         if (now := time.monotonic()) >= self._next_beat:
             self._next_beat = now + _BEAT_S
             self.pipe.send(("alive",))
@@ -78,7 +78,7 @@ class _Child:
                 pickled, argument = argument
                 service = self._service = pickle.loads(pickled).fn(self.beat)  # noqa: S301 (ours)
             return "done", getattr(service, method)(argument)
-        except Exception as error:  # noqa: BLE001 (whatever it is, the parent has to know)
+        except Exception as error:  # noqa: BLE001 (sent to the parent)
             if service is not None and method != "make" and isinstance(error, service.lost):
                 return "lost", f"{type(error).__name__}: {error}"
             trace = traceback.format_exc()
@@ -88,16 +88,16 @@ class _Child:
 
 
 def last_lines(trace: str, count: int = 6) -> str:
-    """The end of a traceback, which says the most."""
+    """Returns the last `count` lines of a traceback."""
     return "\n".join(trace.strip().splitlines()[-count:])
 
 
 def _pickled(error: Exception) -> bytes:
-    """The error, or one that says the same if it does not survive the journey."""
+    """Returns the pickled error; one that cannot be pickled becomes a `RuntimeError`."""
     try:
         pickled = pickle.dumps(CloudpickleWrapper(lambda: error))
         pickle.loads(pickled)  # noqa: S301 (our own)
-    except Exception:  # noqa: BLE001 (pickle raises what it likes)
+    except Exception:  # noqa: BLE001 (pickle may raise any class)
         notes = getattr(error, "__notes__", ())
         error = RuntimeError(f"{type(error).__name__}: {error}")
         for note in notes:

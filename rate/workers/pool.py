@@ -1,4 +1,4 @@
-"""Several worker processes that end together, each replaced when it dies."""
+"""A pool of worker processes that end together; a worker that dies is replaced."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from rate.workers.child import WorkerFailure
 from rate.workers.worker import Worker, close_workers
 
 _LOG = logging.getLogger(__name__)
-_FEW_CORES = 3  # to leave one of them to the policy would cost more than it gains
+_FEW_CORES = 3  # with so few, reserving one for the policy costs more time than it saves
 
 
 class WorkerPool:
-    """Worker processes, which end with the pool, however the program ends.
+    """Worker processes that end when the pool is closed or collected, or the program exits.
 
     Args:
-        max_restarts: How many workers in all may be replaced; None is any number.
+        max_restarts: The number of restarts, over all workers, that are allowed; None is unlimited.
 
     Attributes:
-        workers: In the order in which they were added.
+        workers: The workers in the order in which they were added.
     """
 
     def __init__(self, max_restarts: int | None = None) -> None:
@@ -36,24 +36,24 @@ class WorkerPool:
         return not self._finalizer.alive
 
     def close(self) -> None:
-        """End the processes. Nothing happens the second time."""
+        """End the processes. A second call has no effect."""
         self._finalizer()
 
     def add(self, worker: Worker) -> Worker:
-        """Have a worker end with the pool."""
+        """Add a worker, which ends with the pool. Returns it."""
         self.workers.append(worker)
         return worker
 
     def restart(self, worker: Worker, what: str, why: str) -> None:
-        """Start the process of a dead worker afresh, and log it.
+        """Start a new process for a dead worker, and log a warning.
 
         Args:
-            worker: Is dead.
-            what: What it worked at, for people.
-            why: The cause of its death.
+            worker: The dead worker.
+            what: The work it did, for the messages.
+            why: The cause of its death, for the messages.
 
         Raises:
-            WorkerFailure: If there were too many restarts. The pool is closed then.
+            WorkerFailure: If `max_restarts` is exceeded. The pool is closed then.
         """
         self._restarts += 1
         if self._max_restarts is not None and self._restarts > self._max_restarts:
@@ -68,23 +68,28 @@ class WorkerPool:
 
 
 def available_cores() -> int:
-    """The processor cores that this process may use."""
+    """Returns the number of processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def cores_for_simulators() -> int:
-    """One worker for every core, but from four cores on one is left to the policy."""
+    """Returns the default number of workers: the cores, less one for the policy from four cores."""
     cores = available_cores()
     return cores - 1 if cores > _FEW_CORES else cores
 
 
 def split_evenly(num_rows: int, num_workers: int | None) -> Sequence[range]:
-    """Consecutive rows for each worker; at most one worker for each row.
+    """Returns a range of consecutive rows for each worker.
+
+    Args:
+        num_rows: The number of rows.
+        num_workers: The number of workers, reduced to `num_rows` if larger; None is
+            `cores_for_simulators()`.
 
     Raises:
-        ValueError: If there is nothing to split, or nobody to split it between.
+        ValueError: If either number is less than 1.
     """
     if num_workers is None:
         num_workers = cores_for_simulators()

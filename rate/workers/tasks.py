@@ -1,4 +1,4 @@
-"""A function called for each of many tasks, by workers that may die while they do."""
+"""Maps a function over tasks in worker processes; a task whose worker dies is tried again."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from rate.workers.pool import WorkerPool
 from rate.workers.worker import STARTING_S, TIMEOUT_S, Worker, WorkerDied, close_workers
 
 ATTEMPTS = 3  # for each task
-_AHEAD = 4  # tasks for each worker whose results may wait for those before them
+_AHEAD = 4  # tasks for each worker that may run ahead of the next result
 _LOOK_AGAIN_S = 1.0
 
-Perform = Callable[[Any, Beat], Any]  # the result of a task; gives signs of life meanwhile
+Perform = Callable[[Any, Beat], Any]  # returns the result of a task; sends heartbeats meanwhile
 
 
 class TaskFailure(Exception):
@@ -26,8 +26,8 @@ class TaskFailure(Exception):
 
     Attributes:
         task: The task.
-        attempts: How many there were.
-        reason: What happened in the last one.
+        attempts: The number of attempts.
+        reason: The error of the last attempt.
     """
 
     def __init__(self, task: Any, attempts: int, reason: str) -> None:
@@ -45,23 +45,24 @@ def run_tasks(
     timeout: float = TIMEOUT_S,
     attempts: int = ATTEMPTS,
 ) -> Generator[Any, None, None]:
-    """The results of tasks, in the order of the tasks.
+    """Yields the results of tasks, in the order of the tasks.
 
-    A worker that dies or hangs, or in which a task raises, is replaced, and the task tried again.
-    Close the generator (`contextlib.closing`) to end the workers early.
+    A worker that dies or hangs, or in which a task raises, is replaced, and the task is tried
+    again. Close the generator (`contextlib.closing`) to end the workers early.
 
     Args:
-        make: Makes what performs a task; a worker calls it once. See `Worker` for how it travels.
-            If what it makes has a method `close`, that is called in the end.
-        tasks: They can be pickled, as can the results.
-        num_workers: Processes; 0 performs the tasks in this one, which cannot look after itself:
-            what hangs in it hangs.
-        timeout: Seconds without a sign of life after which a worker counts as hung.
-        attempts: How often a task is tried.
+        make: Returns the function that performs a task. Each worker calls `make` once. It is
+            pickled as described in `Worker`. If the function has a method `close`, that is called
+            at the end.
+        tasks: The tasks. They and their results must be picklable.
+        num_workers: The number of worker processes; 0 performs the tasks in this process, without
+            a time limit.
+        timeout: Seconds without a heartbeat after which a worker counts as hung.
+        attempts: The number of attempts for each task.
 
     Raises:
-        UserError: What a task raised, as it is: to try it again is no use.
-        TaskFailure: If a task failed in every attempt.
+        UserError: If a task raises one; the task is not tried again.
+        TaskFailure: If a task fails in every attempt.
     """
     if not num_workers:
         yield from _perform_here(make, tasks, attempts)
@@ -84,7 +85,7 @@ class _Performer:
         self._perform: Perform | None = None
 
     def make(self, _: Any) -> None:
-        """Nothing: the first task makes what performs it, where an error finds its way back."""
+        """No-op: `run` makes the function, so that an error there counts as one of a task."""
 
     def run(self, task: Any) -> Any:
         if self._perform is None:
@@ -97,7 +98,7 @@ class _Performer:
 
 
 class _Run:
-    """Tasks on their way through a pool."""
+    """The state of `run_tasks`: tasks that wait, tasks of each worker, and results."""
 
     def __init__(
         self,
@@ -111,15 +112,15 @@ class _Run:
         self._start = partial(Worker, partial(_Performer, make), timeout=timeout)
         self._tasks, self._num_workers = tasks, num_workers
         self._timeout, self._attempts = timeout, attempts
-        self._waiting = list(range(len(tasks)))  # a heap
+        self._waiting = list(range(len(tasks)))  # heap of the indices of tasks
         self._failures = Counter[int]()
-        self._given: dict[Worker, int] = {}  # the task of each worker that has one
+        self._given: dict[Worker, int] = {}  # the index of each busy worker's task
         self._idle: list[Worker] = []
-        self._fresh: set[Worker] = set()  # those whose first answer, to `make`, is to come
+        self._fresh: set[Worker] = set()  # have not answered `make` yet
         self._results: dict[int, Any] = {}
 
     def result(self, index: int) -> Any:
-        """Wait for the result of a task; those before it have been asked for."""
+        """Wait for the result of a task and return it; results are requested in order."""
         while index not in self._results:
             self._give(index + _AHEAD * self._num_workers)
             for worker in self._ready():
@@ -127,7 +128,7 @@ class _Run:
         return self._results.pop(index)
 
     def _give(self, end: int) -> None:
-        """Give the tasks before number `end` to workers that have none."""
+        """Assign waiting tasks of index less than `end` to idle or new workers."""
         while self._waiting and self._waiting[0] < end and len(self._given) < self._num_workers:
             if self._idle:
                 worker = self._idle.pop()
@@ -142,12 +143,12 @@ class _Run:
         worker.ask("run", self._tasks[index], limit)
 
     def _ready(self) -> list[Worker]:
-        """The workers that have said something, died, or hang."""
+        """Returns the busy workers that have sent a message, died, or exceeded their time limit."""
         said = set(wait([worker.connection for worker in self._given], timeout=_LOOK_AGAIN_S))
         return [w for w in self._given if w.connection in said or w.is_late]
 
     def _hear(self, worker: Worker) -> None:
-        """Take the next message of a worker that has a task."""
+        """Handle the next message of a busy worker, or its death."""
         index = self._given[worker]
         try:
             answer = worker.take()
@@ -161,9 +162,9 @@ class _Run:
             raise
         except WorkerDied as death:
             reason = str(death)
-        except Exception as error:  # noqa: BLE001 (whatever the task raised is tried again)
+        except Exception as error:  # noqa: BLE001 (any error of a task is tried again)
             reason = _describe(error)
-            close_workers([worker])  # whatever state its simulator is in
+            close_workers([worker])  # its simulator may be in an invalid state
         else:
             self._results[index] = answer[0]
             del self._given[worker]
@@ -193,7 +194,7 @@ def _perform_here(
                 except UserError:
                     raise
                 except Exception as error:
-                    perform = None  # whatever state its simulator is in
+                    perform = None  # its simulator may be in an invalid state
                     if attempt == attempts:
                         raise TaskFailure(task, attempts, _describe(error)) from error
             yield result
@@ -202,7 +203,7 @@ def _perform_here(
 
 
 def _nobody_waits() -> None:
-    """The sign of life of a process that nothing waits for."""
+    """No-op heartbeat, for tasks in this process."""
 
 
 def _close(perform: Any) -> None:
@@ -211,6 +212,6 @@ def _close(perform: Any) -> None:
 
 
 def _describe(error: Exception) -> str:
-    """What was raised: the traceback in a worker, or else the error."""
+    """Returns the end of the traceback in the worker, or `repr(error)` without one."""
     trace = "" if error.__cause__ is None else str(error.__cause__)
     return last_lines(trace) or repr(error)

@@ -1,4 +1,4 @@
-"""The parent's side of one worker process: start, ask, wait for the answer, end."""
+"""The parent's side of one worker process: start, send requests, wait for answers, end."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from rate.errors import ConfigError
 from rate.workers.child import Beat, Service, WorkerFailure
 from rate.workers.loop import CLOSING_TIME
 
-TIMEOUT_S = 120.0  # without an answer or a sign of life
-# Seconds that a process has at least for its imports and each simulator: a cold disk is no hang.
+TIMEOUT_S = 120.0  # without an answer or a heartbeat
+# Least time limit for the imports of a process and for making each simulator: a cold disk is slow.
 STARTING_S = 60.0
 _LOOK_AGAIN_S = 1.0
 
-# Not multiprocessing.Process: it runs the user's script once more in the child, which imports torch
-# there (seconds, and gigabytes over all workers) and needs an `if __name__ == "__main__"`.
+# Not multiprocessing.Process: it imports the user's script in the child, hence torch (seconds, and
+# gigabytes over all workers), and the script needs an `if __name__ == "__main__"`.
 _PROGRAM = """\
 import signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -38,29 +38,32 @@ main({connection})
 
 
 class MessageError(OSError):
-    """What came from a worker is no message."""
+    """A worker sent bytes that are not a valid message."""
 
 
 class WorkerDied(Exception):
-    """A worker is no more; the message says what happened to it."""
+    """A worker process has ended or was killed; the message is the cause."""
 
 
 class _InWorker(Exception):
-    """The traceback in the worker, as the cause of an exception that is raised again here."""
+    """The traceback in the worker; the cause of its exception when that is raised again here."""
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
 
 
 class Worker:
-    """A worker process, which makes a service and calls its methods.
+    """A worker process that makes a service and calls its methods.
 
     Args:
-        make_service: Makes the service, of a function that gives a sign of life. Pickled by value
-            where need be, so that a lambda or a function of a notebook will do.
-        argument: For the `make` of the service, whose answer is the first one.
-        timeout: Seconds without an answer or a sign of life after which a worker counts as hung.
-        descriptors: Open files that the process is to have as well, under the same numbers.
+        make_service: Takes the function that sends a heartbeat and returns the service. Pickled
+            with cloudpickle, so that lambdas and functions defined in a notebook are allowed.
+        argument: The argument of the service's `make`, whose result is the first answer.
+        timeout: Seconds without an answer or a heartbeat after which the worker counts as hung.
+        descriptors: Descriptors of open files that the process inherits.
+
+    Raises:
+        ConfigError: On Windows.
     """
 
     def __init__(
@@ -88,22 +91,22 @@ class Worker:
 
     @property
     def connection(self) -> Any:
-        """What `multiprocessing.connection.wait` waits for."""
+        """The connection, for `multiprocessing.connection.wait`."""
         return self._pipe
 
     @property
     def is_late(self) -> bool:
-        """Whether the process has ended or its time is up, so that `take` will not wait for it."""
+        """Whether the process has ended or exceeded its time limit; `take` does not wait then."""
         return self._process.poll() is not None or time.monotonic() > self._deadline
 
     def start(self) -> None:
-        """Start the process and ask it to make its service; `answer` waits for that."""
+        """Start the process and request its service; `answer` returns the result of `make`."""
         self._pipe, self._process = self._launch()
         self._death = None
         self.ask("make", self._request, max(self._timeout, STARTING_S))
 
     def _launch(self) -> tuple[Any, subprocess.Popen[bytes]]:
-        """A new process, and what it is spoken to through."""
+        """Returns the connection to a new process, and the process."""
         ours, theirs = Pipe()
         path = [os.path.abspath(place) for place in sys.path]  # noqa: PTH100 (it may not exist)
         program = _PROGRAM.format(path=path, connection=theirs.fileno())
@@ -118,12 +121,12 @@ class Worker:
         return ours, process
 
     def ask(self, method: str, argument: Any = None, limit: float | None = None) -> None:
-        """Send a request; a worker that is gone is noticed by `answer`.
+        """Send a request. If the worker is dead, this has no effect and `answer` raises.
 
         Args:
-            method: Of the service.
-            argument: For it.
-            limit: Seconds without an answer or a sign of life, instead of the worker's own.
+            method: The name of the service's method.
+            argument: Its argument, picklable.
+            limit: Seconds without an answer or a heartbeat; by default the worker's `timeout`.
         """
         self._limit = limit or self._timeout
         self._deadline = time.monotonic() + self._limit
@@ -131,22 +134,22 @@ class Worker:
             self._pipe.send((method, argument))
 
     def answer(self) -> Any:
-        """Wait for the answer to the oldest request that has none.
+        """Wait for the answer to the oldest unanswered request and return it.
 
         Raises:
-            WorkerDied: If there is none.
-            Exception: What was raised in the worker.
+            WorkerDied: If the worker died or exceeded its time limit.
+            Exception: The exception that the method raised in the worker.
         """
         while (answer := self.take()) is None:
             pass
         return answer[0]
 
     def take(self) -> tuple[Any] | None:
-        """The next answer, alone in a tuple; None for a mere sign of life.
+        """Wait for the next message. Returns the answer in a 1-tuple, or None for a heartbeat.
 
         Raises:
-            WorkerDied: If there is no answer.
-            Exception: What was raised in the worker.
+            WorkerDied: If the worker died or exceeded its time limit.
+            Exception: The exception that the method raised in the worker.
         """
         kind, *content = self._receive()
         if kind == "alive":
@@ -176,7 +179,12 @@ class Worker:
         return message
 
     def _wait(self) -> None:
-        """Wait for a message, the end of the process, or the end of its time."""
+        """Wait for a message.
+
+        Raises:
+            EOFError: If the process has ended.
+            WorkerDied: If the time limit is exceeded.
+        """
         while not self._pipe.poll(min(_LOOK_AGAIN_S, max(0.0, self._deadline - time.monotonic()))):
             if self._process.poll() is not None and not self._pipe.poll(0):
                 raise EOFError  # a child of a dead worker may hold its end of the pipe open
@@ -184,25 +192,25 @@ class Worker:
                 raise WorkerDied(self.kill(f"it did not answer within {self._limit:g} seconds"))
 
     def use_own_limit(self) -> None:
-        """From now on the worker's own time-out holds, instead of the one that `ask` was given."""
+        """Replace the `limit` of `ask` by the worker's `timeout`, counted from now."""
         self._limit = self._timeout
         self._deadline = time.monotonic() + self._limit
 
     def kill(self, why: str) -> str:
-        """End the process and what it started, at once; returns `why`."""
-        if self._death is not None:  # its number may be another process's by now
+        """Kill the process group. Returns `why`, or the cause of an earlier death."""
+        if self._death is not None:  # another process may have its id now
             return self._death
         self._death = why
         self._pipe.close()
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody left
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # the group has ended
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         return why
 
 
 def close_workers(workers: Sequence[Worker]) -> None:
-    """Have the workers clean up and end; those that take too long are killed."""
-    # A fork of the parent (a data loader's worker, say) has copies of these, but no say over them.
+    """End the workers with SIGTERM; those that take longer than `CLOSING_TIME` are killed."""
+    # A fork of the parent, such as a data loader's worker, has copies but must not end them.
     workers = [w for w in workers if w._owner == os.getpid() and w._death is None]
     for worker in workers:
         worker._process.terminate()
@@ -214,7 +222,7 @@ def close_workers(workers: Sequence[Worker]) -> None:
 
 
 def describe_exit(code: int | None) -> str:
-    """The cause of death of a process, from its return code."""
+    """Returns the cause of death of a process, from its return code (None: it still runs)."""
     if code is None:
         return "it closed its pipe"
     if code >= 0:
