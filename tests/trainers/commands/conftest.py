@@ -1,4 +1,4 @@
-"""Runs that take a second, made by the commands themselves."""
+"""Fixtures: short runs, made by the commands themselves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from trainers.commands import train
 
-# Everything that makes a run short. The data are made once for all tests.
+# Options that make a run short. All tests share one data set.
 SHORT = [
     *("--training.max_steps=2", "--training.batch_size=4", "--data.num_episodes=40"),
     *("--evaluation.lengths=9,40", "--evaluation.selection_lengths=9", "--evaluation.episodes=4"),
@@ -24,13 +24,13 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def short(data_root: Path) -> list[str]:
-    """Options that make a run short."""
+    """Returns the options that make a run short."""
     return [*SHORT, f"--data.root={data_root}"]
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, short: list[str]) -> Callable[[str], Path]:
-    """The folder of a finished run of a preset, trained at first use. Not to be changed."""
+    """Returns the folder of a finished run of a preset, trained at first use and read-only."""
     output = tmp_path_factory.mktemp("runs")
 
     def run(mode: str) -> Path:

@@ -1,4 +1,4 @@
-"""A study scores what learns nothing on the same episodes, once."""
+"""A study scores the expert and random actions once, on the episodes of its models."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def study(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_study_compares_with_the_expert_and_with_chance(
+def test_a_study_scores_the_expert_and_random_actions(
     study: Path, short: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One story, since processes take seconds to start."""
+    """A single test, because each process takes seconds to start."""
     runs = tmp_path / "runs"
     lengths = ["--evaluation.lengths=9", "--evaluation.episodes=40"]
     command = [str(study), "--jobs=1", f"--output={runs}", *short, *lengths]
@@ -70,7 +70,7 @@ def test_a_study_compares_with_the_expert_and_with_chance(
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """What baselines were scored for; the scores are made up, and no run is trained."""
+    """Records the calls that score baselines; scores are fake, and no run is trained."""
     calls: list[tuple[Any, ...]] = []
 
     def score(policy: str, environment: Any, **given: Any) -> list[dict[str, Any]]:
@@ -84,7 +84,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return calls
 
 
-def test_baselines_are_scored_again_where_something_else_is_asked(
+def test_baselines_are_scored_again_if_their_options_change(
     study: Path, asked: list[tuple[Any, ...]], tmp_path: Path
 ) -> None:
     def rows(*options: str) -> list[dict[str, Any]]:
@@ -114,12 +114,12 @@ def test_baselines_are_scored_again_where_something_else_is_asked(
     assert [call[0] for call in asked] == ["random"]
 
 
-def test_some_runs_alone_need_no_comparison(study: Path) -> None:
+def test_a_selection_of_runs_scores_no_baselines(study: Path) -> None:
     assert load_study(study, None, None, []).baselines == ["expert", "random"]
     assert load_study(study, None, ["rate"], []).baselines == []
 
 
-def test_an_environment_without_an_expert_is_named(
+def test_a_missing_expert_is_reported(
     study: Path, tmp_path: Path, error_of: Callable[..., str]
 ) -> None:
     study.write_text("environment: tmaze\nseeds: [1]\nbaselines: [expert]\nruns: {rate: }")

@@ -14,7 +14,7 @@ def run(*arguments):
     convert.main([str(argument) for argument in arguments])
 
 
-def test_from_a_file_to_training(tmp_path, capsys):
+def test_a_converted_file_trains(tmp_path, capsys):
     path = samples.write_tmaze(tmp_path / "data_T_9.pickle", lengths=(8, 2, 8, 6, 7))
     run(path, tmp_path / "store")
     output = capsys.readouterr().out
@@ -27,7 +27,7 @@ def test_from_a_file_to_training(tmp_path, capsys):
     assert (tmp_path / "tmaze-rate-1" / "checkpoints" / "last").is_dir()
 
 
-def test_training_takes_what_is_no_store(tmp_path):
+def test_training_converts_a_file(tmp_path):
     path = samples.write_tmaze(tmp_path / "data_T_9.pickle", lengths=(8, 2, 8, 6, 7))
     places = [f"--data={path}", f"--data.root={tmp_path}", f"--logging.output={tmp_path}"]
     options = ["--model=dt", *SHORT, "--model.context_length=8", *places]
@@ -42,14 +42,14 @@ def test_to_minari(tmp_path, capsys):
     assert "note: the last 2 steps are no whole episode" in capsys.readouterr().out
 
 
-def test_an_environment_of_ours(tmp_path):
+def test_an_environment_of_the_project(tmp_path):
     pytest.importorskip("minigrid", reason="make install EXTRAS=minigrid")
     path = samples.write_rate_npz(tmp_path / "data", shape=(3, 84, 84), scale=255)
     run(path, tmp_path / "store", "--environment", "minigrid", "--env.time_out", "100")
     assert Store.open(tmp_path / "store").spec.options["time_out"] == 100
 
 
-def test_an_environment_of_somebody(tmp_path, error_of):
+def test_an_environment_of_a_user(tmp_path, error_of):
     ends = np.arange(12) % 4 == 3
     columns = {"observations": np.zeros((12, 4)), "actions": np.arange(12) % 2, "terminals": ends}
     np.savez(tmp_path / "x.npz", rewards=np.ones(12), **columns)
@@ -94,7 +94,7 @@ def test_d4rl_without_timeouts(tmp_path, error_of):
         (["absent", "store", "--environment", "tmaze", "--env.size", "3"], "--env.size"),
     ],
 )
-def test_what_is_wrong_with_the_command(tmp_path, error_of, arguments, message):
+def test_invalid_commands_are_refused(tmp_path, error_of, arguments, message):
     assert message in error_of(run, *arguments)
 
 
@@ -105,7 +105,7 @@ def test_readable_sizes(size, text):
     assert convert.readable(size) == text
 
 
-def test_what_the_data_do_not_tell(tmp_path, error_of, capsys):
+def test_missing_information_is_requested(tmp_path, error_of, capsys):
     made = {
         "view": np.arange(12.0).reshape(6, 2),
         "torque": np.linspace(-3, 3, 6)[:, None],

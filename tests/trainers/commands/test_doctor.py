@@ -1,4 +1,4 @@
-"""The doctor outlives its patients, says what ails them, and how to mend it."""
+"""`rate doctor` survives a failing part, names the cause and prints a remedy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="signals")
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, Finding]:
-    """What is found of parts, instead of trying them; parts that are not in it work."""
+    """Findings by part that replace the real checks; parts that are missing here work."""
     findings: dict[str, Finding] = {}
 
     def examine(name: str, seconds: float) -> Finding:
@@ -95,7 +95,7 @@ def test_a_crash_or_hang_is_a_line_that_names_the_cause_and_the_place(
     assert re.match(problem, finding.problem), finding.problem
 
 
-def test_what_is_optional_is_told_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_optional_parts_are_listed_with_their_installation(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = probe.probe(TRAINER).facts
     assert facts.keys() >= probe.OPTIONAL.keys()
     monkeypatch.setitem(sys.modules, "pyarrow", None)
@@ -117,7 +117,9 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
     assert (finding.problem, finding.fix) == ("vizdoom not installed", "extra:vizdoom")
 
 
-def test_a_python_without_wheels_is_told_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsupported_python_is_reported_with_a_supported_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(probe, "find_spec", lambda name: None)
     monkeypatch.setattr(sys, "version_info", (3, 13, 0))
     finding = probe.probe("memory_maze")
@@ -125,7 +127,7 @@ def test_a_python_without_wheels_is_told_of_another(monkeypatch: pytest.MonkeyPa
     assert "PYTHON=python3.12" in finding.fix
 
 
-def test_a_mujoco_that_breaks_dm_control_is_found_before_it_does(
+def test_a_mujoco_that_breaks_dm_control_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(probe, "find_spec", lambda name: name)
@@ -136,7 +138,7 @@ def test_a_mujoco_that_breaks_dm_control_is_found_before_it_does(
 
 
 @pytest.mark.parametrize(("asked", "fix"), [(None, "libegl1"), ("osmesa", "unset MUJOCO_GL")])
-def test_a_machine_that_cannot_draw_gets_the_packages_that_can(
+def test_missing_rendering_libraries_are_named(
     monkeypatch: pytest.MonkeyPatch, asked: str | None, fix: str
 ) -> None:
     from rate.envs import headless
@@ -161,7 +163,7 @@ def test_a_machine_that_cannot_draw_gets_the_packages_that_can(
         (ValueError("an odd frame"), "ValueError: an odd frame"),
     ],
 )
-def test_whatever_an_environment_raises_is_its_problem(
+def test_an_exception_of_an_environment_is_a_finding(
     monkeypatch: pytest.MonkeyPatch, error: Exception, problem: str
 ) -> None:
     def fail(name: str) -> float:
@@ -175,12 +177,12 @@ def test_whatever_an_environment_raises_is_its_problem(
     ("stamp", "command"),
     [
         ({"extras": ["test"]}, "make install EXTRAS=vizdoom VENV={venv}"),
-        # Somebody's own environment, and one that the package was removed from.
+        # A user's environment, and one whose package was removed.
         ({}, '{python} -m pip install -c requirements.lock -e ".[vizdoom]"'),
         ({"extras": ["vizdoom"]}, '{python} -m pip install -c requirements.lock -e ".[vizdoom]"'),
     ],
 )
-def test_the_fix_fits_the_environment_it_runs_in(
+def test_the_remedy_fits_the_installation(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stamp: dict[str, Any], command: str
 ) -> None:
     venv = tmp_path / "venv"
@@ -196,9 +198,7 @@ def test_the_fix_fits_the_environment_it_runs_in(
     assert doctor.command_for("extra:vizdoom") == pip
 
 
-def test_everything_is_asked_for_unless_something_is(
-    told: dict[str, Finding], tmp_path: Path
-) -> None:
+def test_all_parts_are_checked_by_default(told: dict[str, Finding], tmp_path: Path) -> None:
     file = tmp_path / "found.json"
     assert run("--json", str(file)) == 0
     names = [entry["name"] for entry in json.loads(file.read_text(encoding="utf-8"))]
@@ -208,7 +208,7 @@ def test_everything_is_asked_for_unless_something_is(
     assert names == ["memory_maze", "tmaze"]
 
 
-def test_the_exit_code_is_that_of_what_was_asked_for(
+def test_the_exit_code_depends_on_the_requested_parts(
     told: dict[str, Finding], capsys: pytest.CaptureFixture[str]
 ) -> None:
     told["vizdoom"] = Finding("vizdoom", problem="died: SIGSEGV", fix="apt-get install [x]")

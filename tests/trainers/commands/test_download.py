@@ -23,7 +23,7 @@ DATA = bytes(range(256)) * 40_000  # 10 MB
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves DATA, with ranges; what goes wrong is set on the server."""
+    """Serves DATA with range requests; attributes of the server select the faults."""
 
     def do_GET(self):
         server, asked = self.server, self.headers.get("Range")
@@ -73,7 +73,7 @@ def check(path):
 
 
 @pytest.mark.parametrize("cuts", [(), (3_000_000,), (3_000_000, 10, 2_000_000)])
-def test_cut_connections_are_gone_on_with(tmp_path, cuts):
+def test_interrupted_connections_are_resumed(tmp_path, cuts):
     seen = []
     with serving(cuts) as (server, remote):
         path = fetch(remote, tmp_path, lambda done, total: seen.append((done, total)))
@@ -83,13 +83,13 @@ def test_cut_connections_are_gone_on_with(tmp_path, cuts):
             asked.append(f"bytes={before + cut}-")
         assert server.asked == asked
         check(path)
-        assert fetch(remote, tmp_path) == path  # nothing is asked again
+        assert fetch(remote, tmp_path) == path  # no further request
         assert server.asked == asked
     assert seen[-1] == (len(DATA), len(DATA))
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
-def test_a_later_run_goes_on(tmp_path, monkeypatch):
+def test_a_later_run_resumes(tmp_path, monkeypatch):
     monkeypatch.setattr(downloads, "_TRIES", 1)
     with serving([1_000_000]) as (server, remote):
         with pytest.raises(DatasetError, match=r"again and again|cut off") as error:
@@ -99,12 +99,12 @@ def test_a_later_run_goes_on(tmp_path, monkeypatch):
         assert server.asked == [None, "bytes=1000000-"]
 
 
-def test_a_server_without_ranges_sends_all_again(tmp_path):
+def test_a_server_without_ranges_sends_everything_again(tmp_path):
     with serving([1_000_000], ranges=False) as (_, remote):
         check(fetch(remote, tmp_path))
 
 
-def test_all_was_here_but_its_name(tmp_path):
+def test_a_complete_part_file_is_renamed_or_replaced(tmp_path):
     (tmp_path / "x").mkdir()
     part = tmp_path / "x" / "data.bin.part"
     part.write_bytes(DATA)
@@ -131,7 +131,7 @@ def test_checksums(tmp_path):
     assert not list((tmp_path / "other" / "x").iterdir())
 
 
-def test_without_a_connection_it_says_what_to_put_where(tmp_path):
+def test_without_a_connection_the_manual_steps_are_printed(tmp_path):
     remote = Remote("http://127.0.0.1:9/hopper.hdf5", "d4rl/hopper.hdf5", "Or make it.")
     with pytest.raises(DatasetError) as error:
         fetch(remote, tmp_path)
@@ -157,12 +157,12 @@ def test_the_table():
     assert files[0].path == "dqn/Breakout/2/replay_logs/$store$_observation_ckpt.48.gz"
 
 
-# As the emulator spells the games.
+# The emulator's spelling of the games.
 ROMS = {*NUM_ACTIONS, *(re.sub("(?<!^)([A-Z])", r"_\1", game).lower() for game in GAMES)}
 
 
 @pytest.mark.parametrize("name", [*D4RL, *NUM_ACTIONS, *map(title, NUM_ACTIONS), *GAMES])
-def test_every_name_that_training_takes_is_known(name):
+def test_every_data_set_name_of_training_is_known(name):
     found = recognise(name).name
     assert found == (name if name in D4RL else title(rom_name(name, ROMS)))
 
@@ -196,7 +196,7 @@ def test_other_forms_of_names(name, known):
         ("/etc/x-v0", "no name of a Minari data set"),
     ],
 )
-def test_a_name_that_is_none(name, message):
+def test_an_unknown_name_is_refused(name, message):
     with pytest.raises(DatasetError, match=message):
         recognise(name)
 
@@ -215,8 +215,8 @@ def test_the_command(tmp_path, monkeypatch, capsys, error_of):
     assert "name a data set" in error_of(download.main, [])
 
 
-def test_what_comes_next_is_found_there(tmp_path, monkeypatch, capsys):
-    """The printed commands name what was downloaded, by the names that the other scripts take."""
+def test_printed_commands_find_the_download(tmp_path, monkeypatch, capsys):
+    """The commands printed afterwards name the downloaded data as the other scripts expect."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(download, "fetch", lambda remote, root, *_: root / remote.path)
     download.main(["Breakout", "--checkpoints", "1"])
@@ -233,7 +233,7 @@ def test_what_comes_next_is_found_there(tmp_path, monkeypatch, capsys):
     assert find_d4rl(tmp_path / "data", "hopper-medium-v2") == path
 
 
-def test_minari_is_downloaded_by_itself(tmp_path, monkeypatch, capsys, error_of):
+def test_minari_downloads_its_own_data(tmp_path, monkeypatch, capsys, error_of):
     import minari
 
     from tests.datamodules import samples

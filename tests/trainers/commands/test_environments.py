@@ -1,4 +1,4 @@
-"""From nothing to scores on environments beside the T-Maze, by the commands that people type."""
+"""Collecting, training and scoring on environments other than the T-Maze, by command line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHORT = [
 
 @dataclass(frozen=True)
 class Case:
-    """An environment, what makes a run short there, and what its rows say."""
+    """An environment, the options of a short run on it, and the expected rows of scores."""
 
     name: str
     options: tuple[str, ...]
@@ -91,7 +91,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return Trained(case, folder)
 
 
-def test_a_run_tells_of_success_in_both_groups(trained: Trained) -> None:
+def test_a_run_reports_success_in_both_groups(trained: Trained) -> None:
     case, rows = trained.case, rows_of(trained.run)
     assert [(row["which"], row["length"]) for row in rows] == [
         (which, length) for which in ("last", "best") for length in case.lengths
@@ -110,7 +110,7 @@ def test_a_run_tells_of_success_in_both_groups(trained: Trained) -> None:
     assert len(stores(trained.folder)) == 1
 
 
-def test_its_models_score_exactly_the_same_once_more(
+def test_evaluation_reproduces_the_scores_of_the_run(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table, alone = tmp_path / "scores.csv", tmp_path / "last.csv"
@@ -119,7 +119,7 @@ def test_its_models_score_exactly_the_same_once_more(
     header = table.read_text(encoding="utf-8").splitlines()[0].split(",")
     assert header == [*COLUMNS, *trained.case.outcomes]
     reported, scored = rows_of(trained.run), read_scores(table)
-    assert {row["model"] for row in scored} == {"rate-no-curriculum"}  # what the run's name says
+    assert {row["model"] for row in scored} == {"rate-no-curriculum"}  # the model of the run's name
     assert [{**{n: row[n] for n in reported[0]}, "model": "rate"} for row in scored] == reported
 
     evaluate.main([str(trained.run / "checkpoints" / "last"), "--results", str(alone)])
@@ -127,7 +127,7 @@ def test_its_models_score_exactly_the_same_once_more(
     assert again == [{**row, "seconds": None} for row in scored[: len(trained.case.lengths)]]
 
 
-def test_other_lengths_are_checked_as_the_environment_has_them(
+def test_lengths_are_checked_against_the_environment(
     trained: Trained, error_of: Callable[..., str]
 ) -> None:
     wrong = trained.case.wrong_length
@@ -136,7 +136,7 @@ def test_other_lengths_are_checked_as_the_environment_has_them(
 
 
 def test_an_oracle_trains_on_the_same_data(trained: Trained, tmp_path: Path) -> None:
-    """Data sets hold the privileged state; a model that does not see it reads the rest."""
+    """Data sets hold the privileged state; a model without it reads the other observations."""
     before = stores(trained.folder)
     words = trained.case.words(trained.folder)
     train.train_on(trained.case.name, [*words, "--env.privileged=true", "--logging.name=oracle"])
@@ -153,7 +153,7 @@ def test_an_oracle_trains_on_the_same_data(trained: Trained, tmp_path: Path) -> 
     assert [row["steps"] for row in scored] == [row["steps"] for row in reported]
 
 
-def test_a_run_is_continued_with_the_environment_it_was_made_with(
+def test_a_run_resumes_with_its_own_environment(
     trained: Trained, error_of: Callable[..., str]
 ) -> None:
     resume = f"--resume={trained.run}"
@@ -162,5 +162,5 @@ def test_a_run_is_continued_with_the_environment_it_was_made_with(
     assert "was made with False" in error
     assert load_config_file(trained.run / "config.yaml").env["privileged"] is False
     before = rows_of(trained.run)
-    train.train_on(trained.case.name, [resume])  # nothing is left to train: it is scored again
+    train.train_on(trained.case.name, [resume])  # no step is left to train: the run is scored again
     assert rows_of(trained.run) == before

@@ -1,4 +1,4 @@
-"""Scores of saved models are those that their runs reported."""
+"""`rate evaluate` reproduces the scores that runs reported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCORES = ("model", "which", "length", "episodes", "step", "success", "sem")
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    """What a run reported of itself, as text like in a table."""
+    """Returns the rows of a run's report, with all cells as text."""
     evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     return [{name: str(row[name]) for name in SCORES} for row in evaluation["rows"]]
 
@@ -29,7 +29,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("mode", ["rate", "dt"])
-def test_a_run_scores_what_it_reported(mode: str, trained: Trained, tmp_path: Path) -> None:
+def test_evaluation_reproduces_the_report(mode: str, trained: Trained, tmp_path: Path) -> None:
     folder, table = trained(mode), tmp_path / "deeper" / "scores.csv"
     main([str(folder), "--results", str(table)])
     assert table.read_text(encoding="utf-8").splitlines()[0] == ",".join(COLUMNS)
@@ -54,7 +54,7 @@ def test_a_model_folder_alone_is_scored_under_its_own_name(
     assert "exported" in capsys.readouterr().out
 
 
-def test_lengths_episodes_and_seed_can_be_chosen(trained: Trained, tmp_path: Path) -> None:
+def test_lengths_episodes_and_seed_are_options(trained: Trained, tmp_path: Path) -> None:
     table = tmp_path / "scores.csv"
     chosen = ["--lengths", "12", "--episodes", "7", "--seed", "3"]
     main([str(trained("rate")), str(trained("dt")), *chosen, "--results", str(table)])
@@ -153,7 +153,7 @@ def test_a_damaged_model_is_refused_by_name(
         ),
     ],
 )
-def test_an_option_that_cannot_work_is_refused(
+def test_an_invalid_option_is_refused(
     options: list[str], message: str, trained: Trained, error_of: Callable[..., str]
 ) -> None:
     assert message in error_of(main, [str(trained("rate")), *options])

@@ -1,4 +1,4 @@
-"""A look at memory prints its numbers and draws them, or says why it cannot."""
+"""`rate inspect` prints and plots the memory of a model, or names the reason why it cannot."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainers.commands.inspect import NOISE, main
 Trained = Callable[[str], Path]
 
 
-def test_it_draws_and_prints(
+def test_memory_is_printed_and_plotted(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figure, size = tmp_path / "deeper" / "memory.png", ["--length", "80", "--episodes", "3"]
@@ -43,7 +43,7 @@ def test_a_model_without_memory_tokens_is_refused(
         (["--episodes", "0"], "'0' is no whole number of at least 1"),
     ],
 )
-def test_an_option_that_cannot_work_is_refused(
+def test_an_invalid_option_is_refused(
     options: list[str], message: str, trained: Trained, error_of: Callable[..., str]
 ) -> None:
     assert message in error_of(main, [str(trained("rate")), *options])

@@ -1,4 +1,4 @@
-"""The command `rate`: what it is made of, and what it says at once."""
+"""The command `rate`: its subcommands, its help, and its immediate errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     return ended.value.code
 
 
-def test_help_lists_the_commands_and_loads_nothing_slow() -> None:
+def test_help_lists_the_commands_without_slow_imports() -> None:
     probe = (
         "import sys; sys.argv = ['rate']; from trainers.commands.main import main; main(); "
         "slow = {'torch', 'lightning', 'matplotlib', 'gymnasium', 'numpy'}; "
@@ -39,7 +39,7 @@ def test_help_lists_the_commands_and_loads_nothing_slow() -> None:
     assert [line.split()[0] for line in text if line.startswith("  ")] == list(rate.COMMANDS)
 
 
-def test_every_command_has_a_script_and_says_what_it_does(
+def test_every_command_has_a_script_and_a_description(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in rate.COMMANDS:
@@ -76,9 +76,9 @@ def test_an_unknown_option_is_refused_with_the_nearest(
     assert f"Did you mean {near}?" in capsys.readouterr().err
 
 
-def test_a_missing_package_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_a_one_line_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trainers.commands.plot", None)
-    with pytest.raises(ModuleNotFoundError):  # of our own: a fault of ours
+    with pytest.raises(ModuleNotFoundError):  # one of the project's own modules: a bug
         rate.run("plot", [])
     monkeypatch.delitem(sys.modules, "trainers.commands.plot")
     monkeypatch.setitem(sys.modules, "rich.console", None)
@@ -87,7 +87,7 @@ def test_a_missing_package_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
         rate.run("doctor", [])
 
 
-def test_a_command_is_called_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_usage_names_the_command_as_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/venv/bin/rate", "train", "tmaze", "--seed", "2"])
     assert program("train") == "rate train"
     assert typed(["tmaze", "--seed", "2"]) == "/venv/bin/rate train tmaze --seed 2"
@@ -96,7 +96,7 @@ def test_a_command_is_called_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) ->
     assert typed(["--seed", "2"]) == "scripts/train_tmaze.py --seed 2"
 
 
-def test_a_message_names_what_can_be_typed_where_one_stands(
+def test_messages_name_commands_that_work_in_the_installation(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(ROOT)
@@ -109,7 +109,7 @@ def test_a_message_names_what_can_be_typed_where_one_stands(
     assert as_typed_here("A text.\n\n    rate collect minigrid --a 1\n") == (
         "A text.\n\n    python scripts/collect.py minigrid --a 1\n"
     )
-    (tmp_path / "scripts").mkdir()  # somebody's own
+    (tmp_path / "scripts").mkdir()  # a user's own
     (tmp_path / "scripts" / "doctor.py").touch()
     monkeypatch.chdir(tmp_path)
     assert advice.command("doctor") == "rate doctor"
@@ -123,12 +123,12 @@ def test_a_message_names_what_can_be_typed_where_one_stands(
     assert advice.command("doctor") == "rate doctor"
 
 
-def test_the_stamp_is_the_one_that_make_install_leaves() -> None:
+def test_the_stamp_is_that_of_make_install() -> None:
     assert advice.STAMP == bootstrap.STAMP
 
 
-def test_no_message_names_a_command_by_itself() -> None:
-    """What a person is to type is asked of `rate.advice`, which knows how this is installed."""
+def test_messages_name_commands_through_advice() -> None:
+    """Commands in messages come from `rate.advice`, which knows the installation."""
     wrong = [
         f"{path.relative_to(ROOT)}:{number}"
         for package in ("rate", "datamodules", "trainers")

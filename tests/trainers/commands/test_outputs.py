@@ -1,4 +1,4 @@
-"""No command puts its output in the place of another file, and says so before it works."""
+"""Commands refuse to overwrite unrelated files, before any work begins."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Command = tuple[Callable[[Sequence[str]], None], list[str]]
 def commands(
     tmp_path: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Path], dict[str, Command]]:
-    """Every command with an output option, its output given, and no work that it could do."""
+    """Returns every command with an output option, with this output and unusable inputs."""
     for where in (
         (evaluate, "evaluate"),
         (video, "record_episode"),
@@ -84,7 +84,7 @@ CONTENTS = {
 
 
 @pytest.mark.parametrize("name", CONTENTS)
-def test_another_file_is_not_destroyed(
+def test_an_unrelated_file_is_not_overwritten(
     name: str, commands: Any, tmp_path: Path, error_of: Callable[..., str]
 ) -> None:
     path = tmp_path / "mine" / name
@@ -97,7 +97,7 @@ def test_another_file_is_not_destroyed(
         assert [item.name for item in path.parent.iterdir()] == [name]
 
 
-def test_what_can_be_no_file_is_refused(
+def test_an_impossible_output_path_is_refused(
     commands: Any, tmp_path: Path, error_of: Callable[..., str]
 ) -> None:
     (tmp_path / "file").touch()
@@ -120,7 +120,7 @@ def test_what_can_be_no_file_is_refused(
             )
 
 
-def test_figures_and_films_of_before_are_replaced(tmp_path: Path) -> None:
+def test_earlier_figures_and_videos_are_replaced(tmp_path: Path) -> None:
     for name, content in (
         ("a.png", b"\x89PNG\r\n\x1a\n..."),
         ("b.gif", b"GIF89a..."),
@@ -135,7 +135,7 @@ def test_figures_and_films_of_before_are_replaced(tmp_path: Path) -> None:
         check_picture(tmp_path / "a.pdf", ".png")
 
 
-def test_a_table_of_the_figures_name_is_refused(
+def test_a_table_with_the_name_of_the_figure_is_refused(
     commands: Any, tmp_path: Path, error_of: Callable[..., str]
 ) -> None:
     main, arguments = commands(tmp_path / "new.png")["study"]
@@ -145,19 +145,17 @@ def test_a_table_of_the_figures_name_is_refused(
     assert f"{tmp_path / 'other.png'} exists and is no .png file" in error_of(main, arguments)
 
 
-def test_a_file_that_may_not_be_written_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_read_only_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "scores.csv"
     path.touch(0o444)
-    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root ignores permissions
     with pytest.raises(ConfigError, match="read-only"):
         check_place(path)
 
 
 def test_rows_are_added_and_replaced(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
-    path.touch()  # holds nothing that could be lost
+    path.touch()  # an empty file
     dt, other = {**ROW, "model": "dt"}, {**ROW, "environment": "retrieval", "success": 1.0}
     add_scores(path, [ROW, {**ROW, "length": 90}, other])
     first = path.read_text(encoding="utf-8").splitlines()
@@ -172,8 +170,8 @@ def test_rows_are_added_and_replaced(tmp_path: Path) -> None:
     ]
     assert (rows[2]["invalid"], rows[3].get("cue")) == (4, None)
     lines = path.read_text(encoding="utf-8").splitlines()
-    assert lines[:3] == [first[0], *first[2:4]]  # what is not replaced is not touched
-    # Of other episodes they are other scores, unless nobody says of which they are.
+    assert lines[:3] == [first[0], *first[2:4]]  # other rows stay unchanged
+    # Scores of other episodes are other rows, unless the row does not name its episodes.
     here, there = ({**ROW, "model": "dt", "seed": 0, "first_seed": n} for n in (7, 8))
     add_scores(path, [here, there])
     assert [row["first_seed"] for row in read_scores(path)] == [None, None, None, 7, 8]
@@ -185,7 +183,7 @@ def test_rows_are_added_and_replaced(tmp_path: Path) -> None:
     assert len(read_scores(path)) == 5
 
 
-def test_tables_take_the_rows_of_several_at_once(tmp_path: Path) -> None:
+def test_concurrent_commands_add_their_rows(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda seed: add_scores(path, [{**ROW, "seed": seed}]), range(24)))
@@ -193,7 +191,7 @@ def test_tables_take_the_rows_of_several_at_once(tmp_path: Path) -> None:
     assert [item.name for item in tmp_path.iterdir()] == ["scores.csv"]
 
 
-def test_models_of_one_name_in_one_command_are_all_kept(trained: Trained, tmp_path: Path) -> None:
+def test_models_with_equal_names_are_all_kept(trained: Trained, tmp_path: Path) -> None:
     models = [tmp_path / place / "model" for place in "ab"]
     for model in models:
         shutil.copytree(trained("rate") / "checkpoints" / "last", model)
@@ -225,7 +223,7 @@ def test_a_table_with_foreign_columns_is_refused(
         read_scores(path)
 
 
-def test_a_cell_that_is_not_finite_is_none(tmp_path: Path) -> None:
+def test_a_cell_that_is_not_finite_is_empty(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
     header = "model,seed,length,success,which,return"
     path.write_text(f"{header}\nrate,1,9,nan,last,inf\nrate,2,9,0.5,last,-1e400\n")
@@ -235,7 +233,7 @@ def test_a_cell_that_is_not_finite_is_none(tmp_path: Path) -> None:
     ]
 
 
-def test_what_was_scored_is_shown_and_kept_when_the_next_fails(
+def test_scores_are_shown_and_kept_if_the_next_model_fails(
     trained: Trained,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -256,7 +254,7 @@ def test_what_was_scored_is_shown_and_kept_when_the_next_fails(
     assert "Success rate" in capsys.readouterr().out
 
 
-def test_scores_are_shown_where_they_cannot_be_written_any_more(
+def test_scores_are_shown_if_they_cannot_be_written(
     trained: Trained,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -274,7 +272,7 @@ def test_scores_are_shown_where_they_cannot_be_written_any_more(
 
 
 @pytest.mark.parametrize("seed", [-1, -(1 << 70), (1 << 63) - 3, 1 << 64, 10**30])
-def test_seeds_that_there_are_not_are_refused(
+def test_seeds_out_of_range_are_refused(
     seed: int, commands: Any, trained: Trained, error_of: Callable[..., str]
 ) -> None:
     command = [str(trained("rate")), f"--seed={seed}"]
@@ -284,12 +282,12 @@ def test_seeds_that_there_are_not_are_refused(
         assert f"--seed is {seed}; it must be" in error_of(video.main, [*command, *film])
 
 
-def test_the_last_seed_that_there_is(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_largest_seed_is_accepted(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
     evaluate.main([str(trained("rate")), f"--seed={(1 << 63) - 4}"])
     assert "Success rate" in capsys.readouterr().out
 
 
-def test_the_committed_tables_are_of_our_kind() -> None:
+def test_the_committed_tables_are_readable() -> None:
     folder = Path(__file__).parents[3] / "data" / "results"
     for path in folder.glob("*.csv"):
         if path.name != "speed.csv":
@@ -299,7 +297,7 @@ def test_the_committed_tables_are_of_our_kind() -> None:
                 check_scores(path)
 
 
-def test_findings_of_before_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_earlier_findings_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "examine", lambda name, _: Finding(name, works=True))
     path = tmp_path / "found.json"
     for names in (["tmaze"], ["tmaze", "trainer"]):

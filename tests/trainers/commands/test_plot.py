@@ -1,4 +1,4 @@
-"""Figures are drawn from tables and from runs, and the README's table comes from the same rows."""
+"""Figures from tables and runs, and the Markdown table of the same rows."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def table(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_table_comes_back_as_it_was_written(table: Path) -> None:
+def test_a_table_is_read_as_written(table: Path) -> None:
     rows = read_scores(table)
     assert [(r["model"], r["seed"], r["length"], r["success"], r["which"]) for r in rows] == [
         (r["model"], r["seed"], r["length"], r["success"], r["which"]) for r in ROWS
     ]
 
 
-def test_scores_are_of_the_weights_asked_for() -> None:
+def test_scores_are_of_the_requested_weights() -> None:
     assert by_length(ROWS, "success", "rate") == {90: [1.0, 1.0], 9600: [0.98, 1.0]}
     assert by_length(ROWS, "success", "rate", "best") == {9600: [0.2]}
     assert by_length(ROWS, "return", "rate") == {9600: [0.98]}
@@ -63,14 +63,14 @@ def test_scores_are_of_the_weights_asked_for() -> None:
     assert by_length(ROWS, "success", "y") == {}
 
 
-def test_what_is_counted_stays_whole(table: Path) -> None:
+def test_counts_stay_integers(table: Path) -> None:
     for written, read in zip(ROWS, read_scores(table), strict=True):
         for name in ("seed", "length", "episodes", "step"):
             assert (type(read[name]), read[name]) == (int, written[name])
         assert type(read["success"]) is float
 
 
-def test_what_one_environment_tells_comes_last_and_comes_back(tmp_path: Path) -> None:
+def test_metrics_of_one_environment_are_the_last_columns(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
     rows = [
         row("rate", 1, 9, 0.5, environment="retrieval", success_0=0.25, imbalance=None),
@@ -85,7 +85,7 @@ def test_what_one_environment_tells_comes_last_and_comes_back(tmp_path: Path) ->
     assert other_metrics([first, second]) == ["success_0", "imbalance", "lifetime"]
 
 
-def test_rows_are_judged_by_success_or_else_by_return() -> None:
+def test_rows_are_compared_by_success_or_else_by_return() -> None:
     without = [row("x", 1, 9, None, **{"return": 3.5})]
     assert main_metric(ROWS) == "success"
     assert main_metric(without) == "return"
@@ -98,8 +98,8 @@ def test_one_seed_has_no_spread() -> None:
     assert mean_and_spread([]) == "–"
 
 
-def test_the_spread_is_the_deviation_of_a_sample() -> None:
-    """Seeds are a sample, so that the sum of squares is divided by one less than their number."""
+def test_the_spread_is_the_sample_standard_deviation() -> None:
+    """Seeds are a sample: the sum of squares is divided by their number minus one."""
     assert mean_and_spread([1.0, 2.0, 6.0]) == "3.00 ± 2.65"  # of a population: 2.16
     assert mean_and_spread([0.0, 1.0]) == "0.50 ± 0.71"  # of a population: 0.50
     rows = [row("x", seed, 9, success) for seed, success in enumerate((1.0, 2.0, 6.0))]
@@ -135,7 +135,7 @@ def test_a_table_may_have_columns_of_several_metrics(
     ]
     path.unlink()
     add_scores(path, [rows[0]])
-    main([str(path), "--markdown", "--metrics", *metrics])  # of one length it need not be said
+    main([str(path), "--markdown", "--metrics", *metrics])  # a single length is not shown
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "| model | seeds | success | success_ball | success_key |"
     assert lines[2] == "| rate | 1 | 0.75 | 0.50 | 1.00 |"
@@ -164,10 +164,10 @@ def test_a_figure_of_returns_is_drawn_with_baselines(tmp_path: Path) -> None:
         ("tmaze", (90, 900), [90]),
         ("minigrid", (11, 31, 501), [31]),
         ("retrieval", (90, 900), [90]),
-        ("retrieval", (30, 60), []),  # no length that was rolled out is as long
+        ("retrieval", (30, 60), []),  # longer than all evaluated lengths
     ],
 )
-def test_the_trained_length_is_the_presets_where_rows_do_not_tell(
+def test_the_trained_length_defaults_to_that_of_the_preset(
     environment: str, lengths: tuple[int, ...], trained: list[int]
 ) -> None:
     if environment == "minigrid":
@@ -179,9 +179,7 @@ def test_the_trained_length_is_the_presets_where_rows_do_not_tell(
     assert trained_lengths([*told, {**rows[0], "trained_length": 20}]) == [12, 20]
 
 
-def test_a_run_tells_the_length_that_it_was_trained_on(
-    trained: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_a_run_records_its_trained_length(trained: Callable[[str], Path], tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
     evaluate.main([str(trained("rate")), "--lengths", "9", "--episodes", "2", f"--results={path}"])
     assert {scored["trained_length"] for scored in read_scores(path)} == {90}
@@ -201,7 +199,7 @@ def test_a_model_has_one_colour_in_all_figures() -> None:
     assert len({look.colour for look in known.values()}) == len(known)
 
 
-def test_lines_of_like_values_are_moved_apart_and_others_stay() -> None:
+def test_overlapping_lines_are_separated_and_others_stay() -> None:
     means = {
         "a": {9: 1.0, 90: 1.0},
         "b": {9: 1.0, 90: 0.5},
@@ -232,13 +230,13 @@ def test_several_tables_make_one_figure(table: Path, tmp_path: Path) -> None:
     assert not table.with_suffix(".png").exists()
 
 
-def test_learning_curves_are_drawn_of_runs(trained: Callable[[str], Path], tmp_path: Path) -> None:
+def test_learning_curves_of_runs_are_drawn(trained: Callable[[str], Path], tmp_path: Path) -> None:
     figure = tmp_path / "deeper" / "learning.png"
     main([str(trained("rate")), str(trained("dt")), "--output", str(figure)])
     assert figure.read_bytes().startswith(PNG)
 
 
-def test_held_out_steps_are_drawn_below_where_there_are_any(
+def test_held_out_metrics_are_drawn_below_if_there_are_any(
     trained: Callable[[str], Path], tmp_path: Path, error_of: Callable[..., str]
 ) -> None:
     folder = tmp_path / "tmaze-rate-1"
@@ -252,7 +250,9 @@ def test_held_out_steps_are_drawn_below_where_there_are_any(
     for rows, figure in zip(([], held_out), figures, strict=True):
         (folder / "evaluation.json").write_text(json.dumps({"held_out": rows}))
         main([str(folder), "-o", str(figure)])
-        sizes.append(int.from_bytes(figure.read_bytes()[20:24], "big"))  # of a PNG its height
+        sizes.append(
+            int.from_bytes(figure.read_bytes()[20:24], "big")
+        )  # the height in a PNG header
     assert sizes[1] == 2 * sizes[0]
     (folder / "evaluation.json").write_text("[]")
     assert "evaluation.json is damaged" in error_of(main, [str(folder), "-o", str(figures[0])])
@@ -272,7 +272,7 @@ def test_held_out_steps_are_drawn_below_where_there_are_any(
         (None, "cannot be read: No such file"),
     ],
 )
-def test_what_is_no_table_is_refused(
+def test_a_file_that_is_no_table_is_refused(
     content: bytes | None, message: str, tmp_path: Path, error_of: Callable[..., str]
 ) -> None:
     path = tmp_path / "table.csv"
@@ -284,7 +284,7 @@ def test_what_is_no_table_is_refused(
     assert not path.with_suffix(".png").exists()
 
 
-def test_what_is_no_run_is_refused(
+def test_a_folder_that_is_no_run_is_refused(
     table: Path, tmp_path: Path, error_of: Callable[..., str]
 ) -> None:
     figure = tmp_path / "learning.png"

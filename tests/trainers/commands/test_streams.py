@@ -1,4 +1,4 @@
-"""What becomes of a command whose output nobody can take, or whose encoding has no such signs."""
+"""Commands with closed or full output streams, and encodings that lack characters."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="needs a shell")
 
 
 def run(shell: str, place: Path, encoding: str = "utf-8") -> tuple[int, str]:
-    """Run the command with a shell's redirections; returns its exit code and what it said."""
+    """Runs the command with a shell's redirections; returns its exit code and its output."""
     script = place / "command.py"
     script.write_text(COMMAND, encoding="utf-8")
     words = f"{sys.executable} {script} {place / 'made'}"
@@ -54,9 +54,7 @@ def run(shell: str, place: Path, encoding: str = "utf-8") -> tuple[int, str]:
         ("{} 2>&1 >/dev/null | head -1; exit ${{PIPESTATUS[0]}}", 0),
     ],
 )
-def test_a_command_goes_on_to_its_end_whoever_listens(
-    tmp_path: Path, shell: str, code: int
-) -> None:
+def test_a_command_finishes_with_closed_streams(tmp_path: Path, shell: str, code: int) -> None:
     found, said = run(shell, tmp_path)
     assert found == code, said
     assert "Traceback" not in said
@@ -64,7 +62,7 @@ def test_a_command_goes_on_to_its_end_whoever_listens(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_an_output_on_a_full_disk_is_a_line_at_the_end(tmp_path: Path) -> None:
+def test_output_to_a_full_disk_is_a_one_line_error_at_the_end(tmp_path: Path) -> None:
     code, said = run("{} 2>&1 >/dev/full | grep -v progress; exit ${{PIPESTATUS[0]}}", tmp_path)
     assert code == 1
     assert said.splitlines() == [
@@ -75,7 +73,7 @@ def test_an_output_on_a_full_disk_is_a_line_at_the_end(tmp_path: Path) -> None:
 
 @posix
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1:strict"])
-def test_an_encoding_that_lacks_a_sign_gets_another(tmp_path: Path, encoding: str) -> None:
+def test_characters_that_an_encoding_lacks_are_replaced(tmp_path: Path, encoding: str) -> None:
     code, said = run("{} 2>/dev/null | head -1", tmp_path, encoding)
     plus = "+/-" if encoding == "ascii" else "±"
     assert (code, said) == (0, f"scores 0.98 {plus} 0.01 - done...\n")

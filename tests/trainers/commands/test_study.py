@@ -1,4 +1,4 @@
-"""A study trains what is missing, keeps what is there, and mixes nothing."""
+"""A study trains its missing runs, keeps finished ones, and refuses to mix settings."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def study(tmp_path: Path) -> Path:
 
 
 def files(folder: Path) -> dict[Path, int]:
-    """When every file below a folder was last written."""
+    """Returns the modification time of every file below a folder."""
     return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "trainers/studies").glob("*.yaml")), ids=str)
-def test_the_studies_of_the_project_can_be_read(path: Path) -> None:
+def test_the_studies_of_the_project_are_valid(path: Path) -> None:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     needs = find_environment(content["environment"]).needs
     if any(find_spec(package) is None for package in needs):
@@ -79,14 +79,14 @@ def test_a_study_is_the_product_of_runs_and_seeds(study: Path) -> None:
     assert [config.run_name for config in chosen.runs] == ["tmaze-plain-7"]
 
 
-def test_a_study_trains_what_is_missing_and_no_more(
+def test_a_study_trains_its_missing_runs_only(
     study: Path,
     short: list[str],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     error_of: Callable[..., str],
 ) -> None:
-    """One story, since a study's processes take seconds to start."""
+    """A single test, because a study's processes take seconds to start."""
     runs = tmp_path / "runs"
     command = [str(study), "--jobs", "1", f"--output={runs}", *short]
 
@@ -126,7 +126,7 @@ def test_a_study_trains_what_is_missing_and_no_more(
     assert "evaluation.json is damaged" in error_of(main, [*command, "--only", "memory"])
 
 
-def test_a_run_that_fails_is_told_of_and_the_others_finish(
+def test_a_failed_run_is_reported_and_the_others_finish(
     study: Path, short: list[str], tmp_path: Path, error_of: Callable[..., str]
 ) -> None:
     runs = tmp_path / "runs"
@@ -147,7 +147,7 @@ def test_a_run_that_fails_is_told_of_and_the_others_finish(
 def test_an_interrupted_study_saves_its_run_and_starts_no_other(
     kill: Callable[[int, int], None], number: int, study: Path, short: list[str], tmp_path: Path
 ) -> None:
-    """Whether the signal reaches all of its processes, as Ctrl+C does, or the study alone."""
+    """The signal goes to all of its processes, as Ctrl+C does, or to the study alone."""
     runs = tmp_path / "runs"
     command = [sys.executable, "scripts/study.py", str(study), "--jobs=1", f"--output={runs}"]
     process = subprocess.Popen(
@@ -157,7 +157,7 @@ def test_an_interrupted_study_saves_its_run_and_starts_no_other(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # Ctrl+C reaches all processes of a terminal's command
+        start_new_session=True,  # Ctrl+C signals all processes of a terminal's command
     )
     assert process.stdout is not None
     assert any(line.startswith("tmaze-memory-1 training") for line in process.stdout)
@@ -170,12 +170,12 @@ def test_an_interrupted_study_saves_its_run_and_starts_no_other(
     assert not list(tmp_path.glob("**/evaluation.json"))
 
 
-def test_a_run_that_is_not_in_the_study_is_refused(study: Path) -> None:
+def test_an_unknown_run_is_refused(study: Path) -> None:
     with pytest.raises(ConfigError, match="has no run memroy, rate; it has: memory, plain"):
         load_study(study, None, ["plain", "rate", "memroy"], [])
 
 
-def test_an_option_that_cannot_work_names_the_run(study: Path) -> None:
+def test_an_invalid_option_is_reported_with_its_run(study: Path) -> None:
     with pytest.raises(ConfigError, match=r"Run plain of .*small\.yaml: training\.segments=3"):
         load_study(study, None, None, ["--training.segments=3"])
     with pytest.raises(ConfigError, match=r"Run memory of .*Did you mean --model\.num_layers\?"):
@@ -201,7 +201,7 @@ def test_an_option_that_cannot_work_names_the_run(study: Path) -> None:
         ),
     ],
 )
-def test_a_file_that_is_no_study_is_refused(study: Path, text: str, message: str) -> None:
+def test_an_invalid_study_file_is_refused(study: Path, text: str, message: str) -> None:
     study.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         load_study(study, None, None, [])
@@ -209,13 +209,13 @@ def test_a_file_that_is_no_study_is_refused(study: Path, text: str, message: str
     assert study.name in str(caught.value)
 
 
-def test_a_study_without_options_has_the_presets_own(study: Path) -> None:
+def test_a_study_without_options_has_those_of_the_presets(study: Path) -> None:
     study.write_text("environment: tmaze\nseeds: [1]\nruns: {rate: }", encoding="utf-8")
     (config,) = load_study(study, None, None, []).runs
     assert config.model.d_model == 64
 
 
-def test_a_command_that_cannot_work_starts_nothing(
+def test_an_invalid_command_starts_no_run(
     study: Path, tmp_path: Path, error_of: Callable[..., str]
 ) -> None:
     before = files(tmp_path)

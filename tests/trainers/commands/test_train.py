@@ -1,4 +1,4 @@
-"""Training is refused before it starts wherever it could not end well, and leaves nothing then."""
+"""Training with invalid data, settings or folders is refused at the start and leaves no files."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from trainers.config_files import load_config_file
 
 
 def files(*folders: Path) -> set[Path]:
-    """All files below some folders."""
+    """Returns all files below some folders."""
     return {path for folder in folders for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty episodes of at most 27 observations."""
+    """A store of forty episodes of at most 27 observations."""
     return generate_tmaze(tmp_path_factory.mktemp("store"), 27, 40)
 
 
@@ -111,7 +111,7 @@ def test_a_folder_that_cannot_be_written_is_refused(
     assert files(tmp_path) == {tmp_path / "file"}
 
 
-def test_a_run_that_is_there_is_left_alone(
+def test_an_existing_run_is_not_changed(
     trained: Callable[[str], Path], short: list[str], error_of: Callable[..., str]
 ) -> None:
     folder = trained("rate")
@@ -122,7 +122,7 @@ def test_a_run_that_is_there_is_left_alone(
     assert {path: path.stat().st_mtime_ns for path in files(folder)} == before
 
 
-def test_a_run_is_continued(
+def test_a_run_is_resumed(
     trained: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = shutil.copytree(trained("rate"), tmp_path / "run")
@@ -133,7 +133,7 @@ def test_a_run_is_continued(
     assert environment.count("command: ") == 2
 
 
-def test_a_continuation_with_other_settings_is_refused(
+def test_resuming_with_other_settings_is_refused(
     trained: Callable[[str], Path], error_of: Callable[..., str]
 ) -> None:
     folder = trained("rate")
@@ -144,7 +144,7 @@ def test_a_continuation_with_other_settings_is_refused(
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
-def test_a_continuation_from_a_damaged_checkpoint_is_refused(
+def test_resuming_from_a_damaged_checkpoint_is_refused(
     content: bytes | None,
     trained: Callable[[str], Path],
     tmp_path: Path,
@@ -174,14 +174,14 @@ def test_a_continuation_from_a_damaged_checkpoint_is_refused(
         ("--data.max_length=11", "data.max_length=11 is shorter than a training window"),
     ],
 )
-def test_what_training_could_not_do_in_the_end_is_refused_at_the_start(
+def test_settings_that_would_fail_later_are_refused_at_the_start(
     option: str, message: str, short: list[str], tmp_path: Path, error_of: Callable[..., str]
 ) -> None:
     assert message in error_of(train_on, "tmaze", [*short, f"--logging.output={tmp_path}", option])
     assert files(tmp_path) == set()
 
 
-def test_wandb_is_asked_for_by_name(
+def test_a_missing_wandb_is_named(
     short: list[str], tmp_path: Path, error_of: Callable[..., str]
 ) -> None:
     if importlib.util.find_spec("wandb"):
@@ -193,7 +193,7 @@ def test_wandb_is_asked_for_by_name(
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
-def test_a_signal_while_modules_are_imported_is_a_line(number: int) -> None:
+def test_a_signal_during_imports_is_a_one_line_error(number: int) -> None:
     command = [sys.executable, "scripts/train_tmaze.py"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         status = Path(f"/proc/{process.pid}/status")
@@ -206,6 +206,6 @@ def test_a_signal_while_modules_are_imported_is_a_line(number: int) -> None:
 
 
 def handled(status: Path) -> int:
-    """The signals that a process handles, a bit each; 0 where SIGUSR1 is not among them yet."""
+    """Returns the bit mask of handled signals of a process; 0 before SIGUSR1 is handled."""
     mask = int(re.findall(r"SigCgt:\s*(\w+)", status.read_text(encoding="utf-8"))[0], 16)
     return mask if mask >> (signal.SIGUSR1 - 1) & 1 else 0

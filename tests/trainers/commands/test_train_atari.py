@@ -1,4 +1,4 @@
-"""From nothing to a score on Atari, by the command that people type."""
+"""Collecting, training and scoring on Atari, by command line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def words(folder: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.parametrize("model", ["DT_quick", "RATE_quick"])
-def test_a_run_goes_from_nothing_to_scores(model: str, tmp_path: Path) -> None:
+def test_a_run_collects_trains_and_scores(model: str, tmp_path: Path) -> None:
     train.train_on("atari", words(tmp_path, "--model_mode", model))
     run = tmp_path / "runs" / f"atari-pong-{model.lower()}-1"
     rows = json.loads((run / "evaluation.json").read_text())["rows"]
@@ -65,7 +65,7 @@ def test_a_store_is_measured_before_it_is_loaded(
     assert "the data are of Pong, but env.game is Breakout" in error
 
 
-def test_a_bare_command_trains_a_small_model_on_data_made_here() -> None:
+def test_the_default_command_trains_a_small_model_on_collected_data() -> None:
     command = parse("atari", [])
     assert command.config.run_name == "atari-pong-rate_quick-1"
     assert "--model_mode RATE is the published model" in command.notes[0]
@@ -74,7 +74,7 @@ def test_a_bare_command_trains_a_small_model_on_data_made_here() -> None:
 
 
 def test_the_public_command_runs_with_its_flags() -> None:
-    """The seeds' README: only the script's path is another."""
+    """The command of the public README; only the script's path differs."""
     line = (
         "--game Seaquest --num_mem_tokens 15 --mem_len 360 --n_head_ca 1 --mrv_act relu "
         "--skip_dec_ffn --seed 123"
@@ -89,7 +89,7 @@ def test_the_public_command_runs_with_its_flags() -> None:
     assert config.run_name == "atari-seaquest-rate-123"
 
 
-def test_what_cannot_be_is_refused(error_of: Callable[..., str]) -> None:
+def test_invalid_options_are_refused(error_of: Callable[..., str]) -> None:
     assert "Did you mean Breakout?" in error_of(train.train_on, "atari", ["--game", "Brakout"])
     error = error_of(train.train_on, "atari", ["--data.frame_stack", "0"])
     assert "data.frame_stack is 0; it must be at least 1" in error

@@ -1,4 +1,4 @@
-"""From files of D4RL and Minari, and from nothing, to scores of MuJoCo."""
+"""Training and scoring on MuJoCo, from files of D4RL and Minari and from collected data."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SHORT = [
 
 
 def by_chance(version: str) -> list[Columns]:
-    """Episodes of Hopper with random actions."""
+    """Returns episodes of Hopper with random actions."""
     rng = np.random.default_rng(0)
 
     def act(observations: np.ndarray[Any, Any]) -> tuple[Any, Any]:
@@ -93,7 +93,7 @@ def test_a_d4rl_data_set_is_found_by_name(
     assert [row["return"] for row in again] == [row["return"] for row in report["rows"]]
 
 
-def test_observations_are_normalised_by_what_the_weights_carry(
+def test_observations_are_normalised_by_statistics_in_the_weights(
     words: list[str], root: Path
 ) -> None:
     from rate.weights import load_model
@@ -112,7 +112,7 @@ def test_observations_are_normalised_by_what_the_weights_carry(
 def test_a_minari_data_set_has_its_own_target_and_references(
     words: list[str], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Written by Minari itself, with observations in float64 as those of its own MuJoCo."""
+    """The data set is written by Minari itself, with float64 observations as in its MuJoCo sets."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(root / "minari"))
     buffers, env = [], Mujoco(MujocoOptions("hopper", "v5"))
     episodes = by_chance("v5")
@@ -166,7 +166,7 @@ def test_a_minari_data_set_has_its_own_target_and_references(
     assert saved_in(runs_of(words) / "mujoco-store-1") == saved
 
 
-def test_the_public_command_means_what_it_meant(root: Path) -> None:
+def test_the_public_command_has_its_public_settings(root: Path) -> None:
     command = (
         "--env_id 6 --number_of_segments 3 --segment_length 20 --num_mem_tokens 5 --n_head_ca 1 "
         "--mrv_act 'relu' --skip_dec_ffn --seed 123"
@@ -195,7 +195,7 @@ def test_the_public_command_means_what_it_meant(root: Path) -> None:
         (["--env.task=ant"], "env.task is 'ant'"),
     ],
 )
-def test_what_is_not_there_is_said_before_training(
+def test_missing_data_are_reported_before_training(
     options: list[str], message: str, words: list[str], error_of: Callable[..., str]
 ) -> None:
     assert message in error_of(train.train_on, "mujoco", [*options, *words])
@@ -205,7 +205,7 @@ def test_what_is_not_there_is_said_before_training(
 @pytest.mark.skipif(
     find_spec("stable_baselines3") is None, reason="stable-baselines3 is not installed"
 )
-def test_data_of_our_own_are_made_and_trained_on(
+def test_data_are_collected_and_trained_on(
     words: list[str],
     root: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,4 +1,4 @@
-"""Anybody's data and environments, from one command to a score."""
+"""`rate train` with a user's data and environment, up to the scores."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TINY = [
 
 
 def columns(episodes: int = 8, steps: int = 6) -> dict[str, Any]:
-    """Data of CartPole's spaces: every episode ends as the pole falls."""
+    """Returns data with CartPole's spaces; every episode is terminated."""
     chance, total = np.random.default_rng(0), episodes * steps
     ends = np.arange(1, total + 1) % steps == 0
     return {
@@ -86,7 +86,7 @@ def test_a_file_of_any_format_trains_and_is_scored_in_an_environment_of_gymnasiu
     assert (tmp_path / "scores.png").is_file()
 
 
-def test_data_alone_train_and_say_that_nothing_is_rolled_out(
+def test_data_without_an_environment_train_without_rollouts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_npz(tmp_path)
@@ -96,7 +96,9 @@ def test_data_alone_train_and_say_that_nothing_is_rolled_out(
     assert json.loads((run / "evaluation.json").read_text(encoding="utf-8"))["rows"] == []
     assert load_model(run).spec.name == "none"
     assert "The run is in runs/cart.npz-dt-1/" in capsys.readouterr().out
-    train.main(["--resume", str(run), "--training.max_steps=3"])  # whose environment it has
+    train.main(
+        ["--resume", str(run), "--training.max_steps=3"]
+    )  # the environment comes from the data
     metrics = (run / "metrics.csv").read_text(encoding="utf-8").splitlines()
     assert metrics[-1].startswith("3,")
     assert len(list((tmp_path / "data" / "stores").glob("[!.]*"))) == 1
@@ -117,8 +119,8 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_whatever_converts_is_trained_on(name: str, tmp_path: Path) -> None:
-    """A file, a folder, or what is found by its name below the data's root."""
+def test_every_convertible_source_trains(name: str, tmp_path: Path) -> None:
+    """A file, a folder, or a name below the data root."""
     path = tmp_path / "data" / name
     path.parent.mkdir(parents=True)
     WRITERS[name](path)
@@ -142,7 +144,7 @@ def test_every_model_has_settings_for_any_data(model: str, tmp_path: Path) -> No
     assert (tmp_path / "runs" / f"cart.npz-{model}-1" / "evaluation.json").is_file()
 
 
-def test_settings_follow_from_the_data_and_options_go_before_them(tmp_path: Path) -> None:
+def test_options_override_the_settings_inferred_from_data(tmp_path: Path) -> None:
     file = samples.write_d4rl(tmp_path / "long.hdf5", lengths=(200, 90), unfinished=0)
     rate = parse("none", [f"--data={file}", "--logging.progress=false"]).config
     assert (rate.model.context_length, rate.training.segments) == (20, 3)
@@ -156,7 +158,7 @@ def test_settings_follow_from_the_data_and_options_go_before_them(tmp_path: Path
     assert changed.data.normalise is False
 
 
-def test_a_file_of_a_few_settings_leaves_the_rest_to_the_data(tmp_path: Path) -> None:
+def test_settings_missing_in_a_file_are_inferred_from_the_data(tmp_path: Path) -> None:
     write_npz(tmp_path)
     text = "environment: CartPole-v1\nname: rmt\ndata: {store: cart.npz}\nmodel: {d_model: 16}\n"
     (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
@@ -166,7 +168,7 @@ def test_a_file_of_a_few_settings_leaves_the_rest_to_the_data(tmp_path: Path) ->
     assert (config.model.d_model, config.model.return_scale) == (16, 6)
 
 
-def test_an_environment_without_a_limit_is_played_as_long_as_the_data(tmp_path: Path) -> None:
+def test_without_a_time_limit_rollouts_are_as_long_as_the_data(tmp_path: Path) -> None:
     write_npz(tmp_path)
     (tmp_path / "endless.py").write_text(
         "import gymnasium as gym, numpy as np\n"
@@ -189,7 +191,7 @@ def test_an_environment_without_a_limit_is_played_as_long_as_the_data(tmp_path: 
     assert load_model(run).spec.options == {"size": 3}
 
 
-def test_what_data_do_not_tell_is_said_as_for_convert(
+def test_missing_information_is_requested_as_by_convert(
     tmp_path: Path, error_of: Callable[..., str]
 ) -> None:
     flat = columns()
@@ -205,7 +207,7 @@ def test_what_data_do_not_tell_is_said_as_for_convert(
     assert reading["zero_rewards"] is True
 
 
-def test_what_is_assumed_of_the_data_is_told(tmp_path: Path) -> None:
+def test_assumptions_about_the_data_are_reported(tmp_path: Path) -> None:
     flat = columns()
     flat["observations"] = flat["observations"].astype(np.float64)
     np.savez(tmp_path / "cart.npz", **flat)
@@ -224,7 +226,7 @@ def test_what_is_assumed_of_the_data_is_told(tmp_path: Path) -> None:
         ("--env CartPol-v1 --data cart.npz", "There is no environment 'CartPol-v1'"),
         ("--data nothing.npz", "nothing.npz: there is no such file or folder"),
         ("--data cart.npz --mdel dt", "no option --mdel. Did you mean --model?"),
-        ("--data nothing.npz --model.dmodel 3", "Did you mean --model.d_model?"),  # said first
+        ("--data nothing.npz --model.dmodel 3", "Did you mean --model.d_model?"),  # printed first
         ("--data cart.npz --model gpt", "There is no preset 'gpt' for none (--model)."),
         ("--data cart.npz --env.size 3", "env.size"),
         ("--env CartPole-v1 --data cart.npz --env.siz 3", "There is no setting env.siz"),
@@ -234,7 +236,7 @@ def test_what_is_assumed_of_the_data_is_told(tmp_path: Path) -> None:
         ("--data cart.npz --training.max_steps 0", "training.max_steps is 0"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_by_name(
+def test_untrainable_data_are_refused_with_the_reason(
     words: str, message: str, tmp_path: Path, error_of: Callable[..., str]
 ) -> None:
     write_npz(tmp_path)

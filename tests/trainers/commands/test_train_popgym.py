@@ -1,4 +1,4 @@
-"""From nothing to scores on POPGym, and the sweep over its tasks."""
+"""Collecting, training and scoring on POPGym, and the sweep over its tasks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TINY = [
     ("task", "model"),
     [("CountRecallEasy", "RATE"), ("MineSweeperEasy", "DT"), ("PositionOnlyPendulumHard", "RATE")],
 )
-def test_a_task_is_learnt_from_nothing(
+def test_a_run_collects_trains_and_scores(
     task: str, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders = [f"--logging.output={tmp_path}", f"--data.root={tmp_path / 'data'}"]
@@ -44,7 +44,7 @@ def test_a_data_set_is_collected(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "8 episodes, 408 steps" in capsys.readouterr().out
 
 
-def test_the_sweep_goes_on_and_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_sweep_resumes_and_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = tmp_path / "popgym.csv"
     common = [*TINY, f"--data.root={tmp_path / 'data'}", f"--output={tmp_path / 'runs'}"]
     common += [f"--results={results}", "--jobs=1"]
@@ -61,7 +61,7 @@ def test_the_sweep_goes_on_and_compares(tmp_path: Path, capsys: pytest.CaptureFi
     assert "2 of 48 tasks" in capsys.readouterr().out
 
 
-def test_the_published_table_is_whole() -> None:
+def test_the_published_table_is_complete() -> None:
     rows = read_table(benchmark_popgym.PUBLISHED)
     assert {row["task"] for row in rows} == set(TASKS)
     sums = {name: sum(float(row[name]) for row in rows) for name in ("rate", "dt", "data")}
@@ -74,7 +74,7 @@ def test_a_pattern_without_a_task_is_refused(capsys: pytest.CaptureFixture[str])
     assert "--tasks Nothing* is no task" in capsys.readouterr().err
 
 
-def test_the_study_holds_the_tasks_that_we_report() -> None:
+def test_the_study_holds_the_reported_tasks() -> None:
     study = load_study(STUDIES / "popgym.yaml", None, None, [])
     assert len(study.runs) == 27
     assert {run.env["task"] for run in study.runs} <= set(TASKS)

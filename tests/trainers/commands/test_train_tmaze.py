@@ -1,4 +1,4 @@
-"""The train script as people call it: with the field's flags, for help, and by mistake."""
+"""The train script: public flags, help, and wrong options."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ PUBLIC: list[tuple[str, tuple[Any, ...]]] = [
 
 
 @pytest.mark.parametrize(("command", "meaning"), PUBLIC)
-def test_a_public_command_means_what_it_meant(command: str, meaning: tuple[Any, ...]) -> None:
+def test_a_public_command_has_its_public_settings(command: str, meaning: tuple[Any, ...]) -> None:
     config = parse("tmaze", shlex.split(command)).config
     none = {"num_memory_tokens": 0, "cache_length": 0, "valve": "none", "valve_activation": "none"}
     model = {**none, **asdict(config.model)}  # a window has no memory
@@ -120,8 +120,8 @@ def test_help_lists_flags_options_and_the_presets_defaults() -> None:
         ("--resume nowhere", "nowhere holds no run"),
     ],
 )
-def test_a_wrong_command_ends_before_torch_is_loaded(options: str, message: str) -> None:
-    """Within the first second: nothing slow is imported for an answer that needs nothing."""
+def test_a_wrong_command_fails_before_torch_is_imported(options: str, message: str) -> None:
+    """The error comes within a second, because no slow package is imported."""
     program = (
         "import runpy, sys\n"
         "try:\n    runpy.run_path('scripts/train_tmaze.py', run_name='__main__')\n"

@@ -11,7 +11,7 @@ def run(*arguments):
     validate.main([str(argument) for argument in arguments])
 
 
-def test_whole_data(tmp_path, capsys):
+def test_valid_data_have_no_problems(tmp_path, capsys):
     run(samples.write_d4rl(tmp_path / "x.hdf5"))
     output = capsys.readouterr().out
     assert "warning: the last 2 steps are no whole episode" in output
@@ -48,7 +48,7 @@ def test_damaged_files(tmp_path, capsys, own_data, name):
 
 @pytest.fixture
 def own_data(tmp_path):
-    """A data set of a format, and a file of it to damage."""
+    """Returns a data set of a format, and the file of it to damage."""
 
     def make(name):
         if name == "minari":

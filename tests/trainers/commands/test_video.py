@@ -1,4 +1,4 @@
-"""Videos show an episode as it was, whatever the model and the environment."""
+"""Videos show the recorded episode, for every model and environment."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from trainers.commands.video_panels import principal_components
 from trainers.commands.video_screen import HEIGHT, WIDTH, Screen
 
 Trained = Callable[[str], Path]
-LENGTH = 40  # observations; an episode has one action less
+LENGTH = 40  # observations, one more than actions
 STEPS = LENGTH - 1
 
 
@@ -44,7 +44,7 @@ def recorded(run: Path, **others: Any) -> EpisodeRecord:
 
 
 @pytest.mark.parametrize("mode", ["rate", "trxl", "dt"])
-def test_it_films_any_model(
+def test_every_model_can_be_recorded(
     mode: str, trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     video = tmp_path / "deeper" / "rollout.gif"
@@ -56,7 +56,7 @@ def test_it_films_any_model(
     assert [path.name for path in video.parent.iterdir()] == ["rollout.gif"]
 
 
-def test_a_model_folder_does_and_steps_can_be_limited(trained: Trained, tmp_path: Path) -> None:
+def test_a_model_folder_is_accepted_and_steps_are_limited(trained: Trained, tmp_path: Path) -> None:
     video, model = tmp_path / "few.gif", trained("rate") / "checkpoints" / "best"
     main([str(model), "-o", str(video), "--length", str(LENGTH), "--steps", "5", "--fps", "50"])
     assert 2 <= frames_of(video) <= 6
@@ -84,7 +84,7 @@ def test_an_episode_is_recorded_as_evaluation_plays_it(mode: str, trained: Train
     assert record.returns_to_go[-1] == 1.0 - record.earned
 
 
-def test_memory_is_what_each_segment_reads(trained: Trained) -> None:
+def test_the_shown_memory_is_that_read_by_each_segment(trained: Trained) -> None:
     record, saved = (
         recorded(trained("rate")),
         load_model(trained("rate") / "checkpoints" / "last"),
@@ -98,14 +98,14 @@ def test_memory_is_what_each_segment_reads(trained: Trained) -> None:
     assert segments == [step // config.context_length for step in range(STEPS)]
 
 
-def test_a_cache_is_empty_at_first_and_fills_up(trained: Trained) -> None:
+def test_a_cache_starts_empty_and_fills(trained: Trained) -> None:
     record = recorded(trained("trxl"))
     filled = [int(np.isfinite(cache[0]).sum()) for cache in record.caches]
     assert filled == [30 * segment for segment in range(len(filled))]
     assert not record.memories
 
 
-def test_a_window_forgets(trained: Trained) -> None:
+def test_a_window_drops_old_steps(trained: Trained) -> None:
     run = trained("dt")
     window = load_model(run / "checkpoints" / "last").model.config.context_length
     env, saved = TMazeVector(1, window + 10), load_model(run / "checkpoints" / "last")
@@ -116,7 +116,7 @@ def test_a_window_forgets(trained: Trained) -> None:
     ]
 
 
-def test_of_a_long_episode_evenly_spaced_moments_are_kept(trained: Trained) -> None:
+def test_a_long_episode_keeps_evenly_spaced_steps(trained: Trained) -> None:
     told: list[int] = []
     record = recorded(trained("rate"), max_moments=8, on_step=told.append)
     steps = [moment.step for moment in record.moments]
@@ -125,13 +125,13 @@ def test_of_a_long_episode_evenly_spaced_moments_are_kept(trained: Trained) -> N
     assert len(record.memories) == 4
 
 
-def test_an_episode_that_is_cut_has_no_outcome(trained: Trained) -> None:
+def test_a_cut_episode_has_no_outcome(trained: Trained) -> None:
     record = recorded(trained("rate"), max_steps=7)
     assert (record.steps, record.finished, record.outcome) == (7, False, {})
 
 
 class _Drawing(TMazeVector):
-    """A T-Maze that draws its time, and whose simulator dies once, at the third step."""
+    """A T-Maze that renders its step number and whose simulator crashes once, at the third step."""
 
     dead = False
 
@@ -148,7 +148,7 @@ class _Drawing(TMazeVector):
         return result
 
 
-def test_pictures_are_the_environments_and_a_restart_begins_again(trained: Trained) -> None:
+def test_pictures_are_rendered_and_a_restart_begins_again(trained: Trained) -> None:
     saved = load_model(trained("rate") / "checkpoints" / "last")
     policy = Policy(saved.model, num_envs=1, target_return=1.0)
     record = record_episode(policy, _Drawing(1, 9), seed=3)
@@ -160,7 +160,7 @@ def test_pictures_are_the_environments_and_a_restart_begins_again(trained: Train
     assert (frames[0] != frames[1]).any()
 
 
-def test_a_frame_does_not_depend_on_those_before(trained: Trained) -> None:
+def test_a_frame_does_not_depend_on_earlier_ones(trained: Trained) -> None:
     record = recorded(trained("rate"))
     config = load_model(trained("rate") / "checkpoints" / "last").model.config
     screen, other = (Screen(record, config, "title") for _ in range(2))
@@ -193,7 +193,7 @@ def test_every_kind_of_action_can_be_drawn(spaces: str, sizes: list[int]) -> Non
     assert (screen.show(moment) != screen.show(end)).any()
 
 
-def test_odds_are_those_that_actions_are_drawn_with() -> None:
+def test_shown_probabilities_are_those_of_sampling() -> None:
     head, logits = make_head(Discrete(3), 8), torch.tensor([0.0, 1.0, 2.0])
     warm = odds(head, logits, Decoding("sample", temperature=2.0))[0]
     np.testing.assert_allclose(warm, (logits / 2).softmax(-1), rtol=1e-6)
@@ -202,7 +202,7 @@ def test_odds_are_those_that_actions_are_drawn_with() -> None:
     np.testing.assert_array_equal(odds(box, logits, Decoding())[0], logits)
 
 
-def test_principal_components_keep_what_they_can() -> None:
+def test_principal_components_keep_the_largest_variance() -> None:
     rows = np.outer([1.0, -2.0, 4.0], [0.6, 0.8, 0.0])
     points, shares = principal_components(rows)
     np.testing.assert_allclose(np.abs(np.diff(points[:, 0])), [3, 6])
@@ -212,14 +212,14 @@ def test_principal_components_keep_what_they_can() -> None:
 
 
 def _fake_ffmpeg(folder: Path, script: str) -> str:
-    """A program of that name on the PATH."""
+    """Puts a program named `ffmpeg` on the PATH."""
     program = folder / "ffmpeg"
     program.write_text(f"#!{sys.executable}\nimport sys\n{script}\n", encoding="utf-8")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     return str(folder)
 
 
-def test_mp4_goes_through_ffmpeg(
+def test_mp4_is_encoded_by_ffmpeg(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = "data = sys.stdin.buffer.read(); open(sys.argv[-1], 'w').write(str(len(data)))"
@@ -230,7 +230,7 @@ def test_mp4_goes_through_ffmpeg(
     assert (frames, rest) == (9 + 3, 0)
 
 
-def test_what_ffmpeg_says_is_told(
+def test_an_error_of_ffmpeg_is_reported(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error_of: Any
 ) -> None:
     monkeypatch.setenv("PATH", _fake_ffmpeg(tmp_path, "sys.exit('no such encoder')"))
@@ -260,7 +260,7 @@ def test_without_ffmpeg_there_is_no_mp4(
         (["-o", "film.avi"], "film.avi is to be a .gif or .mp4 file"),
     ],
 )
-def test_an_option_that_cannot_work_is_refused(
+def test_an_invalid_option_is_refused(
     options: list[str], message: str, trained: Trained, tmp_path: Path, error_of: Any
 ) -> None:
     output = ["-o", str(tmp_path / "film.gif")]
@@ -272,16 +272,14 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path, error_of: Any) -> Non
     assert f"{tmp_path} holds no model" in error
 
 
-def test_what_cannot_be_written_is_refused_before_anything_is_played(
-    tmp_path: Path, error_of: Any
-) -> None:
+def test_an_unwritable_output_is_refused_before_any_step(tmp_path: Path, error_of: Any) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "a.gif").mkdir()
     for video in (tmp_path / "file" / "a.gif", tmp_path / "a.gif"):
         assert f"{video} cannot be written" in error_of(main, ["runs/none", "-o", str(video)])
 
 
-def test_more_rows_than_one_are_refused(trained: Trained) -> None:
+def test_more_than_one_row_is_refused(trained: Trained) -> None:
     saved = load_model(trained("rate") / "checkpoints" / "last")
     policy = Policy(saved.model, num_envs=2, target_return=1.0)
     with pytest.raises(ValueError, match="of one row"):
