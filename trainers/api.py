@@ -6,8 +6,8 @@
     policy = run.policy()
     actions = policy.act(observations)
 
-What is made is what the command `rate train` makes: a folder with all that is needed to go on, to
-score and to act, which `rate evaluate`, `rate plot` and `rate video` take as well.
+`train` writes the same run folder as the command `rate train`. It holds what resuming, scoring
+and acting need; `rate evaluate`, `rate plot` and `rate video` read it as well.
 """
 
 from __future__ import annotations
@@ -40,41 +40,41 @@ Data = Any  # a Dataset, Path or str, or what Dataset.from_arrays takes
 
 @dataclass(frozen=True)
 class Run:
-    """A training run: the folder that it is kept in.
+    """A training run, identified by its folder.
 
     Attributes:
-        folder: The folder.
+        folder: The run folder.
     """
 
     folder: Path
 
     @classmethod
     def open(cls, folder: Path | str) -> Run:
-        """The run in a folder.
+        """Returns the run in a folder.
 
         Raises:
-            WeightsError: If there are no trained weights in it.
+            WeightsError: If the folder has no trained weights.
         """
         find_models(Path(folder))
         return cls(Path(folder))
 
     @property
     def config(self) -> RunConfig:
-        """Its settings."""
+        """The configuration of the run."""
         return load_config_file(self.folder / "config.yaml")
 
     @property
     def scores(self) -> list[dict[str, Any]]:
-        """Its scores as they were after training; see `evaluate`."""
+        """The scores of the final evaluation after training, in the format of `evaluate`."""
         return self._evaluation("rows")
 
     @property
     def held_out(self) -> list[dict[str, Any]]:
-        """How well its weights predict actions of held-out episodes, which takes no environment.
+        """Metrics of action prediction on held-out episodes; no environment is needed.
 
-        For the `last` and the `best` weights the means over all steps measured, and tables of them
-        `by_position` and `by_distance` (see `trainers.held_out.Account`); none where no episode is
-        held out (`data.held_out`).
+        One row for the `last` and one for the `best` weights: means over all measured steps, and
+        the tables `by_position` and `by_distance` (see `trainers.held_out.Account`). Empty if no
+        episode is held out (`data.held_out`).
         """
         return self._evaluation("held_out")
 
@@ -84,14 +84,14 @@ class Run:
         return rows
 
     def load(self, which: str = "last") -> SavedModel:
-        """Its model: the `last` weights, or the `best`.
+        """Returns the model with the `last` or the `best` weights.
 
-        These are the best in rollouts on the selection seeds, or of a run on data alone those that
-        predict held-out actions best.
+        The best weights have the best score on the selection seeds or, in a run on data alone, the
+        best prediction of held-out actions.
 
         Raises:
-            ConfigError: If it has none of these.
-            WeightsError: If they are damaged.
+            ConfigError: If the run has no such weights.
+            WeightsError: If the weights are damaged.
         """
         models = find_models(self.folder)
         if which not in models:
@@ -109,15 +109,14 @@ class Run:
         decoding: Decoding | None = None,
         seed: int = 0,
     ) -> Policy:
-        """The trained model as agents that act side by side.
+        """Returns the trained model as a policy for a batch of environments.
 
         Args:
-            num_envs: How many; `act` takes as many observations.
-            which: See `load`.
-            target_return: What to ask for, in the environment's reward units; None is what the run
-                asks for.
-            decoding: How actions are drawn; None as in the run's rollouts.
-            seed: Of what is drawn.
+            num_envs: Batch size: number of observations that `act` takes.
+            which: `last` or `best`; see `load`.
+            target_return: Target return in the environment's reward units; None takes the run's.
+            decoding: How actions are drawn; None takes the run's decoding.
+            seed: Seed of the sampled actions.
         """
         saved, settings = self.load(which), self.config.evaluation
         wanted = settings.target_return if target_return is None else target_return
@@ -131,10 +130,10 @@ class Run:
         )
 
     def environment(self) -> Environment:
-        """The environment that the model was trained for.
+        """Returns the environment that the model was trained for.
 
         Raises:
-            ConfigError: If it cannot be found, or has changed; says what to do.
+            ConfigError: If it cannot be found or has changed; the message names the remedy.
         """
         return environment_of(self.load().spec)
 
@@ -146,20 +145,20 @@ class Run:
         which: str = "last",
         first_seed: int | None = None,
     ) -> list[dict[str, Any]]:
-        """Roll the model out, in episodes that it was not chosen by.
+        """Roll the model out on held-out seeds, which did not select its checkpoint.
 
         Args:
-            episodes: How many of each length; None as many as the run has.
-            lengths: Of episodes; None are those of the run.
-            which: See `load`.
+            episodes: Episodes per length; None takes the run's number.
+            lengths: Episode lengths; None takes the run's.
+            which: `last` or `best`; see `load`.
             first_seed: Seed of the first episode; None takes the run's held-out seeds.
 
         Returns:
-            A row for each length: `return`, `success` where the environment tells it, their
-            standard errors, and others.
+            One row per length: `return`, `success` if the environment reports it, their standard
+            errors, and other columns.
 
         Raises:
-            ConfigError: If there is no environment to play in.
+            ConfigError: If the run has no environment for rollouts.
         """
         self.load(which)
         given: dict[str, Any] = {"episodes": episodes, "lengths": lengths and list(lengths)}
@@ -185,29 +184,29 @@ def train(
     """Train a model, and score it in rollouts if there is an environment.
 
     Args:
-        env: One of this project by its name; another by Gymnasium's id or its import path
-            (`my_package.envs:make_env`); or a class of environments, or a function that returns
-            one. None trains on data alone.
-        data: What to train on: a `Dataset`; a file or folder of any format, or the name of a public
-            data set that is here; or arrays, as `Dataset.from_arrays` takes them. None has the
-            expert of an environment of this project play them.
+        env: The name of an environment of this project; a Gymnasium id or an import path
+            (`my_package.envs:make_env`); or an environment class, or a function that returns an
+            environment. None trains on data alone.
+        data: The training data: a `Dataset`; a file or folder of any supported format; the name of
+            a public data set that is on this machine; or arrays, as `Dataset.from_arrays` takes
+            them. None collects episodes of the environment's own expert.
         model: A preset: `rate`, `rmt`, `trxl`, `dtxl`, `dt`, `dt_relative` and others.
-        steps: Optimiser steps; None is the preset's number.
-        seed: Of weights, batches and noise.
-        name: Of the run's folder, which is `environment-name-seed`.
-        output: The folder of runs.
-        settings: Any others by their dotted names, `{"model.d_model": 128, "env.size": 9}`, as
-            options of `rate train`.
-        resume: Continue the run of this name if there is one, and score it if it has finished.
-        progress: Tell of progress on standard error.
+        steps: Optimiser steps; None takes the preset's number.
+        seed: Seed of weights, batches and noise.
+        name: Middle part of the name of the run folder, `environment-name-seed`.
+        output: The folder that contains the runs.
+        settings: Further settings by their dotted names, `{"model.d_model": 128, "env.size": 9}`,
+            as options of `rate train`.
+        resume: Continue the run of this name if it exists, and score it if it has finished.
+        progress: Show progress on standard error.
 
     Returns:
         The run.
 
     Raises:
-        ConfigError: If a setting cannot work; the message names it.
+        ConfigError: If a setting is invalid; the message names it.
         DatasetError: If the data cannot be trained on.
-        TrainingError: If training cannot go on.
+        TrainingError: If training cannot continue.
     """
     environment = NO_ENVIRONMENT if env is None else name_of(env)
     chosen: dict[str, Any] = {
@@ -231,7 +230,7 @@ def train(
 
 
 def _stored(data: Data, root: str, progress: bool) -> Path | str:
-    """The data as `data.store` names them."""
+    """Returns the value of `data.store` for the data; arrays are written to a store first."""
     if isinstance(data, Dataset):
         return data.path
     if isinstance(data, Path | str):
@@ -241,7 +240,7 @@ def _stored(data: Data, root: str, progress: bool) -> Path | str:
 
 
 def _word(environment: str, option: str, value: Any) -> str:
-    """A setting as a command line has it."""
+    """Returns a setting as a command-line option, `--name=value`."""
     is_free = option.startswith("env.") and find_environment(environment).options is None
     text = value if isinstance(value, str) and not is_free else json.dumps(value)
     return f"--{option}={text}"

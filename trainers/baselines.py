@@ -1,4 +1,4 @@
-"""What models are compared with: an expert that sees the true state, and chance."""
+"""Scores of the baselines: an expert that sees the true state, and a random policy."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ def score_baseline(
     workers: int | None = None,
     on_progress: OnProgress = no_progress,
 ) -> list[dict[str, Any]]:
-    """Scores of the expert or of chance, as `trainers.rollout.evaluate` gives those of a model.
+    """Returns the scores of a baseline, in the format of `trainers.rollout.evaluate`.
 
     Args:
         policy: One of `BASELINES`.
-        environment: Where it plays.
-        lengths: What lengths are, the environment says.
-        seeds: Of the episodes.
-        workers: Processes; None is one per core.
-        on_progress: Told of progress, in episodes.
+        environment: The environment.
+        lengths: Episode lengths, in the environment's unit.
+        seeds: One seed per episode.
+        workers: Worker processes; None is one per core.
+        on_progress: Called with the progress, in episodes.
 
     Raises:
-        ConfigError: If there is no such policy here.
-        UserError: If the simulator died.
+        ConfigError: If the environment has no such baseline.
+        UserError: If the simulator crashes.
     """
     if policy not in BASELINES:
         raise ConfigError(f"There is no baseline '{policy}'; there are: {', '.join(BASELINES)}.")
@@ -72,7 +72,7 @@ def _play_all(
     workers: int,
     tell: Callable[[int, int], None],
 ) -> RolloutResult:
-    """Play an episode of every seed in worker processes."""
+    """Run one episode per seed in worker processes."""
     played: list[_Summary] = []
     tell(0, len(seeds))
     try:
@@ -99,12 +99,12 @@ def _play_all(
 
 
 def _summary(episode: Episode) -> _Summary:
-    """Return, length and outcome of an episode."""
+    """Returns the return, the length and the outcome of an episode."""
     earned = float(np.sum(episode.rewards, dtype=np.float64))
     return earned, len(episode), episode.outcome
 
 
 def _outcome(name: str, outcomes: list[dict[str, float]]) -> NDArray[np.float64]:
-    """What the episodes say of one outcome, as `RolloutResult` has it."""
+    """Returns one outcome of all episodes, `(episodes,)`; a missing one is NaN, or no success."""
     unknown = 0.0 if name == "success" else math.nan
     return np.array([outcome.get(name, unknown) for outcome in outcomes])

@@ -1,4 +1,4 @@
-"""Where a run was begun: relative paths of its configuration are relative to that folder."""
+"""The working folder that a run was started in; its relative paths refer to that folder."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from trainers.config import RunConfig
 from trainers.own_environment import PYTHON
 
 ENVIRONMENT = "environment.txt"
-FOLDER = "folder: "  # begins the line that tells it
+FOLDER = "folder: "  # prefix of the line that records it
 
 
 def begun_in(run: Path) -> Path | None:
-    """The folder that a run was begun in, if that is known."""
+    """Returns the working folder that a run was started in; None if it is not recorded."""
     try:
         lines = (run / ENVIRONMENT).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
@@ -23,9 +23,10 @@ def begun_in(run: Path) -> Path | None:
 
 
 def with_own_paths(config: RunConfig, run: Path) -> tuple[RunConfig, list[str]]:
-    """The configuration of a run that is continued from wherever it is, and what to tell of that.
+    """Returns the configuration of a resumed run with resolved paths, and notes for the user.
 
-    What is not there any more is looked for, or made again, in the working folder.
+    Relative paths that exist in the run's original folder are resolved against it. All others stay
+    relative to the working folder, where data are looked up or made again.
     """
     place, data = begun_in(run), config.data
     if place is None or place == Path.cwd():
@@ -46,5 +47,5 @@ def with_own_paths(config: RunConfig, run: Path) -> tuple[RunConfig, list[str]]:
 
 
 def _is_left_behind(place: Path, path: str) -> bool:
-    """Whether a path is relative to the folder that a run was begun in."""
+    """Whether a path is relative and exists in the folder `place`."""
     return not Path(path).is_absolute() and (place / path).exists()

@@ -1,11 +1,11 @@
-"""Differences of configurations, and which are allowed when a run is resumed."""
+"""Differences between configurations, and which of them are allowed when a run is resumed."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# What may differ between a run and its continuation: none of it changes what a training step
-# computes, except that a longer training has a longer schedule.
+# These may differ between a run and its continuation. They do not change the result of a training
+# step, except that `max_steps` sets the length of the learning-rate schedule.
 _FREE_SECTIONS = ("logging", "evaluation")
 _FREE_SETTINGS = (
     "data.root",
@@ -17,8 +17,8 @@ _FREE_SETTINGS = (
     "training.log_every_n_steps",
     "training.max_steps",
 )
-# These may differ as well, but the numbers are then the same to rounding only. Noise (dropout,
-# memory noise) is drawn by every process for its own part of a batch.
+# These may differ as well, but results then agree only up to rounding. Each process draws noise
+# (dropout, memory noise) for its own part of a batch.
 ROUNDING = (
     "training.accelerator",
     "training.checkpoint_segments",
@@ -29,12 +29,12 @@ ROUNDING = (
     "training.strategy",
     "training.threads",
 )
-# What two runs with the same scores may differ in.
+# Settings that do not affect the scores of a run.
 _SAME_RUN = ("data.root", "data.workers", "evaluation.workers", "training.threads")
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The settings that differ between two nested tables: dotted name to (old, new)."""
+    """Returns the settings that differ between two nested tables: dotted name to (old, new)."""
     found = {}
     for name in {**old, **new}:
         before, after = old.get(name), new.get(name)
@@ -52,5 +52,5 @@ def may_change(name: str) -> bool:
 
 
 def changes_no_score(name: str) -> bool:
-    """Whether a setting changes no score."""
+    """Whether a setting does not affect scores."""
     return name.startswith("logging.") or name in _SAME_RUN

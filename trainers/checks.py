@@ -1,4 +1,4 @@
-"""Checks that settings share: each names the setting and what it may be."""
+"""Shared checks of settings; each error names the setting and the allowed values."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from rate.errors import ConfigError
 
 
 def choice(name: str, value: str, kind: Any) -> None:
-    """Refuse a value that is none of a `Literal`'s.
+    """Check that a value is one of the values of a `Literal`.
 
     Raises:
-        ConfigError: If so.
+        ConfigError: If it is not.
     """
     if value not in get_args(kind):
         choices = ", ".join(get_args(kind))
@@ -22,15 +22,15 @@ def choice(name: str, value: str, kind: Any) -> None:
 
 
 def episode_seeds(name: str, first: int, count: int) -> None:
-    """Refuse seeds of scored episodes that there are not, or that data sets are made with.
+    """Check that seeds of evaluation episodes are valid and disjoint from those of data sets.
 
     Args:
         name: The setting.
-        first: The first of the seeds.
-        count: How many follow each other.
+        first: The first seed.
+        count: Number of consecutive seeds.
 
     Raises:
-        ConfigError: If so.
+        ConfigError: If a seed is outside of `[0, 2^40)`.
     """
     if first < 0 or first + count > FIRST_SEED:
         raise ConfigError(
@@ -41,20 +41,20 @@ def episode_seeds(name: str, first: int, count: int) -> None:
 
 
 def finite(name: str, value: float | None) -> None:
-    """Refuse infinity and NaN; None is fine.
+    """Check that a number is finite; None is allowed.
 
     Raises:
-        ConfigError: If so.
+        ConfigError: If it is infinite or NaN.
     """
     if value is not None and not math.isfinite(value):
         raise ConfigError(f"{name} is {value}; it must be a finite number.")
 
 
 def all_finite(settings: Mapping[str, Any], section: str = "") -> None:
-    """Refuse infinity and NaN anywhere in nested settings: the files of a run are JSON, too.
+    """Check that all numbers in nested settings are finite, since JSON cannot store others.
 
     Raises:
-        ConfigError: If so; names the setting.
+        ConfigError: If one is not; the message names the setting.
     """
     for key, value in settings.items():
         name = f"{section}{key}"
@@ -67,10 +67,10 @@ def all_finite(settings: Mapping[str, Any], section: str = "") -> None:
 
 
 def at_least(name: str, value: float, minimum: int) -> None:
-    """Refuse a number below a minimum, and one that is not finite.
+    """Check that a number is finite and not below a minimum.
 
     Raises:
-        ConfigError: If so.
+        ConfigError: If it is not.
     """
     if not value >= minimum:
         raise ConfigError(f"{name} is {value}; it must be at least {minimum}.")

@@ -1,7 +1,7 @@
-"""The command line of training: presets, dotted options and short flags become one configuration.
+"""The command line of training: combines a preset, dotted options and short flags.
 
-`flags` turns the field's short flags into dotted options, `options` reads those, and
-`config_files` checks what comes of them, as it does for files.
+`flags` translates short flags to dotted options, `options` parses these, and `config_files`
+validates the resulting configuration, as it does for files.
 """
 
 from __future__ import annotations
@@ -44,12 +44,13 @@ _HELP = ("-h", "--help")
 
 @dataclass(frozen=True)
 class Command:
-    """What a command line asks for.
+    """A parsed command line.
 
     Attributes:
-        config: The run, preset and options together.
-        resume: The run's folder to continue; `auto` to continue or start; or None to start.
-        notes: Short flags that were read in a way worth telling.
+        config: The configuration: the preset with the options applied.
+        resume: The folder of the run to continue; `auto` to continue a run if it exists; None to
+            start a new run.
+        notes: Notes for the user, for example on translated flags and renamed options.
     """
 
     config: RunConfig
@@ -57,16 +58,16 @@ class Command:
     notes: list[str]
 
 
-# Settings, beside the model's, whose value may be the import path of somebody's code.
+# Settings, beside the model's, whose value may be the import path of user code.
 _CODE = ("training.objective", "data.reading.format", "data.expert")
 
 
 def parse(environment: str, argv: Sequence[str]) -> Command:
-    """Read the command line of a training in an environment.
+    """Parse the command line of a training run in an environment.
 
     Raises:
-        ConfigError: If it is wrong; the message names the option and the way out.
-        SystemExit: After the help, where it is asked for.
+        ConfigError: If an option is invalid; the message names the option and the remedy.
+        SystemExit: After printing the help, with `-h` or `--help`.
     """
     translation = flags.translate([word for word in argv if word not in _HELP])
     given = Given.read(translation.options)
@@ -79,7 +80,7 @@ def parse(environment: str, argv: Sequence[str]) -> Command:
             shown = with_objective(shown, objective)
         sys.stdout.write(describe_options(environment, shown, NOT_SETTINGS) + "\n")
         raise SystemExit(0)
-    config = apply_options(preset, given)  # refuses what is wrong before data are looked at
+    config = apply_options(preset, given)  # reports invalid options before data are opened
     if config.data.store is not None and given.config is None and given.resume in (None, AUTO):
         preset, notes = choose_preset(environment, translation, given, config)
         config = apply_options(preset, given)
@@ -103,12 +104,12 @@ def parse(environment: str, argv: Sequence[str]) -> Command:
 def _public_note(
     environment: str, translation: Translation, given: Given, config: RunConfig
 ) -> list[str]:
-    """What a command of the public RATE code trains there, if that is something else than here."""
+    """Returns a note if the public RATE code trains a different model with this command."""
     known, own = preset_names(environment), f"{config.name}{PUBLISHED}"
     name = own if own in known else f"{PRESET}{PUBLISHED}"
     if not translation.is_public or name not in known or config.name.endswith(PUBLISHED):
         return []
-    if config.model.backbone not in (SEGMENTS, WINDOW):  # which the public code has not
+    if config.model.backbone not in (SEGMENTS, WINDOW):  # not in the public code
         return []
     whose = "these are flags of the public RATE code"
     if name != own and config.name.startswith(flags.ONE_SEGMENT):
@@ -119,7 +120,7 @@ def _public_note(
     left_out = Given.read(flags.translate(words).options).settings
     try:
         there = apply_options(preset, replace(given, settings=[*left_out, *given.settings]))
-    except ConfigError:  # what goes with the model here need not go with the public one
+    except ConfigError:  # an option of this model may not exist in the public one
         return [f"{whose}. For its own settings: --model_mode {' '.join([name, *words])}."]
     return [
         f"{whose}, whose newest scripts have {describe_differences(config, there)} (preset "

@@ -12,7 +12,7 @@ from rate.model import SequenceModel
 
 
 def compile_model(model: SequenceModel, attempt: Callable[[], None], *, required: bool) -> None:
-    """Compile a model's segments, or stay in eager mode if that fails.
+    """Compile a model's segments; fall back to eager mode if compilation fails.
 
     Args:
         model: The model.
@@ -27,7 +27,7 @@ def compile_model(model: SequenceModel, attempt: Callable[[], None], *, required
         attempt()
     except torch.cuda.OutOfMemoryError:
         raise
-    except Exception as error:  # a missing compiler raises many types
+    except Exception as error:  # a missing compiler raises various types
         model.compile_segments(None)
         cause = getattr(error, "inner_exception", error)
         what = f"{type(cause).__name__}: {cause}".splitlines()[0]

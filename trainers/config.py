@@ -1,6 +1,6 @@
-"""The configuration of a run: one typed, checked value that fits in a YAML file.
+"""The configuration of a run: a typed, validated dataclass that can be stored as YAML.
 
-Its sections on data and learning are in `config_data` and `config_learning`.
+The sections on data and learning are in `config_data` and `config_learning`.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ __all__ = [
     "Window",
 ]
 
-_SLASHES = re.compile(r"[/\\:]+")  # not allowed in the name of a folder
-Resume = Path | Literal["auto"] | None  # what to continue: a folder, or the run of that name
+_SLASHES = re.compile(r"[/\\:]+")  # not allowed in folder names
+Resume = Path | Literal["auto"] | None  # the run to continue: a folder, or the run of the same name
 NO_ENVIRONMENT = "none"  # the environment of a run on data alone
 
 
@@ -185,29 +185,29 @@ class RunConfig:
 
     @property
     def max_length(self) -> int:
-        """Length of the environment that data are generated in."""
+        """Environment length for the generated data."""
         return self.data.max_length or self.window
 
     @property
     def trained_length(self) -> int | None:
-        """The greatest length of the data; None where they are a store's, which says it itself."""
+        """The maximum length of the generated data; None if the data come from a store."""
         return None if self.data.store else self.max_length
 
     @property
     def label(self) -> str:
-        """The model in the folder's name: `logging.name`, or the task, if any, and the model."""
+        """The model part of the folder name: `logging.name`, or the task, if any, and the model."""
         task = self.data.dataset or self.env.get("task") or str(self.env.get("game", "")).lower()
         task = _SLASHES.sub("-", str(task))
         return self.logging.name or "-".join(filter(None, (task, self.name)))
 
     @property
     def run_name(self) -> str:
-        """The run's folder, `environment-label-seed`; without an environment the data's name."""
+        """The folder name, `environment-label-seed`; the data's name if there is no environment."""
         what = self.environment
         if what == NO_ENVIRONMENT and self.data.store is not None:
             what = Path(self.data.store).name
         return f"{_SLASHES.sub('-', what)}-{self.label}-{self.training.seed}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain YAML types."""
+        """Returns the configuration as nested plain types that YAML can store."""
         return asdict(self)

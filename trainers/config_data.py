@@ -1,4 +1,4 @@
-"""Where trajectories come from and how they are read: typed and checked settings."""
+"""Settings of the source of trajectories and of reading them: typed and validated."""
 
 from __future__ import annotations
 

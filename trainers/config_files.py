@@ -23,31 +23,33 @@ from trainers.yaml_files import read_yaml
 
 
 def config_from_dict(values: dict[str, Any]) -> RunConfig:
-    """A configuration from nested plain types, as `RunConfig.to_dict` gives them.
+    """Returns the configuration of nested plain types, the inverse of `RunConfig.to_dict`.
 
     Raises:
-        ConfigError: If a key is unknown (names the nearest), or a value does not work.
+        ConfigError: If a key is unknown (the message names the closest match) or a value is
+            invalid.
     """
     values = with_current_names(values)
     loss = _build(objective_settings(objective_of(values)), values.get("loss", {}), "loss.")
     config: RunConfig = _build(RunConfig, {**values, "loss": loss}, "")
     settings = find_environment(config.environment).options
-    if settings is None:  # which its constructor checks
+    if settings is None:  # its constructor checks them
         return config
     return replace(config, env=asdict(_build(settings, config.env, "env.")))
 
 
 def section_types(values: dict[str, Any]) -> dict[str, type | None]:
-    """The sections of a configuration, and the dataclass of the settings of each.
+    """Returns the sections of a configuration and the settings dataclass of each.
 
     Args:
-        values: The configuration, of which some settings choose which others there are.
+        values: The configuration. Its environment, objective and backbone determine the dataclasses
+            of `env`, `loss` and `model`.
 
     Returns:
-        By name; None where any setting may be one.
+        Section name to dataclass; None if the section accepts any setting.
 
     Raises:
-        ConfigError: If a choice is of what there is not.
+        ConfigError: If the environment, the objective or the backbone does not exist.
     """
     types = get_type_hints(RunConfig)
     found = find_environment(values.get("environment", RunConfig.environment)).options
@@ -60,11 +62,11 @@ def section_types(values: dict[str, Any]) -> dict[str, type | None]:
 
 
 def with_current_names(values: dict[str, Any]) -> dict[str, Any]:
-    """A configuration of an earlier version with today's names of settings."""
+    """Returns a configuration of an earlier version with the current names of settings."""
     current = dict(values)
     tables: dict[str, Any] = {k: v for k, v in values.items() if isinstance(v, dict)}
     environment = values.get("environment")
-    if isinstance(environment, str):  # what is no table, or no name, is refused later
+    if isinstance(environment, str):  # wrong types are reported later
         tables["environment"] = environment
     for section, kind in section_types(tables).items():
         if kind is not None and section in tables:
@@ -74,7 +76,7 @@ def with_current_names(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def objective_of(values: dict[str, Any]) -> str:
-    """The objective that a configuration names; what names none is refused with its type."""
+    """Returns the objective that a configuration names; the default if it is missing or no text."""
     training = values.get("training")
     name = training.get("objective") if isinstance(training, dict) else None
     return name if isinstance(name, str) else BEHAVIOUR_CLONING
@@ -89,13 +91,13 @@ def _format_of(values: dict[str, Any]) -> str:
 
 
 def _expert_of(values: dict[str, Any]) -> str:
-    """The import path of the policy that plays the data, where there is one."""
+    """Returns the import path of the policy that generates the data; empty if there is none."""
     data = values.get("data")
     return str(data.get("expert") or "") if isinstance(data, dict) else ""
 
 
 def with_objective(values: dict[str, Any], objective: str) -> dict[str, Any]:
-    """A configuration with another objective, which has settings of its own."""
+    """Returns a configuration with another objective; if it differs, `loss` is reset."""
     if objective == objective_of(values):
         return values
     return {
@@ -106,23 +108,23 @@ def with_objective(values: dict[str, Any], objective: str) -> dict[str, Any]:
 
 
 def load_config_file(path: Path) -> RunConfig:
-    """Read the `config.yaml` of a run.
+    """Returns the configuration in the `config.yaml` of a run.
 
     Raises:
-        ConfigError: If the file is missing, no YAML, or does not hold a configuration.
+        ConfigError: If the file is missing, is not YAML, or is not a valid configuration.
     """
     values = read_config_file(path)
     if isinstance(data := values.get("data"), dict):
-        data.setdefault("held_out", 0.0)  # a run of before there was a choice
+        data.setdefault("held_out", 0.0)  # runs older than this setting held nothing out
     return config_from_dict(values)
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """What a file of settings says, which need not be all of them.
+    """Returns the settings in a file, which may be a subset of all settings.
 
     Raises:
-        ConfigError: If the file is missing, no YAML, or no table, or names code as its objective
-            or backbone that nobody here has named (see `rate.trust`).
+        ConfigError: If the file is missing, is not YAML or not a table, or if it names untrusted
+            code by an import path (see `rate.trust`).
     """
     values = read_yaml(path)
     if not isinstance(values, dict):
@@ -135,12 +137,12 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 
 def _checked(kind: Any, value: Any, name: str) -> Any:
-    """`value` if it is of the annotated type `kind`.
+    """Returns `value` if it is of the annotated type `kind`.
 
-    YAML reads 1e-3, without a point, as text; as a float it is taken for what it means.
+    YAML parses 1e-3, without a decimal point, as text; it is converted where `kind` is a float.
 
     Raises:
-        ConfigError: If it is not; names the setting.
+        ConfigError: If the type is wrong; the message names the setting.
     """
     if float in (kind, *get_args(kind)) and isinstance(value, str):
         with suppress(ValueError):
@@ -153,7 +155,7 @@ def _checked(kind: Any, value: Any, name: str) -> Any:
 
 
 def _describe(kind: Any) -> str:
-    """What a setting of a type takes, for people."""
+    """Returns a description of a type for error messages."""
     if NoneType in get_args(kind):
         return " or ".join(
             "null" if part is NoneType else _describe(part) for part in get_args(kind)
@@ -181,11 +183,11 @@ def _is_of(kind: Any, value: Any) -> bool:
         return isinstance(value, dict)
     if kind is float:
         return type(value) in (int, float)
-    return type(value) is kind  # exactly: true is no number
+    return type(value) is kind  # exact, since bool is a subclass of int
 
 
 def _build(kind: Any, values: Any, prefix: str) -> Any:
-    """Build the dataclass `kind`, its fields that are dataclasses first."""
+    """Returns an instance of the dataclass `kind`; nested dataclasses are built first."""
     if isinstance(values, kind):
         return values
     if not isinstance(values, dict):

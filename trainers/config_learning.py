@@ -1,4 +1,4 @@
-"""How a model learns: training loop, optimiser, loss and curriculum, typed and checked."""
+"""Settings of the training loop, the optimiser, the loss and the curriculum, validated."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class TrainingConfig:
 
     @property
     def graph_obstacle(self) -> str | None:
-        """The setting that a step cannot be recorded with, if there is one."""
+        """The setting that prevents the recording of a step as a CUDA graph; None if none does."""
         return next(
             (
                 f"training.{setting}"
@@ -175,7 +175,7 @@ class ObjectiveConfig:
 
     @property
     def wants_privileged_state(self) -> bool:
-        """Whether batches must have the privileged state, `Batch.privileged`."""
+        """Whether batches must contain the privileged state, `Batch.privileged`."""
         return False
 
 
@@ -222,8 +222,8 @@ class LossConfig(ObjectiveConfig):
 class CurriculumConfig:
     """Growth of the number of segments from 1 to `training.segments`.
 
-    A stage trains on episodes that fit into its segments. The next stage begins when the actions
-    at the ends of episodes are predicted well enough, and learnt at the latest after `max_steps`.
+    A stage trains on episodes that fit into its segments. It ends when the mean accuracy at the
+    ends of episodes reaches `threshold`, and after `max_steps` at the latest.
 
     Attributes:
         enabled: Whether there is a curriculum (`--curr`).

@@ -1,4 +1,4 @@
-"""Metrics as a table that two equal runs write byte for byte the same."""
+"""Metrics as a CSV table; two identical runs write identical bytes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ STEP = "step"
 class MetricsTable(Logger):
     """Writes `metrics.csv`: a row per logged step, a column per metric.
 
-    New metrics add columns on the right. A row is appended when the next one begins; the whole
-    file is written anew, in one piece, when the columns change or training was set back.
+    New metrics add columns on the right. A row is appended to the file when the next row begins.
+    The whole file is rewritten atomically when columns are added or rows are dropped.
 
     Args:
         folder: The run's folder.
@@ -33,7 +33,7 @@ class MetricsTable(Logger):
         self.path = folder / METRICS
         self._rows: list[dict[str, str]] = []
         self._columns = [STEP]
-        self._written: int | None = None  # rows in the file, None where it is to be rewritten
+        self._written: int | None = None  # rows in the file; None if it must be rewritten
         if self.path.exists():
             self._read()
 
@@ -49,11 +49,11 @@ class MetricsTable(Logger):
     def log_hyperparams(
         self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
     ) -> None:
-        """Nothing: they are in `config.yaml`."""
+        """Does nothing: hyperparameters are in `config.yaml`."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Add values to the row of `step`, which is the last one or a new one."""
+        """Add values to the row of `step`: the last row, or a new one."""
         row = {name: _text(value) for name, value in metrics.items()}
         new_columns = [name for name in row if name not in self._columns]
         if new_columns:
@@ -69,7 +69,7 @@ class MetricsTable(Logger):
 
     @rank_zero_only
     def rewind(self, step: int) -> None:
-        """Drop what was logged after `step`, as if training had never gone beyond."""
+        """Drop the rows after `step`, and the columns that only they have."""
         self._rows = [row for row in self._rows if int(row[STEP]) <= step]
         used = set().union(*self._rows) if self._rows else set()
         self._columns = [name for name in self._columns if name == STEP or name in used]
@@ -78,7 +78,7 @@ class MetricsTable(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Bring the file up to date.
+        """Write pending rows to the file.
 
         Raises:
             OSError: If it cannot be written, for example on a full disk.
@@ -101,7 +101,7 @@ class MetricsTable(Logger):
         return text.getvalue()
 
     def _read(self) -> None:
-        """Take in the rows of an interrupted run. Its last line may be torn: it is dropped."""
+        """Read the rows of an interrupted run; an incomplete last line is dropped."""
         text = self.path.read_text(encoding="utf-8")
         header, *lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines())) or [[STEP]]
         header = [current_metric(name) for name in header]
@@ -114,5 +114,5 @@ class MetricsTable(Logger):
 
 
 def _text(value: float) -> str:
-    """Nine digits, which tell any two float32 apart; whole numbers without a point."""
+    """Returns a number with nine significant digits, enough to distinguish any two float32."""
     return f"{float(value):.9g}"

@@ -1,4 +1,4 @@
-"""Training without an environment: on data alone, which say what is seen and done."""
+"""Training on data alone: the data specify the observation and action spaces."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trainers.environment import Environment, Length, VectorEnv
 
 
 class DataAlone(Environment):
-    """Data of which there is no environment here. Nothing is rolled out."""
+    """The record of a run without an environment; there are no rollouts."""
 
     name = NO_ENVIRONMENT
     options = None
@@ -25,11 +25,11 @@ class DataAlone(Environment):
 
     @classmethod
     def of(cls, data: DataConfig) -> Environment:
-        """What the data of a run say of what is seen and done in them.
+        """Returns a record with the spaces of the data of a run.
 
         Raises:
             ConfigError: If the run names no data.
-            DatasetError: If there are none, or they cannot be trained on.
+            DatasetError: If the data do not exist or cannot be trained on.
         """
         from trainers.data_sets import open_data
 

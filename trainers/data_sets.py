@@ -1,4 +1,4 @@
-"""The data of a run: what its settings name, as a store."""
+"""Opens the data of a run as a store."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from trainers.meter import Meter
 def open_data(
     data: DataConfig, spec: EnvironmentSpec | None = None, tell: OnProgress = no_progress
 ) -> Dataset:
-    """What `data.store` names; a store is made of other formats at first use.
+    """Returns the data that `data.store` names; other formats are converted at first use.
 
     Args:
         data: The settings of the data.
-        spec: The environment that a model is for, where it is known.
-        tell: Told of progress.
+        spec: The environment of the model, if it is known.
+        tell: Called with the progress.
 
     Raises:
-        ConfigError: If it names nothing.
-        DatasetError: If there is no such data set, or it cannot be read or trained on.
+        ConfigError: If `data.store` is not set.
+        DatasetError: If the data set does not exist, or cannot be read or trained on.
     """
     if data.store is None:
         raise ConfigError("There are no data: name those to train on with --data.")
@@ -40,7 +40,7 @@ def open_data(
 
 
 def store_of(run: RunConfig) -> Store:
-    """The data of a run, of which a store is made, with progress shown, if they are none.
+    """Returns the store of a run; data of other formats are converted, with a progress display.
 
     Raises:
         DatasetError: See `open_data`.
@@ -50,11 +50,11 @@ def store_of(run: RunConfig) -> Store:
 
 
 def notes_of_data(run: RunConfig, store: Store) -> list[str]:
-    """What to tell of the data of a run: what was assumed of them, and what could play them.
+    """Returns notes on the data of a run: assumptions of the conversion, and a known environment.
 
     Args:
         run: The run.
-        store: Its data, as a store.
+        store: Its data.
     """
     if run.data.store is None:
         return []
@@ -69,7 +69,7 @@ def notes_of_data(run: RunConfig, store: Store) -> list[str]:
 
 
 def reading_options(reading: ReadingConfig) -> Options:
-    """The settings of reading as readers take them."""
+    """Returns the reading settings in the form that readers take."""
     bounds = reading.action_range
     return Options(
         time_limit=reading.time_limit,

@@ -1,4 +1,4 @@
-"""Defaults of a command line: the preset, and settings that follow from the data."""
+"""Defaults of the command line: the preset, and settings derived from the data."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from trainers.preset_files import PUBLISHED
 from trainers.registry import find_environment
 
 PRESET, QUICK = "rate", "_quick"
-MADE_HERE = "-sac"  # how names of data sets end that are made here
-# Steps of data, ten times what small presets train on: on a CPU, more than that takes hours.
+MADE_HERE = "-sac"  # suffix of the names of data sets that this project generates
+# Steps of data, ten times those of the small presets; training on more takes hours on a CPU.
 LONG = 30_000_000
-# Of NVIDIA, AMD, and Windows below Linux.
+# Device files of NVIDIA, AMD, and WSL.
 _DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-_CHOICES = {"privileged"}  # what a model sees, whatever the data hold
+_CHOICES = {"privileged"}  # choices of the model's inputs, independent of the data
 
 
 def default_preset(names: list[str], data: str | None) -> str:
-    """The preset of a command line that names none.
+    """Returns the default preset.
 
-    It is the published model for public data, and a small one for those that are made here, so
-    that a command without options comes to a result on any machine.
+    It is the published model for public data, and a small model for generated data, so that a
+    command without options finishes on any machine.
 
     Args:
-        names: The presets there are.
-        data: The data or the game that the command line names, if any.
+        names: The available presets.
+        data: The data set or the game on the command line, if any.
     """
     made_here = data is None or data.endswith(MADE_HERE)
     return PRESET + QUICK if made_here and PRESET + QUICK in names else PRESET
 
 
 def settings_of_store(environment: str, spec: EnvironmentSpec) -> dict[str, Any]:
-    """The settings of an environment that data were recorded with; `spec` is the data's.
+    """Returns the environment settings that data with the specification `spec` were recorded with.
 
-    Those of another environment have none: to open them for training says what is wrong.
+    Empty if the data are of another environment; opening them for training reports the error.
     """
     settings, options = find_environment(environment).options, spec.options
     if settings is None:
@@ -52,7 +52,7 @@ def settings_of_store(environment: str, spec: EnvironmentSpec) -> dict[str, Any]
 
 
 def target_of_store(environment: str, store: Store) -> dict[str, Any]:
-    """What to ask for in rollouts, where published work says nothing of a store's data."""
+    """Returns the target-return settings for a store without a published target return."""
     if environment != "mujoco":
         return {}
     from datamodules.mujoco import has_published_target
@@ -61,10 +61,10 @@ def target_of_store(environment: str, store: Store) -> dict[str, Any]:
 
 
 def settings_of_dataset(environment: str, dataset: str | None, root: str) -> dict[str, Any]:
-    """The settings of an environment that the data of a name were recorded with.
+    """Returns the environment settings that the named data set was recorded with.
 
-    Only Minari's data sets tell. One that is not there has those of Minari's own: to train on it
-    says how to get it.
+    Only Minari data sets record them. For one that is not downloaded the version is unknown;
+    training on it reports how to download it.
     """
     if environment != "mujoco" or dataset is None:
         return {}
@@ -81,7 +81,7 @@ def settings_of_dataset(environment: str, dataset: str | None, root: str) -> dic
 
 
 def warn_of_work(config: RunConfig, presets: list[str]) -> list[str]:
-    """A note on a run that will keep a CPU busy for hours."""
+    """Returns a note if the run would take hours on a CPU."""
     training, quick = config.training, f"{config.name}{QUICK}"
     if config.name.endswith(PUBLISHED):
         quick = config.name.removesuffix(PUBLISHED)
@@ -98,5 +98,5 @@ def warn_of_work(config: RunConfig, presets: list[str]) -> list[str]:
 
 
 def has_gpu_driver() -> bool:
-    """Whether the system drives a GPU, whatever PyTorch can do with it."""
+    """Whether the system has a GPU driver, even if PyTorch cannot use it."""
     return sys.platform == "darwin" or any(Path(driver).exists() for driver in _DRIVERS)

@@ -1,6 +1,6 @@
-"""What a run is, in the few lines that stand before its first step.
+"""The description of a run that is printed before its first step.
 
-Nothing here imports PyTorch before it is asked for, so that the first line can stand at once.
+PyTorch is imported lazily, so that the first line is printed without delay.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def describe_run(config: RunConfig, resume: Resume) -> str:
-    """What is going to be trained and where it is kept: known before anything is loaded."""
+    """Returns a line with the model, the batches and the run folder; nothing is loaded."""
     training, model = config.training, config.model
     windows = f"{training.batch_size} windows of {training.segments} x {model.context_length} steps"
     folder = Path(config.logging.output) / config.run_name
@@ -36,10 +36,10 @@ def describe_run(config: RunConfig, resume: Resume) -> str:
 
 
 def describe_frames(config: RunConfig) -> str:
-    """What data of images in stacks will take of memory, before any of it is loaded.
+    """Returns the memory that stacked image data need, estimated before they are loaded.
 
     Raises:
-        DatasetError: If the store that the run names cannot be read.
+        DatasetError: If the store of the run cannot be read.
     """
     data = config.data
     if data.store is not None:
@@ -68,7 +68,7 @@ def _size(number: int) -> str:
 def describe_training(
     trainer: Trainer, module: LightningModule, datamodule: TrajectoryDataModule
 ) -> list[str]:
-    """The model, the data and the device of a training that is about to begin."""
+    """Returns lines with the model, the data and the device of a run."""
     device, store = trainer.strategy.root_device, datamodule.store
     parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
     data = f"{store.num_episodes:,} episodes, {store.num_steps:,} steps in {store.path}"
@@ -102,7 +102,7 @@ def _describe_device(device: torch.device, processes: int) -> str:
 
 
 def unused_gpu(device: torch.device) -> str:
-    """A note on a GPU that is here while training runs on the CPU, or nothing."""
+    """Returns a note if training runs on the CPU although there is a GPU; else an empty text."""
     import torch
 
     if device.type != "cpu":
