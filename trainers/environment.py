@@ -34,40 +34,41 @@ Length = int | None
 
 
 def at_length(length: Length) -> str:
-    """A length for people, as the end of a sentence."""
+    """Returns a length as text, for the end of a sentence."""
     return "their own length" if length is None else f"{length:,}"
 
 
 @dataclass(frozen=True)
 class Environment:
-    """An environment with its settings. A subclass is the record of one.
+    """An environment with its settings; each subclass is the record of one environment.
 
-    A record says what is known before any settings are chosen, in class attributes, and names the
-    environment's class, which is made from its settings and a length: `env(settings, length)`.
+    Class attributes hold what does not depend on settings. `env` is the environment's class, which
+    is instantiated with settings and a length: `env(settings, length)`.
 
     Attributes:
-        spec: The environment as models see it.
+        spec: The specification of the environment for models.
         settings: An instance of `options`.
         workers: Processes that step a simulator; see `EvaluationConfig`.
-        name: The record's name in settings and results: that of its file.
-        options: The dataclass of the environment's settings; None where its constructor alone
-            knows what it takes.
+        name: The name in settings and results: that of the record's file.
+        options: The dataclass of the environment's settings; None if any keyword of the
+            constructor is a setting.
         env: The environment's class. Its settings are the dataclass `<Class>Options` of its module,
             whose name is also that of its data's collector.
-        expert_class: Import path of its expert, `module:Class`, which takes the share of random
-            steps; imported at first use. Empty where there is none.
+        expert_class: Import path of its expert, `module:Class`, whose argument is the share of
+            random steps; imported at first use. Empty if there is none.
         spec_of: Returns the specification of settings; a record may override `make_spec` instead.
         vector: Its vector environment, made from a number of rows, settings and a length; None
             runs rows in worker processes.
         needs: The packages it needs.
         extra: The extra of this project that installs them.
-        length_name: What a length is, for tables and figures.
-        shortest: Data are of all lengths from this one on; None for one length alone.
-        num_envs: Rows that are good to roll out side by side; None for any number.
-        group: The outcome that tells two kinds of episodes apart, and the names of its 0 and 1.
-        rolls_out: Whether there is anything to roll out in.
-        keep_privileged_state: Data have the privileged state even if the model is not to see it,
-            so that all models share them.
+        length_name: The label of lengths in tables and figures.
+        shortest: The minimum length of generated data, whose lengths vary from it to the maximum;
+            None if all episodes have the maximum.
+        num_envs: Preferred number of parallel rollouts; None for any number.
+        group: A binary outcome that divides episodes into two groups, and their names (0, then 1).
+        rolls_out: Whether rollouts are possible.
+        keep_privileged_state: Record the privileged state in data even if the model does not use
+            it, so that all models share the data.
     """
 
     spec: EnvironmentSpec
@@ -91,16 +92,16 @@ class Environment:
 
     @classmethod
     def make_spec(cls, settings: Any) -> EnvironmentSpec:
-        """Returns the environment as models see it; its name is used for data made here."""
+        """Returns the specification for models; its name is part of the names of data sets."""
         return cls.spec_of(settings)
 
     @classmethod
     def make(cls, options: dict[str, Any], workers: int | None = None) -> Environment:
-        """The environment with settings, of which those left out have their defaults.
+        """Returns the environment with the given settings; the others have their defaults.
 
         Raises:
-            ConfigError: If a setting does not work, or packages are missing; says how to install
-                them.
+            ConfigError: If a setting is invalid, or packages are missing; the message says how to
+                install them.
         """
         missing = [package for package in cls.needs if find_spec(package) is None]
         if missing:
@@ -113,7 +114,7 @@ class Environment:
         try:
             known = [field.name for field in fields(cls.options)]
             settings = cls.options(**current_settings("env", options, known))
-        except TypeError as error:  # of a model of another version; a file's are checked before
+        except TypeError as error:  # of a model saved by another version
             raise ConfigError(f"{cls.name} does not have these settings: {error}.") from error
         spec = replace(cls.make_spec(settings), name=cls.name, options=asdict(settings))
         return cls(spec, settings, workers)
@@ -129,10 +130,7 @@ class Environment:
 
     @property
     def no_expert(self) -> str:
-        """What to do where nothing here plays better than chance: how to get data of others.
-
-        It is the end of a message, and empty where something does.
-        """
+        """The error message of an environment without an expert; empty if there is an expert."""
         return ""
 
     def expert(self, noise: float) -> Expert:
@@ -147,15 +145,15 @@ class Environment:
         return found(noise)
 
     def make_env(self, length: Any = None) -> gymnasium.Env[Any, Any]:
-        """One environment whose episodes have a length, or one of a range of lengths."""
+        """Returns one environment with episodes of a length, or of a range of lengths."""
         made: gymnasium.Env[Any, Any] = self.making(length)()
         return made
 
     def make_vector(self, num_envs: int, length: Length = None) -> VectorEnv:
-        """A vector environment, of any autoreset mode.
+        """Returns a vector environment of any autoreset mode.
 
         Raises:
-            ValueError: If there is no such length.
+            ValueError: If the length is invalid.
         """
         rows = self.make_rows(num_envs, length)
         if self.spec.frame_stack == 1:
@@ -165,7 +163,7 @@ class Environment:
         return FrameStackVector(rows, self.spec.frame_stack)
 
     def make_rows(self, num_envs: int, length: Length) -> VectorEnv:
-        """`make_vector` without the stack of frames."""
+        """Returns a vector environment as `make_vector`, without frame stacking."""
         if self.vector is not None:
             return self.vector(num_envs, self.settings, *_given(length))
         from rate.envs.worker_vector import WorkerVectorEnv
@@ -173,21 +171,21 @@ class Environment:
         return WorkerVectorEnv(self.making(length), num_envs, self.workers)
 
     def steps_at(self, length: Length) -> int:
-        """The most steps that an episode of a length has.
+        """Returns the maximum number of steps of an episode of a length.
 
         Raises:
-            ValueError: If there is no such length, or nothing limits episodes of their own length.
+            ValueError: If the length is invalid, or if it is None and episodes have no limit.
         """
         return int(self.make_env(length).max_steps)  # type: ignore[attr-defined]
 
     def make_collector(self, policy: str, length: Any, noise: float = 0.0) -> Collector:
-        """What collects episodes of a length.
+        """Returns a collector of episodes of a length.
 
         Args:
-            policy: What plays: `expert`, `random`, or the import path of a policy, see
+            policy: `expert`, `random`, or the import path of a policy, see
                 `datamodules.policy_expert.find_expert`.
             length: The length.
-            noise: How much of what the expert does is chance.
+            noise: Share of the expert's steps at which it acts at random.
 
         Raises:
             ConfigError: If there is no such expert.
@@ -200,14 +198,14 @@ class Environment:
             return make_policy_collector(self.making(length), policy)
         if policy == "random":
             return Collector(self.making(length), RandomExpert)
-        self.expert(noise)  # refused before the environment is made
+        self.expert(noise)  # raises before the environment is made
         return Collector(self.making(length), partial(self.expert, noise))
 
     def check_data(self, data: DataConfig) -> None:
-        """Refuse to make data that nothing here can play.
+        """Check that data of this environment can be generated.
 
         Raises:
-            ConfigError: If so; says what else to do.
+            ConfigError: If there is no policy for it; the message names the alternatives.
         """
         is_played = data.store is not None or data.expert is not None or data.random_policy
         if self.no_expert and not is_played:
@@ -217,14 +215,14 @@ class Environment:
             )
 
     def prepare_data(self, data: DataConfig, max_length: int, tell: OnProgress) -> Path:
-        """Make a data set, unless it exists: the environment's expert or `data.expert` plays it.
+        """Generate a data set unless it exists, with the environment's expert or `data.expert`.
 
-        The privileged state is in it.
+        The privileged state is recorded if `keep_privileged_state` or the settings say so.
 
         Args:
-            data: How many episodes, where, and of which seed.
-            max_length: The length of the episodes, or the greatest.
-            tell: Told of progress.
+            data: The number of episodes, the folder and the seed.
+            max_length: The length of the episodes, or the maximum length.
+            tell: Called with the progress.
 
         Returns:
             The path of the store.
@@ -236,7 +234,7 @@ class Environment:
         if data.expert is not None:
             from datamodules.policy_expert import find_expert
 
-            find_expert(data.expert)  # refused before anything is made
+            find_expert(data.expert)  # raises before anything is generated
         played = self._showing_privileged_state()
         spec = played.data_spec()
         length = max_length if self.shortest is None else (self.shortest, max_length)
@@ -255,7 +253,7 @@ class Environment:
         origin = {"source": f"{policy} on {spec.name}", "collector": policy}
         if policy == "expert":
             told = f"{spec.name}/expert-{max_length}-{data.num_episodes}-{digest}-v0"
-            origin["source"] = f"Minari data set {told}"  # as stores that exist say
+            origin["source"] = f"Minari data set {told}"  # kept equal to existing stores
             origin["collector"] = f"{type(self).env.__module__.split('.')[-1]}-expert-1"
         return collect(
             data.root,
@@ -269,17 +267,17 @@ class Environment:
         )
 
     def data_spec(self) -> EnvironmentSpec:
-        """What data that are collected in it say of it: how to make it once more."""
+        """Returns the specification for data collected here, which records how to recreate it."""
         options, gym_id = asdict(self.settings), type(self).gym_id()
         recorded = own_recorded(gym_id, options)
         return replace(self.make_spec(self.settings), options=options, recorded=recorded)
 
     def drawing(self) -> Environment:
-        """The environment, of which a vector's rows can be drawn where that is possible."""
+        """Returns the environment with rendering enabled for vector rows, if it supports that."""
         return self
 
     def stacking(self, count: int) -> Environment:
-        """The environment as it is to who sees its last `count` frames at once."""
+        """Returns the environment whose observations are stacks of the last `count` frames."""
         if count == 1:
             return self
         from rate.envs.frame_stack import stacked_space
@@ -288,9 +286,9 @@ class Environment:
         return replace(self, spec=replace(self.spec, observation_space=space, frame_stack=count))
 
     def making(self, length: Any) -> Any:
-        """What makes an environment, also in another process, which need not import this module.
+        """Returns a factory of environments that other processes can unpickle.
 
-        See `rate.envs.worker_vector.MakeEnv`.
+        They need not import this module; see `rate.envs.worker_vector.MakeEnv`.
         """
         return partial(type(self).env, self.settings, *_given(length))
 
@@ -303,5 +301,5 @@ class Environment:
 
 
 def _given(length: Any) -> tuple[Any, ...]:
-    """A length as an argument; without one there is none, and the environment has its own."""
+    """Returns the length as a tuple of arguments; empty for None, the environment's default."""
     return () if length is None else (length,)

@@ -1,4 +1,4 @@
-"""Exceptions in the code of environments, told in a line."""
+"""Turns exceptions in the code of environments into one-line errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from rate.envs.row_errors import episode_note
 from rate.errors import UserError
 
-DEBUG = "RATE_DEBUG"  # this variable, where set, has commands print tracebacks as well
+DEBUG = "RATE_DEBUG"  # environment variable; if set, commands print tracebacks as well
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
 
@@ -19,7 +19,7 @@ def environment_errors(name: str) -> Iterator[None]:
     """Turn an exception of an environment's `reset` or `step` into a `UserError`.
 
     The message names the environment, the episode, the step, the exception and where it was
-    raised. The exception itself is the cause. Others pass.
+    raised. The exception itself is the cause. Exceptions from elsewhere are not changed.
 
     Args:
         name: The environment's name.

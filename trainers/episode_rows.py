@@ -14,7 +14,7 @@ from rate.envs.outcomes import SUCCESS, outcomes_in
 if TYPE_CHECKING:
     from rate.policy import Policy
 
-_ROUNDING = 1e-5  # of the range's ends: data keep returns-to-go as float32
+_ROUNDING = 1e-5  # relative tolerance of the range: data store returns-to-go as float32
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class RolloutResult:
 
 
 class Record:
-    """Results of a rollout that is under way.
+    """Results of a running rollout.
 
     Args:
         seeds: The seeds of the episodes.
-        trained_range: The least and the greatest return-to-go of the training data, to count steps
-            outside of it; None counts none.
+        trained_range: Minimum and maximum return-to-go of the training data, to count steps outside
+            of it; None counts none.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Record:
         self.outside[episodes], self.first_outside[episodes] = 0, -1
 
     def progress(self) -> tuple[int, int]:
-        """Returns the number of ended episodes, and the steps of those under way."""
+        """Returns the number of ended episodes, and the steps of the running ones."""
         running = int(np.count_nonzero(self.under_way))
         return self._next - running, int(self.lengths[self.under_way].sum())
 

@@ -1,4 +1,4 @@
-"""What can go wrong in training, with messages for people."""
+"""Errors of training, with messages for users."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from rate.advice import command
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; the message says where it stopped and what to do."""
+    """Training cannot continue; the message says where it stopped and names the remedy."""
 
 
 class CheckpointError(TrainingError):
-    """A checkpoint that cannot be loaded, and has no good predecessor."""
+    """A checkpoint cannot be written or loaded."""
 
 
 class Interrupted(Exception):
-    """Training was asked to stop, and stopped.
+    """Training was stopped by a signal.
 
     Attributes:
-        number: The signal. A process that it ends exits with 128 more, by the shells' convention.
-        checkpoint: The checkpoint to continue from, or None where there is none yet.
+        number: The signal. The process exits with status `128 + number`, the shells' convention.
+        checkpoint: The checkpoint to continue from; None if there is none yet.
     """
 
     def __init__(self, number: int, when: str, checkpoint: Path | None, step: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""What a preset for any data leaves to the data: lengths, scales, and what is normalised."""
+"""Settings of generic presets that are derived from the data: lengths, scales, normalisation."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from datamodules.store import Store
 from rate.config import ModelConfig
 from trainers.environment import Environment
 
-_WHOLE = 90  # steps
-_SMALLEST = 1e-6  # a scale
-_TOKENS = 3  # of a step: return-to-go, observation, action
+_WHOLE = 90  # steps; a window holds whole episodes up to this length
+_SMALLEST = 1e-6  # smaller returns count as 0
+_TOKENS = 3  # per step: return-to-go, observation, action
 
 
 def fit_to_data(preset: dict[str, Any], store: Store, environment: Environment) -> dict[str, Any]:
-    """A preset for data that nobody has made settings for.
+    """Returns a preset adapted to data without a preset of their own.
 
-    - A window of K * N steps holds a whole episode, where none has more than 90 steps; else it is
+    - A window of K * N steps holds a whole episode if none has more than 90 steps; otherwise it is
       the preset's.
-    - A cache holds one segment, or as many as the preset's does.
-    - Returns-to-go are divided by the largest return.
-    - Vectors of floats are normalised, where observations have any.
-    - Rollouts are as long as the environment's own episodes, or else as the data's longest.
+    - A cache holds as many segments as the preset's, and at least one.
+    - Returns-to-go are divided by the largest absolute return.
+    - Float vectors in observations are normalised.
+    - Rollouts have the environment's own length, or that of the longest episode of the data if
+      the environment has no limit.
 
     Args:
         preset: The preset, as nested plain types.
         store: The data.
-        environment: What models of it are rolled out in.
+        environment: The environment of the rollouts.
 
     Raises:
-        DatasetError: If the data are not of that.
+        DatasetError: If the data do not match the environment.
     """
     fitted = deepcopy(preset)
     model, longest = fitted["model"], int(store.lengths.max())
@@ -55,7 +56,7 @@ def fit_to_data(preset: dict[str, Any], store: Store, environment: Environment) 
 
 
 def _window(longest: int, segments: int) -> tuple[int, int]:
-    """K and N of a window that holds an episode, whose last segment is not empty."""
+    """Returns K and N of a window that holds an episode; its last segment is not empty."""
     context = math.ceil(longest / segments)
     while context * (segments - 1) >= longest:
         segments -= 1
@@ -64,7 +65,7 @@ def _window(longest: int, segments: int) -> tuple[int, int]:
 
 
 def _scale(largest: float) -> float:
-    """About the largest return, in three digits; 1 where all returns are 0."""
+    """Returns the largest return, rounded to three digits; 1 if all returns are 0."""
     return float(f"{largest:.3g}") if largest > _SMALLEST else 1.0
 
 

@@ -45,10 +45,10 @@ from trainers.stopping import StopRequest
 def make_datamodule(
     config: RunConfig, environment: Environment, report: Report | None = None
 ) -> TrajectoryDataModule:
-    """The run's batches; the environment's own data set is made at first use.
+    """Returns the data module of a run; the environment's data set is generated at first use.
 
-    Warns where the return to ask for is one that no episode of the data has, and where steps of
-    the data are never trained on.
+    Warns if the target return is outside the range of the data's returns, and if steps of the data
+    are never trained on.
     """
     data, training = config.data, config.training
     with preparing(config.logging.progress, report) as tell:
@@ -96,7 +96,7 @@ def make_datamodule(
 
 
 def _warn_of_unreached_steps(config: RunConfig, datamodule: TrajectoryDataModule) -> None:
-    """Say how much of the data lies beyond every window, where `data.window` is `start`."""
+    """Warn if steps of the data are in no window, which happens with `data.window=start`."""
     everything = datamodule.make_sampler(None).num_steps
     last_stage = datamodule.segments if config.curriculum.enabled else None
     unreached = everything - datamodule.make_sampler(last_stage).num_reached
@@ -115,7 +115,7 @@ def _warn_of_unreached_steps(config: RunConfig, datamodule: TrajectoryDataModule
 def trained_range(
     config: RunConfig, datamodule: TrajectoryDataModule
 ) -> tuple[float, float] | None:
-    """The least and the greatest return-to-go that the model is trained on, if it looks at any."""
+    """Returns the minimum and maximum return-to-go in training; None if the model uses none."""
     if not config.model.condition_on_return:
         return None
     last_stage = datamodule.segments if config.curriculum.enabled else None
@@ -125,9 +125,9 @@ def trained_range(
 def with_target(
     config: RunConfig, environment: Environment, datamodule: TrajectoryDataModule
 ) -> Environment:
-    """The environment that asks for what the settings say: its own target, or the data's best.
+    """Returns the environment with its own target return or the best return of the data.
 
-    One that has no target of its own asks for the data's best as well.
+    The latter is used with `evaluation.target_from_data`, or if it has no target of its own.
     """
     if not (config.evaluation.target_from_data or isnan(environment.spec.target_return)):
         return environment
@@ -136,9 +136,9 @@ def with_target(
 
 
 def with_record(environment: Environment, datamodule: TrajectoryDataModule) -> Environment:
-    """The environment that knows what its data were recorded in.
+    """Returns the environment with the record of the environment that its data come from.
 
-    Warns of how it differs from that.
+    Warns of differences between the two.
     """
     spec = replace(environment.spec, recorded=datamodule.store.spec.recorded)
     if is_main_process():
@@ -149,7 +149,7 @@ def with_record(environment: Environment, datamodule: TrajectoryDataModule) -> E
 
 @dataclass(frozen=True)
 class Fitting:
-    """A trainer that is ready to go, and the callbacks that know how it went."""
+    """A configured trainer, and the callbacks whose results are read after training."""
 
     trainer: Trainer
     throughput: Throughput
@@ -159,25 +159,25 @@ class Fitting:
 
     @property
     def best_step(self) -> int | None:
-        """Optimiser step of the best weights, by rollouts or by held-out steps; None without."""
+        """Optimiser step of the best weights, by rollouts or by held-out loss, if there are any."""
         by_rollouts = self.selection.best_step
         return self.held_out.best_step if by_rollouts is None else by_rollouts
 
     def fit(self, module: SequenceTrainer, datamodule: TrajectoryDataModule, folder: Path) -> None:
-        """Train from the run's last checkpoint, or from nothing where there is none.
+        """Train from the run's last checkpoint, or from the start if there is none.
 
         Raises:
-            TrainingError: If training cannot go on.
-            Interrupted: If it was stopped by a signal; what is saved, it says.
+            TrainingError: If training cannot continue.
+            Interrupted: If a signal stopped it; the message names the checkpoint.
         """
         checkpoint = find_checkpoint(folder / CHECKPOINTS)
         if checkpoint is None:
-            rewind(self.trainer.loggers, 0)  # of a run that stopped before its first checkpoint
+            rewind(self.trainer.loggers, 0)  # rows of a run that had no checkpoint yet
         try:
             with self.checkpoints.stop.installed():
                 self._fit(module, datamodule, checkpoint)
         except Interrupted as interrupted:
-            if not is_main_process():  # the first process tells of it
+            if not is_main_process():  # the first process reports it
                 raise SystemExit(0 if is_child() else 128 + interrupted.number) from None
             raise
 
@@ -186,13 +186,13 @@ class Fitting:
     ) -> None:
         try:
             self.trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
-            if self.selection.is_pending:  # of the last step, which is not taken again
+            if self.selection.is_pending:  # rollouts of the last step, which is not repeated
                 self.selection.catch_up(self.trainer, module)
                 self.selection.teardown(self.trainer, module, "fit")
                 with self.checkpoints.stop.saving():
                     self.checkpoints.save(self.trainer)
                 self.checkpoints.stop.check()
-        except (SystemExit, Stopped):  # Lightning makes the one of the other
+        except (SystemExit, Stopped):  # Lightning turns Stopped into SystemExit
             if self.checkpoints.stop.number is None:
                 raise
             raise self.checkpoints.interrupted("at once") from None
@@ -207,19 +207,19 @@ def make_fitting(
     loggers: list[Logger],
     cluster: ClusterEnvironment | None = None,
 ) -> Fitting:
-    """Put together the trainer of a run.
+    """Returns the trainer of a run with its callbacks.
 
     Args:
         config: The run.
-        environment: Where to roll out.
+        environment: The environment of the rollouts.
         datamodule: The batches.
-        folder: The run's folder.
-        report: Told of every step.
-        loggers: Where metrics go.
+        folder: The run folder.
+        report: Called after every step.
+        loggers: The loggers of metrics.
         cluster: The processes that train together; None leaves it to Lightning.
 
     Raises:
-        ConfigError: If this machine cannot train as the settings say.
+        ConfigError: If the settings do not work on this machine.
     """
     training, evaluation, checkpoints = config.training, config.evaluation, folder / CHECKPOINTS
     throughput = Throughput(training.log_every_n_steps)
@@ -235,9 +235,9 @@ def make_fitting(
         on_progress=None if progress is None else progress.show_rollout,
         stop=stop,
     )
-    # In this order: time a batch before anything else takes any, save when all else is settled.
+    # Order matters: throughput stops its clock first, checkpoints are saved after all others.
     every = evaluation.held_out_every_n_steps
-    chosen = None if environment.rolls_out else best  # by rollouts, or by held-out steps
+    chosen = None if environment.rolls_out else best  # by rollouts, or by held-out loss
     held_out = HeldOutMetrics(datamodule, every, training.max_steps, chosen, seen)
     callbacks: list[Callback] = [throughput, selection, held_out]
     if progress is not None:
@@ -260,17 +260,17 @@ def make_trainer(
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[Callback] = (),
 ) -> Trainer:
-    """Lightning's trainer of a run.
+    """Returns the Lightning trainer of a run.
 
     Args:
         config: The run.
-        folder: The run's folder.
+        folder: The run folder.
         cluster: The processes that train together; None leaves it to Lightning.
-        loggers: Where metrics go.
-        callbacks: What happens besides training.
+        loggers: The loggers of metrics.
+        callbacks: The callbacks.
 
     Raises:
-        ConfigError: If this machine cannot train as the settings say.
+        ConfigError: If the settings do not work on this machine.
     """
     training = config.training
     try:

@@ -1,4 +1,4 @@
-"""The short flags: what each sets, and its line in `--help`."""
+"""The short flags: the options they set, and their lines in `--help`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rate.errors import ConfigError
 
 @dataclass
 class Translation:
-    """What a command line says, in this project's terms.
+    """A command line with its short flags translated to dotted options.
 
     Attributes:
-        preset: Name of the model preset, or None where the command line names none.
-        options: Arguments for the parser, the short flags replaced.
-        notes: What was replaced in a way worth telling.
-        is_public: Whether it has flags that the scripts of the public RATE code alone have.
+        preset: Name of the model preset; None if the command line names none.
+        options: Arguments for the parser, without short flags.
+        notes: Notes for the user on translated flags.
+        is_public: Whether there are flags that only the scripts of the public RATE code have.
     """
 
     preset: str | None = None
@@ -37,7 +37,7 @@ def _rename(option: str) -> Callable[[Translation, str], None]:
 
 
 def _remember(name: str) -> Callable[[Translation, str], None]:
-    """Leave a flag for `_finish`, which needs to see several at once."""
+    """Returns a handler that stores the flag for `_finish`, which combines several flags."""
     return lambda translation, value: translation.seen.__setitem__(name, value)
 
 
@@ -72,7 +72,7 @@ def _skip_dec_attn(translation: Translation, value: str) -> None:
 
 @dataclass(frozen=True)
 class Flag:
-    """A short flag: what it does to the translation, and its line in `--help`."""
+    """A short flag: its handler, and its line in `--help`."""
 
     apply: Callable[[Translation, str], None]
     help: str

@@ -1,7 +1,7 @@
-"""The short flags of the field's train scripts, translated into this project's options.
+"""Translates the short flags of published training scripts to this project's options.
 
-The commands of the public RATE README run here with only the script's path changed. What a flag
-became is said once, on the way in.
+The commands of the public RATE README run here with only the script's path changed. Each
+translated flag is reported once.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ import json
 from rate.errors import ConfigError
 from trainers.flag_table import FLAGS, Flag, Translation
 
-PUBLIC_CONTEXT_LENGTH = 30  # K of the public scripts wherever they are given N alone
+PUBLIC_CONTEXT_LENGTH = 30  # K of the public scripts if only N is given
 
-# What the public scripts call a preset; any other preset goes by its own name.
+# The public scripts' names of presets that have another name here.
 MODEL_MODES = {"ratem": "rmt", "rate_wo_nmt": "trxl"}
 _WHAT = {"ratem": "RATE without cached states", "rate_wo_nmt": "RATE without memory tokens"}
-# Flags that the public code sets to 0 in a mode, whatever the command line says, and the options
-# that do what they say here.
+# Per mode, the flags that the public code overrides with 0, and the options that set them here.
 _TOKENS = dict.fromkeys(("nmt", "num_mem_tokens"), "model.num_memory_tokens")
 _CACHE, _VALVE = {"mem_len": "model.cache_length"}, {"n_head_ca": "model.valve"}
 _WINDOW = _TOKENS | _CACHE | _VALVE | {"mrv_act": "model.valve_activation"}
@@ -31,7 +30,7 @@ WITHOUT = {
     "dt": _WINDOW,
     "dt_relative": _WINDOW,
 }
-# Flags that anybody writes, and not only who comes from the public code.
+# Flags that do not indicate a command of the public code.
 _COMMON = {
     *("model", "model_mode", "seed", "env", "game", "dataset", "init", "init_missing", "data"),
     *("map", "time_limit", "unfinished", "zero_rewards", "action_range", "keep_actions"),
@@ -44,20 +43,20 @@ ARCH_MODES = {
     "pre_norm": "pre_norm",
     "gpt": "gpt",
 }
-ONE_SEGMENT = "dt"  # how presets of models begin that see K * N steps as one segment
+ONE_SEGMENT = "dt"  # prefix of the presets of models that process K * N steps as one segment
 
 
 def translate(argv: list[str]) -> Translation:
-    """Replace the short flags of a command line.
+    """Returns a command line with its short flags translated.
 
     Raises:
-        ConfigError: If a flag has no value, or one it does not know.
+        ConfigError: If a flag has no value or an unknown one.
     """
     translation, rest, given = Translation(), list(argv), []
     while rest:
         word = rest.pop(0)
         name, equals, value = word.removeprefix("--").partition("=")
-        name = name if name in FLAGS else name.replace("-", "_")  # of dashes, as `rate convert` has
+        name = name if name in FLAGS else name.replace("-", "_")  # as in `rate convert`
         if not word.startswith("--") or name not in FLAGS:
             translation.options.append(word)
             continue
@@ -65,7 +64,7 @@ def translate(argv: list[str]) -> Translation:
         if not equals:
             value = _take_value(name, flag, rest)
         translation.is_public |= name not in _COMMON
-        if name in _NOT_IN_ALL_MODES:  # the mode, which may come later, has to be known
+        if name in _NOT_IN_ALL_MODES:  # depends on the mode, which may come later
             translation.options.append("")
             given.append((len(translation.options) - 1, name, value))
         else:
@@ -79,7 +78,7 @@ _NOT_IN_ALL_MODES = {name for flags in WITHOUT.values() for name in flags}
 
 
 def _apply_by_mode(translation: Translation, given: list[tuple[int, str, str]]) -> None:
-    """Read flags that do nothing in some modes, each in its place among the options."""
+    """Translate the flags that some modes ignore, at their positions among the options."""
     mode = translation.seen.get("model_mode", "rate")
     without = WITHOUT.get(mode.lower().removesuffix("_published"), {})
     for place, name, value in reversed(given):
@@ -100,7 +99,7 @@ def _apply_by_mode(translation: Translation, given: list[tuple[int, str, str]]) 
 
 
 def without_parts(preset: str) -> list[str]:
-    """The words of a command line that leave out of RATE what a model of another mode has not."""
+    """Returns the flags that disable the parts of RATE that the model of a preset lacks."""
     names = [name for name in WITHOUT.get(preset, {}) if name != "num_mem_tokens"]
     return [word for name in names for word in (f"--{name}", "0")]
 
@@ -116,7 +115,7 @@ def _take_value(name: str, flag: Flag, rest: list[str]) -> str:
 
 
 def _finish(translation: Translation) -> None:
-    """Settle what depends on several flags: preset, block and the shape of a window."""
+    """Set what depends on several flags: preset, block and window."""
     seen = translation.seen
     if "model_mode" in seen:
         mode = seen["model_mode"].lower()
@@ -141,7 +140,7 @@ def _finish(translation: Translation) -> None:
 
 
 def _set_window(translation: Translation) -> None:
-    """Turn `--sections` and `--context_length` into K and N. Dotted options go before them."""
+    """Translate `--sections` and `--context_length` to K and N; dotted options override them."""
     sections = _whole_number(translation.seen, "sections")
     context = _whole_number(translation.seen, "context_length")
     if sections is None and context is None:
@@ -172,7 +171,11 @@ def _whole_number(seen: dict[str, str], name: str) -> int | None:
 
 
 def _known(flag: str, value: str, names: dict[str, str]) -> str:
-    """The name that a value stands for, in whatever case it is written."""
+    """Returns the name of a value, ignoring case.
+
+    Raises:
+        ConfigError: If the value is unknown; the message names the closest match.
+    """
     if value.lower() not in names:
         close = difflib.get_close_matches(value.lower(), names, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
@@ -181,7 +184,7 @@ def _known(flag: str, value: str, names: dict[str, str]) -> str:
 
 
 def describe() -> str:
-    """The flags as a table for `--help`."""
+    """Returns the flags as a table for `--help`."""
     width = max(map(len, FLAGS)) + 4
     lines = [f"  {'--' + name:<{width}}{flag.help}" for name, flag in FLAGS.items()]
     return "The field's short flags:\n" + "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The options that a command line gives, and a preset with these options applied."""
+"""The options on a command line, and their application to a preset."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Given:
     """The options of a command line.
 
     Attributes:
-        settings: Dotted names and the words behind them, in their order.
-        config: What `--config` names.
-        resume: What `--resume` names.
-        renamed: The former names among them, and their current ones, once they were read.
+        settings: Dotted names and the words of their values, in order.
+        config: The value of `--config`.
+        resume: The value of `--resume`.
+        renamed: Former names among the options to their current names; filled by parsing.
     """
 
     settings: list[tuple[str, list[str]]] = field(default_factory=list)
@@ -53,15 +53,15 @@ class Given:
         return given
 
     def text(self, name: str) -> str | None:
-        """A setting that is a text, where it is given: what else a command means depends on it."""
+        """Returns the value of a text setting; None if it is not given."""
         values = [words for known, words in self.settings if known == name and words]
         return None if not values or values[-1] == ["null"] else values[-1][0]
 
 
 def apply_options(preset: dict[str, Any], given: Given) -> RunConfig:
-    """A preset with the options of a command line."""
+    """Returns the configuration of a preset with the options of a command line applied."""
     values = deepcopy(preset)
-    chosen = ("model.backbone", "training.objective")  # whose values say which settings there are
+    chosen = ("model.backbone", "training.objective")  # they determine which settings exist
     for name, words in sorted(given.settings, key=lambda each: each[0] not in chosen):
         sections = section_types(values)
         known = _known_options(sections)

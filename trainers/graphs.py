@@ -1,10 +1,10 @@
-"""Whole optimiser steps by one launch: CUDA graphs.
+"""CUDA graphs of whole optimiser steps.
 
 A step of a small model is thousands of kernels of a few microseconds, and Python takes longer to
-launch them than a GPU to run them. A graph is recorded while a step runs, and launched as a whole
-from then on (Nguyen et al. 2021, "Accelerating PyTorch with CUDA Graphs"). It repeats addresses: a
-batch is copied to where the recorded one was, weights change where they are, and whatever the host
-decided in between stays decided. So the first batches are computed both ways.
+launch them than a GPU to run them. A graph records the kernels of one step and launches them as a
+whole (Nguyen et al. 2021, "Accelerating PyTorch with CUDA Graphs"). It replays fixed addresses and
+host decisions: each batch is copied into the recorded one, and weights are updated in place. The
+first steps are therefore also computed without the graph, and the results compared.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from rate.batch import Batch
 from rate.errors import ConfigError
 from trainers.optimization import AdamW
 
-_WARM_UPS = 3  # libraries choose algorithms and take their memory, tables are made
+_WARM_UPS = 3  # libraries select algorithms and allocate workspaces, caches are filled
 # The second of them finds what a graph has kept of the first: old weights, old data.
 _CHECKS = 2
-_TOLERANCE = 0.01  # of a norm: the same kernels, but sums of bfloat16 in any order
+_TOLERANCE = 0.01  # relative to a norm: same kernels, but bfloat16 sums in any order
 
 Compute = Callable[[Batch], Tensor]
 
 
 class _Unusable(Exception):
-    """Why a graph must not be used."""
+    """A graph gives wrong results and must not be used; the message is the reason."""
 
 
 class RecordedStep:
-    """Optimiser steps on batches of one shape, out of a graph.
+    """A CUDA graph of the optimiser step on batches of one shape.
 
     Args:
-        compute: Leaves the gradient of a batch in `.grad`, anew, and returns a row of numbers.
-        optimizer: What takes the step then.
-        batch: One of that shape.
+        compute: Writes the gradient of a batch to new `.grad` tensors and returns a row of numbers.
+        optimizer: The optimiser that takes the step.
+        batch: A batch of that shape.
 
     Attributes:
-        checks: How often it was compared with a step without it.
+        checks: How many steps were compared with a step without the graph.
     """
 
     def __init__(self, compute: Compute, optimizer: AdamW, batch: Batch) -> None:
@@ -57,29 +57,29 @@ class RecordedStep:
         self._replay, self._row, self._gradients = record(step, self._parameters)
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Take the step; returns what `compute` does, and leaves its gradient until the next."""
+        """Take the step; returns the row of `compute`. Its gradient is kept until the next step."""
         self._batch.copy_(batch)
         self._optimizer.write_rate()
         self._replay()
         return self._row.clone()
 
     def show_gradient(self) -> None:
-        """Leave the gradient of the last step in `.grad`."""
+        """Set `.grad` of the parameters to the gradient of the last step."""
         for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
             parameter.grad = gradient
 
 
 class GraphedSteps:
-    """Optimiser steps out of graphs, one for every shape of a batch; none once one fails.
+    """Optimiser steps by CUDA graphs, one per batch shape; disabled once a graph fails.
 
     Args:
-        compute: Leaves the gradient of a batch in `.grad`, anew, and returns a row of numbers, of
-            which the first two are a sum of losses and of their weights.
-        optimizer: What takes the steps.
-        required: Whether to do without is an error.
+        compute: Writes the gradient of a batch to new `.grad` tensors and returns a row of numbers,
+            of which the first two are the sum of the losses and of their weights.
+        optimizer: The optimiser that takes the steps.
+        required: Whether a failure is an error.
 
     Attributes:
-        in_use: Whether none has failed.
+        in_use: Whether no graph has failed.
     """
 
     def __init__(self, compute: Compute, optimizer: AdamW, *, required: bool) -> None:
@@ -91,14 +91,14 @@ class GraphedSteps:
         """Take an optimiser step.
 
         Args:
-            batch: On the GPU.
-            seed: Sets the generators as they have to be for this batch.
+            batch: The batch, on the GPU.
+            seed: Seeds the random generators for this batch.
 
         Returns:
-            What `compute` does, or None where there is no graph: nothing has changed then.
+            The row of `compute`; None if there is no graph, and then nothing has changed.
 
         Raises:
-            ConfigError: If graphs are required, and cannot be used.
+            ConfigError: If graphs are required but cannot be used.
         """
         if not self.in_use:
             return None
@@ -110,12 +110,12 @@ class GraphedSteps:
         before = self._state()
         try:
             if recorded is None:
-                self._recorded.clear()  # a curriculum does not come back; graphs share no memory
+                self._recorded.clear()  # earlier shapes do not recur; graphs share no memory
                 recorded = RecordedStep(self._compute, self._optimizer, batch)
                 self._recorded[shape] = recorded
-                self._restore(before)  # what was recorded was a step as well
+                self._restore(before)  # undo the step that was recorded
             return self._take_both_ways(recorded, batch, seed)
-        except (RuntimeError, _Unusable) as error:  # CUDA has one class for all it refuses
+        except (RuntimeError, _Unusable) as error:  # CUDA raises RuntimeError for all failures
             self._restore(before)
             self._fail(error)
             return None
@@ -123,9 +123,10 @@ class GraphedSteps:
     def _take_both_ways(
         self, recorded: RecordedStep, batch: Batch, seed: Callable[[], None]
     ) -> Tensor:
-        """A step by a graph, then without it: the gradient anew, and AdamW on the graph's own.
+        """Take a step by the graph and without it, and compare gradients and updates.
 
-        Noise in a gradient must not count twice: where one is about 0, AdamW goes by its sign.
+        The second update uses the graph's gradient: near 0, AdamW follows the sign of the gradient,
+        so that rounding differences would count again.
         """
         recorded.checks += 1
         before = self._state()
@@ -145,24 +146,24 @@ class GraphedSteps:
         return row
 
     def _flat(self, row: Tensor) -> Tensor:
-        """Copies of the mean loss and of the whole gradient, in one vector."""
+        """Returns the mean loss and all gradients as one vector, copied."""
         tensors = self._optimizer.changed_tensors()
         gradients = [tensor.grad.flatten() for tensor in tensors if tensor.grad is not None]
         return torch.cat([row[:1] / row[1:2], *gradients])
 
     def _changed(self) -> list[Tensor]:
-        """All that a step changes."""
+        """Returns the tensors that a step changes."""
         found_inf = self._optimizer.found_inf
         tensors = self._optimizer.changed_tensors()
         return tensors if found_inf is None else [*tensors, found_inf]
 
     def _state(self) -> dict[Tensor, Tensor]:
-        """Copies of it."""
+        """Returns copies of the tensors that a step changes."""
         return {tensor: tensor.detach().clone() for tensor in self._changed()}
 
     @torch.no_grad()
     def _restore(self, state: dict[Tensor, Tensor]) -> None:
-        """Set everything back; what did not exist then begins with zeros, as AdamW's does."""
+        """Restore the copied values; tensors made since are set to 0, as AdamW initialises them."""
         for tensor in self._changed():
             if tensor in state:
                 tensor.copy_(state[tensor])
@@ -173,7 +174,7 @@ class GraphedSteps:
         self.in_use = False
         self._recorded.clear()
         cause: BaseException = error
-        while cause.__context__ is not None:  # the end of a recording that failed fails as well
+        while cause.__context__ is not None:  # ending a failed recording raises again
             cause = cause.__context__
         reason = f"{type(cause).__name__.lstrip('_')}: {cause}".splitlines()[0]
         what = f"The training step cannot be recorded as a CUDA graph here ({reason})."
@@ -183,7 +184,7 @@ class GraphedSteps:
 
 
 def _compare(what: str, found: Tensor, wanted: Tensor, scale: Tensor) -> None:
-    """Refuse a graph whose result is off by more than a hundredth of the norm of `scale`."""
+    """Raise if two results differ by more than a hundredth of the norm of `scale`."""
     error, size = (found - wanted).norm(), scale.norm()
     if torch.isfinite(size) and not error <= _TOLERANCE * size:
         raise _Unusable(f"its {what} is off by {error / size:.1%}")
@@ -192,13 +193,13 @@ def _compare(what: str, found: Tensor, wanted: Tensor, scale: Tensor) -> None:
 def record(
     function: Callable[[], Tensor], parameters: list[nn.Parameter]
 ) -> tuple[Callable[[], None], Tensor, list[Tensor | None]]:
-    """Record what a function does on the GPU.
+    """Record the GPU work of a function as a CUDA graph.
 
     Returns:
-        What does it again; its result and the gradients it leaves, both then replaced in place.
+        A function that replays it; the result and the gradients, both updated in place by replays.
 
     Raises:
-        RuntimeError: If something in it cannot be recorded.
+        RuntimeError: If an operation cannot be recorded.
     """
     generator = torch.cuda.default_generators[torch.cuda.current_device()]
     state = generator.clone_state()
@@ -209,15 +210,15 @@ def record(
             function()
     current.wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    gc.collect()  # not in the middle of the recording, which an older graph's end would spoil
-    torch.clear_autocast_cache()  # or the graph would use the weights as they are cast now
+    gc.collect()  # freeing an older graph during the recording would break it
+    torch.clear_autocast_cache()  # or the graph would reuse the current casts of the weights
     try:
-        # Another thread may be making the next batch.
+        # Another thread may be preparing the next batch.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             result = function()
     except RuntimeError:
-        torch.cuda.set_stream(current)  # it leaves its own
-        generator.graphsafe_set_state(state)  # it still believes that it is being recorded
+        torch.cuda.set_stream(current)  # a failed recording leaves its own stream
+        generator.graphsafe_set_state(state)  # it is still marked as being recorded
         raise
     finally:
         torch.clear_autocast_cache()

@@ -1,4 +1,4 @@
-"""Environments that a program hands over as classes or functions, and the names that find them."""
+"""Environments passed as classes or functions, registered under names in this process."""
 
 from __future__ import annotations
 
@@ -11,26 +11,25 @@ from typing import Any
 from rate.errors import ConfigError
 
 MAIN = "__main__"
-# By the names that runs have of them: what this process was given.
+# Environment name to the class or function that was passed to this process.
 _HELD: dict[str, Callable[..., Any]] = {}
 
 
 def held(name: str) -> Callable[..., Any] | None:
-    """What this process was given under a name, if anything."""
+    """Returns the class or function registered under a name; None if there is none."""
     return _HELD.get(name)
 
 
 def name_of(env: str | Callable[..., Any]) -> str:
-    """The name of an environment, under which this process finds it from now on.
+    """Returns the name of an environment and registers the environment under it.
 
-    It is an import path, `my_package.envs:MyEnv`, by which other processes find it too. Warns where
-    they cannot.
+    The name is an import path, `my_package.envs:MyEnv`. Warns if other processes cannot import it.
 
     Args:
-        env: A name already, or a class of environments, or a function that returns one.
+        env: A name, an environment class, or a function that returns an environment.
 
     Raises:
-        ConfigError: If it is neither.
+        ConfigError: If it is none of these.
     """
     if isinstance(env, str):
         return env
@@ -58,7 +57,7 @@ def name_of(env: str | Callable[..., Any]) -> str:
 
 
 def _script() -> tuple[str, str]:
-    """The module that the running program is to others, and why they cannot import it, if so."""
+    """Returns the import name of the main module, and why it cannot be imported, if so."""
     main = sys.modules[MAIN]
     if (spec := getattr(main, "__spec__", None)) is not None:  # python -m package.module
         return str(spec.name), ""

@@ -1,9 +1,9 @@
 """Loss and accuracy of action predictions on held-out steps, by position.
 
-Nothing here needs an environment: the data's own actions are the measure. Of whole numbers the loss
-is a cross-entropy, and beside it stands the share that is predicted (`accuracy`); of continuous
-actions it is a squared error in units of their range, beside the mean absolute difference of a
-component in the environment's units (`action_error`).
+No environment is needed: predictions are compared with the actions of the data. For discrete
+actions the loss is a cross-entropy, and `accuracy` the share of correct predictions. For continuous
+actions the loss is a squared error in units of the actions' range, and `action_error` the mean
+absolute error of a component in the environment's units.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from trainers.distributed import sum_over_processes
 Array = npt.NDArray[Any]
 LOSS, ACCURACY, ERROR = "action_loss", "accuracy", "action_error"
 POSITION, DISTANCE = "by_position", "by_distance"
-FEW, MANY = 4, 20  # bins: in the columns of a log, in the final account
-# Windows that weights are measured on in the end, of those that are trained on. One takes about a
-# third of the time that it takes to train on.
+FEW, MANY = 4, 20  # number of bins: in logged columns, in the final table
+# Windows in the final measurement as a share of those trained on. Measuring a window takes about a
+# third of the time of training on it.
 _MEASURED = 0.015
 
 
 @dataclass(frozen=True)
 class Bins:
-    """Sums over steps in bins of places.
+    """Sums over steps, in bins of positions.
 
     Attributes:
-        edges: `(n + 1,)`, the first place of each bin, and the one behind the last.
-        sums: `(3, n)`: steps, and the sums of their losses and of their accuracies or errors.
+        edges: `(n + 1,)`, the first position of each bin, and the end of the last one.
+        sums: `(3, n)`: number of steps, sum of losses, sum of accuracies or errors.
     """
 
     edges: Array
@@ -52,23 +52,23 @@ class Bins:
 
     @classmethod
     def of(cls, places: int, most: int) -> Bins:
-        """Bins of about equal width for the places from 0 on.
+        """Returns bins of about equal width for the positions from 0 on.
 
         Args:
-            places: How many places there are.
-            most: Bins, at most.
+            places: Number of positions.
+            most: Maximum number of bins.
         """
         edges = np.linspace(0, places, min(places, most) + 1).round().astype(np.int64)
         return cls(edges, np.zeros((3, len(edges) - 1)))
 
     def add(self, places: Array, values: tuple[Array, Array]) -> None:
-        """Count steps: `(S,)` places, losses, and accuracies or errors."""
+        """Add steps: positions `(S,)`, and their losses and accuracies or errors, `(S,)` each."""
         index = np.searchsorted(self.edges, places, side="right") - 1
         for row, weights in zip(self.sums, (np.ones(len(places)), *values), strict=True):
             row += np.bincount(index, weights, minlength=len(row))
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        """A row for each bin that has steps: `from` its first place `to` its last one."""
+        """Returns a row per bin that has steps; its first position is `from`, its last `to`."""
         columns = zip(self.edges[:-1], self.edges[1:], *self.sums, strict=True)
         return [
             {"from": int(first), "to": int(stop) - 1, **_means(name, steps, loss, score)}
@@ -83,8 +83,8 @@ class Account:
 
     Args:
         held_out: The steps.
-        context_length: Steps of a segment; memory passes from one to the next. A model without
-            memory has one segment, which begins with its window.
+        context_length: Steps of a segment; memory is carried between segments. For a model without
+            memory a window is one segment.
         most: The largest number of bins of each kind.
     """
 
@@ -106,9 +106,9 @@ class Account:
         """Add the real steps of a batch.
 
         Args:
-            model: Its head reads the features.
+            model: The model, whose head is applied to the features.
             features: `(B, T, d)`.
-            batch: The steps; windows begin with a segment.
+            batch: The steps; windows start at a segment boundary.
         """
         predictions, actions = model.head(features), batch.actions
         losses = model.head.loss(predictions, actions)  # (B, T)
@@ -126,14 +126,14 @@ class Account:
         self.bins[DISTANCE].add(distance, values)
 
     def over_processes(self, device: torch.device) -> Account:
-        """Sum over the processes, all of which must call this; returns itself."""
+        """Sum over the processes, in place; all processes must call it. Returns itself."""
         for bins in self.bins.values():
             found = sum_over_processes(torch.from_numpy(bins.sums).to(device))
             bins.sums[:] = found.cpu().numpy()
         return self
 
     def row(self) -> dict[str, Any]:
-        """Returns means over all steps, and tables of them by place; plain JSON types."""
+        """Returns means over all steps, and tables of means by position; plain JSON types."""
         steps, loss, score = self.bins[DISTANCE].sums.sum(1)
         tables = {name: bins.rows(self.score) for name, bins in self.bins.items()}
         return {**_means(self.score, steps, loss, score), **tables}
@@ -164,17 +164,17 @@ def measure_weights(
     steps: Mapping[str, int | None],
     device: torch.device,
 ) -> list[dict[str, Any]]:
-    """Measure a run's saved weights on held-out steps, in a small part of the time of training.
+    """Measure a run's saved weights on held-out steps.
 
     Args:
         config: The run.
-        datamodule: Its data.
-        folder: Its folder.
-        steps: The optimiser step of the weights of each name, None where there are none.
-        device: Where to compute.
+        datamodule: The data of the run.
+        folder: The run folder.
+        steps: Name of the weights to their optimiser step; None if there are no such weights.
+        device: The device to compute on.
 
     Returns:
-        For each of the weights `which`, `step`, and what `Account.row` has; nothing where no
+        A row per name of weights: `which`, `step`, and the result of `Account.row`. Empty if no
         episode is held out.
     """
     training, held_out = config.training, datamodule.held_out
@@ -184,7 +184,7 @@ def measure_weights(
     for which, step in steps.items():
         if step is None or not held_out.num_windows:
             continue
-        if step not in known:  # where the best weights are the last ones, once is enough
+        if step not in known:  # the best weights may be the last ones
             model = load_model(folder / CHECKPOINTS / which).model.to(device)
             account = Account(held_out, datamodule.context_length, MANY)
             for batch in datamodule.held_out_batches(device, training.batch_size, limit):

@@ -1,4 +1,4 @@
-"""The help of training: every option with its meaning, and the preset's value."""
+"""The help text of training: all options with their descriptions and the preset's values."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from trainers.preset_files import preset_names
 
 
 def describe_options(environment: str, preset: dict[str, Any], whole: Mapping[str, str]) -> str:
-    """The help text of training in an environment.
+    """Returns the help text of training in an environment.
 
     Args:
         environment: The environment.
         preset: The preset whose values are shown.
-        whole: Options that are no settings, and what they are for.
+        whole: Options that are not settings, and their descriptions.
     """
     program = f"train_{environment}.py" if in_clone() else f"rate train {environment}"
     values = config_from_dict(preset).to_dict()

@@ -1,4 +1,4 @@
-"""The weights that a new run begins with: those of another run, of a saved model, or of a file."""
+"""Initial weights of a new run, from another run, a saved model, or a file."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from trainers.config_learning import WhenMissing
 from trainers.launch import is_main_process
 
 _SHOWN = 6  # names in a message
-_IN_CHECKPOINT = "model."  # how the names of a model's weights begin in a training checkpoint
+_IN_CHECKPOINT = "model."  # prefix of the model's weights in a training checkpoint
 
 
 def load_initial_weights(model: SequenceModel, source: Path, missing: WhenMissing) -> None:
-    """Give a new model the weights of another one.
+    """Load weights into a new model.
 
-    Warns of weights that stay as they were made, and of settings of the architecture that differ.
+    Warns of weights that keep their random values, and of settings of the architecture that differ.
 
     Args:
         model: The model.
         source: The folder of a run (its best weights, else its last ones), of a saved model, or a
             file of weights: `.safetensors`, or a training checkpoint (`.ckpt`).
-        missing: What to do where not all names and shapes are the same: `refuse`, or leave `fresh`
-            what has no counterpart.
+        missing: What to do if names or shapes differ: `refuse`, or keep `fresh` values for weights
+            without a counterpart.
 
     Raises:
-        WeightsError: If there are no weights, they cannot be read or they do not fit; names them.
+        WeightsError: If the weights are missing, unreadable or do not fit; the message names them.
     """
     path = find_weights(source)
     own = model.state_dict()
@@ -65,7 +65,7 @@ def load_initial_weights(model: SequenceModel, source: Path, missing: WhenMissin
 
 
 def find_weights(source: Path) -> Path:
-    """The file with the weights that `source` names.
+    """Returns the weights file that `source` refers to.
 
     Raises:
         WeightsError: If there is none.
@@ -84,10 +84,10 @@ def find_weights(source: Path) -> Path:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights by name, and the settings of the architecture they are of, as far as they are known.
+    """Returns weights by name, and the known settings of their architecture.
 
     Raises:
-        WeightsError: If they cannot be read.
+        WeightsError: If the file cannot be read.
         CheckpointError: If a training checkpoint is damaged.
     """
     if path.suffix == ".ckpt":
@@ -114,7 +114,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _describe(differing: dict[str, str], absent: Any, surplus: Any) -> str:
-    """What does not fit, as a list in words; empty where all does."""
+    """Returns a description of the mismatches; empty if there are none."""
     parts = {
         "other shapes": sorted(differing.values()),
         "not among them": sorted(absent),
@@ -133,7 +133,7 @@ def _shape(weight: Tensor) -> str:
 
 
 def _warn_of_settings(model: SequenceModel, path: Path, description: dict[str, Any]) -> None:
-    """Tell of settings that make another function of the same weights."""
+    """Warn of settings of the architecture that change the function of the same weights."""
     here = asdict(model.config)
     changed = [
         f"model.{name} ({description[name]} there, {here[name]} here)"

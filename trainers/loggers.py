@@ -1,4 +1,4 @@
-"""Where metrics go: the run's own table, TensorBoard, and Weights & Biases if that is asked for."""
+"""The loggers of metrics: the run's own table, TensorBoard, and optionally Weights & Biases."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SCORES = ("success", "return")
 
 
 class Curves(TensorBoardLogger):
-    """TensorBoard's curves, which have no step twice.
+    """A TensorBoard logger whose curves contain no step twice after a resume.
 
     Args:
         folder: The run's folder.
@@ -30,21 +30,21 @@ class Curves(TensorBoardLogger):
 
     @rank_zero_only
     def rewind(self, step: int) -> None:
-        """Have TensorBoard forget what was logged after `step`, for training goes on from there."""
+        """Discard the metrics after `step`, from which training continues."""
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
         start = Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
         writer: Any = self.experiment
-        writer.flush()  # makes the file, if there is none yet
+        writer.flush()  # creates the file if it does not exist
         writer.file_writer.add_event(start)
 
 
 @contextmanager
 def make_loggers(config: RunConfig, folder: Path) -> Iterator[list[Logger]]:
-    """The loggers of a run; what they send is sent when the block ends.
+    """Yields the loggers of a run; all metrics have been sent when the context ends.
 
     Raises:
-        ConfigError: If Weights & Biases is asked for and cannot be used as it is set up.
+        ConfigError: If Weights & Biases is enabled and its setup does not work.
     """
     loggers: list[Logger] = [MetricsTable(folder)]
     if config.logging.tensorboard:
@@ -63,9 +63,9 @@ def make_loggers(config: RunConfig, folder: Path) -> Iterator[list[Logger]]:
 
 
 def rewind(loggers: Sequence[Logger], step: int) -> None:
-    """Drop what was logged after a step that training goes on from.
+    """Discard the metrics after a step from which training continues.
 
-    Weights & Biases takes nothing back: it shows the steps that are taken again twice.
+    Weights & Biases cannot delete metrics: repeated steps appear twice there.
     """
     for logger in loggers:
         if isinstance(logger, MetricsTable | Curves):
@@ -73,7 +73,7 @@ def rewind(loggers: Sequence[Logger], step: int) -> None:
 
 
 def log_scores(loggers: Sequence[Logger], rows: Sequence[dict[str, Any]], step: int) -> None:
-    """Log the final scores, as `last/success@90`, at the last step of training."""
+    """Log the final scores at the last step of training, with names such as `last/success@90`."""
     metrics = {
         f"{row['which']}/{name}@{row['length']}": row[name]
         for row in rows

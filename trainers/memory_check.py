@@ -1,4 +1,4 @@
-"""What a training step will take of memory, told before anything is collected or loaded."""
+"""Estimates the memory of a training step before data are collected or loaded."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from rate.errors import ConfigError
 from trainers.config import RunConfig
 from trainers.sequence import SequenceTrainer
 
-_COPIES = 4  # of the parameters: themselves, their gradients and AdamW's two averages
-# Peaks of real steps were 0.9 to 1.5 times what a step keeps for its backward pass.
+_COPIES = 4  # of the parameters: values, gradients and AdamW's two moments
+# Measured peaks were 0.9 to 1.5 times the bytes that a step keeps for its backward pass.
 _MOST = 1.5
-_FEW = 1024  # steps of a batch that fit everywhere
+_FEW = 1024  # steps of a batch; so few fit on any machine
 
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Bytes that a training step takes.
+    """Memory of a training step, in bytes.
 
     Attributes:
         fixed: Parameters, gradients and the optimiser's state.
-        window: A window of the batch: its data, and what is kept of it for the backward pass.
+        window: Per window of the batch: its data, and the activations kept for the backward pass.
     """
 
     fixed: int
     window: int
 
     def of(self, windows: int) -> int:
-        """Of a batch of so many windows."""
+        """Returns the bytes of a step on a batch of `windows` windows."""
         return self.fixed + windows * self.window
 
 
 def check_memory(config: RunConfig, spec: EnvironmentSpec) -> None:
-    """Refuse a run whose batches do not fit into memory here, and warn of one that may not.
+    """Check that the batches of a run fit into memory, and warn if they may not.
 
-    On a GPU compiled models may keep less: only twice of what is free is refused there.
+    Compiled models may keep less: on a GPU the limit is twice the free memory.
 
     Raises:
-        ConfigError: If a training step takes more memory than is free.
+        ConfigError: If a training step needs more memory than the limit.
     """
     training = config.training
     if training.batch_size * config.window <= _FEW:
@@ -59,7 +59,7 @@ def check_memory(config: RunConfig, spec: EnvironmentSpec) -> None:
     if free is None:
         return
     step = step_memory(config, spec)
-    # Every GPU has its part of a batch to itself; processes on a CPU share its memory.
+    # Each GPU holds its own part of a batch; processes on a CPU share its memory.
     need = step.of(training.batch_size // training.devices) * (1 if on_gpu else training.devices)
     if need * _MOST <= free:
         return
@@ -78,11 +78,11 @@ def check_memory(config: RunConfig, spec: EnvironmentSpec) -> None:
 
 
 def step_memory(config: RunConfig, spec: EnvironmentSpec) -> StepMemory:
-    """What a training step takes, seen in one window that passes through the model on the CPU."""
+    """Returns the memory of a training step, measured with one window on the CPU."""
     module = SequenceTrainer(config, spec)
     batch = _empty_batch(config, spec, module)
     kept = _kept(module, batch)
-    if config.training.checkpoint_segments:  # one segment at a time is computed again as a whole
+    if config.training.checkpoint_segments:  # segments are recomputed one at a time
         plain = replace(config.training, checkpoint_segments=False, bptt_segments=0)
         kept += _kept(SequenceTrainer(replace(config, training=plain), spec), batch)
     data = sum(tensor.nbytes for tensor in batch.tensors())
@@ -91,7 +91,7 @@ def step_memory(config: RunConfig, spec: EnvironmentSpec) -> StepMemory:
 
 
 def _kept(module: SequenceTrainer, batch: Batch) -> int:
-    """Bytes that the largest of a batch's optimiser steps keeps for its backward pass."""
+    """Returns the bytes kept for the backward pass, by the largest optimiser step of a batch."""
     own = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
     sizes: dict[int, int] = {}
 
@@ -115,7 +115,7 @@ def _kept(module: SequenceTrainer, batch: Batch) -> int:
 
 
 def _empty_batch(config: RunConfig, spec: EnvironmentSpec, module: SequenceTrainer) -> Batch:
-    """A batch of one window of zeros, of the types that data have."""
+    """Returns a batch of one window of zeros, with the types of real data."""
     steps = config.window
     privileged = module.privileged
     return Batch(

@@ -1,4 +1,4 @@
-"""Progress for people: lines that move on a terminal, a few lines in a log file."""
+"""Progress display: live lines on a terminal, occasional lines in a log file."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from rich.console import Console
 from rich.progress import Progress, ProgressColumn, Task, TaskID
 from rich.text import Text
 
-_SHARES = 10  # of the whole, after each of which a log file gets a line
-_SHORT_S, _LONG_S = 1.0, 30.0  # between two lines of a log file: at least, and at first at most
-_PATIENCE = 0.5  # then at most this share of the time that the phase has taken
+_SHARES = 10  # a log file gets a line after each tenth of the work
+_SHORT_S, _LONG_S = 1.0, 30.0  # interval of lines in a log file: minimum, first maximum
+_PATIENCE = 0.5  # later maximum intervals, as a share of the phase's time so far
 _BAR = 20  # characters
 
 
 @dataclass
 class _Work:
-    """Something that is being done.
+    """The state of a displayed task.
 
     Attributes:
-        phase: What.
-        total: How much of it there is, if that is known.
-        started: When the phase began.
-        first: What was done by then, perhaps by an earlier process.
-        printed: When the last line was printed.
-        share: Of the whole, which the next line is for.
+        phase: Name of the phase.
+        total: Amount of work; None if unknown.
+        started: Start time of the phase, in seconds.
+        first: Amount already done at the start, for example by an earlier process.
+        printed: Time of the last printed line, in seconds.
+        share: Share of the work at which the next line is due.
         task: Its line on a terminal.
     """
 
@@ -40,24 +40,23 @@ class _Work:
     task: TaskID | None = None
 
     def left(self, done: float, now: float) -> float | None:
-        """Seconds until all is done, at the speed of this phase."""
+        """Returns the estimated seconds left, at the speed of this phase; None if unknown."""
         if self.total is None or done <= self.first:
             return None
         return (now - self.started) / (done - self.first) * max(self.total - done, 0.0)
 
 
 class Meter:
-    """Shows how far work is, and how long the rest of it will take.
+    """Shows the progress of work and its remaining time.
 
-    A line has what is done first and what may be cut last, so that nothing is lost in a narrow
-    window. What is no terminal, or a dumb one, gets a line when a phase begins and after each tenth
-    of it, at most one in a second, and where the work is slow also one after half a minute, one
-    minute, two, four, and so on.
+    A line starts with the progress and ends with what may be cut in a narrow window. Without a
+    live terminal, a line is printed when a phase begins and after each tenth of it, at most one per
+    second; slow work also gets one after half a minute, one minute, two, four, and so on.
 
     Args:
-        console: Where to; standard error by default.
+        console: The output; standard error by default.
         shown: Whether to show anything.
-        clock: Tells the time in seconds.
+        clock: Returns the time in seconds.
     """
 
     def __init__(
@@ -76,7 +75,7 @@ class Meter:
 
     @property
     def moves(self) -> bool:
-        """Whether lines move, as on a terminal."""
+        """Whether lines are updated in place, as on a terminal."""
         return self._live is not None
 
     def __enter__(self) -> Meter:
@@ -88,13 +87,13 @@ class Meter:
         self.close()
 
     def close(self) -> None:
-        """Leave the lines as they are."""
+        """Stop updating; printed lines remain."""
         if self._live is not None:
             self._live.stop()
             self._live = None
 
     def say(self, text: str) -> None:
-        """Print a line of its own."""
+        """Print a separate line."""
         if self._shown:
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
@@ -108,15 +107,15 @@ class Meter:
         name: str = "",
         amount: Callable[[float], str] = "{:,.0f}".format,
     ) -> None:
-        """Tell how far a phase is.
+        """Show the progress of a phase.
 
         Args:
-            phase: What is being done.
-            done: How much of it has been done.
-            total: How much there is, if that is known. Of 1, the share alone is shown.
-            note: Anything else.
-            name: Whose phase, where several works go on side by side.
-            amount: Writes a number of what is done.
+            phase: Name of the phase.
+            done: Amount done.
+            total: Amount of work; None if unknown. If it is 1, only the percentage is shown.
+            note: Additional text.
+            name: Name of the task, if several run in parallel.
+            amount: Formats an amount.
         """
         if not self._shown:
             return
@@ -133,7 +132,7 @@ class Meter:
         left = work.left(done, now)
         progress += "" if left is None else f"  {_duration(left)} left"
         if self._live is not None:
-            room = max(self.console.width - len(progress) - 3, 1)  # spaces, and a sign of a cut
+            room = max(self.console.width - len(progress) - 3, 1)  # spaces and the ellipsis
             what = what if len(what) <= room else f"{what[: room - 1]}…"
             self._move(self._live, work, f"{what}  {progress}", done, note)
         elif begins or self._is_due(work, done, now):
@@ -142,7 +141,7 @@ class Meter:
             self.say("  ".join(filter(None, (what, progress, note))))
 
     def _is_due(self, work: _Work, done: float, now: float) -> bool:
-        """Whether a log file gets another line."""
+        """Whether the next line of a log file is due."""
         if work.total is not None and done >= work.total:
             return work.share <= 1.0
         passed = now - work.printed
@@ -159,9 +158,9 @@ class Meter:
 
 
 class _Line(ProgressColumn):
-    """All of a line in one: what does not fit is cut at its end, where the least of it stands.
+    """The whole line as one column, cut at the end, where the least important part is.
 
-    There is a bar where it takes nothing else's room.
+    A bar is shown if there is room for it.
     """
 
     def render(self, task: Task) -> Text:

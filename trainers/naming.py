@@ -1,4 +1,4 @@
-"""Names of runs: the settings that differ from the preset, in a few words."""
+"""Names of runs, built from the settings that differ from the preset."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from trainers.config import RunConfig
 
-# Settings that tell models apart, and what a run's name says of each where it is changed.
+# Settings that distinguish models, and the part of a run's name for a changed value.
 _WORDS: dict[str, Callable[[Any], str]] = {
     "model.backbone": lambda value: str(value).rpartition(":")[2],
     "model.block": str,
@@ -24,7 +24,7 @@ _WORDS: dict[str, Callable[[Any], str]] = {
 
 
 def named_by_changes(config: RunConfig, base: RunConfig) -> RunConfig:
-    """The run with a name that says what it changes of `base`, unless it has a name of its own.
+    """Returns the run with a name that lists its changes of `base`, unless `logging.name` is set.
 
     Args:
         config: The run.
