@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-# Lightning reads its rank from these when it is imported, and fails where one is no number. What
-# they say of a run is for `trainers.launch` to decide.
+# Lightning reads its rank from these at import and fails if one is not a number. `trainers.launch`
+# decides whether they apply to a run.
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 
 _odd = {name: os.environ[name] for name in _RANKS if not os.environ.get(name, "0").isdecimal()}

@@ -26,15 +26,15 @@ LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint whole or not at all with its SHA-256 beside it, and keeps the one before.
+    """Writes checkpoints atomically with their SHA-256, and keeps the previous checkpoint.
 
-    Reading checks the digest and unpickles plain types and tensors only: a checkpoint from a
-    stranger runs no code. Files of other names are not a run's checkpoints: Lightning writes and
-    reads them as ever, but for code in them.
+    Reading verifies the digest and unpickles only plain types and tensors, so that untrusted files
+    cannot run code. Files with other names are written and read as Lightning does, but without
+    executing code either.
     """
 
     def __init__(self) -> None:
-        self._damaged: Path | None = None  # not to take the place of a good one before it
+        self._damaged: Path | None = None  # must not replace a good previous one
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
@@ -42,7 +42,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
         """Write a checkpoint.
 
         Raises:
-            CheckpointError: If it cannot be written; one before is still there.
+            CheckpointError: If it cannot be written; the previous one is kept.
         """
         path = Path(path)
         if path.name != LAST:
@@ -51,7 +51,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
         try:
             self._write(checkpoint, path)
         except (OSError, RuntimeError) as error:
-            # On a full disk torch says that a position was not expected.
+            # On a full disk torch raises an error about an unexpected position.
             reason = error.__context__ if isinstance(error.__context__, OSError) else error
             kept = "The checkpoint before is still there. " if path.exists() else ""
             raise CheckpointError(
@@ -61,17 +61,17 @@ class SafeCheckpointIO(TorchCheckpointIO):
         self._damaged = None
 
     def _write(self, checkpoint: dict[str, Any], path: Path) -> None:
-        """Publish a checkpoint so that a crash at any moment leaves one that can be trusted.
+        """Replace `last.ckpt` so that a crash at any point leaves a verifiable checkpoint.
 
-        A digest comes before the file that it is of. Until that is there, `last.ckpt` is the one
-        before, if there is one, and so is `previous.ckpt`, which has a digest of its own.
+        The digest is renamed before its file. Until the file is renamed, `last.ckpt` is still the
+        previous checkpoint, which `previous.ckpt` also refers to, with its own digest.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         digest_file = _digest_file(path)
         with atomic_path(path) as draft:
             with draft.open("xb") as file:
                 torch.save(checkpoint, file)
-            sync(draft)  # before anything else is changed
+            sync(draft)  # before any other file changes
             digest = file_sha256(draft)
             previous = path.with_name(PREVIOUS)
             is_kept = path.exists() and previous.exists() and path.samefile(previous)
@@ -87,10 +87,10 @@ class SafeCheckpointIO(TorchCheckpointIO):
         map_location: Any = None,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Read a checkpoint, or the one before it where it is damaged, with a warning.
+        """Returns a checkpoint; if it is damaged, warns and returns the previous one.
 
         Raises:
-            CheckpointError: If neither can be read, or one holds more than data.
+            CheckpointError: If neither can be read, or a file contains code.
         """
         path = Path(path)
         if path.name not in (LAST, PREVIOUS):
@@ -115,13 +115,13 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
 
 def find_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint in a folder that a run is continued from, whole or damaged, or None."""
+    """Returns the checkpoint in a folder to resume from, even if damaged; None if there is none."""
     found = any((folder / name).exists() for name in (LAST, PREVIOUS))
     return folder / LAST if found else None
 
 
 def _keep_as(path: Path, previous: Path) -> None:
-    """Give a file a second name, or another one where the file system has no hard links."""
+    """Hard-link a file under a second name; rename it if the file system has no hard links."""
     link = draft_of(previous)
     try:
         link.hardlink_to(path)
@@ -129,7 +129,7 @@ def _keep_as(path: Path, previous: Path) -> None:
     except OSError:
         path.replace(previous)
     finally:
-        link.unlink(missing_ok=True)  # a rename to another name of the same file does nothing
+        link.unlink(missing_ok=True)  # renaming onto a hard link of the same file does nothing
 
 
 def _digest_file(path: Path) -> Path:
@@ -137,10 +137,10 @@ def _digest_file(path: Path) -> Path:
 
 
 def _damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint file, or None.
+    """Returns the defect of a checkpoint file, or None.
 
-    Either digest will do: a crash between the two renames of a save leaves a checkpoint under its
-    new name and the digest still under the old one.
+    Either digest is accepted: after a crash between the two renames of a save, a checkpoint has its
+    new name while its digest still has the old one.
     """
     if not path.is_file():
         return f"{path} is missing."
@@ -169,19 +169,19 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 class SafeCheckpoint(Checkpoint):
-    """Saves the training state every so often, at the end, and when asked to stop.
+    """Saves the training state every `every` steps, at the end, and on a request to stop.
 
-    When it is, the current step is finished, the state saved and `Interrupted` raised.
+    On a request to stop, the current step is completed, the state saved and `Interrupted` raised.
 
     Args:
-        folder: Where `last.ckpt` and `previous.ckpt` are kept.
+        folder: The folder of `last.ckpt` and `previous.ckpt`.
         every: Optimiser steps between two checkpoints.
-        max_steps: Optimiser steps of training; the last one is saved too.
-        stop: Who is asked to stop.
+        max_steps: Optimiser steps of training; the last step is saved too.
+        stop: The request to stop.
 
     Attributes:
         last_saved: The newest checkpoint, or None.
-        last_step: Its optimiser step.
+        last_step: Optimiser step of the newest checkpoint.
     """
 
     def __init__(
@@ -214,9 +214,9 @@ class SafeCheckpoint(Checkpoint):
             raise self.interrupted(f"after step {trainer.global_step}")
 
     def save(self, trainer: Trainer) -> None:
-        """Save the state, and the metrics before it.
+        """Save the metrics, then the state.
 
-        Rows past a checkpoint are dropped by a resume, missing ones would be lost.
+        A resume drops metrics after the checkpoint; missing ones could not be recovered.
         """
         for logger in trainer.loggers:
             logger.save()
@@ -226,7 +226,7 @@ class SafeCheckpoint(Checkpoint):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Forget the metrics of steps that are about to be taken again."""
+        """Discard the metrics of steps after the checkpoint, which are repeated."""
         self.last_saved, self.last_step = self.path, checkpoint["global_step"]
         rewind(trainer.loggers, checkpoint["global_step"])
 
@@ -239,10 +239,10 @@ class SafeCheckpoint(Checkpoint):
         self.stop.release()
 
     def interrupted(self, when: str) -> Interrupted:
-        """What to raise for the signal: what is kept of the run, and how to go on."""
+        """Returns the exception for the signal; its message names the checkpoint to resume from."""
         return Interrupted(self.stop.number or SIGTERM, when, self.last_saved, self.last_step)
 
     def _is_asked(self, trainer: Trainer) -> bool:
-        """Whether any process is to stop: they agree, for a signal may reach them at any time."""
+        """Whether any process has a request to stop; the result is the same on all processes."""
         noted = self.stop.number is not None
         return bool(trainer.strategy.reduce_boolean_decision(noted, all=False))

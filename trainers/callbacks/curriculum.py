@@ -17,19 +17,19 @@ _METRIC = "last_step_accuracy"
 
 
 class Curriculum(Callback):
-    """Adds a segment once the actions at the ends of episodes are predicted well enough.
+    """Adds a segment when the accuracy at the ends of episodes reaches the threshold.
 
-    The accuracies it looks at are sums over all processes, so that all of them agree. The training
-    module logs the number of segments. To read them is to wait for the device, so it is done when a
-    stage may be over, and not before.
+    Accuracies are sums over all processes, so that all processes advance together. The training
+    module logs the number of segments. Reading accuracies waits for the device, so they are read
+    only when a stage may be complete.
 
     Args:
-        config: When to go on.
-        datamodule: Where the stage is set.
+        config: The settings of the curriculum.
+        datamodule: The data module whose number of segments is set.
 
     Raises:
-        DatasetError: If the data cannot serve one of the stages.
-        ConfigError: After the first batch, if the objective does not tell how well it does at the
+        DatasetError: If the data have no episodes for one of the stages.
+        ConfigError: After the first batch, if the objective has no metric of the accuracy at the
             ends of episodes.
     """
 
@@ -38,9 +38,9 @@ class Curriculum(Callback):
         self.max_segments = datamodule.segments
         self.segments, self.start_step = 1, 0
         self._accuracies: deque[float] = deque(maxlen=config.window)
-        self._unread: list[Tensor] = []  # counts that are on the device still
+        self._unread: list[Tensor] = []  # counts still on the device
         for segments in range(1, self.max_segments + 1):
-            datamodule.make_sampler(segments)  # fails now, not in the middle of the night
+            datamodule.make_sampler(segments)  # raises now instead of during training
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.datamodule.stage is None:
@@ -67,7 +67,7 @@ class Curriculum(Callback):
             self.datamodule.set_curriculum(self.segments, self.datamodule.batches_done)
 
     def _soonest(self) -> int:
-        """Batches until the stage may be learnt, if all is predicted in each of them."""
+        """Returns the least number of batches until the stage may end, assuming full accuracy."""
         known = list(self._accuracies)
         return next(
             n for n in range(1, self.config.window + 1) if self._suffices(known + n * [1.0])
@@ -83,7 +83,7 @@ class Curriculum(Callback):
         return len(accuracies) >= window and mean >= self.config.threshold
 
     def _read(self) -> None:
-        """Wait for the device, and take in what it has found."""
+        """Transfer the unread counts from the device. Waits for the device."""
         if self._unread:
             for correct, weight in torch.stack(self._unread).cpu().tolist():
                 if weight:

@@ -19,26 +19,26 @@ from trainers.stopping import StopRequest
 
 
 class SelectionRollouts(ScheduledCallback):
-    """Rolls out on the selection seeds every so often and at the end, and keeps the best weights.
+    """Rolls out on the selection seeds periodically and at the end, and saves the best weights.
 
-    The score is the mean success over the selection lengths (the mean return where an environment
-    tells no success). Of equal scores the later one wins: it has seen more data. Weights with
-    which no episode of some length has finite numbers are not chosen. The first process rolls out
-    while the others wait.
+    The score is the mean success over the selection lengths (the mean return if the environment
+    reports no success). Of equal scores the later one is kept, which has seen more data. Weights
+    are not selected if all episodes of some length have non-finite numbers. The first process rolls
+    out while the others wait.
 
     Args:
-        environment: Where to roll out. Its simulators are kept from one time to the next.
-        folder: Where the best weights are saved.
+        environment: The environment of the rollouts. Its simulators stay open between rollouts.
+        folder: The folder of the best weights.
         max_steps: Optimiser steps of training.
-        trained_range: The least and the greatest return-to-go of the training data, if the model
-            looks at returns-to-go.
-        on_progress: Told the length and the share of a rollout that is done.
-        stop: Who is asked to stop: a rollout is then left, and made up for when the run goes on.
+        trained_range: Minimum and maximum return-to-go of the training data; None if the model
+            does not use returns-to-go.
+        on_progress: Called with the length and the completed share of a rollout.
+        stop: The request to stop. It aborts a rollout, which is repeated when the run resumes.
 
     Attributes:
-        is_pending: Whether the rollouts of the step that was last are still to be made.
+        is_pending: Whether the rollouts of the last step still have to run.
         best_step: Optimiser step of the best weights, or None.
-        best_score: Their score.
+        best_score: Score of the best weights.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class SelectionRollouts(ScheduledCallback):
             trainer.strategy.barrier("selection rollouts")
 
     def catch_up(self, trainer: Trainer, module: SequenceTrainer) -> None:
-        """Make the rollouts during which the run was stopped."""
+        """Run the rollouts that a request to stop has aborted."""
         self.is_pending = False
         if trainer.is_global_zero:
             self._evaluate(trainer, module)
@@ -92,7 +92,7 @@ class SelectionRollouts(ScheduledCallback):
                     on_progress=self._tell,
                     trained_range=self.trained_range,
                 )
-        except Stopped:  # the state is saved once this step's callbacks are through
+        except Stopped:  # the state is saved after this step's callbacks
             self.is_pending = True
             return
         self._warn(rows, step)
@@ -119,12 +119,12 @@ class SelectionRollouts(ScheduledCallback):
             save_model(saved, self.folder)
 
     def _tell(self, length: Length, share: float) -> None:
-        self.stop.check()  # code of a simulator may have swallowed the exception
+        self.stop.check()  # simulator code may have caught the exception
         if self.on_progress is not None:
             self.on_progress(length, share)
 
     def _warn(self, rows: list[dict[str, Any]], step: int) -> None:
-        """Warn of unusual results once, not at every evaluation."""
+        """Warn of unusual results, once per run."""
         found = remarks(rows)
         if found and not self._has_warned:
             self._has_warned = True

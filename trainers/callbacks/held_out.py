@@ -22,24 +22,23 @@ from trainers.sequence import SequenceTrainer
 
 
 class HeldOutMetrics(ScheduledCallback):
-    """Logs the loss and the metrics of a batch of held-out windows every so often and at the end.
+    """Logs the loss and the metrics of a batch of held-out windows, periodically and at the end.
 
-    They are the same windows each time. As in training, `held_out/loss` and the other metrics are
-    those of the objective; by place there are those of `trainers.held_out`. The processes share the
-    windows out.
+    The windows are the same each time and are divided among the processes. `held_out/loss` and the
+    other metrics are those of the objective; metrics by position are those of `trainers.held_out`.
 
     Args:
-        datamodule: Has the windows.
-        every: Optimiser steps between two times; 0 is never.
+        datamodule: The source of the windows.
+        every: Optimiser steps between two measurements; 0 disables them.
         max_steps: Optimiser steps of training.
-        best: Where the weights with the least action loss are saved, for where nothing else chooses
-            any; of equal losses the later ones. None keeps none.
-        trained_range: The least and the greatest return-to-go of the training data, saved with
-            them.
+        best: The folder of the weights with the lowest action loss, the later ones of equal losses;
+            None saves none.
+        trained_range: Minimum and maximum return-to-go of the training data, saved with the
+            weights.
 
     Attributes:
-        best_step: Optimiser step of these weights, or None.
-        best_loss: Their loss.
+        best_step: Optimiser step of the best weights, or None.
+        best_loss: Action loss of the best weights.
     """
 
     def __init__(
@@ -98,7 +97,7 @@ class HeldOutMetrics(ScheduledCallback):
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside: no dropout, no noise. Restores the mode of each submodule."""
+    """Context in evaluation mode, without dropout and noise; restores each submodule's mode."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -109,9 +108,9 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def uncompiled() -> AbstractContextManager[Any]:
-    """Eager mode inside: to compile other programs than those for training takes longer.
+    """Returns a context in eager mode, which is faster than compiling for evaluation as well.
 
-    PyTorch before 2.6 compiles them.
+    It has no effect before PyTorch 2.6.
     """
     set_stance = getattr(torch.compiler, "set_stance", None)
     return nullcontext() if set_stance is None else set_stance("force_eager")

@@ -1,4 +1,4 @@
-"""What a person sees of a training run: a line that moves on a terminal, a few in a log file."""
+"""Progress display of a training run: a live line on a terminal, or lines in a log file."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Report = Callable[[str, int, int], None]
 
 
 class Progress(Callback):
-    """Shows loss, accuracy at episode ends, segments, speed and the time that is left.
+    """Shows loss, accuracy at episode ends, segments, speed and remaining time.
 
-    Before the first step it tells of the model, the data and the device.
+    Before the first step it prints the model, the data and the device.
 
     Args:
         max_steps: Optimiser steps of training.
-        make_meter: Makes what shows it; on standard error by default.
+        make_meter: Makes the display; on standard error by default.
     """
 
     def __init__(self, max_steps: int, make_meter: Callable[[], Meter] = Meter) -> None:
@@ -53,7 +53,7 @@ class Progress(Callback):
         self._show(self._note)
 
     def show_rollout(self, length: Length, share: float) -> None:
-        """Tell of a rollout that interrupts training."""
+        """Show the progress of a rollout during training."""
         self._show(f"rollout at {at_length(length)}: {share:.0%}  {self._note}".rstrip())
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -83,7 +83,7 @@ class Progress(Callback):
 
 
 class Reporter(Callback):
-    """Tells a function of every training step: `report("training", step, max_steps)`."""
+    """Calls a function after every training step: `report("training", step, max_steps)`."""
 
     def __init__(self, max_steps: int, report: Report) -> None:
         self.max_steps, self.report = max_steps, report
@@ -99,12 +99,12 @@ class Reporter(Callback):
 def preparing(
     shown: bool, report: Report | None, make_meter: Callable[[], Meter] = Meter
 ) -> Iterator[OnProgress]:
-    """What to tell of data that are being made: on the screen, in a report, or nowhere.
+    """Yields the progress function of the preparation of data: display, report or neither.
 
     Args:
-        shown: Whether to show it.
-        report: Told `report("collecting", episodes, all)`, and so on.
-        make_meter: Makes what shows it; on standard error by default.
+        shown: Whether to display the progress.
+        report: Called as `report("collecting", episodes, all)`, and so on.
+        make_meter: Makes the display; on standard error by default.
     """
     meter: Meter | None = None
 

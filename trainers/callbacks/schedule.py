@@ -1,4 +1,4 @@
-"""Callbacks that act every so many optimiser steps."""
+"""Callbacks that act at a fixed interval of optimiser steps."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from trainers.sequence import SequenceTrainer
 
 
 class Every:
-    """Tells after each batch whether it reached a multiple of `every` optimiser steps.
+    """Detects the batches that reach a multiple of `every` optimiser steps.
 
-    A batch may take several optimiser steps, and so pass a multiple.
+    A batch may take several optimiser steps and pass a multiple.
 
     Args:
-        every: Optimiser steps; 0 is never.
+        every: Interval in optimiser steps; 0 disables it.
         last: The last step of training, which is always due unless `every` is 0.
     """
 
@@ -23,11 +23,11 @@ class Every:
         self.every, self.last, self._before = every, last, 0
 
     def start_batch(self, step: int) -> None:
-        """Before a batch, at `step` optimiser steps."""
+        """Record the number of optimiser steps before a batch."""
         self._before = step
 
     def is_due(self, step: int) -> bool:
-        """After the batch, at `step` optimiser steps."""
+        """Whether the batch has reached a multiple; `step` is the number of optimiser steps."""
         if not self.every:
             return False
         return step // self.every > self._before // self.every or step >= self.last
@@ -36,10 +36,10 @@ class Every:
 class ScheduledCallback(Callback):
     """Calls `act` after batches that reach a multiple of `every` optimiser steps, and at the end.
 
-    All steps before were finite: all processes check that first, so that none waits for another.
+    All processes first check that all earlier steps were finite, so that none deadlocks.
 
     Args:
-        every: Optimiser steps between two calls; 0 is never.
+        every: Optimiser steps between two calls; 0 disables them.
         max_steps: Optimiser steps of training.
     """
 
@@ -59,5 +59,5 @@ class ScheduledCallback(Callback):
             self.act(trainer, pl_module)
 
     def act(self, trainer: Trainer, module: SequenceTrainer) -> None:
-        """Do what is due."""
+        """Called when the interval is reached."""
         raise NotImplementedError

@@ -1,7 +1,7 @@
-"""How fast training goes. Times differ from run to run, so they stay out of `metrics.csv`.
+"""The speed of training. Times differ between equal runs, so they are not in `metrics.csv`.
 
-A GPU runs behind the host. What is timed is right once it was waited for, as it is whenever metrics
-are logged.
+A GPU works asynchronously. Times are exact when the host has waited for it, which it does whenever
+metrics are logged.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ class Throughput(Callback):
     """Measures the time of training steps, without evaluation and checkpoints.
 
     Args:
-        every: Optimiser steps between two values that are logged.
+        every: Optimiser steps between two logged values.
 
     Attributes:
         seconds: Time in training steps, over all interruptions.
-        timesteps: Real steps of episodes trained on in that time.
+        timesteps: Number of real steps trained on in that time.
     """
 
     def __init__(self, every: int) -> None:
         self.every, self.seconds = every, 0.0
         self._timesteps = 0.0
-        self._unread: list[Tensor] = []  # sums that are on the device still
+        self._unread: list[Tensor] = []  # sums still on the device
         self._mark = (0, 0.0, 0.0)  # optimiser steps, seconds and timesteps at the last log
         self._started = 0.0
 
     @property
     def timesteps(self) -> float:
-        """Waits for the device."""
+        """The number of real steps trained on. Waits for the device."""
         if self._unread:
             self._timesteps += sum(torch.stack(self._unread).cpu().tolist())
             self._unread.clear()

@@ -1,8 +1,8 @@
-"""The project's environments: a file is one, and its class `Record` says all of it.
+"""The project's environments: one file each, whose class `Record` describes the environment.
 
-A new one is a file here, presets in `trainers/presets/`, its environment in `rate/envs/` and its
-expert in `datamodules/`. No file imports PyTorch or a simulator, so that a command line is refused
-at once.
+A new environment needs a file here, presets in `trainers/presets/`, its implementation in
+`rate/envs/` and its expert in `datamodules/`. No file imports PyTorch or a simulator, so that
+invalid command lines are reported quickly.
 """
 
 from pkgutil import iter_modules

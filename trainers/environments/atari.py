@@ -1,4 +1,4 @@
-"""Atari's games."""
+"""The Atari games."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from trainers.environment import Environment, Length, VectorEnv
 
 
 class Record(Environment):
-    """Atari; an expert plays Pong alone."""
+    """Atari; only Pong has an expert."""
 
     name = "atari"
     options = AtariOptions
@@ -26,6 +26,6 @@ class Record(Environment):
         return f"No expert plays {game} here. Train on public data: --data data/dqn/{game}/1."
 
     def make_rows(self, num_envs: int, length: Length) -> VectorEnv:
-        """The emulator has threads of its own."""
+        """Returns the emulator's own vector environment, which steps rows in threads."""
         longest = LONGEST if length is None else length
         return AtariVector(num_envs, self.settings, longest, self.workers)

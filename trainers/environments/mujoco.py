@@ -11,7 +11,7 @@ from trainers.environment import Environment
 
 
 class Record(Environment):
-    """MuJoCo's tasks; data are public ones, or an agent's that learns here."""
+    """MuJoCo tasks; data are public data sets, or come from an agent trained here."""
 
     name = "mujoco"
     options = MujocoOptions

@@ -1,4 +1,4 @@
-"""POPGym's 48 tasks."""
+"""The 48 tasks of POPGym."""
 
 from __future__ import annotations
 

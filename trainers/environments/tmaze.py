@@ -22,7 +22,7 @@ from trainers.environment import Environment, Length
 
 
 class Record(Environment):
-    """T-Maze; its data are the oracle's, of balanced lengths and goals."""
+    """T-Maze; an oracle generates its data, balanced in lengths and goals."""
 
     name = "tmaze"
     options = TMazeOptions

@@ -1,7 +1,6 @@
 """Learning rules: one file each, looked up by name or import path (`training.objective`).
 
-Nothing here imports PyTorch before an objective is asked for, so that a command line is read at
-once.
+PyTorch is imported when an objective is looked up, so that command lines are parsed quickly.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 _HERE = "trainers.objectives"
 _OWN = {BEHAVIOUR_CLONING: f"{_HERE}.behaviour_cloning:BehaviourCloning"}
-# The settings of ours, which can be had without PyTorch.
+# The settings of the project's own objectives, which do not import PyTorch.
 _SETTINGS = {BEHAVIOUR_CLONING: LossConfig}
 
 
@@ -38,7 +37,7 @@ OBJECTIVES: Registry[type[Objective]] = Registry(
 
 
 def objective_class(name: str) -> type[Objective]:
-    """The class of an objective.
+    """Returns the class of an objective.
 
     Args:
         name: Its registered name, or its import path `module:Attribute`.
@@ -50,7 +49,7 @@ def objective_class(name: str) -> type[Objective]:
 
 
 def objective_settings(name: str) -> type[ObjectiveConfig]:
-    """The dataclass of an objective's settings, which stand in the section `loss`.
+    """Returns the dataclass of an objective's settings, the section `loss`.
 
     Raises:
         ConfigError: If there is no such objective.

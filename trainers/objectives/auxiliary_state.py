@@ -14,12 +14,12 @@ from rate.scales import box_scale
 class AuxiliaryStateHead(nn.Module):
     """Predicts the privileged state from the features of a step (`loss.auxiliary_state_weight`).
 
-    It is trained with the model and does not leave with its weights (asymmetric training; Pinto
-    et al. 2017).
+    It is trained with the model but not saved with its weights (asymmetric training; Pinto et al.
+    2017).
 
     Args:
-        space: Of the privileged state: a bounded Box. A part whose bounds are equal is constant.
-        d_model: Width of what it reads.
+        space: Space of the privileged state, a bounded Box. Parts with equal bounds are constant.
+        d_model: Width of the features.
 
     Raises:
         ConfigError: If a part of the privileged state has no bounds.
@@ -41,7 +41,7 @@ class AuxiliaryStateHead(nn.Module):
         self.linear = nn.Linear(d_model, len(middle))
 
     def loss(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """`(B, T)`: mean cross-entropy of the parts of the state, each scaled to [0, 1].
+        """Returns the mean cross-entropy over the parts of the state, scaled to [0, 1]: `(B, T)`.
 
         Raises:
             ValueError: If the batch has no privileged state.

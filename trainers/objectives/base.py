@@ -1,8 +1,8 @@
-"""What a learning rule is: from what a model makes of a batch to sums that training divides.
+"""The interface of learning rules: from the features of a batch to sums of losses and metrics.
 
-A loss is a mean over steps, but the steps may be in several processes, or come in several pieces.
-So an objective gives sums and weights, and whoever has all of them divides. The gradient is then
-that of one process which had the whole batch.
+A loss is a mean over steps, which may be spread over several processes or segments. Objectives
+therefore return sums and weights; training adds these over all processes and divides. The gradient
+equals that of a single process with the whole batch.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ Sum = tuple[Tensor, Tensor]  # a sum and its weight, `()` both: their quotient i
 
 @dataclass(frozen=True)
 class LossSums:
-    """What an objective finds in the steps of one process.
+    """The sums of the loss and the metrics over the steps of one process.
 
     Attributes:
         loss: `()`, the sum of the loss over the steps, with a gradient. Training minimises the sum
             of all processes' sums, divided by the sum of their weights.
         weight: `()`, the weight of the steps.
-        metrics: What is logged besides the loss, by name: a sum and its weight each, without
-            gradients. The names must be the same in every batch; one whose weights come to 0
-            since the last time is not logged.
+        metrics: Further logged metrics by name: a sum and its weight each, without gradients. The
+            names must be the same in every batch. A metric is not logged if its weights since the
+            last logged row sum to 0.
     """
 
     loss: Tensor
@@ -43,14 +43,14 @@ class LossSums:
     def of_steps(
         cls, losses: Mapping[str, Tensor], weights: Tensor, mask: Tensor, metrics: Mapping[str, Sum]
     ) -> LossSums:
-        """The sums of one or more losses that each step has.
+        """Returns the sums of one or more losses per step.
 
         Args:
-            losses: `(B, T)` by name. They are added up; if there are several, `NAME_loss` is a
-                metric of each.
-            weights: `(B, T)`, what each step counts; 0 for padding.
+            losses: Losses by name, `(B, T)` each. Their sum is the loss; if there are several, each
+                is also a metric `NAME_loss`.
+            weights: `(B, T)`, the weight of each step; 0 for padding.
             mask: `(B, T)` bool, the real steps.
-            metrics: Further ones.
+            metrics: Further metrics: a sum and its weight each.
         """
         total, *others = losses.values()
         for other in others:
@@ -66,20 +66,21 @@ class LossSums:
 
 
 def _weighted(losses: Tensor, weights: Tensor, mask: Tensor) -> Tensor:
-    """The sum over real steps. Padding is cut out: multiplied by 0, a NaN there would go on."""
+    """Returns the weighted sum over real steps. Padding is masked, since 0 * NaN is NaN."""
     return (weights * losses.masked_fill(~mask, 0.0)).sum()
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What an objective is made for.
+    """The model and the environment that an objective is constructed for.
 
     Attributes:
-        model: The model to be trained, with its first weights. An objective that keeps target
-            networks copies from it; it must not keep the model itself, whose weights would then be
-            in the training state twice.
+        model: The model to be trained, with its initial weights. Target networks are copies of its
+            parts. An objective must not register the model itself, whose weights would then be in
+            the training state twice.
         spec: The environment of the data.
-        privileged: The space of the privileged state that batches have, if the settings want it.
+        privileged: The space of the privileged state in batches; None if the settings do not use
+            it.
     """
 
     model: SequenceModel
@@ -90,13 +91,12 @@ class Problem:
 class Objective(nn.Module):
     """A learning rule.
 
-    It is a module of its own beside the model. Its parameters join the optimiser unless they ask
-    for no gradient; all of them, and its buffers, are in the training state and resume with it.
-    None of them leaves with the model's weights.
+    It is a separate module. Its parameters that require gradients are optimised with the model's.
+    All its parameters and buffers are part of checkpoints, and none is part of the saved model.
 
     Args:
-        settings: An instance of `settings`.
-        problem: What to make it for.
+        settings: An instance of the class attribute `settings`.
+        problem: The model and the environment.
 
     Attributes:
         settings: The dataclass of its settings (`--loss.*`).
@@ -108,21 +108,21 @@ class Objective(nn.Module):
         super().__init__()
 
     def forward(self, model: SequenceModel, features: Tensor, batch: Batch) -> LossSums:
-        """The loss of the steps of one optimiser step, and what is counted along with it.
+        """Returns the sums of the loss and the metrics of one optimiser step.
 
-        It changes no parameter and no buffer: a step may be computed twice (`trainers.graphs`).
+        It must not change parameters or buffers: a step may be computed twice (`trainers.graphs`).
 
         Args:
-            model: The model; its heads read the features.
-            features: `(B, T, d)`, what the model makes of every step.
-            batch: The steps. Where memory is detached (`training.bptt_segments=0`) these are one
-                segment, and the segments of a window follow each other.
+            model: The model, whose heads are applied to the features.
+            features: `(B, T, d)`, the features of every step.
+            batch: The steps. With detached memory (`training.bptt_segments=0`) these are one
+                segment; the segments of a window come in order.
         """
         raise NotImplementedError
 
     def after_step(self, model: SequenceModel) -> None:
-        """Called after every optimiser step, for example to move target networks.
+        """Called after every optimiser step, for example to update target networks.
 
         Args:
-            model: The model with its new weights.
+            model: The model with its updated weights.
         """

@@ -1,7 +1,7 @@
-"""Behaviour cloning: the actions of the data are what to do.
+"""Behaviour cloning: supervised prediction of the actions of the data.
 
-Where the model looks at returns-to-go (`model.condition_on_return`) this is the loss of the
-Decision Transformer (Chen et al. 2021) and of RATE (Cherepanov et al. 2023), else plain imitation.
+With returns-to-go as inputs (`model.condition_on_return`) this is the loss of the Decision
+Transformer (Chen et al. 2021) and of RATE (Cherepanov et al. 2023), otherwise plain imitation.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from trainers.objectives.steps import last_steps, step_weights
 
 
 class BehaviourCloning(Objective):
-    """The loss of the action head, and with `loss.auxiliary_state_weight` an auxiliary state loss.
+    """The loss of the action head, plus an auxiliary state loss (`loss.auxiliary_state_weight`).
 
-    Its metrics are `accuracy`, over all real steps, and `last_step_accuracy`, over the last steps
-    of episodes; with two losses also `action_loss` and `auxiliary_state_loss`, which is weighted.
+    Metrics: `accuracy` over all real steps and `last_step_accuracy` over the last steps of
+    episodes; with two losses also `action_loss` and the weighted `auxiliary_state_loss`.
     """
 
     settings = LossConfig

@@ -1,4 +1,4 @@
-"""Step weighting: what each step of a batch counts in the loss."""
+"""Step weighting: the weight of each step of a batch in the loss."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def last_steps(batch: Batch, span: int) -> Tensor:
 def keyframes(batch: Batch) -> Tensor:
     """Returns the steps whose action differs from the one before, `(B, T)` bool.
 
-    A window's first step is one. An expert that acts smoothly mostly repeats its last action. A
-    model that copies it has a low loss and ignores observations; keyframes are the steps where it
-    is wrong (Wen et al. 2021, "Keyframe-Focused Visual Imitation Learning").
+    The first step of a window is a keyframe. A smooth expert mostly repeats its last action, so a
+    model that copies the last action has a low loss without using observations. It errs at
+    keyframes (Wen et al. 2021, "Keyframe-Focused Visual Imitation Learning").
     """
     actions = batch.actions.flatten(2) if batch.actions.ndim > 2 else batch.actions[..., None]
     changed = torch.ones_like(batch.mask)
