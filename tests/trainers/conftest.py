@@ -1,4 +1,4 @@
-"""Tiny T-Maze runs."""
+"""Fixtures: configurations of tiny T-Maze runs, and their data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MakeConfig = Callable[..., RunConfig]
 
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixty oracle episodes of at most 12 observations, made once."""
+    """Returns a data root with sixty oracle episodes of at most 12 observations."""
     root = tmp_path_factory.mktemp("tmaze")
     generate_tmaze(root, 12, num_episodes=60)
     return root
@@ -26,7 +26,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_config(tmp_path: Path, data_root: Path) -> MakeConfig:
-    """A configuration of a tiny run in `tmp_path`; dotted settings change it."""
+    """Returns a function that makes a configuration of a tiny run in `tmp_path`, with changes."""
     tiny: dict[str, Any] = {
         "model": {
             "context_length": 4,

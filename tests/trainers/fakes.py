@@ -1,4 +1,4 @@
-"""Vector environments and policies whose rollouts are known beforehand."""
+"""Vector environments and policies with known rollouts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainers.environment import Environment
 
 
 class Countdown(gymnasium.vector.VectorEnv[Any, Any, Any]):
-    """Row i ends after i + 1 steps, but goes on giving rewards and changing its mind."""
+    """Row i ends after i + 1 steps; later rewards and flags must be ignored."""
 
     metadata = WAITING
 
@@ -34,11 +34,11 @@ class Countdown(gymnasium.vector.VectorEnv[Any, Any, Any]):
 
 
 class Numbers(gymnasium.vector.VectorEnv[Any, Any, Any]):
-    """The episode of a seed has 1 + seed % 5 steps that earn the seed each.
+    """Episodes with 1 + seed % 5 steps; each step has the seed as its reward.
 
-    A row that has ended goes on giving rewards, and says something else at every step. Where an
-    episode of `crashes` comes to that many steps it begins again, once. If `in_reset`, that goes
-    unnoticed until the next reset of any row.
+    Rewards and flags of a finished row change at every step and must be ignored. `crashes` maps
+    an episode to a number of steps, after which the episode is restarted once. With `in_reset`,
+    the restart is reported at the next reset of any row.
     """
 
     metadata = WAITING
@@ -80,7 +80,7 @@ class Numbers(gymnasium.vector.VectorEnv[Any, Any, Any]):
 
 
 class Idle:
-    """A policy that notes when it is started."""
+    """A policy that records its resets."""
 
     def __init__(self) -> None:
         self.resets, self.rewards = 0, 0
@@ -94,7 +94,7 @@ class Idle:
 
 
 class Counting:
-    """A policy that counts the steps of its episodes; its actions are the counts, modulo 4."""
+    """A policy whose actions are the number of steps of the episode, modulo 4."""
 
     def __init__(self, num_envs: int) -> None:
         self.time = np.zeros(num_envs, np.int64)
@@ -108,7 +108,7 @@ class Counting:
 
 
 class Punctual(Counting):
-    """Counts as `Numbers` does, and says so if the two disagree about an episode under way."""
+    """Counts steps and asserts that the count agrees with that of `Numbers`."""
 
     def act(self, observations: Any, rewards: Any = None) -> Any:
         going = observations[:, 1] < 1 + observations[:, 0] % 5
@@ -117,6 +117,6 @@ class Punctual(Counting):
 
 
 def with_parts(environment: Environment, **parts: Any) -> Environment:
-    """An environment whose record has other parts, for example another `make_vector`."""
+    """Returns an environment record with some attributes replaced, for example `make_vector`."""
     parts = {name: staticmethod(part) if callable(part) else part for name, part in parts.items()}
     return type("Changed", (type(environment),), parts)(**vars(environment))

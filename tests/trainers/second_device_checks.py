@@ -21,7 +21,7 @@ from trainers import fitting, graphs
 from trainers.sequence import SequenceTrainer
 from trainers.train import train
 
-# For these PyTorch has kernels of its own on other devices than the CPU.
+# PyTorch has separate kernels for these on devices other than the CPU.
 _CELLS = ("gru", "lstm")
 HERE = [name for name in MODELS if not any(cell in name.split("_") for cell in _CELLS)]
 KINDS = [(name, "vector_to_discrete") for name in HERE] + [("rate_cache", s) for s in SPACES]
@@ -35,7 +35,7 @@ def gradients(model, batch):
 
 
 @pytest.mark.parametrize(("name", "spaces"), KINDS)
-def test_gradients_are_those_of_the_cpu_and_nobody_waits(name, spaces) -> None:
+def test_gradients_equal_those_of_the_cpu_without_waiting(name, spaces) -> None:
     model = make_model(name, spaces).train()
     batch = make_batch(model, [3 * K, 2 * K - 1, 1])
     torch.manual_seed(3)
@@ -53,7 +53,7 @@ def test_gradients_are_those_of_the_cpu_and_nobody_waits(name, spaces) -> None:
 
 
 def act_out(model, steps, device=None):
-    """Actions, and what was waited for in every step."""
+    """Returns the actions and, for each step, the operations that waited for the device."""
     policy = Policy(model, num_envs=3, target_return=1.0)
     actions, waits = [], []
     for step in range(steps):
@@ -68,7 +68,7 @@ def act_out(model, steps, device=None):
 
 
 @pytest.mark.parametrize(("name", "spaces"), KINDS)
-def test_acting_is_that_of_the_cpu_and_waits_for_its_actions_alone(name, spaces) -> None:
+def test_actions_equal_those_of_the_cpu_and_only_they_are_waited_for(name, spaces) -> None:
     model = make_model(name, spaces)
     expected, _ = act_out(model, 3 * K + 2)
     with SecondDevice() as device:
@@ -80,7 +80,7 @@ def test_acting_is_that_of_the_cpu_and_waits_for_its_actions_alone(name, spaces)
 
 @pytest.fixture
 def on_second(monkeypatch: pytest.MonkeyPatch) -> Callable[[], SecondDevice]:
-    """Switches the second device on, and has Lightning train there."""
+    """Enables the second device and makes Lightning train on it."""
 
     def switch_on() -> SecondDevice:
         trainer = lightning.pytorch.Trainer
@@ -96,7 +96,7 @@ def on_second(monkeypatch: pytest.MonkeyPatch) -> Callable[[], SecondDevice]:
     return switch_on
 
 
-# What changes in a run, and how many of its 24 steps may wait besides those that log.
+# Changed settings, and how many of the 24 steps may wait besides those that log.
 RUNS = {
     "plain": ({}, 0),
     "published": ({"training__bptt_segments": 0}, 0),
@@ -108,7 +108,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_run_is_that_of_the_cpu_and_waits_when_it_logs(
+def test_a_run_equals_that_of_the_cpu_and_waits_only_to_log(
     make_config, monkeypatch, on_second, name
 ) -> None:
     changes, may_wait = RUNS[name]

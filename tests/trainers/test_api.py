@@ -1,4 +1,4 @@
-"""Training in Python: one's own environment and arrays, to a run and a policy that acts."""
+"""The Python API: an environment class and arrays become a run and a policy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STEPS = 6
 
 
 class Recall(gym.Env[Any, Any]):
-    """What is seen at the first step is to be done at the last one."""
+    """The last action has to repeat the first observation."""
 
     observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
     action_space = gym.spaces.Discrete(2)
@@ -53,7 +53,7 @@ class Recall(gym.Env[Any, Any]):
 
 
 def recalled(number: int = 60, steps: int = STEPS) -> list[dict[str, Any]]:
-    """Episodes in which all but the last action are by chance."""
+    """Returns episodes in which all actions but the last are random."""
     chance, episodes = np.random.default_rng(0), []
     for clue in np.arange(number) % 2:
         seen = np.zeros((steps, 2), np.float32)
@@ -68,7 +68,7 @@ def recalled(number: int = 60, steps: int = STEPS) -> list[dict[str, Any]]:
 
 
 def small(tmp_path: Path, **more: Any) -> dict[str, Any]:
-    """Arguments of a small run below a folder."""
+    """Returns the arguments of a small run below a folder."""
     settings = {**SMALL, "data.root": str(tmp_path / "data"), **more.pop("settings", {})}
     known = {"steps": 3, "output": tmp_path / "runs", "progress": False, "settings": settings}
     return {**known, **more}
@@ -93,23 +93,23 @@ def test_a_class_and_arrays_become_a_run_whose_policy_remembers(tmp_path: Path) 
     assert reward == 1.0
 
 
-def test_settings_are_those_of_the_command_and_reach_the_environment(tmp_path: Path) -> None:
+def test_settings_are_those_of_the_command_line(tmp_path: Path) -> None:
     settings = {"env.steps": 4, "env.title": "3", "evaluation.lengths": [4, 2]}
     given = small(tmp_path, seed=5, name="mine", settings=settings)
     run = train(Recall, recalled(steps=4), "dt", **given)
     config = run.config
     assert (config.training.seed, config.training.max_steps, config.name) == (5, 3, "dt")
-    assert config.env == {"steps": 4, "title": "3"}  # a text stays one
+    assert config.env == {"steps": 4, "title": "3"}  # a string stays a string
     assert run.folder.name.endswith("-mine-5")
     assert [row["length"] for row in run.scores] == [4, 2]
     assert run.environment().spec.options == config.env
 
 
-def test_a_run_is_opened_again_and_continued(tmp_path: Path) -> None:
+def test_a_run_is_reopened_and_resumed(tmp_path: Path) -> None:
     data = Dataset.from_arrays(recalled(), tmp_path / "data")
     run = train(Recall, data, "rmt", **small(tmp_path))
     assert Run.open(str(run.folder)) == run
-    assert train(Recall, data, "rmt", **small(tmp_path, resume=True)) == run  # has finished
+    assert train(Recall, data, "rmt", **small(tmp_path, resume=True)) == run  # the run has finished
     longer = train(Recall, data, "rmt", **small(tmp_path, resume=True, steps=5))
     assert longer == run
     assert longer.load().extra["step"] == 5
@@ -119,7 +119,7 @@ def test_a_run_is_opened_again_and_continued(tmp_path: Path) -> None:
         Run.open(tmp_path)
 
 
-def test_data_alone_train_and_their_policy_acts(tmp_path: Path) -> None:
+def test_data_without_an_environment_train_a_policy(tmp_path: Path) -> None:
     np.savez(
         tmp_path / "mine.npz",
         **{name: np.concatenate([part[name] for part in recalled()]) for name in recalled()[0]},
@@ -138,7 +138,7 @@ def test_an_environment_of_the_project_makes_its_data(tmp_path: Path) -> None:
     assert (run.folder.name, run.config.environment) == ("tmaze-rmt-1", "tmaze")
 
 
-def test_what_cannot_be_is_refused_by_name(tmp_path: Path) -> None:
+def test_invalid_arguments_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"There is no option --model\.dmodel"):
         train(Recall, recalled(), settings={"model.dmodel": 3}, output=tmp_path, progress=False)
     with pytest.raises(ConfigError, match="There is neither an environment nor data"):
@@ -149,7 +149,7 @@ def test_what_cannot_be_is_refused_by_name(tmp_path: Path) -> None:
         train(Recall, recalled(), "rat", output=tmp_path, progress=False)
 
 
-def test_a_name_is_one_that_other_processes_find_or_a_warning_says_not() -> None:
+def test_a_class_that_other_processes_cannot_import_is_warned_of() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert name_of("CartPole-v1") == "CartPole-v1"
@@ -157,7 +157,7 @@ def test_a_name_is_one_that_other_processes_find_or_a_warning_says_not() -> None
     with pytest.warns(UserWarning, match=r"known to this process alone: .* top level"):
         assert name_of(lambda: Recall()).endswith(
             "test_api:"  # as much as it has of a name
-            "test_a_name_is_one_that_other_processes_find_or_a_warning_says_not"
+            "test_a_class_that_other_processes_cannot_import_is_warned_of"
         )
 
 

@@ -1,4 +1,4 @@
-"""Scores in a user's vector environment are those of one episode after another, in every mode."""
+"""Vector environments of users score as single episodes do, in every autoreset mode."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ ROWS = 4
 
 
 class Known(gymnasium.Env[Any, Any]):
-    """The episode of a seed has 1 + seed % 5 steps that earn the seed each, if `Counting` plays.
+    """Episodes with 1 + seed % 5 steps; with `Counting`, each step has the seed as its reward.
 
-    One that nobody gave a seed has a fortune in it, and so has a step that was not asked for.
+    A reset without a seed and a wrong action lead to rewards so large that scores show them.
     """
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64)
@@ -72,7 +72,7 @@ class Known(gymnasium.Env[Any, Any]):
 
 
 class Own(VectorEnv[Any, Any, Any]):
-    """A user's own class: it knows no `reset_mask`, unless it must."""
+    """A user's vector environment; it supports `reset_mask` only with autoreset disabled."""
 
     def __init__(self, mode: AutoresetMode) -> None:
         self.mode, self.metadata = mode, {"autoreset_mode": mode}
@@ -112,7 +112,7 @@ class Own(VectorEnv[Any, Any, Any]):
 
 
 class Forgetful(VectorWrapper):
-    """A user's own wrapper, which hands on no options."""
+    """A user's wrapper that drops the options of `reset`."""
 
     def reset(self, *, seed: Any = None, options: Any = None) -> Any:
         return self.env.reset(seed=seed)
@@ -145,7 +145,7 @@ MAKERS: dict[str, Callable[[AutoresetMode], Any]] = {
 
 
 class Alert(Counting):
-    """Counts, and says so if it sees another step or another episode than it plays."""
+    """Counts steps and asserts that observations are of the current step and episode."""
 
     def reset(self, rows: Any = None, episodes: Any = None) -> None:
         super().reset(rows, episodes)
@@ -175,7 +175,7 @@ def check(found: RolloutResult, seeds: list[int] = SEEDS) -> None:
     assert found.outcomes["success"].tolist() == [seed % 2 == 0 for seed in seeds]
     odd = [0.5 + seed if seed % 2 else np.nan for seed in seeds]
     np.testing.assert_array_equal(found.outcomes["odd"], odd)
-    assert "begun" not in found.outcomes  # what a reset says is of another episode
+    assert "begun" not in found.outcomes  # the info of a reset belongs to another episode
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -188,13 +188,13 @@ def test_every_mode_has_the_scores_of_single_episodes(kind: str, mode: Autoreset
         check(play(MAKERS[kind](mode)))
 
 
-def test_rows_of_our_own_have_them_too() -> None:
+def test_vector_environments_of_the_project_have_them_too() -> None:
     check(play(SerialVectorEnv(Known, ROWS)))
     check(play(SerialVectorEnv(Known, len(SEEDS))))
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_there_may_be_more_rows_than_seeds(mode: AutoresetMode) -> None:
+def test_more_rows_than_seeds_are_allowed(mode: AutoresetMode) -> None:
     check(play(gymnasiums(mode), [4, 3]), [4, 3])
     check(play(Own(mode), [4, 3, 8, 9, 1]), [4, 3, 8, 9, 1])
 
@@ -210,8 +210,8 @@ def test_an_environment_that_begins_episodes_twice_is_refused() -> None:
         play(env)
 
 
-def test_the_finished_wait() -> None:
-    """Observation and flags stay, nothing is earned, and another row's reset is not theirs."""
+def test_finished_rows_do_not_change() -> None:
+    """Finished rows keep observation and flags, have no reward and ignore resets of other rows."""
     for mode in MODES:
         env = without_autoreset(gymnasiums(mode))
         env.reset(seed=[5, 6, 7, 8])
@@ -229,7 +229,7 @@ def test_the_finished_wait() -> None:
         assert env.step(np.zeros(ROWS, int))[3].tolist()[0]
 
 
-def test_frames_are_stacked_of_the_same_episode_only() -> None:
+def test_frame_stacks_hold_one_episode_only() -> None:
     class Frames(Known):
         observation_space = gymnasium.spaces.Box(0, 255, (2, 3), np.uint8)
 
@@ -246,7 +246,7 @@ def test_frames_are_stacked_of_the_same_episode_only() -> None:
 
 
 class Mute(VectorWrapper):
-    """Says something else than the environment."""
+    """A wrapper with other metadata than its environment."""
 
     def __init__(self, env: Any, **metadata: Any) -> None:
         super().__init__(env)
@@ -257,8 +257,8 @@ class Mute(VectorWrapper):
         return *news, {}
 
 
-def test_a_wrapper_around_our_own_rows_is_not_trusted_blindly() -> None:
-    """One that hands on what it is given is right, and the other is found out."""
+def test_a_wrapper_that_drops_reset_options_is_detected() -> None:
+    """A wrapper that passes its options on is accepted; one that drops them is detected."""
     check(play(VectorWrapper(SerialVectorEnv(Known, ROWS))))
     with pytest.raises(UserError, match=r"Forgetful.* has reset more rows than"):
         play(Forgetful(SerialVectorEnv(Known, ROWS)))
@@ -266,10 +266,10 @@ def test_a_wrapper_around_our_own_rows_is_not_trusted_blindly() -> None:
 
 
 class Careful(VectorWrapper):
-    """A user's own wrapper, which hands on what it is given."""
+    """A user's wrapper that passes everything on."""
 
 
-def test_what_cannot_be_right_is_refused_by_name() -> None:
+def test_unusable_vector_environments_are_refused_by_name() -> None:
     with pytest.raises(UserError, match=r"<Known.*> is a single environment"):
         rollout([Counting(1)], [Known()], [1])
     sync = gymnasiums(AutoresetMode.SAME_STEP)
@@ -285,14 +285,14 @@ def test_what_cannot_be_right_is_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize("seeds", [[], [-1, 2], [1, 1 << 64]])
-def test_seeds_that_no_episode_has_are_refused(seeds: list[int]) -> None:
+def test_invalid_seeds_are_refused(seeds: list[int]) -> None:
     with pytest.raises(ValueError, match="seeds of the episodes"):
         play(SerialVectorEnv(Known, 2), seeds)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_an_episode_is_filmed_to_its_own_end(mode: AutoresetMode) -> None:
-    """What was seen and said at the end is of the episode, and not of the one that follows it."""
+def test_a_recorded_episode_stops_at_its_end(mode: AutoresetMode) -> None:
+    """The last observation and info are those of the recorded episode, not of the next one."""
     torch.manual_seed(0)
     model = SequenceModel(MODELS["rate"], Known.observation_space, Known.action_space).eval()
     policy = Policy(model, num_envs=1, target_return=1.0)
@@ -306,7 +306,7 @@ def test_an_episode_is_filmed_to_its_own_end(mode: AutoresetMode) -> None:
 def test_memory_is_inspected_in_whole_episodes(mode: AutoresetMode) -> None:
     batch = record(Alone(), SyncVectorEnv([Known] * 3, autoreset_mode=mode), seed=7)
     assert isinstance(batch.observations, torch.Tensor)
-    # The seeds are 7, 8 and 9: of 3, 4 and 5 steps.
+    # The seeds 7, 8 and 9 have episodes of 3, 4 and 5 steps.
     assert batch.observations[..., 0].tolist() == [[7] * 5, [8] * 5, [9] * 5]
     assert batch.observations[..., 1].tolist() == [
         [0, 1, 2, 3, 3],
@@ -318,7 +318,7 @@ def test_memory_is_inspected_in_whole_episodes(mode: AutoresetMode) -> None:
 
 
 class Alone(Counting):
-    """A policy that also keeps returns-to-go, as those of models do."""
+    """A policy that also keeps returns-to-go, as policies of models do."""
 
     def __init__(self) -> None:
         super().__init__(3)

@@ -1,4 +1,4 @@
-"""An expert and chance are scored as models are."""
+"""The expert and random actions are scored as models are."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ def test_the_expert_of_retrieval_always_succeeds() -> None:
     }
 
 
-def test_chance_gives_up_at_once_or_guesses_at_the_end() -> None:
-    """Two first actions in three go on, and one last action in three is right: 2 / 9."""
+def test_random_actions_have_the_expected_success() -> None:
+    """Two of three first actions continue and one of three last actions is right: 2 / 9."""
     (row,) = score_baseline("random", RETRIEVAL, lengths=[4], seeds=range(400), workers=2)
     assert row["success"] == row["return"] == pytest.approx(2 / 9, abs=0.05)
     assert row["success_0"] == pytest.approx(1 / 3, abs=0.1)
     assert row["success_1"] == pytest.approx(1 / 3, abs=0.1)
     assert row["steps"] == pytest.approx((1 + 2 * 4) / 3, abs=0.2)
-    # The processes play what one player alone does.
+    # Several processes play the same actions as one.
     assert RETRIEVAL.make_collector is not None
     collector = RETRIEVAL.make_collector("random", 4)
     returns = [float(np.sum(collector.collect(seed).rewards)) for seed in range(400)]
     assert row["return"] == np.mean(returns)
 
 
-def test_there_is_no_other_baseline() -> None:
+def test_an_unknown_baseline_is_refused() -> None:
     assert BASELINES == ("expert", "random")
     with pytest.raises(ConfigError, match="no baseline 'oracle'; there are: expert, random"):
         score_baseline("oracle", RETRIEVAL, lengths=[5], seeds=[1])
@@ -64,7 +64,7 @@ def test_an_environment_may_have_no_expert() -> None:
         score_baseline("expert", get_environment("tmaze"), lengths=[5], seeds=[1])
 
 
-def test_a_simulator_that_dies_is_told_of() -> None:
+def test_a_crashed_simulator_is_reported() -> None:
     dying = with_parts(RETRIEVAL, make_collector=die)
     with pytest.raises(
         UserError, match=r"seed 1 failed 3 times: it ended with exit code 3.*doctor\.py"

@@ -1,4 +1,4 @@
-"""A run that is continued from another folder than it was begun in."""
+"""Runs that are resumed from another working directory than they were started in."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainers.cli import parse
 from trainers.train import train
 
 
-def test_a_run_goes_on_with_its_own_data_from_any_folder(
+def test_a_run_resumes_with_its_data_from_any_working_directory(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
@@ -28,7 +28,7 @@ def test_a_run_goes_on_with_its_own_data_from_any_folder(
     assert train(command.config, resume=command.resume).steps == 5
     assert list(elsewhere.iterdir()) == []
     other = parse("tmaze", ["--resume", str(run), "--data.root=other"]).config
-    assert other.data.root == "other"  # as it was typed here
+    assert other.data.root == "other"  # relative, as typed on the command line
 
 
 def test_a_store_is_found_from_any_folder(

@@ -1,4 +1,4 @@
-"""Checkpoint files under a full disk and after damage, and when they are due."""
+"""Checkpoint files: full disks, crashes, damage, and the steps at which they are saved."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainers.callbacks.schedule import Every
 from trainers.errors import CheckpointError
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch) -> None:
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch) -> None:
     path, io = tmp_path / "last.ckpt", SafeCheckpointIO()
     io.save_checkpoint({"step": 1}, path)
 
@@ -31,7 +31,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch) -> None
     assert sorted(file.name for file in tmp_path.iterdir()) == ["last.ckpt", "last.ckpt.sha256"]
 
 
-def test_a_full_disk_is_named_where_torch_speaks_of_positions(tmp_path, monkeypatch) -> None:
+def test_a_full_disk_is_named_instead_of_the_error_of_torch(tmp_path, monkeypatch) -> None:
     def full(content, file) -> None:
         try:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -45,11 +45,11 @@ def test_a_full_disk_is_named_where_torch_speaks_of_positions(tmp_path, monkeypa
 
 
 class Crash(BaseException):
-    """The process dies: nothing after it is done, but what a `finally` does."""
+    """Simulates the death of the process: only `finally` blocks run after it."""
 
 
 def die_at(number: int, patch: pytest.MonkeyPatch) -> list[int]:
-    """Die before the `number`-th rename or sync; returns a list of one, the calls so far."""
+    """Raises `Crash` before the `number`-th rename or sync; returns the calls so far, `[int]`."""
     calls = [0]
 
     def wrap(call):
@@ -69,10 +69,10 @@ def die_at(number: int, patch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize("has_links", [True, False])
 @pytest.mark.parametrize("saved", [0, 1, 2])
-def test_a_crash_at_any_moment_of_a_save_leaves_a_way_on(
+def test_a_crash_during_a_save_leaves_a_resumable_run(
     tmp_path, monkeypatch, saved, has_links
 ) -> None:
-    """And so does a second one, in the save after the first crash."""
+    """A second crash, in the save after the first one, leaves a checkpoint as well."""
 
     def refuse(link, path) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
@@ -88,7 +88,7 @@ def test_a_crash_at_any_moment_of_a_save_leaves_a_way_on(
         return calls[0] < crash
 
     def step_of(folder: Path) -> int:
-        """The step that a run goes on from; 0 is the start."""
+        """Returns the step that a run resumes from; 0 is the start."""
         path = find_checkpoint(folder)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -112,7 +112,7 @@ def test_a_crash_at_any_moment_of_a_save_leaves_a_way_on(
         raise AssertionError("a save has no end")
 
 
-def test_there_is_a_last_checkpoint_at_any_moment(tmp_path, monkeypatch) -> None:
+def test_a_last_checkpoint_exists_at_any_time(tmp_path, monkeypatch) -> None:
     path, io = tmp_path / "last.ckpt", SafeCheckpointIO()
     io.save_checkpoint({"step": 1}, path)
     for number in range(1, 100):
@@ -125,7 +125,7 @@ def test_there_is_a_last_checkpoint_at_any_moment(tmp_path, monkeypatch) -> None
             break
 
 
-def test_the_checkpoint_before_is_kept(tmp_path) -> None:
+def test_the_previous_checkpoint_is_kept(tmp_path) -> None:
     path, io = tmp_path / "last.ckpt", SafeCheckpointIO()
     for step in range(3):
         io.save_checkpoint({"step": step}, path)
@@ -145,7 +145,7 @@ def test_a_damaged_checkpoint_does_not_replace_a_good_one(tmp_path) -> None:
     assert io.load_checkpoint(tmp_path / "previous.ckpt") == {"step": 0}
 
 
-def test_with_both_damaged_training_does_not_go_on(tmp_path) -> None:
+def test_two_damaged_checkpoints_are_refused(tmp_path) -> None:
     path, io = tmp_path / "last.ckpt", SafeCheckpointIO()
     for step in range(2):
         io.save_checkpoint({"step": step}, path)
@@ -155,7 +155,7 @@ def test_with_both_damaged_training_does_not_go_on(tmp_path) -> None:
         io.load_checkpoint(path)
 
 
-def test_a_batch_may_leap_over_what_is_due() -> None:
+def test_a_save_that_is_due_within_a_batch_is_made() -> None:
     every = Every(10, last=50)
     every.start_batch(8)
     assert every.is_due(11)
@@ -166,8 +166,8 @@ def test_a_batch_may_leap_over_what_is_due() -> None:
     assert not Every(0, last=5).is_due(5)
 
 
-def test_files_of_other_names_are_no_business_of_the_guard(tmp_path: Path) -> None:
-    """Lightning keeps some of its own beside a run's, and callbacks of users do."""
+def test_files_of_other_names_are_not_guarded(tmp_path: Path) -> None:
+    """Lightning and callbacks of users keep checkpoints of their own beside those of a run."""
     io = SafeCheckpointIO()
     for step, name in ((1, ".temp.ckpt"), (2, "epoch=1.ckpt"), (3, ".temp.ckpt")):
         io.save_checkpoint({"step": step}, tmp_path / name)

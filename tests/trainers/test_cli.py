@@ -1,4 +1,4 @@
-"""Presets, dotted options and files come together into one configuration, or a clear refusal."""
+"""Presets, dotted options and files are merged into one configuration, or refused."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ BAD_ENVIRONMENT = [
 
 
 def setting(config: RunConfig, name: str) -> object:
-    """The value of a dotted setting."""
+    """Returns the value of a dotted setting."""
     value: object = config
     for part in name.split("."):
         value = getattr(value, part)
@@ -155,7 +155,7 @@ def test_a_wrong_setting_of_the_environment_is_refused_by_name(
     assert "\n" not in str(caught.value)
 
 
-def test_settings_of_the_environment_are_options_and_are_kept(tmp_path: Path) -> None:
+def test_settings_of_the_environment_are_options_and_are_saved(tmp_path: Path) -> None:
     assert parse("retrieval", []).config.env == {"privileged": False}
     assert parse("tmaze", []).config.env == {}
     config = parse("retrieval", ["--env.privileged=true"]).config
@@ -182,7 +182,7 @@ def test_help_shows_the_settings_of_the_environment(capsys: pytest.CaptureFixtur
 
 
 def test_a_file_without_settings_of_the_environment_has_their_defaults(tmp_path: Path) -> None:
-    """As configurations were written before there were any."""
+    """Configurations of earlier versions have no settings of the environment."""
     values = parse("tmaze", []).config.to_dict()
     del values["env"]
     assert config_from_dict(values) == parse("tmaze", []).config
@@ -291,8 +291,8 @@ def test_the_public_commands_of_each_environment_are_understood(
     assert memory == (5 if "--nmt 5" in command else 0)
 
 
-def test_what_is_hinted_at_exists() -> None:
-    """Every option that a hint names is one, or a flag, or a file's."""
+def test_hints_name_existing_options() -> None:
+    """Every name in a hint is an option, a flag or a setting of a file."""
     with pytest.raises(SystemExit), contextlib.redirect_stdout(io.StringIO()) as text:
         parse("popgym", ["--help"])
     assert "--model.d_model" in text.getvalue()
@@ -312,7 +312,7 @@ def test_what_is_hinted_at_exists() -> None:
         ("retrieval", "--arch_mode TrXL", "rate", "21,150 updates", "K = 10, N = 9"),
     ],
 )
-def test_what_a_public_command_trains_there_is_told(
+def test_a_public_command_reports_what_the_public_code_trains(
     environment: str, words: str, preset: str, there: str, here: str, monkeypatch
 ) -> None:
     monkeypatch.setattr("trainers.environment.find_spec", lambda name: name)
@@ -325,7 +325,7 @@ def test_what_a_public_command_trains_there_is_told(
     assert not [n for n in again if "public RATE code" in n]
 
 
-def test_a_model_that_the_public_code_makes_of_rate_is_named_so(monkeypatch) -> None:
+def test_a_variant_of_rate_in_the_public_code_is_named(monkeypatch) -> None:
     monkeypatch.setattr("trainers.environment.find_spec", lambda name: name)
     note = parse("retrieval", ["--model_mode", "RMT", "--nmt", "5"]).notes[-1]
     assert note.endswith("--model_mode rate_published --mem_len 0 --n_head_ca 0.")
@@ -334,14 +334,16 @@ def test_a_model_that_the_public_code_makes_of_rate_is_named_so(monkeypatch) -> 
     assert parse("tmaze", ["--model_mode=RMT", "--seed=2"]).notes == []
 
 
-def test_what_works_here_need_not_work_there(monkeypatch) -> None:
+def test_options_that_the_public_code_lacks_are_reported(monkeypatch) -> None:
     monkeypatch.setattr("trainers.environment.find_spec", lambda name: name)
-    command = parse("vizdoom", ["--n_head_ca", "128"])  # of a width of 128 here, and of 64 there
+    command = parse(
+        "vizdoom", ["--n_head_ca", "128"]
+    )  # its width is 128 here and 64 in the public code
     assert command.config.model.valve_heads == 128
     assert command.notes[-1].endswith("For its own settings: --model_mode rate_published.")
 
 
-def test_a_file_leaves_out_what_its_preset_says(tmp_path: Path) -> None:
+def test_a_file_may_omit_settings_of_its_preset(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("name: rmt\nmodel: {d_model: 32}\nevaluation: {lengths: [9]}", encoding="utf-8")
     command = parse("tmaze", [f"--config={path}", "--seed=7"])
@@ -367,7 +369,7 @@ def test_a_file_without_a_name_is_laid_over_the_preset_rate(tmp_path: Path) -> N
     )
 
 
-def test_a_file_that_leaves_out_what_no_preset_says_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_omits_settings_without_a_preset_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("name: mine\nmodel: {d_model: 32}", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"tmaze has no preset 'mine' .*logging\.name"):

@@ -1,4 +1,4 @@
-"""Compiling the model where it can be, and training without where it cannot."""
+"""Compilation of the model, and training without it where it fails."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from trainers.sequence import SequenceTrainer
 from trainers.train import train
 
 
-def test_compiled_training_learns_the_same(make_config, monkeypatch) -> None:
-    """The compiler's own checks of its graphs, without the code that it would make of them."""
+def test_compiled_training_is_equal(make_config, monkeypatch) -> None:
+    """Graphs are traced and checked, but no code is generated from them."""
     compile_segments = SequenceModel.compile_segments
     used = []
 
@@ -43,20 +43,20 @@ def broken(model: SequenceModel, backend: str | None = "inductor") -> None:
         raise RuntimeError("no compiler\n(and many lines of its innards)")
 
 
-def test_a_compiler_that_must_work_and_does_not_is_an_error(make_config, monkeypatch) -> None:
+def test_a_required_compiler_that_fails_is_an_error(make_config, monkeypatch) -> None:
     monkeypatch.setattr(SequenceModel, "compile_segments", broken)
     with pytest.raises(ConfigError, match=r"RuntimeError: no compiler\). Set training.comp"):
         train(make_config(training__compile="always"))
 
 
-def test_training_goes_on_without_a_compiler(make_config, data_root, monkeypatch) -> None:
+def test_training_continues_without_a_compiler(make_config, data_root, monkeypatch) -> None:
     monkeypatch.setattr(SequenceModel, "compile_segments", broken)
     batch = WindowSampler(Store.open(data_root / "tmaze-12-60-seed0"), 4, 12, seed=1).batch(0)
     module = SequenceTrainer(make_config(), TMAZE_SPEC)
     monkeypatch.setattr(module, "_without_ddp_reducer", nullcontext)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        module._compile(batch)  # on a CPU it is not tried
+        module._compile(batch)  # a CPU does not compile
     monkeypatch.setattr(SequenceTrainer, "_on_gpu", True)
     with pytest.warns(UserWarning, match=r"no compiler\). Training goes on"):
         module._compile(batch)

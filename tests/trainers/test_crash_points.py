@@ -1,4 +1,4 @@
-"""A first run is killed before and after its k-th file operation: one command then goes on."""
+"""A run that is killed before or after its k-th file operation is resumed by its command."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
 def count_operations(below: Path, on_operation: Callable[[], None]) -> None:
-    """From now on, tell of every file operation below a folder, before it and after it."""
+    """Calls `on_operation` before and after every file operation below a folder, from now on."""
 
     def wrap(owner: Any, name: str) -> None:
         call = getattr(owner, name)
@@ -51,7 +51,7 @@ def count_operations(below: Path, on_operation: Callable[[], None]) -> None:
 
 
 def in_a_process(work: Callable[[], None]) -> int:
-    """Do something in a fork of this process; returns how that ended, as `waitpid` has it."""
+    """Runs `work` in a fork of this process; returns the status of `waitpid`."""
     process = os.fork()
     if process:
         return os.waitpid(process, 0)[1]
@@ -66,7 +66,7 @@ def in_a_process(work: Callable[[], None]) -> int:
 
 
 def run_until(config: RunConfig, last: int, seen: Path) -> int:
-    """Train in a process that is killed at its `last`-th operation; notes how many there were."""
+    """Trains in a process that is killed at its `last`-th operation; writes the count to `seen`."""
     done = 0
 
     def operation() -> None:
@@ -87,7 +87,7 @@ _ALL = pytest.param(1, marks=[pytest.mark.long, pytest.mark.timeout(3000)])
 
 
 @pytest.mark.parametrize("every", [29, _ALL])
-def test_one_command_goes_on_whenever_the_first_run_was_killed(
+def test_the_same_command_resumes_a_run_killed_at_any_operation(
     make_config: MakeConfig, tmp_path: Path, every: int
 ) -> None:
     settings = {

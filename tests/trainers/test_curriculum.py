@@ -1,4 +1,4 @@
-"""When stages of a curriculum end."""
+"""The end of curriculum stages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STAGES, BATCHES = 6, 400
 
 
 class FakeData:
-    """A data module that only remembers its stages."""
+    """A data module that only records its stages."""
 
     segments, stage, batches_done = STAGES, None, 0
 
@@ -23,14 +23,14 @@ class FakeData:
         self.begun: list[tuple[int, int]] = []
 
     def make_sampler(self, segments: int) -> None:
-        """All of them can be served."""
+        """Accepts every stage."""
 
     def set_curriculum(self, segments: int, start_step: int) -> None:
         self.begun.append((segments, start_step))
 
 
 def batches(seed: int) -> list[tuple[int, int]]:
-    """What ended in each batch, and how often the action there was predicted: better and better."""
+    """Returns ended episodes and correct last actions of each batch; their share grows."""
     rng = np.random.default_rng(seed)
     ended = rng.integers(0, 5, BATCHES)
     chance = np.minimum(1.0, np.linspace(0.3, 1.2, BATCHES))
@@ -38,7 +38,7 @@ def batches(seed: int) -> list[tuple[int, int]]:
 
 
 def stages_of_the_definition(found, config: CurriculumConfig) -> list[int]:
-    """After which batch each stage begins, if all is known at every step."""
+    """Returns the batch after which each stage begins, if metrics are read at every step."""
     begun, accuracies = [0], []
     for step, (weight, correct) in enumerate(found, 1):
         if len(begun) == STAGES:
@@ -58,7 +58,7 @@ def stages_of_the_definition(found, config: CurriculumConfig) -> list[int]:
     ("window", "threshold", "max_steps"),
     [(1, 0.9, None), (5, 0.99, None), (5, 0.8, None), (20, 0.7, 90), (5, 1.0, 30)],
 )
-def test_stages_begin_when_all_is_learnt_however_seldom_it_is_read(
+def test_stages_begin_at_the_same_batch_for_every_logging_interval(
     window: int, threshold: float, max_steps: int | None, seed: int, saved: int
 ) -> None:
     config = CurriculumConfig(True, threshold, window, max_steps)
@@ -71,7 +71,7 @@ def test_stages_begin_when_all_is_learnt_however_seldom_it_is_read(
         outputs = {"metrics": {"last_step_accuracy": torch.tensor([correct, weight])}}
         trainer = SimpleNamespace(global_step=step)
         curriculum.on_train_batch_end(trainer, None, outputs, None, step - 1)
-        if saved and step % saved == 0:  # a checkpoint, and a run that goes on from it
+        if saved and step % saved == 0:  # a checkpoint and its resumption
             state = curriculum.state_dict()
             curriculum = Curriculum(config, data)
             curriculum.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""What a command line means that leaves things out."""
+"""Defaults of command lines that omit options."""
 
 from __future__ import annotations
 
@@ -52,13 +52,11 @@ def of(*arguments: str) -> Command:
         (["--model_mode", "RATE"], "rate"),
     ],
 )
-def test_a_small_model_is_the_default_for_data_that_are_made_here(
-    arguments: list[str], preset: str
-) -> None:
+def test_a_small_model_is_the_default_for_collected_data(arguments: list[str], preset: str) -> None:
     assert of(*arguments).config.name == preset
 
 
-def test_what_keeps_a_cpu_busy_for_hours_is_said() -> None:
+def test_a_run_of_hours_on_a_cpu_is_reported() -> None:
     (note,) = of("--model_mode=DT", "--training.accelerator=cpu").notes
     assert note.startswith("128 million steps of data")
     assert note.endswith(
@@ -69,7 +67,7 @@ def test_what_keeps_a_cpu_busy_for_hours_is_said() -> None:
     assert of("--model_mode=DT", "--training.accelerator=gpu").notes == []
 
 
-def test_a_store_tells_the_environment_it_is_of(store: Path) -> None:
+def test_a_store_names_its_environment(store: Path) -> None:
     command = of("--model_mode=DT_quick", f"--data.store={store}")
     assert command.config.env["task"] == "walker2d"
     assert (command.config.env["version"], command.config.env["score_100"]) == ("v5", 99.0)
@@ -78,18 +76,18 @@ def test_a_store_tells_the_environment_it_is_of(store: Path) -> None:
     assert (said.config.env["task"], said.config.env["version"]) == ("walker2d", "v4")
 
 
-def test_a_store_does_not_say_what_a_model_sees() -> None:
+def test_a_store_does_not_set_the_observations_of_a_model() -> None:
     spec = walker({"privileged": True, "random_length": True})
     assert settings_of_store("minigrid", spec) == {"random_length": True}
 
 
-def test_a_store_of_another_environment_tells_nothing(store: Path) -> None:
+def test_a_store_of_another_environment_sets_nothing(store: Path) -> None:
     spec = Store.open(store).spec
     assert settings_of_store("popgym", spec) == {}  # though both have tasks
     assert settings_of_store("CartPole-v1", spec) == {}
 
 
-def test_a_store_of_a_users_environment_tells_its_settings() -> None:
+def test_a_store_of_a_users_environment_sets_its_settings() -> None:
     spec = replace(walker({"size": 3}), name="their:Env")
     assert settings_of_store("their:Env", spec) == {"size": 3}
 

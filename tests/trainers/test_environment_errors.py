@@ -1,4 +1,4 @@
-"""An exception in an environment's code is told with the episode, the step and the place."""
+"""Exceptions of environments are reported with the episode, the step and the line of code."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def in_workers(env: type[Faulty]) -> Callable[[int, Any], Any]:
         (FaultyReset, r"KeyError: 'no such maze' .*of seed 6, at step 0 "),
     ],
 )
-def test_the_episode_the_step_and_the_place_are_told(
+def test_the_episode_the_step_and_the_line_are_reported(
     make: Callable[[type[Faulty]], Any], env: type[Faulty], told: str
 ) -> None:
     config = EvaluationConfig(episodes=4, num_envs=2)
@@ -79,7 +79,7 @@ def test_exceptions_from_elsewhere_pass() -> None:
 
 
 @pytest.mark.parametrize("debug", ["", "1"])
-def test_the_traceback_is_shown_where_it_is_asked_for(
+def test_the_traceback_is_shown_on_request(
     debug: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RATE_DEBUG", debug)

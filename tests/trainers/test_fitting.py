@@ -1,4 +1,4 @@
-"""The data of a run: which episodes are drawn, and whether the return to ask for is among them."""
+"""The data of a run: the sampled episodes, and target returns outside their range."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RETURNS = np.arange(20) / 8  # exact in float32
 
 @pytest.fixture
 def store(tmp_path: Path) -> str:
-    """Twenty episodes; episode i earns i / 8 in 12 + i % 5 steps."""
+    """A store of twenty episodes; episode i has the return i / 8 and 12 + i % 5 steps."""
 
     def episode(number: int) -> Episode:
         steps = 12 + number % 5
@@ -40,7 +40,7 @@ def store(tmp_path: Path) -> str:
 
 
 def drawn(config: Any) -> set[int]:
-    """The episodes of a pass over the data."""
+    """Returns the episodes of one pass over the data."""
     sampler = make_datamodule(config, TMAZE).make_sampler(None)
     batches = range(-(-sampler.num_episodes // config.training.batch_size))
     return {int(number) for index in batches for number in sampler.episodes(index)}
@@ -55,7 +55,7 @@ def drawn(config: Any) -> set[int]:
         (1.25, 16, {14, 19}),
     ],
 )
-def test_only_episodes_within_the_limits_are_drawn(
+def test_only_episodes_within_the_limits_are_sampled(
     make_config: MakeConfig,
     store: str,
     min_return: float | None,
@@ -73,7 +73,7 @@ def test_only_episodes_within_the_limits_are_drawn(
         ({"data__min_length": 17}, "no episode has at least 17 steps"),
     ],
 )
-def test_limits_that_no_episode_keeps_leave_no_run(
+def test_limits_that_no_episode_meets_leave_no_run(
     make_config: MakeConfig, store: str, limits: dict[str, Any], message: str
 ) -> None:
     config = make_config(data__store=store, **limits)
@@ -91,7 +91,7 @@ def test_a_resume_with_other_limits_is_refused(make_config: MakeConfig, store: s
 @pytest.mark.parametrize(
     ("target", "warns"), [(None, False), (0.0, False), (2.375, False), (2.5, True), (-1.0, True)]
 )
-def test_a_return_that_the_data_never_had_is_warned_of(
+def test_a_target_return_beyond_the_data_is_warned_of(
     make_config: MakeConfig, store: str, target: float | None, warns: bool
 ) -> None:
     config = make_config(data__store=store, evaluation__target_return=target)
@@ -106,7 +106,7 @@ def test_a_return_that_the_data_never_had_is_warned_of(
         assert store in messages[0]
 
 
-def test_the_warning_comes_through_when_training(make_config: MakeConfig) -> None:
+def test_the_warning_is_shown_in_training(make_config: MakeConfig) -> None:
     config = make_config(evaluation__target_return=3.0, evaluation__every_n_steps=0)
     with pytest.warns(UserWarning, match="asked for what it never saw"):
         train(config)
@@ -124,7 +124,7 @@ def test_the_warning_comes_through_when_training(make_config: MakeConfig) -> Non
         ({"curriculum__enabled": True, "data__window": "random"}, None),
     ],
 )
-def test_steps_that_no_window_shows_are_told(
+def test_steps_outside_all_windows_are_reported(
     make_config: MakeConfig, store: str, changes: dict[str, Any], found: str | None
 ) -> None:
     settings = {"training__segments": 3, "model__context_length": 4, "data__held_out": 0.0}
@@ -139,7 +139,7 @@ def test_steps_that_no_window_shows_are_told(
 
 
 def test_a_collection_is_reported(make_config: MakeConfig, tmp_path: Path) -> None:
-    """With no bar, on an environment whose data an expert plays."""
+    """Output without a progress bar, on an environment whose data an expert collects."""
     from dataclasses import replace
 
     told: list[tuple[str, int, int]] = []

@@ -1,4 +1,4 @@
-"""The field's short flags become this project's options, and say so where it matters."""
+"""The short flags of public code become options, with a note where the meaning differs."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ ONE_TO_ONE = [
     ("format", "d4rl", "data.reading.format=d4rl"),
     ("map", "a b=obs", 'data.reading.columns={"a b": "observations"}'),
 ]
-# What they become depends on other flags, or is more than one option.
+# Their translation depends on other flags, or is more than one option.
 OTHERS = {"model_mode", "n_head_ca", "sections", "max_n_final", "number_of_segments"}
 OTHERS |= {"dataset", "env_id", "model", "action_range"}
 
 
-def test_what_data_do_not_tell_is_said_as_for_convert() -> None:
+def test_flags_of_data_are_those_of_convert() -> None:
     words = ["--map", "a=obs", "--action-range", "-1", "2", "--map=b/c=dones", "--zero-rewards"]
     assert translate([*words, "--time-limit=5"]).options == [
         *("--data.reading.action_range=-1 2", "--data.reading.zero_rewards=true"),
@@ -107,7 +107,7 @@ def test_an_arch_mode_chooses_a_block(mode: str, block: str) -> None:
     assert translate(["--arch_mode", mode.upper()]).options == [f"--model.block={block}"]
 
 
-def test_the_valve_has_heads_or_is_not_there() -> None:
+def test_zero_heads_remove_the_valve() -> None:
     with_heads = ["--model.valve=cross_attention", "--model.valve_heads=4"]
     assert translate(["--n_head_ca", "4"]).options == with_heads
     assert translate(["--n_head_ca=0"]).options == ["--model.valve=none"]
@@ -122,7 +122,7 @@ def test_a_switch_needs_no_value(switch: str) -> None:
     assert translate([switch, "stray"]).options == [on, "stray"]
 
 
-def test_what_a_flag_really_means_is_told() -> None:
+def test_a_flag_with_another_meaning_is_noted() -> None:
     assert "never implemented" in translate(["--skip_dec_attn"]).notes[0]
     assert translate(["--skip_dec_ffn"]).notes == []
 
@@ -134,13 +134,13 @@ def test_n_alone_comes_with_the_public_k(flag: str) -> None:
     assert "K is 30" in translation.notes[0]
 
 
-def test_k_and_n_together_are_taken_as_they_are() -> None:
+def test_k_and_n_together_are_not_changed() -> None:
     translation = translate(["--sections=9", "--context_length=10"])
     assert translation.options == ["--model.context_length=10", "--training.segments=9"]
     assert translation.notes == []
 
 
-def test_dotted_options_go_before_short_flags() -> None:
+def test_dotted_options_override_short_flags() -> None:
     translation = translate(["--model.context_length", "5", "--sections", "3"])
     assert translation.options == ["--training.segments=3", "--model.context_length", "5"]
     assert translation.notes == []
@@ -174,10 +174,8 @@ def test_dt_on_the_public_backbone_is_the_public_dt() -> None:
         ("DT", ["nmt", "mem_len", "n_head_ca"]),
     ],
 )
-def test_flags_that_a_mode_of_the_public_code_overrules_are_left_out(
-    mode: str, left_out: list[str]
-) -> None:
-    """Wherever the mode stands, in the order of the command line, and never without a word."""
+def test_flags_that_a_public_mode_overrides_are_ignored(mode: str, left_out: list[str]) -> None:
+    """This holds for every order of the flags, and is always reported."""
     words = ["--nmt", "7", "--seed=3", "--mem_len=90", "--n_head_ca", "2"]
     for command in (["--model_mode", mode, *words], [*words, "--model_mode", mode]):
         translation = translate(command)
@@ -196,19 +194,19 @@ def test_flags_that_a_mode_of_the_public_code_overrules_are_left_out(
 
 
 @pytest.mark.parametrize("mode", MODEL_MODES)
-def test_a_public_name_of_a_preset_is_told(mode: str) -> None:
+def test_a_public_name_of_a_preset_is_noted(mode: str) -> None:
     (note,) = translate(["--model_mode", mode.upper()]).notes
     assert note.endswith(f"here the preset {MODEL_MODES[mode]}.")
     assert translate(["--model_mode", MODEL_MODES[mode]]).notes == []
 
 
-def test_what_only_public_commands_have_is_noticed() -> None:
+def test_flags_of_public_commands_are_recognised() -> None:
     assert translate(["--nmt", "3"]).is_public
     assert translate(["--arch_mode", "TrXL"]).is_public
     assert not translate(["--model_mode=RMT", "--seed=3", "--game=Pong"]).is_public
 
 
-def test_everything_else_is_left_alone() -> None:
+def test_other_arguments_are_not_changed() -> None:
     words = ["--model.block", "gpt", "--unknown", "-x", "stray", "--nmt_like=3"]
     assert translate(words).options == words
     assert translate([]).preset is None
@@ -225,7 +223,7 @@ def test_everything_else_is_left_alone() -> None:
         ("--context_length -4", "--context_length is '-4'"),
     ],
 )
-def test_a_flag_that_cannot_work_is_refused(words: str, message: str) -> None:
+def test_an_invalid_flag_is_refused(words: str, message: str) -> None:
     with pytest.raises(ConfigError, match="--") as caught:
         translate(words.split())
     assert message in str(caught.value)

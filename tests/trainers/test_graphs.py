@@ -1,4 +1,4 @@
-"""Steps out of a recording: what they learn, and what happens where there can be none."""
+"""Training steps in CUDA graphs: equal results, and the fallback where recording fails."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Recording = tuple[Callable[[], None], Tensor, list[Tensor | None]]
 
 
 def repeat(function: Callable[[], Tensor], parameters: list[nn.Parameter]) -> Recording:
-    """What a graph does, on a CPU: the same again, on the same memory."""
+    """Emulates a graph on a CPU: replays write to the tensors of the recording."""
     result = function()
     gradients = [parameter.grad for parameter in parameters]
 
@@ -39,7 +39,7 @@ def repeat(function: Callable[[], Tensor], parameters: list[nn.Parameter]) -> Re
 
 
 def lose_the_update(function: Callable[[], Tensor], parameters: list[nn.Parameter]) -> Recording:
-    """A graph that has the gradient alone."""
+    """Emulates a graph that computes gradients but does not update parameters."""
     again, result, gradients = repeat(function, parameters)
 
     def without() -> None:
@@ -52,7 +52,7 @@ def lose_the_update(function: Callable[[], Tensor], parameters: list[nn.Paramete
 
 
 def keep(function: Callable[[], Tensor], parameters: list[nn.Parameter]) -> Recording:
-    """A graph that uses old weights and old data: it gives the first batch's gradient for ever."""
+    """Emulates a graph with stale inputs: every replay returns the first batch's gradient."""
     result = function().clone()
     gradients = [None if p.grad is None else p.grad.clone() for p in parameters]
     kept = [None if gradient is None else gradient.clone() for gradient in gradients]
@@ -74,7 +74,7 @@ def refuse(function: Callable[[], Tensor], parameters: list[nn.Parameter]) -> Re
 
 @pytest.fixture
 def with_graphs(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
-    """Puts one of the above in the place of CUDA; gives the list of recordings."""
+    """Returns a function that replaces CUDA by one of the above and returns the recordings."""
     made: list[int] = []
 
     def put(record: Callable[..., Recording]) -> list[int]:
@@ -91,7 +91,7 @@ def with_graphs(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
 
 @pytest.fixture
 def plain(make_config) -> Callable[..., Path]:
-    """A run without graphs, as the ones with them have to be."""
+    """Returns a function that trains without graphs, for comparison."""
     return lambda **settings: (
         train(
             make_config(logging__name="plain", training__cuda_graphs="never", **OFF, **settings)
@@ -100,7 +100,7 @@ def plain(make_config) -> Callable[..., Path]:
 
 
 CURRICULUM = {"curriculum__enabled": True, "curriculum__max_steps": 3}
-# A graph's learning rate is a float32. These are the same in it, and still not all the same.
+# The learning rate of a graph is a float32. These values are exact in float32, and differ.
 EXACT = {
     "optimizer__learning_rate": 2.0**-10,
     "optimizer__warmup_steps": 4,
@@ -109,7 +109,7 @@ EXACT = {
 
 
 @pytest.mark.parametrize(("settings", "shapes"), [({}, 1), (CURRICULUM, 3)])
-def test_recorded_steps_learn_the_same(make_config, plain, with_graphs, settings, shapes) -> None:
+def test_recorded_steps_are_equal(make_config, plain, with_graphs, settings, shapes) -> None:
     expected = plain(**EXACT, **settings)
     made = with_graphs(repeat)
     with warnings.catch_warnings():
@@ -119,7 +119,7 @@ def test_recorded_steps_learn_the_same(make_config, plain, with_graphs, settings
     same_run(expected, folder)
 
 
-def test_a_run_with_graphs_goes_on_where_it_stopped(make_config, with_graphs) -> None:
+def test_a_run_with_graphs_is_resumed(make_config, with_graphs) -> None:
     with_graphs(repeat)
     whole = train(make_config(logging__name="whole", **OFF, **EXACT)).folder
     config = make_config(logging__name="parts", **OFF, **EXACT)
@@ -134,8 +134,8 @@ def test_a_run_with_graphs_goes_on_where_it_stopped(make_config, with_graphs) ->
     same_run(whole, folder)
 
 
-def test_a_graph_changes_nothing_from_a_bad_step_on(make_config, with_graphs, monkeypatch) -> None:
-    """On a device that is ahead of the host, which learns of it only when metrics are due."""
+def test_graphs_change_no_weight_after_a_bad_step(make_config, with_graphs, monkeypatch) -> None:
+    """The device runs ahead of the host, which detects the error when metrics are due."""
     seen = []
     training_step = SequenceTrainer.training_step
 
@@ -158,7 +158,7 @@ def test_a_graph_changes_nothing_from_a_bad_step_on(make_config, with_graphs, mo
 
 
 @pytest.mark.parametrize(("record", "off"), [(keep, "gradient"), (lose_the_update, "update")])
-def test_a_graph_that_does_something_else_is_found_out(
+def test_a_graph_with_other_results_is_detected(
     make_config, plain, with_graphs, record, off
 ) -> None:
     expected = plain()
@@ -168,7 +168,7 @@ def test_a_graph_that_does_something_else_is_found_out(
     same_run(expected, folder)
 
 
-def test_training_goes_on_where_nothing_can_be_recorded(make_config, plain, with_graphs) -> None:
+def test_training_continues_if_recording_fails(make_config, plain, with_graphs) -> None:
     expected = plain()
     made = with_graphs(refuse)
     with pytest.warns(UserWarning, match=r"is capturing\). Training goes on without") as told:
@@ -179,7 +179,9 @@ def test_training_goes_on_where_nothing_can_be_recorded(make_config, plain, with
 
 @pytest.mark.filterwarnings("ignore:.*cannot be recorded")
 @pytest.mark.parametrize(("record", "paths"), [(repeat, ["CUDA graph"]), (refuse, [])])
-def test_what_speeds_up_steps_is_told(make_config, with_graphs, monkeypatch, record, paths) -> None:
+def test_the_way_of_running_steps_is_reported(
+    make_config, with_graphs, monkeypatch, record, paths
+) -> None:
     told = []
     monkeypatch.setattr(SequenceTrainer, "on_train_end", lambda self: told.append(self.fast_paths))
     with_graphs(record)
@@ -209,7 +211,7 @@ def test_graphs_that_are_required_need_a_gpu(make_config) -> None:
         ("precision", "16-mixed"),
     ],
 )
-def test_a_setting_in_the_way_is_refused_or_heeded(make_config, setting, value) -> None:
+def test_a_conflicting_setting_is_refused_or_disables_graphs(make_config, setting, value) -> None:
     settings = {"training__accelerator": "auto", f"training__{setting}": value}
     config: RunConfig = make_config(**settings)
     assert f"{setting}={str(value).lower()}" in (config.training.graph_obstacle or "")
@@ -219,7 +221,7 @@ def test_a_setting_in_the_way_is_refused_or_heeded(make_config, setting, value) 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_graphs_on_a_gpu_learn_the_same(make_config, precision) -> None:
+def test_graphs_on_a_gpu_are_equal(make_config, precision) -> None:
     settings = {**OFF, "training__accelerator": "gpu", "training__precision": precision}
     expected = train(make_config(training__cuda_graphs="never", logging__name="plain", **settings))
     found = train(make_config(training__cuda_graphs="always", logging__name="graphs", **settings))

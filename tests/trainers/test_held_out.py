@@ -1,4 +1,4 @@
-"""How well actions are predicted in episodes that are held out of training."""
+"""Metrics of action prediction on held-out episodes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from trainers.train import train
 
 
 class Ten:
-    """Held-out steps of which only this is known."""
+    """A stand-in for held-out data with the two attributes that an account reads."""
 
     last_step = 2 * K
 
@@ -55,7 +55,7 @@ def evaluation(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("places", [1, 3, 4, 10, 97])
 @pytest.mark.parametrize("most", [1, 4, 20])
-def test_bins_hold_every_place_once(places: int, most: int) -> None:
+def test_bins_hold_every_position_once(places: int, most: int) -> None:
     bins = Bins.of(places, most)
     everywhere = np.arange(places)
     bins.add(everywhere, (everywhere.astype(float), np.ones(places)))
@@ -73,7 +73,7 @@ def test_bins_hold_every_place_once(places: int, most: int) -> None:
 @pytest.mark.parametrize(
     "spaces", ["vector_to_discrete", "scalar_to_multi_discrete", "matrix_to_bounded"]
 )
-def test_an_account_is_what_a_loop_over_steps_finds(spaces: str) -> None:
+def test_an_account_equals_a_loop_over_steps(spaces: str) -> None:
     model = make_model("rate", spaces)
     batch = make_batch(model, [2 * K + 1, K, 3])
     account = Account(Ten(model.action_space), K, 3)  # type: ignore[arg-type]
@@ -107,7 +107,7 @@ def test_an_account_is_what_a_loop_over_steps_finds(spaces: str) -> None:
             assert part[name] == pytest.approx(np.mean([s[2] for s in inside]), rel=1e-5)
 
 
-def test_a_run_tells_what_it_holds_out_and_how_well_that_goes(make_config, data_root) -> None:
+def test_a_run_reports_its_held_out_episodes_and_metrics(make_config, data_root) -> None:
     config = make_config(evaluation__held_out_every_n_steps=2)
     folder = train(config).folder
     kept = held_out_episodes(60, 0.05).tolist()
@@ -125,7 +125,7 @@ def test_a_run_tells_what_it_holds_out_and_how_well_that_goes(make_config, data_
     assert [row["which"] for row in told] == ["last", "best"]
     assert told[0]["step"] == 8
     assert told[0]["steps"] == sum(min(12, int(store.lengths[n])) for n in kept)
-    # The last weights, on all the held-out steps there are: three windows are less than a batch.
+    # The last weights, on all held-out steps: three windows are less than a batch.
     assert float(logged[-1]["held_out/action_loss"]) == pytest.approx(told[0]["action_loss"])
     assert float(logged[-1]["held_out/accuracy"]) == pytest.approx(told[0]["accuracy"])
     model = load_model(folder / "checkpoints" / "last").model
@@ -164,7 +164,7 @@ def test_measuring_changes_nothing_about_training(make_config, curriculum) -> No
     assert evaluation(first)["held_out"] == evaluation(second)["held_out"]
 
 
-def test_recorded_steps_are_measured_as_well(make_config, monkeypatch) -> None:
+def test_recorded_steps_are_evaluated_as_well(make_config, monkeypatch) -> None:
     settings = {**OFF, **EXACT, "evaluation__held_out_every_n_steps": 3}
     plain = train(make_config(logging__name="plain", **settings)).folder
     monkeypatch.setattr(graphs, "record", repeat)
@@ -172,7 +172,7 @@ def test_recorded_steps_are_measured_as_well(make_config, monkeypatch) -> None:
     same_run(plain, train(make_config(logging__name="graphs", **settings)).folder)
 
 
-def test_a_crash_and_a_resume_leave_no_trace(make_config) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(make_config) -> None:
     settings = {"evaluation__held_out_every_n_steps": 2}
     whole = train(make_config(logging__name="whole", **settings)).folder
     config = make_config(logging__name="parts", **settings)
@@ -183,8 +183,8 @@ def test_a_crash_and_a_resume_leave_no_trace(make_config) -> None:
     same_run(whole, folder)
 
 
-def test_nothing_held_out_is_training_as_it_was(make_config) -> None:
-    """On all episodes; and a run of before there was a choice goes on as it began."""
+def test_without_held_out_episodes_training_is_unchanged(make_config) -> None:
+    """Training is on all episodes; runs of versions without held-out episodes resume unchanged."""
     whole = train(make_config(logging__name="whole", data__held_out=0.0)).folder
     assert "held_out/loss" not in rows(whole)[0]
     assert evaluation(whole)["held_out"] == []
@@ -209,12 +209,12 @@ def test_a_run_cannot_go_on_with_other_episodes(make_config) -> None:
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, 1.5])
-def test_a_share_is_refused_that_is_none(make_config, share: float) -> None:
+def test_an_invalid_share_is_refused(make_config, share: float) -> None:
     with pytest.raises(ConfigError, match=rf"data\.held_out is {share}; it must be in \[0, 1\)"):
         make_config(data__held_out=share)
 
 
-def test_a_model_that_nothing_tells_of_is_warned_of(make_config, data_root) -> None:
+def test_a_run_without_rollouts_and_held_out_episodes_is_warned_of(make_config, data_root) -> None:
     alone = {"data__store": str(data_root / "tmaze-12-60-seed0"), "data__held_out": 0.01}
     config = replace(make_config(**alone), environment="none", env={})
     with pytest.warns(
@@ -223,12 +223,12 @@ def test_a_model_that_nothing_tells_of_is_warned_of(make_config, data_root) -> N
         train(config)
 
 
-def test_without_an_environment_it_is_what_there_is(make_config, data_root) -> None:
+def test_without_an_environment_it_selects_the_best_weights(make_config, data_root) -> None:
     store = str(data_root / "tmaze-12-60-seed0")
     config = make_config(
         data__store=store,
         evaluation__held_out_every_n_steps=2,
-        optimizer__learning_rate=0.3,  # too high: the last weights need not be the best
+        optimizer__learning_rate=0.3,  # so high that the last weights need not be the best
     )
     alone = replace(config, environment="none", env={})
     result = train(alone)
@@ -237,7 +237,7 @@ def test_without_an_environment_it_is_what_there_is(make_config, data_root) -> N
     last, best = result.held_out
     assert (last["which"], last["step"]) == ("last", 8)
     assert 0 <= last["accuracy"] <= 1
-    # The best weights are those of the least loss that was logged.
+    # The best weights are those with the lowest logged loss.
     logged = {int(r["step"]): r["held_out/action_loss"] for r in rows(result.folder)}
     losses = {step: float(loss) for step, loss in logged.items() if loss}
     assert list(losses) == [2, 4, 6, 8]
@@ -263,7 +263,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_measuring(make_config, tmp_path) -> None:
+def test_two_processes_share_the_evaluation(make_config, tmp_path) -> None:
     exact = {"model__dropout": 0.0, "model__memory_noise": 0.0, "data__held_out": 0.2}
     alone = train(make_config(logging__name="alone", **exact)).folder
     two = {"training__devices": 2, "training__strategy": "ddp"}

@@ -1,4 +1,4 @@
-"""A new run may begin with the weights of another; what does not fit is named."""
+"""Runs that start with the weights of another run; weights that do not fit are named."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a saved model."""
+    """Returns the folder of a saved model."""
     folder = tmp_path_factory.mktemp("saved")
     save_model(SavedModel(make_model("rate"), make_spec()), folder)
     return folder
@@ -40,7 +40,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(make_config: MakeConfig) -> Path:
-    """A finished run with other best weights than last ones."""
+    """A finished run whose best and last weights differ."""
     folder = train(make_config(logging__name="before")).folder
     save_model(SavedModel(make_model("rate"), make_spec()), folder / "checkpoints/best")
     return folder
@@ -56,7 +56,9 @@ def run(make_config: MakeConfig) -> Path:
         ("checkpoints/last.ckpt", "checkpoints/last"),
     ],
 )
-def test_weights_come_from_whatever_has_them(run: Path, source: str, expected: str) -> None:
+def test_weights_come_from_runs_models_and_checkpoints(
+    run: Path, source: str, expected: str
+) -> None:
     from rate.weights import load_model
 
     model = load_model(run / expected).model
@@ -68,7 +70,7 @@ def test_weights_come_from_whatever_has_them(run: Path, source: str, expected: s
     assert all(torch.equal(found[name], value) for name, value in wanted.items())
 
 
-def test_a_run_that_was_interrupted_has_weights_in_its_checkpoint(run: Path) -> None:
+def test_an_interrupted_run_has_weights_in_its_checkpoint(run: Path) -> None:
     from rate.weights import load_model
 
     model = load_model(run / "checkpoints/last").model
@@ -77,8 +79,8 @@ def test_a_run_that_was_interrupted_has_weights_in_its_checkpoint(run: Path) -> 
     load_initial_weights(model, run, "refuse")
 
 
-def test_a_run_begins_with_them_and_goes_on_without(make_config: MakeConfig, run: Path) -> None:
-    """Its steps are counted anew; a run that goes on needs them no more."""
+def test_a_run_starts_with_them_and_resumes_without(make_config: MakeConfig, run: Path) -> None:
+    """Steps are counted from 0; a resumed run does not read the initial weights again."""
     source = run / "checkpoints/last"
     small = {"optimizer__learning_rate": 1e-12, "logging__name": "next"}
     config = make_config(training__init=str(source), **small)
@@ -95,7 +97,7 @@ def test_a_run_begins_with_them_and_goes_on_without(make_config: MakeConfig, run
 
 
 def changed(kind: str) -> Callable[[SequenceModel], SequenceModel]:
-    """A model of the saved one's architecture, but for one thing."""
+    """Returns a saved model whose architecture differs in one setting."""
 
     def make(model: SequenceModel) -> SequenceModel:
         spec, config = make_spec(), model.config
@@ -122,7 +124,7 @@ def changed(kind: str) -> Callable[[SequenceModel], SequenceModel]:
         ("shallower", r"of no use here: .*\.\d+\..* and \d+ more"),
     ],
 )
-def test_what_does_not_fit_is_named_and_made_new_on_request(
+def test_weights_that_do_not_fit_are_named_and_reinitialised_on_request(
     saved: Path, kind: str, message: str
 ) -> None:
     given = weights(saved)
@@ -138,7 +140,7 @@ def test_what_does_not_fit_is_named_and_made_new_on_request(
         assert torch.equal(value, given[name] if fits else before[name])
 
 
-def test_the_same_shapes_with_another_meaning_are_told_of(saved: Path) -> None:
+def test_equal_shapes_with_another_meaning_are_reported(saved: Path) -> None:
     like = make_model("rate")
     config = replace(like.config, valve_activation="relu", return_scale=7.0)
     spec = make_spec()
@@ -159,7 +161,7 @@ def test_the_same_shapes_with_another_meaning_are_told_of(saved: Path) -> None:
         ("last.ckpt", "text", "cannot be trusted"),
     ],
 )
-def test_what_has_no_weights_is_refused_before_a_run_is_made(
+def test_a_source_without_weights_is_refused_before_a_run_is_made(
     make_config: MakeConfig, tmp_path: Path, name: str, content: str | None, message: str
 ) -> None:
     source = tmp_path / name
@@ -174,8 +176,8 @@ def test_what_has_no_weights_is_refused_before_a_run_is_made(
     assert not list((tmp_path / "runs").glob("*"))
 
 
-def test_scales_come_with_the_weights() -> None:
-    """They are what the weights were trained with, whatever the scales of the new data are."""
+def test_scales_are_loaded_with_the_weights() -> None:
+    """The scales are those of the weights' training, not of the new data."""
     before, after = make_model("rate"), make_model("rate")
     before.tokenizer.observation.set_normalisation(torch.full((3,), 3.0), torch.full((3,), 2.0))
     with tempfile.TemporaryDirectory() as folder:
@@ -184,7 +186,7 @@ def test_scales_come_with_the_weights() -> None:
     assert torch.equal(after.tokenizer.observation.std, before.tokenizer.observation.std)
 
 
-def test_the_options_are_those_that_errors_name() -> None:
+def test_errors_name_existing_options() -> None:
     config = parse("tmaze", ["--init", "runs/x", "--init_missing", "fresh"]).config
     assert (config.training.init, config.training.init_missing) == ("runs/x", "fresh")
     with pytest.raises(ConfigError, match="init_missing"):

@@ -1,4 +1,4 @@
-"""The rank of a process: stray variables of other programs, launchers, one run after another."""
+"""Ranks of processes: variables of other programs, launchers, and consecutive runs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ STRAYS = [
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No variables but the test's own, and the rank that Lightning took from them at its import."""
+    """Removes launcher variables, and the rank that Lightning read from them at its import."""
     known = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_PORT", "MASTER_ADDR")
     for name in (*known, *(name for name in os.environ if name.startswith("SLURM_"))):
         monkeypatch.delenv(name, raising=False)
@@ -55,7 +55,7 @@ def set_all(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> dict[
 
 @pytest.mark.parametrize("variables", STRAYS, ids=str)
 @pytest.mark.parametrize("devices", [1, 2])
-def test_variables_of_others_make_no_rank(
+def test_variables_of_other_programs_set_no_rank(
     variables: dict[str, str], devices: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = set_all(monkeypatch, variables)
@@ -69,10 +69,10 @@ def test_variables_of_others_make_no_rank(
     assert rank_zero_only.rank == 1
 
 
-def test_a_run_is_whole_whatever_they_say(
+def test_a_run_is_complete_with_any_of_these_variables(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where one process is to train with a strategy for several."""
+    """This includes one process with a strategy for several."""
     plain = train(make_config(logging__name="plain")).folder
     set_all(monkeypatch, {**SRUN, "SLURM_NTASKS": "4", "RANK": "1", "LOCAL_RANK": "1"})
     result = train(make_config(logging__name="others", training__strategy="ddp"))
@@ -119,7 +119,9 @@ def test_a_run_after_one_of_two_processes(make_config: MakeConfig, tmp_path: Pat
         assert (folder / "evaluation.json").is_file()
 
 
-def test_torchrun_of_so_many_processes_is_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchrun_with_the_right_number_of_processes_is_the_launcher(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     set_all(monkeypatch, TORCHRUN)
     for settings in ({"devices": 2}, {"num_nodes": 2}):
         with launched(TrainingConfig(**settings)) as cluster:  # type: ignore[arg-type]
@@ -135,7 +137,7 @@ def test_torchrun_of_so_many_processes_is_the_launcher(monkeypatch: pytest.Monke
         pass
 
 
-def test_one_device_under_torchrun_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_device_under_torchrun_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     set_all(monkeypatch, TORCHRUN)
     told = pytest.warns(UserWarning, match=r"started 2 processes.*--training\.devices 2")
     with told, launched(TrainingConfig()) as cluster:
@@ -143,11 +145,13 @@ def test_one_device_under_torchrun_is_told_of(monkeypatch: pytest.MonkeyPatch) -
         assert isinstance(cluster, LightningEnvironment)
 
 
-def test_srun_of_so_many_tasks_is_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_srun_with_the_right_number_of_tasks_is_the_launcher(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     set_all(monkeypatch, {**SRUN, "SLURM_NTASKS_PER_NODE": "2"})
     with launched(TrainingConfig(devices=2)) as cluster:
         assert isinstance(cluster, SLURMEnvironment)
-        assert not cluster.auto_requeue  # its signal would be taken for Lightning's own files
+        assert not cluster.auto_requeue  # Lightning's handler writes other checkpoints
         assert not is_main_process()
     monkeypatch.delenv("SLURM_STEP_ID")  # an allocation, without srun
     with launched(TrainingConfig(devices=2)) as cluster:
@@ -155,10 +159,10 @@ def test_srun_of_so_many_tasks_is_the_launcher(monkeypatch: pytest.MonkeyPatch) 
         assert is_main_process()
 
 
-def test_processes_that_we_start_know_their_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_started_processes_know_their_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     with launched(TrainingConfig(devices=2)):
         child = {"RATE_LAUNCHED_BY": os.environ["RATE_LAUNCHED_BY"], "LOCAL_RANK": "1"}
-    monkeypatch.setattr(os, "getppid", os.getpid)  # as it is in a child of ours
+    monkeypatch.setattr(os, "getppid", os.getpid)  # as in a child process
     set_all(monkeypatch, child)
     with launched(TrainingConfig(devices=2)) as cluster:
         assert not is_main_process()

@@ -1,4 +1,4 @@
-"""The privileged state as a second thing to be told: in training alone."""
+"""Prediction of the privileged state as an auxiliary loss, in training only."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def make_config(root: Path, name: str, environment: str = "retrieval", **loss: f
 
 
 def with_privileged_state(batch: Batch, low: float, high: float) -> Batch:
-    """The batch with a privileged state: its lowest in even rows, its highest in odd ones."""
+    """Returns the batch with a privileged state: `low` in even rows, `high` in odd ones."""
     odd = (torch.arange(batch.batch_size) % 2).view(-1, 1, 1)
     privileged = low + (high - low) * odd.float()
     return replace(batch, privileged=privileged.expand(-1, batch.num_steps, 2))
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-1.0, 1.0), (3.0, 7.0)])
-def test_it_is_a_cross_entropy_whatever_the_range(low: float, high: float) -> None:
+def test_the_loss_is_a_cross_entropy_for_every_range(low: float, high: float) -> None:
     batch = with_privileged_state(make_batch(make_model("rate"), [4, 4], 4), low, high)
     head = AuxiliaryStateHead(Box(low, high, (2,), np.float32), 8)
     with torch.no_grad():
@@ -74,7 +74,7 @@ def test_it_is_a_cross_entropy_whatever_the_range(low: float, high: float) -> No
     assert losses[1, 0].item() == pytest.approx(math.log(1 + math.exp(-1)))
 
 
-def test_a_part_that_never_varies_is_finite_and_one_without_bounds_is_refused() -> None:
+def test_a_constant_part_is_finite_and_an_unbounded_one_refused() -> None:
     batch = with_privileged_state(make_batch(make_model("rate"), [4, 4], 4), 2.0, 2.0)
     fixed = AuxiliaryStateHead(Box(2, 2, (2,), np.float32), 8)
     assert fixed.loss(torch.randn(2, 4, 8), batch).isfinite().all()
@@ -96,8 +96,8 @@ def test_a_batch_without_a_privileged_state_is_refused() -> None:
         AuxiliaryStateHead(Box(0, 1, (2,), np.float32), 8).loss(torch.randn(1, 4, 8), batch)
 
 
-def test_it_trains_the_model_and_leaves_with_nobody(root: Path) -> None:
-    """The same run, with and without: other weights of the same names, none of which sees it."""
+def test_it_trains_the_model_and_is_not_saved_with_it(root: Path) -> None:
+    """Runs with and without it save weights of the same names and shapes, with other values."""
     plain = train(make_config(root, "plain")).folder / "checkpoints" / "last"
     told = (
         train(make_config(root, "told", auxiliary_state_weight=0.5)).folder / "checkpoints" / "last"
@@ -108,8 +108,8 @@ def test_it_trains_the_model_and_leaves_with_nobody(root: Path) -> None:
     assert load_model(told).spec.observation_space == load_model(plain).spec.observation_space
 
 
-def test_a_resumed_run_goes_on_as_if_nothing_had_been(root: Path) -> None:
-    """The head that tells the privileged state is in the training state."""
+def test_a_resumed_run_equals_an_uninterrupted_one(root: Path) -> None:
+    """The training state holds the head that predicts the privileged state."""
     config = make_config(root, "whole", auxiliary_state_weight=0.5)
     config = replace(config, optimizer=replace(config.optimizer, schedule="constant"))
     half = replace(config, logging=replace(config.logging, name="half"))
@@ -119,7 +119,7 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_been(root: Path) -> None:
     assert [row["loss"] for row in rows[0]] == [row["loss"] for row in rows[1]]
 
 
-def test_batches_have_it_only_when_asked(root: Path) -> None:
+def test_batches_have_the_privileged_state_only_on_request(root: Path) -> None:
     entry = get_environment("retrieval")
     store = next(root.glob("retrieval-12-30-*/manifest.json")).parent
     for wanted in (False, True):
@@ -137,6 +137,6 @@ def test_batches_have_it_only_when_asked(root: Path) -> None:
     assert np.array_equal(batch.privileged[0, 0].numpy(), first)
 
 
-def test_an_environment_that_hides_nothing_is_refused(root: Path) -> None:
+def test_an_environment_without_a_privileged_state_is_refused(root: Path) -> None:
     with pytest.raises(ConfigError, match=r"loss\.auxiliary_state_weight is set, but tmaze"):
         check_run(make_config(root, "none", "tmaze", auxiliary_state_weight=1.0))

@@ -1,4 +1,4 @@
-"""The loss of behaviour cloning, and what is counted along with it."""
+"""The loss and the metrics of behaviour cloning."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def sums_of(model: SequenceModel, batch: Batch, config: LossConfig) -> LossSums:
     return sums
 
 
-def test_it_is_what_training_takes_unless_told_otherwise() -> None:
+def test_it_is_the_default_objective() -> None:
     assert objective_class("behaviour_cloning") is BehaviourCloning
     assert objective_settings("behaviour_cloning") is BehaviourCloning.settings is LossConfig
 
 
-def test_it_is_the_weighted_mean_of_the_real_steps(model: SequenceModel, batch: Batch) -> None:
+def test_the_loss_is_the_weighted_mean_over_real_steps(model: SequenceModel, batch: Batch) -> None:
     config = LossConfig(label_smoothing=0.1, weighted_steps="last", step_weight=3)
     sums, (predictions, _) = sums_of(model, batch, config), model(batch)
     expected = weight = 0.0
@@ -65,7 +65,7 @@ def test_it_is_the_weighted_mean_of_the_real_steps(model: SequenceModel, batch: 
     assert [float(part) for part in sums.metrics["accuracy"]] == [hits.sum(), batch.mask.sum()]
 
 
-def test_nan_in_the_padding_stays_there(model: SequenceModel, batch: Batch) -> None:
+def test_nan_in_the_padding_has_no_effect(model: SequenceModel, batch: Batch) -> None:
     objective = BehaviourCloning(LossConfig(), Problem(model, TMAZE_SPEC))
     features, _ = model.features(batch)
     spoilt = features.masked_fill(~batch.mask[..., None], float("nan"))
@@ -73,7 +73,7 @@ def test_nan_in_the_padding_stays_there(model: SequenceModel, batch: Batch) -> N
     assert torch.equal(objective(model, spoilt, batch).loss, objective(model, features, batch).loss)
 
 
-def test_the_span_is_counted_with_accuracy_at_the_end() -> None:
+def test_the_final_accuracy_is_that_of_the_span() -> None:
     model = make_model("rate")
     batch = make_batch(model, [12, 7, 12], 12)
     batch.terminated[2] = batch.truncated[2] = False  # a window of a longer episode
@@ -84,8 +84,8 @@ def test_the_span_is_counted_with_accuracy_at_the_end() -> None:
     assert correct == hits.sum()
 
 
-def test_two_losses_are_one_sum_and_a_metric_each() -> None:
-    """The gradient of both reaches the model, and each is told with its weight."""
+def test_two_losses_are_summed_and_logged_separately() -> None:
+    """Both losses have gradients in the model, and each is logged with its weight."""
     model = make_model("rate").train()
     batch = make_batch(model, [6, 4], 6)
     batch = replace(batch, privileged=torch.rand(2, 6, 2))

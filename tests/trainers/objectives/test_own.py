@@ -1,4 +1,4 @@
-"""An objective from outside: its own heads, target networks, losses, metrics and settings."""
+"""An objective of a user: its own heads, target networks, losses, metrics and settings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def column(folder: Path, name: str) -> list[float]:
 
 
 @pytest.mark.parametrize("bptt_segments", [None, 0])
-def test_its_parts_are_trained_saved_and_left_behind(make_config, bptt_segments) -> None:
+def test_its_modules_are_trained_and_kept_out_of_saved_models(make_config, bptt_segments) -> None:
     config = make_config(**OWN, training__bptt_segments=bptt_segments)
     made = SequenceTrainer(config, TMAZE_SPEC)
     before = {name: tensor.clone() for name, tensor in made.objective.state_dict().items()}
@@ -51,7 +51,7 @@ def test_its_parts_are_trained_saved_and_left_behind(make_config, bptt_segments)
     assert not torch.equal(before["value.weight"], after["value.weight"])
     assert not torch.equal(after["target.weight"], after["value.weight"])
     assert not torch.equal(after["target.weight"], before["target.weight"])
-    assert after["moves"] == result.steps  # once for each optimiser step
+    assert after["moves"] == result.steps  # called once per optimiser step
     for name in ("loss", "action_loss", "value_loss", "td_error", "grad_norm"):
         assert len(column(folder, name)) == result.steps
     parts = zip(column(folder, "action_loss"), column(folder, "value_loss"), strict=True)
@@ -60,7 +60,7 @@ def test_its_parts_are_trained_saved_and_left_behind(make_config, bptt_segments)
     assert not any("target" in name or "objective" in name for name in left)
 
 
-def test_a_crash_and_a_resume_leave_no_trace(make_config) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(make_config) -> None:
     whole = train(make_config(logging__name="whole", **OWN)).folder
     config = make_config(logging__name="parts", **OWN)
     with pytest.raises(RuntimeError, match="crash"):
@@ -72,7 +72,7 @@ def test_a_crash_and_a_resume_leave_no_trace(make_config) -> None:
     assert all(torch.equal(mine[name], others[name]) for name in mine)
 
 
-def test_recorded_steps_move_it_as_well(make_config, monkeypatch) -> None:
+def test_steps_of_cuda_graphs_update_it(make_config, monkeypatch) -> None:
     plain = train(make_config(logging__name="plain", **OWN, **OFF, **EXACT)).folder
     monkeypatch.setattr(graphs, "record", repeat)
     monkeypatch.setattr(SequenceTrainer, "_on_gpu", True)
@@ -135,8 +135,8 @@ def test_its_settings_are_options_of_the_command_line(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("setting", ["training.objective", "model.backbone"])
-def test_a_file_alone_runs_no_code(tmp_path, setting) -> None:
-    """What a file names is imported once a person has named it."""
+def test_a_file_does_not_import_code(tmp_path, setting) -> None:
+    """A class that a file names is imported after it was named on the command line."""
     path = f"tests.trainers.objectives.unheard_of:{setting[-4:]}"
     section, _, name = setting.partition(".")
     file = tmp_path / "config.yaml"
@@ -157,7 +157,7 @@ def test_a_file_alone_runs_no_code(tmp_path, setting) -> None:
         ("nobody_has_this:Loss", r"there is no module 'nobody_has_this'"),
     ],
 )
-def test_what_is_none_is_refused_at_once(objective: str, told: str) -> None:
+def test_a_class_that_is_no_objective_is_refused(objective: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         parse("tmaze", ["--training.objective", objective])
 
@@ -167,6 +167,6 @@ def test_names_of_other_columns_are_refused(make_config) -> None:
         train(make_config(training__objective=f"{MODULE}:OtherNames"))
 
 
-def test_a_curriculum_needs_to_know_when_a_stage_is_learnt(make_config) -> None:
+def test_a_curriculum_needs_the_metric_of_its_stages(make_config) -> None:
     with pytest.raises(ConfigError, match=r"needs the metric 'last_step_accuracy'"):
         train(make_config(**OWN, curriculum__enabled=True))

@@ -1,4 +1,4 @@
-"""An objective as a user may bring it: actions are cloned, a value is learnt by bootstrapping."""
+"""An example of a user's objective: behaviour cloning and a bootstrapped value."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ValueConfig(ObjectiveConfig):
 
 
 class ValueLearning(Objective):
-    """TD(0) of the data's policy with a target network, beside behaviour cloning."""
+    """TD(0) for the value of the data's policy with a target network, beside behaviour cloning."""
 
     settings = ValueConfig
 
@@ -71,7 +71,7 @@ class ValueLearning(Objective):
 
 
 class OtherNames(ValueLearning):
-    """Names a metric as the trainer does."""
+    """Has a metric with a name that the trainer reserves."""
 
     def forward(self, model: SequenceModel, features: Tensor, batch: Batch) -> LossSums:
         sums = super().forward(model, features, batch)
@@ -79,4 +79,4 @@ class OtherNames(ValueLearning):
 
 
 class NoObjective:
-    """Something else."""
+    """Not an objective."""
