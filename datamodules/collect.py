@@ -1,4 +1,4 @@
-"""Collection: an expert plays a data set in worker processes, and a store is written of it."""
+"""Collection: an expert plays episodes in worker processes, which are written as a store."""
 
 from __future__ import annotations
 
@@ -37,34 +37,36 @@ def collect(
     save_seconds: float = SAVE_SECONDS,
     on_progress: OnProgress = no_progress,
 ) -> Path:
-    """Have an expert play an episode for each seed, unless the data set exists.
+    """Collect an expert's episode for each seed, unless the data set exists.
 
-    The store stands at `folder / name`, and a table of the episodes at `folder / (name + ".csv")`.
-    What they hold does not depend on the number of workers. Episodes are written as they come, so
-    that to call this again after an interruption of any kind goes on where it stopped. Several
-    processes may call it at once: one collects, the others wait.
+    Writes the store `folder / name` and the table of its episodes, `folder / (name + ".csv")`. The
+    data do not depend on the number of workers. Episodes are written as they are played, so that
+    another call resumes an interrupted collection. Several processes may call this concurrently:
+    one collects, the others wait.
 
     Args:
-        folder: Where the data go.
-        name: Name of the store; each quantity that makes the data another should stand in it.
-        make_collector: Makes what plays; a worker process calls it.
-        seeds: The episodes, in their order in the data set; each seed once.
-        spec: The environment that the data are of.
-        provenance: What to remember of the origin, plain JSON types: all that the data depend on.
-        workers: Processes that play; by default one for each processor core. 1 plays in this one.
-        timeout: Seconds without a step after which a process counts as hung. One that hangs or dies
-            is replaced, and its episode played again; but not this one.
-        save_seconds: How often what is written is made durable.
-        on_progress: Told of progress, in episodes.
+        folder: The folder of the store.
+        name: The name of the store. It should contain every setting that the data depend on.
+        make_collector: Makes the collector; each worker process calls it once.
+        seeds: A distinct seed for each episode, in the order of the data set.
+        spec: The environment of the data.
+        provenance: The origin of the data, plain JSON types: all that the data depend on.
+        workers: The number of processes; by default one for each processor core. 1 plays in this
+            process.
+        timeout: Seconds without a step after which a worker process counts as hung. A worker that
+            hangs or dies is replaced, and its episode is played again. Without worker processes
+            there is no time limit.
+        save_seconds: Seconds between two saves of the state.
+        on_progress: Called with the progress, in episodes.
 
     Returns:
         The path of the store.
 
     Raises:
-        ValueError: If `seeds` are none, repeated or outside of [0, 2^63).
-        DatasetError: If there are data of this name, but damaged or others, or if an episode
+        ValueError: If `seeds` is empty, has duplicates or values outside of [0, 2^63).
+        DatasetError: If a store of this name is damaged or of other provenance, or an episode
             cannot be played.
-        UserError: What a collector finds wrong with the settings or the installation.
+        UserError: If a collector raises one, for example for wrong settings or missing packages.
     """
     numbers = [int(seed) for seed in seeds]
     inside = all(0 <= seed < 1 << 63 for seed in numbers)
@@ -84,7 +86,7 @@ def collect(
 
 
 class _Collection:
-    """A collection that is under way."""
+    """The state of a collection: the writer, the table and the number of written episodes."""
 
     def __init__(
         self, writer: StoreWriter, seeds: list[int], save_seconds: float, on_progress: OnProgress
@@ -97,7 +99,7 @@ class _Collection:
     def play(
         self, make_collector: Callable[[], Collector], workers: int | None, timeout: float
     ) -> None:
-        """Play and write the episodes that are missing."""
+        """Play and write the missing episodes."""
         seeds = self._seeds[self._done :]
         count = 0 if workers == 1 else min(workers or available_cores(), len(seeds))
         name = self._writer.spec.name
@@ -108,7 +110,7 @@ class _Collection:
                 for episode in episodes:
                     self._write(episode)
         except OSError:
-            raise  # of the disk: what was saved before holds
+            raise  # the disk failed: the last save is the state to resume from
         except TaskFailure as failure:
             self._save()
             raise DatasetError(
@@ -129,7 +131,7 @@ class _Collection:
 
     def _write(self, episode: Episode) -> None:
         validate_episode(episode, self._writer.spec, self._writer.spec.name, self._done)
-        with signals_blocked():  # an interrupt finds whole episodes
+        with signals_blocked():  # an interrupt must not leave half an episode
             self._writer.append(episode)
             self.table.append(episode)
             self._done += 1

@@ -1,4 +1,4 @@
-"""Collectors: an environment and an expert that plays whole episodes in it."""
+"""Collectors: an environment and an expert that plays complete episodes in it."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from datamodules.episodes import (
 _FIRST_ROWS = 128
 
 
-# Episodes of data sets take their seeds from here on, so that small evaluation seeds are never
-# among them. Each data seed has its own range.
+# The seeds of collected episodes start here, so that they are disjoint from small evaluation seeds.
+# Each data seed has its own range.
 FIRST_SEED, SEEDS_EACH = 1 << 40, 1 << 36
 
 
 def expert_seeds(num_episodes: int, seed: int) -> range:
-    """The seeds of the episodes of a data set; `seed` chooses the data set."""
+    """Returns the seeds of a data set's episodes; `seed` selects the data set."""
     first = FIRST_SEED + seed * SEEDS_EACH
     return range(first, first + num_episodes)
 
 
 def probability(noise: float) -> float:
-    """The noise of an expert, if it is a probability.
+    """Returns the noise of an expert, after checking it.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not a probability.
     """
     if not 0 <= noise <= 1:
         raise ValueError(f"noise is {noise}; a probability is in [0, 1]")
@@ -43,20 +43,20 @@ def probability(noise: float) -> float:
 
 
 class Expert(Protocol):
-    """A policy that may look at the true state of the environment that it plays in.
+    """A policy that may read the true state of its environment.
 
-    What it does depends on the episode and the seed alone, so that an episode can be repeated.
+    Its actions depend on the episode and the seed alone, so that an episode can be reproduced.
     """
 
     def reset(self, env: gymnasium.Env[Any, Any], seed: int) -> None:
-        """An episode begins; `env` was reset with `seed`, from which all own chance comes too."""
+        """Start an episode; `env` was reset with `seed`, which also seeds the expert's noise."""
 
     def act(self) -> Any:
-        """The action for the state that the environment is in now."""
+        """Returns the action for the current state of the environment."""
 
 
 class RandomExpert:
-    """Knows nothing, and draws every action with equal chance. What others are compared with."""
+    """The random baseline: samples actions from the action space."""
 
     def reset(self, env: gymnasium.Env[Any, Any], seed: int) -> None:
         self._space = env.action_space
@@ -86,14 +86,15 @@ class Collector:
         """Play one episode to its end.
 
         Args:
-            seed: Decides all of the episode.
+            seed: The seed of the environment and the expert, which determines the episode.
             on_step: Called after the reset and every step.
 
         Returns:
-            The episode; its outcome is whatever numbers the environment's last `info` holds.
+            The episode of `T` steps, with the observation after the last action. Its outcome is the
+            numbers in the environment's last `info`.
 
         Raises:
-            DatasetError: If an observation is not of the shape that the environment promised.
+            DatasetError: If an observation, action or reward does not have the shape of its space.
         """
         env, expert = self._env, self._expert
         wanted = observation_spaces(env.observation_space)
@@ -126,7 +127,7 @@ class Collector:
         )
 
     def close(self) -> None:
-        """Let the environment go."""
+        """Close the environment."""
         self._env.close()
 
 
@@ -134,8 +135,8 @@ class EpisodeTask:
     """Collects the episode of a seed: a task for `rate.workers.tasks.run_tasks`.
 
     Args:
-        make_collector: Makes what collects.
-        keep: What to hand back of an episode; all of it by default.
+        make_collector: Makes the collector.
+        keep: Returns the part of an episode that is the result; by default the whole episode.
     """
 
     def __init__(
@@ -149,7 +150,7 @@ class EpisodeTask:
         return self._keep(self._collector.collect(seed, beat))
 
     def close(self) -> None:
-        """Let the environment go."""
+        """Close the environment."""
         self._collector.close()
 
 
@@ -157,7 +158,7 @@ _REWARD = gymnasium.spaces.Box(-np.inf, np.inf, (), np.float64)
 
 
 class _Rows:
-    """An array that grows by a row at a time: elements of a space."""
+    """A growing array `(n, *shape)` of elements of a space."""
 
     def __init__(self, space: gymnasium.Space[Any], name: str) -> None:
         self._name, self._shape = name or "observation", tuple(space.shape or ())
@@ -165,7 +166,7 @@ class _Rows:
         self._count = 0
 
     def append(self, value: Any) -> None:
-        if np.shape(value) != self._shape:  # NumPy would stretch it
+        if np.shape(value) != self._shape:  # NumPy would broadcast it
             raise DatasetError(
                 f"the {self._name} of step {self._count} has shape {np.shape(value)}, but its "
                 f"space has {self._shape}"
@@ -180,7 +181,7 @@ class _Rows:
 
 
 def _numbers(info: dict[str, Any]) -> dict[str, float]:
-    """What is one number, or true or false."""
+    """Returns the scalars in `info`: numbers and Booleans, as floats."""
     arrays = {key: np.asarray(value) for key, value in info.items()}
     return {
         key: float(array)

@@ -1,4 +1,4 @@
-"""Data of any format into a store or a Minari data set."""
+"""Conversion of a data set of any known format into a store or a Minari data set."""
 
 from __future__ import annotations
 
@@ -41,27 +41,28 @@ def convert(
     on_progress: OnProgress = no_progress,
     save_seconds: float = SAVE_SECONDS,
 ) -> Path:
-    """Make a store of a data set, unless it is made already.
+    """Convert a data set into a store, unless the store exists.
 
-    Episodes go through memory one by one. Until all are written they stand in a hidden directory
-    beside the store, whose state is made durable every few seconds: after an interruption of any
-    kind, calling this again goes on from there.
+    Episodes are streamed, one in memory at a time, into a hidden directory beside the store. Its
+    state is flushed to the disk periodically: after an interruption, another call resumes the
+    conversion.
 
     Args:
         source: The data set.
         destination: The store's directory.
-        on_bad: Told of each episode that is not valid, which is then left out and counted; may
-            raise. By default the first ends the conversion.
-        on_progress: Told of progress: `checking` bytes of the source, `converting` episodes.
-        save_seconds: How often the state is made durable.
+        on_bad: Called with the error of each invalid episode, which is then skipped and counted;
+            may raise. By default the first error ends the conversion.
+        on_progress: Called with the progress: phases `checking` (bytes of the source) and
+            `converting` (episodes).
+        save_seconds: Seconds between two saves of the state.
 
     Returns:
         The store's directory.
 
     Raises:
-        DatasetError: If the destination holds something else, the disk has no room, or an episode
-            is not valid.
-        KeyboardInterrupt: With what is kept as its message.
+        DatasetError: If the destination holds other data or files, the disk has too little space,
+            or `on_bad` raises it.
+        KeyboardInterrupt: On an interrupt; the message says what is kept.
     """
     destination = Path(destination)
     if destination.exists():
@@ -79,7 +80,11 @@ def convert(
 
 
 def _check_store(destination: Path) -> None:
-    """Refuse to put a store where something else is, before all of the source is read."""
+    """Check that an existing destination is a store, before the whole source is read.
+
+    Raises:
+        DatasetError: If it is not.
+    """
     try:
         Store.open(destination)
     except NoStoreError:
@@ -107,7 +112,7 @@ def _write(
                 writer.save(episodes.position, skipped + episodes.skipped)
                 saved = time.monotonic()
     except KeyboardInterrupt as interrupt:
-        # Perhaps in the midst of an episode: the last save holds.
+        # An episode may be half written: the last save is the state to resume from.
         raise with_message(
             interrupt,
             f"Stopped after {episodes.position} episodes; what was converted is kept, and the "
@@ -128,11 +133,11 @@ def convert_to_minari(
     on_bad: OnBad = raise_error,
     on_progress: OnProgress = no_progress,
 ) -> Path:
-    """Make a Minari data set, without loss: every array in the type that the source has it in.
+    """Convert a data set into a Minari data set without loss: arrays keep their dtype.
 
-    Minari wants what followed the last action; where the source does not tell, the last
-    observation stands there once more, and the data set's `provenance` says so. A conversion that
-    was interrupted is begun anew.
+    Minari stores the observation after the last action. If the source has none, the last
+    observation is repeated, and the data set's `provenance` has `last_observation: repeated`. An
+    interrupted conversion starts from the beginning.
 
     Args:
         source: The data set.
@@ -144,7 +149,7 @@ def convert_to_minari(
         `destination`.
 
     Raises:
-        DatasetError: As `convert`, and if the name is no Minari id.
+        DatasetError: As `convert`, and if the name is not a Minari id.
     """
     destination = Path(destination)
     if not _MINARI_NAME.fullmatch(destination.name):
@@ -153,7 +158,7 @@ def convert_to_minari(
             f"its version; for example {destination.name or 'data'}-v0"
         )
     if destination.exists():
-        open_minari(destination)  # something else is refused before all of the source is read
+        open_minari(destination)  # raises if it is not one, before the whole source is read
     known = provenance(source, on_progress)
     if not _has_last(source):
         known["last_observation"] = "repeated"
@@ -189,7 +194,7 @@ def convert_to_minari(
 
 
 def provenance(source: Source, tell: OnProgress) -> dict[str, Any]:
-    """What to remember of a source: its name and format, and the SHA-256 of each of its files."""
+    """Returns the provenance of a source: name, format, notes and the SHA-256 of each file."""
     sizes = {file: file.stat().st_size for file in source.files}
     root, done, total = source.path.parent, 0, sum(sizes.values())
     digests = {}
@@ -207,7 +212,7 @@ def provenance(source: Source, tell: OnProgress) -> dict[str, Any]:
 
 
 def narrowed(source: Source) -> list[str]:
-    """What a store keeps in a type that does not hold every number of the source's, for people."""
+    """Returns a note for each array that a store keeps in a dtype of less range or precision."""
     first = _first(source)
     if first is None:
         return []
@@ -228,17 +233,22 @@ def narrowed(source: Source) -> list[str]:
 
 
 def predicted_bytes(source: Source) -> int | None:
-    """About how large the store of a source will be, or None if that is not known."""
+    """Returns the approximate size of a source's store in bytes; None if it is not known."""
     if source.num_steps is None or source.num_episodes is None:
         return None
     return store_bytes(source.spec, source.num_episodes, source.num_steps, _has_last(source))
 
 
 def check_room(source: Source, destination: Path, partial: Path | None = None) -> None:
-    """Refuse what the disk cannot hold.
+    """Check that the disk has space for the store of a source.
+
+    Args:
+        source: The data set.
+        destination: The store's directory.
+        partial: The directory of the unfinished store, whose size is deducted.
 
     Raises:
-        DatasetError: If there is less room than the data will take.
+        DatasetError: If there is less free space than the remaining data will take.
     """
     wanted = predicted_bytes(source)
     if wanted is None:
@@ -255,18 +265,22 @@ def check_room(source: Source, destination: Path, partial: Path | None = None) -
 
 
 def _first(source: Source) -> Episode | None:
-    """The first episode of a source that can be read."""
+    """Returns the first readable episode of a source, or None."""
     return next(source.read(0, lambda error: None), None)
 
 
 def _has_last(source: Source) -> bool:
-    """Whether a source tells what followed the last actions."""
+    """Whether a source has the observations after the last actions."""
     first = _first(source)
     return first is not None and first.last_observation is not None
 
 
 def _already(destination: Path, found: dict[str, Any], wanted: dict[str, Any]) -> Path:
-    """The destination, if it was made of the same files."""
+    """Returns the destination if it was made from the same files.
+
+    Raises:
+        DatasetError: If it was not.
+    """
     if {key: found.get(key) for key in wanted} != wanted:
         raise DatasetError(
             f"{destination}: holds other data; delete it, or choose another destination"

@@ -1,4 +1,4 @@
-"""The table beside collected data: seed, length, return and outcome of each episode."""
+"""The CSV table beside a collected store: seed, length, return and outcome of each episode."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _ROWS = "episodes.jsonl"  # in the directory of an unfinished store
 
 
 class EpisodeTable:
-    """The rows of a table, kept with an unfinished store until that is whole.
+    """The rows of the table of a store that is being written, kept in the store's directory.
 
     Args:
-        directory: The unfinished store's.
-        rows: How many rows to go on after; those after them are cut off.
+        directory: The directory of the unfinished store.
+        rows: The number of existing rows to keep; later ones are removed.
 
     Raises:
-        DatasetError: If there are fewer.
+        DatasetError: If there are fewer rows.
     """
 
     def __init__(self, directory: Path, rows: int) -> None:
@@ -56,12 +56,12 @@ class EpisodeTable:
         self._file.write(json.dumps(row).encode() + b"\n")
 
     def sync(self) -> None:
-        """Make the rows durable."""
+        """Flush the rows to the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def finish(self, path: Path) -> None:
-        """Write the table, and remove what was kept with the unfinished store."""
+        """Write the table to `path` as CSV, and remove the rows from the store's directory."""
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, list(dict.fromkeys(key for row in self._rows for key in row)))
         writer.writeheader()
@@ -76,15 +76,15 @@ class EpisodeTable:
 
 
 def table_path(store: Path) -> Path:
-    """The table of a store's episodes: a row with seed, length, return and outcome of each."""
+    """Returns the path of a store's table of episodes."""
     return store.with_name(f"{store.name}.csv")
 
 
 def summarise(store: Path) -> dict[str, tuple[float, float, float]]:
-    """How good collected data are.
+    """Returns statistics of the episodes of a collected store.
 
     Returns:
-        Mean, least and greatest over the episodes, for the length, the return and each outcome.
+        Mean, minimum and maximum over episodes, by column: length, return and each outcome.
 
     Raises:
         DatasetError: If the store's table is missing or damaged.

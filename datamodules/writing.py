@@ -1,8 +1,8 @@
-"""The data set writer: episodes into a store's directory, resumable and all or nothing.
+"""The data set writer: writes episodes into a store, resumably and atomically.
 
-Conversion, collection and `write_store` write here. Episodes go once, in their order, into the
-files of the store itself, which stand in a hidden directory beside it until all are written. Its
-state is made durable now and then, so that whoever writes the same data later goes on from there.
+Conversion, collection and `write_store` use it. Episodes are written once, in order, into the files
+of the store in a hidden directory beside the final one, which is renamed when all are written. The
+state is flushed to the disk periodically, so that an interrupted process can be resumed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rate.files import publish
 from rate.locks import locked
 from rate.stopping import message_on_stop
 
-SAVE_SECONDS = 5.0  # at most so much work is lost when a process is killed
+SAVE_SECONDS = 5.0  # between two saves: at most this much work is lost when a process is killed
 ELSEWHERE = "Name another folder with --data.root."
 
 
@@ -37,21 +37,21 @@ def open_writer(
     keep_last: bool = False,
     resumable: bool = True,
 ) -> Iterator[StoreWriter]:
-    """A writer of a store, which gets its name at the end of the block.
+    """Yields the writer of a store, which is renamed to `destination` at the end of the block.
 
-    The block appends the episodes from `writer.position` on, and calls `writer.finish`. Then what
-    is unfinished, of other data of this name, is removed.
+    The block appends the episodes from `writer.position` on, and calls `writer.finish`. Unfinished
+    stores of other data for the same destination are removed afterwards.
 
     Args:
         destination: The store's directory, which must not exist.
-        spec: The environment that the episodes come from.
-        provenance: What tells these data from others.
+        spec: The environment of the episodes.
+        provenance: Identifies the data: an unfinished store is resumed only if it is equal.
         keep_last: See `StoreWriter`.
-        resumable: Go on from what an interrupted process has saved, and keep what is written if the
-            block raises; otherwise begin anew and remove it.
+        resumable: Resume from the saved state of an interrupted process, and keep the written files
+            if the block raises. Otherwise start from the beginning, and remove the files.
 
     Raises:
-        DatasetError: If `destination` exists, or what is gone on with is damaged.
+        DatasetError: If `destination` exists, or the saved state is damaged.
         OSError: If the files cannot be written.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -77,14 +77,14 @@ def open_writer(
 
 
 def partial_path(destination: Path, spec: EnvironmentSpec, provenance: dict[str, Any]) -> Path:
-    """Where the files of a store stand until it is finished."""
+    """Returns the directory of a store's files until it is finished."""
     return destination.with_name(
         f".{destination.name}.partial-{digest([provenance, spec.to_dict()])[:12]}"
     )
 
 
 def digest(data: Any) -> str:
-    """The SHA-256 of plain JSON types."""
+    """Returns the SHA-256 of plain JSON types, as 64 hexadecimal digits."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -97,14 +97,17 @@ def write_store(
 ) -> Store:
     """Write episodes as a store, in one streaming pass and bounded memory.
 
-    Either the whole store appears under its name, or nothing does.
+    The store appears complete under its name, or not at all.
 
     Args:
         episodes: The episodes, each checked against `spec`.
         destination: The store's directory, which must not exist.
-        spec: The environment that they come from.
-        provenance: What to remember of their origin, plain JSON types. `source` is the name that
-            errors use. Keep dates out of it and equal data give an equal `fingerprint`.
+        spec: The environment of the episodes.
+        provenance: The origin of the data, plain JSON types, for the manifest. `source` is the name
+            that errors use. Without dates in it, equal data have an equal `fingerprint`.
+
+    Returns:
+        The store.
 
     Raises:
         DatasetError: If there are no episodes, one is not valid, or `destination` exists.
@@ -127,23 +130,23 @@ def make_once(
     elsewhere: str = ELSEWHERE,
     kept: str = "",
 ) -> Path:
-    """Make a store unless it stands already; of several processes at once, one makes it.
+    """Make a store unless it exists; of several concurrent processes, one makes it.
 
     Args:
         store: The store's directory.
-        provenance: What its manifest says, or will say, beside what its making may add.
-        make: Makes it.
-        elsewhere: What to do if the folder cannot be written.
-        kept: What is there still if the disk is full, for people.
+        provenance: The entries that the manifest's provenance must have; `make` may add others.
+        make: Makes the store.
+        elsewhere: Advice for the error if the folder cannot be written.
+        kept: For the error if the disk is full: what is kept.
 
     Returns:
         `store`.
 
     Raises:
-        DatasetError: If a store stands there that is damaged or of other provenance, or if the
-            folder cannot be written.
+        DatasetError: If the existing store is damaged or of other provenance, or the folder cannot
+            be written.
     """
-    if _is_made(store, provenance):  # before the lock, which needs a folder that can be written
+    if _is_made(store, provenance):  # before the lock, which needs a writable folder
         return store
     what = f"{store}: the data"
     make_folder(store.parent, DatasetError, what, elsewhere)
@@ -159,7 +162,11 @@ def make_once(
 
 
 def _is_made(store: Path, provenance: dict[str, Any]) -> bool:
-    """Whether the store is there; an error if it is damaged or holds something else."""
+    """Whether the store exists.
+
+    Raises:
+        DatasetError: If it is damaged or of other provenance.
+    """
     with explain_read_errors(DatasetError, store):
         if not store.exists():
             return False

@@ -1,4 +1,4 @@
-"""The worker processes of a `WorkerVectorEnv`, and the episodes that begin again in a new one."""
+"""The worker processes of a `WorkerVectorEnv`; episodes of dead workers restart in new ones."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ MakeEnv = Callable[[], gymnasium.Env[Any, Any]] | Elsewhere
 
 
 class EnvPool:
-    """Processes that reset and step rows, each those of one contiguous chunk.
+    """Worker processes that reset and step rows; each has a contiguous range of rows.
 
-    Requests come from clients (groups of rows). A worker answers them in the order in which they
-    were made, so that it goes on with one client's rows while the policy of another one runs.
+    Requests come from clients (groups of rows). A worker answers requests in order, so that it can
+    step one client's rows while the policy computes the actions of another client.
 
     Args:
-        make_env: See `WorkerVectorEnv`, as are the others.
+        make_env: See `WorkerVectorEnv`.
         num_envs: The number `N` of rows.
-        num_workers: The number of processes.
+        num_workers: The number of processes; see `WorkerVectorEnv`.
         timeout: Seconds after which a worker that does not answer counts as dead.
-        max_restarts: How many workers in all may be replaced.
+        max_restarts: The number of restarts, over all workers, that are allowed.
 
     Attributes:
-        made: What the workers say of their environments: spaces, metadata, render mode.
-        outcomes: Of the episodes that have ended.
-        restarted: `(N,)` bool, rows whose episode has begun again and whose client was not told.
+        made: The description of the environments: name, spaces, metadata, render mode.
+        outcomes: The final `info` of the episodes that have ended.
+        restarted: `(N,)` bool, rows whose episode has restarted and whose client has not read that.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class EnvPool:
         return self._pool.closed
 
     def close(self) -> None:
-        """End the processes. Nothing happens the second time."""
+        """End the processes. A second call has no effect."""
         self._pool.close()
         self._release()
         self._shared = None
@@ -94,14 +94,14 @@ class EnvPool:
         """The memory that is shared with the workers.
 
         Raises:
-            ClosedEnvironmentError: If there is none any more.
+            ClosedEnvironmentError: If the pool is closed.
         """
         if self._shared is None:
             raise ClosedEnvironmentError(f"{self._name}: the worker processes have been closed")
         return self._shared
 
     def reset(self, client: object, seeds: dict[int, int]) -> None:
-        """Have the rows `{row: seed}` begin their episodes."""
+        """Request a reset of the rows `{row: seed}`; `collect` waits for it."""
         for row, seed in seeds.items():
             self._seeds[row] = seed
             self.outcomes.forget(row)
@@ -110,7 +110,7 @@ class EnvPool:
                 self._ask(worker, client, "reset", list(chosen), chosen)
 
     def step(self, client: object, rows: list[int]) -> None:
-        """Have these rows, none of which has finished, take the actions that are in the buffers."""
+        """Request a step of unfinished rows with the actions in the buffers; `collect` waits."""
         for worker in self.workers:
             if chosen := [row for row in rows if row in worker.rows]:
                 self._ask(worker, client, "step", chosen, chosen)
@@ -122,11 +122,11 @@ class EnvPool:
         worker.ask(method, argument)
 
     def collect(self, client: object | None = None) -> None:
-        """Wait for all that one client, or any, has asked for; may be called again if interrupted.
+        """Wait for all requests of one client, or of all (None); repeatable after an interrupt.
 
         Raises:
             WorkerFailure: If workers died too often. The pool is closed then.
-            Exception: What an environment raised. All rows count as finished then.
+            Exception: If an environment raised one. All rows count as finished then.
         """
         errors = []
         for worker, asked in self._asked.items():
@@ -136,7 +136,7 @@ class EnvPool:
                 except WorkerDied as death:
                     self._replace(worker, str(death))
                     continue
-                except Exception as error:  # noqa: BLE001 (raised below, with the pipes in order)
+                except Exception as error:  # noqa: BLE001 (raised below, after all answers are read)
                     errors.append(error)
                 asked.popleft()
         if errors:
@@ -146,27 +146,31 @@ class EnvPool:
             raise errors[0]
 
     def render(self, row: int) -> Any:
-        """What `render()` of a row's environment returns; None if its worker died of that."""
+        """Returns the image of `render()` of a row's environment; None if the worker died."""
         self.collect()
         (worker,) = (worker for worker in self.workers if row in worker.rows)
         worker.ask("render", row)
         try:
             return worker.answer()
         except WorkerDied:
-            return None  # the next step or reset replaces the worker, and says so
+            return None  # the next step or reset replaces the worker, with a warning
         except KeyboardInterrupt:
-            worker.kill("its rendering was interrupted")  # or its answer would be taken for another
+            worker.kill("its rendering was interrupted")  # a late answer would be misread
             raise
 
     def _meet(self, worker: RowWorker) -> None:
-        """Wait for a new worker's environments; one that dies meanwhile is replaced."""
+        """Wait until a new worker has made its environments; replace it if it dies meanwhile."""
         try:
             self._introduce(worker)
         except WorkerDied as death:
             self._replace(worker, str(death))
 
     def _introduce(self, worker: RowWorker) -> None:
-        """Learn from a new worker what its environments are, and show it the shared memory."""
+        """Read the description of a new worker's environments, and have it map the shared memory.
+
+        Raises:
+            WorkerFailure: If its spaces differ from those of the other workers.
+        """
         made = worker.answer()
         if self._shared is None:
             self._name, self.made = made["name"], made
@@ -183,9 +187,9 @@ class EnvPool:
         worker.answer()
 
     def _replace(self, worker: RowWorker, why: str) -> None:
-        """Start a dead worker's process afresh and begin the episodes under way in it again.
+        """Start a new process for a dead worker and restart its current episodes.
 
-        Those are what it was asked for, whatever it has made of it, and all that has not finished.
+        These are the episodes of all rows in unanswered requests, and of all unfinished rows.
         """
         rows = {row for _, asked in self._asked[worker] for row in asked}
         if self._shared is not None:
@@ -211,7 +215,7 @@ class EnvPool:
 
 
 class _OwnWorker(Worker):
-    """A worker of this Python, which steps consecutive rows."""
+    """A worker under the same Python, which steps consecutive rows."""
 
     def __init__(self, make_env: Any, rows: range, memory: int, timeout: float) -> None:
         self.rows = rows
@@ -228,7 +232,7 @@ def _start(make_env: MakeEnv, rows: range, memory: int, timeout: float) -> RowWo
 
 
 def _name_of(make_env: Any) -> str:
-    """What to call the environments before there is one."""
+    """Returns a name for the environments, for messages before one has been made."""
     if isinstance(make_env, Elsewhere):
         return str(make_env)
     while isinstance(make_env, functools.partial):

@@ -1,18 +1,18 @@
 """The messages between this package and the simulators of another Python.
 
-This file is also sent to that Python, which has NumPy and no package of ours: it imports nothing
-else, and is written in the syntax of Python 3.8.
+The other Python executes this file too. It has NumPy but not this package, so the file imports only
+NumPy and the standard library, and uses the syntax of Python 3.8.
 
-A message is the length of its JSON and that of its arrays (network order, 4 and 8 bytes), the JSON,
-and the arrays one behind the other, of which `arrays` in the JSON gives name, dtype and shape. The
-requests are those of `rate.envs._env_service`:
+A message is the size of its JSON and the size of its arrays in bytes (4 and 8 bytes, network
+order), the JSON, and the concatenated arrays. `arrays` in the JSON gives the name, dtype and shape
+of each. The requests are those of `rate.envs._env_service`:
 
     {"ask": "make", "protocol": 1, "env": NAME, "settings": {}, "max_steps": N, "rows": [0, 1]}
     {"ask": "reset", "seeds": [[ROW, SEED]]}            {"ask": "step", "rows": [0]}, and `actions`
     {"ask": "render", "row": 0}
 
-An answer is `{"done": ...}` with arrays, or `{"error": TRACEBACK}`; any number of `{"alive": true}`
-may come before it.
+An answer is `{"done": ...}` with arrays, or `{"error": TRACEBACK}`. Any number of heartbeats,
+`{"alive": true}`, may precede it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ import numpy as np
 
 PROTOCOL = 1
 SIZES = struct.Struct("!IQ")
-ROOM = 1 << 20  # bytes on their way: some frames
-KINDS = "biuf"  # of the numbers in arrays
+ROOM = 1 << 20  # size of the socket buffers in bytes: holds several frames
+KINDS = "biuf"  # allowed kinds of dtypes: bool, integers, floats
 
 
 def encode(message: dict[str, Any], arrays: dict[str, Any] | None = None) -> list[Any]:
-    """The parts of a message, which are to be sent one behind the other."""
+    """Returns the parts of a message, to be sent in order."""
     parts = {name: np.ascontiguousarray(array) for name, array in (arrays or {}).items()}
     described = [[name, array.dtype.str, list(array.shape)] for name, array in parts.items()]
     text = json.dumps({**message, "arrays": described}).encode()
@@ -40,10 +40,14 @@ def encode(message: dict[str, Any], arrays: dict[str, Any] | None = None) -> lis
 
 
 def decode(text: bytes, data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The message and the arrays of what follows its sizes.
+    """Returns the JSON object and the arrays of a message.
+
+    Args:
+        text: The JSON.
+        data: The concatenated arrays.
 
     Raises:
-        ValueError: If that is no message.
+        ValueError: If these are not a valid message.
     """
     message = json.loads(text)
     if not isinstance(message, dict):
@@ -63,7 +67,11 @@ def decode(text: bytes, data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def space_to_dict(space: Any) -> dict[str, Any]:
-    """A space in the form that `rate.envs.spec` reads, whichever library it is of."""
+    """Returns the plain form of a space of gymnasium or gym, as `rate.envs.spec` reads it.
+
+    Raises:
+        ValueError: If the kind of space is not supported.
+    """
     kind = type(space).__name__
     if kind == "Box":
         bounds = {"low": _bound(space.low), "high": _bound(space.high)}
@@ -94,7 +102,7 @@ def _bound(bound: Any) -> Any:
 
 
 def scalars(info: dict[str, Any]) -> dict[str, Any]:
-    """The numbers and truth values in `info`, as Python's own."""
+    """Returns the numbers and Booleans in `info`, as plain Python types."""
     kinds = (bool, int, float, np.bool_, np.integer, np.floating)
     return {
         str(key): value.item() if isinstance(value, np.generic) else value

@@ -1,8 +1,8 @@
-"""The near side of a worker under another Python: requests and answers of `Worker` as messages.
+"""The parent's side of a worker under another Python: translates `Worker`'s requests and answers.
 
-The far side is `rate.envs._guest_program`; `rate.envs._guest_messages` describes the messages.
-Nothing is pickled: what comes from there is plain values and arrays of numbers, which are written
-into the buffers that the rows of a `WorkerVectorEnv` share.
+The child's side is `rate.envs._guest_program`; `rate.envs._guest_messages` describes the messages.
+Nothing is pickled: messages contain plain values and numeric arrays. The arrays are written into
+the shared buffers of a `WorkerVectorEnv`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from rate.workers import loop
 from rate.workers.child import WorkerFailure, last_lines
 from rate.workers.worker import MessageError, Worker, WorkerDied
 
-_LARGEST = 1 << 32  # bytes of a message: more is none
-# The modules that run there, each after those that it imports.
+_LARGEST = 1 << 32  # bytes; a larger size is an invalid message
+# The modules that the other Python executes, in the order of their imports.
 _MODULES = (loop, _guest_messages, _guest_program)
-# Not run as a file: the folder of that would come first in its sys.path, and hide packages that are
-# named as our modules are. So the working directory does, where a user's modules may stand.
+# Run with -c and not as a file, whose folder would be first in sys.path and hide packages that have
+# the names of modules in it. With -c the working directory is first, where users have modules.
 _PROGRAM = """\
 import sys, types
 if sys.version_info < (3, 8):
@@ -47,20 +47,20 @@ module.main(int(descriptor))
 """
 
 
-_UNFIT = {  # the exit codes above
+_UNFIT = {  # reasons by the exit codes above
     66: "it is older than Python 3.8",
     67: "it has no NumPy; install it there: {python} -m pip install numpy",
 }
 
 
 class GuestPipe:
-    """A `multiprocessing` connection, as far as `Worker` needs one, that speaks by messages.
+    """A connection with the interface that `Worker` uses, which sends and receives messages.
 
     Args:
         connection: A connected socket.
-        memory: Descriptor of the memory that rows share.
-        elsewhere: What the other side is to make.
-        patience: Seconds that a message may take to be sent.
+        memory: Descriptor of the shared memory.
+        elsewhere: The environment, and the Python that makes it.
+        patience: Time limit for sending a message, in seconds.
     """
 
     def __init__(
@@ -72,14 +72,18 @@ class GuestPipe:
         self._elsewhere = elsewhere
         self._head, self._got = bytearray(SIZES.size), 0
         self._body: bytearray | None = None
-        self._whole: deque[tuple[int, bytearray]] = deque()  # the length of the JSON, and all
+        self._whole: deque[tuple[int, bytearray]] = deque()  # size of the JSON, message
         self._has_ended = False
         self._asked: deque[tuple[str, Any]] = deque()
         self._made: dict[str, Any] = {}
         self._buffers: SharedBuffers | None = None
 
     def send(self, request: tuple[str, Any]) -> None:
-        """Send a request of `Worker`'s."""
+        """Send a request of `Worker`, `(method, argument)`.
+
+        Raises:
+            BrokenPipeError: If the connection is closed or sending takes longer than `patience`.
+        """
         method, argument = request
         self._asked.append(request)
         if method == "make":
@@ -96,7 +100,7 @@ class GuestPipe:
             self._write({"ask": method, "row": argument})
 
     def poll(self, timeout: float) -> bool:
-        """Whether there is a whole message, or the end, within so many seconds."""
+        """Whether a complete message or the end of the connection arrives within `timeout` s."""
         deadline = time.monotonic() + timeout
         while not (self._has_ended or self._whole or self._is_here()):
             left = deadline - time.monotonic()
@@ -106,11 +110,11 @@ class GuestPipe:
         return True
 
     def recv(self) -> tuple[Any, ...]:
-        """The next answer, as `rate.workers.child` has it.
+        """Returns the next answer in the form that `rate.workers.child` sends, after `poll`.
 
         Raises:
-            EOFError: If the other side is gone.
-            MessageError: If what came is no message.
+            EOFError: If the other process has closed the connection.
+            MessageError: If a message is not valid.
         """
         if self._is_here():
             _, num_envs = self._asked.popleft()
@@ -131,7 +135,7 @@ class GuestPipe:
             raise MessageError(f"it answered {method} with something else: {error}") from error
 
     def close(self) -> None:
-        """Let the connection go, and the shared memory."""
+        """Close the connection and drop the shared memory."""
         self._connection.close()
         self._buffers = None
 
@@ -162,11 +166,11 @@ class GuestPipe:
         return self._buffers
 
     def _is_here(self) -> bool:
-        """Whether the next answer is here already, without the other side."""
+        """Whether the next request is `share`, which is answered without the other process."""
         return bool(self._asked) and self._asked[0][0] == "share"
 
     def _take(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The oldest message that is whole."""
+        """Returns the oldest complete message: its JSON object and arrays."""
         size, body = self._whole.popleft()
         view = memoryview(body)
         try:
@@ -175,7 +179,7 @@ class GuestPipe:
             raise MessageError(f"it sent something that is no message: {error}") from error
 
     def _read(self) -> None:
-        """Read some of the message that is coming in."""
+        """Read available bytes of the current incoming message."""
         part = self._head if self._body is None else self._body
         try:
             count = self._connection.recv_into(memoryview(part)[self._got :])
@@ -198,7 +202,7 @@ class GuestPipe:
         self._got = 0
 
     def _write(self, message: dict[str, Any], arrays: dict[str, Any] | None = None) -> None:
-        """Send a message, and read meanwhile: the other side may wait to be rid of an answer."""
+        """Send a message, and read meanwhile: the other process may block on sending an answer."""
         view = memoryview(b"".join(encode(message, arrays)))
         deadline = time.monotonic() + self._patience
         while view:
@@ -222,10 +226,10 @@ class GuestWorker(Worker):
     """A worker under another Python; see `Worker`.
 
     Args:
-        rows: The rows, consecutive.
-        elsewhere: What it makes, and where.
+        rows: The consecutive rows that it steps.
+        elsewhere: The environment, and the Python that makes it.
         memory: Descriptor of the shared memory.
-        timeout: Seconds without an answer after which it counts as dead.
+        timeout: Seconds without an answer after which the worker counts as dead.
     """
 
     def __init__(self, rows: range, elsewhere: Elsewhere, memory: int, timeout: float) -> None:
@@ -258,10 +262,10 @@ class GuestWorker(Worker):
 
 
 def _made_there(_: Any) -> Any:
-    """Stands for the service, which the guest program makes itself."""
+    """Placeholder for `make_service`: the guest program makes its service itself."""
 
 
-# Variables that say where our Python has its own packages.
+# Variables that locate the packages of this Python, which the other one must not inherit.
 _OURS = ("PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 
 
@@ -269,7 +273,9 @@ def _write_rows(buffers: Observation, rows: list[int], arrays: dict[str, Any]) -
     """Store the observations `(n, *shape)` of `n` rows.
 
     Raises:
-        ValueError: If they are not of the space's shape and kind.
+        KeyError: If the array of an observation is missing.
+        TypeError: If its kind is not that of the space.
+        ValueError: If its shape is not that of the space.
     """
     for key, array in (buffers if isinstance(buffers, dict) else {"": buffers}).items():
         values = arrays[f"obs/{key}"]

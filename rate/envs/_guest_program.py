@@ -1,9 +1,9 @@
-"""What runs under another Python: its simulators, spoken to by messages over a socket.
+"""The program of a worker under another Python: serves its simulators over a socket.
 
-That Python has neither this package nor PyTorch; it has NumPy, and gymnasium or the old gym. So
-this file imports nothing else but the two that are sent with it, and is written in the syntax of
-Python 3.8. The other side is `rate.envs._guest_pipe`; `rate.envs._guest_messages` describes the
-messages.
+The other Python has NumPy, and gymnasium or gym, but neither this package nor PyTorch. So this file
+imports only NumPy, the standard library and the two modules that are executed before it, and uses
+the syntax of Python 3.8. The parent's side is `rate.envs._guest_pipe`;
+`rate.envs._guest_messages` describes the messages.
 """
 
 from __future__ import annotations
@@ -23,10 +23,14 @@ from rate.workers.loop import ignore_stop_signals, serve
 
 
 def find(reference: str) -> Any:
-    """What makes the environment of a name: a function of its settings.
+    """Returns the function that makes an environment from its settings.
+
+    Args:
+        reference: An id of gymnasium or gym, `module:id`, or the import path `module:function`.
 
     Raises:
-        LookupError: If there is none.
+        LookupError: If no such environment is found.
+        ImportError: If the module cannot be imported.
     """
     module, colon, name = reference.partition(":")
     imported = importlib.import_module(module) if colon else None
@@ -47,20 +51,21 @@ def find(reference: str) -> Any:
 
 
 def _make(library: Any, name: str, settings: dict[str, Any]) -> Any:
-    try:  # its checks fail with newer versions of NumPy, and older ones do not know the keyword
+    # The checker of some gym versions fails with newer NumPy; older versions lack the keyword.
+    try:
         return library.make(name, disable_env_checker=True, **settings)
     except TypeError:
         return library.make(name, **settings)
 
 
 class Game:
-    """An environment of either interface, seen as one of today's.
+    """Adapts an environment of the gym or gymnasium interface to the gymnasium interface.
 
     Args:
-        make: Makes it of its settings.
-        settings: Keywords.
-        max_steps: Steps after which an episode is truncated; None leaves that to the environment.
-        draws: Whether pictures will be asked for.
+        make: Makes the environment from its settings.
+        settings: The keyword arguments of `make`.
+        max_steps: Steps after which an episode is truncated; None keeps the environment's limit.
+        draws: Whether `render` will be called.
     """
 
     def __init__(
@@ -82,12 +87,16 @@ class Game:
 
     def _made(self, make: Any, settings: dict[str, Any], draws: bool) -> Any:
         if draws:
-            with contextlib.suppress(Exception):  # the old interface does not know it
+            with contextlib.suppress(Exception):  # gym's interface has no render_mode
                 return make(render_mode="rgb_array", **settings)
         return make(**settings)
 
     def reset(self, seed: int) -> Any:
-        """Begin the episode of a seed; returns the first observation."""
+        """Start the episode of a seed. Returns the first observation.
+
+        Raises:
+            TypeError: If the environment accepts no seed.
+        """
         self.steps = 0
         if self.takes_seed:
             try:
@@ -104,9 +113,9 @@ class Game:
         return _observation(self.env.reset())
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """One action; returns observation, reward, terminated, truncated, info."""
+        """Take one action. Returns observation, reward, terminated, truncated and info."""
         told = self.env.step(action)
-        if len(told) == 4:  # the old interface has one flag for both ends
+        if len(told) == 4:  # gym's interface has one flag for termination and truncation
             observation, reward, done, info = told
             truncated = bool(done and info.pop("TimeLimit.truncated", False))
             terminated = bool(done) and not truncated
@@ -118,7 +127,7 @@ class Game:
         return observation, float(reward), bool(terminated), bool(truncated), info
 
     def render(self) -> Any:
-        """The picture of the environment, or None."""
+        """Returns the image of the environment, or None."""
         if getattr(self.env, "render_mode", None) is not None:
             return self.env.render()
         return self.env.render(mode="rgb_array")
@@ -130,7 +139,11 @@ def _observation(told: Any) -> Any:
 
 
 class Guest:
-    """The environments of one process. Its methods are what may be asked for."""
+    """The environments of one process. Its public methods are the requests, but for `close`.
+
+    Args:
+        send: Sends a message; used for heartbeats.
+    """
 
     def __init__(self, send: Any) -> None:
         self.send = send
@@ -139,7 +152,7 @@ class Guest:
         self.is_table = self.is_number = False
 
     def make(self, request: dict[str, Any], _: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """Make an environment for each row; returns what it is."""
+        """Make an environment for each row. Returns the description of the environments."""
         if request["protocol"] != PROTOCOL:
             raise ValueError(f"the protocol is {PROTOCOL}, not {request['protocol']}")
         make = find(request["env"])
@@ -164,7 +177,7 @@ class Guest:
         return done, {}
 
     def reset(self, request: dict[str, Any], _: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """Begin episodes; returns their observations."""
+        """Start episodes. Returns their first observations."""
         observations = []
         for row, seed in request["seeds"]:
             observations.append(self.games[row].reset(seed))
@@ -172,7 +185,12 @@ class Guest:
         return {}, self._batch(observations)
 
     def step(self, request: dict[str, Any], arrays: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """Step rows; returns what came of it, and what was told of those that end now."""
+        """Step rows.
+
+        Returns:
+            `{"ended": {row: scalars of the final info}}`, and the arrays: observations, and
+            `rewards` `(n, 3)` of reward, terminated and truncated.
+        """
         observations, news, ended = [], [], {}
         for row, action in zip(request["rows"], arrays["actions"]):  # noqa: B905 (not in 3.8)
             chosen = int(action) if self.is_number else action.copy()
@@ -185,7 +203,7 @@ class Guest:
         return {"ended": ended}, {**self._batch(observations), "rewards": told}
 
     def render(self, request: dict[str, Any], _: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """The picture of a row."""
+        """Returns the image of a row."""
         image = self.games[request["row"]].render()
         return {}, {} if image is None else {"image": np.asarray(image)}
 
@@ -195,7 +213,11 @@ class Guest:
                 game.env.close()
 
     def _batch(self, observations: list[Any]) -> dict[str, Any]:
-        """Observations as arrays `(n, *shape)`, one for each part."""
+        """Returns observations as arrays `(n, *shape)`, one for each key.
+
+        Raises:
+            ValueError: If an observation does not have the shape and kind of its space.
+        """
         batch = {}
         for key, space in self.parts.items():
             values = [np.asarray(seen[key] if self.is_table else seen) for seen in observations]
@@ -222,7 +244,7 @@ def _receive(connection: socket.socket, size: int) -> bytearray:
 
 
 class _Connection:
-    """Messages over a socket, each way."""
+    """Sends and receives messages over a socket."""
 
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
@@ -239,9 +261,9 @@ class _Connection:
 
 
 def main(descriptor: int) -> None:
-    """Answer requests until the other side is gone."""
+    """Answer requests until the parent ends."""
     ignore_stop_signals()
-    os.dup2(2, 1)  # what a simulator prints is no output of the command that runs it
+    os.dup2(2, 1)  # simulators must not print to the standard output of the command
     connection = _Connection(descriptor)
     guest = Guest(connection.send)
 
@@ -249,7 +271,7 @@ def main(descriptor: int) -> None:
         request, arrays = message
         try:
             done, found = getattr(guest, request["ask"])(request, arrays)
-        except Exception:  # noqa: BLE001 (whatever it is, the other side has to know)
+        except Exception:  # noqa: BLE001 (sent to the parent)
             connection.send({"error": traceback.format_exc()})
         else:
             connection.send({"done": done}, found)

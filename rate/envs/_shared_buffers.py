@@ -22,13 +22,13 @@ Observation = npt.NDArray[Any] | dict[str, npt.NDArray[Any]]
 
 
 class SharedBuffers:
-    """The arrays that parent and workers share, in one file without a name.
+    """The arrays that parent and workers share, in one memory-mapped, unnamed file.
 
-    Such a file is gone with the last process that has it open, however that process ends, and
-    unlike /dev/shm it is not short of room in a container.
+    The system frees an unnamed file with the last process that has it open, also after a crash. It
+    is not subject to the size limit of /dev/shm in containers.
 
     Args:
-        file: Descriptor of the file. It is enlarged to the size that is needed.
+        file: Descriptor of the file, which is enlarged to the required size.
         observation_space: Space of one observation: arrays, or a dictionary of arrays.
         action_space: Space of one action: an array.
         num_envs: The number `N` of rows.
@@ -41,7 +41,7 @@ class SharedBuffers:
         truncated: `(N,)` bool.
 
     Raises:
-        ValueError: If a space is of another kind.
+        ValueError: If a space is of an unsupported kind.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class SharedBuffers:
 
     @property
     def under_way(self) -> npt.NDArray[np.bool_]:
-        """`(N,)` bool, the rows that have not finished."""
+        """`(N,)` bool, True for rows that have not finished."""
         finished: npt.NDArray[np.bool_] = self.terminated | self.truncated
         return ~finished
 
@@ -80,7 +80,7 @@ class SharedBuffers:
         """Store the observation of a row.
 
         Raises:
-            ValueError: If it is not of its space's shape and kind.
+            ValueError: If it does not have the shape and kind of its space.
         """
         if not isinstance(self.observations, dict):
             _store(self.observations, row, observation)
@@ -89,15 +89,15 @@ class SharedBuffers:
             _store(array, row, observation[key])
 
     def check(self, actions: npt.ArrayLike, space: gymnasium.Space[Any]) -> npt.NDArray[Any]:
-        """Actions `(n, *action)` for some rows, as an array.
+        """Returns actions `(n, *action)` for `n` rows as an array, after checking them.
 
         Args:
-            actions: For all rows of `space`.
-            space: The batched action space of these rows.
+            actions: The actions of the rows.
+            space: The batched action space of the rows.
 
         Raises:
-            ValueError: If they are not of the shape and kind of the batched action space, or
-                outside of it where it holds integers. (Simulators may clip other numbers.)
+            ValueError: If the actions do not have the shape and kind of `space`, or integer actions
+                are out of bounds. Continuous actions out of bounds pass: simulators may clip them.
         """
         actions, dtype = np.asarray(actions), self.actions.dtype
         fits = actions.shape == space.shape
@@ -111,7 +111,7 @@ class SharedBuffers:
 
 
 def _map_arrays(file: int, fields: list[Any]) -> list[npt.NDArray[Any]]:
-    """Arrays of the given shapes and dtypes, one behind the other in the file."""
+    """Returns consecutive arrays of the given `(shape, dtype)` in the file, 64-byte aligned."""
     offsets = [0]
     for shape, dtype in fields:
         size = int(np.prod(shape)) * dtype.itemsize
@@ -136,7 +136,11 @@ def _store(array: npt.NDArray[Any], row: int, value: Any) -> None:
 
 
 def unnamed_file() -> int:
-    """The descriptor of a file in memory that is gone with the last process which has it open."""
+    """Returns the descriptor of an unnamed file, in memory if the system supports that.
+
+    Raises:
+        ConfigError: On Windows.
+    """
     if os.name != "posix":
         raise ConfigError("simulators in worker processes need Linux, macOS, or WSL on Windows")
     if hasattr(os, "memfd_create"):

@@ -1,10 +1,10 @@
 """Wraps vector environments of any autoreset mode into ones without autoreset.
 
-Here a row that has finished waits until `reset` begins an episode of a given seed in it. Vector
-environments of Gymnasium begin the next episode themselves, unseeded, one step later (`NEXT_STEP`)
+In this package a finished row waits until `reset` starts an episode of a given seed in it. Vector
+environments of Gymnasium start the next episode themselves, unseeded, one step later (`NEXT_STEP`)
 or in the same step (`SAME_STEP`), or must not be stepped before all finished rows are reset
-(`DISABLED`); see https://farama.org/Vector-Autoreset-Mode. A rollout that ignored this would count
-steps of the wrong episodes.
+(`DISABLED`); see https://farama.org/Vector-Autoreset-Mode. A rollout that ignored the mode would
+count steps of the wrong episodes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rate.errors import UserError
 # In the metadata of vector environments whose finished rows keep their observation and flags, with
 # reward 0, until they are reset.
 WAITING = {"autoreset_mode": AutoresetMode.DISABLED, "finished_rows": "wait"}
-# In the metadata: False where all rows must be reset together, for `reset_mask` may be ignored.
+# Key of the metadata: False if all rows must be reset together, since `reset_mask` may be ignored.
 ROW_RESETS = "row_resets"
 
 Array = NDArray[Any]
@@ -32,8 +32,9 @@ def without_autoreset(env: Any) -> VectorEnv[Any, Any, Any]:
     """Returns the environment if its finished rows wait for `reset`, else a wrapper whose rows do.
 
     Raises:
-        UserError: If it is no vector environment, does not say what it does when an episode ends,
-            or would begin an episode again that `reset` has begun.
+        UserError: If it is not a vector environment, has no valid `autoreset_mode` in its metadata,
+            or is an `AsyncVectorEnv` without shared memory in mode `NEXT_STEP`, which resets rows
+            again after `reset`.
     """
     if not hasattr(env, "num_envs"):
         raise UserError(
@@ -68,25 +69,26 @@ def without_autoreset(env: Any) -> VectorEnv[Any, Any, Any]:
 
 if TYPE_CHECKING:
     Wrapper = VectorWrapper[Any, Any, Any, Any, Array]
-else:  # which has no parameters before Gymnasium 1.4
+else:  # not generic before Gymnasium 1.4
     Wrapper = VectorWrapper
 
 
 class WaitingRows(Wrapper):
     """A vector environment whose finished rows wait until they are reset with a seed.
 
-    They keep their last observation and their flags, with reward 0. `info` is that of the step that
-    ended an episode.
+    Finished rows keep their last observation and flags, with reward 0. `info` is that of the step
+    that ended an episode.
 
     Args:
-        env: The environment, in any mode.
-        mode: Its mode.
+        env: The environment.
+        mode: Its autoreset mode.
     """
 
     def __init__(self, env: VectorEnv[Any, Any, Any], mode: AutoresetMode) -> None:
         super().__init__(env)
         self._mode = mode
-        # Of DISABLED it is the contract. Of the others only Gymnasium's own are known to keep it.
+        # `reset_mask` is part of mode DISABLED. In the other modes, only Gymnasium's own classes
+        # are known to support it.
         own = type(env.unwrapped) in (SyncVectorEnv, AsyncVectorEnv)
         self._is_gymnasiums = own and _hands_on(env)
         row_resets = mode is AutoresetMode.DISABLED or self._is_gymnasiums
@@ -94,7 +96,7 @@ class WaitingRows(Wrapper):
         self._seeds: list[int] | None = None
         self._observations: Any = None
         self._terminated, self._truncated = (np.ones(env.num_envs, dtype=bool) for _ in range(2))
-        # Of the episodes that the environment plays in the rows, waited for or not.
+        # Whether the inner environment's current episode has ended, also in rows that wait.
         self._ended = np.zeros(env.num_envs, dtype=bool)
 
     def reset(
@@ -103,8 +105,8 @@ class WaitingRows(Wrapper):
         """Start episodes in all rows, or in those of `options["reset_mask"]`.
 
         Raises:
-            UserError: If the environment does not take a seed for each row.
-            ValueError: If it cannot reset some rows only.
+            UserError: If the environment does not accept a seed for each row.
+            ValueError: If the mask is partial and the environment cannot reset some rows only.
         """
         everywhere = np.ones(self.num_envs, dtype=bool)
         mask = np.asarray((options or {}).get("reset_mask", everywhere), dtype=bool)
@@ -120,9 +122,13 @@ class WaitingRows(Wrapper):
         return _where(mask, self._observations, self._observations), _without_restarts(info)
 
     def step(self, actions: Any) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
-        """One action in every row; those that wait take none."""
+        """Step with actions `(N, *action)`; those of waiting rows have no effect on the results.
+
+        Returns:
+            Observations, rewards `(N,)`, terminated `(N,)`, truncated `(N,)` and `info`.
+        """
         if self._mode is AutoresetMode.DISABLED and self._ended.any():
-            # They must not be stepped. The episodes that begin in them are not scored.
+            # Finished rows must not be stepped. The episodes that start here are not scored.
             self._reset(self._seeds, self._ended, {})
         observations, rewards, terminated, truncated, info = self.env.step(actions)
         terminated, truncated = (np.array(flags, dtype=bool) for flags in (terminated, truncated))
@@ -142,7 +148,11 @@ class WaitingRows(Wrapper):
         )
 
     def _reset(self, seed: Any, mask: Array, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """Reset the rows `(N,)` bool, and see that the others were left alone."""
+        """Reset the rows of `mask` `(N,)` bool, and check that the others have not changed.
+
+        Raises:
+            UserError: If the environment does not accept a seed for each row, or has reset others.
+        """
         if not mask.all():
             options = {**options, "reset_mask": mask.copy()}
         try:
@@ -164,10 +174,10 @@ class WaitingRows(Wrapper):
         return news
 
     def _final(self, observations: Any, info: Any, ended: Array) -> tuple[Any, dict[str, Any]]:
-        """The final observations and infos of episodes, in the rows `(N,)` bool.
+        """Returns observations and `info` with the final ones in the rows of `ended` `(N,)` bool.
 
         Raises:
-            UserError: If the environment does not tell.
+            UserError: If `info` has no `final_obs` and `final_info`.
         """
         if not isinstance(info, dict) or not {"final_obs", "final_info"} <= info.keys():
             raise UserError(
@@ -186,7 +196,7 @@ class WaitingRows(Wrapper):
 
 
 def _hands_on(env: Any) -> bool:
-    """Whether all wrappers around an environment are known to hand `reset_mask` on to it."""
+    """Whether all wrappers around an environment are known to pass `reset_mask` on to it."""
     while isinstance(env, VectorWrapper):
         if not type(env).__module__.startswith(("gymnasium.", "rate.")):
             return False
@@ -195,10 +205,10 @@ def _hands_on(env: Any) -> bool:
 
 
 def _without_restarts(info: Any) -> dict[str, Any]:
-    """The info without the key that means a dead simulator in this package alone.
+    """Returns `info` without the key `restarted`, which this package reserves for dead workers.
 
     Raises:
-        UserError: If it is no dictionary.
+        UserError: If `info` is not a dictionary.
     """
     if not isinstance(info, dict):
         raise UserError(
@@ -209,7 +219,7 @@ def _without_restarts(info: Any) -> dict[str, Any]:
 
 
 def _where(rows: Array, news: Any, olds: Any) -> Any:
-    """New arrays `(N, ...)`: `news` in the rows `(N,)` bool that are True, else `olds`."""
+    """Returns new arrays `(N, ...)`: `news` in the True rows of `rows` `(N,)`, else `olds`."""
     if olds is None:
         olds = news
     if isinstance(news, dict):
@@ -219,7 +229,7 @@ def _where(rows: Array, news: Any, olds: Any) -> Any:
 
 
 def _equal(rows: Array, ours: Any, theirs: Any) -> bool:
-    """Whether observations `(N, *obs)` are the same in the rows `(N,)` bool that are True."""
+    """Whether observations `(N, *obs)` are equal in the True rows of `rows` `(N,)`."""
     if not rows.any():
         return True
     if isinstance(ours, dict):

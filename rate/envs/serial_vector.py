@@ -1,4 +1,4 @@
-"""A vector environment for fast simulators: rows stepped one after another in this process."""
+"""A vector environment for fast simulators: rows stepped sequentially in this process."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ Observation = Array | dict[str, Array]
 
 
 class SerialVectorEnv(VectorEnv[Any, Array, Array]):
-    """`N` environments in this process; for simulators of more than a thousand steps a second.
+    """`N` environments in this process; for simulators of more than 1000 steps per second.
 
     As in `TMazeVector` there is no autoreset: a finished row keeps its last observation and flags,
-    with zero reward, until `reset`; `options={"reset_mask": (N,) bool}` resets some rows only. Rows
+    with zero reward, until `reset`. `options={"reset_mask": (N,) bool}` resets some rows only. Rows
     that have never been reset count as finished. As in `WorkerVectorEnv`, `info[key]` `(N,)` holds
-    the scalars of the `info` that ended each finished row's episode, and `info["_" + key]` where it
-    is known.
+    the scalars of the final `info` of each finished row's episode, and the mask `info["_" + key]`
+    `(N,)` is True where the value is known.
 
     Args:
-        make_env: Makes one environment; all are alike.
+        make_env: Makes one environment; all must have the same spaces.
         num_envs: The number `N` of rows.
 
     Raises:
-        ValueError: If there are no rows.
+        ValueError: If `num_envs` is less than 1.
     """
 
     def __init__(self, make_env: Callable[[], gymnasium.Env[Any, Any]], num_envs: int) -> None:
@@ -52,7 +52,7 @@ class SerialVectorEnv(VectorEnv[Any, Array, Array]):
         self._observations: Observation = create_empty_array(env.observation_space, num_envs)  # type: ignore[assignment]
         self._terminated, self._truncated = (np.ones(num_envs, dtype=bool) for _ in range(2))
         self._outcomes = Outcomes(num_envs)
-        self._seeds, self._steps = [0] * num_envs, [0] * num_envs  # of the episodes under way
+        self._seeds, self._steps = [0] * num_envs, [0] * num_envs  # of the current episodes
 
     def reset(
         self,
@@ -80,11 +80,14 @@ class SerialVectorEnv(VectorEnv[Any, Array, Array]):
     def step(
         self, actions: npt.ArrayLike
     ) -> tuple[Observation, Array, Array, Array, dict[str, Any]]:
-        """One action `(N, *action)` in every row that is not finished.
+        """Step every unfinished row with its action of `(N, *action)`.
+
+        Returns:
+            Observations, rewards `(N,)`, terminated `(N,)`, truncated `(N,)` and `info`.
 
         Raises:
-            ValueError: If the actions have another shape than `action_space`, or integers are
-                outside of it. No row has been stepped then.
+            ValueError: If the actions do not have the shape of `action_space`, or integer actions
+                are out of bounds. No row is stepped then.
         """
         actions = self._checked(np.asarray(actions))
         rewards = np.zeros(self.num_envs)
@@ -106,7 +109,7 @@ class SerialVectorEnv(VectorEnv[Any, Array, Array]):
         return self._observe(), rewards, *flags, self._outcomes.arrays()
 
     def render_row(self, row: int) -> Array | None:
-        """What `render()` of a row's environment returns."""
+        """Returns the image of `render()` of a row's environment."""
         image: Array | None = self._envs[row].render()  # type: ignore[assignment]
         return image
 

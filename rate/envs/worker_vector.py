@@ -1,4 +1,4 @@
-"""A vector environment for slow simulators: rows in worker processes, frames in shared memory."""
+"""A vector environment for slow simulators: rows in worker processes, arrays in shared memory."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ Array = npt.NDArray[Any]
 
 
 class RowGroup(VectorEnv[Any, Array, Array]):
-    """Some rows of a `WorkerVectorEnv`, a vector environment like it. See there.
+    """A vector environment of some rows of a `WorkerVectorEnv`, with the same semantics.
 
     Args:
         pool: The worker processes.
-        rows: The rows of theirs that these are.
+        rows: The indices of its rows in the pool.
         copy: Return copies of the observations.
 
     Attributes:
-        max_steps: The environments' own time limit, where another Python tells of one.
+        max_steps: The environments' own time limit in steps, if another Python reports one.
     """
 
     def __init__(self, pool: EnvPool, rows: range, copy: bool) -> None:
@@ -63,35 +63,39 @@ class RowGroup(VectorEnv[Any, Array, Array]):
         seed: int | Sequence[int] | None = None,
         options: dict[str, Any] | None = None,
     ) -> None:
-        """Begin a reset; `reset_wait` returns what it brings."""
+        """Start a reset; `reset_wait` returns its result.
+
+        Raises:
+            ValueError: If `options` has keys other than `reset_mask`, or the mask is not `(N,)`.
+        """
         _ = self._pool.buffers
         options = {"reset_mask": np.ones(self.num_envs), **(options or {})}
         mask = np.asarray(options["reset_mask"], dtype=bool)
         if mask.shape != (self.num_envs,) or len(options) > 1:
             raise ValueError(f"reset options {options}: reset_mask ({self.num_envs},), no others")
         seeds = self._row_seeds(seed)
-        self._pool.collect(self)  # what was not waited for, say after Ctrl+C in a notebook
+        self._pool.collect(self)  # answers left by an interrupt, such as Ctrl+C in a notebook
         self._pool.reset(self, {self._rows[row]: seeds[row] for row in np.flatnonzero(mask)})
         self._doing = "reset"
 
     def reset_wait(self) -> tuple[Observation, dict[str, Any]]:
-        """Wait for the reset that `reset_async` began."""
+        """Wait for the reset that `reset_async` started. Returns observations and `info`."""
         self._finish("reset")
         return self._observe(), self._info()
 
     def step(
         self, actions: npt.ArrayLike
     ) -> tuple[Observation, Array, Array, Array, dict[str, Any]]:
-        """One action `(N, *action)` in every row that is not finished."""
+        """Step every unfinished row with its action of `(N, *action)`."""
         self.step_async(actions)
         return self.step_wait()
 
     def step_async(self, actions: npt.ArrayLike) -> None:
-        """Begin a step; `step_wait` returns what it brings. Other work may be done meanwhile.
+        """Start a step without waiting; `step_wait` returns its result.
 
         Raises:
-            ValueError: If the actions have another shape or kind than `action_space`, or one of
-                them is outside of a space of integers. No row has been stepped then.
+            ValueError: If the actions do not have the shape and kind of `action_space`, or integer
+                actions are out of bounds. No row is stepped then.
         """
         buffers = self._pool.buffers
         self._require_idle()
@@ -104,7 +108,11 @@ class RowGroup(VectorEnv[Any, Array, Array]):
         self._doing = "step"
 
     def step_wait(self) -> tuple[Observation, Array, Array, Array, dict[str, Any]]:
-        """Wait for the step that `step_async` began."""
+        """Wait for the step that `step_async` started.
+
+        Returns:
+            Observations, rewards `(N,)`, terminated `(N,)`, truncated `(N,)` and `info`.
+        """
         self._finish("step")
         buffers, rows = self._pool.buffers, self._slice
         flags = buffers.terminated[rows].copy(), buffers.truncated[rows].copy()
@@ -117,17 +125,17 @@ class RowGroup(VectorEnv[Any, Array, Array]):
 
     @closed.setter
     def closed(self, _: bool) -> None:
-        """Gymnasium notes here that it has closed the rows; the processes tell that themselves."""
+        """Ignores what Gymnasium sets; the state of the processes is authoritative."""
 
     def _finish(self, method: str) -> None:
-        """Wait for what `method`_async began."""
+        """Wait for the requests of `method`_async."""
         _ = self._pool.buffers
         if self._doing != method:
             raise NoAsyncCallError(f"{method}_wait without {method}_async before it", method)
         try:
             self._pool.collect(self)
         except KeyboardInterrupt:
-            raise  # whoever goes on may wait once more
+            raise  # the caller may wait again
         except BaseException:
             self._doing = ""
             raise
@@ -153,8 +161,8 @@ class RowGroup(VectorEnv[Any, Array, Array]):
         return array[self._slice].copy() if self._copy else array[self._slice]
 
     def _row_seeds(self, seed: int | Sequence[int] | None) -> list[int]:
-        """The seeds of the rows; without one they come from the generator of the last one."""
-        if seed is None:  # of 31 bits: some simulators take no more
+        """Returns a seed for each row; None draws them from `np_random`."""
+        if seed is None:  # 31 bits: some simulators accept no more
             return [int(value) for value in self.np_random.integers(1 << 31, size=self.num_envs)]
         if isinstance(seed, (int, np.integer)):
             super().reset(seed=int(seed))
@@ -165,38 +173,38 @@ class RowGroup(VectorEnv[Any, Array, Array]):
 
 
 class WorkerVectorEnv(RowGroup):
-    """`N` environments in worker processes, each of which steps a contiguous chunk of the rows.
+    """`N` environments in worker processes, each of which steps a contiguous range of rows.
 
     As in `TMazeVector` there is no autoreset: a finished row keeps its last observation and flags,
-    with zero reward, until `reset`; `options={"reset_mask": (N,) bool}` resets some rows only. Rows
+    with zero reward, until `reset`. `options={"reset_mask": (N,) bool}` resets some rows only. Rows
     that have never been reset count as finished.
 
-    `info[key]` `(N,)` holds the scalars of the `info` that ended each finished row's episode, NaN
-    or False elsewhere; the mask `info["_" + key]` tells where it is known, and a key that no row
-    knows is left out. The `info` of other steps and of resets is dropped.
+    `info[key]` `(N,)` holds the scalars of the final `info` of each finished row's episode, NaN or
+    False in other rows. The mask `info["_" + key]` `(N,)` is True where the value is known; a key
+    without any known value is omitted. The `info` of other steps and of resets is dropped.
 
     A worker that dies, does not answer in time, or whose simulator raises a `UserError` in `step`
-    or `reset`, is replaced, and the episodes under way in it begin again with their seeds:
-    `info["restarted"]` `(N,)` bool tells in which rows. Such a row has the first observation,
-    reward 0 and no flags. Any other exception is raised here as it is; then all rows count as
-    finished until they are reset.
+    or `reset`, is replaced. Its unfinished episodes restart with the same seeds, and
+    `info["restarted"]` `(N,)` bool is True in their rows. A restarted row has its first
+    observation, reward 0 and no flags. Any other exception is raised unchanged; all rows count as
+    finished then, until they are reset.
 
     Args:
-        make_env: Makes one environment; all are alike. Pickled by value where need be, so that a
-            lambda or a function of a notebook will do. An `Elsewhere` has another Python make
-            them; what its simulators raise is an `WorkerFailure` here.
+        make_env: Makes one environment; all must have the same spaces. Pickled with cloudpickle, so
+            that lambdas and functions defined in a notebook are allowed. With an `Elsewhere`,
+            another Python makes them, and errors of its simulators are `WorkerFailure`s.
         num_envs: The number `N` of rows.
-        num_workers: The number of processes, at most `N`. None is one for every core that this
-            process may use, but from four cores on one is left to whoever chooses the actions.
-        timeout: Seconds after which a worker that does not answer counts as dead. Making or
-            resetting environments may take that long for each of them.
-        max_restarts: How many workers in all may be replaced.
+        num_workers: The number of processes, at most `N`. None is one for each core that this
+            process may use, less one for the policy from four cores.
+        timeout: Seconds after which a worker that does not answer counts as dead. The limit applies
+            to each environment separately when environments are made or reset.
+        max_restarts: The number of restarts, over all workers, that are allowed.
         copy: Return copies of the observations. Otherwise they are views, which the next `step`
             or `reset` overwrites.
 
     Raises:
-        UserError: What `make_env` raised, as the same class.
-        WorkerFailure: If `make_env` raised anything else, or workers died too often (from
+        UserError: If `make_env` raised one; the class is kept.
+        WorkerFailure: If `make_env` raised another error, or workers died too often (from
             every method that waits for them); the vector is closed then.
         ValueError: If a space is neither an array nor, for observations, a dictionary of arrays.
     """
@@ -215,21 +223,22 @@ class WorkerVectorEnv(RowGroup):
 
     @property
     def num_workers(self) -> int:
-        """How many processes there are."""
+        """The number of worker processes."""
         return len(self._pool.workers)
 
     def groups(self, count: int) -> list[RowGroup]:
-        """The rows in up to `count` groups: each steps on its own, while others wait for actions.
+        """Returns the rows as up to `count` groups that step independently of each other.
 
-        Every worker has a share in each group, or there are fewer, so that none is idle as long as
-        one group steps. They close with this vector, which is not to be used beside them.
+        Every worker has rows in each group, so that all workers are busy while one group steps;
+        `count` is reduced to the least number of rows of a worker. The groups close with this
+        vector, which must not be reset or stepped while they are in use.
         """
         count = min(count, *(len(worker.rows) for worker in self._pool.workers))
         rows = [range(self.num_envs)[first::count] for first in range(count)]
         return [_Group(self, self._pool, part, self._copy) for part in rows]
 
     def render_row(self, row: int) -> Array | None:
-        """What `render()` of a row's environment returns; None if its worker died of that."""
+        """Returns the image of `render()` of a row's environment; None if the worker died."""
         _ = self._pool.buffers
         self._require_idle()
         image: Array | None = self._pool.render(row)
@@ -240,7 +249,7 @@ class WorkerVectorEnv(RowGroup):
 
 
 class _Group(RowGroup):
-    """Rows of a vector that lives as long as they do."""
+    """A `RowGroup` that keeps a reference to its vector, so that the vector is not collected."""
 
     def __init__(self, vector: WorkerVectorEnv, *arguments: Any) -> None:
         super().__init__(*arguments)
