@@ -1,4 +1,4 @@
-"""Metrics when training goes on, final scores, and runs in Weights & Biases."""
+"""Loggers: metrics of resumed runs, final scores, and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from trainers.train import train
 
 @pytest.fixture(autouse=True)
 def _files_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files of one second and process are told apart by a counter, and read by their names.
+    """Resets the counter in the names of TensorBoard's files.
 
-    It counts what all tests of the process make: 9 and 10 would be read in the wrong order. Runs
-    are processes of their own.
+    Files are read in the order of their names, in which 10 comes before 9. The counter would
+    include the files of all tests of this process, whereas real runs are separate processes.
     """
     monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard shows of a run."""
+    """Returns the curves of a run as TensorBoard reads them."""
     events = EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
     return {
@@ -51,7 +51,7 @@ def test_a_curve_has_no_step_twice(tmp_path: Path) -> None:
             logger.rewind(first - 1)
         for step in range(first, last + 1):
             logger.log_metrics({"loss": value}, step)
-        logger.save()  # and no more: the process is killed
+        logger.save()  # without closing: the process is killed
     found = curves(tmp_path)["loss"]
     assert [step for step, _ in found] == list(range(1, 14))
     assert [value for _, value in found] == [1.0] * 4 + [2.0] * 6 + [3.0] * 3
@@ -62,7 +62,7 @@ def crash(phase: str, step: int, total: int) -> None:
         raise RuntimeError("crash")
 
 
-def test_tensorboard_shows_what_the_table_has(make_config: Any) -> None:
+def test_tensorboard_shows_the_table_of_metrics(make_config: Any) -> None:
     config = make_config(logging__tensorboard=True, training__log_every_n_steps=1)
     with pytest.raises(RuntimeError, match="crash"):
         train(config, report=crash)
@@ -87,7 +87,7 @@ def test_final_scores_are_logged(make_config: Any) -> None:
 
 
 class FakeWandb:
-    """Stands in for the package, and remembers what it was asked for."""
+    """A stand-in for the package that records its calls."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.begun: list[dict[str, Any]] = []
@@ -119,7 +119,7 @@ def begin(config: Any, folder: Path) -> None:
         pass
 
 
-def test_a_run_goes_on_as_the_same_run_of_wandb(
+def test_a_resumed_run_is_the_same_run_of_wandb(
     make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wandb, config = FakeWandb(monkeypatch), make_config(logging__wandb=True)
@@ -140,18 +140,18 @@ def test_a_run_goes_on_as_the_same_run_of_wandb(
     assert wandb.finished == [0, 0, 0, 0]
 
 
-def test_wandb_is_online_only_if_it_is_told_to(
+def test_wandb_is_online_only_on_request(
     make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wandb, config = FakeWandb(monkeypatch), make_config(logging__wandb=True)
     monkeypatch.chdir(tmp_path)
-    begin(config, tmp_path / "one")  # by the project's own file
+    begin(config, tmp_path / "one")  # by the project's configuration file
     monkeypatch.setattr("trainers.wandb_run._FILE", "none.yaml")
-    begin(config, tmp_path / "other")  # without any
+    begin(config, tmp_path / "other")  # without a configuration file
     assert [settings["mode"] for settings in wandb.begun] == ["offline", "offline"]
 
 
-def test_what_is_wrong_with_wandb_is_told_before_data_are_made(
+def test_errors_of_wandb_are_raised_before_data_are_collected(
     make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wandb = FakeWandb(monkeypatch)

@@ -1,4 +1,4 @@
-"""What a training step takes of memory is told before it is taken."""
+"""The estimate of the memory of a training step, and its check before training."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def config_of(environment: str, *words: str) -> RunConfig:
         ("mujoco", ["--model_mode=RATE_quick"]),
     ],
 )
-def test_a_batch_takes_what_was_told_of_a_window(environment: str, words: list[str]) -> None:
-    """Against what autograd keeps of three windows at once."""
+def test_a_batch_takes_the_estimated_memory(environment: str, words: list[str]) -> None:
+    """Compares the estimate with the tensors that autograd keeps for three windows."""
     if any(find_spec(name) is None for name in ("minigrid", "mujoco")):
         pytest.skip("Minigrid and MuJoCo are not installed here")
     config = config_of(environment, *words)
@@ -50,15 +50,15 @@ def test_a_batch_takes_what_was_told_of_a_window(environment: str, words: list[s
     told = step_memory(config, entry.spec)
     data = sum(tensor.nbytes for tensor in three.tensors())
     real = data + memory_check._kept(module, three)
-    # What all windows share, like the positions, counts in each of them.
+    # Tensors that all windows share, like positions, are counted for each window.
     assert real <= 3 * told.window <= 1.3 * real
-    # At least what a layer keeps of each of its inputs: 3 tokens of a step in float32.
+    # A layer keeps at least its inputs: 3 tokens per step in float32.
     model = config.model
     assert told.window > config.window * 3 * model.d_model * 4 * 4 * model.num_layers
     assert told.of(7) == told.fixed + 7 * told.window
 
 
-def test_what_keeps_less_takes_less() -> None:
+def test_fewer_kept_activations_take_less_memory() -> None:
     plain = memory_of(config_of("tmaze"))
     recomputed = memory_of(config_of("tmaze", "--training.checkpoint_segments=true"))
     detached = memory_of(config_of("tmaze", "--training.bptt_segments=0"))
@@ -71,7 +71,7 @@ def test_what_keeps_less_takes_less() -> None:
     assert plain.fixed == recomputed.fixed
 
 
-def test_what_does_not_fit_is_refused_with_the_figures(make_config, monkeypatch) -> None:
+def test_a_step_that_does_not_fit_is_refused_with_its_size(make_config, monkeypatch) -> None:
     config = config_of("tmaze", "--training.batch_size=100000")
     spec = get_environment("tmaze").spec
     window = step_memory(config, spec).window
@@ -85,7 +85,7 @@ def test_what_does_not_fit_is_refused_with_the_figures(make_config, monkeypatch)
     assert "training.checkpoint_segments=true" in message
 
 
-def test_what_may_not_fit_is_warned_of_and_what_does_is_not(monkeypatch) -> None:
+def test_a_step_that_may_not_fit_is_warned_of(monkeypatch) -> None:
     config = config_of("tmaze", "--training.batch_size=64")
     spec = get_environment("tmaze").spec
     need = step_memory(config, spec).of(64)
@@ -98,7 +98,7 @@ def test_what_may_not_fit_is_warned_of_and_what_does_is_not(monkeypatch) -> None
         check_memory(config, spec)
 
 
-def test_a_run_that_does_not_fit_leaves_nothing_and_makes_no_data(make_config, tmp_path) -> None:
+def test_a_run_that_does_not_fit_leaves_no_files_and_no_data(make_config, tmp_path) -> None:
     config = make_config(
         training__batch_size=1 << 30, data__root=str(tmp_path / "data"), data__max_length=20
     )
@@ -107,7 +107,7 @@ def test_a_run_that_does_not_fit_leaves_nothing_and_makes_no_data(make_config, t
     assert not (tmp_path / "data").exists()
 
 
-def test_looking_changes_no_random_number() -> None:
+def test_the_estimate_uses_no_random_numbers() -> None:
     torch.manual_seed(3)
     wanted = torch.rand(2)
     torch.manual_seed(3)

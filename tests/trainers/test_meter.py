@@ -19,7 +19,7 @@ class Clock:
 
 
 def log(times: list[float], note: str = "loss 1") -> list[str]:
-    """The lines of a log file of a work of as many parts, each done at its time."""
+    """Returns the lines of the log of a task whose parts are done at the given times."""
     text, clock = io.StringIO(), Clock()
     with Meter(Console(file=text, width=60), clock=clock) as meter:
         meter.show("training", 0, len(times))
@@ -28,7 +28,7 @@ def log(times: list[float], note: str = "loss 1") -> list[str]:
     return text.getvalue().splitlines()
 
 
-def test_a_log_has_a_line_at_once_and_one_after_each_tenth() -> None:
+def test_a_log_has_a_first_line_and_one_after_each_tenth() -> None:
     lines = log([0.2 * step for step in range(1, 1001)])
     assert lines[0] == "training  0/1,000  0%"
     assert lines[1] == "training  100/1,000  10%  0:03:00 left  loss 1"
@@ -39,7 +39,7 @@ def test_a_log_has_a_line_at_once_and_one_after_each_tenth() -> None:
     assert lines[-1] == "training  1,000/1,000  100%  0:00:00 left  loss 1"
 
 
-def test_fast_work_has_few_lines_and_slow_work_soon_has_one() -> None:
+def test_fast_tasks_have_few_lines_and_slow_ones_an_early_line() -> None:
     assert len(log([0.001 * step for step in range(1, 1001)])) == 2
     assert len(log([1e-4] * 5)) == 2
     slow = log([5.0 * step for step in range(1, 10_001)])
@@ -49,7 +49,7 @@ def test_fast_work_has_few_lines_and_slow_work_soon_has_one() -> None:
     assert len(slow) < 30
 
 
-def test_lines_of_a_log_are_not_wrapped_and_the_first_has_all_that_counts() -> None:
+def test_lines_of_a_log_are_not_wrapped_and_the_first_is_complete() -> None:
     _, *lines = log([30.0, 60.0], note="x" * 100)
     assert [line.split("  ")[:4] for line in lines] == [
         ["training", "1/2", "50%", "0:00:30 left"],
@@ -58,7 +58,7 @@ def test_lines_of_a_log_are_not_wrapped_and_the_first_has_all_that_counts() -> N
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
-def test_a_narrow_terminal_cuts_the_least_of_a_line(width: int) -> None:
+def test_a_narrow_terminal_drops_the_least_important_parts(width: int) -> None:
     text, clock = io.StringIO(), Clock()
     console = Console(file=text, force_terminal=True, width=width, color_system=None)
     with Meter(console, clock=clock) as meter:
@@ -84,7 +84,7 @@ def test_a_dumb_terminal_and_a_pipe_get_plain_lines(monkeypatch: pytest.MonkeyPa
         assert "scoring  100%" in text.getvalue()
 
 
-def test_works_side_by_side_have_their_names_and_phases() -> None:
+def test_parallel_tasks_have_names_and_phases() -> None:
     text = io.StringIO()
     with Meter(Console(file=text, width=60)) as meter:
         meter.show("collecting", 0, 10, name="one")
@@ -95,7 +95,7 @@ def test_works_side_by_side_have_their_names_and_phases() -> None:
     assert lines == ["one collecting", "two training", "one training", "two training"]
 
 
-def test_what_has_no_known_end_is_counted() -> None:
+def test_tasks_of_unknown_length_are_counted() -> None:
     text, clock = io.StringIO(), Clock()
     with Meter(Console(file=text, width=60), clock=clock) as meter:
         for done in range(100):
@@ -105,7 +105,7 @@ def test_what_has_no_known_end_is_counted() -> None:
     assert lines == ["packing  0", "packing  30", "packing  60"]
 
 
-def test_nothing_is_shown_where_nothing_is_wanted() -> None:
+def test_progress_can_be_disabled() -> None:
     text = io.StringIO()
     with Meter(Console(file=text, force_terminal=True), shown=False) as meter:
         meter.show("training", 1, 2)

@@ -1,4 +1,4 @@
-"""Steps whose outcome stays on the device until metrics are due."""
+"""Metrics that stay on the device until they are logged, so that steps do not synchronise."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAN = float("nan")
 
 @pytest.fixture
 def lagging(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The CPU as a device that the host does not wait for."""
+    """Treats the CPU as a device that the host does not wait for."""
     monkeypatch.setattr(SequenceTrainer, "_waits", False)
 
 
@@ -34,7 +34,7 @@ def totals(loss: float) -> torch.Tensor:
 
 
 class TestMetricSums:
-    def test_means_are_over_all_steps_since_the_last_time(self) -> None:
+    def test_means_are_over_all_steps_since_the_last_reading(self) -> None:
         sums = MetricSums()
         for step, loss in enumerate((1.0, 3.0), start=1):
             sums.add(step, step - 1, sums.check_finite(totals(loss), torch.tensor(loss)), NAMES)
@@ -43,13 +43,13 @@ class TestMetricSums:
         assert found == {"loss": 1, "accuracy": 0.5, "last_step_accuracy": 1, "grad_norm": 2}
         assert sums.state_dict() == MetricSums().state_dict()
 
-    def test_what_has_no_weight_is_left_out_but_the_loss(self) -> None:
+    def test_metrics_without_weight_are_omitted_except_the_loss(self) -> None:
         sums = MetricSums()
         sums.add(1, 0, sums.check_finite(torch.zeros(7), torch.tensor(0.0)), NAMES)
         assert sums.read() is None
         assert sums.metrics() == {"loss": 0, "grad_norm": 0}
 
-    def test_a_metric_that_is_not_finite_stops_nothing(self) -> None:
+    def test_a_metric_that_is_not_finite_does_not_stop_training(self) -> None:
         sums = MetricSums()
         row = totals(1.0)
         row[2] = NAN
@@ -57,7 +57,7 @@ class TestMetricSums:
         assert sums.read() is None
         assert sums.found_inf == 0
 
-    def test_it_goes_on_from_its_state(self) -> None:
+    def test_sums_are_restored_from_their_state(self) -> None:
         both = MetricSums(), MetricSums()
         for sums in both:
             sums.add(1, 0, sums.check_finite(totals(2.0), torch.tensor(3.0)), NAMES)
@@ -93,7 +93,7 @@ class TestMetricSums:
 
 
 @pytest.mark.parametrize("bptt_segments", [None, 0])
-def test_waiting_changes_nothing(make_config, monkeypatch, bptt_segments) -> None:
+def test_waiting_does_not_change_results(make_config, monkeypatch, bptt_segments) -> None:
     settings = {"training__bptt_segments": bptt_segments, "training__log_every_n_steps": 3}
     at_once = train(make_config(logging__name="at-once", **settings)).folder
     monkeypatch.setattr(SequenceTrainer, "_waits", False)
@@ -101,8 +101,8 @@ def test_waiting_changes_nothing(make_config, monkeypatch, bptt_segments) -> Non
 
 
 @pytest.mark.usefixtures("lagging")
-def test_a_failure_is_told_later_and_leaves_the_weights_alone(make_config, monkeypatch) -> None:
-    """Batch 4 is spoilt, metrics are due at step 8: the weights are those after four batches."""
+def test_a_failure_is_reported_later_and_changes_no_weights(make_config, monkeypatch) -> None:
+    """Batch 4 has a NaN and metrics are due at step 8: weights stay those after four batches."""
     from rate.batch import Batch
 
     seen: list[dict[str, torch.Tensor]] = []
@@ -123,7 +123,7 @@ def test_a_failure_is_told_later_and_leaves_the_weights_alone(make_config, monke
 
 
 @pytest.mark.usefixtures("lagging")
-def test_a_failure_is_told_before_anything_is_saved(make_config, monkeypatch) -> None:
+def test_a_failure_is_reported_before_a_save(make_config, monkeypatch) -> None:
     config = make_config(
         optimizer__learning_rate=1e30,
         optimizer__gradient_clip=0.0,
@@ -138,7 +138,7 @@ def test_a_failure_is_told_before_anything_is_saved(make_config, monkeypatch) ->
 
 
 class _NoReading(TorchDispatchMode):
-    """Refuses what makes the host wait for a GPU."""
+    """Raises an error for operations that make the host wait for a GPU."""
 
     REFUSED = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal")
 
@@ -165,11 +165,11 @@ def test_a_step_reads_nothing_from_the_device(make_config, monkeypatch, bptt_seg
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_step_on_a_gpu_waits_for_nothing(make_config, monkeypatch) -> None:
+def test_a_step_on_a_gpu_does_not_synchronise(make_config, monkeypatch) -> None:
     training_step = SequenceTrainer.training_step
 
     def watched(module: SequenceTrainer, batch: Any, index: int) -> Any:
-        # The first step makes tables, the last one logs.
+        # The first step builds tables, the last one logs.
         torch.cuda.set_sync_debug_mode("error" if 0 < index < 7 else "default")
         try:
             return training_step(module, batch, index)

@@ -1,4 +1,4 @@
-"""The table of metrics: whole after any interruption, and the same whenever it came."""
+"""The table of metrics: complete and equal after every interruption."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_columns_grow_and_a_step_is_a_row(tmp_path) -> None:
     )
 
 
-def test_it_does_not_matter_when_it_was_saved(tmp_path) -> None:
+def test_the_table_does_not_depend_on_the_saves(tmp_path) -> None:
     for name, saves in (("often", True), ("once", False)):
         (tmp_path / name).mkdir()
         table = MetricsTable(tmp_path / name)
@@ -34,8 +34,8 @@ def test_it_does_not_matter_when_it_was_saved(tmp_path) -> None:
     assert read[0] == read[1]
 
 
-def test_every_setback_is_made_good(tmp_path) -> None:
-    """Killed after any step, with the last line torn anywhere, and set back to any step before."""
+def test_every_interruption_is_repaired(tmp_path) -> None:
+    """Killed after any step, with a partial last line, and rewound to any earlier step."""
     (tmp_path / "whole").mkdir()
     whole = MetricsTable(tmp_path / "whole")
     log(whole, 1, 8)
@@ -58,7 +58,7 @@ def test_every_setback_is_made_good(tmp_path) -> None:
                 assert (folder / "metrics.csv").read_bytes() == expected
 
 
-def test_rows_are_appended_not_written_anew(tmp_path) -> None:
+def test_rows_are_appended_without_rewriting_the_file(tmp_path) -> None:
     table = MetricsTable(tmp_path)
     log(table, 1, 4)
     table.save()

@@ -1,4 +1,4 @@
-"""A run's name says what it changes, and no run takes the folder of another."""
+"""Names of runs from their changed settings; folders of runs are never reused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainers.runs import enter_run, run_folder
 
 
 def create_run(config: RunConfig) -> Path:
-    """The folder of a run that has begun and has saved a checkpoint."""
+    """Returns the folder of a started run with a checkpoint."""
     with enter_run(config) as folder:
         (folder / "checkpoints" / "last.ckpt").touch()
     return folder
@@ -37,11 +37,13 @@ def create_run(config: RunConfig) -> Path:
         ("retrieval", "--model_mode DT --env.privileged true", "retrieval-dt-privileged-1"),
     ],
 )
-def test_a_name_says_what_differs_from_the_preset(environment: str, words: str, name: str) -> None:
+def test_a_name_lists_the_differences_from_the_preset(
+    environment: str, words: str, name: str
+) -> None:
     assert parse(environment, words.split()).config.run_name == name
 
 
-def test_a_name_says_what_differs_from_the_file(tmp_path: Path) -> None:
+def test_a_name_lists_the_differences_from_the_file(tmp_path: Path) -> None:
     folder = create_run(parse("tmaze", ["--nmt", "7", f"--logging.output={tmp_path}"]).config)
     file = f"--config={folder / 'config.yaml'}"
     assert parse("tmaze", [file]).config.run_name == "tmaze-rate-nmt7-1"
@@ -56,7 +58,7 @@ def config_of(output: Path, *words: str) -> RunConfig:
 
 
 def test_another_run_of_the_same_name_gets_a_number(tmp_path: Path) -> None:
-    """Also where the name was given, as two commands of the public README have the same."""
+    """This includes given names, because two commands of the public README have the same one."""
     public = ["--ckpt_folder=RMT", "--nmt=15", "--mem_len=0", "--n_head_ca=0"]
     first = create_run(config_of(tmp_path, *public))
     before = (first / "config.yaml").read_bytes()
@@ -71,11 +73,11 @@ def test_another_run_of_the_same_name_gets_a_number(tmp_path: Path) -> None:
         "tmaze-RMT-1-run3",
     ]
     assert (first / "config.yaml").read_bytes() == before
-    assert run_folder(other) == second  # what another process of the run finds
+    assert run_folder(other) == second  # as another process of the run finds it
 
 
 @pytest.mark.parametrize("words", [[], ["--training.threads=2"], ["--data.root=elsewhere"]])
-def test_the_same_run_is_not_made_twice(tmp_path: Path, words: list[str]) -> None:
+def test_the_same_run_is_not_created_twice(tmp_path: Path, words: list[str]) -> None:
     folder = create_run(config_of(tmp_path))
     with pytest.raises(ConfigError, match=f"--resume {folder}"):
         create_run(config_of(tmp_path, *words))
@@ -86,7 +88,7 @@ def test_the_same_run_is_not_made_twice(tmp_path: Path, words: list[str]) -> Non
     assert sorted(tmp_path.iterdir()) == [folder, again]
 
 
-def test_a_run_that_cannot_be_read_is_left_alone(tmp_path: Path) -> None:
+def test_an_unreadable_run_is_not_changed(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     folder = create_run(config)
     (folder / "config.yaml").write_text("{", encoding="utf-8")
@@ -95,7 +97,7 @@ def test_a_run_that_cannot_be_read_is_left_alone(tmp_path: Path) -> None:
     assert (folder / "config.yaml").read_text(encoding="utf-8") == "{"
 
 
-def test_other_processes_expect_the_folder_that_will_be_made(tmp_path: Path) -> None:
+def test_other_processes_find_the_same_folder(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     create_run(config_of(tmp_path, "--training.max_steps=7"))
     expected = run_folder(config)

@@ -1,4 +1,4 @@
-"""Observations are normalised by the data, and the weights carry by what."""
+"""Observations are normalised by statistics of the data, which are saved in the weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def assert_carries(encoder: Any, statistics: tuple[Any, Any]) -> None:
 
 
 def run(root: Path, options: dict[str, Any]) -> Path:
-    """Train on Associative Retrieval, whose cue is a dictionary's part if it is shown."""
+    """Trains on Associative Retrieval, with the cue as part of a dictionary if it is visible."""
     settings = {
         "environment": "retrieval",
         "env": options,

@@ -1,4 +1,4 @@
-"""Numbers that are none end no training, and leave no file that is no JSON."""
+"""NaN and infinity do not end training, and all saved files are valid JSON."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAN, INF = np.nan, np.inf
 
 
 class Faulty(TMazeVector):
-    """A T-Maze in which the rows of some seeds go wrong at their second step."""
+    """A T-Maze in which some seeds return values that are not finite at their second step."""
 
     def __init__(self, spoil: Callable[[Any], None], seeds: set[int], *arguments: int) -> None:
         super().__init__(*arguments)
@@ -61,7 +61,7 @@ def no_success(found: Any) -> None:
 
 
 def strict(path: Path) -> Any:
-    """What a JSON file holds, if it holds no NaN and no infinity."""
+    """Returns the contents of a JSON file; fails if it holds NaN or infinity."""
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{path} has {name}")
@@ -82,7 +82,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize("spoil", [no_reward, endless_reward, no_observation, no_success])
-def test_an_episode_that_is_not_finite_is_flagged_and_training_goes_on(
+def test_an_episode_that_is_not_finite_is_flagged_and_training_continues(
     spoil: Any, faulty: Any, make_config: MakeConfig
 ) -> None:
     faulty(spoil, [10_001, 20_000, 20_002])
@@ -112,8 +112,8 @@ def test_weights_without_a_finite_score_are_not_chosen(
     assert "selection" not in header
 
 
-def test_a_spoilt_row_goes_on_with_the_next_episode() -> None:
-    """Whatever it does in it, the others count as if it had not been there."""
+def test_an_invalid_row_continues_with_the_next_episode() -> None:
+    """The scores of the other episodes do not depend on it."""
 
     class Spoilt(Numbers):
         def step(self, actions: Any) -> Any:
@@ -121,7 +121,7 @@ def test_a_spoilt_row_goes_on_with_the_next_episode() -> None:
             return observations, np.where(self.seeds == 4, NAN, rewards), *rest
 
         def reset(self, **how: Any) -> Any:
-            self.ended |= self.seeds == 4  # it need not have come to its end
+            self.ended |= self.seeds == 4  # it may be reset before its end
             return super().reset(**how)
 
     for rows in (1, 3, 11):
@@ -136,19 +136,19 @@ def test_a_spoilt_row_goes_on_with_the_next_episode() -> None:
 
 @pytest.mark.parametrize("number", [NAN, INF, -INF])
 @pytest.mark.parametrize("name", ["evaluation__target_return", "data__min_return"])
-def test_a_setting_that_json_has_not_is_refused_at_once(
+def test_a_setting_that_is_not_finite_is_refused(
     name: str, number: float, make_config: MakeConfig
 ) -> None:
     with pytest.raises(ConfigError, match=rf"{name.replace('__', '.')} is .*finite"):
         make_config(**{name: number})
 
 
-def test_so_is_one_of_the_environments_own() -> None:
+def test_an_environment_setting_that_is_not_finite_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"env\.score_100 is inf; it must be a finite number"):
         RunConfig("mujoco", env={"task": "hopper", "score_100": INF})
 
 
-def test_scores_that_cannot_be_saved_are_told(
+def test_scores_that_cannot_be_saved_are_reported(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, content: Any) -> None:
@@ -174,9 +174,7 @@ def test_scores_that_cannot_be_saved_are_told(
         ("selection_seed", 1 << 63),
     ],
 )
-def test_seeds_that_there_are_not_are_refused_at_once(
-    name: str, seed: int, make_config: MakeConfig
-) -> None:
+def test_seeds_out_of_range_are_refused(name: str, seed: int, make_config: MakeConfig) -> None:
     with pytest.raises(ConfigError, match=rf"evaluation\.{name} is {seed}, and 4 episodes"):
         make_config(**{f"evaluation__{name}": seed})
     assert make_config(evaluation__test_seed=(1 << 40) - 4).evaluation.test_seed == (1 << 40) - 4

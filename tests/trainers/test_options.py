@@ -51,7 +51,7 @@ class Derived(Base):
     inner: Inner = field(default_factory=Inner)
 
 
-def test_options_are_the_fields_of_all_classes_with_what_is_said_of_them() -> None:
+def test_options_are_the_fields_of_all_classes_with_their_help() -> None:
     found = options_of(Derived, "x")
     assert {name: option.help for name, option in found.items()} == {
         "x.width": "Of everything.",
@@ -61,7 +61,7 @@ def test_options_are_the_fields_of_all_classes_with_what_is_said_of_them() -> No
     }
 
 
-def test_help_has_what_may_be_given_and_what_it_is_without() -> None:
+def test_help_has_choices_and_defaults() -> None:
     table: dict[str, Any] = {"x": {"width": 3, "height": None, "inner": {"rate": 0.5}}}
     text = " ".join(" ".join(show_options(options_of(Derived, "x"), table)).split())
     assert "--x.width N Of everything. (default: 3)" in text
@@ -70,7 +70,7 @@ def test_help_has_what_may_be_given_and_what_it_is_without() -> None:
     assert "--x.inner.rate X How fast, in metres: per second, or `fast`. (default: 0.5)" in text
 
 
-def test_words_belong_to_the_option_before_them() -> None:
+def test_words_are_values_of_the_option_before_them() -> None:
     words = ["--a", "1", "--b=2", "--c", "x", "y", "--d", "-5", "--e", "--f="]
     assert read_words(words) == [
         *(("a", ["1"]), ("b", ["2"]), ("c", ["x", "y"]), ("d", ["-5"]), ("e", []), ("f", [""])),
@@ -84,7 +84,7 @@ def test_words_belong_to_the_option_before_them() -> None:
     ("kind", "words", "value"),
     [
         (int, ["-5"], -5),
-        (float, ["1e-3"], "1e-3"),  # as YAML has it; the check of a float takes it
+        (float, ["1e-3"], "1e-3"),  # an integer in YAML; floats accept it
         (float, ["3"], 3),
         (bool, ["True"], True),
         (str, ["null"], "null"),
@@ -104,12 +104,12 @@ def test_words_belong_to_the_option_before_them() -> None:
         (object, ["text"], "text"),
     ],
 )
-def test_a_value_is_read_as_its_type_says(kind: Any, words: list[str], value: Any) -> None:
+def test_a_value_is_parsed_by_its_type(kind: Any, words: list[str], value: Any) -> None:
     assert read_value("x", kind, words) == value
     assert type(read_value("x", kind, words)) is type(value)
 
 
-def test_a_value_is_one_value() -> None:
+def test_an_option_has_one_value() -> None:
     with pytest.raises(ConfigError, match="--x needs a value"):
         read_value("x", int, [])
     with pytest.raises(ConfigError, match="'4' belongs to no option"):
@@ -118,7 +118,7 @@ def test_a_value_is_one_value() -> None:
         read_value("x", dict[str, Any], ["{a: 1, a: 2}"])
 
 
-def test_a_dotted_name_is_set_in_tables_of_its_own() -> None:
+def test_a_dotted_name_is_set_in_nested_tables() -> None:
     inner = {"b": 1}
     table: dict[str, Any] = {"a": inner, "d": 3}
     set_at(table, "a.c.e", 2)

@@ -1,4 +1,4 @@
-"""A backbone that is named by its import path is trained, resumed and evaluated as ours are."""
+"""A backbone named by its import path is trained, resumed and evaluated."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def command(tmp_path: Path, *options: str) -> list[str]:
     return [*TINY, f"--logging.output={tmp_path}", f"--data.root={tmp_path / 'data'}", *options]
 
 
-def test_an_own_backbone_trains_resumes_and_acts(tmp_path: Path) -> None:
+def test_a_users_backbone_trains_resumes_and_acts(tmp_path: Path) -> None:
     asked = parse("tmaze", command(tmp_path, *OWN))
     assert "cache" not in asked.config.to_dict()["model"]
     result = train(asked.config)
@@ -51,8 +51,8 @@ def test_an_own_backbone_trains_resumes_and_acts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru"])
-def test_recurrent_baselines_train_and_resume_to_the_bit(name: str, tmp_path: Path) -> None:
-    """The same weights, whether a run was stopped or not."""
+def test_recurrent_baselines_resume_bit_for_bit(name: str, tmp_path: Path) -> None:
+    """A resumed run has the same weights as an uninterrupted one."""
     options = [f"--model_mode={name}", "--training.bptt_segments=1"]
     whole = train(parse("tmaze", command(tmp_path, *options, "--logging.name=whole")).config)
     half = [*options, "--logging.name=half", "--training.max_steps=2"]
@@ -73,13 +73,13 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("option", "told"), WRONG)
-def test_a_backbone_that_is_not_there_is_named(option: str, told: str) -> None:
+def test_a_missing_backbone_is_named(option: str, told: str) -> None:
     with pytest.raises(ConfigError) as error:
         parse("tmaze", [option])
     assert told in str(error.value)
 
 
-def test_settings_of_another_backbone_are_told_and_refused() -> None:
+def test_settings_of_another_backbone_are_refused() -> None:
     command = parse("tmaze", ["--model.backbone=lstm"])
     assert command.config.run_name == "tmaze-rate-lstm-1"
     assert any("lstm has no num_memory_tokens, valve" in note for note in command.notes)
@@ -89,10 +89,10 @@ def test_settings_of_another_backbone_are_told_and_refused() -> None:
         parse("tmaze", [*OWN, "--model.leek=0.1"])
 
 
-def test_code_that_weights_name_runs_once_a_person_has_named_it(
+def test_code_named_in_weights_runs_only_if_the_user_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is not imported before; a module that is imported already is no harm."""
+    """It is imported only then; modules that were imported before are allowed."""
     folder = train(parse("tmaze", command(tmp_path, *OWN)).config).folder / "checkpoints" / "last"
     (tmp_path / "their_cells.py").write_text("from tests.own_cells import Traces", encoding="utf-8")
     description = folder / "model.json"

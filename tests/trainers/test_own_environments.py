@@ -1,4 +1,4 @@
-"""A user's environment trains, scores, resumes and is filmed from its run; and data alone train."""
+"""Environments of users: training, scores, resumption and videos; and data without one."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ RECORD = """\
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a user's module."""
+    """Returns the folder of a user's module."""
     folder = tmp_path / "theirs"
     folder.mkdir()
     (folder / "their_envs.py").write_text(textwrap.dedent(MODULE))
@@ -88,7 +88,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def walks(tmp_path: Path, module: Path) -> Path:
-    """A store of their walks: of size 4, every other step forward."""
+    """A store of episodes of the user's environment of size 4; every other step is forward."""
     spec = get_environment(WALK).spec
 
     def episode(number: int) -> Episode:
@@ -111,7 +111,7 @@ def config(make_config: MakeConfig, walks: Path) -> RunConfig:
     return replace(made, environment=WALK, env={"size": 4})
 
 
-def test_a_users_environment_trains_scores_resumes_and_is_filmed(
+def test_a_users_environment_trains_scores_resumes_and_is_recorded(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = train(config)
@@ -132,10 +132,10 @@ def test_a_users_environment_trains_scores_resumes_and_is_filmed(
     assert (row["environment"], row["length"]) == (WALK, 3)
     film = play(candidate, 5, 1, None)
     assert film.moments[0].picture is not None
-    assert film.moments[0].picture.shape == (4, 4, 3)  # drawn by their render()
+    assert film.moments[0].picture.shape == (4, 4, 3)  # by the user's render()
 
 
-def test_a_run_without_its_module_says_what_is_missing(config: RunConfig, tmp_path: Path) -> None:
+def test_a_run_without_its_module_names_it(config: RunConfig, tmp_path: Path) -> None:
     folder = train(config).folder
     program = (
         "import sys; from pathlib import Path\n"
@@ -149,7 +149,7 @@ def test_a_run_without_its_module_says_what_is_missing(config: RunConfig, tmp_pa
     )
     assert done.returncode == 2
     assert "there is no module 'their_envs'. Install its package, or run from" in done.stderr
-    done = subprocess.run(  # from the folder that holds the module it is found
+    done = subprocess.run(  # found in the folder that holds the module
         command,
         cwd=tmp_path / "theirs",
         env=environment,
@@ -160,7 +160,7 @@ def test_a_run_without_its_module_says_what_is_missing(config: RunConfig, tmp_pa
     assert done.returncode == 0, done.stderr
 
 
-def test_an_environment_that_has_changed_is_not_played(walks: Path, module: Path) -> None:
+def test_an_environment_that_has_changed_is_refused(walks: Path, module: Path) -> None:
     spec = get_environment(WALK).spec
     told = spec.to_dict()
     told["observation_space"]["shape"] = [3]
@@ -181,7 +181,7 @@ def test_an_environment_that_has_changed_is_not_played(walks: Path, module: Path
         ({"evaluation": {"lengths": [None]}}, r"lengths has null: .*no time limit of its own"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_loaded(
+def test_invalid_settings_are_refused_before_data_are_loaded(
     config: RunConfig, changes: dict[str, Any], message: str
 ) -> None:
     for name, change in changes.items():
@@ -225,7 +225,7 @@ def test_an_entry_point_names_an_environment(module: Path, monkeypatch: pytest.M
         registry.find_environment("wlak")
 
 
-def test_a_package_may_bring_a_record_with_an_expert(
+def test_a_package_may_register_a_record_with_an_expert(
     module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (module / "their_record.py").write_text(textwrap.dedent(RECORD))
@@ -241,7 +241,9 @@ def test_a_package_may_bring_a_record_with_an_expert(
     assert (len(episode), episode.terminated) == (3, True)
 
 
-def test_chance_plays_it_for_comparison(walks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_actions_are_scored_for_comparison(
+    walks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     environment = get_environment(WALK, {"size": 2})
     again = pickle.loads(pickle.dumps(environment))
     assert (again.spec.options, again.name, again.maker) == ({"size": 2}, WALK, environment.maker)
@@ -250,7 +252,7 @@ def test_chance_plays_it_for_comparison(walks: Path, monkeypatch: pytest.MonkeyP
         again.make_collector("expert", 9)
 
 
-def test_data_alone_train_without_rollouts(
+def test_data_without_an_environment_train_without_rollouts(
     config: RunConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     logging = replace(config.logging, progress=True)
@@ -296,11 +298,11 @@ def test_an_environment_under_another_python_trains_and_scores_from_its_run(
     config = replace(config, environment="Count-v0", env=options)
     check_run(config)
     result = train(config)
-    assert {row["length"] for row in result.rows} == {5}  # the limit that it is registered with
+    assert {row["length"] for row in result.rows} == {5}  # the limit of its registration
     assert all(0 < row["steps"] <= 5 for row in result.rows)
     saved = load_model(result.folder / "checkpoints" / "last")
     assert saved.spec.options == {"python": str(tmp_path / "other/python"), "start": 1}
-    monkeypatch.chdir("/")  # its path is kept whole
+    monkeypatch.chdir("/")  # its full path is kept
     again, _ = with_own_paths(load_config_file(result.folder / "config.yaml"), result.folder)
     assert again.env["python"] == str(tmp_path / "other/python")
     longer = replace(again, training=replace(again.training, max_steps=10))
@@ -333,11 +335,14 @@ def test_differences_of_spaces() -> None:
     assert differences(box, spaces.Discrete(2)) == [f"{box} instead of Discrete(2)"]
 
 
-def test_code_that_a_file_names_runs_once_a_person_has_named_it(
+def test_code_named_in_a_file_runs_only_if_the_user_names_it(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     folder = train(config).folder
-    others = ("XDG_STATE_HOME", str(tmp_path / "others"))  # who got the run from somebody
+    others = (
+        "XDG_STATE_HOME",
+        str(tmp_path / "others"),
+    )  # a user who received the run from another one
     monkeypatch.setenv(*others)
     monkeypatch.setattr("rate.trust._NAMED", set())
     monkeypatch.setattr("rate.envs.own.import_path", forbidden)
@@ -354,7 +359,7 @@ def test_code_that_a_file_names_runs_once_a_person_has_named_it(
     monkeypatch.syspath_prepend(str(tmp_path / "theirs"))
     evaluate_main([str(folder), "--env", WALK, "--episodes", "2", "--env.size=3"])
     monkeypatch.setattr("rate.trust._NAMED", set())
-    evaluate_main([str(folder), "--episodes", "2"])  # it is remembered
+    evaluate_main([str(folder), "--episodes", "2"])  # the permission is saved
 
 
 def forbidden(*_: Any) -> Any:
@@ -368,7 +373,7 @@ def test_a_python_that_a_file_names_is_not_run(tmp_path: Path) -> None:
         environment_of(evil)
 
 
-def test_without_a_home_it_is_remembered_as_long_as_the_process_lives(
+def test_without_a_home_permissions_last_for_the_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("XDG_STATE_HOME")
@@ -378,14 +383,14 @@ def test_without_a_home_it_is_remembered_as_long_as_the_process_lives(
         trust.require("a.b:C", {})
     trust.remember("a.b:C", {})
     trust.require("a.b:C", {})
-    trust.require("CartPole-v1", {})  # installed under a name of its own
+    trust.require("CartPole-v1", {})  # installed under a separate name
 
 
 def no_home() -> Path:
     raise RuntimeError("Could not determine home directory.")
 
 
-def test_a_model_of_data_alone_is_played_where_a_person_says(config: RunConfig) -> None:
+def test_a_model_without_an_environment_plays_in_a_given_one(config: RunConfig) -> None:
     folder = train(replace(config, environment="none", env={})).folder
     candidate = find_candidates(folder)[0].playing_in(WALK, {"size": 3})
     (row,) = score(prepare(candidate, {"lengths": [4], "episodes": 2}, None), torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""A package's record of an environment: its expert plays the data, and all commands know it."""
+"""An environment registered by a package: its expert collects data, and commands find it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SMALL = {
 
 @pytest.fixture(autouse=True)
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An installed package that registers `tests.own_environment`, and a folder to work in."""
+    """An installed package that registers `tests.own_environment`, and a working directory."""
     info = tmp_path / "packages" / "corridor-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: corridor\nVersion: 1.0\n")
@@ -45,13 +45,13 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_it_is_collected_trained_and_scored() -> None:
+def test_it_collects_trains_and_scores() -> None:
     run = train(env="corridor", model="rate", steps=2, progress=False, settings=SMALL)
     assert [row["length"] for row in run.scores if row["which"] == "last"] == [12, 30]
     assert Run.open(run.folder).environment().settings == CorridorOptions()
 
 
-def test_commands_know_it(
+def test_commands_find_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [f"--{name}={value}" for name, value in SMALL.items() if name[:4] in ("data", "mode")]
@@ -65,14 +65,14 @@ def test_commands_know_it(
     assert (env.unwrapped.options, env.unwrapped.max_steps) == (CorridorOptions(2), 7)
 
 
-def test_wrong_settings_are_named() -> None:
+def test_invalid_settings_are_named() -> None:
     with pytest.raises(ConfigError, match="cue_steps"):
         train(env="corridor", settings={**SMALL, "env.cue_stops": 3})
     assert get_environment("corridor").spec.options == {"cue_steps": 1}
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
-def test_gymnasium_knows_the_environments_of_this_project(name: str) -> None:
+def test_the_environments_of_the_project_are_registered_in_gymnasium(name: str) -> None:
     record = find_environment(name)
     assert gymnasium.spec(f"RATE/{record.env.__name__}-v0").id == record.gym_id()
 

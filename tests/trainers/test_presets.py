@@ -1,4 +1,4 @@
-"""Every preset can be read, built, written, trained and evaluated, and says what it is."""
+"""Every preset is valid and documented, and can be built, trained and evaluated."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TINY = [
 
 @pytest.fixture(scope="module")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All presets train on the same episodes of at most 90 steps."""
+    """Returns the data root that all presets share, with episodes of at most 90 steps."""
     return tmp_path_factory.mktemp("data")
 
 
@@ -44,7 +44,7 @@ def test_there_is_a_preset_for_every_model_of_the_family() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_preset_says_what_it_is(name: str) -> None:
+def test_a_preset_has_a_description(name: str) -> None:
     path = PRESETS / "tmaze" / f"{name}.yaml"
     first_line = path.read_text(encoding="utf-8").splitlines()[0]
     assert first_line.startswith("# ")
@@ -88,7 +88,7 @@ def test_presets_are_laid_over_the_base_of_their_environment(
 
 @pytest.mark.parametrize(("environment", "name"), EVERY, ids=["-".join(one) for one in EVERY])
 def test_a_preset_of_any_environment_can_be_used(environment: str, name: str) -> None:
-    """It says what it is, its data fill its windows, and its model takes its observations."""
+    """It has a description, its data fill its windows, and its model accepts its observations."""
     if any(find_spec(package) is None for package in find_environment(environment).needs):
         pytest.skip(f"what {environment} needs is not installed here")
     path = PRESETS / environment / f"{name}.yaml"
@@ -152,8 +152,8 @@ def test_a_preset_builds_its_model(name: str) -> None:
     assert (config.backbone == name) == (name in BACKBONES.own_names())
 
 
-def test_presets_differ_in_the_model_alone() -> None:
-    """What a comparison must not differ in: window, batch, updates and optimiser."""
+def test_presets_differ_in_the_model_only() -> None:
+    """Window, batch, number of updates and optimiser are equal in all compared presets."""
     configs = [config_of(name) for name in NAMES]
     for config in configs:
         assert config.model.context_length * config.training.segments == 90
@@ -163,7 +163,7 @@ def test_presets_differ_in_the_model_alone() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_configuration_survives_its_file(name: str, tmp_path: Path) -> None:
+def test_a_configuration_is_read_as_written(name: str, tmp_path: Path) -> None:
     config = config_of(name, "--logging.name=my name", "--data.max_length=120", "--text=#: 'x")
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(config.to_dict()), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What is told of a run: what it is, and how far it is."""
+"""The output of a run: its description and its progress."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 
 def prepare(episodes: int, shown: bool, terminal: bool) -> tuple[str, list[tuple[str, int, int]]]:
-    """What was printed and reported of data that were made."""
+    """Returns the output and the reports of a data collection."""
     text, told = io.StringIO(), []
     console = Console(file=text, force_terminal=terminal, width=80)
     with preparing(shown, lambda *news: told.append(news), partial(Meter, console)) as tell:
@@ -41,13 +41,13 @@ def test_every_episode_is_reported(shown: bool, terminal: bool) -> None:
     assert ("25/25" in text) == ("packing" in text) == shown
 
 
-def test_nothing_is_shown_of_nothing() -> None:
+def test_an_empty_collection_shows_nothing() -> None:
     with preparing(True, None, partial(Meter, Console(file=(text := io.StringIO()), width=80))):
         pass
     assert not text.getvalue().strip()
 
 
-def test_a_run_says_what_it_is_and_where(make_config, capsys) -> None:
+def test_a_run_prints_its_description_and_folder(make_config, capsys) -> None:
     config = make_config(logging__progress=True)
     train(config)
     lines = capsys.readouterr().err.splitlines()
@@ -67,7 +67,7 @@ def test_a_run_says_what_it_is_and_where(make_config, capsys) -> None:
     assert text.endswith(f"The run is {config.logging.output}/{config.run_name}")
 
 
-def test_a_gpu_that_is_not_used_is_told(monkeypatch) -> None:
+def test_an_unused_gpu_is_reported(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "Card 9")
     assert unused_gpu(CPU).startswith(
@@ -82,11 +82,11 @@ def test_a_gpu_that_is_not_used_is_told(monkeypatch) -> None:
     assert unused_gpu(CPU) == ""
 
 
-def test_presets_that_keep_a_cpu_busy_take_a_gpu_where_there_is_one() -> None:
+def test_slow_presets_use_a_gpu_if_there_is_one() -> None:
     for environment in ["none", *(path.name for path in PRESETS.iterdir() if path.name != ANY)]:
         for name in preset_names(environment):
             values = {"environment": environment, **load_preset(environment, name)}
-            values.pop("tasks", None)  # what single tasks change
+            values.pop("tasks", None)  # overrides of single tasks
             config = config_from_dict(values)
             steps = config.training.batch_size * config.window * config.training.max_steps
             if steps >= LONG:
@@ -94,7 +94,7 @@ def test_presets_that_keep_a_cpu_busy_take_a_gpu_where_there_is_one() -> None:
 
 
 @pytest.mark.parametrize("driver", [True, False])
-def test_a_gpu_that_is_missing_is_told(monkeypatch, driver: bool) -> None:
+def test_a_missing_gpu_is_reported(monkeypatch, driver: bool) -> None:
     monkeypatch.setattr(defaults, "has_gpu_driver", lambda: driver)
     notes = parse("mujoco", ["--model_mode=DT"]).notes
     assert [("There is no GPU here" in note) for note in notes] == [True] * (not driver)

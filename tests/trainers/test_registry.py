@@ -1,4 +1,4 @@
-"""Environments are found by name, and what they cannot do is refused before anything is loaded."""
+"""The registry of environments, and checks of runs before slow imports."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
-def test_every_environment_has_settings_that_fit_into_a_file(name: str) -> None:
+def test_every_environment_has_serialisable_settings(name: str) -> None:
     options = find_environment(name).options()
     config = config_from_dict({"environment": name})
     assert json.loads(json.dumps(config.env)) == config.env == vars(options)
@@ -38,7 +38,7 @@ def test_every_environment_has_settings_that_fit_into_a_file(name: str) -> None:
     assert registry.length_name(name)
 
 
-def test_an_entry_is_under_the_registered_name_with_all_settings() -> None:
+def test_an_entry_has_its_registered_name_and_all_settings() -> None:
     spec = get_environment("retrieval", {"privileged": True}).spec
     assert (spec.name, spec.options) == ("retrieval", {"privileged": True})
     assert set(spec.observation_space.spaces) == {"vector", "privileged"}
@@ -72,7 +72,7 @@ def test_a_vector_is_the_environment_of_its_settings() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in ENVIRONMENTS if find_environment(name).needs])
-def test_a_missing_package_is_named_with_the_way_to_install_it(
+def test_a_missing_package_is_named_with_its_installation(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = find_environment(name)
@@ -125,17 +125,17 @@ def test_check_run(settings: dict[str, Any], message: str | None) -> None:
         check_run(config)
 
 
-def test_a_data_set_of_ones_own_is_not_judged_by_max_length() -> None:
+def test_a_users_data_set_is_not_checked_against_max_length() -> None:
     values = {"environment": "retrieval", "data": {"max_length": 10, "store": "mine"}}
     check_run(config_from_dict(values))
 
 
-def test_lengths_mean_what_the_environment_says() -> None:
+def test_lengths_are_in_the_units_of_the_environment() -> None:
     pytest.importorskip("minigrid")
     config = {"environment": "minigrid", "evaluation": {"lengths": [8], "selection_lengths": []}}
     with pytest.raises(ConfigError, match=r"evaluation\.lengths has 8.*odd"):
         check_run(config_from_dict(config))
-    # A maze of 31 cells has a time-out of 124 steps, which fill a window of 90.
+    # A maze of 31 cells has a time limit of 124 steps, which fills a window of 90.
     config |= {"evaluation": {"lengths": [9], "selection_lengths": []}, "data": {"max_length": 31}}
     check_run(config_from_dict(config))
     with pytest.raises(ConfigError, match=r"data\.max_length=31 is shorter than a training window"):
@@ -151,9 +151,7 @@ def test_lengths_mean_what_the_environment_says() -> None:
         ("minigrid", "--env.observation pixel", "env.observation is 'pixel'"),
     ],
 )
-def test_a_wrong_command_ends_before_anything_slow_is_loaded(
-    name: str, options: str, message: str
-) -> None:
+def test_a_wrong_command_fails_before_slow_imports(name: str, options: str, message: str) -> None:
     heavy = {"torch", "lightning", "matplotlib", "mujoco", "dm_control", "vizdoom", "minigrid"}
     program = (
         f"import runpy, sys\ntry:\n    runpy.run_path('scripts/train_{name}.py', "

@@ -1,4 +1,4 @@
-"""Stopping and going on changes nothing; neither does evaluating."""
+"""Resumed runs equal uninterrupted ones bit for bit; evaluation does not change training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def same_run(first: Path, second: Path) -> None:
-    """Byte for byte the same metrics, bit for bit the same weights."""
+    """Asserts that runs have the same metrics byte for byte and the same weights bit for bit."""
     assert (first / "metrics.csv").read_bytes() == (second / "metrics.csv").read_bytes()
     mine, others = weights(first), weights(second)
     assert mine.keys() == others.keys()
@@ -36,7 +36,7 @@ def same_run(first: Path, second: Path) -> None:
 
 
 class StopAt:
-    """A report that raises once an optimiser step is reached, as a crash would."""
+    """A report that raises an error at an optimiser step, to simulate a crash."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -48,7 +48,7 @@ class StopAt:
 
 @pytest.mark.parametrize("curriculum", [False, True])
 @pytest.mark.parametrize("bptt_segments", [None, 0])
-def test_a_crash_and_a_resume_leave_no_trace(make_config, curriculum, bptt_segments) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(make_config, curriculum, bptt_segments) -> None:
     settings = {
         "curriculum__enabled": curriculum,
         "curriculum__max_steps": 2,
@@ -84,21 +84,21 @@ def test_a_training_state_with_former_names_of_weights_is_resumed(make_config) -
     same_run(whole, folder)
 
 
-def test_two_runs_with_one_seed_are_the_same_and_another_seed_is_not(make_config) -> None:
+def test_runs_with_one_seed_are_equal_and_another_seed_differs(make_config) -> None:
     first = train(make_config(logging__name="first")).folder
     same_run(first, train(make_config(logging__name="second")).folder)
     other = train(make_config(logging__name="first", training__seed=2)).folder
     assert (first / "metrics.csv").read_bytes() != (other / "metrics.csv").read_bytes()
 
 
-def test_evaluation_changes_nothing_about_training(make_config) -> None:
+def test_evaluation_does_not_change_training(make_config) -> None:
     often = train(make_config(logging__name="often", evaluation__every_n_steps=1)).folder
     never = train(make_config(logging__name="never", evaluation__every_n_steps=0)).folder
     mine, others = weights(often), weights(never)
     assert all(torch.equal(mine[name], others[name]) for name in mine)
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(make_config) -> None:
+def test_a_damaged_checkpoint_is_replaced_by_the_previous_one(make_config) -> None:
     whole = train(make_config(logging__name="whole")).folder
     config = make_config(logging__name="parts")
     with pytest.raises(RuntimeError, match="crash"):
@@ -115,7 +115,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(make_config) -> None:
 
 @pytest.mark.parametrize("moved", ["between the renames", "before the digest"])
 def test_a_crash_while_saving_leaves_a_checkpoint(make_config, moved) -> None:
-    """The two moments of a save in which a file and its digest are apart."""
+    """Covers the two moments of a save at which a file and its digest disagree."""
     config = make_config()
     with pytest.raises(RuntimeError, match="crash"):
         train(config, report=StopAt(7))
@@ -161,7 +161,7 @@ def test_a_resume_with_other_settings_is_refused(make_config) -> None:
         train(make_config(training__max_steps=2), resume=folder)
 
 
-def test_a_finished_run_can_be_made_longer(make_config) -> None:
+def test_a_finished_run_can_be_extended(make_config) -> None:
     folder = train(make_config()).folder
     result = train(make_config(training__max_steps=12), resume=folder)
     assert result.steps == 12
@@ -177,9 +177,9 @@ def load(folder: Path) -> RunConfig:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_process_can_be_resumed(make_config, tmp_path, number) -> None:
-    """A real process, killed in the middle of training, while it saves at every step.
+    """Kills a real process in the middle of training, while it saves at every step.
 
-    Among variables of a launcher that is not its own; Lightning reads them when it is imported.
+    Its environment has variables of an unrelated launcher, which Lightning reads when imported.
     """
     config = make_config(
         training__max_steps=150,

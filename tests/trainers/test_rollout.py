@@ -1,4 +1,4 @@
-"""Rollouts count what they should, and nothing notices that they took place."""
+"""Rollouts: counts of episodes, restarts, overlap, and independence from training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from trainers.rollout import evaluate, rollout
 
 
 def make_model(**changes: Any) -> SequenceModel:
-    """A T-Maze model whose every parameter is away from its start."""
+    """Returns a T-Maze model with all parameters changed from their initial values."""
     torch.manual_seed(1)
     config = replace(MODELS["rate"], **changes)
     model = SequenceModel(config, TMAZE_SPEC.observation_space, TMAZE_SPEC.action_space)
@@ -37,11 +37,11 @@ def make_model(**changes: Any) -> SequenceModel:
 
 
 def entry_of(make_vector: Any, **changes: Any) -> Environment:
-    """The T-Maze with another vector environment."""
+    """Returns the T-Maze with another vector environment."""
     return with_parts(get_environment("tmaze"), make_vector=make_vector, **changes)
 
 
-def test_a_finished_row_counts_no_more() -> None:
+def test_a_finished_row_is_not_counted() -> None:
     env, policy, told = Countdown(4), Idle(), []
     result = rollout([policy], [env], [7, 8, 9, 10], on_step=lambda *news: told.append(news))
     assert env.seeds == [7, 8, 9, 10]
@@ -52,13 +52,13 @@ def test_a_finished_row_counts_no_more() -> None:
     assert (policy.resets, policy.rewards) == (1, 3)
 
 
-def test_a_rollout_can_be_cut() -> None:
+def test_a_rollout_can_be_cut_short() -> None:
     result = rollout([Idle()], [Countdown(4)], range(4), max_steps=2)
     assert result.lengths.tolist() == [1, 2, 2, 2]
     assert result.outcomes["success"].tolist() == [1, 0, 0, 0]
 
 
-def test_an_environment_may_tell_no_success() -> None:
+def test_an_environment_may_have_no_success() -> None:
     assert rollout([Idle()], [Countdown(2, tells=False)], range(2)).outcomes == {}
     entry = entry_of(lambda count, length: Countdown(count, tells=False))
     (row,) = evaluate(make_model(), entry, EvaluationConfig(episodes=2), lengths=[5], first_seed=0)
@@ -80,7 +80,7 @@ def test_the_oracle_succeeds() -> None:
 
 
 @pytest.mark.parametrize("num_envs", [1, 3, 7, 20])
-def test_rows_go_on_until_every_seed_was_played_once(num_envs: int) -> None:
+def test_rows_continue_until_every_seed_was_played_once(num_envs: int) -> None:
     seeds = [int(seed) for seed in np.random.default_rng(0).permutation(60)[:20]]
     env, told = Numbers(num_envs, {}), []
     policy = Punctual(num_envs)
@@ -89,7 +89,7 @@ def test_rows_go_on_until_every_seed_was_played_once(num_envs: int) -> None:
     assert result.lengths.tolist() == [1 + seed % 5 for seed in seeds]
     assert result.returns.tolist() == [seed * (1 + seed % 5) for seed in seeds]
     assert result.outcomes["number"].tolist() == seeds
-    assert list(result.outcomes) == ["number"]  # text and masks are none
+    assert list(result.outcomes) == ["number"]  # text and masks are no outcomes
     ended = [number for number, _ in told]
     assert ended == sorted(ended)
     assert told[-1] == (20, 0)
@@ -97,20 +97,20 @@ def test_rows_go_on_until_every_seed_was_played_once(num_envs: int) -> None:
 
 
 @pytest.mark.parametrize("in_reset", [False, True])
-def test_an_episode_that_begins_again_counts_once(in_reset: bool) -> None:
+def test_a_restarted_episode_is_counted_once(in_reset: bool) -> None:
     seeds = range(30)
     crashes = {3: 2, 4: 4, 9: 4, 14: 1, 28: 3}
     env, policy = Numbers(6, crashes, in_reset), Punctual(6)
     result = rollout([policy], [env], seeds)
-    assert len(env.crashes) <= in_reset * 2  # in a reset not every moment comes
+    assert len(env.crashes) <= in_reset * 2  # with `in_reset`, some crash points are not reached
     assert sorted(env.begun) == list(seeds)
     assert result.lengths.tolist() == [1 + seed % 5 for seed in seeds]
     assert result.returns.tolist() == [seed * (1 + seed % 5) for seed in seeds]
     assert result.outcomes["number"].tolist() == list(seeds)
 
 
-def test_a_simulator_that_dies_changes_no_score(tmp_path: Any) -> None:
-    """In a real worker process; what is seen depends on all actions of an episode."""
+def test_a_crashed_simulator_changes_no_score(tmp_path: Any) -> None:
+    """Uses a real worker process; observations depend on all actions of the episode."""
 
     def play(make_env: Any) -> RolloutResult:
         env = WorkerVectorEnv(make_env, 3, 2)
@@ -130,7 +130,7 @@ def test_a_simulator_that_dies_changes_no_score(tmp_path: Any) -> None:
 
 
 class InOrder:
-    """A group of rows whose simulators step only when they are waited for."""
+    """A group of rows whose simulators step only when `step_wait` is called."""
 
     def __init__(self, env: Any) -> None:
         self.num_envs, self.reset, self.step = env.num_envs, env.reset, env.step
@@ -138,8 +138,8 @@ class InOrder:
 
 
 @pytest.mark.parametrize("deaths", [False, True])
-def test_overlapped_simulators_change_nothing(deaths: bool, tmp_path: Any) -> None:
-    """A model that samples, with simulators that are killed while other rows think."""
+def test_overlapped_simulators_do_not_change_results(deaths: bool, tmp_path: Any) -> None:
+    """A model samples actions, and simulators are killed while it computes for other rows."""
     model = make_image_model()
     once = tmp_path / "killed"
 
@@ -169,14 +169,14 @@ def test_overlapped_simulators_change_nothing(deaths: bool, tmp_path: Any) -> No
 
 
 def make_image_model() -> SequenceModel:
-    """A model that sees what `Noise` shows."""
+    """Returns a model with the observations of `Noise`."""
     torch.manual_seed(3)
     env = Noise()
     return SequenceModel(MODELS["rate"], env.observation_space, env.action_space).eval()
 
 
-def test_simulators_step_while_a_policy_thinks() -> None:
-    """Each group's simulators have been told what to do before the other one's are waited for."""
+def test_simulators_step_while_the_policy_computes() -> None:
+    """The simulators of one group step before those of the other group are waited for."""
     calls: list[tuple[int, str]] = []
 
     class Told(Numbers):
@@ -203,15 +203,15 @@ def test_simulators_step_while_a_policy_thinks() -> None:
     turns = [name for name, what in calls if what == "wait"]
     assert turns[:10] == [0, 1] * 5
     for index, (name, what) in enumerate(calls[:20]):
-        if what == "wait":  # the other one is under way
+        if what == "wait":  # the other group is stepping
             others = [what for other, what in calls[:index] if other != name]
             assert others[-1] == "ask"
 
 
 @pytest.mark.parametrize("name", ["rate", "dtxl", "dt"])
 @pytest.mark.parametrize("method", ["argmax", "sample"])
-def test_the_number_of_rows_changes_nothing(name: str, method: Any) -> None:
-    """Retrieval, where what is done depends on memory; episodes of 3 to 12 steps."""
+def test_the_number_of_rows_does_not_change_results(name: str, method: Any) -> None:
+    """Associative Retrieval, whose actions depend on memory; episodes of 3 to 12 steps."""
     make_vector = lambda rows, length: RetrievalVector(rows, RetrievalOptions(), (3, 12))  # noqa: E731
     spec = get_environment("retrieval").spec
     torch.manual_seed(6)
@@ -231,7 +231,7 @@ def test_the_number_of_rows_changes_nothing(name: str, method: Any) -> None:
     assert len(set(few.lengths.tolist())) > 3
 
 
-def test_a_hundred_mazes_are_the_same_in_seven_rows() -> None:
+def test_a_hundred_mazes_are_equal_in_seven_rows() -> None:
     entry = entry_of(lambda rows, length: TMazeVector(rows, (5, length)))
     model, config = make_model(), EvaluationConfig(episodes=100)
     whole, part = (
@@ -242,7 +242,7 @@ def test_a_hundred_mazes_are_the_same_in_seven_rows() -> None:
     assert whole[0]["steps"] < 14
 
 
-def test_rows_side_by_side_are_the_settings_or_the_environments_choice() -> None:
+def test_the_number_of_rows_is_that_of_the_settings_or_the_environment() -> None:
     made: list[tuple[int, int]] = []
 
     class Closing(TMazeVector):
@@ -271,10 +271,10 @@ def test_rows_side_by_side_are_the_settings_or_the_environments_choice() -> None
     )
     assert row["episodes"] == 3
     assert made[-1] == (3, 5)
-    assert Closing.closings == 8  # whoever made it closes it
+    assert Closing.closings == 8  # the caller closes it
 
 
-def test_progress_is_a_share_that_grows_to_the_whole() -> None:
+def test_progress_grows_to_one() -> None:
     told: list[tuple[int, float]] = []
     config = EvaluationConfig(episodes=9, num_envs=4)
     evaluate(
@@ -287,14 +287,14 @@ def test_progress_is_a_share_that_grows_to_the_whole() -> None:
     )
     for length in (6, 9):
         shares = [share for at, share in told if at == length]
-        assert shares[0] == 0  # at once: what is begun may take long
+        assert shares[0] == 0  # at once, because the first step may be slow
         assert all(0 < share <= 1 for share in shares[1:])
         assert shares[-1] == 1
 
 
 @pytest.mark.parametrize("method", ["argmax", "sample"])
 @pytest.mark.parametrize("training", [True, False])
-def test_evaluation_leaves_no_trace_and_repeats_itself(method: Any, training: bool) -> None:
+def test_evaluation_is_repeatable_and_changes_no_state(method: Any, training: bool) -> None:
     model = make_model()
     model.train(training)
     config = EvaluationConfig(episodes=10, num_envs=4, decoding=Decoding(method=method))
@@ -312,7 +312,7 @@ def test_evaluation_leaves_no_trace_and_repeats_itself(method: Any, training: bo
     assert [row["length"] for row in first] == [5, 9]
 
 
-def test_the_settings_target_is_asked_for_instead_of_the_environments(monkeypatch: Any) -> None:
+def test_the_target_return_of_the_settings_overrides_the_environment(monkeypatch: Any) -> None:
     import trainers.rollout
 
     asked = []
@@ -330,7 +330,7 @@ def test_the_settings_target_is_asked_for_instead_of_the_environments(monkeypatc
     assert asked == [1.0, 0.0, 0.5]
 
 
-def test_success_under_its_other_name() -> None:
+def test_success_under_its_alternative_name() -> None:
     rows, is_success = np.array([True, True, False]), np.array([True, False, True])
     ((name, (told, known)),) = outcomes_in({"is_success": is_success}, rows).items()
     assert (name, told.tolist(), known.all()) == ("success", [1.0, 0.0], True)

@@ -1,4 +1,4 @@
-"""A folder is begun, continued or left alone; and it has one writer at a time."""
+"""Folders of runs: started, resumed or left unchanged, with one writer at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def contents(folder: Path) -> dict[Path, int]:
-    """When every file was last written."""
+    """Returns the modification time of every file."""
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
@@ -39,7 +39,7 @@ def crash_at(step: int) -> object:
 
 @contextmanager
 def another_writer(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds the folder's lock until it is killed."""
+    """Starts a process that holds the folder's lock until it is killed."""
     folder.mkdir(parents=True, exist_ok=True)
     program = (
         "import sys, pathlib\n"
@@ -60,7 +60,7 @@ def another_writer(folder: Path) -> Iterator[subprocess.Popen[str]]:
 def test_a_second_writer_is_refused_by_name_until_the_first_is_gone(
     make_config: MakeConfig,
 ) -> None:
-    """Whether it would start the run or continue it, and however the first one ends."""
+    """It starts or resumes the run; the first writer ends regularly or is killed."""
     config = make_config()
     folder = train(config).folder
     before = contents(folder)
@@ -87,16 +87,16 @@ def test_another_run_of_the_name_may_be_written_at_the_same_time(make_config: Ma
         assert second == Path(f"{first}-run2")
 
 
-def test_the_same_process_is_a_second_writer_as_well(make_config: MakeConfig) -> None:
+def test_the_same_process_counts_as_a_second_writer(make_config: MakeConfig) -> None:
     config = make_config()
     with enter_run(config), pytest.raises(ConfigError, match="is being written"):
         train(config, resume="auto")
 
 
-def test_a_lock_that_its_holder_removes_is_taken_anew(
+def test_a_lock_that_its_holder_removes_is_acquired_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between opening the file and locking it, its holder may end and unlink it."""
+    """The holder may end and unlink the file after another process opened it, before the lock."""
     import fcntl
 
     lock, opened = fcntl.flock, []
@@ -113,7 +113,7 @@ def test_a_lock_that_its_holder_removes_is_taken_anew(
         assert opened[-1] == (tmp_path / LOCK).stat().st_ino
 
 
-def test_a_file_system_without_locks_is_told_of(
+def test_a_file_system_without_locks_is_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import fcntl
@@ -127,7 +127,7 @@ def test_a_file_system_without_locks_is_told_of(
 
 
 def _nothing(folder: Path, config: RunConfig) -> None:
-    """The folder alone."""
+    """The folder is empty."""
 
 
 def _before_its_config(folder: Path, config: RunConfig) -> None:
@@ -137,7 +137,7 @@ def _before_its_config(folder: Path, config: RunConfig) -> None:
 
 
 def _before_its_checkpoint(folder: Path, config: RunConfig) -> None:
-    """Killed while it trained, or wrote its first checkpoint or its first weights."""
+    """Killed in training, or while it wrote its first checkpoint or its first weights."""
     folder.rmdir()
     with pytest.raises(RuntimeError, match="crash"):
         train(config, report=crash_at(2))  # type: ignore[arg-type]
@@ -149,7 +149,7 @@ def _before_its_checkpoint(folder: Path, config: RunConfig) -> None:
 
 
 @pytest.mark.parametrize("leave", [_nothing, _before_its_config, _before_its_checkpoint])
-def test_a_run_that_never_trained_is_no_obstacle(make_config: MakeConfig, leave) -> None:
+def test_a_run_without_a_checkpoint_is_replaced(make_config: MakeConfig, leave) -> None:
     config = make_config()
     folder = run_folder(config)
     folder.mkdir(parents=True)
@@ -164,7 +164,7 @@ def test_a_run_that_never_trained_is_no_obstacle(make_config: MakeConfig, leave)
 @pytest.mark.parametrize(
     "file", ["checkpoints/last.ckpt", "checkpoints/best/model.json", "evaluation.json", "mine"]
 )
-def test_whatever_is_worth_something_is_left_alone(make_config: MakeConfig, file: str) -> None:
+def test_folders_with_results_are_not_changed(make_config: MakeConfig, file: str) -> None:
     config = make_config()
     path = run_folder(config) / file
     path.parent.mkdir(parents=True)
@@ -175,7 +175,7 @@ def test_whatever_is_worth_something_is_left_alone(make_config: MakeConfig, file
     assert contents(run_folder(config)) == before
 
 
-def test_one_command_starts_goes_on_and_shows_what_has_finished(make_config: MakeConfig) -> None:
+def test_one_command_starts_resumes_and_shows_a_run(make_config: MakeConfig) -> None:
     config = make_config()
     with pytest.raises(RuntimeError, match="crash"):
         train(config, resume="auto", report=crash_at(5))  # type: ignore[arg-type]
@@ -199,7 +199,7 @@ def test_one_command_starts_goes_on_and_shows_what_has_finished(make_config: Mak
     assert train(make_config(training__max_steps=9), resume="auto").steps == 9
 
 
-def test_other_scores_are_made_of_a_finished_run(make_config: MakeConfig) -> None:
+def test_a_finished_run_can_be_scored_with_other_settings(make_config: MakeConfig) -> None:
     train(make_config())
     result = train(make_config(evaluation__lengths=[7]), resume="auto")
     assert {row["length"] for row in result.rows} == {7}
@@ -217,7 +217,7 @@ def test_other_scores_are_made_of_a_finished_run(make_config: MakeConfig) -> Non
     ],
     ids=str,
 )
-def test_what_changes_no_batch_may_change_when_a_run_goes_on(
+def test_settings_without_effect_on_batches_may_change_on_resume(
     make_config: MakeConfig, change: dict[str, object], told: bool
 ) -> None:
     with pytest.raises(RuntimeError, match="crash"):
@@ -244,7 +244,7 @@ def test_what_changes_no_batch_may_change_when_a_run_goes_on(
     ],
     ids=str,
 )
-def test_what_changes_the_mathematics_is_refused_by_name(
+def test_settings_that_change_results_are_refused_by_name(
     make_config: MakeConfig, change: dict[str, object]
 ) -> None:
     with enter_run(make_config()) as folder:

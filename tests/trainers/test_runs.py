@@ -1,4 +1,4 @@
-"""What is refused before training begins, and what a refused run leaves behind."""
+"""Checks before training begins, and the files that a failed run leaves."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def folder_of(config) -> Path:
     return Path(config.logging.output) / config.run_name
 
 
-def test_a_run_that_is_there_already_is_not_touched(make_config) -> None:
+def test_an_existing_run_is_not_changed(make_config) -> None:
     config = make_config()
     folder = folder_of(config)
     folder.mkdir(parents=True)
@@ -66,7 +66,7 @@ def test_a_read_only_output_is_refused(make_config, tmp_path) -> None:
         ),
     ],
 )
-def test_what_cannot_work_leaves_no_folder(make_config, changes, message) -> None:
+def test_invalid_settings_leave_no_folder(make_config, changes, message) -> None:
     config = make_config(**changes)
     with pytest.raises(UserError, match=message):
         train(config)
@@ -85,7 +85,7 @@ def test_only_a_run_can_be_resumed(make_config, tmp_path) -> None:
 
 
 def test_a_run_that_failed_before_its_first_checkpoint_starts_over(make_config) -> None:
-    """What it logged is gone, not mixed with what comes."""
+    """Its log is removed, so that it is not mixed with the new one."""
     config = make_config(
         training__checkpoint_every_n_steps=100,
         training__log_every_n_steps=1,
@@ -105,7 +105,7 @@ def test_a_run_that_failed_before_its_first_checkpoint_starts_over(make_config) 
     assert steps == ["step", *map(str, range(1, 9))]
 
 
-def test_a_full_disk_ends_a_run_that_then_goes_on(make_config, monkeypatch) -> None:
+def test_a_run_that_a_full_disk_ended_is_resumed(make_config, monkeypatch) -> None:
     config = make_config()
 
     def full(*_: object) -> None:
@@ -124,7 +124,7 @@ def test_differences_are_named_with_dots() -> None:
     assert differences(old, new) == {"b.c": (2, 4), "b.d.e": (3, 5), "f": (None, 6)}
 
 
-def test_a_resumed_run_tells_of_both_machines(make_config) -> None:
+def test_a_resumed_run_records_both_machines(make_config) -> None:
     folder = train(make_config(), command="first").folder
     train(make_config(), resume=folder, command="second")
     text = (folder / "environment.txt").read_text()
@@ -132,7 +132,7 @@ def test_a_resumed_run_tells_of_both_machines(make_config) -> None:
     assert text.count("python: ") == 2
 
 
-def test_the_wandb_example_can_be_used(tmp_path: Path) -> None:
+def test_the_wandb_example_is_valid(tmp_path: Path) -> None:
     example = Path(__file__).parents[2] / "wandb_config.yaml"
     assert wandb_settings(example)["mode"] == "offline"
     assert wandb_settings(tmp_path / "none.yaml") == {}
@@ -147,7 +147,7 @@ def test_a_wandb_file_with_other_keys_is_refused(tmp_path: Path, text: str) -> N
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
-def test_the_commit_says_of_changed_code_alone_that_it_was_changed(tmp_path, monkeypatch) -> None:
+def test_the_commit_is_marked_as_changed_only_if_code_changed(tmp_path, monkeypatch) -> None:
     def git(*words: str) -> None:
         known = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
         subprocess.run(["git", "-C", tmp_path, *known, *words], check=True, capture_output=True)
@@ -161,7 +161,7 @@ def test_the_commit_says_of_changed_code_alone_that_it_was_changed(tmp_path, mon
     (tmp_path / "table.csv").write_text("1\n")
     git("add", "table.csv")
     git("commit", "-m", "somebody's own")
-    assert runs._git_commit() == "none"  # installed inside their repository
+    assert runs._git_commit() == "none"  # installed inside a user's repository
     git("add", ".")
     git("commit", "-m", "ours")
     (tmp_path / "data" / "tmaze" / "manifest.json").write_text("made here\n")
@@ -175,7 +175,7 @@ def test_the_commit_says_of_changed_code_alone_that_it_was_changed(tmp_path, mon
 
 
 @pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "fsdp", "deepspeed", "nonsense"])
-def test_a_strategy_that_nothing_here_is_made_for_is_refused(make_config, strategy: str) -> None:
+def test_an_unsupported_strategy_is_refused(make_config, strategy: str) -> None:
     with pytest.raises(ConfigError, match=rf"training\.strategy is '{strategy}'; choose one of"):
         make_config(training__strategy=strategy)
 
@@ -184,7 +184,7 @@ def test_a_strategy_that_nothing_here_is_made_for_is_refused(make_config, strate
     ("setting", "value"),
     [("accelerator", "tpu"), ("accelerator", "nonsense"), ("precision", "transformer-engine")],
 )
-def test_what_this_machine_has_not_is_a_line_before_data_are_made(
+def test_missing_hardware_is_an_error_before_data_are_collected(
     make_config, tmp_path, setting: str, value: str
 ) -> None:
     config = make_config(**{f"training__{setting}": value, "data__root": str(tmp_path / "data")})

@@ -1,4 +1,4 @@
-"""A model's scales come from its data, and what they say nothing of is told."""
+"""Scales of a model from its data, and notes on data without a scale."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ONE_STEP = np.float32([0.1, np.nextafter(np.float32(0.1), np.float32(1))])
 
 
 def columns(steps: int) -> np.ndarray:
-    """Varies, constant, one step of float32, the same at 1e6, noise."""
+    """Returns columns: varying, constant, one float32 step apart, the same at 1e6, noise."""
     offset = np.float32([1e6, np.nextafter(np.float32(1e6), np.float32(2e6))])
     return np.stack(
         [
@@ -56,7 +56,7 @@ def make_model(store: Store) -> SequenceModel:
     return SequenceModel(config, store.spec.observation_space, store.spec.action_space)
 
 
-def test_unbounded_actions_take_their_units_from_the_data(tmp_path: Path) -> None:
+def test_unbounded_actions_are_scaled_by_the_data(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", Box(-np.inf, np.inf, (2,)))
     model = make_model(store)
     with warnings.catch_warnings():
@@ -75,7 +75,7 @@ def test_actions_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     np.testing.assert_allclose(store.action_moments(), whole, rtol=1e-6)
 
 
-def test_observations_that_hardly_vary_are_told_and_kept_small(tmp_path: Path) -> None:
+def test_observations_that_hardly_vary_are_reported_and_kept_small(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", Box(-1e4, 1e4, (2,)))
     model = make_model(store)
     with pytest.warns(UserWarning, match=r"4 of 5 components .* \(1, 2, 3, 4\)"):
@@ -90,7 +90,7 @@ def test_observations_that_hardly_vary_are_told_and_kept_small(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("key", "value"), [("std", -1.0), ("std", float("nan")), ("mean", 1e999)])
-def test_a_damaged_account_is_refused(key: str, value: float, tmp_path: Path) -> None:
+def test_damaged_statistics_are_refused(key: str, value: float, tmp_path: Path) -> None:
     path = make_store(tmp_path / "store", Box(-1e4, 1e4, (2,))).path
     manifest = json.loads((path / "manifest.json").read_text())
     (entry,) = manifest["normalisation"].values()

@@ -1,4 +1,4 @@
-"""What rows of scores say of episodes."""
+"""Rows of scores computed from episodes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_scores_are_means_with_their_standard_errors() -> None:
     assert (row["success"], row["return"], row["steps"], row["size"]) == (0.5, 2.5, 2.5, 8.0)
     assert row["sem"] == pytest.approx(np.std([1, 0, 1, 0], ddof=1) / 2)
     assert row["return_sem"] == pytest.approx(np.std([1, 2, 3, 4], ddof=1) / 2)
-    assert all(type(value) in (float, int) for value in row.values())  # what JSON takes
+    assert all(type(value) in (float, int) for value in row.values())  # types that JSON accepts
 
 
 def test_one_episode_has_no_spread() -> None:
@@ -39,7 +39,7 @@ def test_one_episode_has_no_spread() -> None:
     assert (row["success"], row["sem"], row["return_sem"]) == (1, 0, 0)
 
 
-def test_groups_are_told_apart() -> None:
+def test_groups_are_scored_separately() -> None:
     row = scores(result([0] * 5, success=[1, 1, 0, 1, 0], cue=[0, 0, 0, 1, 1], size=[7] * 5), GROUP)
     assert row["success_ball"] == pytest.approx(2 / 3)
     assert row["success_key"] == 0.5
@@ -58,7 +58,7 @@ def test_without_success_groups_have_returns() -> None:
 @pytest.mark.parametrize(
     ("cue", "expected"),
     [
-        ([1, 1, 1], (None, 1 / 3, None)),  # nobody saw a ball
+        ([1, 1, 1], (None, 1 / 3, None)),  # no episode showed a ball
         ([0, 0, 0], (1 / 3, None, None)),
         ([-1, 2, 2], (None, None, None)),  # neither
         ([0, 2, 1], (1, 0, 1)),  # one belongs to neither
@@ -70,7 +70,7 @@ def test_a_group_without_episodes_has_no_score(cue: list[float], expected: Any) 
     assert row["success"] == pytest.approx(1 / 3)
 
 
-def test_an_environment_that_does_not_tell_its_group_has_none() -> None:
+def test_an_environment_without_groups_has_no_group_scores() -> None:
     assert list(scores(result([1]), GROUP)) == PLAIN
 
 
@@ -95,7 +95,7 @@ def test_without_a_finite_episode_there_is_no_score(outcomes: Any) -> None:
     assert set(row.values()) == {None}
 
 
-def test_an_outcome_that_some_episodes_have_is_their_mean() -> None:
+def test_an_outcome_of_some_episodes_is_the_mean_over_them() -> None:
     row = scores(result([1, 2, 3, nan], size=[4, nan, 6, 9], far=[inf, nan, -inf, 1], all=[1] * 4))
     assert (row["size"], row["size_episodes"]) == (5, 2)
     assert (row["far"], row["far_episodes"]) == (None, 0)
@@ -104,13 +104,13 @@ def test_an_outcome_that_some_episodes_have_is_their_mean() -> None:
     json.dumps(row, allow_nan=False)
 
 
-def test_sums_that_no_float_holds_are_none() -> None:
+def test_sums_that_overflow_are_none() -> None:
     row = scores(result([1e308, 1.5e308, 1.6e308]))
     assert (row["return"], row["invalid"]) == (None, 0)
     json.dumps(row, allow_nan=False)
 
 
-def test_no_outcome_takes_the_place_of_a_score() -> None:
+def test_outcomes_do_not_replace_scores() -> None:
     row = scores(result([1, 2], steps=[50, 60], **{"return": [8, 9]}, episodes=[3, 4]))
     assert (row["return"], row["steps"]) == (1.5, 1.5)
     assert (row["info_return"], row["info_steps"], row["info_episodes"]) == (8.5, 55, 3.5)

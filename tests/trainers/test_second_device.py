@@ -1,4 +1,4 @@
-"""Training and acting beside the CPU, in a process that knows another device."""
+"""Training and acting on a device other than the CPU, in a separate process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHECKS = Path(__file__).with_name("second_device_checks.py")
     reason="this PyTorch knows no devices written in Python",
 )
 @pytest.mark.parametrize("what", ["gradients", "acting", "run"])
-def test_another_device_computes_the_same_and_is_not_waited_for(what: str) -> None:
+def test_another_device_gives_equal_results_without_synchronisation(what: str) -> None:
     options = ["-q", "-n", "0", "-p", "no:cacheprovider", "-k", what]
     command = [sys.executable, "-m", "pytest", str(CHECKS), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)

@@ -1,4 +1,4 @@
-"""Rollouts that choose weights keep their simulators, and let go of them in the end."""
+"""Rollouts that select weights reuse their simulators and close them after training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trainers.train import train
 
 
 class Kept:
-    """Vector environments as an entry makes them, and what became of them."""
+    """Makes vector environments as an entry does, and records which are created and still open."""
 
     def __init__(self, tells_success: bool = True) -> None:
         self.made: list[tuple[int, int]] = []
@@ -45,14 +45,14 @@ class Kept:
 
 @pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch) -> Kept:
-    """Trains the T-Maze in vector environments that are counted."""
+    """Replaces the vector environments of the T-Maze by counted ones."""
     vectors = Kept()
     entry = with_parts(get_environment("tmaze"), make_vector=vectors, num_envs=3)
     monkeypatch.setattr(trainers.train, "environment_of_run", lambda _: entry)
     return vectors
 
 
-def test_simulators_are_made_once_and_closed(kept: Kept, make_config: MakeConfig) -> None:
+def test_simulators_are_created_once_and_closed(kept: Kept, make_config: MakeConfig) -> None:
     config = make_config(
         evaluation__every_n_steps=2,
         evaluation__selection_lengths=[6, 9],
@@ -61,7 +61,7 @@ def test_simulators_are_made_once_and_closed(kept: Kept, make_config: MakeConfig
     seen: list[int] = []
     train(config, report=lambda phase, *_: seen.append(kept.open) if phase == "training" else None)
     assert max(seen) == 2
-    # Four selections in two rows each, since there are no more episodes; then last and best.
+    # Four selections with two episodes and thus two rows; then the last and best weights.
     assert kept.made[:2] == [(2, 6), (2, 9)]
     assert set(kept.made[2:]) == {(3, 8)}
     assert kept.open == 0
@@ -76,7 +76,7 @@ def stop() -> None:
 
 
 @pytest.mark.parametrize(("end", "error"), [(crash, RuntimeError), (stop, Interrupted)])
-def test_simulators_are_closed_where_training_ends_early(
+def test_simulators_are_closed_if_training_ends_early(
     kept: Kept, make_config: MakeConfig, end: Callable[[], None], error: type[BaseException]
 ) -> None:
     opened: list[int] = []
@@ -93,7 +93,7 @@ def test_simulators_are_closed_where_training_ends_early(
 
 
 @pytest.mark.parametrize("tells", [True, False])
-def test_weights_are_chosen_by_success_or_else_by_return(
+def test_weights_are_selected_by_success_or_else_by_return(
     kept: Kept, make_config: MakeConfig, tells: bool
 ) -> None:
     kept.tells_success = tells

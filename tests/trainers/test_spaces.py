@@ -1,4 +1,4 @@
-"""From data of unusual spaces, through a store and training, to actions."""
+"""Unusual spaces in data, stores, training and actions."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ SPACES: dict[str, tuple[gymnasium.Space[Any], gymnasium.Space[Any]]] = {
 
 
 def elements(space: gymnasium.Space[Any]) -> list[Any]:
-    """A few elements of a space."""
+    """Returns a few elements of a space."""
     space.seed(1)
     return [space.sample() for _ in range(KINDS)]
 
 
 def episodes(spec: EnvironmentSpec) -> tuple[list[Episode], list[Any]]:
-    """Of each observation there is one right action."""
+    """Returns episodes with one right action for each observation, and these actions."""
     seen = {
         key: np.array(elements(part))
         for key, part in observation_spaces(spec.observation_space).items()
@@ -65,7 +65,9 @@ def episodes(spec: EnvironmentSpec) -> tuple[list[Episode], list[Any]]:
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_it_trains_saves_and_acts(name: str, make_config: MakeConfig, tmp_path: Path) -> None:
+def test_every_space_trains_saves_and_acts(
+    name: str, make_config: MakeConfig, tmp_path: Path
+) -> None:
     spec = EnvironmentSpec("any", *SPACES[name], float(STEPS))
     data, done = episodes(spec)
     store = write_store(data, tmp_path / "store", spec, {"source": "a test"})
@@ -122,7 +124,7 @@ def test_numbers_of_any_shape_are_normalised(
     assert torch.isfinite(encoder(torch.from_numpy(seen[:6].reshape(2, 3, *shape).copy()))).all()
 
 
-def test_what_cannot_be_trained_on_is_told() -> None:
+def test_unsupported_spaces_are_reported() -> None:
     seen, done = Box(-1, 1, (20, 20, 20)), Box(0, 2**40, (2,), np.int64)
     told = unsupported_spaces(EnvironmentSpec("any", seen, done, 1.0))
     assert len(told) == 2
@@ -130,7 +132,7 @@ def test_what_cannot_be_trained_on_is_told() -> None:
     assert "1,099,511,627,777 whole numbers" in told[1]
 
 
-def test_actions_of_one_kind_of_space_or_another(tmp_path: Path) -> None:
+def test_actions_of_several_kinds_of_spaces(tmp_path: Path) -> None:
     spec = EnvironmentSpec("any", Discrete(3), MultiBinary(2), 1.0)
     store = write_store(episodes(spec)[0], tmp_path / "store", spec, {})
     same = MultiDiscrete([2, 2])
@@ -141,7 +143,7 @@ def test_actions_of_one_kind_of_space_or_another(tmp_path: Path) -> None:
             check_actions(store, replace(spec, action_space=other))
 
 
-def test_gradients_are_finite_where_padding_is_no_action() -> None:
+def test_gradients_are_finite_if_padding_is_no_valid_action() -> None:
     from tests.factories import make_batch, make_model
 
     model = make_model("rate", "bits_to_started")

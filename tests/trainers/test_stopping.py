@@ -1,4 +1,4 @@
-"""Every signal that asks to stop, in every phase of a run: what is kept, and what is said."""
+"""Stop signals in every phase of a run: saved files and messages."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def send(number: int) -> None:
 
 
 def at(wanted: int, *numbers: int) -> Callable[[str, int, int], None]:
-    """A report that sends signals while a step is taken."""
+    """Returns a report that sends signals during a step."""
 
     def report(phase: str, step: int, total: int) -> None:
         if phase == "training" and step == wanted:
@@ -44,7 +44,7 @@ def at(wanted: int, *numbers: int) -> Callable[[str, int, int], None]:
 
 @pytest.fixture
 def unstoppable(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """T-Mazes that send a signal with every step from the n-th rollout on, which then must end."""
+    """T-Mazes that send a signal at each step from the n-th rollout on, which then has to stop."""
     plan: dict[str, Any] = {"resets": 0, "number": None, "steps_after": 0}
 
     class Vector(TMazeVector):
@@ -85,10 +85,10 @@ def test_a_signal_in_training_saves_the_step(make_config: MakeConfig, number: in
 
 @pytest.mark.parametrize(("rollout", "step"), [(1, 4), (2, 8)])
 @pytest.mark.parametrize("again", [False, True])
-def test_a_rollout_is_left_at_once_and_made_up_for(
+def test_a_rollout_is_stopped_at_once_and_repeated_on_resume(
     make_config: MakeConfig, unstoppable: dict[str, Any], rollout: int, step: int, again: bool
 ) -> None:
-    """Also that of the last step, and one that is stopped once more when it is made up for."""
+    """Includes the rollout after the last step, and a second signal when it is repeated."""
     config = make_config()
     unstoppable.update(resets=rollout - 1, number=signal.SIGTERM)
     with pytest.raises(Interrupted, match=f"after step {step}. The state of step {step} is in"):
@@ -129,13 +129,13 @@ def test_a_second_ctrl_c_does_not_wait_for_the_step(
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
-def test_an_echo_changes_nothing(make_config: MakeConfig, second: int) -> None:
-    """A terminal and a launcher may both pass a signal on."""
+def test_a_repeated_signal_is_ignored(make_config: MakeConfig, second: int) -> None:
+    """A terminal and a launcher may both forward the same signal."""
     with pytest.raises(Interrupted, match="SIGINT after step 5"):
         train(make_config(), report=at(5, signal.SIGINT, second))
 
 
-def test_a_signal_before_training_leaves_nothing(
+def test_a_signal_before_training_leaves_no_files(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = trainers.train.make_datamodule
@@ -156,7 +156,7 @@ def test_a_signal_before_training_leaves_nothing(
 def test_a_signal_before_the_first_step_is_obeyed(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While Lightning sets up, which makes exits of its own of Ctrl+C."""
+    """The signal comes during the setup of Lightning, which handles Ctrl+C itself."""
     from datamodules.trajectories import TrajectoryDataModule
 
     setup = TrajectoryDataModule.setup
@@ -172,7 +172,7 @@ def test_a_signal_before_the_first_step_is_obeyed(
     assert train(make_config()).steps == 8
 
 
-def test_handlers_of_others_and_ignored_signals_stay() -> None:
+def test_other_handlers_and_ignored_signals_are_kept() -> None:
     heard: list[int] = []
     signals = (signal.SIGHUP, signal.SIGUSR1)
     before = [signal.getsignal(number) for number in signals]
@@ -189,8 +189,8 @@ def test_handlers_of_others_and_ignored_signals_stay() -> None:
             signal.signal(number, handler)
 
 
-def test_threads_leave_signals_alone(make_config: MakeConfig) -> None:
-    """As a notebook that trains in the background."""
+def test_threads_do_not_change_signal_handlers(make_config: MakeConfig) -> None:
+    """Training in a background thread, as in a notebook."""
     before = {n: signal.getsignal(n) for n in SIGNALS}
     seen: list[Any] = []
 
@@ -205,7 +205,7 @@ def test_threads_leave_signals_alone(make_config: MakeConfig) -> None:
     assert all(handlers == before for handlers in seen)
 
 
-def test_the_innermost_words_are_kept() -> None:
+def test_the_innermost_message_is_kept() -> None:
     outer, inner = message_on_stop(": outer"), message_on_stop(": inner")
     with pytest.raises(Stopped) as caught, outer, stop_signals(), inner:
         send(signal.SIGUSR2)

@@ -1,4 +1,4 @@
-"""A preset becomes that of a task."""
+"""Presets are adapted to a task."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PRESET = {
 }
 
 
-def test_what_matches_is_applied_in_order() -> None:
+def test_matching_settings_are_applied_in_order() -> None:
     preset = preset_for_task("popgym", PRESET, "RepeatFirstEasy")
     assert preset["model"] == {"context_length": 20, "num_layers": 3, "num_heads": 8}
     assert preset["optimizer"] == {"learning_rate": 0.1}
@@ -42,7 +42,7 @@ def test_a_window_is_no_longer_than_an_episode() -> None:
     assert short["training"]["segments"] == 1
 
 
-def test_a_preset_without_tasks_is_left_alone() -> None:
+def test_a_preset_without_tasks_is_not_changed() -> None:
     assert preset_for_task("tmaze", load_preset("tmaze", "rate"), None)["name"] == "rate"
 
 
@@ -56,7 +56,7 @@ def test_the_command_line_chooses_the_task() -> None:
 
 
 @pytest.mark.parametrize("name", preset_names("popgym"))
-def test_every_preset_does_for_every_task(name: str) -> None:
+def test_every_preset_is_valid_for_every_task(name: str) -> None:
     from rate.envs.popgym_tasks import TASKS
 
     for task in list(TASKS)[:: 1 if name == "rate" else 5]:

@@ -1,4 +1,4 @@
-"""Returns-to-go that the training data do not have are counted in rollouts."""
+"""Rollouts count steps whose return-to-go is outside the range of the training data."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def policy(rows: int, target: float) -> Policy:
 def test_steps_beyond_the_range_are_counted_in_each_episode(
     rows: int, crashes: dict[int, int]
 ) -> None:
-    """The episode of a seed earns it at each of its 1 + seed % 5 steps; some begin again."""
+    """Episodes have 1 + seed % 5 steps with the seed as reward; some are restarted."""
     seeds = list(range(12))
     env = Numbers(rows, crashes)
     found = rollout([policy(rows, 10.0)], [env], seeds, trained_range=(-2.0, 8.0))
@@ -59,7 +59,7 @@ def test_without_a_range_nothing_is_counted() -> None:
     assert (found.outside, found.first_outside) == (None, None)
 
 
-def test_what_float32_rounds_is_no_step_beyond() -> None:
+def test_rounding_to_float32_is_not_outside_the_range() -> None:
     """Data keep returns-to-go as float32, and rollouts subtract rewards in float64."""
     low, high = float(np.float32(0.1)), float(np.float32(4000.1))
     found = rollout([policy(1, 4000.1)], [Numbers(1, {})], [1000], trained_range=(low, high))
@@ -88,7 +88,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.mark.parametrize("mode", ["start", "random"])
 @pytest.mark.parametrize("window", [1, 4, 12])
 @pytest.mark.parametrize("limits", [{}, {"min_length": 5}, {"min_return": 0.0}])
-def test_the_range_is_that_of_the_steps_that_are_trained_on(
+def test_the_range_is_that_of_the_training_steps(
     store: Any, mode: Any, window: int, limits: dict[str, Any]
 ) -> None:
     sampler = WindowSampler(store, 64, window, seed=1, mode=mode, **limits)
@@ -99,10 +99,10 @@ def test_the_range_is_that_of_the_steps_that_are_trained_on(
     assert sampler.returns_to_go_range == (min(seen), max(seen))
 
 
-def test_the_range_goes_with_the_weights_and_the_count_with_the_scores(
+def test_weights_hold_the_range_and_scores_the_count(
     make_config: MakeConfig,
 ) -> None:
-    """In the T-Maze's data every return-to-go is 1."""
+    """All returns-to-go in the data of the T-Maze are 1."""
     config = make_config(
         evaluation__target_return=3.0,
         evaluation__lengths=[6, 8],
@@ -120,7 +120,7 @@ def test_the_range_goes_with_the_weights_and_the_count_with_the_scores(
         assert row["rtg_outside_steps"] == row["episodes"] * row["steps"]
 
 
-def test_a_target_of_the_data_leaves_their_range_nowhere(
+def test_a_target_return_of_the_data_stays_in_their_range(
     make_config: MakeConfig, recwarn: pytest.WarningsRecorder
 ) -> None:
     for row in train(make_config()).rows:
@@ -128,14 +128,14 @@ def test_a_target_of_the_data_leaves_their_range_nowhere(
     assert not [str(w.message) for w in recwarn if "never saw" in str(w.message)]
 
 
-def test_a_model_that_sees_no_returns_to_go_has_no_such_scores(make_config: MakeConfig) -> None:
+def test_a_model_without_returns_to_go_has_no_such_scores(make_config: MakeConfig) -> None:
     result = train(make_config(model__condition_on_return=False, evaluation__target_return=3.0))
     assert not [name for row in result.rows for name in row if name.startswith("rtg")]
     assert load_model(result.folder / "checkpoints" / "last").trained_range is None
 
 
 @pytest.mark.parametrize("wrong", ["[2, 1]", "[1]", "[NaN, 1]", '"high"', "[0, Infinity]", "5"])
-def test_a_range_that_is_none_is_refused(wrong: str, tmp_path: Path) -> None:
+def test_an_invalid_range_is_refused(wrong: str, tmp_path: Path) -> None:
     from rate.errors import WeightsError
     from rate.weights import SavedModel, save_model
 
@@ -148,4 +148,4 @@ def test_a_range_that_is_none_is_refused(wrong: str, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="describes no model"):
         load_model(tmp_path)
     path.write_text(text.replace('"trained_range"', '"of_old"'), encoding="utf-8")
-    assert load_model(tmp_path).trained_range is None  # weights from before it was known
+    assert load_model(tmp_path).trained_range is None  # weights of versions without a range

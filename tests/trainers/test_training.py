@@ -1,4 +1,4 @@
-"""The training step: its loss, its optimiser, its recipes."""
+"""The training step: loss, optimiser and recipes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def spaces():
 
 class TestOptimiser:
     @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
-    def test_the_learning_rate_rises_once_and_never_again(self, schedule) -> None:
+    def test_the_learning_rate_has_one_warmup(self, schedule) -> None:
         config = OptimizerConfig(schedule=schedule, warmup_steps=10, final_fraction=0.2)
         factors = np.array([learning_rate_factor(step, config, 100) for step in range(150)])
         assert factors[0] == pytest.approx(0.1)
@@ -69,7 +69,7 @@ class TestOptimiser:
 
 class TestRecipes:
     def test_memory_is_trained_through_segments_unless_detached(self, make_config) -> None:
-        """The valve only reaches the loss through later segments."""
+        """The valve has an effect on the loss only through later segments."""
         through = train(make_config(logging__name="through")).folder
         cut = train(make_config(logging__name="cut", training__bptt_segments=1)).folder
 
@@ -105,7 +105,7 @@ class TestRecipes:
         folder = train(config).folder
         assert column(folder, "segments") == [1, 1, 1, 2, 2, 2, 3, 3, 3]
 
-    def test_a_curriculum_moves_on_when_the_ends_are_learnt(self, make_config) -> None:
+    def test_a_curriculum_advances_when_last_steps_are_learnt(self, make_config) -> None:
         config = make_config(
             curriculum__enabled=True,
             curriculum__threshold=0.01,
@@ -123,7 +123,7 @@ class TestRecipes:
         folder = train(make_config(training__precision=precision)).folder
         assert np.isfinite(column(folder, "loss")).all()
 
-    def test_it_learns(self, make_config) -> None:
+    def test_the_loss_decreases(self, make_config) -> None:
         config = make_config(
             training__max_steps=60,
             training__batch_size=16,
@@ -173,7 +173,7 @@ class TestRun:
         assert {row["which"] for row in result.rows} == {"last", "best"}
         assert {row["length"] for row in result.rows} == {8}
 
-    def test_a_failed_start_leaves_nothing(self, make_config, tmp_path) -> None:
+    def test_a_failed_start_leaves_no_files(self, make_config, tmp_path) -> None:
         short = generate_tmaze(tmp_path / "short", 6, num_episodes=20)
         config = make_config(data__store=str(short))
         with pytest.raises(UserError, match="12"):
@@ -216,10 +216,10 @@ trainer.fit(SequenceTrainer(config, TMAZE_SPEC), datamodule=data)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("segments", [1, 3])
-def test_two_processes_train_as_one(make_config, data_root, tmp_path, segments) -> None:
+def test_two_processes_equal_one(make_config, data_root, tmp_path, segments) -> None:
     """Lightning's plain ddp strategy: the same samples once, hence the same losses.
 
-    With one segment nothing reads memory, and its parameters have no gradient on either side.
+    With one segment, memory is not read and its parameters have no gradient in either run.
     """
     config = make_config(
         training__segments=segments,

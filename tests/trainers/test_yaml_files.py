@@ -1,4 +1,4 @@
-"""YAML that people write, in every file that is read."""
+"""Errors in YAML files of users, for every kind of file."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_is_said_with_its_place(name: str, tmp_path: Path) -> None:
+def test_errors_are_reported_with_their_line(name: str, tmp_path: Path) -> None:
     text, message = WRONG[name]
     path = tmp_path / "some.yaml"
     path.write_text(text, encoding="utf-8")
@@ -64,11 +64,11 @@ def test_what_is_wrong_is_said_with_its_place(name: str, tmp_path: Path) -> None
         "a: &x {b: 1}\nc: *x\nd:\n  <<: *x\n  b: 2\n",
     ],
 )
-def test_the_rest_is_what_yaml_says(text: str) -> None:
+def test_valid_yaml_is_read_as_by_pyyaml(text: str) -> None:
     assert parse_yaml(text, "x") == yaml.safe_load(text)
 
 
-def test_every_preset_and_study_of_ours_is_read() -> None:
+def test_every_preset_and_study_of_the_project_is_read() -> None:
     paths = [*PRESETS.rglob("*.yaml"), *Path("trainers/studies").glob("*.yaml")]
     assert len(paths) > 20
     for path in paths:
@@ -81,7 +81,7 @@ TWICE, INFINITE = "zero: 0\nzero: 1\n", "zero: .inf\n"
 @pytest.mark.parametrize(
     ("text", "message"), [(TWICE, "zero is said twice"), (INFINITE, "zero is inf")]
 )
-def test_in_every_file_that_is_read(
+def test_errors_are_reported_in_every_kind_of_file(
     text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "tmaze" / "rate.yaml"
@@ -121,7 +121,7 @@ def test_no_setting_is_infinite(option: str, name: str) -> None:
         parse("tmaze", [option])
 
 
-def test_a_file_of_settings_that_are_texts_of_no_number(
+def test_strings_in_a_file_are_read_as_finite_numbers(
     make_config: MakeConfig, tmp_path: Path
 ) -> None:
     plain = make_config().to_dict()
