@@ -1,1 +1,1 @@
-"""What people type: `rate COMMAND`, and the scripts of a clone. `main` finds each by its name."""
+"""The commands `rate COMMAND`, one per module; `main` imports the module of the given name."""

@@ -29,7 +29,7 @@ from trainers.registry import ENVIRONMENTS, environment_of_run, find_environment
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command; `arguments` replace `sys.argv[1:]`."""
     parser = make_parser("collect", __doc__)
     parser.add_argument(
         "environment",
@@ -46,10 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def show_summary(path: Path, console: Console) -> None:
-    """Print where a data set is and how good it is.
+    """Print the path of a data set and the statistics of its episodes.
 
     Raises:
-        DatasetError: If it cannot be read.
+        DatasetError: If the store or its table cannot be read.
     """
     store = Store.open(path)
     table = Table(title=f"{store.num_episodes} episodes, {store.num_steps} steps")
@@ -57,7 +57,7 @@ def show_summary(path: Path, console: Console) -> None:
         table.add_column(name, justify="left" if not name else "right")
     if table_path(path).is_file():
         rows = summarise(path)
-    else:  # an environment that is played in one batch keeps no table
+    else:  # environments whose episodes are generated in one batch have no table
         returns, lengths = store.arrays["returns_to_go"][store.offsets[:-1]], store.lengths
         columns = {"length": lengths, "return": returns}
         rows = {

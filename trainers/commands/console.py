@@ -1,4 +1,4 @@
-"""What the commands share: errors for people, and scores on the screen."""
+"""Functions shared by the commands: parsers, error messages, tables of scores."""
 
 from __future__ import annotations
 
@@ -29,25 +29,30 @@ from trainers.errors import Interrupted, TrainingError
 from trainers.registry import length_name
 from trainers.scores import remarks
 
-USER_ERROR = 2  # exit code of what the command line got wrong, as argparse has it
-UNREAD = 141  # of what wrote to somebody who had read enough, like `head`; also theirs
+USER_ERROR = 2  # exit code of errors of the user, as of argparse
+UNREAD = 141  # exit code if the reader of the output, like `head`, closes the pipe: 128 + SIGPIPE
 
 
 def program(name: str) -> str:
-    """How a command was called: `rate NAME`, or the script of a clone."""
+    """Returns the name that a command was called by: `rate NAME`, or the name of a script."""
     called = Path(sys.argv[0])
     return called.name if called.suffix == ".py" else f"rate {name}"
 
 
 def typed(arguments: Sequence[str]) -> str:
-    """What was typed, where a command has been given these arguments."""
+    """Returns the command line, quoted for a shell, of a command with these arguments."""
     called = Path(sys.argv[0])
     words = sys.argv[:1] if called.suffix == ".py" else sys.argv[:2]
     return shlex.join([*words, *arguments])
 
 
 def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    """A parser for a command whose module documentation is its help."""
+    """Returns the parser of a command.
+
+    Args:
+        name: The command.
+        description: The docstring of its module, which is the help text.
+    """
     prepare_streams()
     return _Parser(
         prog=program(name),
@@ -58,7 +63,7 @@ def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that names the nearest option to one that does not exist."""
+    """A parser that suggests the closest option for an unknown one."""
 
     def error(self, message: str) -> NoReturn:
         unknown = message.removeprefix("unrecognized arguments: ")
@@ -70,7 +75,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def as_typed_here(text: str) -> str:
-    """A text whose lines of `rate NAME ...` are as they are to be typed here."""
+    """Returns a text whose lines `rate NAME ...` have the form that works in this installation."""
     return re.sub(
         r"^(\s*)rate ([a-z]+)(?: (\w+))?",
         lambda found: found[1] + command(found[2], *filter(None, [found[3]])),
@@ -80,10 +85,10 @@ def as_typed_here(text: str) -> str:
 
 
 def count(text: str) -> int:
-    """The type of options that count something, for argparse.
+    """Returns a positive integer; the `type` of options for argparse.
 
     Raises:
-        ArgumentTypeError: If it is no whole number of at least 1.
+        ArgumentTypeError: If the text is not an integer of at least 1.
     """
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is no whole number of at least 1")
@@ -91,21 +96,26 @@ def count(text: str) -> int:
 
 
 def fail(message: str, code: int = USER_ERROR) -> NoReturn:
-    """End the program with a message instead of a traceback."""
+    """End the program with a message on standard error and an exit code."""
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(code)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    """A warning without the place in the code that gave it, which nobody asked for."""
+    """Print a warning without the file and line that issued it."""
     print(f"warning: {message}", file=sys.stderr)
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Turn errors that the user can mend into a line and an exit code, and warnings into lines.
+    """Run the block; report its errors as messages with an exit code, and warnings as lines.
 
-    What goes to standard output is not missed before the end: what a command makes, it makes.
+    An error of standard output, such as a closed pipe, is reported at the end of the block, so that
+    the command finishes its work.
+
+    Raises:
+        SystemExit: With code 2 for a `UserError`, 1 for a `TrainingError` or a failed write to
+            standard output, 128 + n if signal n stopped the block, 141 for a closed pipe.
     """
     prepare_streams()
     try:
@@ -122,8 +132,8 @@ def user_errors() -> Iterator[None]:
         number = interrupt.number if isinstance(interrupt, Interrupted) else number_of(interrupt)
         nothing_kept = f"Stopped by {name_of(number)}; the same command begins again."
         print(_what_is_kept(interrupt) or nothing_kept, file=sys.stderr)
-        if signal.getsignal(signal.SIGINT) is exit_on_signal:  # this process is the command's own
-            ignore_stop_signals()  # all is said, and the exit code is to be this one
+        if signal.getsignal(signal.SIGINT) is exit_on_signal:  # not called from another program
+            ignore_stop_signals()  # another signal must not change the exit code
         raise SystemExit(128 + number) from None
     sys.stdout.flush()
     if unwritten := getattr(sys.stdout, "error", None):
@@ -133,7 +143,7 @@ def user_errors() -> Iterator[None]:
 
 
 def _what_is_kept(interrupt: BaseException | None) -> str:
-    """What an interrupt says, or the one that it came upon: a second Ctrl+C has no words."""
+    """Returns the message of an interrupt, or of its context: a second Ctrl+C has no message."""
     while interrupt is not None:
         if isinstance(interrupt, Interrupted | KeyboardInterrupt) and str(interrupt):
             return str(interrupt)
@@ -142,7 +152,7 @@ def _what_is_kept(interrupt: BaseException | None) -> str:
 
 
 def show_scores(rows: Sequence[dict[str, Any]], console: Console) -> None:
-    """Print scores by model and length: mean over seeds, and the spread."""
+    """Print scores by model and length: mean and standard deviation over seeds."""
     lengths = sorted({row["length"] for row in rows})
     seeds = sorted({row["seed"] for row in rows if row.get("step")})
     episodes = sorted({row["episodes"] for row in rows})
@@ -170,7 +180,7 @@ def show_scores(rows: Sequence[dict[str, Any]], console: Console) -> None:
 
 
 def _show_others(rows: Sequence[dict[str, Any]], console: Console) -> None:
-    """Print what one environment alone tells of the last weights."""
+    """Print the environment's own metrics of the last weights."""
     metrics = [
         name for name in other_metrics(rows) if any(row.get(name) is not None for row in rows)
     ]

@@ -46,11 +46,11 @@ from trainers.registry import ENVIRONMENTS, find_environment, get_environment
 ENVIRONMENT_HELP = (
     f"what the data are of: {', '.join(ENVIRONMENTS)}, an id of Gymnasium, or an import path"
 )
-SHOWN = 10  # skipped episodes that are told of one by one
+SHOWN = 10  # skipped episodes whose errors are printed
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command; `arguments` replace `sys.argv[1:]`."""
     parser = make_parser("convert", __doc__)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="file or folder to read")
     parser.add_argument("destination", type=Path, metavar="DEST", help="folder to make")
@@ -77,15 +77,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def environment_spec(name: str, arguments: Sequence[str]) -> EnvironmentSpec:
-    """The specification of an environment from the options on the command line."""
-    if find_environment(name).options is None:  # whatever its constructor takes
+    """Returns the specification of an environment with the options on the command line."""
+    if find_environment(name).options is None:  # options are arguments of its constructor
         return get_environment(name, environment_settings(arguments)).spec
     config = parse(name, arguments).config
     return get_environment(config.environment, config.env).spec
 
 
 def describe(source: Source, to: str, console: Console) -> None:
-    """Print what was recognised and how much room it will take."""
+    """Print the recognised format, the size of the data set and of the result, and notes."""
     sizes = [
         f"{number:,} {name}"
         for number, name in ((source.num_episodes, "episodes"), (source.num_steps, "steps"))
@@ -101,19 +101,23 @@ def describe(source: Source, to: str, console: Console) -> None:
 
 
 def readable(size: float) -> str:
-    """A number of bytes as people say it."""
+    """Returns a number of bytes as text with a decimal unit, for example `1.5 MB`."""
     units = ("bytes", "kB", "MB", "GB", "TB")
     step = min(int(math.log10(max(size, 1)) // 3), len(units) - 1)
     return f"{size / 1000**step:.3g} {units[step]}"
 
 
 def refuse(error: DatasetError) -> NoReturn:
-    """End the conversion at an episode that is not valid."""
+    """End the conversion at an invalid episode.
+
+    Raises:
+        DatasetError: Always.
+    """
     raise DatasetError(f"{error} (--skip-bad leaves out episodes that are not valid)") from error
 
 
 class Skipped:
-    """Counts what is left out, and tells of the first few."""
+    """Counts skipped episodes, and prints the errors of the first `SHOWN`."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -130,7 +134,7 @@ class Skipped:
 
 @contextmanager
 def progress() -> Iterator[OnProgress]:
-    """Shows each phase of a conversion."""
+    """Yields a function that shows the progress of each phase of a conversion."""
     with Meter() as meter:
         yield meter.show
 

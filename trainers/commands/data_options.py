@@ -1,4 +1,4 @@
-"""What a person can say of a data set on the command line, alike for every command."""
+"""Command-line options that describe a data set, shared by the commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainers.commands.console import count
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that tell what a data set does not."""
+    """Add options for properties that a data set does not specify."""
     group = parser.add_argument_group("what the data do not tell")
     group.add_argument(
         "--map",
@@ -60,7 +60,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 
 
 def data_options(options: argparse.Namespace, spec: EnvironmentSpec | None) -> Options:
-    """What a command line says of a data set."""
+    """Returns the options of a data set from the command line."""
     low_high = options.action_range
     return Options(
         time_limit=options.time_limit,

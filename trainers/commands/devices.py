@@ -1,4 +1,4 @@
-"""Which device a command computes on."""
+"""The option `--device` of commands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rate.errors import ConfigError
 
 
 def add_device_option(parser: argparse.ArgumentParser, default: str) -> None:
-    """`--device`, which `choose_device` reads."""
+    """Add `--device`, the argument of `choose_device`."""
     parser.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda"),
@@ -20,10 +20,10 @@ def add_device_option(parser: argparse.ArgumentParser, default: str) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name; `auto` is a GPU where there is one.
+    """Returns the device of a name: `cpu`, `cuda`, or `auto` (the GPU if available, else the CPU).
 
     Raises:
-        ConfigError: If it is not there.
+        ConfigError: If `cuda` is not available.
     """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:

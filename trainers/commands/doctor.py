@@ -35,18 +35,20 @@ from trainers.commands.probe import TRAINER, Finding, probe
 from trainers.meter import Meter
 from trainers.registry import ENVIRONMENTS
 
-SECONDS = 180  # for one part; a cold disk and a slow simulator take half a minute
+SECONDS = 180  # time limit of a part; a cold disk and a slow simulator take half a minute
 ALL = (TRAINER, *ENVIRONMENTS)
 
 
 def examine(name: str, seconds: float = SECONDS) -> Finding:
-    """Try a part of the trainer in a worker process; never fails, whatever that does.
+    """Test a part of the trainer in a worker process.
+
+    A crash, an error or a timeout of the process is a finding, not an exception.
 
     Args:
         name: `trainer`, or an environment.
-        seconds: How long to wait for its answer.
+        seconds: Time limit.
     """
-    with tempfile.TemporaryDirectory() as folder:  # some simulators leave files where they run
+    with tempfile.TemporaryDirectory() as folder:  # some simulators write to the working directory
         words = Path(folder, "stderr.txt")
         attempt = partial(_Attempt, probe, folder if name != TRAINER else None, words)
         try:
@@ -60,12 +62,12 @@ def examine(name: str, seconds: float = SECONDS) -> Finding:
 
 
 class _Attempt:
-    """Tries a part in a worker process, which it prepares for a crash.
+    """Tests a part in a worker process, whose standard error is kept for the report of a crash.
 
     Args:
-        try_part: Tries a part.
-        folder: Where to work; None stays.
-        words: The file that takes what the process says on standard error.
+        try_part: Tests a part.
+        folder: The working directory; None keeps the current one.
+        words: The file for standard error.
     """
 
     def __init__(self, try_part: Callable[[str], Finding], folder: str | None, words: Path) -> None:
@@ -82,13 +84,17 @@ class _Attempt:
 
 
 def last_words(words: Path) -> str:
-    """What a process said before it died: where it crashed, or its last line."""
+    """Returns the end of a process's standard error: the place of a crash, or the last line.
+
+    Args:
+        words: The file with standard error.
+    """
     try:
         complaint = words.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
     lines = [line.strip() for line in complaint.splitlines() if line.strip()]
-    # Python's own report of a crash ends with the calls, the innermost first.
+    # The report of faulthandler ends with the stack, the innermost call first.
     calls = [line for line in lines if line.startswith("File ")]
     crashed = any(line.startswith("Fatal Python error") for line in lines)
     place = calls[:1] if crashed and calls else lines[-1:]
@@ -96,12 +102,12 @@ def last_words(words: Path) -> str:
 
 
 def command_for(fix: str) -> str:
-    """The command that mends a finding, for the environment that this runs in."""
+    """Returns the command that fixes a finding, for this Python environment."""
     return install(fix.removeprefix("extra:")) if fix.startswith("extra:") else fix
 
 
 def show(findings: Sequence[Finding], console: Console) -> None:
-    """Print what was found: the trainer, the environments, and what to do."""
+    """Print findings: the trainer, the environments, problems and the commands that fix them."""
     for finding in findings:
         if finding.name == TRAINER:
             show_trainer(finding, console)
@@ -120,7 +126,7 @@ def show(findings: Sequence[Finding], console: Console) -> None:
 
 
 def show_trainer(finding: Finding, console: Console) -> None:
-    """Print what training itself has here."""
+    """Print the facts about training on this machine."""
     table = Table(show_header=False, box=None, pad_edge=False)
     for title, fact in finding.facts.items():
         table.add_row(title, escape(fact))
@@ -129,7 +135,7 @@ def show_trainer(finding: Finding, console: Console) -> None:
 
 
 def environment_table(findings: Iterable[Finding]) -> Table:
-    """A row for each environment."""
+    """Returns a table with a row for each environment."""
     titles = ("packages", "draws with", "steps/s")
     table = Table(caption="steps/s: one row, random actions", caption_justify="left")
     for title in ("environment", "runs here", *titles):
@@ -145,7 +151,7 @@ def _yes_no(works: bool) -> str:
 
 
 def part(text: str) -> str:
-    """An environment's name, also with - for _; ends the program if there is none."""
+    """Returns the name of a part; `-` may be used for `_`. Exits if there is no such part."""
     name = text.replace("-", "_")
     if name in ALL:
         return name
@@ -157,7 +163,7 @@ def part(text: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command; `arguments` replace `sys.argv[1:]`."""
     parser = make_parser("doctor", __doc__)
     parser.add_argument("parts", nargs="*", metavar="ENVIRONMENT", help=f"of {', '.join(ALL)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write what was found")

@@ -31,7 +31,7 @@ from trainers.meter import Meter
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command; `arguments` replace `sys.argv[1:]`."""
     parser = make_parser("download", __doc__)
     parser.add_argument("name", nargs="?", metavar="NAME", help="name of the data set")
     parser.add_argument("--list", action="store_true", help="list the names")
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def fetch_all(files: Sequence[Remote], root: Path) -> Path:
-    """Get files, and show how far each is; returns the file, or the folder of several."""
+    """Download files with a progress display. Returns the path of one file, or their folder."""
     path = root
     with Meter() as meter:
         for remote in files:

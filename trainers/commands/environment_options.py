@@ -1,4 +1,4 @@
-"""`--env` and `--env.SETTING` of commands that play a saved model, instead of what it names."""
+"""`--env` and `--env.SETTING`: overrides of a saved model's environment in rollouts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MODEL_CODE = ("backbone", "tokenizer")
 
 
 def add_environment_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--env`."""
+    """Add `--env`, and the options that allow code of a saved model."""
     parser.add_argument(
         "--env",
         metavar="ENVIRONMENT",
@@ -35,11 +35,11 @@ def add_environment_option(parser: argparse.ArgumentParser) -> None:
 def parse_with_settings(
     parser: argparse.ArgumentParser, arguments: Sequence[str] | None
 ) -> tuple[argparse.Namespace, dict[str, Any]]:
-    """The options of a command, and the settings of an environment among them.
+    """Returns the options of a command, and the environment settings on its command line.
 
     Raises:
         ConfigError: If a setting has no value.
-        SystemExit: If there is another option.
+        SystemExit: If an option is unknown.
     """
     options, rest = parser.parse_known_args(arguments)
     if any(word.startswith("--") and not word.startswith(f"--{_PREFIX}") for word in rest):
@@ -50,7 +50,7 @@ def parse_with_settings(
 
 
 def environment_settings(words: Sequence[str]) -> dict[str, Any]:
-    """The settings that the words `--env.NAME VALUE` say.
+    """Returns the settings in the words `--env.NAME VALUE`.
 
     Raises:
         ConfigError: If there are other options, or a setting has no value.
@@ -65,12 +65,13 @@ def environment_settings(words: Sequence[str]) -> dict[str, Any]:
 def playing_in(
     spec: EnvironmentSpec, name: str | None, settings: dict[str, Any]
 ) -> EnvironmentSpec:
-    """What a saved model is to be played in.
+    """Returns the environment to roll out a saved model in.
 
     Args:
-        spec: What it was trained for.
-        name: Another environment, or the same; None leaves it.
-        settings: Settings of it. Others are the model's, where it is the same environment.
+        spec: The environment that the model was trained for.
+        name: The name of an environment; None is that of `spec`.
+        settings: Settings of the environment. If the name is that of `spec`, settings that are
+            not given are those of `spec`.
     """
     if name is None and not settings:
         return spec

@@ -42,7 +42,7 @@ from trainers.meter import Meter
 from trainers.registry import check_lengths, environment_of, get_environment
 from trainers.rollout import evaluate
 
-LAST_SEED = 1 << 63  # that any simulator may have to take
+LAST_SEED = 1 << 63  # exclusive bound of the seeds of episodes
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Candidate:
 
     Attributes:
         saved: The model.
-        label: What rows of scores say of it: `model`, `seed` (of training) and `which`.
-        settings: How its run evaluates.
+        label: Its columns in rows of scores: `model`, `seed` (of training) and `which`.
+        settings: The settings of the evaluation, by default those of its run.
         first_seed: Seed of the first episode.
     """
 
@@ -62,16 +62,16 @@ class Candidate:
     first_seed: int = 0
 
     def playing_in(self, name: str | None, settings: dict[str, Any]) -> Candidate:
-        """The candidate in the environment that a person names; see `playing_in`."""
+        """Returns the candidate with the environment of `--env`; see `playing_in`."""
         spec = playing_in(self.saved.spec, name, settings)
         return replace(self, saved=replace(self.saved, spec=spec))
 
 
 def find_candidates(source: Path) -> list[Candidate]:
-    """The `last` and `best` models of a run, or the model that a folder or a file holds.
+    """Returns the `last` and `best` models of a run, or the model in a folder or file.
 
     Raises:
-        WeightsError: If there are none, or one is damaged.
+        WeightsError: If there is no model, or one is damaged.
     """
     models = find_models(source)
     folder = next(iter(models.values()))
@@ -90,11 +90,15 @@ def find_candidates(source: Path) -> list[Candidate]:
 
 
 def public_candidate(options: argparse.Namespace, env: dict[str, Any]) -> Candidate:
-    """Weights of the public RATE code, to be scored in the environment of `--env`.
+    """Returns a model of the public RATE code, to be scored in the environment of `--env`.
+
+    Args:
+        options: The options of the command.
+        env: The settings of the environment.
 
     Raises:
-        ConfigError: If an option is missing, or there is no such environment.
-        WeightsError: If a file cannot be read, or the model cannot act there.
+        ConfigError: If an option is missing, or the environment does not exist.
+        WeightsError: If a file cannot be read, or the model does not fit the environment's spaces.
     """
     needed = ("public_config", "context_length", "env")
     if missing := [name for name in needed if getattr(options, name) is None]:
@@ -114,15 +118,15 @@ def public_candidate(options: argparse.Namespace, env: dict[str, Any]) -> Candid
 
 
 def prepare(candidate: Candidate, given: dict[str, Any], first_seed: int | None) -> Candidate:
-    """The candidate with the settings that it is scored with.
+    """Returns the candidate with the final settings of its evaluation.
 
     Args:
         candidate: The model.
-        given: Settings of the evaluation instead of its run's own.
-        first_seed: Seed of the first episode; None takes the run's held-out seeds.
+        given: Settings that override those of its run.
+        first_seed: Seed of the first episode; None is the first held-out seed of the run.
 
     Raises:
-        ConfigError: If one cannot work.
+        ConfigError: If a length or a seed is out of range.
     """
     saved = candidate.saved
     settings = replace(candidate.settings, decoding=saved.decoding, **given)
@@ -137,9 +141,9 @@ def prepare(candidate: Candidate, given: dict[str, Any], first_seed: int | None)
 
 
 def score(candidate: Candidate, device: torch.device) -> Iterator[dict[str, Any]]:
-    """Rows of scores of a prepared candidate, as a study writes them.
+    """Yields a row of scores for each length of a prepared candidate, in the format of a study.
 
-    One after another, so that no score waits for the next one.
+    Rows are yielded as they are computed, so that an interrupt loses at most one length.
     """
     saved, config = candidate.saved, candidate.settings
     name = f"{candidate.label['model']} {candidate.label['which']}"
@@ -162,7 +166,7 @@ def score(candidate: Candidate, device: torch.device) -> Iterator[dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command; `arguments` replace `sys.argv[1:]`."""
     parser = make_parser("evaluate", __doc__)
     parser.add_argument("sources", type=Path, nargs="*", help="runs, or models alone")
     parser.add_argument("--public-weights", type=Path, help="a state dict of the public RATE code")
@@ -200,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for candidate in candidates:
                 for row in score(candidate, device):
                     rows.append(row)
-                    if options.results:  # at once: what comes next may be stopped
+                    if options.results:  # after each row: a later one may be interrupted
                         add_scores(options.results, rows)
         finally:
             if rows:

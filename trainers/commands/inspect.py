@@ -34,7 +34,7 @@ NOISE = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command; `arguments` replace `sys.argv[1:]`."""
     parser = make_parser("inspect", __doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="finished runs, or models alone")
     parser.add_argument("-o", "--output", type=Path, default=Path("memory.png"), help="the figure")
@@ -74,10 +74,18 @@ def look(
     env_name: str | None = None,
     settings: dict[str, Any] | None = None,
 ) -> MemoryReport:
-    """Roll out a run's last weights and follow its memory.
+    """Roll out a run's last weights and analyse their memory.
+
+    Args:
+        run: The folder of a run or of a model.
+        length: The length of the episodes.
+        episodes: The number of episodes.
+        meter: Shows the progress.
+        env_name: The value of `--env`; None is the model's own environment.
+        settings: The settings of the environment, from `--env.NAME`.
 
     Raises:
-        ConfigError: If the model has no memory tokens, or the episodes are too short to see any.
+        ConfigError: If the model has no memory tokens, or the episodes have less than 8 segments.
     """
     saved = load_model(next(iter(find_models(run).values())))
     config = saved.model.config
@@ -101,7 +109,15 @@ def look(
 
 
 def draw(reports: dict[str, MemoryReport], path: Path) -> None:
-    """Three panels: spread and rank by segment, survival by noise."""
+    """Draw three panels: spread and rank by segment, survival by noise.
+
+    Args:
+        reports: The reports by name of the run.
+        path: The PNG to write.
+
+    Raises:
+        ConfigError: If the figure cannot be written.
+    """
     plt = pyplot()
     figure, panels = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
     looks = styles(reports)

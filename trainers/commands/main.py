@@ -1,4 +1,4 @@
-"""The command `rate`, and how a command is found and begun. Nothing slow is imported here."""
+"""The command `rate`, which imports and runs other commands. It imports no slow modules itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib import metadata
 from rate.advice import PROJECT, install
 from rate.stopping import exit_on_signals
 
-# Every command: a module of this package whose `main` takes the words after its name.
+# The commands: modules of this package whose `main` takes the words after the name.
 COMMANDS = {
     "train": "train a model and score it in rollouts",
     "evaluate": "roll out trained models and print their scores",
@@ -32,9 +32,12 @@ def run(name: str, arguments: Sequence[str] | None = None) -> None:
 
     Args:
         name: The command.
-        arguments: What follows its name; None is what was typed after the program.
+        arguments: The words after the command's name; None is `sys.argv[1:]`.
+
+    Raises:
+        SystemExit: If a required package is not installed.
     """
-    exit_on_signals()  # imports take seconds, in which Ctrl+C is no traceback
+    exit_on_signals()  # no traceback on Ctrl+C during the imports, which take seconds
     try:
         module = importlib.import_module(f"trainers.commands.{name}")
     except ModuleNotFoundError as error:
@@ -48,7 +51,7 @@ def run(name: str, arguments: Sequence[str] | None = None) -> None:
 
 
 def main() -> None:
-    """`rate COMMAND ...`."""
+    """The entry point of `rate COMMAND ...`."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help", "help"):
         print(describe())
@@ -67,7 +70,7 @@ def main() -> None:
 
 
 def describe() -> str:
-    """What `rate --help` prints."""
+    """Returns the text of `rate --help`."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
     return "\n".join(

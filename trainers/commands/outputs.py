@@ -1,4 +1,4 @@
-"""Files that commands write: checked before any work, and never in the place of another kind."""
+"""Checks of output files, before a command starts: files of another kind are not replaced."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from rate.errors import ConfigError
 from rate.files import draft_of
 
-# Where in a file its kind is told, and how, by the name's suffix.
+# Offset and bytes of the signature of a file, by suffix.
 _SIGNATURES = {
     ".png": (0, b"\x89PNG\r\n\x1a\n"),
     ".gif": (0, b"GIF8"),
@@ -19,10 +19,10 @@ _SIGNATURES = {
 
 
 def check_place(path: Path) -> None:
-    """Refuse a file that could not be written. Nothing is left there.
+    """Check that a file can be written, with a temporary file in its folder.
 
     Raises:
-        ConfigError: If so.
+        ConfigError: If it cannot.
     """
     try:
         if path.exists() and not path.is_file():
@@ -39,14 +39,14 @@ def check_place(path: Path) -> None:
 
 
 def check_picture(path: Path, *suffixes: str) -> None:
-    """Refuse a picture or video that could not be written, or would take another file's place.
+    """Check that an image or video can be written and replaces no file of another kind.
 
     Args:
         path: The file.
-        suffixes: Those that its name may have.
+        suffixes: The allowed suffixes of its name.
 
     Raises:
-        ConfigError: If so.
+        ConfigError: If a check fails.
     """
     suffix = path.suffix.lower()
     if suffix not in suffixes:
@@ -62,15 +62,15 @@ def check_picture(path: Path, *suffixes: str) -> None:
 
 
 def read_own_json(path: Path, kind: str, keys: set[str]) -> Any:
-    """What a JSON file of a command's own holds; None where there is no file, or an empty one.
+    """Returns the content of a command's JSON output file; None if it is missing or empty.
 
     Args:
         path: The file.
-        kind: What it is, for the message.
-        keys: What the object in it has, or every object of the list in it.
+        kind: The kind of file, for the message.
+        keys: The required keys of the object in it, or of each object of the list in it.
 
     Raises:
-        ConfigError: If it is something else, or cannot be written.
+        ConfigError: If the file has other content, or cannot be written.
     """
     check_place(path)
     if not path.exists() or not path.stat().st_size:
@@ -86,7 +86,7 @@ def read_own_json(path: Path, kind: str, keys: set[str]) -> Any:
 
 
 def refusal(path: Path, kind: str) -> ConfigError:
-    """The error of a file that is something else than what is to be written."""
+    """Returns the error for an existing file that is not of the kind to be written."""
     return ConfigError(
         f"{path} exists and is no {kind}; it is left as it is. Give the output another name."
     )

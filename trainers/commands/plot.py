@@ -26,8 +26,8 @@ from trainers.preset_files import has_own_presets
 from trainers.registry import length_name
 
 _NAMES = {"success": "success rate", "return": "return"}
-_ANYTHING = ("--data.random_policy=true",)  # wherever the data are from
-_LIKE, _APART = 0.02, 2.0  # of the figure's height; points
+_ANYTHING = ("--data.random_policy=true",)  # accepted where an environment has no expert
+_LIKE, _APART = 0.02, 2.0  # distance of similar values, share of the range; shift in points
 _PLACES = {
     "by_position": "step of the episode",
     "by_distance": "steps since the border of a segment",
@@ -38,15 +38,15 @@ _LABELS = ("environment", "model", "which", "seed", "length", "episodes", "step"
 def plot_scores(
     rows: Sequence[dict[str, Any]], path: Path, trained_length: int | None = None
 ) -> None:
-    """Success (or return) of the last weights against length: a line per model, seeds as dots.
+    """Plot success (or return) of the last weights against length: a line per model, seeds as dots.
 
-    Lines of like values are moved by some points, so that none hides another.
+    Lines of similar values are shifted by a few points, so that none hides another.
 
     Args:
-        rows: Scores as `read_scores` gives them.
+        rows: Scores, as `read_scores` returns them.
         path: The PNG to write.
-        trained_length: The greatest length seen in training, drawn as a dotted line; None is what
-            the rows say, or the preset of their environment.
+        trained_length: The greatest length in training, drawn as a dotted line; None is that of
+            the rows, or of the preset of their environment.
 
     Raises:
         ConfigError: If the figure cannot be written.
@@ -91,10 +91,10 @@ def plot_scores(
 
 
 def trained_lengths(rows: Sequence[dict[str, Any]]) -> list[int]:
-    """The greatest length that models were trained on, where there is one.
+    """Returns the distinct `trained_length`s of rows, up to the longest length in them.
 
-    Rows tell that have been written since they do; else it is the preset's of their environment,
-    if that has one.
+    If no row has one, as in tables of earlier versions, the length of the environment's preset is
+    used, if it has presets.
     """
     told = {row["trained_length"] for row in rows if row.get("trained_length")}
     if not told:
@@ -107,14 +107,18 @@ def trained_lengths(rows: Sequence[dict[str, Any]]) -> list[int]:
 
 
 def plot_learning(folders: Sequence[Path], path: Path) -> None:
-    """Learning curves, a line per run, and below them what held-out steps tell.
+    """Plot learning curves, a line per run, and the loss on held-out steps.
 
-    Above: loss and accuracy at episode ends against optimiser steps, with rings at the same on
-    held-out windows. Below, where runs have held episodes out: how well the last weights predict
-    their actions, by position in the episode and by distance from the border of a segment.
+    Top: loss and last-step accuracy against optimiser steps, with rings for held-out windows.
+    Bottom, if runs have held-out episodes: the action loss of the last weights on them, by position
+    in the episode and by distance from the border of a segment.
+
+    Args:
+        folders: The folders of the runs.
+        path: The PNG to write.
 
     Raises:
-        ConfigError: If a folder holds no run, or the figure cannot be written.
+        ConfigError: If a folder is not a run, or the figure cannot be written.
     """
     plt = pyplot()
     held_out = {folder: found for folder in folders if (found := read_held_out(folder))}
@@ -148,9 +152,13 @@ def plot_learning(folders: Sequence[Path], path: Path) -> None:
 
 
 def read_held_out(folder: Path) -> dict[str, Any] | None:
-    """What a run's `evaluation.json` says of the last weights on held-out steps, if anything."""
+    """Returns the held-out metrics of a run's last weights from `evaluation.json`, or None.
+
+    Raises:
+        ConfigError: If the file is damaged.
+    """
     path = folder / "evaluation.json"
-    if not path.is_file():  # it trains still, or was stopped
+    if not path.is_file():  # the run has not finished
         return None
     try:
         rows = json.loads(path.read_text(encoding="utf-8")).get("held_out", [])
@@ -160,7 +168,7 @@ def read_held_out(folder: Path) -> dict[str, Any] | None:
 
 
 def _points_of(rows: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
-    """The steps and the values of a column of metrics."""
+    """Returns the steps and the values of a column of metrics, without empty cells."""
     known = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
     return [step for step, _ in known], [value for _, value in known]
 
@@ -170,7 +178,7 @@ def _or_nan(value: float | None) -> float:
 
 
 def _shifts(means: dict[str, dict[int, float]]) -> dict[str, float]:
-    """Points to move lines by of which one would hide another, which has like values somewhere."""
+    """Returns the shifts in points, by model, of lines with similar values at a common length."""
     everything = [value for line in means.values() for value in line.values()]
     like = _LIKE * (max(everything) - min(everything)) if everything else 0.0
     hidden = [
@@ -187,14 +195,14 @@ def _shifts(means: dict[str, dict[int, float]]) -> dict[str, float]:
 
 
 def _points(figure: Any, shift: float) -> Any:
-    """What moves a line up and to the right by as many points."""
+    """Returns the transform that shifts a line up by `shift` points and right by 0.7 of that."""
     from matplotlib.transforms import ScaledTranslation
 
     return ScaledTranslation(0.7 * shift / 72, shift / 72, figure.dpi_scale_trans)
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a figure as a PNG, atomically, and let go of it.
+    """Write a figure as a PNG, atomically, and close it.
 
     Raises:
         ConfigError: If it cannot be written.
@@ -210,10 +218,10 @@ def save(figure: Any, path: Path) -> None:
 
 
 def _check_metrics(metrics: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-    """Refuse columns that no row has.
+    """Check that the tables have the columns of `--metrics`.
 
     Raises:
-        ConfigError: If there is one; names those that there are.
+        ConfigError: If a column is missing; the message lists the known ones.
     """
     known = [name for name in dict.fromkeys(n for row in rows for n in row) if name not in _LABELS]
     for metric in metrics:
@@ -222,7 +230,7 @@ def _check_metrics(metrics: Sequence[str], rows: Sequence[dict[str, Any]]) -> No
 
 
 def pyplot() -> Any:
-    """Matplotlib, set up to draw into files."""
+    """Returns `matplotlib.pyplot` with a backend that draws into files."""
     import matplotlib as mpl
 
     mpl.use("Agg")  # no display is needed
@@ -232,7 +240,7 @@ def pyplot() -> Any:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command; `arguments` replace `sys.argv[1:]`."""
     parser = make_parser("plot", __doc__)
     parser.add_argument("sources", type=Path, nargs="+", help="tables of scores, or runs")
     parser.add_argument("-o", "--output", type=Path, help="the PNG to write")

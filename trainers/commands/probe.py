@@ -1,7 +1,7 @@
-"""Try one part of the trainer and say what came of it, as a `Finding`.
+"""Tests one part of the trainer: PyTorch and its libraries, or an environment.
 
-The command `doctor` calls this in a worker process for each part, because a simulator or a driver
-that does not work may take its process with it, or never answer.
+The command `doctor` runs each test in a worker process, because a broken simulator or driver can
+crash its process or hang.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from rate.advice import install
 from rate.errors import UserError
 from trainers.registry import ENVIRONMENTS, find_environment, get_environment
 
-TRAINER = "trainer"  # the part that is no environment
-LENGTH = 51  # of the episodes that are tried; every environment has it
-STEPS, SECONDS = 50, 0.3  # both are reached at least
+TRAINER = "trainer"  # the part that is not an environment
+LENGTH = 51  # of the test episodes; valid in every environment
+STEPS, SECONDS = 50, 0.3  # least number of steps and least duration of a measurement
 
-# Extras that are no environments: what each brings, and what for.
+# Extras that are not environments: the package and its purpose.
 OPTIONAL = {
     "arrow": ("pyarrow", "Parquet and Arrow files"),
     "lerobot": ("av", "videos of LeRobot's data sets"),
@@ -34,21 +34,21 @@ OPTIONAL = {
     "wandb": ("wandb", "logging to Weights & Biases"),
 }
 
-# On Debian and Ubuntu; libosmesa6 does as well.
+# On Debian and Ubuntu; libosmesa6 is an alternative.
 _RENDERER = "apt-get install -y --no-install-recommends libegl1 libgl1-mesa-dri"
 
 
 @dataclass
 class Finding:
-    """What is known of a part of the trainer.
+    """The result of testing a part of the trainer.
 
     Attributes:
         name: `trainer`, or the environment's name.
-        works: Whether it can be used here.
-        problem: Why not.
-        fix: The command that should mend it, if there is one; `extra:NAME` stands for the one that
-            installs that extra, `extra:` for the one that installs the trainer.
-        facts: What else there is to know, by title, in the order to show it.
+        works: Whether the part works on this machine.
+        problem: The reason if it does not.
+        fix: The command that should fix the problem, or empty; `extra:NAME` stands for the command
+            that installs that extra, `extra:` for the one that installs the trainer.
+        facts: Further facts by title, in the order of display.
     """
 
     name: str
@@ -59,11 +59,15 @@ class Finding:
 
 
 class Problem(Exception):
-    """A part does not work: the problem, and the fix."""
+    """A part does not work; the arguments are the problem and the fix."""
 
 
 def probe(name: str) -> Finding:
-    """Try a part, with whatever that does to this process."""
+    """Test a part in this process, which may crash or hang. Returns the result.
+
+    Args:
+        name: `trainer`, or an environment.
+    """
     finding = Finding(name)
     try:
         describe_trainer(finding.facts) if name == TRAINER else try_environment(name, finding.facts)
@@ -75,13 +79,13 @@ def probe(name: str) -> Finding:
     except ModuleNotFoundError as error:
         extra = find_environment(name).extra if name in ENVIRONMENTS else ""
         finding.problem, finding.fix = f"{error.name} is not installed", f"extra:{extra}"
-    except Exception as error:  # noqa: BLE001 (whatever is wrong here is what we want to know)
+    except Exception as error:  # noqa: BLE001 (any error is a finding)
         finding.problem = f"{type(error).__name__}: {error}"
     return finding
 
 
 def describe_trainer(facts: dict[str, str]) -> None:
-    """What training itself needs, and has here."""
+    """Add the facts about training: Python, hardware, libraries and optional packages."""
     facts["Python"] = f"{platform.python_version()} ({sys.executable})"
     facts["system"] = platform.platform()
     facts["cores"] = _cores()
@@ -90,7 +94,7 @@ def describe_trainer(facts: dict[str, str]) -> None:
     import lightning
     import torch
 
-    # Names the build (CPU or CUDA), which the package's metadata may not.
+    # The version of the module has the build (CPU or CUDA), that of the metadata may not.
     facts["PyTorch"] = f"{torch.__version__}, {torch.get_num_threads()} threads"
     facts["CUDA"] = _cuda(torch)
     torch.ones(2, 2) @ torch.ones(2, 2)
@@ -102,7 +106,7 @@ def describe_trainer(facts: dict[str, str]) -> None:
 
 
 def _optional(extra: str, package: str, what: str) -> str:
-    """Whether the package of an extra can be used, and what cannot be done without it."""
+    """Returns whether the package of an extra works, and what is not possible without it."""
     try:
         import_module(package)
     except ModuleNotFoundError:
@@ -126,7 +130,7 @@ def _cores() -> str:
     there = os.cpu_count() or 1
     ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else there
     text = f"{ours} of {there}" if ours < there else str(there)
-    try:  # what a container may use
+    try:  # the limit of a container
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         text += f", limited to the work of {int(quota) / int(period):g}"
     except (OSError, ValueError):  # no container, or one without a limit
@@ -150,11 +154,11 @@ def _memory() -> str:
 
 
 def try_environment(name: str, facts: dict[str, str]) -> None:
-    """Make an environment as training does, and take random steps in it.
+    """Make an environment as training does, take random steps in it, and add the facts.
 
     Raises:
-        Problem: If it cannot run here; names the way out if it is known.
-        UserError: Likewise, said by the environment.
+        Problem: If it does not run on this machine.
+        UserError: If the environment raises one.
     """
     record = find_environment(name)
     needs, extra = record.needs, record.extra
@@ -185,7 +189,7 @@ def _check_packages(needs: tuple[str, ...], extra: str) -> None:
 
 
 def _versions(*packages: str) -> str:
-    """`name version` of the packages that are installed."""
+    """Returns `name version` of each package, separated by commas."""
     found = []
     for package in packages:
         try:
@@ -196,10 +200,10 @@ def _versions(*packages: str) -> str:
 
 
 def _mujoco_draws() -> str:
-    """The library and the device or program that draw for MuJoCo.
+    """Returns the OpenGL library and the renderer that MuJoCo draws with.
 
     Raises:
-        Problem: If nothing can draw.
+        Problem: If MuJoCo cannot draw.
     """
     from rate.envs.headless import choose_renderer
 
@@ -216,7 +220,7 @@ def _mujoco_draws() -> str:
     except UserError as error:
         raise Problem(str(error), _RENDERER) from error
     except Exception as error:
-        # Whatever a driver says: PyOpenGL has an AttributeError where a library is missing.
+        # Drivers raise any class: PyOpenGL raises an AttributeError if a library is missing.
         problem = f"MuJoCo cannot draw with MUJOCO_GL={asked}, {type(error).__name__}: {error}"
         raise Problem(problem, "unset MUJOCO_GL" if asked else _RENDERER) from error
     if renderer is None:
@@ -225,7 +229,7 @@ def _mujoco_draws() -> str:
     return f"{name}: {renderer.decode(errors='replace')}"
 
 
-# How what comes with a package draws; the others do not need anything.
+# The renderers of packages; environments of other packages draw nothing that needs one.
 DRAWS: dict[str, Callable[[], str]] = {
     "dm_control": _mujoco_draws,
     "minigrid": lambda: "NumPy",
@@ -234,11 +238,11 @@ DRAWS: dict[str, Callable[[], str]] = {
 
 
 def measure(name: str) -> float:
-    """Steps per second of one row with random actions; resets are not counted.
+    """Returns the steps per second of one row with random actions, without resets.
 
     Raises:
-        UserError: If a simulator does not work.
-        ValueError: Likewise.
+        UserError: If the simulator does not work.
+        ValueError: If the simulator does not work.
     """
     vector = get_environment(name, workers=1).make_vector(1, LENGTH)
     try:

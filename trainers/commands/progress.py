@@ -1,4 +1,4 @@
-"""Progress of a study's runs on the screen."""
+"""The display of the progress of a study's runs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from trainers.meter import Meter
 
 
 def show_reports(queue: Any, meter: Meter) -> None:
-    """Show what runs report through a queue, for a fifth of a second.
+    """Show the reports of runs in a queue, for 0.2 seconds.
 
     Args:
-        queue: Of a run's name, the phase that it is in, and what is done of that and in all.
-        meter: Shows it.
+        queue: Has tuples of the run's name, its phase, the completed steps and the total steps.
+        meter: Shows the progress.
     """
     until = time.monotonic() + 0.2
     while (left := until - time.monotonic()) > 0:

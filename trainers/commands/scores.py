@@ -37,7 +37,7 @@ COLUMNS = (
     "rtg_outside_from",
     "trained_length",
 )
-_KEY = ("environment", "model", "seed", "length", "which")  # what is scored, in `first_seed` on
+_KEY = ("environment", "model", "seed", "length", "which")  # identify a score, with `first_seed`
 _NEEDED = ("model", "seed", "length", "success", "which")
 _TEXT = ("environment", "model", "which")
 _NUMBERED = ("seed", "length")
@@ -48,23 +48,27 @@ _WHOLE = (
 
 
 def check_scores(path: Path) -> None:
-    """Refuse a table that rows could not be added to, before they are made.
+    """Check that rows can be added to a table of scores.
 
     Raises:
-        ConfigError: If the file cannot be written, or holds something else.
+        ConfigError: If the file cannot be written, or is not a table of scores.
     """
     check_place(path)
     _rows_in(path)
 
 
 def add_scores(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Add rows to a table of scores, whole or not at all; it is begun where there is none.
+    """Add rows to a table of scores atomically; a missing table is created.
 
-    They replace those of the same environment, model, seed, length and weights that are of the same
-    episodes, or do not say of which. What one environment alone tells comes last.
+    The rows replace those of the same environment, model, seed, length and weights whose
+    `first_seed` is equal or empty. Metrics of one environment are the last columns.
+
+    Args:
+        path: The CSV file.
+        rows: The new rows.
 
     Raises:
-        ConfigError: If the file cannot be written, or holds something else.
+        ConfigError: If the file cannot be written, or is not a table of scores.
     """
     fresh, text = list(rows), io.StringIO()
     known = {(*_key(row), _text(row, "first_seed")) for row in fresh}
@@ -89,16 +93,16 @@ def _key(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _text(row: dict[str, Any], name: str) -> str:
-    """A cell as tables have it."""
+    """Returns a cell as text; empty if the row has no value."""
     value = row.get(name)
     return "" if value is None else str(value)
 
 
 def _rows_in(path: Path) -> list[dict[str, Any]]:
-    """The rows of a table of scores, as text without empty cells; none where there is no table.
+    """Returns the rows of a table of scores as text, without empty cells; none if it is missing.
 
     Raises:
-        ConfigError: If the file holds something else.
+        ConfigError: If the file is not a table of scores.
     """
     if not path.exists() or not path.stat().st_size:
         return []
@@ -111,10 +115,10 @@ def _rows_in(path: Path) -> list[dict[str, Any]]:
 
 
 def read_scores(path: Path) -> list[dict[str, Any]]:
-    """Read a table of scores written by `add_scores`. A cell that is not finite is None.
+    """Returns the rows of a table of scores written by `add_scores`; non-finite values are None.
 
     Raises:
-        ConfigError: If it cannot be read, or is no such table.
+        ConfigError: If the file cannot be read, or is not a table of scores.
     """
     rows = read_table(path)
     if not rows or not set(_NEEDED) <= set(rows[0]):
@@ -137,10 +141,10 @@ def read_scores(path: Path) -> list[dict[str, Any]]:
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
-    """The rows of a CSV file with a header, as text.
+    """Returns the rows of a CSV file with a header, as text.
 
     Raises:
-        ConfigError: If it cannot be read.
+        ConfigError: If the file cannot be read, or is not a table.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -159,19 +163,19 @@ def read_table(path: Path) -> list[dict[str, Any]]:
 
 
 def main_metric(rows: Sequence[dict[str, Any]]) -> str:
-    """What rows are judged by: success, or the return where there is no success."""
+    """Returns the main metric of rows: `success` if any row has it, else `return`."""
     return "success" if any(row["success"] is not None for row in rows) else "return"
 
 
 def other_metrics(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """What rows have beside the columns that all tables have, in its order."""
+    """Returns the columns of rows that are not in `COLUMNS`, in order of appearance."""
     return [name for name in dict.fromkeys(n for row in rows for n in row) if name not in COLUMNS]
 
 
 def by_length(
     rows: Sequence[dict[str, Any]], metric: str, model: str, which: str = "last"
 ) -> dict[int, list[float]]:
-    """A metric of a model's seeds at every length."""
+    """Returns a model's values of a metric, one for each seed, by length."""
     scores: dict[int, list[float]] = {}
     for row in rows:
         if row["model"] == model and row["which"] == which and row.get(metric) is not None:
@@ -180,7 +184,7 @@ def by_length(
 
 
 def training_seconds(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """How long training took by model, mean over seeds."""
+    """Returns the training time in seconds by model, mean over seeds."""
     seconds: dict[str, dict[int, float]] = {}
     for row in rows:
         if row.get("seconds"):
@@ -189,7 +193,7 @@ def training_seconds(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def mean_and_spread(values: Sequence[float]) -> str:
-    """`0.98 ± 0.01`: mean and standard deviation over seeds, which one seed alone has not."""
+    """Returns mean and standard deviation over seeds, `0.98 ± 0.01`; of one seed only the mean."""
     if not values:
         return "–"
     spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
@@ -197,11 +201,11 @@ def mean_and_spread(values: Sequence[float]) -> str:
 
 
 def markdown(rows: Sequence[dict[str, Any]], metrics: Sequence[str] = ()) -> str:
-    """Scores of the last weights as a Markdown table: mean and standard deviation over seeds.
+    """Returns the scores of the last weights as a Markdown table: mean and deviation over seeds.
 
     Args:
         rows: The scores.
-        metrics: Columns for every length; the main one if there are none.
+        metrics: The metrics to show at each length; the main metric if empty.
     """
     metrics = metrics or [main_metric(rows)]
     lengths = sorted({row["length"] for row in rows})

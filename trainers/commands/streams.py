@@ -1,4 +1,4 @@
-"""Standard streams that a command outlives: readers leave, disks fill up, terminals close."""
+"""Standard streams whose errors do not end a command: closed pipes, full disks, lost terminals."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _ERRORS = "plain"
 
 
 class Stream:
-    """A stream that takes what is written to it, and drops it from its first error on.
+    """A text stream that discards output after its first error.
 
     Args:
-        stream: Where to.
+        stream: The stream to write to.
 
     Attributes:
         error: The first error, or None.
@@ -43,7 +43,7 @@ class Stream:
 
     def _give_up(self, error: OSError) -> None:
         self.error = error
-        with suppress(OSError, ValueError):  # Python writes out at its end what is left: to nobody
+        with suppress(OSError, ValueError):  # Python flushes its buffer at exit: to /dev/null
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
     def __getattr__(self, name: str) -> Any:
@@ -51,10 +51,10 @@ class Stream:
 
 
 def prepare_streams() -> None:
-    """Make standard output and error such that no write to them ends a command.
+    """Replace standard output and error, so that a failed write does not end a command.
 
-    What a stream's encoding has not is written in ASCII. A stream that is closed goes to nobody:
-    its number must not become that of a file, which would get what libraries print.
+    Characters that the encoding lacks are replaced by ASCII. Closed streams are opened on
+    `os.devnull`: otherwise a new file could get their descriptor, and the output of libraries.
     """
     _fill_numbers()
     for name, number in (("stdout", 1), ("stderr", 2)):
@@ -69,14 +69,18 @@ def prepare_streams() -> None:
 
 
 def _fill_numbers() -> None:
-    """Open what is closed of the files 0, 1 and 2."""
+    """Open the closed ones of the descriptors 0, 1 and 2 on `os.devnull`."""
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(number, True)
     os.close(number)
 
 
 def _write_plainly(error: UnicodeError) -> tuple[str, int]:
-    """Stand-ins for what an encoding has not, of as many characters as people can read."""
+    """Returns ASCII replacements of characters that an encoding lacks, and where to go on.
+
+    Raises:
+        UnicodeError: If the error is not one of encoding.
+    """
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]

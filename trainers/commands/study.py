@@ -47,15 +47,23 @@ from trainers.meter import Meter
 from trainers.run_lock import is_written
 
 _WAIT_S = 20.0
-_MOST_THREADS = 4  # a small model gains nothing from more
+_MOST_THREADS = 4  # more do not make small models faster
 
 
 def run_study(study: Study, jobs: int, console: Console) -> list[dict[str, Any]]:
-    """Run everything that has not finished; returns a row per run, length and checkpoint.
+    """Train and score the unfinished runs and baselines of a study.
+
+    Args:
+        study: The study.
+        jobs: The number of concurrent processes.
+        console: Shows the progress.
+
+    Returns:
+        A row of scores for each baseline and length, and for each run, length and checkpoint.
 
     Raises:
-        ConfigError: If a run's folder holds another run.
-        TrainingError: If a run did not finish; the others have, and are kept.
+        ConfigError: If the folder of a run holds another run.
+        TrainingError: If a run did not finish. The others have finished and are kept.
     """
     waiting = [config for config in study.runs if not is_finished(config)]
     baselines = score_baselines(study, jobs, console)
@@ -69,11 +77,16 @@ def run_study(study: Study, jobs: int, console: Console) -> list[dict[str, Any]]
 
 
 def threads_of_a_run(jobs: int, runs: int) -> int | None:
-    """Its share of the cores, of which a study of few runs leaves some; None is the run's choice.
+    """Returns the number of threads of a run: its share of the cores, at most 4.
 
-    It depends on the study and not on what is left of it, so that a run that goes on is the same.
+    The number depends on all runs of the study and not on the unfinished ones, so that a resumed
+    run has the same number. None, if `OMP_NUM_THREADS` is set, leaves the number to the run.
+
+    Args:
+        jobs: The number of concurrent processes.
+        runs: The number of runs of the study.
     """
-    if "OMP_NUM_THREADS" in os.environ:  # somebody has chosen already
+    if "OMP_NUM_THREADS" in os.environ:
         return None
     return min(max(1, available_cores() // min(jobs, runs)), _MOST_THREADS)
 
@@ -81,7 +94,7 @@ def threads_of_a_run(jobs: int, runs: int) -> int | None:
 def _run_all(
     configs: list[RunConfig], jobs: int, threads: int | None, console: Console
 ) -> dict[str, Future[str | None]]:
-    """Train in `jobs` processes; returns what came of every run, by its name."""
+    """Train in `jobs` processes. Returns the future of each run (see `_work`) by its name."""
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     orders, goes_on = context.Pipe(duplex=False)  # the study stops when the other end is closed
@@ -90,12 +103,12 @@ def _run_all(
         context,
         initializer=_connect,
         initargs=(queue, orders),
-        max_tasks_per_child=1,  # so that no run inherits what another left in memory
+        max_tasks_per_child=1,  # so that a run does not depend on the state of another
     )
     with pool, goes_on, Meter(console) as meter:
         futures: dict[str, Future[str | None]] = {}
         try:
-            with signals_blocked():  # also from the processes, until they are ready for a signal
+            with signals_blocked():  # inherited by the processes, until they handle signals
                 for config in configs:
                     futures[config.run_name] = pool.submit(_work, config, threads)
             while not all(future.done() for future in futures.values()):
@@ -103,7 +116,7 @@ def _run_all(
             show_reports(queue, meter)
         except KeyboardInterrupt as interrupt:
             goes_on.close()
-            pool.shutdown(cancel_futures=True)  # waits: the runs save their states
+            pool.shutdown(cancel_futures=True)  # waits until the runs have saved their states
             raise with_message(
                 interrupt, "Stopped; the same command continues the study."
             ) from None
@@ -111,7 +124,12 @@ def _run_all(
 
 
 def _check(futures: dict[str, Future[str | None]]) -> None:
-    """Tell of the runs that did not finish; the others keep their scores."""
+    """Check that all runs have finished.
+
+    Raises:
+        TrainingError: If some have not; the message has the reason of each.
+        Exception: If a run raised an unexpected error.
+    """
     failures = {name: future.exception() or future.result() for name, future in futures.items()}
     failures = {name: failure for name, failure in failures.items() if failure}
     for failure in failures.values():
@@ -127,12 +145,12 @@ def _check(futures: dict[str, Future[str | None]]) -> None:
         )
 
 
-_LINES: dict[str, Any] = {}  # in a process of the pool: what connects it to the study
+_LINES: dict[str, Any] = {}  # in a process of the pool: its queue and pipe to the study
 
 
 def _connect(queue: Any, orders: Connection) -> None:
-    """Give a process of the pool its line to the study, which tells it when to stop."""
-    queue.cancel_join_thread()  # nobody may be listening at the end
+    """Initialise a process of the pool: reports go to `queue`; it stops when `orders` closes."""
+    queue.cancel_join_thread()  # the study may have ended, and not read the last reports
     _LINES.update(queue=queue, orders=orders)
     ignore_stop_signals()
     unblock_signals()
@@ -140,13 +158,13 @@ def _connect(queue: Any, orders: Connection) -> None:
 
 
 def _stop_with_study(orders: Connection) -> None:
-    """Stop the run in this process once the study stops, however it ends."""
+    """Stop the run in this process when the study stops or its process ends."""
     orders.poll(None)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _work(config: RunConfig, threads: int | None) -> str | None:
-    """One run, in a process of its own; returns why it stopped early, or None."""
+    """Train one run in this process of the pool. Returns why it stopped early, or None."""
     if config.training.threads is None:
         config = replace(config, training=replace(config.training, threads=threads))
     queue = _LINES["queue"]
@@ -172,14 +190,14 @@ def _work(config: RunConfig, threads: int | None) -> str | None:
 
 
 def _wait_for_writer(folder: Path) -> None:
-    """Wait for a process of a study that was killed: it saves its state before it ends."""
+    """Wait up to `_WAIT_S` seconds for a process of a killed study, which saves its state."""
     deadline = time.monotonic() + _WAIT_S
     while is_written(folder) and time.monotonic() < deadline:
         time.sleep(0.2)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command; `arguments` replace `sys.argv[1:]`."""
     parser = make_parser("study", __doc__)
     parser.add_argument(
         "study", type=find_study, help=f"a file, or one of the project's: {', '.join(STUDIES)}"
@@ -192,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.epilog = "Any other option, as --NAME=VALUE, goes to the train script of every run."
     options, extra = parser.parse_known_args(arguments)
     jobs = options.jobs or available_cores()
-    # Of its own, for studies have runs of the same names as others and as the train scripts.
+    # A folder for each study: runs of other studies and of the train scripts have the same names.
     output = options.output or Path("runs") / options.study.stem
     extra.append(f"--logging.output={output}")
     console = Console()

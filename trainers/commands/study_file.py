@@ -1,4 +1,4 @@
-"""Study files: which runs, with which options and seeds, belong together."""
+"""Study files: the runs of a study, their options and their seeds."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from trainers.config import RunConfig
 from trainers.environment import BASELINES
 from trainers.yaml_files import read_yaml
 
-FOLDER = Path(__file__).parents[1] / "studies"  # those of this project
+FOLDER = Path(__file__).parents[1] / "studies"  # study files of this project
 STUDIES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 _OPTIONAL = {"options", "baselines"}
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study file, with every run's whole configuration.
+    """A study file with the complete configuration of each run.
 
     Attributes:
-        name: The file's stem.
-        runs: Configurations in the order of the file, seed by seed.
-        baselines: What else is scored, on the same episodes as the first run.
+        name: The stem of the file.
+        runs: The configurations in the order of the file; the seeds of a run are consecutive.
+        baselines: The baselines to score, on the same episodes as the first run.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Study:
 
 
 def find_study(text: str) -> Path:
-    """The file of a study that is named by its path, or as one of this project's."""
+    """Returns the file of a study, given its path or the name of one of this project's."""
     return FOLDER / f"{text}.yaml" if text in STUDIES and not Path(text).is_file() else Path(text)
 
 
@@ -44,12 +44,12 @@ def load_study(
 
     Args:
         path: The YAML file.
-        seeds: Instead of the file's own.
-        only: Labels of the runs to take; None takes all.
+        seeds: Seeds that replace those of the file; None keeps them.
+        only: Labels of the runs to use, without baselines; None uses all runs and baselines.
         extra: Options added to every run.
 
     Raises:
-        ConfigError: If the file or one of its runs cannot be used.
+        ConfigError: If the file or the options of a run are not valid.
     """
     environment, common, runs, baselines = _read_study(path)
     unknown = set(only or []) - set(runs)
@@ -74,7 +74,11 @@ def load_study(
 
 
 def _read_study(path: Path) -> tuple[str, str, dict[str, tuple[str, list[int]]], list[str]]:
-    """Environment, common options, options and seeds by label, and baselines of a study file."""
+    """Returns environment, common options, options and seeds by label, and baselines.
+
+    Raises:
+        ConfigError: If the file is not a valid study.
+    """
     content = read_yaml(path)
     required = {"environment", "seeds", "runs"}
     if not isinstance(content, dict) or not required <= set(content) <= required | _OPTIONAL:

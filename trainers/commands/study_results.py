@@ -22,10 +22,16 @@ from trainers.registry import environment_of_run
 
 
 def score_baselines(study: Study, jobs: int, console: Console) -> list[dict[str, Any]]:
-    """Rows of those that learn nothing, kept beside the runs for the next time."""
+    """Returns rows of scores of the baselines, which are cached in the folder of the runs.
+
+    Args:
+        study: The study, with at least one run if it has baselines.
+        jobs: The number of worker processes.
+        console: Shows the progress.
+    """
     if not study.baselines:
         return []
-    from trainers.baselines import score_baseline  # slow to import: only where there are some
+    from trainers.baselines import score_baseline  # slow to import: only if there are baselines
 
     config, rows = study.runs[0], []
     environment = environment_of_run(config)
@@ -55,7 +61,7 @@ def score_baselines(study: Study, jobs: int, console: Console) -> list[dict[str,
 
 
 def _kept(path: Path) -> dict[str, Any]:
-    """What was scored before; nothing, where that cannot be read."""
+    """Returns the cached scores of a baseline; empty if the file cannot be read."""
     try:
         kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -69,7 +75,11 @@ def run_folder_of(config: RunConfig) -> Path:
 
 
 def is_finished(config: RunConfig) -> bool:
-    """Whether a run's scores are there. What they were made with must be what is asked for."""
+    """Whether a run has been scored.
+
+    Raises:
+        ConfigError: If its folder holds a finished run with other settings.
+    """
     folder = run_folder_of(config)
     if not (folder / "evaluation.json").is_file():
         return False
@@ -84,7 +94,7 @@ def is_finished(config: RunConfig) -> bool:
 
 
 def _without_free_settings(config: RunConfig) -> dict[str, Any]:
-    """The settings that scores depend on."""
+    """Returns the settings that scores depend on; others have their default values."""
     return replace(
         config,
         logging=LoggingConfig(),
@@ -112,10 +122,10 @@ def run_rows(config: RunConfig) -> list[dict[str, Any]]:
 
 
 def check_outputs(results: Path, figure: Path) -> None:
-    """Refuse a table or figure that could not be written, or would take another file's place.
+    """Check that the table and the figure can be written and replace no files of another kind.
 
     Raises:
-        ConfigError: If so.
+        ConfigError: If a check fails.
     """
     if results == figure:
         raise ConfigError(f"{results} is the name of the figure; name the table as a .csv file.")

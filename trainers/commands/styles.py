@@ -1,4 +1,4 @@
-"""How models look in figures: a model has one colour, in every figure."""
+"""Line styles of figures. A model has the same colour in every figure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from trainers.environment import BASELINES
 
-# Okabe and Ito's colours, told apart by all eyes, then some of Paul Tol's.
+# The colour-blind safe palette of Okabe and Ito, then colours of Paul Tol.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 _OTHERS = ("#882255", "#44AA99", "#332288", "#999933", "#AA4499", "#661100")
 _MODELS = dict(
@@ -26,12 +26,12 @@ Dash = str | tuple[float, tuple[float, ...]]
 
 @dataclass(frozen=True)
 class Style:
-    """How a line looks.
+    """The style of a line.
 
     Attributes:
-        colour: The model's.
-        marker: Another one for every line of a figure; none for those that learn nothing.
-        dash: Other dashes than its neighbours', through which a line below is seen.
+        colour: The colour of the model.
+        marker: The marker, which differs between the lines of a figure; empty for baselines.
+        dash: The dash pattern, which differs between consecutive lines.
     """
 
     colour: str
@@ -40,16 +40,16 @@ class Style:
 
 
 def styles(names: Iterable[str]) -> dict[str, Style]:
-    """The style of every line of a figure.
+    """Returns the style of each line of a figure, by name.
 
     Args:
-        names: What the lines are of: models, or runs that are called after one (`tmaze-rate-1`).
+        names: Models, or runs with the name of a model as a part (`tmaze-rate-1`).
     """
     found: dict[str, Style] = {}
     names = list(dict.fromkeys(names))
     for index, name in enumerate(names):
         model = _model(name)
-        # Of any other name the same one everywhere, which two names may share.
+        # Other names have a colour by their hash: the same in all figures, but not unique.
         other = _OTHERS[zlib.crc32(name.encode()) % len(_OTHERS)]
         colour = other if model is None else _MODELS[model]
         is_baseline = name in BASELINES
@@ -62,5 +62,5 @@ def styles(names: Iterable[str]) -> dict[str, Style]:
 
 
 def _model(name: str) -> str | None:
-    """The model that a line is of: its name, or the longest part of it between hyphens."""
+    """Returns the model of a line: the name, or the first of its parts that is a model, or None."""
     return next((part for part in (name, *name.split("-")) if part in _MODELS), None)

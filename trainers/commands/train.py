@@ -35,7 +35,7 @@ from trainers.registry import ENVIRONMENTS, find_environment
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command; `arguments` replace `sys.argv[1:]`."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     with user_errors():
         environment, rest = choose_environment(arguments)
@@ -55,13 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def choose_environment(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The environment that a command line names, and the words that are left for its options.
+    """Returns the environment of a command line, and the remaining words.
 
-    It is the first word, or what follows `--env`; else that of the run or the file that the
-    command begins with, or none where it names data. None if it says nothing of all that.
+    The environment is the first word, or the value of `--env`, or that of the run of `--resume` or
+    the file of `--config`. It is `NO_ENVIRONMENT` if the command line only has data, and None if it
+    has none of these.
 
     Raises:
-        ConfigError: If `--env` has no value, or such a file cannot be read.
+        ConfigError: If `--env` has no value, or the configuration file cannot be read.
     """
     words = list(arguments)
     if words and not words[0].startswith("-"):
@@ -81,12 +82,12 @@ def choose_environment(arguments: Sequence[str]) -> tuple[str | None, list[str]]
 
 
 def train_on(environment: str, arguments: Sequence[str], told: str | None = None) -> None:
-    """Train on an environment as the command line says, and print the scores.
+    """Train with the options of a command line, and print the scores.
 
     Args:
         environment: The environment.
         arguments: The options.
-        told: What was typed, for the run; None makes it of the options.
+        told: The command line to record in the run; None composes it from the options.
     """
     console = Console()
     with user_errors():
@@ -98,7 +99,7 @@ def train_on(environment: str, arguments: Sequence[str], told: str | None = None
         if config.data.frame_stack > 1:
             meter.say(describe_frames(config))
         meter.say(describe_run(config, command.resume))
-        with exiting_on_signals():  # slow to import: only once the command is known good
+        with exiting_on_signals():  # slow to import: only after the options are checked
             from trainers.train import train
 
         result = train(config, command.resume, told or typed(arguments))
@@ -112,7 +113,7 @@ def train_on(environment: str, arguments: Sequence[str], told: str | None = None
 
 
 def _describe_held_out(row: dict[str, Any]) -> str:
-    """How well weights predict the actions of held-out episodes, in a line."""
+    """Returns a line with the metrics of weights on the actions of held-out episodes."""
     names = ("action_loss", "accuracy", "action_error")
     known = [name for name in names if row.get(name) is not None]
     told = ", ".join(f"{name.replace('_', ' ')} {row[name]:.4g}" for name in known)
@@ -120,13 +121,13 @@ def _describe_held_out(row: dict[str, Any]) -> str:
 
 
 def _as_typed(arguments: list[str]) -> str:
-    """The command as it was typed; the script of an environment adds its name by itself."""
+    """Returns the command line as typed: without the name that an environment's script adds."""
     is_script = Path(sys.argv[0]).suffix == ".py"
     return typed(sys.argv[1:] if is_script and arguments[1:] == sys.argv[1:] else arguments)
 
 
 def _value(words: Sequence[str], option: str) -> str | None:
-    """What follows an option, the last time that it is given."""
+    """Returns the value of an option (the last one if it is repeated), or None."""
     found = None
     for word, following in zip(words, [*words, ""][1:], strict=True):
         if word == option:
@@ -137,7 +138,11 @@ def _value(words: Sequence[str], option: str) -> str | None:
 
 
 def _take(words: list[str], option: str) -> str | None:
-    """What follows an option, which is taken from the words."""
+    """Returns the value of an option, or None, and removes the option from the words.
+
+    Raises:
+        ConfigError: If the option has no value.
+    """
     value = _value(words, option)
     if value is None:
         return None

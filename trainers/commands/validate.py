@@ -25,7 +25,7 @@ WRONG = 1  # exit code
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command; `arguments` replace `sys.argv[1:]`."""
     parser = make_parser("validate", __doc__)
     parser.add_argument("path", type=Path, metavar="PATH", help="file or folder to check")
     parser.add_argument("--environment", help=ENVIRONMENT_HELP)
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def show(report: Report, path: Path, most: int) -> None:
-    """Print what was found, at most so many of each kind."""
+    """Print the report on a data set, with at most `most` problems and `most` warnings."""
     console = Console()
 
     def say(text: str) -> None:

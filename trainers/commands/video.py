@@ -42,13 +42,13 @@ from trainers.registry import check_lengths, environment_of, length_name
 
 MOST_FRAMES = 300
 MOST_FRAMES_PER_SECOND = 50  # GIFs count in hundredths of a second, and players take no less than 2
-_LAST_SECONDS = 1.5  # how long the end stands still
+_LAST_SECONDS = 1.5  # how long the last frame is shown
 
 Pixels = NDArray[np.uint8]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command; `arguments` replace `sys.argv[1:]`."""
     parser = make_parser("video", __doc__)
     parser.add_argument("source", type=Path, help="a run, or a model alone")
     parser.add_argument(
@@ -86,11 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def check_output(path: Path, fps: int) -> None:
-    """Refuse what could not be written, before anything is played.
+    """Check that a video can be written, before the rollout.
 
     Raises:
-        ConfigError: If the file's kind is unknown, it holds something else, or its folder cannot be
-            written in.
+        ConfigError: If the frame rate is too high, the suffix is unknown, the file is of another
+            kind or cannot be written, or ffmpeg is needed and missing.
     """
     if fps > MOST_FRAMES_PER_SECOND:
         raise ConfigError(f"--fps is {fps}; it must be at most {MOST_FRAMES_PER_SECOND}.")
@@ -103,10 +103,16 @@ def check_output(path: Path, fps: int) -> None:
 
 
 def play(candidate: Candidate, length: Length, seed: int, steps: int | None) -> EpisodeRecord:
-    """Roll out one episode of a model, as its run evaluates it.
+    """Roll out one episode of a model with the evaluation settings of its run.
+
+    Args:
+        candidate: The model.
+        length: The length of the episode.
+        seed: The seed of the episode.
+        steps: Steps after which to stop; None plays to the end.
 
     Raises:
-        ConfigError: If there is no episode of this length or seed.
+        ConfigError: If the length or the seed is out of range.
     """
     saved, settings = candidate.saved, candidate.settings
     environment = environment_of(saved.spec, workers=1).drawing()
@@ -138,14 +144,14 @@ def play(candidate: Candidate, length: Length, seed: int, steps: int | None) -> 
 
 
 class Film:
-    """The frames of an episode, drawn when they are asked for: 1.5 MB each are not kept.
+    """The frames of an episode, drawn lazily: a frame of 1.5 MB is not kept in memory.
 
     Args:
         record: The episode.
-        config: The model's.
-        title: What stands at the top.
-        fps: Frames a second; the last one stands still for a while.
-        tell: Told of progress, in frames.
+        config: The configuration of the model.
+        title: The text at the top of each frame.
+        fps: Frames per second; the last frame is repeated for 1.5 seconds.
+        tell: Called with the progress, in frames.
     """
 
     def __init__(
@@ -157,7 +163,7 @@ class Film:
         self._tell = tell
 
     def __iter__(self) -> Iterator[Pixels]:
-        """Frames `(H, W, 3)`."""
+        """Yields frames `(H, W, 3)` uint8."""
         frame = None
         for moment in with_progress(self._moments, "drawing", len(self._moments), self._tell):
             frame = self._screen.show(moment)
@@ -167,7 +173,7 @@ class Film:
                 yield frame
 
     def sample(self, number: int) -> list[Pixels]:
-        """About so many frames from all of the episode."""
+        """Returns about `number` frames, evenly spaced over the episode."""
         return [
             self._screen.show(m) for m in self._moments[:: max(1, len(self._moments) // number)]
         ]
@@ -188,7 +194,7 @@ def write(film: Film, path: Path) -> None:
 
 
 def _write_gif(film: Film, path: Path) -> None:
-    """One palette for all frames: what stands still is stored once, and does not flicker."""
+    """Write a GIF with one palette for all frames: static pixels compress and do not flicker."""
     from PIL import Image
 
     palette = _palette(film.sample(12))
@@ -206,7 +212,7 @@ def _write_gif(film: Film, path: Path) -> None:
 
 
 def _palette(frames: list[Pixels]) -> Any:
-    """An image with the 256 colours that serve the frames best."""
+    """Returns an image whose palette has 256 colours, fitted to the frames."""
     from PIL import Image
 
     sheet = Image.fromarray(np.concatenate([frame[::2, ::2] for frame in frames]))
@@ -214,10 +220,10 @@ def _palette(frames: list[Pixels]) -> Any:
 
 
 def _write_mp4(film: Film, path: Path) -> None:
-    """Hand raw frames to ffmpeg.
+    """Write an MP4 by piping raw frames to ffmpeg.
 
     Raises:
-        ConfigError: If it fails; says what ffmpeg said.
+        ConfigError: If ffmpeg fails; the message has its last line.
     """
     frames = iter(film)
     first = next(frames)
@@ -227,7 +233,7 @@ def _write_mp4(film: Film, path: Path) -> None:
     command += ["-pix_fmt", "yuv420p", "-f", "mp4", str(path)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stderr=pipe) as process:
-        with suppress(BrokenPipeError):  # it has ended, and says why
+        with suppress(BrokenPipeError):  # ffmpeg has ended; its error is read below
             for frame in chain([first], frames):
                 if process.stdin is not None:
                     process.stdin.write(frame.tobytes())

@@ -1,4 +1,4 @@
-"""The parts of a video's picture, each a function that says how to bring it up to a moment."""
+"""The panels of a video frame: each function draws a panel and returns its update function."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from rate.analysis.recording import EpisodeRecord, Moment
 SMALL = 8
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
 
-# Brings a panel up to a moment, and returns what has changed in it.
+# Updates a panel to a moment, and returns the artists that have changed.
 Draw = Callable[[Moment], list[Artist]]
 Array = NDArray[Any]
 
-# The memory that the first segment reads is learnt and no episode's own: it is far from all others.
+# The memory that the first segment reads is a parameter, far from those that segments write.
 _FIRST_WRITTEN = 1
 
 
 def title(axes: Axes, text: str) -> None:
-    """Name a panel."""
+    """Set the title of a panel."""
     axes.set_title(text, fontsize=SMALL + 1, loc="left", pad=4)
 
 
 def view(axes: Axes, record: EpisodeRecord) -> Draw:
-    """What the environment draws, or what the model sees, as bars."""
+    """The image that the environment draws, or the observation as bars if it draws none."""
     first = record.moments[0]
     if first.picture is not None:
         axes.set_axis_off()
@@ -63,11 +63,11 @@ def view(axes: Axes, record: EpisodeRecord) -> Draw:
 
 
 def actions(axes: Axes, record: EpisodeRecord) -> Draw:
-    """Probabilities of actions, the chosen ones in colour; of continuous ones the values."""
+    """Probabilities of discrete actions, with the chosen ones in colour, or continuous values."""
     first = record.moments[0]
     sizes = [len(part) for part in first.odds]
     heights = np.concatenate(first.odds)
-    # Parts of an action stand a little apart.
+    # The parts of an action are separated by a gap.
     places = np.concatenate([np.arange(n) + sum(sizes[:i]) + i for i, n in enumerate(sizes)])
     starts = np.cumsum([0, *sizes[:-1]])
     drawn = first.action is not None and len(first.action) == len(sizes) and sum(sizes) > 1
@@ -96,7 +96,7 @@ def actions(axes: Axes, record: EpisodeRecord) -> Draw:
 
 
 def returns(axes: Axes, record: EpisodeRecord) -> Draw:
-    """Return-to-go over the episode, and the steps in view."""
+    """Return-to-go over the episode, and the steps in the context window."""
     title(axes, "return-to-go (shaded: in view)")
     axes.plot(record.returns_to_go, color="#dddddd")
     (line,) = axes.plot([], [], color=_BLUE)
@@ -118,7 +118,7 @@ def returns(axes: Axes, record: EpisodeRecord) -> Draw:
 
 
 def tokens(axes: Axes, bar: Axes, memories: Array) -> Draw:
-    """The memory tokens that the segment reads, `(m, d)` of `(S, m, d)`."""
+    """The memory tokens `(m, d)` that the segment reads, of `memories` `(S, m, d)`."""
     title(axes, "memory tokens")
     image = _heat(axes, bar, memories, memories[_FIRST_WRITTEN:])
 
@@ -130,7 +130,7 @@ def tokens(axes: Axes, bar: Axes, memories: Array) -> Draw:
 
 
 def change(axes: Axes, bar: Axes, memories: Array) -> Draw:
-    """What the last segment changed in them."""
+    """The change of the memory tokens `(m, d)` in the last segment, of `memories` `(S, m, d)`."""
     title(axes, "their change in the segment before")
     axes.set_xlabel("component", fontsize=SMALL, labelpad=1)
     changes = np.diff(memories, axis=0, prepend=memories[:1])
@@ -144,7 +144,7 @@ def change(axes: Axes, bar: Axes, memories: Array) -> Draw:
 
 
 def _heat(axes: Axes, bar: Axes, images: Array, typical: Array) -> Any:
-    """An image for `(S, m, d)` values around 0; the colours span those that are `typical`."""
+    """Returns an image of the first of `images` `(S, m, d)`; the colours span `typical` values."""
     limit = float(np.quantile(np.abs(typical if typical.size else images), 0.995)) or 1.0
     image = axes.imshow(
         images[0], cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest"
@@ -159,7 +159,7 @@ def _heat(axes: Axes, bar: Axes, images: Array, typical: Array) -> Any:
 
 
 def path(axes: Axes, memories: Array) -> Draw:
-    """The way of memory through its first two principal components."""
+    """The path of the memory tokens in their first two principal components."""
     written = memories.reshape(len(memories), -1)[_FIRST_WRITTEN:]
     points, shares = principal_components(written)
     title(axes, "path (□ segment 2)")
@@ -181,7 +181,11 @@ def path(axes: Axes, memories: Array) -> Draw:
 
 
 def principal_components(rows: Array) -> tuple[Array, Array]:
-    """The first two principal components of `(S, D)` rows: `(S, 2)`, and their shares `(2,)`."""
+    """Returns the scores `(S, 2)` of rows `(S, D)` in their first two principal components.
+
+    Returns:
+        The scores, and the shares of variance `(2,)`; zeros if there are fewer components.
+    """
     centred = rows - rows.mean(0) if len(rows) else rows
     left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
     points, shares = np.zeros((len(rows), 2)), np.zeros(2)
@@ -194,7 +198,7 @@ def principal_components(rows: Array) -> tuple[Array, Array]:
 
 
 def drift(axes: Axes, memories: Array) -> Draw:
-    """The size of its change from segment to segment, relative to its own."""
+    """The norm of the memory's change between segments, relative to the norm of the memory."""
     flat = memories.reshape(len(memories), -1)
     size = np.maximum(np.linalg.norm(flat[:-1], axis=1), 1e-12)
     change = np.maximum(np.linalg.norm(np.diff(flat, axis=0), axis=1) / size, 1e-9)
@@ -213,7 +217,7 @@ def drift(axes: Axes, memories: Array) -> Draw:
 
 
 def cache(axes: Axes, caches: Array) -> Draw:
-    """How large the cached states `(L, C)` of `(S, L, C)` are; grey where there are none yet."""
+    """The sizes of the cached states `(L, C)`, of `caches` `(S, L, C)`; grey where empty (NaN)."""
     title(axes, "size of the cached states (grey: empty)")
     axes.set_xlabel("place in the cache (newest at the right)", fontsize=SMALL)
     axes.set_ylabel("layer", fontsize=SMALL)
@@ -236,7 +240,7 @@ def cache(axes: Axes, caches: Array) -> Draw:
 
 
 def reach(axes: Axes, record: EpisodeRecord) -> Draw:
-    """The steps in view, on a line of all steps."""
+    """The steps in the context window, on an axis of all steps."""
     axes.set(xlim=(0, max(1, record.steps)), ylim=(0, 1), yticks=[])
     axes.set_xlabel("step", fontsize=SMALL)
     axes.set_facecolor("#eeeeee")

@@ -1,4 +1,4 @@
-"""The picture that a video is made of: the environment, the action and, beside them, memory."""
+"""The frame of a video: the environment and the action on the left, memory on the right."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ Pixels = NDArray[np.uint8]
 
 
 class Screen:
-    """Draws the moments of an episode.
+    """Draws a frame for each moment of an episode.
 
-    What stands still is drawn once; only what moves is drawn for each moment, which makes a frame
-    a matter of milliseconds.
+    The static background is drawn once. Only the artists that change are drawn for each moment,
+    which takes milliseconds.
 
     Args:
         record: The episode.
-        config: The model's.
-        title: What stands at the top.
+        config: The configuration of the model.
+        title: The text at the top of each frame.
     """
 
     def __init__(self, record: EpisodeRecord, config: ModelConfig, title: str) -> None:
@@ -50,12 +50,12 @@ class Screen:
         ]
         for draw in self._draws:
             for artist in draw(record.moments[0]):
-                artist.set_animated(True)  # left out of what stands still
+                artist.set_animated(True)  # not part of the background
         self._canvas.draw()
         self._still = self._canvas.copy_from_bbox(self._figure.bbox)
 
     def show(self, moment: Moment) -> Pixels:
-        """The picture `(HEIGHT, WIDTH, 3)` of a moment."""
+        """Returns the frame `(HEIGHT, WIDTH, 3)` uint8 of a moment."""
         self._canvas.restore_region(self._still)
         for draw in self._draws:
             for artist in draw(moment):
@@ -89,7 +89,7 @@ class Screen:
         return draw
 
     def _memory(self, record: EpisodeRecord, config: ModelConfig) -> list[panels.Draw]:
-        """The right half."""
+        """Returns the panels of the right half: memory tokens, cache, or context window."""
         top, middle = (0.57, 0.69, 0.36, 0.20), (0.57, 0.42, 0.36, 0.17)
         if record.memories:
             memories = np.stack(record.memories)
@@ -114,7 +114,7 @@ class Screen:
 
 
 def _canvas(figure: Figure) -> Any:
-    """Where a figure is drawn; the types of Matplotlib's own class are not complete."""
+    """Returns the canvas of a figure, as `Any`: Matplotlib's types of the class are incomplete."""
     return FigureCanvasAgg(figure)
 
 
