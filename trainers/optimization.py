@@ -12,12 +12,12 @@ from torch.nn.modules.conv import _ConvNd
 
 from trainers.config_learning import OptimizerConfig
 
-# Layers that multiply by a matrix. Everything else sets a scale, an offset or a starting point.
+# Layers that multiply by a matrix. All other parameters are scales, offsets or initial values.
 _MATRIX_LAYERS = (nn.Linear, _ConvNd, nn.RNNCellBase)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """AdamW's groups: decay for the matrices of linear and convolutional layers, none for the rest.
+    """Returns AdamW's groups: matrices of linear and convolutional layers decay, the rest do not.
 
     The rest are biases, norms, embeddings, memory tokens, attention's u and v, and the gates'
     biases: shrinking them towards zero regularises nothing.
@@ -70,7 +70,7 @@ class AdamW(torch.optim.AdamW):
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate of the next step."""
+        """Returns the learning rate of the next step."""
         return float(self.param_groups[0]["lr"])
 
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -90,7 +90,7 @@ class AdamW(torch.optim.AdamW):
         learning_rate = self.learning_rate
         if self._rate is None:
             self.write_rate()
-        # PyTorch warns of groups that could be recorded and are not.
+        # PyTorch warns of capturable groups outside of a recording.
         is_recorded = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
         self._set(lr=self._rate, capturable=is_recorded)
         try:
@@ -123,7 +123,7 @@ def make_optimizer(
         model: The module with the parameters.
         config: The settings.
         max_steps: Optimiser steps of the whole run.
-        fused: One kernel for all parameters; not for float16, whose gradients come scaled.
+        fused: Use one kernel for all parameters; not with float16, whose gradients are scaled.
     """
     optimizer = AdamW(
         parameter_groups(model, config.weight_decay),
@@ -131,7 +131,7 @@ def make_optimizer(
         betas=(config.beta_1, config.beta_2),
         fused=fused,
     )
-    # A lambda leaves nothing in the scheduler's state, so checkpoints hold plain types only.
+    # The scheduler does not save a lambda, so checkpoints contain plain types only.
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_factor(step, config, max_steps)
     )

@@ -1,4 +1,4 @@
-"""What to use here for the options that other trainers have."""
+"""Hints for options that are named differently in other trainers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rate.advice import command
 from rate.registry import did_you_mean
 
-# What to use, and the names of others for it: in lower case with underscores, without a section.
+# The option here, and its names in other trainers: lower case, underscores, without a section.
 _TABLE = (
     ("--training.accelerator gpu, cpu or auto", "device devices gpu gpus cuda num_gpus use_gpu"),
     (
@@ -98,21 +98,21 @@ USUAL = {name: text for text, names in _TABLE for name in names.split()}
 
 
 def hint_for(option: str, known: Sequence[str]) -> str:
-    """What to write instead of an option that does not exist, as the end of a message, or nothing.
+    """Returns a hint for an unknown option, as the end of a message; empty if there is none.
 
-    A usual name of other trainers comes first, then an option of this name in some section, then
-    the nearest name.
+    Tries the names of other trainers, then an option of this name in any section, then the closest
+    match.
 
     Args:
-        option: What was written, without its leading dashes.
-        known: The options that there are.
+        option: The unknown option, without leading dashes.
+        known: The existing options.
     """
     plain = option.lower().replace("-", "_")
     name = plain.rpartition(".")[2]
     same = [each for each in known if each == plain or each.rpartition(".")[2] == plain]
     if same and plain not in USUAL:
         return f" Did you mean {' or '.join(f'--{each}' for each in same)}?"
-    is_setting = plain.startswith("env.")  # of the environment, which has names of its own
+    is_setting = plain.startswith("env.")  # environments define these names
     if (
         name in USUAL
         and not is_setting

@@ -1,7 +1,7 @@
-"""Options of a command line, `--section.setting VALUE`, for the fields of dataclasses.
+"""Command-line options, `--section.setting VALUE`, for the fields of dataclasses.
 
-A field's name and type determine its option, and its line under `Attributes:` in the docstring is
-its help. Values are checked as those of files are: see `trainers.config_files`.
+The name and the type of a field determine its option; its entry under `Attributes:` in the
+docstring is the help text. Values are validated like those of files (`trainers.config_files`).
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ import yaml
 from rate.errors import ConfigError
 from trainers.yaml_files import parse_yaml
 
-_INDENT = 24  # of the help of an option
+_INDENT = 24  # column of the help texts
 _WIDEST = 100
 _ANY: Any = object
 
 
 @dataclass(frozen=True)
 class Option:
-    """A setting as an option.
+    """A command-line option.
 
     Attributes:
-        kind: Its annotated type.
-        help: What it is for.
+        kind: The annotated type of its setting.
+        help: Its help text.
     """
 
     kind: Any
@@ -39,7 +39,7 @@ class Option:
 
 
 def options_of(kind: type, prefix: str) -> dict[str, Option]:
-    """The options of a dataclass and of those inside it, by their dotted names."""
+    """Returns the options of a dataclass and of nested dataclasses, by dotted name."""
     types, told = get_type_hints(kind), _documentation(kind)
     found: dict[str, Option] = {}
     for field in fields(kind):
@@ -52,10 +52,10 @@ def options_of(kind: type, prefix: str) -> dict[str, Option]:
 
 
 def read_words(words: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """The options among the words of a command line, each with the words that are its value.
+    """Returns the options on a command line, each with the words of its value.
 
     Raises:
-        ConfigError: If a word belongs to no option.
+        ConfigError: If a word does not belong to an option.
     """
     given: list[tuple[str, list[str]]] = []
     takes_more = False
@@ -72,12 +72,12 @@ def read_words(words: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 
 def read_value(option: str, kind: Any, words: Sequence[str]) -> Any:
-    """What the words behind an option say, in plain types.
+    """Returns the value of an option as plain types.
 
-    A value that is not of the option's type is returned as it is, to be refused by name.
+    A value of a wrong type is returned unchanged; validation reports it later.
 
     Raises:
-        ConfigError: If there is no value, or one too many.
+        ConfigError: If there is no value, or more than one.
     """
     if not words:
         raise ConfigError(f"--{option} needs a value.")
@@ -101,7 +101,7 @@ def read_value(option: str, kind: Any, words: Sequence[str]) -> Any:
 
 
 def show_options(options: Mapping[str, Option], defaults: Mapping[str, Any]) -> list[str]:
-    """The lines of a help text, an option each, with the values that it has if it is not given."""
+    """Returns the lines of the help text of options, with their default values."""
     return [
         line
         for name, option in options.items()
@@ -113,7 +113,7 @@ def show_options(options: Mapping[str, Option], defaults: Mapping[str, Any]) -> 
 
 
 def show_option(option: str, text: str) -> list[str]:
-    """An option and its help, in lines that fit the terminal."""
+    """Returns an option and its help text, as lines that fit the terminal."""
     width = min(shutil.get_terminal_size().columns, _WIDEST)
     lines = textwrap.wrap(text.strip(), max(width - _INDENT, 20), break_on_hyphens=False) or [""]
     head = f"  {option}"
@@ -123,17 +123,17 @@ def show_option(option: str, text: str) -> list[str]:
 
 
 def wrap(text: str) -> str:
-    """A paragraph in lines that fit the terminal."""
+    """Returns a paragraph wrapped to the terminal's width."""
     return textwrap.fill(text, max(min(shutil.get_terminal_size().columns, _WIDEST), 40))
 
 
 def summary(kind: type) -> str:
-    """The first sentence of a class's documentation."""
+    """Returns the first paragraph of a class's docstring, on one line."""
     return " ".join((kind.__doc__ or "").strip().partition("\n\n")[0].split())
 
 
 def set_at(table: dict[str, Any], name: str, value: Any) -> None:
-    """Set a dotted name in nested tables, which are made where they are missing."""
+    """Set a dotted name in nested tables; missing tables are created."""
     *sections, last = name.split(".")
     for section in sections:
         inner = table.get(section)
@@ -154,7 +154,7 @@ def _value_at(table: Mapping[str, Any], name: str) -> Any:
 
 
 def plain_text(value: Any) -> str:
-    """A value as it is written on a command line."""
+    """Returns a value in the syntax of the command line."""
     if isinstance(value, list):
         return ",".join(map(plain_text, value)) or "[]"
     words = {None: "null", True: "true", False: "false", "": "''"}
@@ -162,7 +162,7 @@ def plain_text(value: Any) -> str:
 
 
 def placeholder(kind: Any) -> str:
-    """What stands for the value of an option in its help."""
+    """Returns the placeholder for the value of an option in its help text."""
     if _is_union(kind):
         return "|".join(
             "null" if part is NoneType else placeholder(part) for part in get_args(kind)
@@ -180,7 +180,7 @@ def _is_union(kind: Any) -> bool:
 
 
 def _documentation(kind: type) -> dict[str, str]:
-    """What the documentation of a dataclass, and of its bases, says of its fields."""
+    """Returns the descriptions of fields in the docstrings of a dataclass and its bases."""
     told: dict[str, str] = {}
     for part in reversed(kind.__mro__):
         told |= _attributes((part.__doc__ or "").splitlines())

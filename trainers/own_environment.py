@@ -1,8 +1,7 @@
-"""Environments of users, which nobody has registered: trained on, and kept in runs, by their path.
+"""Unregistered environments of users, identified by a Gymnasium id or an import path.
 
-The name of such an environment is what a person types (see `rate.envs.own`), and its settings are
-whatever its constructor takes. Both stand in every run and saved model, so that these find it
-again.
+The name of such an environment is the id or path (see `rate.envs.own`), and its settings are the
+keyword arguments of its constructor. Runs and saved models store both to find it again.
 """
 
 from __future__ import annotations
@@ -27,23 +26,23 @@ from trainers.held_environments import held
 if TYPE_CHECKING:
     from datamodules.collector import Collector
 
-# What was found by making an environment, by what made it and its settings. A simulator may take
-# long to start. The maker is kept with it, so that its identity stays its own.
+# Cached descriptions of environments by maker and settings, since simulators may start slowly. The
+# maker is stored as well, so that its identity is not reused.
 _FOUND: dict[tuple[Any, str], tuple[Any, Description]] = {}
-PYTHON = "python"  # the setting that names another Python; all others are the environment's
+PYTHON = "python"  # the setting for another Python; all other settings are the environment's
 
 
 @dataclass(frozen=True)
 class OwnEnvironment(Environment):
-    """An environment of a user. A length is a time limit in steps; None is its own.
+    """A user's environment. A length is a time limit in steps; None is the environment's own.
 
-    Its setting `python` is the path of another Python, whose simulators are to be played.
+    The setting `python` is the path of another Python interpreter that runs the simulators.
 
     Attributes:
-        maker: What makes it, here or elsewhere.
-        max_steps: Its own time limit, if it has one.
-        draws: Whether its rows can be drawn.
-        given: What makes it, where its name does not tell.
+        maker: The factory of the environment, in this Python or another one.
+        max_steps: The environment's own time limit in steps; None if it has none.
+        draws: Whether rows are rendered.
+        given: The factory, if it cannot be found by the name.
     """
 
     maker: Maker | Elsewhere | None = None
@@ -84,9 +83,10 @@ class OwnEnvironment(Environment):
         return super().make_collector(policy, length, noise)
 
     def make_rows(self, num_envs: int, length: Length) -> VectorEnv:
-        """What a program has handed over is played in its own process, unless it asks for others.
+        """Returns a vector environment; see `make_vector`.
 
-        Others may not find it by its name.
+        Environments passed as objects run in this process unless `workers` is set, since worker
+        processes may not be able to import them.
         """
         making = self.making(length)
         if isinstance(making, Elsewhere) or held(self.name) is None or self.workers is not None:
@@ -118,7 +118,7 @@ class OwnEnvironment(Environment):
         return self.spec
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For other processes, in which there is no record of this name yet."""
+        """Pickle by name, since other processes have no record class of this name yet."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         return _made_again, (self.name, type(self).given, given)
 
@@ -135,11 +135,11 @@ class OwnEnvironment(Environment):
 
 
 def own_record(name: str, maker: Maker | None = None) -> type[OwnEnvironment]:
-    """The record of a user's environment.
+    """Returns the record of a user's environment.
 
     Args:
-        name: What a person typed: Gymnasium's id, or an import path.
-        maker: What makes it; None is looked up by the name, when the environment is made.
+        name: A Gymnasium id or an import path.
+        maker: The factory; None looks it up by the name when the environment is made.
     """
     parts = {"name": name, "given": staticmethod(maker) if callable(maker) else maker}
     return type("Record", (OwnEnvironment,), parts)

@@ -1,8 +1,8 @@
-"""Presets, and files of settings that are laid over them.
+"""Presets, and files of settings that override them.
 
-A preset is a file in the folder of its environment. It holds what differs from `base.yaml` there,
-or from the preset that its key `like` names. Presets with the settings of the public code, whose
-names end in `_published`, do not use `base.yaml`.
+A preset is a file in the folder of its environment. It contains its differences from `base.yaml`
+in that folder, or from the preset named by its key `like`. Presets with the settings of the public
+code, whose names end in `_published`, do not use `base.yaml`.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from trainers.tasks import TASKS, merge, preset_for_task
 from trainers.yaml_files import read_yaml
 
 PRESETS = Path(__file__).parent / "presets"
-BASE = "base.yaml"  # what the presets of an environment share
-ANY = "any"  # the folder of presets for whatever has none of its own
-PUBLISHED = "_published"  # how presets are called whose settings are those of the public code
+BASE = "base.yaml"  # shared settings of the presets of an environment
+ANY = "any"  # the folder of presets for environments without presets of their own
+PUBLISHED = "_published"  # suffix of presets with the settings of the public code
 _SHOWN = 4  # names in a message
 
 
 def has_own_presets(environment: str) -> bool:
-    """Whether an environment has presets that were made for it."""
+    """Whether an environment has presets of its own."""
     return environment != ANY and environment.isidentifier() and (PRESETS / environment).is_dir()
 
 
 def preset_names(environment: str) -> list[str]:
-    """The model presets of an environment: its own, or those for any."""
+    """Returns the names of an environment's presets: its own, or the generic ones."""
     return sorted(p.stem for p in _folder(environment).glob("*.yaml") if p.name != BASE)
 
 
@@ -46,12 +46,13 @@ def _folder(environment: str) -> Path:
 
 
 def load_preset(environment: str, name: str) -> dict[str, Any]:
-    """A preset as nested plain types.
+    """Returns a preset as nested plain types.
 
     Raises:
-        ConfigError: If there is no such environment or preset; names the nearest.
+        ConfigError: If the environment or the preset is unknown; the message names the closest
+            match.
     """
-    find_environment(environment)  # refuses one that does not exist
+    find_environment(environment)  # raises if it does not exist
     path = _folder(environment) / f"{name}.yaml"
     known = preset_names(environment)
     if name not in known:
@@ -70,9 +71,9 @@ def load_preset(environment: str, name: str) -> dict[str, Any]:
 
 
 def _overlay(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Returns a preset with changes, without settings that the backbone does not have.
+    """Returns a preset with changes, without settings that the new backbone does not have.
 
-    So a comparison of two memories differs in nothing else: data, windows, updates.
+    Presets of two backbones then share all other settings: data, windows, updates.
     """
     model = base.get("model", {})
     backbone = changes.get("model", {}).get("backbone", model.get("backbone", SEGMENTS))
@@ -84,13 +85,13 @@ def _overlay(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_backbone(preset: dict[str, Any], backbone: str | None) -> tuple[dict[str, Any], list[str]]:
-    """A preset with another backbone and, of its model's settings, those that that has as well.
+    """Returns a preset with another backbone, without model settings that this one does not have.
 
     Returns:
-        The preset, and what to tell of the settings that are left out.
+        The preset, and notes on the removed settings.
 
     Raises:
-        ConfigError: If there is no such backbone.
+        ConfigError: If the backbone does not exist.
     """
     model = current(preset.get("model", {}))
     if backbone in (None, model.get("backbone", SEGMENTS)):
@@ -104,24 +105,24 @@ def with_backbone(preset: dict[str, Any], backbone: str | None) -> tuple[dict[st
 def load_over_preset(
     path: Path, environment: str, preset: str, task: str | None
 ) -> tuple[RunConfig, list[str]]:
-    """The configuration in a file; what that leaves out is as in the preset of the same name.
+    """Returns the configuration in a file; missing settings are taken from the preset of its name.
 
     Args:
-        path: The file; a run's own leaves nothing out.
-        environment: Whose train script was called.
-        preset: Which preset a file without a name is laid over.
-        task: The task that the command line names.
+        path: The file; that of a run is complete.
+        environment: The environment of the command.
+        preset: The preset for a file without a name.
+        task: The task on the command line.
 
     Returns:
-        The configuration, and what to tell of where it is from.
+        The configuration, and notes on its origin.
 
     Raises:
-        ConfigError: If the file cannot be used, is of another environment, or leaves something out
-            and is named after no preset.
+        ConfigError: If the file is invalid or of another environment, or if it is incomplete and
+            its name is not that of a preset.
     """
     values = read_config_file(path)
     found = values.setdefault("environment", environment)
-    whole = config_from_dict(values)  # refuses unknown settings and wrong values
+    whole = config_from_dict(values)  # raises for unknown settings and wrong values
     if found != environment:
         raise ConfigError(
             f"{path} is of {found}, not of {environment}; use: {command('train', found)}"
@@ -148,7 +149,7 @@ def load_over_preset(
 
 
 def _left_out(values: dict[str, Any], whole: dict[str, Any], prefix: str = "") -> list[str]:
-    """The settings of `whole` that `values` does not have, by their dotted names."""
+    """Returns the dotted names of the settings in `whole` that are missing in `values`."""
     names = []
     for name, value in whole.items():
         if name not in values:
@@ -159,7 +160,7 @@ def _left_out(values: dict[str, Any], whole: dict[str, Any], prefix: str = "") -
 
 
 def describe_differences(config: RunConfig, other: RunConfig) -> str:
-    """In what the size of two runs differs: `K = 50, N = 3, ... there; K = 15, N = 6, ... here`."""
+    """Returns the size of two runs as text: `K = 50, N = 3, ... there; K = 15, N = 6, ... here`."""
     mine, theirs = _size(config), _size(other)
     names = [name for name in mine if name in theirs and mine[name] != theirs[name]]
     there = ", ".join(theirs[name] for name in names)

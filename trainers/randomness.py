@@ -1,4 +1,4 @@
-"""Seeds of noise, computed from the run's seed and the number of the batch."""
+"""Seeds of noise, derived from the run's seed and the index of the batch."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from rate.hashing import hash_integers
 def seed_step(seed: int, batch: int, rank: int, device: torch.device) -> None:
     """Seed the generators of the CPU and of a device for one batch of one process.
 
-    Dropout and memory noise of a batch are then the same after a resume. `torch.manual_seed` would
-    seed all kinds of devices, which takes a millisecond.
+    The dropout and the memory noise of a batch are then the same after a resume.
+    `torch.manual_seed` would seed all device types, which takes a millisecond.
     """
     number = hash_integers(seed, batch, rank)
     torch.default_generator.manual_seed(number)

@@ -1,6 +1,6 @@
 """The registry of environments, and checks of a run against its environment.
 
-Nothing here imports PyTorch or a simulator, so that a command line is refused at once.
+Does not import PyTorch or a simulator, so that invalid command lines are reported quickly.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from trainers.own_environment import own_record
 ENVIRONMENTS = environments.NAMES
 """The names of the project's own."""
 
-_VERSION = re.compile(r"-v\d+$")  # how Gymnasium's ids end
+_VERSION = re.compile(r"-v\d+$")  # suffix of Gymnasium ids
 _REGISTRY: Registry[Any] = Registry(
     setting="environment",
     group="rate.environments",
@@ -39,15 +39,15 @@ _REGISTRY: Registry[Any] = Registry(
 
 
 def find_environment(name: str) -> type[Environment]:
-    """The record of an environment, before anything of it is made.
+    """Returns the record class of an environment, without instantiating the environment.
 
     Args:
-        name: One of `ENVIRONMENTS`; one that a package registers under `rate.environments`;
-            Gymnasium's id, or an import path (see `rate.envs.own`), which is looked up once the
+        name: One of `ENVIRONMENTS`; one that a package registers under `rate.environments`; a
+            Gymnasium id or an import path (see `rate.envs.own`), which is resolved once the
             settings are known; or `none`, for data alone.
 
     Raises:
-        ConfigError: If there is none of this name; names the nearest.
+        ConfigError: If the name is unknown; the message names the closest match.
     """
     if name == NO_ENVIRONMENT:
         return DataAlone
@@ -67,7 +67,7 @@ def find_environment(name: str) -> type[Environment]:
 
 
 def length_name(name: str) -> str:
-    """What a length is in an environment, for tables and figures."""
+    """Returns the label of an environment's lengths, for tables and figures."""
     return find_environment(name).length_name if name in ENVIRONMENTS else Environment.length_name
 
 
@@ -77,27 +77,27 @@ def get_environment(
     workers: int | None = None,
     frame_stack: int = 1,
 ) -> Environment:
-    """An environment with its settings; only its own packages are imported.
+    """Returns an environment with its settings; imports only the packages that it needs.
 
     Args:
-        name: Its name.
-        options: Its settings; what is left out has its default.
+        name: The name of the environment.
+        options: Its settings; missing ones have their defaults.
         workers: Processes that step a simulator; see `EvaluationConfig`.
-        frame_stack: Frames that make one observation of what models see.
+        frame_stack: Frames per observation of the model.
 
     Raises:
-        ConfigError: If there is none of this name, a setting does not work, or its packages are
-            not installed; says how to install them.
+        ConfigError: If the name is unknown, a setting is invalid, or packages are missing; the
+            message says how to install them.
     """
     return find_environment(name).make(options or {}, workers).stacking(frame_stack)
 
 
 def environment_of(spec: EnvironmentSpec, workers: int | None = None) -> Environment:
-    """The environment that a saved model was trained for, with its own target.
+    """Returns the environment that a saved model was trained for, with the model's target return.
 
     Raises:
-        ConfigError: If it is no longer there, or shows or takes something else than then, or is
-            code that nobody here has named (see `trainers.trust`).
+        ConfigError: If it cannot be found, its spaces have changed, or it is untrusted code (see
+            `trainers.trust`).
     """
     trust.require(spec.name, spec.options)
     found = get_environment(spec.name, spec.options, workers, spec.frame_stack)
@@ -111,7 +111,7 @@ def environment_of(spec: EnvironmentSpec, workers: int | None = None) -> Environ
 
 
 def environment_of_run(config: RunConfig) -> Environment:
-    """The environment of a run.
+    """Returns the environment of a run.
 
     Raises:
         ConfigError: See `get_environment`.
@@ -125,10 +125,10 @@ def environment_of_run(config: RunConfig) -> Environment:
 
 
 def privileged_space(name: str, options: dict[str, Any]) -> spaces.Box:
-    """The space of an environment's privileged state.
+    """Returns the space of an environment's privileged state.
 
     Raises:
-        ConfigError: If it does not say what its privileged state is, or between which bounds.
+        ConfigError: If it has no privileged state, or one without bounds.
     """
     settings = find_environment(name).options
     if settings is not None and "privileged" in {field.name for field in fields(settings)}:
@@ -143,11 +143,11 @@ def privileged_space(name: str, options: dict[str, Any]) -> spaces.Box:
 
 
 def check_run(config: RunConfig) -> None:
-    """Refuse a run whose environment cannot be as the settings say.
+    """Check that the settings of a run are valid for its environment.
 
     Raises:
-        ConfigError: If an episode length does not exist there, no episode fills a window, nothing
-            here can play the data, or the loss asks for a privileged state that it does not tell.
+        ConfigError: If an episode length is invalid, no episode fills a window, data cannot be
+            generated, or the loss needs a privileged state that the environment does not have.
     """
     if config.loss.wants_privileged_state:
         privileged_space(config.environment, config.env)
@@ -157,7 +157,7 @@ def check_run(config: RunConfig) -> None:
         check_lengths(environment, getattr(config.evaluation, name), f"evaluation.{name}")
     if config.data.store is None:
         longest = check_lengths(environment, [config.max_length], "data.max_length")
-        # Where episodes have an end of their own, the last of several segments need not be full.
+        # If episodes can end early, the last of several segments need not be full.
         own_end = longest < config.max_length and config.training.segments > 1
         spare = config.model.context_length - 1 if own_end else 0
         if longest < config.window - spare:
@@ -170,13 +170,13 @@ def check_run(config: RunConfig) -> None:
 
 
 def check_lengths(environment: Environment, lengths: Sequence[Length], name: str) -> int:
-    """Find a length that the environment does not have before anything is rolled out.
+    """Check episode lengths before rollouts.
 
     Returns:
-        The most steps that an episode of one of the lengths has, 0 if there are none.
+        The maximum number of steps over the lengths; 0 if there are none.
 
     Raises:
-        ConfigError: If there is one, saying so of the setting `name`.
+        ConfigError: If a length is invalid; the message names the setting `name`.
     """
     longest = 0
     for length in lengths:

@@ -22,8 +22,8 @@ from trainers.episode_rows import Record, RolloutResult, Rows
 from trainers.scores import scores
 
 VectorEnv = gymnasium.vector.VectorEnv[Any, Any, Any]
-OnProgress = Callable[[Length, float], None]  # gets a length and the share that is done
-_GROUPS = 2  # of rows, if simulators run in worker processes: one computes actions, one steps
+OnProgress = Callable[[Length, float], None]  # called with a length and the completed share
+_GROUPS = 2  # groups of rows with worker processes: one computes actions while the other steps
 _OVER = object()
 
 
@@ -35,29 +35,29 @@ def rollout(
     on_step: Callable[[int, int], None] | None = None,
     trained_range: tuple[float, float] | None = None,
 ) -> RolloutResult:
-    """Play an episode of every seed; a row that has finished goes on with the next one.
+    """Run one episode per seed; a row that has finished continues with the next seed.
 
     With several environments, each with its policy, the simulators of one step while the policy of
     the next computes actions, if the environment has `step_async`. The order of turns is fixed, so
     that results do not depend on speed.
 
-    An episode with a reward or an observation that is not finite ends there, and its return is
-    not finite.
+    An episode with a non-finite reward or observation ends at that step, and its return is not
+    finite.
 
     Args:
-        policies: With as many rows as the environments; they start new episodes in all of them.
-        envs: In any autoreset mode of Gymnasium's. One may begin an episode again, and then says
-            so in `info["restarted"]`.
-        seeds: Of the episodes.
-        max_steps: Steps after which the episodes that still run are cut; None waits for the end.
-        on_step: Told the number of episodes that have ended and the steps of those that have not,
-            after every step.
-        trained_range: The least and the greatest return-to-go of the training data, if steps
-            beyond it are to be counted.
+        policies: One per environment, with as many rows; all rows start new episodes.
+        envs: Vector environments in any autoreset mode of Gymnasium. One that restarts an episode
+            reports it in `info["restarted"]`.
+        seeds: One seed per episode.
+        max_steps: Steps after which running episodes are truncated; None has no limit.
+        on_step: Called after every step with the number of ended episodes and the number of steps
+            of the running ones.
+        trained_range: Minimum and maximum return-to-go of the training data, to count steps outside
+            of it; None counts none.
 
     Raises:
-        UserError: If an environment does not say what it does when an episode ends, or does not
-            take a seed for each row.
+        UserError: If an environment does not declare its autoreset mode, or does not accept a seed
+            per row.
         ValueError: If there are no seeds, or one is not in [0, 2^64).
     """
     if not len(seeds) or min(seeds) < 0 or max(seeds) >= 1 << 64:
@@ -79,7 +79,7 @@ def _play_all(
     max_steps: int | None,
     on_step: Callable[[int, int], None] | None,
 ) -> Iterator[None]:
-    """Play all episodes: rows refill one by one, or all together where a reset is for all rows."""
+    """Run all episodes; rows restart one by one, or together if only all rows can be reset."""
     refill = bool(env.metadata.get(ROW_RESETS, True))
     while record.left:
         yield from play(policy, env, Rows(env.num_envs, record, refill), max_steps, on_step)
@@ -94,9 +94,9 @@ def play(
     max_steps: int | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Iterator[None]:
-    """Play the rollout of one environment, see `rollout`, as a generator.
+    """Run the rollout of one environment as a generator; see `rollout`.
 
-    It yields after each request to the simulators, to step or to reset.
+    Yields after each step or reset request to the simulators.
     """
     nobody = np.zeros(env.num_envs, dtype=bool)
     observations, _ = yield from _reset(env, seed=rows.seeds)
@@ -123,11 +123,11 @@ def play(
             fresh = fresh | again | restarted
         if fresh.any():
             policy.reset(fresh, episodes=rows.seeds)
-        rewards = np.where(np.isfinite(rewards), rewards, 0.0)  # in rows that have ended
+        rewards = np.where(np.isfinite(rewards), rewards, 0.0)  # of ended rows
 
 
 def row_groups(env: Any) -> list[VectorEnv]:
-    """Returns the groups of rows that take turns; one group if the environment cannot be split."""
+    """Returns the groups of rows that alternate; one group if the environment cannot be split."""
     groups: list[VectorEnv] = env.groups(_GROUPS) if hasattr(env, "groups") else [env]
     return groups
 
@@ -164,23 +164,24 @@ def evaluate(
     on_progress: OnProgress | None = None,
     trained_range: tuple[float, float] | None = None,
 ) -> list[dict[str, Any]]:
-    """Score a model by rollouts: a row per length.
+    """Returns the scores of a model in rollouts, a row per length.
 
-    Training's random state is left alone, and the model stays in the mode it is in.
+    Does not change the random state of training or the mode of the model.
 
     Args:
         model: The model.
-        environment: Its environment, whose target return is asked for unless the settings have one.
+        environment: The environment; its target return is used unless the settings have one.
         config: Episodes, target return and decoding.
-        lengths: What lengths are, the environment says; None is its own.
+        lengths: Episode lengths, in the environment's unit; None is its own length.
         first_seed: Episode `i` of each length has the seed `first_seed + i`.
-        episodes: Instead of the settings' number of episodes.
-        make_vector: Instead of the environment's own; what it makes is not closed here.
-        on_progress: Told the length and the share of its episodes that is done, every so often.
-        trained_range: The least and the greatest return-to-go of the training data, if it is known.
+        episodes: Episodes per length; None takes the settings' number.
+        make_vector: Makes vector environments, which are not closed here; None takes the
+            environment's own.
+        on_progress: Called periodically with the length and the completed share of its episodes.
+        trained_range: Minimum and maximum return-to-go of the training data; None if unknown.
 
     Raises:
-        UserError: If the environment raises, or is not one that can be played.
+        UserError: If the environment raises, or does not support rollouts.
 
     Returns:
         A row of scores for each length; see `trainers.scores.scores`.
@@ -233,7 +234,7 @@ def _tell(
     ended: int,
     steps: int,
 ) -> None:
-    """Translate episodes and steps into a share of the whole."""
+    """Report the completed share, estimated from ended episodes and steps of running ones."""
     on_progress(length, min(1.0, (ended + steps / longest) / episodes))
 
 
@@ -241,11 +242,11 @@ def _tell(
 def acting_threads(env: Any, device: torch.device) -> Iterator[None]:
     """Use at most two CPU threads, and one if simulators run in worker processes.
 
-    A step of a small model is shorter than the start of a third thread.
+    A step of a small model takes less time than starting a third thread.
 
     Args:
-        env: What is played.
-        device: What the model is on.
+        env: The environment of the rollout.
+        device: The device of the model.
     """
     threads = torch.get_num_threads()
     if device.type == "cpu":

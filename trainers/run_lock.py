@@ -1,4 +1,4 @@
-"""A file lock on the folder of a run: it has one writer. The lock ends with its process."""
+"""A file lock that gives a run folder a single writer. It is released when the process ends."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ LOCK = ".lock"
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder. The system releases it however the process ends.
+    """Context that holds the lock of a run folder. The system releases it if the process dies.
 
-    Warns where the file system has no locks, as some network file systems.
+    Warns if the file system does not support locks, like some network file systems.
 
     Raises:
-        ConfigError: If another process holds it, or this one already does; names the process.
-        OSError: If the lock's file cannot be written.
+        ConfigError: If another process or this one already holds it; the message names the process.
+        OSError: If the lock file cannot be written.
     """
     path = folder / LOCK
     descriptor = _acquire(path)
     try:
         yield
     finally:
-        # Unlinked while held: a process that opened it before finds another file there.
+        # Unlinked while held: a process that opened it before detects the different file.
         with suppress(OSError):
             path.unlink()
         os.close(descriptor)
@@ -55,7 +55,7 @@ def is_written(folder: Path) -> bool:
 
 
 def _acquire(path: Path) -> int:
-    """Open and lock the file; one that was unlinked meanwhile is not the lock."""
+    """Returns the descriptor of the locked file; retries if it was unlinked meanwhile."""
     while True:
         descriptor = open_lock(path)
         try:
@@ -79,7 +79,7 @@ def _acquire(path: Path) -> int:
 
 
 def _is_there(path: Path, descriptor: int) -> bool:
-    """Whether an open file is still the one of that name."""
+    """Whether an open file is still the file at `path`."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
@@ -87,7 +87,7 @@ def _is_there(path: Path, descriptor: int) -> bool:
 
 
 def _sign(descriptor: int) -> None:
-    """Write the holder of the lock into it, for the message to others."""
+    """Write the holder of the lock into the file, for the error message of other processes."""
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     text = f"process {os.getpid()} on {socket.gethostname()}, since {since}"
     os.ftruncate(descriptor, 0)

@@ -34,11 +34,11 @@ class RunResult:
         rows: The rows of `evaluation.json`: `model`, `which` (last or best), `length`,
             `episodes`, `success`, `sem`, `return`, `return_sem`.
         steps: Optimiser steps taken, over all interruptions.
-        best_step: Optimiser step of the best weights, or None where none were chosen.
+        best_step: Optimiser step of the best weights; None if none were selected.
         seconds: Time in training steps, over all interruptions.
-        timesteps_per_second: Real steps of episodes trained on in a second.
-        held_out: The last and the best weights on held-out steps: `which`, `step`, and what
-            `trainers.held_out.Account.row` has; none where no episode is held out.
+        timesteps_per_second: Real steps of episodes trained on per second.
+        held_out: Metrics of the last and the best weights on held-out steps: `which`, `step`, and
+            the result of `trainers.held_out.Account.row`; empty if no episode is held out.
     """
 
     folder: Path
@@ -84,8 +84,8 @@ def score_weights(
 ) -> None:
     """Score the last and the best weights on the held-out seeds; log and write the scores.
 
-    Rollouts use the device of training. `evaluation.json` is written last: a run that has it has
-    finished.
+    Rollouts use the device of training. `evaluation.json` is written last; it marks a finished
+    run.
     """
     settings = config.evaluation
     lengths = settings.lengths if environment.rolls_out else []
@@ -93,7 +93,7 @@ def score_weights(
     for which, step in (("last", result.steps), ("best", result.best_step)):
         if step is None:
             continue
-        if step not in scores:  # where the best weights are the last ones, once is enough
+        if step not in scores:  # the best weights may be the last ones
             saved = load_model(result.folder / CHECKPOINTS / which)
             with Meter(shown=config.logging.progress) as meter:
                 scores[step] = evaluate(

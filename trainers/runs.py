@@ -1,4 +1,4 @@
-"""The directory of a run: everything that it needs and everything that it leaves."""
+"""The folder of a run: its configuration, checkpoints and results."""
 
 from __future__ import annotations
 
@@ -32,28 +32,27 @@ CONFIG, EVALUATION, HELD_OUT = "config.yaml", "evaluation.json", "held_out.json"
 TENSORBOARD = "tensorboard"
 _PACKAGES = ("lightning", "gymnasium", "minari", "numpy", "safetensors", "tensorboard")
 _CODE = ("rate", "datamodules", "trainers")
-# What a run leaves that was stopped before there was anything to go on from.
+# Files of a run that was stopped before its first checkpoint.
 _BEGINNINGS = (CONFIG, ENVIRONMENT, HELD_OUT, METRICS, CHECKPOINTS, TENSORBOARD, "wandb", LOCK)
 
 
 @contextmanager
 def enter_run(config: RunConfig, resume: Resume = None) -> Iterator[Path]:
-    """Make the folder of a run or continue the run in it, as its only writer.
+    """Create the folder of a run, or open that of a run to continue, as its only writer.
 
-    A run whose name another one has gets a number, and a warning tells of the other one.
+    If the name is taken by another run, a number is appended and a warning names the other run.
 
     Args:
         config: The run.
-        resume: The folder of a run to continue; `auto` continues the run of that name if there is
-            one, and starts it if not; None starts a new run.
+        resume: The folder of a run to continue; `auto` continues the run of that name if it exists
+            and starts it otherwise; None starts a new run.
 
     Yields:
-        The folder. Where the run is new and nothing was saved when an error ends it, the folder is
-        removed.
+        The folder. It is removed if an error ends a new run before anything was saved.
 
     Raises:
-        ConfigError: If the run is there already, a run to continue is not there, files that are no
-            run's are in the way, another process writes it, or it cannot be written.
+        ConfigError: If the run already exists, a run to continue does not exist, the folder
+            contains other files, another process writes it, or it is not writable.
     """
     with ExitStack() as stack:
         folder = run_folder(config, resume)
@@ -74,16 +73,16 @@ def enter_run(config: RunConfig, resume: Resume = None) -> Iterator[Path]:
 
 
 def run_folder(config: RunConfig, resume: Resume = None) -> Path:
-    """Where a run is, or is to be: the first folder of its name that no other run has."""
+    """Returns the folder of a run: the first one of its name that no other run occupies."""
     if isinstance(resume, Path):
         return resume
     return _folder(config, len(_passed_over(config, resume)) + 1)
 
 
 def _passed_over(config: RunConfig, resume: Resume) -> list[str]:
-    """What to tell of the runs with other settings that have the run's name.
+    """Returns notes on runs of the same name with other settings, in the order of their numbers.
 
-    One that is to go on by itself may differ in more than one that is asked to be new.
+    With `resume="auto"` more settings may differ in the same run than without.
     """
     told: list[str] = []
     while not isinstance(resume, Path):
@@ -108,13 +107,13 @@ def _passed_over(config: RunConfig, resume: Resume) -> list[str]:
 
 
 def _folder(config: RunConfig, number: int) -> Path:
-    """The folder of the run that is the `number`-th of its name."""
+    """Returns the folder of the `number`-th run of its name, counted from 1."""
     name = config.run_name if number == 1 else f"{config.run_name}-run{number}"
     return Path(config.logging.output) / name
 
 
 def _prepare(folder: Path, config: RunConfig, resume: Resume, stack: ExitStack) -> bool:
-    """Lock the folder and make it the run's; tells whether the run is new."""
+    """Lock the folder and prepare it for the run; returns whether the run is new."""
     if isinstance(resume, Path):
         if not (folder / CONFIG).is_file():
             raise ConfigError(
@@ -136,7 +135,7 @@ def _prepare(folder: Path, config: RunConfig, resume: Resume, stack: ExitStack) 
 
 
 def has_trained(folder: Path) -> bool:
-    """Whether a run's folder has anything to go on from, or any result."""
+    """Whether a run folder has a checkpoint or a result."""
     checkpoints = folder / CHECKPOINTS
     models = (checkpoints / which / DESCRIPTION for which in ("best", "last"))
     results = (folder / EVALUATION, *models)
@@ -144,7 +143,7 @@ def has_trained(folder: Path) -> bool:
 
 
 def _begin(folder: Path, config: RunConfig) -> None:
-    """Begin a run in a folder that is empty, or holds it as it was before it had trained."""
+    """Start a run in a folder that is empty, or has only files from before its training."""
     if has_trained(folder) or {path.name for path in folder.iterdir()} - set(_BEGINNINGS):
         raise _in_the_way(folder)
     (folder / METRICS).unlink(missing_ok=True)
@@ -155,12 +154,12 @@ def _begin(folder: Path, config: RunConfig) -> None:
 
 
 def _open(folder: Path, config: RunConfig) -> None:
-    """Check that `config` continues the run in `folder`, and make it the run's own.
+    """Check that `config` is compatible with the run in `folder`, and store it there.
 
-    Warns of settings that change the numbers' last bits.
+    Warns of settings that change results by rounding.
 
     Raises:
-        ConfigError: If a setting differs that training depends on; names it.
+        ConfigError: If a setting that affects training differs; the message names it.
     """
     before = load_config_file(folder / CONFIG)
     if config.training.max_steps < before.training.max_steps:
@@ -186,13 +185,13 @@ def _open(folder: Path, config: RunConfig) -> None:
 
 
 def describe_machine(command: str | None = None) -> str:
-    """What a run depends on besides its configuration, as lines of text."""
+    """Returns versions and hardware, on which a run depends besides its configuration, as text."""
     lines = [
         f"command: {command or ' '.join(sys.argv)}",
         f"{FOLDER}{Path.cwd()}",
         f"git: {_git_commit()}",
         f"python: {platform.python_version()}",
-        f"torch: {torch.__version__}",  # names the build (CPU or CUDA) where its metadata may not
+        f"torch: {torch.__version__}",  # includes the build (CPU or CUDA)
         *(f"{name}: {_version(name)}" for name in _PACKAGES),
         f"system: {platform.platform()}",
         f"processor: {platform.processor() or platform.machine()}, {os.cpu_count()} cores",
@@ -205,7 +204,7 @@ def describe_machine(command: str | None = None) -> str:
 
 
 def write_environment(folder: Path, command: str | None) -> None:
-    """Write `environment.txt`; a resumed run adds to it."""
+    """Write `environment.txt`; a resumed run appends to it."""
     path = folder / ENVIRONMENT
     before = path.read_text(encoding="utf-8") + "\n" if path.exists() else ""
     write_atomic(path, before + describe_machine(command))
@@ -219,9 +218,9 @@ def _version(package: str) -> str:
 
 
 def _git_commit() -> str:
-    """The commit of this code, and whether the code was changed since; data and results are none.
+    """Returns the commit of this code, and whether the code (not data or results) has changed.
 
-    Code that is installed inside somebody's repository is not of a commit of theirs.
+    A repository that merely contains the installed package does not count.
     """
     here = Path(__file__).resolve()
     try:

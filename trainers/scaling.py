@@ -1,4 +1,4 @@
-"""The scales that a model takes from its data: they travel with the weights."""
+"""Normalisation statistics from the data, which are stored with the model's weights."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _MOST_NAMED = 10
 
 
 def scale_to_data(model: SequenceModel, store: Store, normalise: bool) -> None:
-    """Put the data's means and deviations into a model.
+    """Set the means and the standard deviations of the data in a model.
 
-    Actions without bounds are seen and predicted in the units of the data; bounds are units of
-    their own. Observations are normalised on request alone.
+    Actions without bounds are normalised by the data; bounded actions are scaled by their bounds.
+    Observations are normalised on request only.
 
     Args:
         model: The model.
-        store: Its data.
+        store: The data.
         normalise: Whether to normalise vectors in observations (`data.normalise`).
 
     Raises:
-        ConfigError: If observations are to be normalised and have no vectors of floats.
-        DatasetError: If the data's own account of their means and deviations is damaged.
+        ConfigError: If normalisation is requested and observations have no float vectors.
+        DatasetError: If the statistics stored with the data are damaged.
     """
     if isinstance(model.head, ContinuousHead) and model.head.needs_spread:
         model.set_action_spread(*map(torch.from_numpy, store.action_moments()))
@@ -53,7 +53,7 @@ def _normalise(model: SequenceModel, store: Store) -> None:
 
 
 def _tell_of_still(key: str, still: Tensor, store: Store) -> None:
-    """Say which components a deviation says nothing of, if there are any."""
+    """Warn of constant components, which have no standard deviation."""
     indices = still.nonzero()[:, 0].tolist()
     if not indices or not is_main_process():
         return
@@ -69,7 +69,7 @@ def _tell_of_still(key: str, still: Tensor, store: Store) -> None:
 
 
 def _vector_encoders(encoder: nn.Module) -> dict[str, VectorEncoder]:
-    """The encoders of vectors by key, which is empty for one that stands alone."""
+    """Returns the vector encoders by observation key; the key of a single encoder is empty."""
     parts: dict[str, Any] = {"": encoder}
     if isinstance(encoder, DictionaryEncoder):
         parts = {

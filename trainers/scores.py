@@ -1,4 +1,4 @@
-"""What a number of episodes comes to: rows of scores."""
+"""Rows of scores: aggregates over the episodes of a rollout."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from trainers.episode_rows import RolloutResult
 
-# What every row of scores has, and no outcome of an environment may be called.
+# Columns of every row of scores; reserved, not allowed as names of outcomes.
 _OWN = {
     *(
         "environment",
@@ -27,30 +27,30 @@ _OWN = {
     *("success", "sem", "return", "return_sem", "steps", "invalid"),
     *("rtg_outside", "rtg_outside_steps", "rtg_outside_from"),
 }
-_SHOWN = 4  # rows that a remark names
+_SHOWN = 4  # maximum number of rows named in a remark
 
 
 @np.errstate(over="ignore", invalid="ignore")
 def scores(
     result: RolloutResult, group: tuple[str, tuple[str, str]] | None = None
 ) -> dict[str, float | int | None]:
-    """The scores of a number of episodes, all of them numbers that JSON has, or None.
+    """Returns the scores of episodes, as finite numbers or None.
 
-    Episodes whose return or success is not finite are counted as `invalid`, and left out of
-    everything else.
+    Episodes whose return or success is not finite are counted as `invalid` and excluded from all
+    other scores.
 
     Args:
         result: The episodes.
-        group: An outcome that tells two kinds of episodes apart, and their names.
+        group: A binary outcome that divides episodes into two groups, and the groups' names.
 
     Returns:
-        `success` and `sem` (its standard error; both None where the environment tells no success),
-        `return` and `return_sem`, `steps`, `invalid`; where the range of the training data is known
-        `rtg_outside` (the share of steps that the model was given a return-to-go beyond it),
+        `success` and `sem` (its standard error; both None if the environment reports no success),
+        `return` and `return_sem`, `steps`, `invalid`; if the range of the training data is known
+        `rtg_outside` (the share of steps whose return-to-go was outside of it),
         `rtg_outside_steps` (their number) and `rtg_outside_from` (the first of them in any episode,
         counted from 0, or None); the mean of every other outcome over the episodes that have it,
-        with `NAME_episodes` where these are not all; and with a group `success_NAME` or
-        `return_NAME` of both kinds and `imbalance`, their distance.
+        with `NAME_episodes` if these are not all; and with a group `success_NAME` or `return_NAME`
+        of both groups and `imbalance`, their distance.
     """
     is_valid = np.isfinite(result.returns)
     if "success" in result.outcomes:
@@ -76,7 +76,7 @@ def scores(
 
 
 def remarks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What must be known of rows of scores beside the numbers, a line for each kind."""
+    """Returns remarks on unusual scores, one line per kind."""
     invalid = [f"{row['invalid']} {_place(row)}" for row in rows if row.get("invalid")]
     outside = [
         f"{100 * row['rtg_outside']:.3g} % of the steps {_place(row)}, from step "
@@ -109,7 +109,7 @@ def _some(texts: Sequence[str]) -> str:
 
 
 def _outside(result: RolloutResult, is_valid: NDArray[np.bool_]) -> dict[str, float | int | None]:
-    """How often, and from which step on, returns-to-go were beyond the training data."""
+    """Returns how often, and from which step on, returns-to-go were outside the training range."""
     if result.outside is None or result.first_outside is None:
         return {}
     count, steps = int(result.outside[is_valid].sum()), int(result.lengths[is_valid].sum())
@@ -135,7 +135,7 @@ def _outcome_means(outcomes: Mapping[str, NDArray[Any]]) -> dict[str, float | in
 def _mean_and_error(
     values: NDArray[Any] | None, mean: str, error: str
 ) -> dict[str, float | int | None]:
-    """Mean and standard error under these names; None of nothing."""
+    """Returns the mean and the standard error under these names; None without values."""
     if values is None or not len(values):
         return {mean: None, error: None}
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
@@ -143,7 +143,7 @@ def _mean_and_error(
 
 
 def _mean(values: NDArray[Any]) -> float | None:
-    """The mean; None of nothing, or where it is beyond what a float holds."""
+    """Returns the mean; None without values, or if it overflows."""
     return _finite(float(np.mean(values))) if len(values) else None
 
 

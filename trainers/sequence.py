@@ -31,15 +31,15 @@ from trainers.randomness import seed_step
 class SequenceTrainer(LossModule):
     """Trains a `SequenceModel` on batches of windows.
 
-    The noise of each batch depends on the seed and the batch's number alone.
+    The noise of each batch depends only on the seed and the index of the batch.
 
     Args:
         config: The run, or the result of its `to_dict`.
         spec: The environment, or the result of its `to_dict`.
 
     Attributes:
-        logged: The metrics that were logged last. To read Lightning's own, which are on the device,
-            would wait for it.
+        logged: The metrics that were logged last. Reading Lightning's copy on the device would wait
+            for the device.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class SequenceTrainer(LossModule):
         self.automatic_optimization = False
         self._trained: list[nn.Parameter] = []
         self._metric_sums = MetricSums()
-        self._row = torch.zeros(0)  # the sums of the optimiser step that is being taken
+        self._row = torch.zeros(0)  # the sums of the current optimiser step
         self._learning_rate = 0.0
         self.logged: dict[str, float] = {}
         self._is_ready = False
         self._graphs: GraphedSteps | None = None
 
     def configure_optimizers(self) -> Any:
-        # Kept, since collecting them takes longer than clipping them.
+        # Cached, since collecting them takes longer than clipping.
         self._trained = [p for p in self.parameters() if p.requires_grad]
         optimizer, scheduler = make_optimizer(
             self,
@@ -67,12 +67,12 @@ class SequenceTrainer(LossModule):
         return [optimizer], [scheduler]
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """One batch: one optimiser step, or one per segment in the detached recipe.
+        """Train on one batch: one optimiser step, or one per segment in the detached recipe.
 
         Returns:
-            Sums over the batches of all processes, on the device: `steps`, `()`, the real steps,
-            and `metrics`, `(2,)` sum and weight of each of the objective's. Reading one waits for
-            the device.
+            Sums over all processes, on the device: `steps`, `()`, the number of real steps, and
+            `metrics`, the sum and weight `(2,)` of each metric of the objective. Reading one waits
+            for the device.
 
         Raises:
             TrainingError: If the loss or its gradient is not finite. No parameter has changed.
@@ -117,7 +117,7 @@ class SequenceTrainer(LossModule):
 
     @property
     def fast_paths(self) -> list[str]:
-        """What speeds up steps in this run; complete after the first batch."""
+        """Returns the optimisations in use, such as CUDA graphs; complete after the first batch."""
         found = {
             "compiled": self.model.is_compiled,
             "CUDA graph": self._graphs is not None and self._graphs.in_use,
@@ -189,7 +189,7 @@ class SequenceTrainer(LossModule):
 
     @property
     def _waits(self) -> bool:
-        """Whether to check every step at once, which costs nothing where the host computes."""
+        """Whether to check each step immediately, which costs nothing on a CPU."""
         return self.device.type == "cpu"
 
     def check(self) -> None:

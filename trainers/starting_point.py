@@ -1,4 +1,4 @@
-"""What the options of a command line are applied to: a preset, a file, or a run to continue."""
+"""The base configuration of a command line: a preset, a file, or a run to continue."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from trainers.tasks import merge, preset_for_task
 def starting_point(
     environment: str, translation: Translation, given: Given
 ) -> tuple[dict[str, Any], list[str]]:
-    """What the options change: a preset, or the file of `--config`, or the run of `--resume`.
+    """Returns the base configuration: a preset, the file of `--config`, or the run of `--resume`.
 
     Returns:
-        It, and what to tell of it.
+        The base configuration as nested plain types, and notes on it.
     """
-    resume = None if given.resume == AUTO else given.resume  # has the settings of the command
+    resume = None if given.resume == AUTO else given.resume  # uses the settings of the command
     if given.config is None and resume is None:
         return choose_preset(environment, translation, given)
     if translation.preset:
@@ -69,7 +69,7 @@ def starting_point(
 
 
 def _require_typed(config: RunConfig, given: Given) -> None:
-    """Refuse a file's Python for simulators, unless a person has named it, here or before."""
+    """Check that a file's Python for simulators is trusted: named by the user, now or before."""
     python = config.env.get(PYTHON)
     if python is not None and given.text(f"env.{PYTHON}") is None:
         trust.require("", {PYTHON: python})
@@ -78,16 +78,16 @@ def _require_typed(config: RunConfig, given: Given) -> None:
 def choose_preset(
     environment: str, translation: Translation, given: Given, run: RunConfig | None = None
 ) -> tuple[dict[str, Any], list[str]]:
-    """The preset that is named or goes with the data, for the task that is named or is theirs.
+    """Returns the named or default preset, adapted to the task and the data.
 
     Args:
         environment: The environment.
         translation: The short flags.
         given: The options.
-        run: What these come to without what its data say; None does not look at any data.
+        run: The configuration before the data are taken into account; None ignores the data.
 
     Returns:
-        The preset, and what to tell of it.
+        The preset, and notes on it.
     """
     names, name, notes = preset_names(environment), translation.preset, []
     dataset, store = given.text("data.dataset"), None if run is None else store_of(run)

@@ -1,4 +1,4 @@
-"""Requests to stop while a run trains: noted until the state can be saved."""
+"""Requests to stop during training: deferred until the state can be saved."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rate.stopping import StopHandler, Stopped
 
 
 class StopRequest(StopHandler):
-    """Notes a signal while a step is taken, and raises it where there is nothing to save.
+    """A signal handler that defers signals during steps, and raises them if nothing is to be saved.
 
-    A second Ctrl+C, later than an echo of the first, does not wait for the step to end.
+    A second Ctrl+C, unless it is an echo of the first, does not wait for the end of the step.
 
     Attributes:
-        number: The signal that has asked to stop, or None.
+        number: The signal that was received, or None.
     """
 
     def __init__(self) -> None:
@@ -36,17 +36,17 @@ class StopRequest(StopHandler):
             raise Stopped(number)
 
     def defer(self) -> None:
-        """Note signals from now on, for there is something to lose."""
+        """Defer signals from now on."""
         self._is_deferred = True
-        self.install()  # Lightning has set its own for SIGTERM
+        self.install()  # Lightning has set its own handler for SIGTERM
 
     def release(self) -> None:
-        """Raise signals from now on."""
+        """Raise signals immediately from now on."""
         self._is_deferred = False
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Raise a signal inside, also one that was noted before: what is done here can be left."""
+        """Context for work that may be aborted: raises deferred and new signals immediately."""
         before, self._is_deferred = self._is_deferred, False
         try:
             self.check()
@@ -55,13 +55,13 @@ class StopRequest(StopHandler):
             self._is_deferred = before
 
     def check(self) -> None:
-        """Raise the signal that has been noted, if there is one."""
+        """Raise the deferred signal, if there is one."""
         if self.number is not None:
             raise Stopped(self.number)
 
     @contextmanager
     def saving(self) -> Iterator[None]:
-        """Let nothing end what is done inside."""
+        """Context of saving the state, which signals do not interrupt."""
         self._is_saving = True
         try:
             yield

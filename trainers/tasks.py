@@ -1,8 +1,8 @@
-"""Presets of environments with many tasks: what each of them changes.
+"""Task-specific settings in the presets of environments with many tasks.
 
-A preset may have a table `tasks`, of settings by the pattern of a task's name. All that match are
-applied, in their order. And a task whose episodes are shorter than the preset's training window
-gets fewer segments, or a shorter context, so that one preset does for all.
+A preset may have a table `tasks` that maps patterns of task names to settings. All matching entries
+are applied in order. If the episodes of a task are shorter than the training window, the number of
+segments or the context length is reduced.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ TASKS = "tasks"
 
 
 def preset_for_task(environment: str, preset: dict[str, Any], task: str | None) -> dict[str, Any]:
-    """What a preset is for one task.
+    """Returns a preset with the settings for one task.
 
     Args:
         environment: The environment; its settings have a field `task`.
-        preset: The preset; one without a table of tasks is returned as it is.
-        task: The task's name; None is the environment's own choice.
+        preset: The preset; one without a table of tasks is returned unchanged.
+        task: The task's name; None takes the environment's default.
 
     Raises:
         ConfigError: If there is no such task.
@@ -48,7 +48,7 @@ def preset_for_task(environment: str, preset: dict[str, Any], task: str | None) 
 
 
 def merge(into: dict[str, Any], changes: dict[str, Any]) -> None:
-    """Write `changes` into a table, and those of tables inside it into these."""
+    """Update a table in place with `changes`, recursively."""
     for name, value in changes.items():
         if isinstance(value, dict) and isinstance(into.get(name), dict):
             merge(into[name], value)
@@ -57,7 +57,7 @@ def merge(into: dict[str, Any], changes: dict[str, Any]) -> None:
 
 
 def _fit(preset: dict[str, Any], steps: int) -> None:
-    """Let the window be no longer than episodes of so many steps."""
+    """Limit the window to episodes of `steps` steps."""
     model, training = preset["model"], preset["training"]
     context = min(model.get("context_length", ModelConfig.context_length), steps)
     model["context_length"] = context

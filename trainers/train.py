@@ -1,4 +1,4 @@
-"""A whole training run: data, training, final evaluation, and a folder that holds it all."""
+"""A complete training run: data, training and final evaluation, in a run folder."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ from trainers.sequence import SequenceTrainer
 
 __all__ = ["RunResult", "is_main_process", "train"]
 
-# One, for the same numbers on every machine. A preset gains a third from a second thread, and where
-# cores are shared the two wait for each other: twice the threads have cost five times the time.
+# One thread gives the same numbers on every machine. A second thread speeds presets up by a third,
+# but on shared cores threads wait for each other: twice the threads took five times as long.
 _DEFAULT_THREADS = 1
-# What Lightning says to everyone, and nobody here can act on.
+# Generic messages of Lightning that users cannot act on.
 _NOT_FOR_USERS = (
     r".*does not have many workers.*",
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
@@ -71,24 +71,24 @@ def train(
 
     Args:
         config: The run.
-        resume: The folder of a run to continue instead of starting anew. `auto` continues the run
-            of that name if there is one, starts it if not, and returns the scores of one that has
-            finished.
-        command: What was typed, for `environment.txt`.
-        report: Told of every step: what is going on ("training", "scoring at 900"), how many
-            steps of it are done, and how many there are.
+        resume: The folder of a run to continue. `auto` continues the run of that name if it exists
+            and starts it otherwise; for a finished run it returns the scores. None starts a new
+            run.
+        command: The command line, for `environment.txt`.
+        report: Called after every step with the phase ("training", "scoring at 900"), the number
+            of completed steps and the total.
 
     Returns:
-        The scores. Processes other than the first one evaluate nothing, and return none.
+        The scores. Only the first process evaluates; the others return no scores.
 
     Raises:
         ConfigError: If the run cannot be started with these settings.
-        DatasetError: If the data do not fit.
-        TrainingError: If training cannot go on.
-        Interrupted: If it was stopped by a signal while it trained; what is saved, it says.
-        Stopped: If it was stopped before or after that (a `KeyboardInterrupt`).
+        DatasetError: If the data do not match the settings.
+        TrainingError: If training cannot continue.
+        Interrupted: If a signal stopped the training; the message names the checkpoint.
+        Stopped: If a signal stopped the run before or after training (a `KeyboardInterrupt`).
     """
-    if not isinstance(resume, Path):  # whose environment is a file's
+    if not isinstance(resume, Path):  # then the environment is that of a file
         trust.remember(config.environment, config.env)
         for path in (config.training.objective, config.model.backbone, config.model.tokenizer):
             remember_path(path)
@@ -105,8 +105,8 @@ def train(
         if resume == "auto" and (finished := finished_result(folder, config)) is not None:
             return finished if is_main_process() else RunResult(folder, steps=finished.steps)
         if config.training.init is not None and find_checkpoint(folder / CHECKPOINTS) is None:
-            find_weights(Path(config.training.init))  # refused before data are made
-        make_trainer(config, folder, cluster)  # refuses what this machine has not
+            find_weights(Path(config.training.init))  # raises before data are generated
+        make_trainer(config, folder, cluster)  # raises if the hardware is missing
         if is_main_process():
             check_memory(config, environment.spec)
             folder = stack.enter_context(enter_run(config, resume))
@@ -179,7 +179,7 @@ def _threads(number: int | None) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what Lightning says to everyone; its other warnings stay."""
+    """Context that suppresses generic messages of Lightning; its other warnings are shown."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.WARNING)

@@ -1,6 +1,6 @@
-"""Which environments of a user may run because a file names them; see `rate.trust`.
+"""Trust in environment code that files refer to; see `rate.trust`.
 
-A run and a saved model name their environment: by an import path, and maybe another Python.
+A run or a saved model refers to its environment by an import path and optionally another Python.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from trainers.own_environment import PYTHON
 
 
 def remember(name: str, options: dict[str, Any]) -> None:
-    """Record that a person has named an environment.
+    """Record that the user has named an environment, which makes it trusted.
 
     Args:
         name: The environment's name.
@@ -24,10 +24,10 @@ def remember(name: str, options: dict[str, Any]) -> None:
 
 
 def require(name: str, options: dict[str, Any]) -> None:
-    """Refuse code that a file names and no person has named.
+    """Check that the code of an environment in a file is trusted.
 
     Raises:
-        ConfigError: If so; says what to type for it.
+        ConfigError: If the user has not named it; the message contains the option to do so.
     """
     known = named_code()
     missing = {code: way for code, way in _code(name, options).items() if code not in known}

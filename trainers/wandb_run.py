@@ -1,4 +1,4 @@
-"""A run in Weights & Biases: the same one when training goes on, and online only if asked to."""
+"""Logging to Weights & Biases; a resumed run continues the same W&B run. Offline by default."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from trainers.yaml_files import read_yaml, write_yaml
 
 _SETTINGS = {"project", "entity", "mode", "group", "tags"}
 _FILE, _RECORD = "wandb_config.yaml", "wandb/run.yaml"
-_CONNECTING_S = 30  # until no answer counts as none
+_CONNECTING_S = 30  # timeout of the connection
 
 
 def start_wandb(config: RunConfig, folder: Path) -> Logger:
-    """The logger of a run, which has begun in Weights & Biases.
+    """Returns the logger of a run, and starts or resumes the run in Weights & Biases.
 
-    The folder of the run remembers its id and its settings, so that it goes on as the same run from
-    wherever it is continued.
+    The id and the settings are stored in the run folder, so that a resumed run continues the same
+    W&B run from any working folder.
 
     Raises:
-        ConfigError: If the package is missing, the settings are wrong, or nobody is logged in or
-            answers.
+        ConfigError: If the package is missing, the settings are invalid, no user is logged in, or
+            the server does not answer.
     """
     from lightning.pytorch.loggers import WandbLogger
 
@@ -42,7 +42,7 @@ def start_wandb(config: RunConfig, folder: Path) -> Logger:
     more = wandb.Settings(init_timeout=_CONNECTING_S, console="off")
     logger = WandbLogger(name=folder.name, save_dir=folder, settings=more, **settings)
     try:
-        logger.log_hyperparams(config.to_dict())  # begins the run
+        logger.log_hyperparams(config.to_dict())  # starts the run
     except Error as error:
         raise ConfigError(
             f"Weights & Biases cannot be used: {' '.join(str(error).split())} Log in with "
@@ -53,17 +53,17 @@ def start_wandb(config: RunConfig, folder: Path) -> Logger:
 
 
 def end_wandb(failed: bool) -> None:
-    """End the run of this process, so that the next one does not become a part of it."""
+    """Finish the W&B run of this process, so that the next run is a separate one."""
     import wandb
 
     wandb.finish(exit_code=int(failed))
 
 
 def _settings_of_run(folder: Path) -> dict[str, Any]:
-    """The settings that the run was begun with, its id among them.
+    """Returns the W&B settings that the run was started with, including its id.
 
-    Those of a new run are in a file in the working folder, or in that of this project; the
-    environment variable WANDB_MODE has the last word.
+    A new run reads them from a file in the working folder or the project's folder; the environment
+    variable WANDB_MODE overrides the mode.
     """
     record = folder / _RECORD
     if record.is_file():
@@ -79,10 +79,10 @@ def _settings_of_run(folder: Path) -> dict[str, Any]:
 
 
 def wandb_settings(path: Path) -> dict[str, Any]:
-    """The settings in a `wandb_config.yaml`; none where there is no such file.
+    """Returns the settings in a `wandb_config.yaml`; empty if the file does not exist.
 
     Raises:
-        ConfigError: If the file cannot be read, or has a key that is none of W&B's here.
+        ConfigError: If the file cannot be read or has an unknown key.
     """
     if not path.exists():
         return {}

@@ -1,7 +1,7 @@
-"""YAML that people write: read strictly, so that what a file says is what is done.
+"""Strict reading of YAML files.
 
-PyYAML keeps the last of two values for a key, and takes infinite numbers and aliases that unfold
-into more than memory holds. Here a key stands once, a number is finite, and a file has an end.
+PyYAML keeps the last value of a duplicate key, and accepts infinite numbers and aliases that expand
+beyond memory. Here all of these are errors.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from rate.errors import ConfigError
 from rate.files import write_atomic
 
 _MERGE = "tag:yaml.org,2002:merge"
-_MOST_VALUES = 10_000  # that a file comes to when its aliases are unfolded
+_MOST_VALUES = 10_000  # maximum number of values in a file with expanded aliases
 
 
 class _Check:
-    """Refuses what a document says twice, what is infinite, and what unfolds without end."""
+    """Checks a document for duplicate keys, infinite numbers and excessive aliases."""
 
     def __init__(self, loader: yaml.SafeLoader) -> None:
         self._loader = loader
-        self._sizes: dict[int, int | None] = {}  # by node; None while it is being looked at
+        self._sizes: dict[int, int | None] = {}  # by node id; None while it is being visited
 
     def size(self, node: Node, name: str = "") -> int:
-        """The values that a node comes to when its aliases are unfolded; refuses what is wrong."""
+        """Returns the number of values in a node with expanded aliases; raises on errors."""
         known = self._sizes.get(id(node), 0)
         if known is None:
             raise _wrong(f"{name or 'the file'} has itself in it", node)
@@ -76,14 +76,15 @@ def _wrong(problem: str, node: Node) -> ConstructorError:
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """What a YAML text says, in plain types.
+    """Returns the content of a YAML text as plain types.
 
     Args:
         text: The text.
-        source: What it is, for the message.
+        source: The name of the source in error messages.
 
     Raises:
-        ConfigError: If it is no YAML, says a thing twice, has an infinite number, or has no end.
+        ConfigError: If it is not valid YAML, or has a duplicate key, an infinite number, or too
+            many values.
     """
     loader = None
     try:
@@ -101,7 +102,7 @@ def parse_yaml(text: str, source: str) -> Any:
         raise ConfigError(f"{source} is not a YAML file: {error}") from error
     except RecursionError as error:
         raise ConfigError(f"{source} is nested too deeply to be read.") from error
-    except (ValueError, OverflowError) as error:  # a number of thousands of digits, a wrong date
+    except (ValueError, OverflowError) as error:  # too many digits, or an invalid date
         raise ConfigError(f"{source} has a value that cannot be read: {error}.") from error
     finally:
         if loader is not None:
@@ -109,10 +110,10 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file says, in plain types.
+    """Returns the content of a YAML file as plain types.
 
     Raises:
-        ConfigError: If it cannot be read, or as for `parse_yaml`.
+        ConfigError: If the file cannot be read, or as in `parse_yaml`.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -124,5 +125,5 @@ def read_yaml(path: Path) -> Any:
 
 
 def write_yaml(path: Path, value: Any) -> None:
-    """Write YAML atomically, with the keys in their own order."""
+    """Write YAML atomically, with the keys in their given order."""
     write_atomic(path, yaml.safe_dump(value, sort_keys=False))
