@@ -6,8 +6,8 @@
     rate collect memory_maze --data.workers 8 --data.noise 0.1
     rate collect CartPole-v1 --data.expert my_policies:ppo --data.max_length 500
 
-It takes the options of the environment's train script, and makes what that would make by itself:
-the store that models train on, and a table with seed, length, return and outcome of every episode.
+It takes the options of the environment's train script, and writes the same data as that script: the
+store that models train on, and a table with seed, length, return and outcome of every episode.
 `rate convert STORE data/minari/NAME-v0 --to minari` makes a Minari data set of it.
 """
 

@@ -6,11 +6,11 @@
     rate train mujoco --data.store data/hopper-medium
 
 The format is recognised. Episodes are streamed: memory does not grow with the data. The same
-command goes on after an interruption, and does nothing if the store is there. It remembers the
-SHA-256 of every file that it was made of.
+command resumes an interrupted conversion, and does nothing if the store exists. The provenance of
+the result has the SHA-256 of every source file.
 
---environment and its options (--env.task hopper, ...) give the spaces of an environment of ours;
-without it they are those that the data set tells, or that its contents let one infer.
+--environment and its options (--env.task hopper, ...) give the spaces of an environment of this
+project; without it they are read from the data set, or inferred from its contents.
 """
 
 from __future__ import annotations

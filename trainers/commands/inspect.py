@@ -1,4 +1,4 @@
-"""Look inside the memory of trained models: what it keeps apart, its rank, what noise it survives.
+"""Look inside the memory of trained models: distance between episodes, rank, robustness to noise.
 
 rate inspect runs/tmaze-rate-1 runs/tmaze-rmt-1 -o memory.png
 """
