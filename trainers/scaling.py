@@ -53,7 +53,7 @@ def _normalise(model: SequenceModel, store: Store) -> None:
 
 
 def _tell_of_still(key: str, still: Tensor, store: Store) -> None:
-    """Warn of constant components, which have no standard deviation."""
+    """Warn of nearly constant components, which are not divided by their deviation."""
     indices = still.nonzero()[:, 0].tolist()
     if not indices or not is_main_process():
         return
