@@ -43,7 +43,7 @@ def write_robomimic(path, lengths=LENGTHS, change=None):
     with h5py.File(path, "w") as file:
         data = file.create_group("data")
         data.attrs["env_args"] = json.dumps({"env_name": "Lift", "type": 1})
-        for number, length in enumerate(lengths, start=8):  # so that 10 comes after 9
+        for number, length in enumerate(lengths, start=8):  # so that 10 follows 9
             part = columns(length, number)
             demo = data.create_group(f"demo_{number}")
             demo.attrs["num_samples"] = length

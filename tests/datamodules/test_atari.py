@@ -54,7 +54,7 @@ def test_ball_and_paddle_are_found_in_frames():
     game.reset(seed=1)
     expert.reset(game, 1)
     game.frame = frame
-    assert expert.act() == STAY  # the paddle is in the middle, and no ball is coming
+    assert expert.act() == STAY  # the paddle is in the middle, and no ball approaches
 
 
 def test_invalid_arguments_are_refused():

@@ -41,7 +41,7 @@ def test_data_that_cannot_be_opened_are_a_problem(tmp_path):
 
 
 def change(store, name, index, value):
-    """Changes a number of a store, and its checksum as well."""
+    """Changes a value of a store, and updates its checksum."""
     entry = store.manifest["arrays"][name]
     array = np.load(store.path / entry["file"], mmap_mode="r+")
     array[index] = value

@@ -29,7 +29,7 @@ lossless = pytest.mark.skipif(not keeps_pixels(), reason="this Minari changes pi
 
 
 def contents(folder):
-    """Every file that is not hidden; what was unfinished is gone."""
+    """Returns the bytes of all files that are not hidden; asserts that no partial file is left."""
     files = {p.relative_to(folder): p for p in folder.rglob("*") if p.is_file()}
     assert not [path for path in files if ".partial-" in str(path) or ".tmp" in str(path)]
     return {path: file.read_bytes() for path, file in files.items() if path.name[0] != "."}
@@ -45,7 +45,7 @@ def made(tmp_path_factory):
     return folder, run(folder)
 
 
-def test_the_store_holds_what_was_played_in_the_order_of_the_seeds(made):
+def test_the_store_holds_the_episodes_in_the_order_of_the_seeds(made):
     folder, path = made
     assert path == folder / "walk"
     store = Store.open(path, verify=True)
@@ -61,7 +61,7 @@ def test_the_store_holds_what_was_played_in_the_order_of_the_seeds(made):
         assert (found.terminated, found.truncated) == (False, True)
 
 
-def test_a_table_tells_how_good_the_data_are(made):
+def test_a_table_describes_the_returns_of_the_data(made):
     episodes = [make_collector().collect(seed) for seed in SEEDS]
     lengths = [len(episode) for episode in episodes]
     items = [episode.outcome["items"] for episode in episodes]
@@ -75,7 +75,7 @@ def test_a_table_tells_how_good_the_data_are(made):
 
 
 @lossless
-def test_minari_is_made_of_it_on_request_with_every_pixel_as_it_was(made, tmp_path):
+def test_a_lossless_minari_data_set_is_made_on_request(made, tmp_path):
     path = convert_to_minari(open_source(made[1]), tmp_path / "walk-v0")
     dataset = open_minari(path)
     assert dataset.total_episodes == len(SEEDS)
@@ -94,7 +94,7 @@ def test_two_workers_give_the_same_files(made, tmp_path):
     assert told == [("collecting", number, len(SEEDS)) for number in range(len(SEEDS) + 1)]
 
 
-def test_it_is_made_once_and_other_data_are_refused(tmp_path):
+def test_data_are_collected_once_and_other_data_refused(tmp_path):
     path = run(tmp_path)
     before = contents(tmp_path)
     log = tmp_path.with_name("log")
@@ -157,7 +157,7 @@ def test_errors_of_a_collector(made, tmp_path, workers):
     log = tmp_path / "log"
     with pytest.raises(DatasetError, match=r"seed 5 failed 3 times: (?s:.*)the engine has a probl"):
         run(tmp_path / "data", workers, log, failures={5: 9}, how="bug")
-    with pytest.raises(ConfigError, match=r"^the engine has a problem$"):  # trying again is no use
+    with pytest.raises(ConfigError, match=r"^the engine has a problem$"):  # not retried
         run(tmp_path / "data", workers, log, failures={5: 9}, how="user")
     assert len((log / "5").read_text().split()) == 4
     run(tmp_path / "data", workers, log, failures={5: 5}, how="bug")
@@ -165,7 +165,7 @@ def test_errors_of_a_collector(made, tmp_path, workers):
     assert contents(tmp_path / "data") == contents(made[0])
 
 
-def test_a_full_disk_keeps_what_was_saved(made, tmp_path, monkeypatch):
+def test_a_full_disk_keeps_saved_episodes(made, tmp_path, monkeypatch):
     data, log, append, calls = tmp_path / "data", tmp_path / "log", NpyWriter.append, []
 
     def full(writer, rows):
@@ -198,7 +198,7 @@ def test_a_damaged_unfinished_store_is_named(tmp_path, file):
         run(tmp_path / "data")
 
 
-def test_settings_that_changed_do_not_mix(made, tmp_path):
+def test_data_of_changed_settings_are_not_mixed(made, tmp_path):
     log, data = tmp_path / "log", tmp_path / "data"
     with pytest.raises(ConfigError):
         run(data, log=log, failures={9: 9}, how="user")
@@ -217,7 +217,7 @@ COLLECT = (
 
 
 def saved(data):
-    """How many episodes an unfinished collection has made durable."""
+    """Returns the number of episodes that an unfinished collection has saved."""
     for state in data.glob(".walk.partial-*/unfinished.json"):
         return json.loads(state.read_text())["position"]
     return 0
@@ -225,7 +225,7 @@ def saved(data):
 
 @posix
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_a_collection_that_is_killed_goes_on_where_it_stopped(made, tmp_path, number):
+def test_a_killed_collection_is_resumed(made, tmp_path, number):
     log, data = tmp_path / "log", tmp_path / "data"
     process = subprocess.Popen(
         [sys.executable, "-c", COLLECT.format(str(log)), str(data)],
@@ -282,7 +282,7 @@ def test_the_manifest_names_the_seeds(made):
     assert multiprocessing.active_children() == []
 
 
-def test_a_program_needs_no_guard_and_may_define_what_plays(tmp_path):
+def test_a_script_needs_no_main_guard_and_may_define_the_environment(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import sys\nfrom pathlib import Path\nfrom tests.datamodules import walk\n"

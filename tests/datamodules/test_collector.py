@@ -22,7 +22,7 @@ class Right:
         return 0
 
 
-def test_a_played_episode_is_that_of_the_environment_for_the_seed():
+def test_a_collected_episode_is_that_of_the_environment_for_the_seed():
     episode = make_collector().collect(12)
     env = Walk()
     observation, _ = env.reset(seed=12)
@@ -63,11 +63,11 @@ def test_an_observation_of_another_shape_is_refused():
         Collector(Wrong, Right).collect(0)
 
 
-def test_data_take_no_seed_that_a_rollout_takes(tmp_path):
-    """Seeds of rollouts have at most 32 bits, and those of data sets begin far above them."""
+def test_seeds_of_data_and_rollouts_are_disjoint(tmp_path):
+    """Seeds of rollouts have at most 32 bits, and those of data sets are larger."""
     highest = (1 << 32) - 1
     assert EvaluationConfig.test_seed < highest
-    for seed in (0, 1, (1 << 20) - 1):  # the smallest and the largest data.seed
+    for seed in (0, 1, (1 << 20) - 1):  # 0 and 2**20 - 1 are the limits of data.seed
         assert expert_seeds(10, seed)[0] > highest
     store = Store.open(generate_tmaze(tmp_path, 9, num_episodes=6, seed=0))
     assert store.arrays["seeds"].min() > highest
@@ -77,7 +77,7 @@ def test_data_sets_of_two_seeds_share_no_episode(tmp_path):
     many = 1 << 31  # episodes: far more than any data set has
     for seed in (0, 1, 7):
         assert expert_seeds(many, seed)[-1] < expert_seeds(many, seed + 1)[0]
-    assert expert_seeds(many, (1 << 20) - 1)[-1] < 1 << 63  # what a store can hold
+    assert expert_seeds(many, (1 << 20) - 1)[-1] < 1 << 63  # seeds of a store are int64
     seeds = [
         set(Store.open(generate_tmaze(tmp_path, 9, 6, seed)).arrays["seeds"].tolist())
         for seed in (0, 1, 2)

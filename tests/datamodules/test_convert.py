@@ -33,7 +33,7 @@ needs_pixels = pytest.mark.skipif(not keeps_pixels(), reason="this Minari change
 
 
 def same(found, wanted, types=True):
-    """Two episodes, array by array."""
+    """Asserts that all arrays and flags of two episodes are equal."""
     pairs = [(found.actions, wanted.actions), (found.rewards, wanted.rewards)]
     ours, theirs = observation_items(found.observations), observation_items(wanted.observations)
     assert ours.keys() == theirs.keys()
@@ -86,7 +86,7 @@ def test_minari_and_back_without_loss(tmp_path, name):
     back = open_source(convert_to_minari(store, tmp_path / "back-v0"))
     for found, wanted in zip(back.read(0, pytest.fail), store.read(0, pytest.fail), strict=True):
         same(found, wanted)
-    # Doing it again changes nothing; another data set of the name is left alone.
+    # A second conversion changes nothing; another data set of the name is kept.
     assert convert_to_minari(store, tmp_path / "back-v0") == tmp_path / "back-v0"
     with pytest.raises(DatasetError, match="holds other data"):
         convert_to_minari(source, tmp_path / "back-v0")
@@ -102,10 +102,15 @@ def test_integer_rewards_do_not_truncate_returns(tmp_path):
     path = samples.write_trajectories(tmp_path / "x.pkl", change=change)
     store = Store.open(convert(open_source(path), tmp_path / "store"))
     assert store.arrays["rewards"].dtype == np.float32
-    assert store.arrays["returns_to_go"][:4].tolist() == [400, 300, 200, 100]  # no int8 does that
+    assert store.arrays["returns_to_go"][:4].tolist() == [
+        400,
+        300,
+        200,
+        100,
+    ]  # more than an int8 holds
 
 
-def test_the_target_return_is_the_best_of_the_data_where_nobody_says_it(tmp_path):
+def test_the_target_return_defaults_to_the_best_of_the_data(tmp_path):
     def change(episodes):
         for number, episode in enumerate(episodes):
             episode["rewards"] = np.full(len(episode["rewards"]), float(number))
@@ -116,8 +121,8 @@ def test_the_target_return_is_the_best_of_the_data_where_nobody_says_it(tmp_path
     assert store.return_range == (0, 6)
 
 
-def test_another_file_is_not_destroyed(tmp_path, monkeypatch):
-    """And the source, which may be large, is not read before that is said."""
+def test_an_unrelated_file_is_not_overwritten(tmp_path, monkeypatch):
+    """The error is raised before the source is read, because sources may be large."""
     source = open_source(samples.write_rate_npz(tmp_path / "two-colors"))
     monkeypatch.setattr("datamodules.convert.provenance", pytest.fail)
     (tmp_path / "text-v0").write_text("my own")
@@ -130,7 +135,7 @@ def test_another_file_is_not_destroyed(tmp_path, monkeypatch):
     assert not list((tmp_path / "folder-v0").iterdir())
 
 
-def test_again_and_of_other_data(tmp_path):
+def test_a_second_conversion_reuses_the_store_and_other_data_are_refused(tmp_path):
     path = samples.write_d4rl(tmp_path / "x.hdf5")
     made = convert(open_source(path), tmp_path / "store")
     before = (made / "manifest.json").stat().st_mtime_ns
@@ -160,7 +165,7 @@ convert(open_source(sys.argv[1]), sys.argv[2], on_progress=tell, save_seconds=0)
 
 
 @pytest.mark.parametrize("name", ["d4rl", "trajectories", "memory-maze"])
-def test_a_killed_conversion_goes_on(tmp_path, name):
+def test_a_killed_conversion_is_resumed(tmp_path, name):
     path = WRITERS[name](tmp_path / "data", lengths=(3, 4, 2) * 4)
     wanted = convert(open_source(path), tmp_path / "whole")
     store = tmp_path / "store"
@@ -176,12 +181,12 @@ def test_a_killed_conversion_goes_on(tmp_path, name):
         store,
         on_progress=lambda phase, done, _: seen.append(done) if phase == "converting" else None,
     )
-    assert seen == list(range(6, 13))  # the sixth had not been made durable
+    assert seen == list(range(6, 13))  # the sixth had not been saved
     assert Store.open(store, verify=True).fingerprint == Store.open(wanted).fingerprint
     assert not list(tmp_path.glob(".store.partial-*"))
 
 
-def test_a_conversion_of_a_source_that_changed_begins_anew(tmp_path):
+def test_a_conversion_of_a_changed_source_starts_over(tmp_path):
     path = samples.write_d4rl(tmp_path / "x.hdf5")
 
     def stop(phase, done, total):
@@ -196,7 +201,7 @@ def test_a_conversion_of_a_source_that_changed_begins_anew(tmp_path):
     assert not list(tmp_path.glob(".store.partial-*"))
 
 
-def test_bad_episodes_end_it_or_are_counted(tmp_path):
+def test_bad_episodes_end_the_conversion_or_are_counted(tmp_path):
     actions = np.zeros((15, 3), np.float32)
     actions[5, 1] = np.nan  # step 1 of the second episode
     source = open_source(samples.write_d4rl(tmp_path / "hopper-x.hdf5", actions=actions))
@@ -210,7 +215,7 @@ def test_bad_episodes_end_it_or_are_counted(tmp_path):
     assert store.arrays["observations"][4, 0] == 2
 
 
-def test_nothing_but_bad_episodes(tmp_path):
+def test_a_source_of_bad_episodes_only_is_refused(tmp_path):
     source = open_source(samples.write_d4rl(tmp_path / "x.hdf5", rewards=np.full(15, np.nan)))
     with pytest.raises(DatasetError, match="there are no episodes"):
         convert(source, tmp_path / "store", on_bad=lambda error: None)
@@ -253,7 +258,7 @@ def test_a_damaged_state_is_named(tmp_path):
         shutil.rmtree(partial)
 
 
-def test_clipped_actions_are_counted_and_kept_apart(tmp_path):
+def test_clipped_actions_are_counted_or_kept_on_request(tmp_path):
     actions = np.zeros((15, 3), np.float32)
     actions[[1, 2, 5], [0, 1, 2]] = 5.13, 1.5, -2
     path = samples.write_d4rl(tmp_path / "hopper-x.hdf5", actions=actions)

@@ -1,4 +1,4 @@
-"""Batches from the device, from the host, and prefetched are the same."""
+"""Batches are equal whether they come from the device, the host or a prefetch thread."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def assert_same(found: Batch, expected: Batch) -> None:
 @pytest.mark.parametrize("mode", ["start", "random"])
 @pytest.mark.parametrize("frame_stack", [1, 3])
 def test_batches_on_a_device_are_those_of_the_files(rooms, mode, frame_stack) -> None:
-    """With the CPU as the device."""
+    """The CPU is used as the device."""
     arrays = StepArrays.of(rooms, rooms.arrays["observations/privileged"])
     settings = {"batch_size": 4, "window": 8, "seed": 1, "mode": mode, "frame_stack": frame_stack}
     files = WindowSampler(rooms, **settings, arrays=arrays)
@@ -223,6 +223,6 @@ def test_a_gpu_gets_the_batches_of_the_host(rooms, data_device) -> None:
         data._batches_done = index
         found = data.next_batch()
         assert found.mask.device == GPU
-        torch.cuda._sleep(1_000_000)  # it is late, and batches pile up
+        torch.cuda._sleep(1_000_000)  # the device is slow, so that batches queue up
         assert_same(found.to(CPU), batch)
     data.close()

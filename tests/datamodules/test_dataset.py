@@ -1,4 +1,4 @@
-"""Data of users become a store, once."""
+"""Data of users are converted to a store once."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_an_open_minari_data_set_keeps_its_filter(
     np.testing.assert_array_equal(part.arrays["actions"], rest)
 
 
-def test_of_several_splits_one_is_to_be_given(tmp_path: Path) -> None:
+def test_one_of_several_splits_must_be_chosen(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     splits = datasets.DatasetDict({"train": datasets.Dataset.from_dict(columns())})
     with pytest.raises(DatasetError, match="give one of them, as data"):
@@ -165,7 +165,7 @@ def test_the_environment_completes_the_spaces_of_data(tmp_path: Path) -> None:
     box = spaces.Box(-10, 10, (2,), np.float32)
     spec = EnvironmentSpec("mine", box, spaces.Discrete(4), 1.0)
     assert Dataset.from_arrays(episodes(), tmp_path, spec=spec).spec.action_space == (
-        spaces.Discrete(3)  # which suit it as they are
+        spaces.Discrete(3)  # unchanged: Discrete(4) contains it
     )
     vectors = [{**part, "actions": np.full((len(part["actions"]), 1), 5.0)} for part in episodes()]
     bounded = EnvironmentSpec("mine", box, spaces.Box(-1, 1, (1,), np.float32), 1.0)
@@ -187,7 +187,7 @@ def test_a_file_is_converted_once_until_it_changes(tmp_path: Path) -> None:
     assert Dataset.open(file, root).path != first.path
 
 
-def test_a_store_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_a_store_is_opened_without_conversion(tmp_path: Path) -> None:
     made = Dataset.from_arrays(episodes(), tmp_path)
     assert Dataset.open(made.path, tmp_path / "other") == made
     assert not (tmp_path / "other").exists()
@@ -208,7 +208,7 @@ def test_public_data_are_found_by_their_names(
         Dataset.open("nothing.npz", tmp_path)
 
 
-def test_episodes_that_are_not_valid_are_an_error_or_left_out(tmp_path: Path) -> None:
+def test_invalid_episodes_are_an_error_or_skipped(tmp_path: Path) -> None:
     file = tmp_path / "episodes.npz"
     columns = flat()
     columns["rewards"] = columns["rewards"].copy()

@@ -32,7 +32,7 @@ WRITERS = {
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_format_is_recognised_by_its_contents(tmp_path, own_store, name):
-    # No name tells: they are all called alike, and have no suffix.
+    # All files have the same name without a suffix, so that only the contents differ.
     path = own_store.path if name == "store" else WRITERS[name](tmp_path / "data")
     assert find_format(path).name == name
     source = open_source(path)
@@ -41,7 +41,7 @@ def test_every_format_is_recognised_by_its_contents(tmp_path, own_store, name):
     lengths = [len(episode) for episode in source.read(0, pytest.fail)]
     assert source.num_episodes == len(lengths)
     assert source.num_steps in (sum(lengths), None)
-    # From any episode on, as a conversion that goes on needs it.
+    # From any episode on, as needed by a resumed conversion.
     for start in range(len(lengths) + 1):
         assert [len(episode) for episode in source.read(start, pytest.fail)] == lengths[start:]
 

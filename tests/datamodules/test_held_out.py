@@ -1,4 +1,4 @@
-"""Held-out episodes: which they are, and their windows."""
+"""Held-out episodes: their selection and their windows."""
 
 from __future__ import annotations
 
@@ -148,8 +148,8 @@ def test_a_run_resumes_only_with_the_same_held_out_episodes(counted: Store) -> N
         return TrajectoryDataModule(counted.path, 4, 3, 2, seed=1, held_out=share)
 
     whole, part, none = make(0.0).state_dict(), make(0.3).state_dict(), make(0.05).state_dict()
-    assert whole == none  # a share that is no episode changes nothing
-    assert "held_out" not in whole  # as in checkpoints of before there was a choice
+    assert whole == none  # a share below one episode changes nothing
+    assert "held_out" not in whole  # as in checkpoints of versions without held-out episodes
     make(0.05).load_state_dict(whole)
     make(0.3).load_state_dict(part)
     for share, state in ((0.3, whole), (0.0, part), (0.5, part)):

@@ -17,7 +17,7 @@ LAYOUT[4, 1:] = False  # a wall across, with a gap at the left
 
 
 class FlatMaze:
-    """A stand-in for the environment: a disc that moves at once and stops at walls."""
+    """A stand-in for the environment: a disc without inertia that stops at walls."""
 
     unwrapped = property(lambda self: self)
 
@@ -53,14 +53,14 @@ def test_distances_go_around_walls():
     assert 12 < at[2] < 15  # through the gap; 6 straight through the wall
 
 
-def test_it_drives_to_the_target_around_a_wall():
+def test_the_expert_moves_around_a_wall_to_the_target():
     maze, expert = FlatMaze(), MemoryMazeExpert()
     expert.reset(maze, seed=0)
     steps = next(step for step in range(200) if maze.step(expert.act()))
     assert steps < 80
 
 
-def test_noise_is_in_runs_and_comes_from_the_seed():
+def test_noise_is_correlated_and_depends_on_the_seed():
     def actions(noise, seed):
         maze, expert = FlatMaze(), MemoryMazeExpert(noise)
         expert.reset(maze, seed)
@@ -78,7 +78,7 @@ def test_noise_is_in_runs_and_comes_from_the_seed():
     assert (noise[1:] == noise[:-1]).mean() > 0.5
 
 
-def test_it_reaches_targets_in_the_simulator():
+def test_the_expert_reaches_targets_in_the_simulator():
     try:
         check_packages()
         headless.choose_renderer()

@@ -16,7 +16,7 @@ SYMBOLS = MinigridMemoryOptions(observation="symbols")
 
 
 def sees(simulator, cue):
-    """Whether the object is in view, and whether the agent looks up in the middle of the fork."""
+    """Returns whether the cue is in view, and whether the agent faces up at the fork."""
     column, row = min(simulator.success_pos, simulator.failure_pos, key=lambda p: p[1])
     pose = *map(int, simulator.agent_pos), int(simulator.agent_dir)
     return simulator.agent_sees(*cue), pose == (column, row + 1, 3)
@@ -27,7 +27,7 @@ def both(first, second):
 
 
 def play(env, expert, seed):
-    """Whether all sights were in view, whether it ended well, actions."""
+    """Returns whether all required objects were in view, the success, and the actions."""
     env.reset(seed=seed)
     expert.reset(env, seed)
     actions, seen = [], (False, False)
@@ -40,7 +40,7 @@ def play(env, expert, seed):
 
 
 @pytest.mark.parametrize(("size", "seeds"), [(7, 60), (11, 60), (13, 60), (31, 30), (41, 30)])
-def test_the_expert_always_looks_and_succeeds(size, seeds):
+def test_the_expert_sees_all_objects_and_succeeds(size, seeds):
     env, expert = MinigridMemory(SYMBOLS, size), MinigridMemoryExpert()
     for seed in range(seeds):
         seen, success, actions = play(env, expert, seed)
@@ -49,7 +49,7 @@ def test_the_expert_always_looks_and_succeeds(size, seeds):
         assert len(actions) <= 2 * size - 2
 
 
-def test_no_way_with_a_look_at_both_objects_is_shorter():
+def test_the_expert_takes_the_shortest_path_that_sees_both_objects():
     """Compares with a forward search that asks MiniGrid for every step and view."""
     env, expert = MinigridMemory(SYMBOLS, 11), MinigridMemoryExpert()
     for seed in range(6):
@@ -83,7 +83,7 @@ def shortest(simulator, cue):
 
 
 @pytest.mark.parametrize("noise", [0.2, 0.9])
-def test_noise_never_spoils_an_episode(noise):
+def test_episodes_with_noise_succeed(noise):
     env, quiet, noisy = (
         MinigridMemory(SYMBOLS, 13),
         MinigridMemoryExpert(),
@@ -106,7 +106,7 @@ def test_the_expert_acts_when_the_time_is_too_short():
     assert len(actions) == 4
 
 
-def test_it_may_be_reset_before_the_environment():
+def test_the_expert_may_be_reset_before_the_environment():
     env, expert = MinigridMemory(SYMBOLS, (7, 31)), MinigridMemoryExpert()
     for seed in range(10):
         _, _, actions = play(env, expert, seed)

@@ -21,7 +21,7 @@ from rate.progress import no_progress
 HOPPER = MujocoOptions("hopper")
 SHORT = 12  # steps of a row in a round, instead of 1000
 STEPS = 4 * SHORT * mujoco_agent.ROWS
-# What is in a file of D4RL's version 2.
+# The keys of a D4RL file of version 2.
 COLUMNS = {
     "actions": ((3,), "float32"),
     "infos/action_log_probs": ((), "float32"),
@@ -126,7 +126,7 @@ def env_spec(**values):
         ({"env_spec": "no JSON"}, {"version": "v5"}),
     ],
 )
-def test_what_a_data_set_of_minari_says_of_its_environment(tmp_path, metadata, settings):
+def test_the_environment_of_a_minari_data_set_is_read(tmp_path, metadata, settings):
     path = tmp_path / "minari" / "mujoco" / "hopper" / "expert-v0" / "data" / "metadata.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(metadata), encoding="utf-8")
@@ -139,7 +139,7 @@ def test_what_a_data_set_of_minari_says_of_its_environment(tmp_path, metadata, s
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Data of every quality, by an agent that was trained for a second."""
+    """Data of every quality, collected by an agent that was trained for a second."""
     root, told = tmp_path_factory.mktemp("mujoco"), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mujoco_agent, "LENGTH", SHORT)
@@ -217,7 +217,7 @@ def test_an_episode_can_be_played_again(made):
 
 
 @needs_agent
-def test_data_that_stand_are_not_made_again(made, monkeypatch):
+def test_existing_data_are_not_collected_again(made, monkeypatch):
     root, stores, _ = made
     monkeypatch.setattr(mujoco_agent, "Learner", None)
     settings = {"num_episodes": 13, "agent_steps": STEPS}
@@ -229,7 +229,7 @@ def test_data_that_stand_are_not_made_again(made, monkeypatch):
 
 
 @needs_agent
-def test_an_agent_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
+def test_a_resumed_agent_equals_an_uninterrupted_one(tmp_path, monkeypatch):
     monkeypatch.setattr(mujoco_agent, "LENGTH", SHORT)
     rounds = 3
 
@@ -253,7 +253,7 @@ def test_an_agent_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, monke
         with pytest.raises(KeyboardInterrupt):
             learner("stopped").learn(stop_after_a_round())
     again = learner("stopped")
-    again.learn(stop_after_a_round())  # nothing is left to do
+    again.learn(stop_after_a_round())  # training is complete
     for number in range(1, rounds + 1):
         one, other = whole.experience(number), again.experience(number)
         assert all(np.array_equal(one[name], other[name]) for name in one)
@@ -276,7 +276,7 @@ def test_a_damaged_round_is_named(tmp_path, monkeypatch):
 
 
 @needs_agent
-def test_chance_outside_is_left_alone(tmp_path, monkeypatch):
+def test_global_random_states_are_not_changed(tmp_path, monkeypatch):
     import random
 
     import torch

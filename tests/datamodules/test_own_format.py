@@ -1,4 +1,4 @@
-"""Formats of users: by import path and by entry point, in every command that reads data."""
+"""Formats of users, by import path and by entry point, in every command that reads data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LENGTHS = (4, 6, 5, 4)
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """A log, as `tests.own_format` reads them."""
+    """A log file in the format of `tests.own_format`."""
     chance, path = np.random.default_rng(0), tmp_path / "log.jsonl"
     lines = [
         {
@@ -44,7 +44,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: Any) -> None:
     assert not ended.value.code
 
 
-def test_by_import_path_it_is_read_and_not_looked_at_without(tmp_path: Path, log: Path) -> None:
+def test_a_format_is_read_by_its_import_path_only(tmp_path: Path, log: Path) -> None:
     data = Dataset.open(log, tmp_path, Options(format=OWN))
     assert data.store.lengths.tolist() == list(LENGTHS)
     assert data.store.manifest["provenance"]["format"] == "logs"
@@ -55,7 +55,7 @@ def test_by_import_path_it_is_read_and_not_looked_at_without(tmp_path: Path, log
         Dataset.open(log, tmp_path, Options(format="json:loads"))
 
 
-def test_one_of_ours_can_be_asked_for(tmp_path: Path) -> None:
+def test_a_format_of_the_project_can_be_chosen(tmp_path: Path) -> None:
     np.savez(
         tmp_path / "data",
         observations=np.ones((4, 2)),
@@ -67,7 +67,7 @@ def test_one_of_ours_can_be_asked_for(tmp_path: Path) -> None:
     assert Dataset.open(renamed, tmp_path, Options(format="npz")).store.lengths.tolist() == [4]
 
 
-def test_a_package_registers_one_which_is_recognised(
+def test_a_format_registered_by_a_package_is_recognised(
     tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     info = tmp_path / "packages" / "their_logs-1.0.dist-info"
@@ -81,7 +81,7 @@ def test_a_package_registers_one_which_is_recognised(
     assert Dataset.open(log, tmp_path).store.lengths.tolist() == list(LENGTHS)
 
 
-def test_every_command_takes_it(
+def test_every_command_accepts_the_format(
     tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -94,7 +94,7 @@ def test_every_command_takes_it(
     assert load_model(run).spec.action_space.n == 2
 
 
-def test_a_configuration_of_somebody_else_runs_no_reader(
+def test_a_configuration_file_runs_no_reader_that_the_user_did_not_name(
     tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Policies of others play data sets, in any environment."""
+"""Policies of users collect data sets, in any environment."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_policy_that_predicts_keeps_its_state_over_an_episode(policies, name):
     collector.close()
 
 
-def test_what_is_no_policy_is_refused(policies):
+def test_an_object_that_is_no_policy_is_refused(policies):
     with pytest.raises(ConfigError, match=r"their_policies:number is 3; it must be a policy"):
         find_expert(f"{policies}:number")
 

@@ -33,8 +33,8 @@ def test_there_is_an_expert_for_every_family() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_an_expert_gets_its_return(task: str) -> None:
-    # The hard labyrinths and boards take a while; chance wants episodes.
+def test_an_expert_reaches_its_documented_return(task: str) -> None:
+    # Hard labyrinths and boards are slow; other tasks play more episodes.
     long = TASKS[task].steps > 500 or task.startswith(("Battleship", "LabyrinthExplore"))
     earned = returns(task, 5 if long else 20)
     expected = TASKS[task].expert_return
@@ -45,23 +45,23 @@ def test_an_expert_gets_its_return(task: str) -> None:
         assert abs(earned.mean() - expected) < 4 * error + 0.01
 
 
-def test_an_expert_repeats_itself_and_noise_costs() -> None:
+def test_an_expert_is_deterministic_and_noise_lowers_its_return() -> None:
     assert (returns("MineSweeperEasy", 5, 0.1) == returns("MineSweeperEasy", 5, 0.1)).all()
     assert returns("RepeatFirstEasy", 10, 0.2).mean() < 0.9
     with pytest.raises(ValueError, match="a probability"):
         PopgymExpert(noise=2.0)
 
 
-def test_an_expert_names_cells_as_the_environment_does() -> None:
+def test_an_expert_uses_the_action_space_of_the_environment() -> None:
     pairs = returns("BattleshipEasy", 3)
     np.testing.assert_array_equal(returns("BattleshipEasy", 3, flat_actions=True), pairs)
 
 
-def test_chances_of_mines() -> None:
+def test_probabilities_of_mines() -> None:
     a, b, c, d = (0, 0), (0, 1), (0, 2), (0, 3)
     assert mine_chances({a, b}, [], 1) == {a: 0.5, b: 0.5}
     chances = mine_chances({a, b, c, d}, [(frozenset({a, b}), 1)], 1)
     assert chances == {a: 0.5, b: 0.5, c: 0.0, d: 0.0}
-    # One mine in a and b, one in b and c: b alone, or a and c, and the rest is in d.
+    # One mine in {a, b} and one in {b, c}: either b, or a and c; d has the remaining mines.
     chances = mine_chances({a, b, c, d}, [(frozenset({a, b}), 1), (frozenset({b, c}), 1)], 2)
     assert chances == {a: 0.5, b: 0.5, c: 0.5, d: 0.5}

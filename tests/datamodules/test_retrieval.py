@@ -18,7 +18,7 @@ def play(seed, noise=0.0, length=(3, 40)):
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.5])
-def test_it_always_succeeds(noise):
+def test_the_expert_always_succeeds(noise):
     lengths = set()
     for seed in range(50):
         episode = play(seed, noise)
@@ -38,7 +38,7 @@ def test_noise_is_spread_over_the_delay_and_repeats_with_the_seed():
     np.testing.assert_array_equal(play(3, noise=1.0, length=600).actions, actions)
 
 
-def test_first_actions_are_even_over_seeds_and_not_told_by_the_noise():
+def test_first_actions_are_balanced_and_independent_of_the_noise():
     firsts = np.array([first_action(seed) for seed in range(4000)])
     assert abs(firsts.mean() - 0.5) < 0.03
     env = Retrieval(RetrievalOptions(), (3, 60))

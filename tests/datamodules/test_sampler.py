@@ -125,7 +125,7 @@ def test_steps_are_sampled_equally_in_episodes_of_any_length(tmp_path, counted, 
     for length, begin in zip(lengths, store.offsets, strict=False):
         part = found[begin : begin + length]
         assert 0.9 < part.min() <= part.max() < 1.1, length
-    # Drawn as often as each other, short episodes show their steps more often; within one, alike.
+    # Episodes are drawn equally often: steps of short ones are more frequent, evenly in each.
     found = coverage(store, 40, batch_size=9000, window=window, mode="random")
     for length, begin in zip(lengths, store.offsets, strict=False):
         part = found[begin : begin + length]

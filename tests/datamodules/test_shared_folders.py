@@ -26,7 +26,7 @@ def tree(folder):
     return {path.relative_to(folder) for path in folder.rglob("*")}
 
 
-def test_data_that_are_there_are_used_and_others_named(common):
+def test_existing_data_are_used_and_missing_ones_named(common):
     made, store = run(common, workers=1), generate_tmaze(common, 9, 20, 0)
     before = tree(common)
     with closed(common):
@@ -41,7 +41,7 @@ def test_data_that_are_there_are_used_and_others_named(common):
     assert tree(common) == before
 
 
-def test_a_file_where_the_folder_was_to_be_is_named(tmp_path):
+def test_a_file_in_place_of_the_folder_is_named(tmp_path):
     (tmp_path / "data").write_text("not a folder")
     with pytest.raises(DatasetError, match=r"File exists: .*data\)\. Name another folder"):
         generate_tmaze(tmp_path / "data", 9, 20, 0)
@@ -50,7 +50,7 @@ def test_a_file_where_the_folder_was_to_be_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("to", [convert, convert_to_minari])
-def test_nothing_is_converted_into_a_closed_folder(common, to):
+def test_conversion_into_a_read_only_folder_is_refused(common, to):
     samples.write_d4rl(common / "file")
     source = open_source(common / "file")
     made = to(source, common / "made-v0")
@@ -64,7 +64,7 @@ def test_nothing_is_converted_into_a_closed_folder(common, to):
     assert tree(common) == before
 
 
-def test_nothing_is_downloaded_into_a_closed_folder(common):
+def test_a_download_into_a_read_only_folder_is_refused(common):
     (common / "own").mkdir()
     (common / "own" / "file.bin").write_bytes(b"put here by hand")
     refused = r"Permission denied: .*another folder with --root"
@@ -82,7 +82,7 @@ def test_nothing_is_downloaded_into_a_closed_folder(common):
 
 @needs_root
 def test_unfinished_files_of_another_user_are_named_and_kept(common):
-    """In a folder like /tmp, where all may write and only owners may remove."""
+    """The folder is like /tmp: all users may write and only owners may remove files."""
     common.chmod(0o1777)
     (common / ".walk.partial-1").mkdir()
     (common / ".walk.csv.tmp").write_text("another's")

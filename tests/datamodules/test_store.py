@@ -1,4 +1,4 @@
-"""A store returns what was written into it."""
+"""Stores return the episodes that were written."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_arrays_are_read_only_plain_files(store):
         np.testing.assert_array_equal(np.load(file, allow_pickle=False), array)
 
 
-def test_fingerprint_names_the_contents(store, tmp_path, make_store):
+def test_the_fingerprint_identifies_the_contents(store, tmp_path, make_store):
     assert make_store(tmp_path / "same").fingerprint == store.fingerprint
     assert make_store(tmp_path / "other", [3, 4]).fingerprint != store.fingerprint
 
@@ -123,7 +123,7 @@ def test_dictionaries_pixels_and_integers_keep_their_types(tmp_path):
 
 
 def test_opening_reads_no_data(store):
-    """Which would take longer, the more there are."""
+    """The time to open a store does not depend on its size."""
     opened = Store.open(store.path)
     for name in ("actions", "rewards"):
         array = opened.arrays[name]

@@ -57,7 +57,7 @@ def test_pickles_and_other_arrays_are_refused(own_store):
     put(lambda stream: stream.write(b"no array"))
     with pytest.raises(DatasetError, match=r"rewards\.npy: not a plain"):
         Store.open(own_store.path)
-    whole = contents.replace(b"'shape'", b"('shape'")  # NumPy waits for the parenthesis' end
+    whole = contents.replace(b"'shape'", b"('shape'")  # the header has an unclosed parenthesis
     file.write_bytes(whole[:size])
     with pytest.raises(DatasetError, match=r"rewards\.npy: not a plain"):
         Store.open(own_store.path)

@@ -57,7 +57,7 @@ def test_a_view_of_one_part_of_the_observations(privileged, key):
         np.testing.assert_array_equal(view.normalisation[""], privileged.normalisation["vector"])
     assert view.observing(PARTS[key]) is view
     assert privileged.observing(spaces.Dict(PARTS)) is privileged
-    assert set(privileged.observations) == set(PARTS)  # the store itself is as it was
+    assert set(privileged.observations) == set(PARTS)  # the store itself is unchanged
 
 
 def test_a_view_of_a_missing_space_is_refused(privileged, store):

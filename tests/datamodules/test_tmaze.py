@@ -32,7 +32,7 @@ def test_lengths_and_goals_are_balanced(made):
     assert store.arrays["terminated"].all()
 
 
-def test_every_episode_can_be_played_again_from_its_seed(made):
+def test_every_episode_can_be_reproduced_from_its_seed(made):
     store = Store.open(made[1])
     env = TMaze((3, 30))
     for index in range(0, store.num_episodes, 17):
@@ -45,7 +45,7 @@ def test_every_episode_can_be_played_again_from_its_seed(made):
         assert terminated
 
 
-def test_it_is_made_once(made, tmp_path):
+def test_data_are_generated_once(made, tmp_path):
     directory, path = made
     changed = (path / "manifest.json").stat().st_mtime_ns
     assert generate_tmaze(directory, 30, num_episodes=200, seed=1) == path

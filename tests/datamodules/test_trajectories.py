@@ -17,7 +17,7 @@ from rate.envs.spec import EnvironmentSpec
 
 
 class Recorder(LightningModule):
-    """Records the windows it was given; fails where it is told to."""
+    """Records its windows; raises an error at a chosen batch."""
 
     def __init__(self, fail_at=None):
         super().__init__()
@@ -75,7 +75,7 @@ def _warnings_of_lightning():
 
 
 @pytest.mark.parametrize("batches_per_epoch", [None, 1, 4, 1000])
-def test_batches_come_in_order_whatever_an_epoch_is(store, batches_per_epoch):
+def test_the_order_of_batches_does_not_depend_on_epochs(store, batches_per_epoch):
     data = make_data(store, batches_per_epoch=batches_per_epoch)
     module = Recorder()
     make_trainer(11).fit(module, datamodule=data)
@@ -140,7 +140,7 @@ def test_resuming_continues_with_the_next_batch(store, tmp_path, stop, batches_p
         return module.seen
 
     whole = fit(12)
-    checkpoint = tmp_path / f"step={stop}.ckpt"  # a batch end, sometimes an epoch's end
+    checkpoint = tmp_path / f"step={stop}.ckpt"  # the end of a batch, sometimes of an epoch
     assert torch.load(checkpoint, weights_only=True)["TrajectoryDataModule"]["batches_done"] == stop
     assert whole[stop:] == fit(12, checkpoint)
 
@@ -196,7 +196,7 @@ def test_processes_share_the_batch(store):
         data[0].setup("fit")
 
 
-def test_settings_that_the_data_cannot_serve_are_refused_at_once(store, tmp_path):
+def test_settings_that_do_not_fit_the_data_are_refused(store, tmp_path):
     with pytest.raises(DatasetError, match=r"window of 1[25] steps"):
         make_data(store, segments=5)
     with pytest.raises(DatasetError, match="not a trajectory store"):
@@ -260,8 +260,8 @@ def test_training_may_observe_one_key_of_a_dictionary(tmp_path):
         make_data(store, spec=EnvironmentSpec("x", spaces.Discrete(2), spaces.Discrete(3), 1.0))
 
 
-def test_a_model_trains_on_stacks_of_the_frames_that_a_store_has_once(tmp_path):
-    """The store holds frames beside the privileged state, as collectors record them."""
+def test_a_model_trains_on_stacks_of_stored_frames(tmp_path):
+    """The store holds frames and the privileged state, as collectors record them."""
     frame = spaces.Box(0, 255, (6, 5), np.uint8)
     whole = spaces.Dict({"image": frame, "privileged": spaces.Box(0, 1, (2,), np.float32)})
     recorded = EnvironmentSpec("film", whole, spaces.Discrete(2), 1.0)
@@ -297,7 +297,7 @@ def test_a_model_trains_on_stacks_of_the_frames_that_a_store_has_once(tmp_path):
 def test_checkpoints_hold_the_sampling(store):
     data = make_data(store)
     state = data.state_dict()
-    assert not {"sampling", "frame_stack"} & set(state)  # as checkpoints were before
+    assert not {"sampling", "frame_stack"} & set(state)  # as in checkpoints of earlier versions
     with pytest.raises(ValueError, match="sampling = None, but it is now 'steps'"):
         make_data(store, sampling="steps").load_state_dict(state)
 
@@ -306,7 +306,7 @@ def test_a_checkpoint_with_older_random_windows_is_refused(store):
     data = make_data(store, mode="random")
     state = data.state_dict()
     make_data(store, mode="random").load_state_dict(state)
-    del state["random_windows"]  # as it was before windows were cut at both ends
+    del state["random_windows"]  # as in versions without windows cut at both ends
     with pytest.raises(ValueError, match="random_windows = None, but it is now 2"):
         data.load_state_dict(state)
     assert "random_windows" not in make_data(store).state_dict()

@@ -29,7 +29,7 @@ def play(env, expert, seed):
     return actions, total, info
 
 
-def test_takes_right_items_and_hardly_ever_a_wrong_one(room):
+def test_the_expert_takes_right_items_and_few_wrong_ones(room):
     results = [play(room, TwoColorsExpert(), seed) for seed in range(10)]
     right = sum(info["right_items"] for _, _, info in results)
     wrong = sum(info["wrong_items"] for _, _, info in results)
@@ -45,7 +45,7 @@ def test_the_expert_survives():
     assert total > 14 + 15
 
 
-def test_an_episode_can_be_repeated(room):
+def test_an_episode_is_reproducible(room):
     expert = TwoColorsExpert(noise=0.3)
     first = [play(room, expert, seed) for seed in (1, 2)]
     again = [play(room, TwoColorsExpert(noise=0.3), seed) for seed in (2, 1)]
@@ -69,7 +69,7 @@ def test_noise_lowers_returns(room):
     assert noisy < clean
 
 
-def test_turns_left_where_it_sees_nothing_to_take():
+def test_the_expert_turns_left_if_no_item_is_visible():
     env = TwoColors(TwoColorsOptions(items=1), length=90)
     actions = [play(env, TwoColorsExpert(), seed)[0][0] for seed in range(12)]
     env.close()

@@ -1,4 +1,4 @@
-"""A store is there whole, or not at all."""
+"""Stores are written atomically."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from datamodules import DatasetError, Store, write_store
 
 
-def test_nothing_appears_when_an_episode_is_wrong(tmp_path, spec, make_episode):
+def test_no_store_is_left_if_an_episode_is_invalid(tmp_path, spec, make_episode):
     def episodes():
         yield make_episode(4)
         yield replace(make_episode(4), rewards=np.array([0, np.nan, 0, 0]))
@@ -43,7 +43,7 @@ def _pack_for_ever(path, spec, episode):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kills a process")
-def test_a_killed_packer_leaves_no_store_and_the_next_one_cleans_up(tmp_path, spec, make_episode):
+def test_a_killed_writer_leaves_no_store_and_the_next_one_cleans_up(tmp_path, spec, make_episode):
     path = tmp_path / "s"
     process = multiprocessing.get_context("fork").Process(
         target=_pack_for_ever, args=(path, spec, make_episode(50))
@@ -62,7 +62,7 @@ def test_a_killed_packer_leaves_no_store_and_the_next_one_cleans_up(tmp_path, sp
     assert not left.exists()
 
 
-def test_of_two_packers_at_once_one_wins_and_its_store_is_whole(tmp_path, spec, make_episode):
+def test_one_of_two_concurrent_writers_wins_with_a_complete_store(tmp_path, spec, make_episode):
     results = []
 
     def run():

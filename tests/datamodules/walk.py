@@ -1,6 +1,6 @@
 """A small environment with pixels, a collector for it, and ways to make them fail.
 
-It lies in a module of its own because worker processes import it.
+It is a separate module because worker processes import it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SEEDS = [7, 3, 1 << 40, 12, 5, 9]
 
 
 class Walk(gymnasium.Env):
-    """Everything comes from the seed; action 1 gives a reward."""
+    """An environment that depends on its seed only; action 1 has a reward."""
 
     observation_space, action_space = SPACE, SPEC.action_space
 
@@ -70,7 +70,7 @@ class Chance:
 
 
 class Failing(Collector):
-    """Counts its plays in `log`, and fails as told while a seed has been played less often."""
+    """Logs its episodes; the first `failures[seed]` episodes of a seed fail as `how` says."""
 
     def __init__(self, log, failures, how, delay):
         super().__init__(partial(Walk, delay), Chance)
@@ -94,7 +94,7 @@ def make_collector():
 
 
 def run(folder, workers=1, log=None, failures=None, how="kill", delay=0.0, version=1, **kwargs):
-    """Collect the walks of `SEEDS`."""
+    """Collects the episodes of `SEEDS`."""
     make = make_collector
     if log is not None:
         Path(log).mkdir(exist_ok=True)

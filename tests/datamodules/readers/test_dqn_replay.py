@@ -20,11 +20,11 @@ GAME = [
     (4, 3),
     (6, 5),
     (5, 5),
-]  # steps of the episodes, and where a reward is
+]  # steps of the episodes, and the step of a reward
 
 
 class Memory:
-    """The agent's replay memory: a ring of rows, written when all but the last are new."""
+    """The agent's replay memory: a ring buffer, written when all rows but the last are new."""
 
     def __init__(self, folder, capacity):
         self.folder, self.capacity, self.count, self.logs = folder, capacity, 0, 0
@@ -79,7 +79,7 @@ def file(run, name, number=0):
 
 def test_whole_episodes_are_read_without_padding(run):
     episodes = list(read_dqn_replay(run))
-    # The third runs over the border of the checkpoints, and its return is not known.
+    # The third episode crosses the border of the checkpoints, and its return is unknown.
     for episode, number in zip(episodes, (0, 1, 3, 4), strict=True):
         steps, at = GAME[number]
         np.testing.assert_array_equal(episode.observations, frames(number, steps))
@@ -89,8 +89,8 @@ def test_whole_episodes_are_read_without_padding(run):
         assert not episode.truncated
 
 
-def test_a_game_that_the_time_limit_cut_is_truncated(run, monkeypatch):
-    """Its last row is marked like any other end."""
+def test_a_game_cut_by_the_time_limit_is_truncated(run, monkeypatch):
+    """Its last row is marked in the same way as a terminal one."""
     monkeypatch.setattr(dqn_replay, "LONGEST", GAME[3][0])
     ends = [(len(e), e.terminated, e.truncated) for e in read_dqn_replay(run)]
     wanted = [GAME[number][0] for number in (0, 1, 3, 4)]
@@ -116,8 +116,8 @@ def test_a_checkpoint_that_begins_with_an_episode_keeps_it(run):
 
 
 @pytest.mark.parametrize(("count", "episodes"), [(25, 3), (50, 3), (24, 2), (10, 1), (35, 1)])
-def test_the_counter_tells_how_many_rows_are_of_the_checkpoint(run, count, episodes):
-    """At a multiple of the capacity the memory was written anew to its last row."""
+def test_the_counter_gives_the_number_of_rows_of_the_checkpoint(run, count, episodes):
+    """At a multiple of the capacity, all rows of the memory were rewritten."""
     terminals = np.zeros(25, np.uint8)
     terminals[[9, 17, 24]] = 1
     write(file(run, "terminal"), terminals)
@@ -160,10 +160,10 @@ def test_damage_is_named(run):
         list(read_dqn_replay(run))
 
 
-def test_a_flipped_bit_is_found_by_the_checksum_however_reading_goes_on(run):
+def test_a_flipped_bit_is_found_by_the_checksum(run):
     path = file(run, "observation", 0)
     contents = bytearray(path.read_bytes())
-    contents[50_000] ^= 1  # noise is stored as it is: decompression sees nothing odd
+    contents[50_000] ^= 1  # noise is stored uncompressed, so decompression detects no error
     path.write_bytes(bytes(contents))
     for start in (0, 1):
         with pytest.raises(DatasetError, match=r"ckpt\.0\.gz: damaged \(CRC check failed"):

@@ -153,7 +153,7 @@ def test_mutated_files_raise_dataset_errors_only(tmp_path):
 def test_next_observations_that_break_without_an_end_are_named(tmp_path):
     path = write_d4rl(tmp_path / "whole.hdf5")
     assert not list(broken_chains(path))
-    # The time-out of the second episode is not marked: it and the third look like one.
+    # The time-out of the second episode is not marked: it is joined with the third.
     path = write_d4rl(tmp_path / "joined.hdf5", timeouts=np.zeros(STEPS, bool))
     (found,) = broken_chains(path)
     assert "joined.hdf5, episode 1: the next observation of step 5 is not that of step 6" in found

@@ -57,7 +57,7 @@ def test_images_whose_shape_begins_with_the_channels(tmp_path, write):
 
 
 @versions
-def test_of_several_splits_train_is_read(tmp_path, write):
+def test_the_split_train_is_read(tmp_path, write):
     def change(info):
         info["splits"] = {"train": "1:3", "val": "0:1"}
 
@@ -234,7 +234,7 @@ def test_a_folder_without_videos_is_read_without_them(tmp_path):
     assert source.spec.observation_space.shape == (11,)
 
 
-def test_videos_without_pyav_say_how_to_get_it(tmp_path, monkeypatch):
+def test_videos_without_pyav_are_reported_with_its_installation(tmp_path, monkeypatch):
     path = library.write_lerobot_2(tmp_path / "data", change=with_camera)
     for number in range(3):
         file = path / f"videos/{CAMERA}/chunk-{number // 2:03d}/episode_{number:06d}.mp4"
@@ -254,7 +254,7 @@ def write_video(file, levels, first=0):
         stream = container.add_stream("mpeg4", rate=library.FPS)
         stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
         stream.time_base = Fraction(1, library.FPS)
-        stream.gop_size = 4  # so that there are key frames to begin at
+        stream.gop_size = 4  # so that there are key frames to seek to
         for number, level in enumerate(levels):
             frame = av.VideoFrame.from_ndarray(np.full((32, 48, 3), level, np.uint8), "rgb24")
             frame.pts = number + first

@@ -162,7 +162,7 @@ def test_damaged_bytes(tmp_path):
     for place in range(200, len(data), len(data) // 40):
         path.write_bytes(data[:place] + bytes([data[place] ^ 0x55]) + data[place + 1 :])
         with contextlib.suppress(DatasetError):
-            # Some bytes are such that no array depends on them, for example of a date.
+            # No array depends on some of the bytes, for example those of a date.
             np.testing.assert_array_equal(read_npz(path).observations, frames)
 
 

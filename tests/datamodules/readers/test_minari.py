@@ -92,7 +92,7 @@ def test_round_trip_is_exact_even_for_pixels(tmp_path, camera):
 
 
 @pytest.mark.skipif(not LOSSLESS, reason="this Minari changes pixels, and is refused")
-def test_minari_itself_lists_and_opens_what_we_write(tmp_path, camera, monkeypatch):
+def test_minari_lists_and_opens_written_data_sets(tmp_path, camera, monkeypatch):
     for name in ("camera/one-v0", "camera/two-v0"):
         write_minari([record(3, 1, True)], tmp_path, name, camera, "random", "A test.")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
@@ -150,7 +150,7 @@ def test_episodes_are_written_one_at_a_time(tmp_path, camera):
         for number in range(20):
             episode = record(5, number, True)
             alive.append(weakref.ref(episode))
-            # The one before this may still be in the writer's hands.
+            # The writer may still hold the episode before this one.
             assert sum(reference() is not None for reference in alive) <= 2
             yield episode
 
@@ -162,7 +162,7 @@ def test_episodes_are_written_one_at_a_time(tmp_path, camera):
 
 
 @pytest.mark.skipif(not LOSSLESS, reason="this Minari changes pixels, and is refused")
-def test_nothing_stands_when_an_episode_fails(tmp_path, camera):
+def test_no_data_set_is_left_if_an_episode_fails(tmp_path, camera):
     def play():
         yield record(3, 1, True)
         raise DatasetError("broken")

@@ -114,7 +114,7 @@ def test_a_truncated_file(tmp_path, kept):
     path.write_bytes(data[: kept if kept > 1 else int(kept * len(data))])
     with pytest.raises(DatasetError, match=r"train_data_0\.npz: not a whole \.npz file"):
         list(open_npz_files(folder).read(0, raise_error))
-    assert open_npz_files(folder).num_episodes == 3  # the others tell the spaces
+    assert open_npz_files(folder).num_episodes == 3  # the other files define the spaces
 
 
 def test_a_folder_of_damaged_files_is_refused(tmp_path):
@@ -222,7 +222,7 @@ def test_ogbench_has_no_rewards_and_one_kind_of_end(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["terminated", "terminations"])
-def test_a_column_that_says_terminated_is_taken_at_its_word(tmp_path, name):
+def test_a_column_named_terminated_marks_terminations(tmp_path, name):
     ends = np.arange(15) % 5 == 4
     data = {"observations": np.arange(15.0)[:, None], "actions": np.zeros(15, int)}
     np.savez(tmp_path / "x.npz", **data, rewards=np.ones(15), **{name: ends})

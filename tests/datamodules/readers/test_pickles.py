@@ -67,7 +67,7 @@ def test_the_contents_are_those_of_pickle_loads(tmp_path, protocol, container, c
 
 @pytest.mark.parametrize("protocol", [0, 2])
 def test_pickles_of_numpy_1(tmp_path, protocol):
-    """NumPy 1 had its core under another name."""
+    """The core module of NumPy 1 has another name."""
     data = pickle.dumps([episode(3)], protocol)
     old = data.replace(b"numpy._core", b"numpy.core")
     assert (old != data) == (np.__version__ >= "2")
@@ -245,7 +245,7 @@ def test_a_pickle_above_the_free_memory_is_refused(tmp_path, monkeypatch):
 
 
 def test_state_for_a_function_or_a_type_changes_neither(tmp_path):
-    """The opcode BUILD sets attributes of whatever is on the stack."""
+    """The opcode BUILD sets attributes of any object on the stack."""
     for name in (
         b"numpy\ndtype",
         b"_codecs\nencode",

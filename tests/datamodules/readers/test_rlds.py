@@ -38,7 +38,7 @@ def test_the_last_step_is_only_an_observation(tmp_path):
     assert "has a reward of 99 there" in " ".join(source.notes)
 
 
-def test_a_person_may_say_that_the_last_step_counts(tmp_path):
+def test_an_option_keeps_the_last_step(tmp_path):
     path = library.write_rlds(tmp_path / "data")
     found = episodes(path, columns=(("is_last", "none"),))
     assert [len(episode) for episode in found] == [length + 1 for length in LENGTHS]
@@ -269,7 +269,7 @@ def test_features_without_episodes_are_refused(tmp_path, features, message):
         open_source(path)
 
 
-def test_the_name_in_the_information_tells_the_environment(tmp_path):
+def test_the_name_in_the_metadata_gives_the_environment(tmp_path):
     told = {"name": "d4rl_mujoco_hopper"}
     spec = open_source(library.write_rlds(tmp_path / "1.1.0", information=told)).spec
     assert (spec.name, spec.options["task"]) == ("mujoco-hopper", "hopper")

@@ -1,4 +1,4 @@
-"""HDF5 files of d3rlpy 2, and of robomimic and its kin."""
+"""HDF5 files of d3rlpy 2, of robomimic and of related libraries."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def test_a_buffer_with_free_rows(tmp_path):
 
 
 def test_a_full_buffer_begins_after_its_newest_step(tmp_path):
-    ring = np.roll(np.arange(2, STEPS), 4)  # the two oldest steps were written over
+    ring = np.roll(np.arange(2, STEPS), 4)  # the two oldest steps were overwritten
     source = open_source(write(tmp_path / "x.hdf5", [ring], STEPS - 2, [3]))
     episodes = list(ValidEpisodes(source))
     assert [len(episode) for episode in episodes] == [2, 6, 3]

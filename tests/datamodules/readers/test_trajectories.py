@@ -210,7 +210,7 @@ def test_dialects(tmp_path, name, opener):
 def test_a_list_of_steps(tmp_path):
     path = tmp_path / "x.pkl"
     path.write_bytes(pickle.dumps([row for e in made() for row in rows(e)]))
-    source = open_source(path)  # next_observations tell where the second episode ends
+    source = open_source(path)  # next_observations show the end of the second episode
     assert [(len(e), e.terminated) for e in ValidEpisodes(source)] == [
         (4, True),
         (6, False),
@@ -256,7 +256,7 @@ def test_observations_of_parts(tmp_path, form):
         assert sorted(found.observations) == (["pos", "x"] if form == "told" else ["goal.x", "pos"])
 
 
-def test_a_terminal_at_the_time_limit_is_the_limits(tmp_path):
+def test_a_terminal_at_the_time_limit_is_a_truncation(tmp_path):
     def episode(length):
         e = columns(length, 0)
         return {

@@ -119,7 +119,7 @@ def test_a_file_that_may_not_be_read_is_not_damaged(tmp_path, monkeypatch, write
     path = write(tmp_path / "x")
     file = path if path.is_file() else path / "train_data_0.npz"
     monkeypatch.setattr(unknown_paths.os, "access", lambda place, mode: str(place) != str(file))
-    if os.geteuid() == 0:  # who may read anything
+    if os.geteuid() == 0:  # root ignores permissions
         file.write_bytes(b"\x89HDF\r\n\x1a\n" if path.is_file() else b"PK")
         for other in path.glob("*.npz"):
             other.write_bytes(b"PK")
