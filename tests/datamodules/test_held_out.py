@@ -124,7 +124,7 @@ def test_the_best_target_return_is_of_training_episodes(counted: Store) -> None:
     assert HeldOut(counted, 0.0, 4).rest_return_range == counted.return_range
 
 
-def test_a_window_that_fits_the_data_fits_whatever_is_held_out(counted: Store) -> None:
+def test_a_window_that_fits_the_data_fits_with_any_held_out_share(counted: Store) -> None:
     longest = int(np.argmax(LENGTHS))
     batch = WindowSampler(counted, 4, 30, seed=0, held_out=np.array([longest])).batch(0)
     assert batch.num_steps == 30

@@ -45,7 +45,7 @@ def assert_same(first, second):
 
 
 @pytest.mark.parametrize("mode", ["start", "random"])
-def test_windows_hold_what_the_episodes_hold(store, mode):
+def test_windows_equal_slices_of_their_episodes(store, mode):
     sampler = WindowSampler(store, 16, 6, seed=3, mode=mode)
     spans = set()
     for index in range(60):
@@ -145,7 +145,7 @@ def test_steps_are_sampled_equally_with_start_windows(tmp_path, counted):
 
 
 def test_cut_windows_hide_the_frames_after_their_end(tmp_path, counted):
-    """No frame after a window's last step is sent, whatever the frame stack."""
+    """No frame after a window's last step is sent, for every size of the frame stack."""
     store = counted(tmp_path, [40])
     stacked = WindowSampler(store, 300, 8, seed=0, mode="random", frame_stack=3).batch(0)
     real = stacked.mask.sum(1)
@@ -273,7 +273,7 @@ def test_only_episodes_within_the_limits_are_sampled(store):
     assert_same(unlimited.batch(3), WindowSampler(store, 4, 4, seed=1).batch(3))
 
 
-def test_a_return_at_the_limit_is_kept_whatever_its_rounding(tmp_path, spec, make_episode):
+def test_a_return_at_the_limit_is_kept_despite_rounding(tmp_path, spec, make_episode):
     episodes = [
         replace(make_episode(2), rewards=np.array([0, reward])) for reward in (0.95, 0.96, 0.97)
     ]

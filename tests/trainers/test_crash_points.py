@@ -59,7 +59,7 @@ def in_a_process(work: Callable[[], None]) -> int:
     try:
         work()
         code = 0
-    except BaseException:  # noqa: BLE001 (nothing of the test may go on in the fork)
+    except BaseException:  # noqa: BLE001 (the fork must not continue the test)
         traceback.print_exc()
     finally:
         os._exit(code)

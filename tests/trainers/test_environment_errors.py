@@ -73,7 +73,7 @@ def test_the_episode_the_step_and_the_line_are_reported(
     assert type(caught.value.__cause__) is (KeyError if env.at_reset else ZeroDivisionError)
 
 
-def test_exceptions_from_elsewhere_pass() -> None:
+def test_other_exceptions_are_passed_on() -> None:
     with pytest.raises(ZeroDivisionError), environment_errors("walk"):
         raise ZeroDivisionError
 

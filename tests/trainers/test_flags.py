@@ -86,7 +86,7 @@ def test_a_model_mode_chooses_a_preset_in_any_case(mode: str, preset: str) -> No
         assert translate(["--model_mode", written]).preset == preset
 
 
-def test_every_public_mode_stands_for_a_preset() -> None:
+def test_every_public_mode_is_a_preset() -> None:
     presets = Path(__file__).parents[2] / "trainers/presets"
     assert set(MODEL_MODES.values()) <= {path.stem for path in presets.glob("tmaze/*.yaml")}
 
@@ -128,7 +128,7 @@ def test_a_flag_with_another_meaning_is_noted() -> None:
 
 
 @pytest.mark.parametrize("flag", ["--sections", "--max_n_final"])
-def test_n_alone_comes_with_the_public_k(flag: str) -> None:
+def test_n_without_k_uses_the_public_k(flag: str) -> None:
     translation = translate([flag, "3"])
     assert translation.options == ["--model.context_length=30", "--training.segments=3"]
     assert "K is 30" in translation.notes[0]

@@ -120,7 +120,7 @@ def test_a_truncated_file(tmp_path, kept):
         open_hdf5(path)
 
 
-def test_a_damaged_chunk_costs_its_episodes_alone(tmp_path):
+def test_a_damaged_chunk_loses_its_own_episodes_only(tmp_path):
     path = tmp_path / "damaged.hdf5"
     write_d4rl(path)
     with h5py.File(path, "r+") as file:

@@ -46,7 +46,7 @@ def check_values(source):
 
 @pytest.mark.parametrize("flat", [False, True])
 @pytest.mark.parametrize("form", ["parquet", "file", "stream"])
-def test_files_alone_and_folders_of_them(tmp_path, flat, form):
+def test_single_files_and_folders_of_files(tmp_path, flat, form):
     rows = library.table_rows(flat=flat)
     (tmp_path / "data").mkdir()
     for part, chosen in enumerate((rows[:2], rows[2:])):

@@ -308,7 +308,7 @@ def test_frames_are_found_by_their_times(tmp_path, write):
 
 
 @versions
-def test_a_video_with_fewer_frames_than_rows_costs_its_episode(tmp_path, write):
+def test_a_video_with_fewer_frames_than_rows_loses_its_episode(tmp_path, write):
     path = write_videos(tmp_path / "data", write)
     name = "chunk-000/episode_000001" if "2" in write.__name__ else "chunk-000/file-000"
     file = path / f"videos/{CAMERA}/{name}.mp4"

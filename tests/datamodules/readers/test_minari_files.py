@@ -117,7 +117,7 @@ def test_jpeg_images_are_decoded_with_a_note(tmp_path, name, equal):
         np.testing.assert_array_equal(np.concatenate([seen, last[None]]), np.stack(wanted))
 
 
-def test_an_image_of_another_size_or_no_jpeg_costs_its_episode(tmp_path):
+def test_an_invalid_image_loses_its_episode(tmp_path):
     def lossy(group, place, length, number):
         shape = (48, 40, 3) if number == 1 else SHAPES["rgb"]
         encoded = [jpeg(frame) for frame in frames(shape, length, number)]

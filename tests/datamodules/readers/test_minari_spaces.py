@@ -226,7 +226,7 @@ def test_wrong_episodes_are_named_or_skipped(tmp_path, name):
 
 
 @needs_arrow
-def test_a_damaged_arrow_file_costs_its_episode_alone(tmp_path):
+def test_a_damaged_arrow_file_loses_its_own_episode_only(tmp_path):
     path = write_minari(tmp_path, form="arrow")
     (file,) = (path / "data" / "1").glob("*.arrow")
     file.write_bytes(file.read_bytes()[:100])

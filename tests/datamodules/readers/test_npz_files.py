@@ -137,7 +137,7 @@ def test_mutated_files_raise_dataset_errors_only(tmp_path):
 
 
 def test_one_flat_file_of_episodes_of_one_length(tmp_path):
-    """Ends every 10 steps are those of a time limit, whatever their name."""
+    """Ends every 10 steps are those of a time limit, for every name of the column."""
     ends = np.arange(30) % 10 == 9
     for name in ("terminals", "dones"):
         columns = {"observations": np.zeros((30, 3), np.float32), name: ends}

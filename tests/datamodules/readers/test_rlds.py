@@ -180,7 +180,7 @@ def test_splits_and_shards(tmp_path):
     assert [len(item) for item in ValidEpisodes(source)] == [6, 3]
 
 
-def test_a_damaged_shard_costs_its_own_episodes_alone(tmp_path):
+def test_a_damaged_shard_loses_its_own_episodes_only(tmp_path):
     path = library.write_rlds(tmp_path / "data", (4, 6, 3, 5))
     shard = path / "some_data-train.tfrecord-00001-of-00002"
     shard.write_bytes(shard.read_bytes()[:-300])

@@ -49,7 +49,7 @@ def test_d3rlpy_tuples_of_observations_and_indices(tmp_path):
     assert found[1].actions.tolist() == [0, 1, 2, 0, 1, 2]
 
 
-def test_a_column_that_d3rlpy_lacks_costs_its_episode(tmp_path):
+def test_a_missing_d3rlpy_column_loses_its_episode(tmp_path):
     path = library.write_d3rlpy(tmp_path / "x.h5", change=lambda arrays: arrays.pop("actions_1"))
     bad = []
     assert [len(item) for item in ValidEpisodes(open_source(path), 0, bad.append)] == [4, 3]
@@ -138,7 +138,7 @@ def test_other_groups_are_not_demonstrations(tmp_path):
     assert "robomimic" not in str(error.value).partition(";")[0]
 
 
-def test_damage_inside_of_an_array_costs_its_episode(tmp_path):
+def test_damage_inside_an_array_loses_its_episode(tmp_path):
     def change(file):
         for name, demo in file["data"].items():
             frames = np.full((len(demo["actions"]), 8, 8, 3), int(name[-1]), np.uint8)

@@ -43,7 +43,7 @@ def test_one_model_of_a_run_scores_the_same(which: str, trained: Trained, tmp_pa
     assert read(table) == [row for row in rows_of(folder) if row["which"] == which]
 
 
-def test_a_model_folder_alone_is_scored_under_its_own_name(
+def test_a_model_folder_without_a_run_is_scored_under_its_own_name(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = shutil.copytree(trained("rate") / "checkpoints" / "last", tmp_path / "exported")
