@@ -68,7 +68,7 @@ def act_out(model, steps, device=None):
 
 
 @pytest.mark.parametrize(("name", "spaces"), KINDS)
-def test_actions_equal_those_of_the_cpu_and_only_they_are_waited_for(name, spaces) -> None:
+def test_acting_equals_that_of_the_cpu_and_only_actions_are_waited_for(name, spaces) -> None:
     model = make_model(name, spaces)
     expected, _ = act_out(model, 3 * K + 2)
     with SecondDevice() as device:
