@@ -21,6 +21,14 @@ os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="states-")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """Torch starts every test from the same random state, whatever ran before it."""

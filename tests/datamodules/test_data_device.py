@@ -212,7 +212,7 @@ def test_training_sees_the_same_batches_from_device_and_host(
         assert_same(one, other)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("data_device", ["device", "host"])
 def test_a_gpu_gets_the_batches_of_the_host(rooms, data_device) -> None:
     data = TrajectoryDataModule(rooms.path, 4, 4, 3, seed=2, data_device=data_device)

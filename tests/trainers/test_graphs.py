@@ -219,7 +219,7 @@ def test_a_conflicting_setting_is_refused_or_disables_graphs(make_config, settin
         make_config(training__cuda_graphs="always", **settings)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_graphs_on_a_gpu_are_equal(make_config, precision) -> None:
     settings = {**OFF, "training__accelerator": "gpu", "training__precision": precision}

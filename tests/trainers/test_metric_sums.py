@@ -164,7 +164,7 @@ def test_a_step_reads_nothing_from_the_device(make_config, monkeypatch, bptt_seg
     train(config)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_a_step_on_a_gpu_does_not_synchronise(make_config, monkeypatch) -> None:
     training_step = SequenceTrainer.training_step
 
