@@ -3,6 +3,9 @@
 A preset is a file in the folder of its environment. It contains its differences from `base.yaml`
 in that folder, or from the preset named by its key `like`. Presets with the settings of the public
 code, whose names end in `_published`, do not use `base.yaml`.
+
+The folder `backbones` contains presets for all environments: their `like` names the environment's
+own preset, or its quick variant (`_quick`) if there is one.
 """
 
 from __future__ import annotations
@@ -27,22 +30,35 @@ from trainers.yaml_files import read_yaml
 PRESETS = Path(__file__).parent / "presets"
 BASE = "base.yaml"  # shared settings of the presets of an environment
 ANY = "any"  # the folder of presets for environments without presets of their own
+EVERYWHERE = "backbones"  # the folder of presets that every environment has
 PUBLISHED = "_published"  # suffix of presets with the settings of the public code
+_QUICK = "_quick"  # suffix of presets for a CPU, where the others are for a GPU
 _SHOWN = 4  # names in a message
 
 
 def has_own_presets(environment: str) -> bool:
     """Whether an environment has presets of its own."""
-    return environment != ANY and environment.isidentifier() and (PRESETS / environment).is_dir()
+    is_name = environment not in (ANY, EVERYWHERE) and environment.isidentifier()
+    return is_name and (PRESETS / environment).is_dir()
 
 
 def preset_names(environment: str) -> list[str]:
-    """Returns the names of an environment's presets: its own, or the generic ones."""
-    return sorted(p.stem for p in _folder(environment).glob("*.yaml") if p.name != BASE)
+    """Returns the names of an environment's presets: its own (or the generic), and `backbones`."""
+    return sorted(_names(_folder(environment)) | _names(PRESETS / EVERYWHERE))
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.stem for path in folder.glob("*.yaml") if path.name != BASE}
 
 
 def _folder(environment: str) -> Path:
     return PRESETS / (environment if has_own_presets(environment) else ANY)
+
+
+def preset_path(environment: str, name: str) -> Path:
+    """Returns the file of a preset: the environment's own if there is one."""
+    own = _folder(environment) / f"{name}.yaml"
+    return own if own.is_file() else PRESETS / EVERYWHERE / f"{name}.yaml"
 
 
 def load_preset(environment: str, name: str) -> dict[str, Any]:
@@ -53,8 +69,7 @@ def load_preset(environment: str, name: str) -> dict[str, Any]:
             match.
     """
     find_environment(environment)  # raises if it does not exist
-    path = _folder(environment) / f"{name}.yaml"
-    known = preset_names(environment)
+    path, known = preset_path(environment, name), preset_names(environment)
     if name not in known:
         raise ConfigError(
             f"There is no preset '{name}' for {environment} (--model)."
@@ -63,6 +78,8 @@ def load_preset(environment: str, name: str) -> dict[str, Any]:
     preset: dict[str, Any] = read_yaml(path)
     parent = preset.pop("like", None)
     if parent is not None:
+        if path.parent.name == EVERYWHERE and f"{parent}{_QUICK}" in known:
+            parent = f"{parent}{_QUICK}"
         return _overlay(load_preset(environment, parent), preset)
     base = path.with_name(BASE)
     if name.endswith(PUBLISHED) or not base.is_file():

@@ -15,7 +15,15 @@ from rate.model import SequenceModel
 from trainers.cli import parse
 from trainers.config import RunConfig
 from trainers.config_files import config_from_dict, load_config_file, section_types
-from trainers.preset_files import ANY, PRESETS, PUBLISHED, load_preset, preset_names
+from trainers.preset_files import (
+    ANY,
+    EVERYWHERE,
+    PRESETS,
+    PUBLISHED,
+    load_preset,
+    preset_names,
+    preset_path,
+)
 from trainers.registry import ENVIRONMENTS, find_environment, get_environment
 from trainers.train import train
 
@@ -45,16 +53,17 @@ def test_there_is_a_preset_for_every_model_of_the_family() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_has_a_description(name: str) -> None:
-    path = PRESETS / "tmaze" / f"{name}.yaml"
+    path = preset_path("tmaze", name)
     first_line = path.read_text(encoding="utf-8").splitlines()[0]
     assert first_line.startswith("# ")
-    assert "T-Maze" in first_line or "RATE" in first_line
+    is_of_all = path.parent.name == EVERYWHERE
+    assert is_of_all or "T-Maze" in first_line or "RATE" in first_line
     preset = load_preset("tmaze", name)
     assert preset["name"] == name
     assert set(preset) <= {"name", *section_types({})}
 
 
-FOLDERS = sorted(path.name for path in PRESETS.iterdir() if path.name != ANY)
+FOLDERS = sorted(path.name for path in PRESETS.iterdir() if path.name not in (ANY, EVERYWHERE))
 EVERY = [(folder, name) for folder in FOLDERS for name in preset_names(folder)]
 
 
@@ -86,12 +95,34 @@ def test_presets_are_laid_over_the_base_of_their_environment(
     }
 
 
+def test_a_backbone_without_a_preset_takes_the_settings_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {
+        "tmaze/rate": "name: rate\nmodel: {d_model: 8, num_memory_tokens: 3}\n",
+        "mujoco/rate": "name: rate\nmodel: {d_model: 512}\n",
+        "mujoco/rate_quick": "name: rate_quick\nmodel: {d_model: 32}\n",
+        "mujoco/gru": "name: gru\nmodel: {backbone: gru, d_model: 4}\n",
+        f"{EVERYWHERE}/lstm": "name: lstm\nlike: rate\nmodel: {backbone: lstm}\n",
+        f"{EVERYWHERE}/gru": "name: gru\nlike: rate\nmodel: {backbone: gru}\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
+    monkeypatch.setattr("trainers.preset_files.PRESETS", tmp_path)
+    assert preset_names("tmaze") == ["gru", "lstm", "rate"]
+    lstm = {name: load_preset(name, "lstm")["model"] for name in ("tmaze", "mujoco")}
+    assert lstm["tmaze"] == {"d_model": 8, "backbone": "lstm"}
+    assert lstm["mujoco"] == {"d_model": 32, "backbone": "lstm"}, "the preset for a CPU"
+    assert load_preset("mujoco", "gru")["model"] == {"d_model": 4, "backbone": "gru"}, "its own"
+
+
 @pytest.mark.parametrize(("environment", "name"), EVERY, ids=["-".join(one) for one in EVERY])
 def test_a_preset_of_any_environment_can_be_used(environment: str, name: str) -> None:
     """It has a description, its data fill its windows, and its model accepts its observations."""
     if any(find_spec(package) is None for package in find_environment(environment).needs):
         pytest.skip(f"what {environment} needs is not installed here")
-    path = PRESETS / environment / f"{name}.yaml"
+    path = preset_path(environment, name)
     assert path.read_text(encoding="utf-8").startswith("# ")
     random = ["--data.random_policy=true"] if environment == "atari" else []
     config = parse(environment, [f"--model_mode={name}", *random]).config

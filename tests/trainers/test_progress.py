@@ -16,7 +16,8 @@ from trainers.config_files import config_from_dict
 from trainers.defaults import LONG
 from trainers.description import describe_run, unused_gpu
 from trainers.meter import Meter
-from trainers.preset_files import ANY, PRESETS, load_preset, preset_names
+from trainers.preset_files import load_preset, preset_names
+from trainers.registry import ENVIRONMENTS
 from trainers.train import train
 
 CPU = torch.device("cpu")
@@ -83,7 +84,7 @@ def test_an_unused_gpu_is_reported(monkeypatch) -> None:
 
 
 def test_slow_presets_use_a_gpu_if_there_is_one() -> None:
-    for environment in ["none", *(path.name for path in PRESETS.iterdir() if path.name != ANY)]:
+    for environment in ["none", *ENVIRONMENTS]:
         for name in preset_names(environment):
             values = {"environment": environment, **load_preset(environment, name)}
             values.pop("tasks", None)  # overrides of single tasks
