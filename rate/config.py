@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, get_args
 from rate.errors import ConfigError
 
 Position = Literal["relative", "timestep", "sinusoidal"]
+ReturnToGo = Literal["decrease", "hold", "clamp", "per_segment"]
 
 
 @dataclass(frozen=True)

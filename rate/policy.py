@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rate.batch import Observations, on_device
-from rate.config import Decoding
+from rate.config import Decoding, ReturnToGo
 from rate.hashing import counter_uniforms, splitmix64
 from rate.model import SequenceModel
 from rate.policy_checks import check_observations, check_rewards
+from rate.returns_to_go import ReturnsToGo
 from rate.tokenizers import StepInputs
 
 ArrayObservations = NDArray[np.generic] | dict[str, NDArray[np.generic]]
@@ -77,13 +79,17 @@ class Policy:
     Args:
         model: The trained model. It is put into evaluation mode while it acts and left as it was.
         num_envs: Rows of the batch.
-        target_return: The return-to-go at the first step; rewards are subtracted from it.
+        target_return: The return-to-go at the first step.
+        return_to_go: The return-to-go at later steps: `decrease` (rewards are subtracted), `hold`,
+            `clamp` or `per_segment`; see `rate.returns_to_go.ReturnsToGo`.
+        trained_range: Minimum and maximum return-to-go of the training data, for `clamp`.
         decoding: How predictions become actions: argmax or sampling.
         seed: Seed of the sampling.
         recompute_window: See `rate.backbones.window_transformer.WindowTransformer.make_decoder`.
 
     Raises:
-        ValueError: If the target return is not finite.
+        ValueError: If the target return is not finite, or `return_to_go` is unknown or lacks its
+            range.
     """
 
     def __init__(
@@ -92,20 +98,24 @@ class Policy:
         *,
         num_envs: int,
         target_return: float,
+        return_to_go: ReturnToGo = "decrease",
+        trained_range: tuple[float, float] | None = None,
         decoding: Decoding | None = None,
         seed: int = 0,
         recompute_window: bool = True,
     ) -> None:
-        if not math.isfinite(target_return):
-            raise ValueError(f"target_return is {target_return}; it must be a finite number")
         self.model, self.target_return = model, target_return
+        self._wanted = ReturnsToGo(
+            num_envs,
+            target_return,
+            return_to_go,
+            segment=model.config.context_length,
+            trained_range=trained_range,
+        )
         self.decoding = decoding or Decoding()
         self.device = next(model.parameters()).device
         with evaluating(model):
             self.decoder = model.make_decoder(num_envs, exact=recompute_window)
-        # On the host, where they change: a GPU is no faster for a few numbers.
-        # In float64, as for the data: sums of many small rewards must not drift.
-        self.returns_to_go = torch.zeros(num_envs, 1, dtype=torch.float64)
         self.timesteps = torch.zeros(num_envs, dtype=torch.int64)
         self._seed = splitmix64(np.array([seed % (1 << 64)], np.uint64))
         self._keys, self._begun = np.zeros(num_envs, np.uint64), 0
@@ -114,6 +124,17 @@ class Policy:
             np.zeros((num_envs, *(space.shape or ())), space.dtype), device=self.device
         )
         self.reset()
+
+    @property
+    def returns_to_go(self) -> Tensor:
+        """What the model is given at this step, `(B, 1)` float64 on the host."""
+        return self._wanted.values
+
+    def returns_to_go_after(self, rewards: NDArray[np.generic]) -> Tensor:
+        """What the model would be given at the next step, `(B, 1)`, after rewards `(B,)`."""
+        following = copy.deepcopy(self._wanted)
+        following.subtract(torch.as_tensor(rewards, dtype=torch.float64), self.timesteps)
+        return following.values
 
     def reset(
         self,
@@ -136,7 +157,7 @@ class Policy:
             begun = torch.as_tensor(rows, dtype=torch.bool, device="cpu")
         keys = splitmix64(self._seed + np.asarray(episodes, np.uint64))
         self._keys = np.where(begun.numpy(), keys, self._keys)
-        self.returns_to_go[begun] = self.target_return
+        self._wanted.reset(begun)
         self.timesteps[begun] = 0
         with evaluating(self.model):
             self.decoder.reset(begun)
@@ -160,14 +181,15 @@ class Policy:
 
         Raises:
             ValueError: If an array has another shape, rewards are missing after the first step of
-                a model that is conditioned on the return-to-go, or a reward is not finite.
+                a model whose return-to-go depends on them, or a reward is not finite.
         """
         begun = self.timesteps.numpy() > 0
         check_observations(observations, self.model.observation_space, len(begun))
-        check_rewards(rewards, begun, required=self.model.config.condition_on_return)
+        is_asked = self.model.config.condition_on_return and self._wanted.uses_rewards
+        check_rewards(rewards, begun, required=is_asked)
         if rewards is not None:
-            earned = torch.as_tensor(rewards, dtype=torch.float64)[:, None]
-            self.returns_to_go -= torch.where(self.timesteps[:, None] > 0, earned, 0.0)
+            earned = torch.as_tensor(rewards, dtype=torch.float64)
+            self._wanted.subtract(earned, self.timesteps)
         with evaluating(self.model):
             predictions = self.decoder.step(
                 StepInputs(

@@ -56,7 +56,7 @@ def check_rewards(rewards: Any, begun: NDArray[np.bool_], required: bool) -> Non
     Args:
         rewards: Rewards of the last actions, or None.
         begun: `(B,)`, the rows that have acted before, whose rewards count.
-        required: Whether the model is conditioned on the return-to-go.
+        required: Whether the model is given a return-to-go that depends on rewards.
 
     Raises:
         UserError: If one is not finite; names the rows.

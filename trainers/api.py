@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from trainers.config_files import load_config_file
 from trainers.environment import Environment, Length
 from trainers.held_environments import name_of
 from trainers.meter import Meter
+from trainers.policies import make_policy
 from trainers.registry import environment_of, find_environment
 from trainers.train import train as _train
 
@@ -119,14 +120,16 @@ class Run:
             seed: Seed of the sampled actions.
         """
         saved, settings = self.load(which), self.config.evaluation
-        wanted = settings.target_return if target_return is None else target_return
-        return Policy(
+        if target_return is not None:
+            settings = replace(settings, target_return=target_return)
+        return make_policy(
             saved.model,
+            settings,
+            saved.spec.target_return,
             num_envs=num_envs,
-            target_return=saved.spec.target_return if wanted is None else wanted,
+            trained_range=saved.trained_range,
             decoding=decoding or saved.decoding,
             seed=seed,
-            recompute_window=settings.recompute_window,
         )
 
     def environment(self) -> Environment:

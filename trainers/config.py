@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rate.architecture import make_config
-from rate.config import Decoding, ModelConfig
+from rate.config import Decoding, ModelConfig, ReturnToGo
 from rate.errors import ConfigError
-from trainers.checks import all_finite, at_least, episode_seeds
+from trainers.checks import all_finite, at_least, choice, episode_seeds
 from trainers.config_data import DataConfig, ReadingConfig, Window
 from trainers.config_learning import (
     CurriculumConfig,
@@ -66,6 +66,11 @@ class EvaluationConfig:
         target_return: The return asked for; None is the environment's own.
         target_from_data: Where `target_return` is None, ask for the return of the data's best
             episode instead.
+        return_to_go: The return-to-go after the first step of a rollout: rewards are subtracted
+            from the target (`decrease`), the target is held (`hold`), the rest is kept in the range
+            of the training data (`clamp`), or each segment of K steps starts from the target again
+            (`per_segment`, RATE on MuJoCo). Where rewards arrive all the time, `decrease` leaves
+            the range of the data in rollouts that are longer than its episodes.
         recompute_window: Sliding-window models recompute their window at every step past their
             context, as in training (slow); false keeps a KV cache of the last K steps instead.
         decoding: How actions are drawn.
@@ -83,10 +88,12 @@ class EvaluationConfig:
     test_seed: int = 20_000
     target_return: float | None = None
     target_from_data: bool = False
+    return_to_go: ReturnToGo = "decrease"
     recompute_window: bool = True
     decoding: Decoding = field(default_factory=Decoding)
 
     def __post_init__(self) -> None:
+        choice("evaluation.return_to_go", self.return_to_go, ReturnToGo)
         at_least("evaluation.every_n_steps", self.every_n_steps, 0)
         at_least("evaluation.held_out_every_n_steps", self.held_out_every_n_steps, 0)
         at_least("evaluation.episodes", self.episodes, 1)
@@ -103,6 +110,18 @@ class EvaluationConfig:
                 f"evaluation.test_seed={self.test_seed} share seeds with "
                 f"evaluation.episodes={self.episodes}: a checkpoint must not be chosen on the "
                 "seeds it is reported on. Move them further apart."
+            )
+
+    def check_model(self, model: ModelConfig) -> None:
+        """Check that the mode of the return-to-go goes with a model.
+
+        Raises:
+            ConfigError: If the model is not given returns-to-go.
+        """
+        if self.return_to_go != "decrease" and not model.condition_on_return:
+            raise ConfigError(
+                f"evaluation.return_to_go={self.return_to_go} changes nothing: the model is not "
+                "given returns-to-go (model.condition_on_return=false). Leave it out."
             )
 
 
@@ -177,6 +196,7 @@ class RunConfig:
                 "model.context_length, or train on windows from anywhere in whole episodes "
                 "(data.window=random)."
             )
+        self.evaluation.check_model(self.model)
 
     @property
     def window(self) -> int:

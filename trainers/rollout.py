@@ -19,6 +19,7 @@ from trainers.config import EvaluationConfig
 from trainers.environment import Environment, Length, MakeVector
 from trainers.environment_errors import environment_errors
 from trainers.episode_rows import Record, RolloutResult, Rows
+from trainers.policies import make_policy
 from trainers.scores import scores
 
 VectorEnv = gymnasium.vector.VectorEnv[Any, Any, Any]
@@ -189,7 +190,6 @@ def evaluate(
     count = episodes or config.episodes
     seeds = range(first_seed, first_seed + count)
     num_envs = min(count, config.num_envs or environment.num_envs or count)
-    target = config.target_return
     if not model.config.condition_on_return:
         trained_range = None
     rows = []
@@ -197,13 +197,13 @@ def evaluate(
         env = (make_vector or environment.make_vector)(num_envs, length)
         groups = row_groups(env)
         policies = [
-            Policy(
+            make_policy(
                 model,
+                config,
+                environment.spec.target_return,
                 num_envs=group.num_envs,
-                target_return=environment.spec.target_return if target is None else target,
-                decoding=config.decoding,
+                trained_range=trained_range,
                 seed=first_seed,
-                recompute_window=config.recompute_window,
             )
             for group in groups
         ]
@@ -221,7 +221,9 @@ def evaluate(
             if make_vector is None:
                 env.close()
         played = environment.steps_at(None) if length is None else length
-        known = {"length": played, "episodes": count, "first_seed": first_seed}
+        known: dict[str, Any] = {"length": played, "episodes": count, "first_seed": first_seed}
+        if config.return_to_go != "decrease":
+            known["return_to_go"] = config.return_to_go
         rows.append({**known, **scores(result, environment.group)})
     return rows
 

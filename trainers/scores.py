@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rate.advice import command
 from trainers.episode_rows import RolloutResult
 
 # Columns of every row of scores; reserved, not allowed as names of outcomes.
@@ -25,7 +26,7 @@ _OWN = {
         "first_seed",
     ),
     *("success", "sem", "return", "return_sem", "steps", "invalid"),
-    *("rtg_outside", "rtg_outside_steps", "rtg_outside_from"),
+    *("return_to_go", "rtg_outside", "rtg_outside_steps", "rtg_outside_from"),
 }
 _SHOWN = 4  # maximum number of rows named in a remark
 
@@ -93,7 +94,9 @@ def remarks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if outside:
         lines.append(
             "The model was given returns-to-go beyond the range of its training data, which it "
-            f"never saw: at {_some(outside)}."
+            f"never saw: at {_some(outside)}. evaluation.return_to_go=clamp keeps them inside, and "
+            f"so does hold with a target inside; `{command('evaluate', 'RUN')} --return-to-go "
+            "hold` scores the same weights with it."
         )
     return lines
 

@@ -128,7 +128,7 @@ def record_episode(
             on_step(record.steps)
     told = outcomes_in(info, np.ones(1, dtype=bool)) if record.finished else {}
     record.outcome = {name: float(values[0]) for name, (values, _) in told.items()}
-    recorder.end(observations)
+    recorder.end(observations, rewards)
     return record
 
 
@@ -139,7 +139,7 @@ class _Recorder:
         self.policy, self.env, self.record = policy, env, EpisodeRecord()
         self.config, self.backbone = policy.model.config, policy.model.backbone
         self.most, self.every = max(max_moments, 2), 1
-        self.draws, self.left = hasattr(env, "render_row"), policy.target_return
+        self.draws = hasattr(env, "render_row")
 
     def note(self, observations: Any, predictions: Tensor, actions: Array) -> None:
         """Record a step before its action is taken."""
@@ -162,11 +162,12 @@ class _Recorder:
         """Add the reward of the action."""
         self.record.steps += 1
         self.record.earned += reward
-        self.left = float(self.policy.returns_to_go[0, 0]) - reward
 
-    def end(self, observations: Any) -> None:
-        """Record the observation after the last action."""
-        self.record.returns_to_go.append(self.left)
+    def end(self, observations: Any, rewards: Array | None) -> None:
+        """Record the observation and the return-to-go after the last action."""
+        policy = self.policy
+        left = policy.returns_to_go if rewards is None else policy.returns_to_go_after(rewards)
+        self.record.returns_to_go.append(float(left[0, 0]))
         segment = max(len(self.record.memories), len(self.record.caches), 1) - 1
         self.record.moments.append(self._moment(observations, segment, [], None))
 

@@ -14,6 +14,7 @@ import torch
 from datamodules import Episode, write_store
 from datamodules.sampler import WindowSampler
 from rate.envs.spec import EnvironmentSpec
+from rate.errors import ConfigError
 from rate.model import SequenceModel
 from rate.policy import Policy
 from rate.weights import load_model
@@ -52,6 +53,19 @@ def test_steps_beyond_the_range_are_counted_in_each_episode(
     assert found.first_outside is not None
     assert found.outside.tolist() == [len(steps) for steps in outside]
     assert found.first_outside.tolist() == [min(steps, default=-1) for steps in outside]
+
+
+@pytest.mark.parametrize("mode", ["hold", "clamp"])
+def test_a_held_or_clamped_return_to_go_stays_in_the_range(mode: Any) -> None:
+    limits = (-2.0, 8.0)
+    torch.manual_seed(0)
+    model = SequenceModel(MODELS["rate"], SPEC.observation_space, SPEC.action_space).eval()
+    actor = Policy(model, num_envs=3, target_return=8.0, return_to_go=mode, trained_range=limits)
+    found = rollout([actor], [Numbers(3, {})], range(12), trained_range=limits)
+    falling = rollout([policy(3, 8.0)], [Numbers(3, {})], range(12), trained_range=limits)
+    assert found.outside is not None
+    assert falling.outside is not None
+    assert (found.outside.sum(), falling.outside.sum() > 0) == (0, True)
 
 
 def test_without_a_range_nothing_is_counted() -> None:
@@ -118,6 +132,29 @@ def test_weights_hold_the_range_and_scores_the_count(
     for row in evaluation["rows"]:
         assert (row["rtg_outside"], row["rtg_outside_from"]) == (1, 0)
         assert row["rtg_outside_steps"] == row["episodes"] * row["steps"]
+
+
+def test_a_run_reports_the_mode_of_its_return_to_go(make_config: MakeConfig) -> None:
+    """The target 3 is outside of the range [1, 1] of the T-Maze: clamped, the model is given 1."""
+    changes = {"evaluation__target_return": 3.0, "evaluation__return_to_go": "clamp"}
+    result = train(make_config(**changes))
+    evaluation = json.loads((result.folder / "evaluation.json").read_text(encoding="utf-8"))
+    assert evaluation["evaluation"]["return_to_go"] == "clamp"
+    for row in evaluation["rows"]:
+        assert (row["return_to_go"], row["rtg_outside"]) == ("clamp", 0)
+    plain = train(make_config(logging__name="plain"))
+    scores = [[row["return"] for row in run.rows] for run in (result, plain)]
+    assert scores[0] == scores[1]
+    assert "return_to_go" not in plain.rows[0]
+
+
+def test_a_mode_that_the_model_cannot_follow_is_refused(make_config: MakeConfig) -> None:
+    with pytest.raises(
+        ConfigError, match=r"is not given returns-to-go \(model.condition_on_return"
+    ):
+        make_config(model__condition_on_return=False, evaluation__return_to_go="hold")
+    with pytest.raises(ConfigError, match="choose one of: decrease, hold, clamp, per_segment"):
+        make_config(evaluation__return_to_go="held")
 
 
 def test_a_target_return_of_the_data_stays_in_their_range(

@@ -161,7 +161,7 @@ def show_scores(rows: Sequence[dict[str, Any]], console: Console) -> None:
     table = Table(
         title=f"{name} by {length_name(environment)} ({'/'.join(map(str, episodes))} held-out "
         f"episodes each; training {'seed' if len(seeds) == 1 else 'seeds'}: "
-        f"{', '.join(map(str, seeds)) or 'none'})"
+        f"{', '.join(map(str, seeds)) or 'none'}{_modes(rows)})"
     )
     table.add_column("model")
     table.add_column("weights")
@@ -177,6 +177,12 @@ def show_scores(rows: Sequence[dict[str, Any]], console: Console) -> None:
         console.print(
             f"warning: {line}", style="yellow", highlight=False, markup=False, soft_wrap=True
         )
+
+
+def _modes(rows: Sequence[dict[str, Any]]) -> str:
+    """Returns the modes of the return-to-go of rows; empty if all are `decrease`."""
+    modes = dict.fromkeys(row.get("return_to_go") or "decrease" for row in rows)
+    return "" if list(modes) == ["decrease"] else f"; return-to-go: {', '.join(modes)}"
 
 
 def _show_others(rows: Sequence[dict[str, Any]], console: Console) -> None:

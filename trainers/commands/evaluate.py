@@ -2,6 +2,7 @@
 
     rate evaluate runs/tmaze-rate-1
     rate evaluate runs/tmaze-rate-1 --lengths 100000 --episodes 100 --seed 50000
+    rate evaluate runs/tmaze-rate-1 --return-to-go hold
     rate evaluate runs/vizdoom-rate_published-1 --device cuda
     rate evaluate path/to/model --results scores.csv
     rate evaluate --public-weights W.pt --public-config C.json --context-length 30 --env tmaze
@@ -18,11 +19,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from rich.console import Console
 
+from rate.config import ReturnToGo
 from rate.envs.recorded import differences
 from rate.errors import ConfigError
 from rate.reference.acting import load_public
@@ -126,10 +128,14 @@ def prepare(candidate: Candidate, given: dict[str, Any], first_seed: int | None)
         first_seed: Seed of the first episode; None is the first held-out seed of the run.
 
     Raises:
-        ConfigError: If a length or a seed is out of range.
+        ConfigError: If a length or a seed is out of range, or the mode of the return-to-go does not
+            go with the model.
     """
-    saved = candidate.saved
+    saved, label = candidate.saved, candidate.label
     settings = replace(candidate.settings, decoding=saved.decoding, **given)
+    settings.check_model(saved.model.config)
+    if settings.return_to_go != candidate.settings.return_to_go:  # tables and plots keep it apart
+        label = {**label, "model": f"{label['model']} {settings.return_to_go}"}
     check_lengths(environment_of(saved.spec, settings.workers), settings.lengths, "--lengths")
     seed = settings.test_seed if first_seed is None else first_seed
     if not 0 <= seed <= LAST_SEED - settings.episodes:
@@ -137,7 +143,7 @@ def prepare(candidate: Candidate, given: dict[str, Any], first_seed: int | None)
             f"--seed is {seed}, and {settings.episodes} episodes have the seeds from there on; "
             "they must be in [0, 2^63)."
         )
-    return replace(candidate, settings=settings, first_seed=seed)
+    return replace(candidate, label=label, settings=settings, first_seed=seed)
 
 
 def score(candidate: Candidate, device: torch.device) -> Iterator[dict[str, Any]]:
@@ -177,13 +183,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--lengths", type=count, nargs="+", help="episode lengths")
     parser.add_argument("--episodes", type=count, help="episodes per length")
+    parser.add_argument(
+        "--return-to-go",
+        choices=get_args(ReturnToGo),
+        help="return-to-go after the first step (default: the run's; see evaluation.return_to_go)",
+    )
     parser.add_argument("--seed", type=int, help="seed of the first episode")
     parser.add_argument("--results", type=Path, help="also add the scores to this table")
     add_device_option(parser, "cpu")
     add_environment_option(parser)
     with user_errors():
         options, env = parse_with_settings(parser, arguments)
-    settings = {"lengths": options.lengths, "episodes": options.episodes}
+    typed = ("lengths", "episodes", "return_to_go")
+    settings = {name: getattr(options, name) for name in typed}
     given = {name: value for name, value in settings.items() if value is not None}
     console, rows = Console(), list[dict[str, Any]]()
     with user_errors():

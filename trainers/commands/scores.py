@@ -32,14 +32,16 @@ COLUMNS = (
     "steps",
     "first_seed",
     "invalid",
+    "return_to_go",
     "rtg_outside",
     "rtg_outside_steps",
     "rtg_outside_from",
     "trained_length",
 )
-_KEY = ("environment", "model", "seed", "length", "which")  # identify a score, with `first_seed`
+# They identify a score, with `first_seed`.
+_KEY = ("environment", "model", "seed", "length", "which", "return_to_go")
 _NEEDED = ("model", "seed", "length", "success", "which")
-_TEXT = ("environment", "model", "which")
+_TEXT = ("environment", "model", "which", "return_to_go")
 _NUMBERED = ("seed", "length")
 _WHOLE = (
     *("seed", "length", "episodes", "step", "first_seed", "invalid"),
@@ -60,8 +62,9 @@ def check_scores(path: Path) -> None:
 def add_scores(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Add rows to a table of scores atomically; a missing table is created.
 
-    The rows replace those of the same environment, model, seed, length and weights whose
-    `first_seed` is equal or empty. Metrics of one environment are the last columns.
+    The rows replace those of the same environment, model, seed, length, weights and mode of the
+    return-to-go whose `first_seed` is equal or empty. Metrics of one environment are the last
+    columns.
 
     Args:
         path: The CSV file.

@@ -26,7 +26,6 @@ from rate.analysis.recording import EpisodeRecord, record_episode
 from rate.config import ModelConfig
 from rate.errors import ConfigError
 from rate.files import atomic_path
-from rate.policy import Policy
 from rate.progress import OnProgress, with_progress
 from trainers.commands.console import count, make_parser, user_errors
 from trainers.commands.environment_options import (
@@ -38,6 +37,7 @@ from trainers.commands.outputs import check_picture
 from trainers.environment import Length, at_length
 from trainers.environment_errors import environment_errors
 from trainers.meter import Meter
+from trainers.policies import make_policy
 from trainers.registry import check_lengths, environment_of, length_name
 
 MOST_FRAMES = 300
@@ -119,14 +119,14 @@ def play(candidate: Candidate, length: Length, seed: int, steps: int | None) -> 
     longest = min(check_lengths(environment, [length], "--length"), steps or 1 << 62)
     if not 0 <= seed < LAST_SEED:
         raise ConfigError(f"--seed is {seed}; it must be in [0, 2^63).")
-    target = settings.target_return
-    policy = Policy(
+    policy = make_policy(
         saved.model,
+        settings,
+        saved.spec.target_return,
         num_envs=1,
-        target_return=saved.spec.target_return if target is None else target,
+        trained_range=saved.trained_range,
         decoding=saved.decoding,
         seed=seed,
-        recompute_window=settings.recompute_window,
     )
     env = environment.make_vector(1, length)
     try:

@@ -68,6 +68,36 @@ def test_lengths_episodes_and_seed_are_options(trained: Trained, tmp_path: Path)
     assert {(row["length"], row["episodes"]) for row in rows} == {("12", "7")}
 
 
+def test_a_mode_of_the_return_to_go_has_rows_of_its_own(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "scores.csv"
+    how = ["--lengths", "9", "--results", str(table)]
+    main([str(trained("rate")), *how])
+    for _ in range(2):  # the second time replaces rows
+        main([str(trained("rate")), *how, "--return-to-go", "hold"])
+    rows = read_scores(table)
+    assert [(row["model"], row["which"], row["return_to_go"]) for row in rows] == [
+        ("rate", "last", ""),
+        ("rate", "best", ""),
+        ("rate hold", "last", "hold"),
+        ("rate hold", "best", "hold"),
+    ]
+    assert "return-to-go: hold" in " ".join(capsys.readouterr().out.split())
+
+
+def test_clamping_needs_weights_that_know_their_range(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = shutil.copytree(trained("rate") / "checkpoints" / "last", tmp_path / "old")
+    path = model / "model.json"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('"trained_range"', '"of_old"'), encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main([str(model), "--lengths", "9", "--return-to-go", "clamp"])
+    assert "needs the range of the training data" in capsys.readouterr().err
+
+
 def _no_weights(model: Path) -> str:
     (model / "model.safetensors").unlink()
     return "model.safetensors is missing"
