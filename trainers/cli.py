@@ -36,7 +36,7 @@ from trainers.preset_files import (
     with_backbone,
 )
 from trainers.registry import check_run
-from trainers.starting_point import choose_preset, starting_point
+from trainers.starting_point import choose_preset, is_fitted_to_own_data, starting_point
 from trainers.tasks import preset_for_task
 
 _HELP = ("-h", "--help")
@@ -81,7 +81,8 @@ def parse(environment: str, argv: Sequence[str]) -> Command:
         sys.stdout.write(describe_options(environment, shown, NOT_SETTINGS) + "\n")
         raise SystemExit(0)
     config = apply_options(preset, given)  # reports invalid options before data are opened
-    if config.data.store is not None and given.config is None and given.resume in (None, AUTO):
+    has_data = config.data.store is not None or is_fitted_to_own_data(config)
+    if has_data and given.config is None and given.resume in (None, AUTO):
         preset, notes = choose_preset(environment, translation, given, config)
         config = apply_options(preset, given)
     check_run(config)

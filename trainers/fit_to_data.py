@@ -50,7 +50,7 @@ def fit_to_data(preset: dict[str, Any], store: Store, environment: Environment) 
     model["return_scale"] = _scale(max(map(abs, store.return_range)))
     seen = store.observing(single_frames(store, environment.spec))
     fitted["data"]["normalise"] = bool(seen.normalisation)
-    if environment.rolls_out and not _ends_by_itself(environment):
+    if environment.rolls_out and not ends_by_itself(environment):
         fitted["evaluation"] |= {"lengths": [longest], "selection_lengths": [longest]}
     return fitted
 
@@ -69,7 +69,7 @@ def _scale(largest: float) -> float:
     return float(f"{largest:.3g}") if largest > _SMALLEST else 1.0
 
 
-def _ends_by_itself(environment: Environment) -> bool:
+def ends_by_itself(environment: Environment) -> bool:
     """Whether an environment limits its episodes."""
     try:
         environment.steps_at(None)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from datamodules.store import Store
 from rate.advice import command
 from rate.errors import ConfigError
 from trainers import trust
@@ -20,12 +21,13 @@ from trainers.defaults import (
     settings_of_store,
     target_of_store,
 )
-from trainers.fit_to_data import fit_to_data
+from trainers.fit_to_data import ends_by_itself, fit_to_data
 from trainers.flag_table import Translation
 from trainers.given_options import AUTO, Given
+from trainers.meter import Meter
 from trainers.own_environment import PYTHON
 from trainers.preset_files import has_own_presets, load_over_preset, load_preset, preset_names
-from trainers.registry import environment_of_run, find_environment
+from trainers.registry import check_lengths, environment_of_run, find_environment
 from trainers.tasks import merge, preset_for_task
 
 
@@ -75,6 +77,29 @@ def _require_typed(config: RunConfig, given: Given) -> None:
         trust.require("", {PYTHON: python})
 
 
+def is_fitted_to_own_data(run: RunConfig) -> bool:
+    """Whether a policy plays the data of a run, to which its generic preset is fitted."""
+    is_played = run.data.store is None and run.data.expert is not None
+    return is_played and not has_own_presets(run.environment)
+
+
+def _played_length(run: RunConfig) -> int:
+    """Returns the most steps of an episode that is played: the environment's own limit, if any."""
+    environment = environment_of_run(run)
+    if run.data.max_length is None and ends_by_itself(environment):
+        return environment.steps_at(None)
+    return run.max_length
+
+
+def _play(run: RunConfig, length: int) -> Store:
+    """Returns the data that a policy plays, with a progress display."""
+    environment = environment_of_run(run)
+    environment.check_data(run.data)
+    check_lengths(environment, [length], "data.max_length")
+    with Meter(shown=run.logging.progress) as meter:
+        return Store.open(environment.prepare_data(run.data, length, meter.show))
+
+
 def choose_preset(
     environment: str, translation: Translation, given: Given, run: RunConfig | None = None
 ) -> tuple[dict[str, Any], list[str]]:
@@ -90,7 +115,12 @@ def choose_preset(
         The preset, and notes on it.
     """
     names, name, notes = preset_names(environment), translation.preset, []
-    dataset, store = given.text("data.dataset"), None if run is None else store_of(run)
+    dataset, store, played = given.text("data.dataset"), None, None
+    if run is not None and run.data.store is not None:
+        store = store_of(run)
+    elif run is not None:
+        played = _played_length(run)
+        store = _play(run, played)
     if name is None:
         name = default_preset(names, given.text("data.store") or dataset or given.text("env.game"))
         if name != PRESET:
@@ -107,6 +137,8 @@ def choose_preset(
         merge(preset, {"evaluation": target_of_store(environment, store)})
         if not has_own_presets(environment):
             preset = fit_to_data(preset, store, environment_of_run(run))
+    if played is not None:
+        merge(preset, {"data": {"max_length": played}})
     settings = find_environment(environment).options
     usual = {**({} if settings is None else asdict(settings())), **preset.get("env", {})}
     if unusual := [f"env.{name}={value}" for name, value in told.items() if value != usual[name]]:

@@ -11,6 +11,7 @@ import pytest
 from datamodules.policy_expert import find_expert, make_policy_collector
 from datamodules.store import Store
 from rate.errors import ConfigError
+from trainers.cli import parse
 from trainers.commands import collect
 
 POLICIES = """
@@ -89,3 +90,18 @@ def test_the_command_collects_with_a_policy_and_any_environment(policies, tmp_pa
     assert store.manifest["provenance"]["policy"] == "their_policies:lean"
     angles = store.arrays["observations"][:, 2]
     assert store.arrays["actions"].tolist() == (angles > 0).astype(int).tolist()
+
+
+def test_settings_are_fitted_to_the_data_that_a_policy_plays(policies, tmp_path):
+    options = [f"--data.root={tmp_path}", "--data.num_episodes=4", "--logging.progress=false"]
+    config = parse("CartPole-v1", [f"--data.expert={policies}:lean", *options, "--model=dt"]).config
+    (path,) = tmp_path.glob("CartPole-v1-*/")
+    store = Store.open(path)
+    assert config.max_length == 500  # CartPole's own limit
+    assert config.model.return_scale == store.return_range[1]
+    assert config.model.context_length == store.lengths.max() < 60
+    shorter = parse(
+        "CartPole-v1", [f"--data.expert={policies}:lean", *options, "--data.max_length=9"]
+    )
+    assert shorter.config.max_length == 9
+    assert shorter.config.window == 9
