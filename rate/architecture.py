@@ -113,8 +113,8 @@ def settings_of(backbone: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: If there is no such backbone.
     """
     known = {field.name for field in fields(_settings(backbone))}
-    kept = {name: value for name, value in settings.items() if name in known}
-    return {**kept, "backbone": backbone}
+    shared = {name: value for name, value in settings.items() if name in known}
+    return {**shared, "backbone": backbone}
 
 
 def owner_of(setting: str, config: type[ModelConfig]) -> str | None:
@@ -142,5 +142,5 @@ def current(settings: Mapping[str, Any]) -> dict[str, Any]:
     backbone = WINDOW if settings.pop("context") == "window" else SEGMENTS
     known, more = (fields(_settings(name)) for name in (backbone, SEGMENTS))
     of_memory = {field.name for field in more} - {field.name for field in known}
-    kept = {name: value for name, value in settings.items() if name not in of_memory}
-    return {**kept, "backbone": backbone}
+    remaining = {name: value for name, value in settings.items() if name not in of_memory}
+    return {**remaining, "backbone": backbone}

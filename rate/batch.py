@@ -68,8 +68,8 @@ class Batch:
 
     def copy_(self, other: Batch) -> None:
         """Copies the values of a batch of the same shape into this one."""
-        for mine, theirs in zip(self.tensors(), other.tensors(), strict=True):
-            mine.copy_(theirs, non_blocking=True)
+        for target, source in zip(self.tensors(), other.tensors(), strict=True):
+            target.copy_(source, non_blocking=True)
 
     def tensors(self) -> list[Tensor]:
         """All its tensors, in the order of the attributes."""

@@ -133,12 +133,12 @@ def import_path(path: str, setting: str) -> Any:
     return found
 
 
-def import_module(name: str, told: str) -> ModuleType:
+def import_module(name: str, setting: str) -> ModuleType:
     """A module, also of the working directory; see `import_path`.
 
     Args:
         name: Of the module.
-        told: The setting and its value, for messages.
+        setting: The setting and its value, for messages.
 
     Raises:
         ConfigError: If it, or one that it imports, is missing.
@@ -152,10 +152,10 @@ def import_module(name: str, told: str) -> ModuleType:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing is not None and f"{name}.".startswith(f"{missing}."):
             raise ConfigError(
-                f"{told}: there is no module '{missing}'. Install its package, or run from the "
+                f"{setting}: there is no module '{missing}'. Install its package, or run from the "
                 "folder that holds it, or put that folder into PYTHONPATH."
             ) from error
-        raise ConfigError(f"{told}: importing '{name}' failed: {error}.") from error
+        raise ConfigError(f"{setting}: importing '{name}' failed: {error}.") from error
 
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "", cutoff: float = 0.5) -> str:

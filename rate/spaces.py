@@ -122,25 +122,27 @@ def _check_size(space: gym.Space[Any], name: str) -> None:
         raise ConfigError(f"The {name} space {space} is empty: there is nothing in it.")
 
 
-def differences(found: gym.Space[Any], wanted: gym.Space[Any]) -> list[str]:
-    """The differences of a space from the one that is wanted, a phrase each."""
-    if isinstance(found, gym.spaces.Dict) and isinstance(wanted, gym.spaces.Dict):
-        words = [f"no '{key}'" for key in wanted if key not in found.spaces]
-        words += [f"'{key}', which is not wanted" for key in found if key not in wanted.spaces]
-        for key in (key for key in wanted if key in found.spaces):
-            words += [f"'{key}' of {word}" for word in differences(found[key], wanted[key])]
+def differences(found: gym.Space[Any], expected: gym.Space[Any]) -> list[str]:
+    """The differences of a space from the expected one, a phrase each."""
+    if isinstance(found, gym.spaces.Dict) and isinstance(expected, gym.spaces.Dict):
+        words = [f"no '{key}'" for key in expected if key not in found.spaces]
+        words += [f"'{key}', which is not wanted" for key in found if key not in expected.spaces]
+        for key in (key for key in expected if key in found.spaces):
+            words += [f"'{key}' of {word}" for word in differences(found[key], expected[key])]
         return words
-    if type(found) is not type(wanted):
-        return [f"{found} instead of {wanted}"]
-    if found == wanted:
+    if type(found) is not type(expected):
+        return [f"{found} instead of {expected}"]
+    if found == expected:
         return []
     pairs = {
-        "shape": (found.shape, wanted.shape),
-        "dtype": (found.dtype, wanted.dtype),
-        "bounds": (_bounds(found), _bounds(wanted)),
+        "shape": (found.shape, expected.shape),
+        "dtype": (found.dtype, expected.dtype),
+        "bounds": (_bounds(found), _bounds(expected)),
     }
     words = [f"{name} {a} instead of {b}" for name, (a, b) in pairs.items() if a != b]
-    return words[:1] if found.shape != wanted.shape else words or [f"{found} instead of {wanted}"]
+    return (
+        words[:1] if found.shape != expected.shape else words or [f"{found} instead of {expected}"]
+    )
 
 
 def _bounds(space: gym.Space[Any]) -> str:

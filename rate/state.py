@@ -25,8 +25,8 @@ class State:
     def where(self, rows: Tensor, other: Self) -> Self:
         """`other` in the rows `(B,)` bool that are True, this state in those that are not."""
         return self._map(
-            lambda mine, theirs: torch.where(
-                rows.view(-1, *(1 for _ in mine.shape[1:])), theirs, mine
+            lambda own, replacement: torch.where(
+                rows.view(-1, *(1 for _ in own.shape[1:])), replacement, own
             ),
             other,
         )
@@ -37,7 +37,7 @@ class State:
 
     def put(self, rows: Tensor, part: Self) -> Self:
         """This state with the rows `(b,)` int64 replaced by those of `part`."""
-        return self._map(lambda mine, new: mine.index_copy(0, rows, new), part)
+        return self._map(lambda own, new: own.index_copy(0, rows, new), part)
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by name; parts of a tuple are numbered, `memory.0`, `cells.1.hidden`."""

@@ -82,19 +82,19 @@ class StopHandler:
     """
 
     def __init__(self) -> None:
-        self._heard = [0.0]  # time of the first signal, shared
+        self._first_at = [0.0]  # time of the first signal, shared
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.hear(number) != "echo":
+        if self.classify(number) != "echo":
             raise Stopped(number)
 
-    def hear(self, number: int) -> Literal["first", "echo", "again"]:
+    def classify(self, number: int) -> Literal["first", "echo", "again"]:
         """Classifies a signal: the first, its echo, or one that was sent again later."""
         now = time.monotonic()
-        if not self._heard[0]:
-            self._heard[0] = now
+        if not self._first_at[0]:
+            self._first_at[0] = now
             return "first"
-        return "again" if now - self._heard[0] > _ECHO_S else "echo"
+        return "again" if now - self._first_at[0] > _ECHO_S else "echo"
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -118,7 +118,7 @@ class StopHandler:
         free = (signal.SIG_DFL, exit_on_signal)
         for number, handler in list(before.items()):
             if isinstance(handler, StopHandler):
-                self._heard = handler._heard
+                self._first_at = handler._first_at
             elif number not in _ALWAYS and handler not in free:
                 del before[number]
         for number in before:

@@ -44,8 +44,8 @@ class ModelDecoder:
     @torch.no_grad()
     def reset(self, rows: Tensor | None = None) -> None:
         """Starts a new episode in the rows `(B,)` bool, best on the CPU, or in all rows."""
-        everyone = torch.ones(self.batch_size, dtype=torch.bool)
-        self.backbone.reset(everyone if rows is None else rows.cpu())
+        all_rows = torch.ones(self.batch_size, dtype=torch.bool)
+        self.backbone.reset(all_rows if rows is None else rows.cpu())
 
     @torch.no_grad()
     def step(self, inputs: StepInputs) -> Tensor:

@@ -58,7 +58,7 @@ class EnvPool:
         self._memory = unnamed_file()
         self._release = weakref.finalize(self, os.close, self._memory)
         self._name, self._num_envs = _name_of(make_env), num_envs
-        self._asked: dict[RowWorker, deque[tuple[object, list[int]]]] = {}
+        self._pending: dict[RowWorker, deque[tuple[object, list[int]]]] = {}
         self._shared: SharedBuffers | None = None
         self._seeds = [0] * num_envs
         self.made: dict[str, Any] = {}
@@ -68,16 +68,16 @@ class EnvPool:
             for rows in split_evenly(num_envs, num_workers):
                 worker = _start(make_env, rows, self._memory, timeout)
                 self._pool.add(worker)
-                self._asked[worker] = deque()
+                self._pending[worker] = deque()
             for worker in self.workers:
-                self._meet(worker)
+                self._wait_until_ready(worker)
         except BaseException:
             self.close()
             raise
 
     @property
     def workers(self) -> list[RowWorker]:
-        return list(self._asked)
+        return list(self._pending)
 
     @property
     def closed(self) -> bool:
@@ -118,7 +118,7 @@ class EnvPool:
     def _ask(
         self, worker: RowWorker, client: object, method: str, rows: list[int], argument: Any
     ) -> None:
-        self._asked[worker].append((client, rows))
+        self._pending[worker].append((client, rows))
         worker.ask(method, argument)
 
     def collect(self, client: object | None = None) -> None:
@@ -129,8 +129,8 @@ class EnvPool:
             Exception: If an environment raised one. All rows count as finished then.
         """
         errors = []
-        for worker, asked in self._asked.items():
-            while any(client in (None, who) for who, _ in asked):
+        for worker, pending in self._pending.items():
+            while any(client in (None, requester) for requester, _ in pending):
                 try:
                     self.outcomes.note(worker.answer())
                 except WorkerDied as death:
@@ -138,7 +138,7 @@ class EnvPool:
                     continue
                 except Exception as error:  # noqa: BLE001 (raised below, after all answers are read)
                     errors.append(error)
-                asked.popleft()
+                pending.popleft()
         if errors:
             with suppress(Exception):
                 self.collect()
@@ -158,14 +158,14 @@ class EnvPool:
             worker.kill("its rendering was interrupted")  # a late answer would be misread
             raise
 
-    def _meet(self, worker: RowWorker) -> None:
+    def _wait_until_ready(self, worker: RowWorker) -> None:
         """Wait until a new worker has made its environments; replace it if it dies meanwhile."""
         try:
-            self._introduce(worker)
+            self._set_up(worker)
         except WorkerDied as death:
             self._replace(worker, str(death))
 
-    def _introduce(self, worker: RowWorker) -> None:
+    def _set_up(self, worker: RowWorker) -> None:
         """Read the description of a new worker's environments, and have it map the shared memory.
 
         Raises:
@@ -191,14 +191,14 @@ class EnvPool:
 
         These are the episodes of all rows in unanswered requests, and of all unfinished rows.
         """
-        rows = {row for _, asked in self._asked[worker] for row in asked}
+        rows = {row for _, pending in self._pending[worker] for row in pending}
         if self._shared is not None:
             rows |= set(np.flatnonzero(self._shared.under_way).tolist()) & set(worker.rows)
         span = f"rows {worker.rows.start} to {worker.rows.stop - 1}"
         while True:
             try:
                 self._pool.restart(worker, f"{self._name}: the worker of {span}", why)
-                self._introduce(worker)
+                self._set_up(worker)
                 worker.ask("reset", {row: self._seeds[row] for row in sorted(rows)})
                 worker.answer()
             except WorkerDied as death:
@@ -209,7 +209,7 @@ class EnvPool:
                     self.close()
                 raise
             else:
-                self._asked[worker].clear()
+                self._pending[worker].clear()
                 self.restarted[list(rows)] = True
                 return
 

@@ -68,13 +68,13 @@ class GuestPipe:
     ) -> None:
         connection.setblocking(False)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ROOM)
-        self._connection, self._memory, self._patience = connection, memory, patience
+        self._connection, self._memory, self._timeout = connection, memory, patience
         self._elsewhere = elsewhere
-        self._head, self._got = bytearray(SIZES.size), 0
+        self._head, self._received = bytearray(SIZES.size), 0
         self._body: bytearray | None = None
-        self._whole: deque[tuple[int, bytearray]] = deque()  # size of the JSON, message
+        self._complete: deque[tuple[int, bytearray]] = deque()  # size of the JSON, message
         self._has_ended = False
-        self._asked: deque[tuple[str, Any]] = deque()
+        self._pending: deque[tuple[str, Any]] = deque()
         self._made: dict[str, Any] = {}
         self._buffers: SharedBuffers | None = None
 
@@ -85,7 +85,7 @@ class GuestPipe:
             BrokenPipeError: If the connection is closed or sending takes longer than `patience`.
         """
         method, argument = request
-        self._asked.append(request)
+        self._pending.append(request)
         if method == "make":
             there = self._elsewhere
             task = {"env": there.env, "settings": there.settings, "draws": there.draws}
@@ -102,7 +102,7 @@ class GuestPipe:
     def poll(self, timeout: float) -> bool:
         """Whether a complete message or the end of the connection arrives within `timeout` s."""
         deadline = time.monotonic() + timeout
-        while not (self._has_ended or self._whole or self._is_here()):
+        while not (self._has_ended or self._complete or self._is_local()):
             left = deadline - time.monotonic()
             if left <= 0 or not self._wait(select.POLLIN, left):
                 return False
@@ -116,17 +116,17 @@ class GuestPipe:
             EOFError: If the other process has closed the connection.
             MessageError: If a message is not valid.
         """
-        if self._is_here():
-            _, num_envs = self._asked.popleft()
+        if self._is_local():
+            _, num_envs = self._pending.popleft()
             spaces = self._made["observation_space"], self._made["action_space"]
             self._buffers = SharedBuffers(self._memory, *spaces, num_envs)
             return "done", None
-        if not self._whole:
+        if not self._complete:
             raise EOFError
         message, arrays = self._take()
         if "alive" in message:
             return ("alive",)
-        method, argument = self._asked.popleft()
+        method, argument = self._pending.popleft()
         if "error" in message:
             return "failed", f"{self._elsewhere}:\n{last_lines(str(message['error']), 8)}"
         try:
@@ -144,8 +144,12 @@ class GuestPipe:
             if done["protocol"] != PROTOCOL:
                 raise ValueError(f"protocol {done['protocol']}, not {PROTOCOL}")
             spaces = {n: space_from_dict(done[n]) for n in ("observation_space", "action_space")}
-            told = {"name": str(self._elsewhere), "metadata": dict[str, Any](), "render_mode": None}
-            self._made = {**done, **spaces, **told}
+            identity = {
+                "name": str(self._elsewhere),
+                "metadata": dict[str, Any](),
+                "render_mode": None,
+            }
+            self._made = {**done, **spaces, **identity}
             return self._made
         if method == "render":
             return arrays.get("image")
@@ -154,9 +158,9 @@ class GuestPipe:
         if method == "reset":
             buffers.rewards[rows] = buffers.terminated[rows] = buffers.truncated[rows] = 0
             return {}
-        news = arrays["rewards"]
-        buffers.rewards[rows] = news[:, 0]
-        buffers.terminated[rows], buffers.truncated[rows] = news[:, 1] != 0, news[:, 2] != 0
+        ends = arrays["rewards"]
+        buffers.rewards[rows] = ends[:, 0]
+        buffers.terminated[rows], buffers.truncated[rows] = ends[:, 1] != 0, ends[:, 2] != 0
         return {int(row): outcomes for row, outcomes in done["ended"].items()}
 
     @property
@@ -165,13 +169,13 @@ class GuestPipe:
             raise RuntimeError("a worker was asked for episodes before it knew where to put them")
         return self._buffers
 
-    def _is_here(self) -> bool:
+    def _is_local(self) -> bool:
         """Whether the next request is `share`, which is answered without the other process."""
-        return bool(self._asked) and self._asked[0][0] == "share"
+        return bool(self._pending) and self._pending[0][0] == "share"
 
     def _take(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns the oldest complete message: its JSON object and arrays."""
-        size, body = self._whole.popleft()
+        size, body = self._complete.popleft()
         view = memoryview(body)
         try:
             return decode(bytes(view[:size]), view[size:])
@@ -182,14 +186,14 @@ class GuestPipe:
         """Read available bytes of the current incoming message."""
         part = self._head if self._body is None else self._body
         try:
-            count = self._connection.recv_into(memoryview(part)[self._got :])
+            count = self._connection.recv_into(memoryview(part)[self._received :])
         except BlockingIOError:
             return
         except ConnectionError:
             count = 0
         self._has_ended = not count
-        self._got += count
-        if self._got < len(part):
+        self._received += count
+        if self._received < len(part):
             return
         text, data = SIZES.unpack(self._head)
         if self._body is None:
@@ -197,14 +201,14 @@ class GuestPipe:
                 raise MessageError("it sent something that is no message")
             self._body = bytearray(text + data)
         else:
-            self._whole.append((text, self._body))
+            self._complete.append((text, self._body))
             self._body = None
-        self._got = 0
+        self._received = 0
 
     def _write(self, message: dict[str, Any], arrays: dict[str, Any] | None = None) -> None:
         """Send a message, and read meanwhile: the other process may block on sending an answer."""
         view = memoryview(b"".join(encode(message, arrays)))
-        deadline = time.monotonic() + self._patience
+        deadline = time.monotonic() + self._timeout
         while view:
             ready = self._wait(select.POLLIN | select.POLLOUT, deadline - time.monotonic())
             if not ready or self._has_ended:
@@ -234,21 +238,21 @@ class GuestWorker(Worker):
 
     def __init__(self, rows: range, elsewhere: Elsewhere, memory: int, timeout: float) -> None:
         self.rows, self._elsewhere, self._memory = rows, elsewhere, memory
-        super().__init__(_made_there, rows, timeout)
+        super().__init__(_no_service, rows, timeout)
 
     def _launch(self) -> tuple[Any, subprocess.Popen[bytes]]:
-        ours, theirs = socket.socketpair()
+        parent, child = socket.socketpair()
         sent = [part for module in _MODULES for part in (module.__name__, str(module.__file__))]
         environment = {k: v for k, v in os.environ.items() if k not in _OURS}
-        with theirs:
+        with child:
             process = subprocess.Popen(
-                [self._elsewhere.python, "-c", _PROGRAM, str(theirs.fileno()), *sent],
+                [self._elsewhere.python, "-c", _PROGRAM, str(child.fileno()), *sent],
                 stdin=subprocess.DEVNULL,
                 env={**environment, "OMP_NUM_THREADS": "1"},
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(child.fileno(),),
                 start_new_session=True,
             )
-        return GuestPipe(ours, self._memory, self._elsewhere, self._timeout), process
+        return GuestPipe(parent, self._memory, self._elsewhere, self._timeout), process
 
     def _receive(self) -> tuple[Any, ...]:
         try:
@@ -261,7 +265,7 @@ class GuestWorker(Worker):
             raise WorkerFailure(f"{python} cannot run simulators: {why}.") from None
 
 
-def _made_there(_: Any) -> Any:
+def _no_service(_: Any) -> Any:
     """Placeholder for `make_service`: the guest program makes its service itself."""
 
 

@@ -75,9 +75,9 @@ class Game:
         self.limit, self.steps, self.takes_seed = max_steps, 0, True
         wrapper, self.own_limit = self.env, None
         while wrapper is not None:
-            told = vars(wrapper).get("_max_episode_steps")
-            if isinstance(told, int) and self.own_limit is None:
-                self.own_limit = told
+            limit = vars(wrapper).get("_max_episode_steps")
+            if isinstance(limit, int) and self.own_limit is None:
+                self.own_limit = limit
                 if max_steps is not None:
                     wrapper._max_episode_steps = max_steps
             inner = vars(wrapper).get("env")
@@ -114,13 +114,13 @@ class Game:
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Take one action. Returns observation, reward, terminated, truncated and info."""
-        told = self.env.step(action)
-        if len(told) == 4:  # gym's interface has one flag for termination and truncation
-            observation, reward, done, info = told
+        result = self.env.step(action)
+        if len(result) == 4:  # gym's interface has one flag for termination and truncation
+            observation, reward, done, info = result
             truncated = bool(done and info.pop("TimeLimit.truncated", False))
             terminated = bool(done) and not truncated
         else:
-            observation, reward, terminated, truncated, info = told
+            observation, reward, terminated, truncated, info = result
         self.steps += 1
         if self.limit is not None and self.steps >= self.limit and not terminated:
             truncated = True
@@ -133,9 +133,9 @@ class Game:
         return self.env.render(mode="rgb_array")
 
 
-def _observation(told: Any) -> Any:
-    is_pair = isinstance(told, tuple) and len(told) == 2 and isinstance(told[1], dict)
-    return told[0] if is_pair else told
+def _observation(result: Any) -> Any:
+    is_pair = isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)
+    return result[0] if is_pair else result
 
 
 class Guest:
@@ -191,16 +191,16 @@ class Guest:
             `{"ended": {row: scalars of the final info}}`, and the arrays: observations, and
             `rewards` `(n, 3)` of reward, terminated and truncated.
         """
-        observations, news, ended = [], [], {}
+        observations, results, ended = [], [], {}
         for row, action in zip(request["rows"], arrays["actions"]):  # noqa: B905 (not in 3.8)
             chosen = int(action) if self.is_number else action.copy()
             observation, reward, terminated, truncated, info = self.games[row].step(chosen)
             observations.append(observation)
-            news.append((reward, terminated, truncated))
+            results.append((reward, terminated, truncated))
             if terminated or truncated:
                 ended[row] = scalars(info)
-        told = np.array(news, dtype=np.float64).reshape(-1, 3)
-        return {"ended": ended}, {**self._batch(observations), "rewards": told}
+        rewards = np.array(results, dtype=np.float64).reshape(-1, 3)
+        return {"ended": ended}, {**self._batch(observations), "rewards": rewards}
 
     def render(self, request: dict[str, Any], _: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Returns the image of a row."""

@@ -42,7 +42,7 @@ def without_autoreset(env: Any) -> VectorEnv[Any, Any, Any]:
             "gymnasium.vector.SyncVectorEnv([make_env])."
         )
     metadata = getattr(env, "metadata", None) or {}
-    if metadata.items() >= WAITING.items() and _hands_on(env):
+    if metadata.items() >= WAITING.items() and _passes_reset_mask(env):
         waiting: VectorEnv[Any, Any, Any] = env
         return waiting
     try:
@@ -90,7 +90,7 @@ class WaitingRows(Wrapper):
         # `reset_mask` is part of mode DISABLED. In the other modes, only Gymnasium's own classes
         # are known to support it.
         own = type(env.unwrapped) in (SyncVectorEnv, AsyncVectorEnv)
-        self._is_gymnasiums = own and _hands_on(env)
+        self._is_gymnasiums = own and _passes_reset_mask(env)
         row_resets = mode is AutoresetMode.DISABLED or self._is_gymnasiums
         self.metadata = {**env.metadata, **WAITING, ROW_RESETS: row_resets}
         self._seeds: list[int] | None = None
@@ -156,7 +156,7 @@ class WaitingRows(Wrapper):
         if not mask.all():
             options = {**options, "reset_mask": mask.copy()}
         try:
-            news: tuple[Any, dict[str, Any]] = self.env.reset(seed=seed, options=options or None)
+            result: tuple[Any, dict[str, Any]] = self.env.reset(seed=seed, options=options or None)
         except (TypeError, ValueError, gymnasium.error.Error) as error:
             if seed is None or self._is_gymnasiums:
                 raise
@@ -166,12 +166,12 @@ class WaitingRows(Wrapper):
                 "gymnasium.make_vec(..., vectorization_mode='sync')."
             ) from error
         others = ~mask & ~self._terminated & ~self._truncated
-        if not self._is_gymnasiums and not _equal(others, news[0], self._observations):
+        if not self._is_gymnasiums and not _equal(others, result[0], self._observations):
             raise UserError(
                 f"{self.env} is of autoreset mode DISABLED, but has reset more rows than "
                 "options['reset_mask'] of reset() has. See gymnasium.vector.AutoresetMode."
             )
-        return news
+        return result
 
     def _final(self, observations: Any, info: Any, ended: Array) -> tuple[Any, dict[str, Any]]:
         """Returns observations and `info` with the final ones in the rows of `ended` `(N,)` bool.
@@ -195,7 +195,7 @@ class WaitingRows(Wrapper):
         return seen, info["final_info"]
 
 
-def _hands_on(env: Any) -> bool:
+def _passes_reset_mask(env: Any) -> bool:
     """Whether all wrappers around an environment are known to pass `reset_mask` on to it."""
     while isinstance(env, VectorWrapper):
         if not type(env).__module__.startswith(("gymnasium.", "rate.")):
@@ -218,20 +218,20 @@ def _without_restarts(info: Any) -> dict[str, Any]:
     return {key: value for key, value in info.items() if key != "restarted"}
 
 
-def _where(rows: Array, news: Any, olds: Any) -> Any:
-    """Returns new arrays `(N, ...)`: `news` in the True rows of `rows` `(N,)`, else `olds`."""
-    if olds is None:
-        olds = news
-    if isinstance(news, dict):
-        return {key: _where(rows, value, olds[key]) for key, value in news.items()}
-    news = np.asarray(news)
-    return np.where(rows.reshape(-1, *[1] * (news.ndim - 1)), news, np.asarray(olds))
+def _where(rows: Array, new: Any, old: Any) -> Any:
+    """Returns new arrays `(N, ...)`: `new` in the True rows of `rows` `(N,)`, else `old`."""
+    if old is None:
+        old = new
+    if isinstance(new, dict):
+        return {key: _where(rows, value, old[key]) for key, value in new.items()}
+    new = np.asarray(new)
+    return np.where(rows.reshape(-1, *[1] * (new.ndim - 1)), new, np.asarray(old))
 
 
-def _equal(rows: Array, ours: Any, theirs: Any) -> bool:
+def _equal(rows: Array, left: Any, right: Any) -> bool:
     """Whether observations `(N, *obs)` are equal in the True rows of `rows` `(N,)`."""
     if not rows.any():
         return True
-    if isinstance(ours, dict):
-        return all(_equal(rows, value, theirs[key]) for key, value in ours.items())
-    return np.array_equal(np.asarray(ours)[rows], np.asarray(theirs)[rows], equal_nan=True)
+    if isinstance(left, dict):
+        return all(_equal(rows, value, right[key]) for key, value in left.items())
+    return np.array_equal(np.asarray(left)[rows], np.asarray(right)[rows], equal_nan=True)

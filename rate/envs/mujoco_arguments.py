@@ -82,19 +82,19 @@ def check_argument(task: str, version: str, name: str, value: Any) -> None:
         )
     kind = usual[name]
     if isinstance(kind, str):
-        right, wanted = value in MODELS[task], f"one of Gymnasium's {', '.join(MODELS[task])}"
+        right, expected = value in MODELS[task], f"one of Gymnasium's {', '.join(MODELS[task])}"
     elif isinstance(kind, bool):
-        right, wanted = isinstance(value, bool), "true or false"
+        right, expected = isinstance(value, bool), "true or false"
     elif isinstance(kind, int):
         right = type(value) is int and 1 <= value <= MOST_FRAMES
-        wanted = f"a whole number from 1 to {MOST_FRAMES}"
+        expected = f"a whole number from 1 to {MOST_FRAMES}"
     elif isinstance(kind, list):
         right = isinstance(value, list) and len(value) == 2 and all(map(_is_bound, value))
-        wanted = 'a list of two numbers ("-inf" and "inf" are possible)'
+        expected = 'a list of two numbers ("-inf" and "inf" are possible)'
     else:
-        right, wanted = _is_number(value), "a finite number"
+        right, expected = _is_number(value), "a finite number"
     if not right:
-        raise ConfigError(f"{place} is {value!r}; it must be {wanted}.")
+        raise ConfigError(f"{place} is {value!r}; it must be {expected}.")
 
 
 def constructor_arguments(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -61,14 +61,14 @@ def outcomes_in(
         By name, the values `(n,)` float64 and where they are set `(n,)` bool; without names that
         are set nowhere.
     """
-    told = {
+    entries = {
         name: _numbers(values, info.get(f"_{name}"), rows)
         for name, values in info.items()
         if not name.startswith("_")
     }
-    if SUCCESS not in told and _ALSO_SUCCESS in told:
-        told[SUCCESS] = told.pop(_ALSO_SUCCESS)
-    return {name: found for name, found in told.items() if found[1].any()}
+    if SUCCESS not in entries and _ALSO_SUCCESS in entries:
+        entries[SUCCESS] = entries.pop(_ALSO_SUCCESS)
+    return {name: found for name, found in entries.items() if found[1].any()}
 
 
 def _numbers(
@@ -76,15 +76,15 @@ def _numbers(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """Returns one entry of `outcomes_in`, from an entry of the info and its mask."""
     count = int(np.count_nonzero(rows))
-    told, is_known = np.zeros(count), np.zeros(count, dtype=bool)
+    array, is_known = np.zeros(count), np.zeros(count, dtype=bool)
     if not isinstance(values, np.ndarray) or values.shape != rows.shape:
-        return told, is_known
+        return array, is_known
     if values.dtype.kind in "biuf":
-        told, is_known = values[rows].astype(np.float64), ~is_known
+        array, is_known = values[rows].astype(np.float64), ~is_known
     elif values.dtype == object:  # as Gymnasium keeps NumPy's truth values
         numbers = (bool, int, float, np.bool_, np.number)
         is_known = np.array([isinstance(value, numbers) for value in values[rows]], dtype=bool)
-        told[is_known] = values[rows][is_known].astype(np.float64)
+        array[is_known] = values[rows][is_known].astype(np.float64)
     if known is not None:
         is_known &= np.asarray(known, dtype=bool)[rows]
-    return told, is_known
+    return array, is_known

@@ -84,32 +84,32 @@ def describe_elsewhere(there: Elsewhere) -> Description:
 
 def _try(reference: str, env: Env) -> None:
     """Resets an environment, takes one step, and checks what both return."""
-    told = f"env={reference}"
+    place = f"env={reference}"
     try:
         started: Any = env.reset(seed=0)
         if not (isinstance(started, tuple) and len(started) == 2):
             raise ConfigError(
-                f"{told}: reset(seed=...) has returned {type(started).__name__}; Gymnasium's "
+                f"{place}: reset(seed=...) has returned {type(started).__name__}; Gymnasium's "
                 "returns a pair, the observation and an info dictionary."
             )
-        _check_observation(told, env, started[0])
+        _check_observation(place, env, started[0])
         env.action_space.seed(0)
         stepped: Any = env.step(env.action_space.sample())
         if not (isinstance(stepped, tuple) and len(stepped) == 5):
             raise ConfigError(
-                f"{told}: step() has returned {len(stepped) if isinstance(stepped, tuple) else 1} "
+                f"{place}: step() has returned {len(stepped) if isinstance(stepped, tuple) else 1} "
                 "values; Gymnasium's returns five: observation, reward, terminated, truncated, "
                 "info. An environment of the old package gym runs as it is under a Python that "
                 "has it: --env.python /path/to/python."
             )
-        _check_observation(told, env, stepped[0])
+        _check_observation(place, env, stepped[0])
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(f"{told} cannot be played: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"{place} cannot be played: {type(error).__name__}: {error}") from error
 
 
-def _check_observation(told: str, env: Env, observation: Any) -> None:
+def _check_observation(place: str, env: Env, observation: Any) -> None:
     space = env.observation_space
     parts = space.spaces if isinstance(space, gymnasium.spaces.Dict) else {"": space}
     values = observation if isinstance(space, gymnasium.spaces.Dict) else {"": observation}
@@ -118,10 +118,10 @@ def _check_observation(told: str, env: Env, observation: Any) -> None:
         value = np.asarray(values[key]) if is_table and key in values else None
         name = f"observation['{key}']" if key else "observation"
         if value is None:
-            raise ConfigError(f"{told}: the {name} is missing, which its observation_space has.")
+            raise ConfigError(f"{place}: the {name} is missing, which its observation_space has.")
         if value.shape != part.shape or not _casts(value, part):
             raise ConfigError(
-                f"{told}: the {name} is {value.dtype} {value.shape}, but its space is {part}."
+                f"{place}: the {name} is {value.dtype} {value.shape}, but its space is {part}."
             )
 
 
@@ -129,7 +129,7 @@ def _casts(value: npt.NDArray[Any], space: gymnasium.Space[Any]) -> bool:
     return space.dtype is not None and np.can_cast(value.dtype, space.dtype, "same_kind")
 
 
-def _check_spaces(told: str, *spaces: gymnasium.Space[Any]) -> None:
+def _check_spaces(place: str, *spaces: gymnasium.Space[Any]) -> None:
     """Checks that models support the observation and the action space."""
     try:
         for space, check in zip(spaces, (check_observation_space, check_action_space), strict=True):
@@ -138,12 +138,12 @@ def _check_spaces(told: str, *spaces: gymnasium.Space[Any]) -> None:
     except ValueError as error:
         is_tuple = any(isinstance(space, gymnasium.spaces.Tuple) for space in spaces)
         hint = " Make a Dict of a Tuple, whose parts have names." if is_tuple else ""
-        raise ConfigError(f"{told}: {str(error).rstrip('.')}.{hint}") from error
+        raise ConfigError(f"{place}: {str(error).rstrip('.')}.{hint}") from error
 
 
 def _own_limit(env: Env) -> int | None:
     """Returns the time limit of an environment in steps, or None if it states none."""
     limit = time_limit(env)
-    told = [limit._max_episode_steps] if limit is not None else []
-    told += [getattr(env.unwrapped, name, None) for name in _LIMITS]
-    return next((int(n) for n in told if isinstance(n, (int, np.integer)) and n > 0), None)
+    limits = [limit._max_episode_steps] if limit is not None else []
+    limits += [getattr(env.unwrapped, name, None) for name in _LIMITS]
+    return next((int(n) for n in limits if isinstance(n, (int, np.integer)) and n > 0), None)

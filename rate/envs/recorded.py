@@ -219,12 +219,14 @@ def _mujoco_differences(recorded: Recorded, options: MujocoOptions) -> list[str]
             "in Gymnasium's own"
         )
     usual = usual_arguments(options.task, options.version)
-    theirs = {k: v for k, v in recorded.arguments.items() if k not in _NO_MATTER}
-    for name in sorted({*theirs, *options.arguments}):
-        value = theirs.get(name, usual.get(name))
-        ours = options.arguments.get(name, usual.get(name))
-        if value != ours:
-            made = "do not have it" if ours is None else f"have {_setting(name, ours)}"
+    in_data = {k: v for k, v in recorded.arguments.items() if k not in _NO_MATTER}
+    for name in sorted({*in_data, *options.arguments}):
+        value = in_data.get(name, usual.get(name))
+        in_rollouts = options.arguments.get(name, usual.get(name))
+        if value != in_rollouts:
+            made = (
+                "do not have it" if in_rollouts is None else f"have {_setting(name, in_rollouts)}"
+            )
             found.append(
                 f"the data were recorded with {_setting(name, value)}, but rollouts {made}"
             )

@@ -104,8 +104,8 @@ class Engine:
         game.set_screen_format(vizdoom.ScreenFormat.RGB24)
         game.set_window_visible(False)
         game.set_sound_enabled(False)
-        for what in _HIDDEN:
-            getattr(game, f"set_render_{what}")(False)
+        for kind in _HIDDEN:
+            getattr(game, f"set_render_{kind}")(False)
         button = vizdoom.Button
         game.set_available_buttons([button.TURN_LEFT, button.TURN_RIGHT, button.MOVE_FORWARD])
         game.set_available_game_variables(

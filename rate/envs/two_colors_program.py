@@ -134,10 +134,10 @@ def check_scenario(scenario: bytes, folder: Path, program: Path, game: Path) -> 
             timer.cancel()
             process.kill()
         errors.seek(0)
-        said = errors.read().strip() or b"".join(lines[-5:])
+        output = errors.read().strip() or b"".join(lines[-5:])
     if not lines or b"D_CheckNetGame" not in lines[-1]:
         raise ConfigError(
             f"the ViZDoom engine ({program}) did not read the Two-Colors scenario. It says: "
-            f"{said.decode(errors='replace').strip() or 'nothing'}"
+            f"{output.decode(errors='replace').strip() or 'nothing'}"
         )
     _accepted.add(digest)

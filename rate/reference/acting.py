@@ -190,15 +190,15 @@ def _check_spaces(
 ) -> None:
     encoders, name = reference.encoders, reference.config.env_name
     shape = tuple(observation_space.shape or ())
-    wanted: tuple[int, ...] = (1,)
+    expected: tuple[int, ...] = (1,)
     if encoders.observations.kind == "linear":
-        wanted = (reference.weights[f"{encoders.observations.layer}.weight"].shape[1],)
+        expected = (reference.weights[f"{encoders.observations.layer}.weight"].shape[1],)
     elif encoders.observations.kind == "image":
-        wanted = convention_for(name).image_shape
-    if isinstance(observation_space, gym.spaces.Dict) or shape != wanted:
+        expected = convention_for(name).image_shape
+    if isinstance(observation_space, gym.spaces.Dict) or shape != expected:
         raise WeightsError(
-            f"The public model is of {name} and sees observations of shape {wanted}; those of the "
-            f"environment are {observation_space}."
+            f"The public model is of {name} and sees observations of shape {expected}; those of "
+            f"the environment are {observation_space}."
         )
     outputs = reference.weights[f"{encoders.head.layer}.weight"].shape[0]
     discrete = encoders.actions.kind == "embedding"

@@ -166,16 +166,16 @@ def _block(config: ReferenceConfig, weights: Mapping[str, Tensor], name: str) ->
     if not config.skip_dec_ffn:
         names |= {"layer_norm2": "feed_forward_norm"}
         names |= {"pos_ff.CoreNet.0": "feed_forward.0", "pos_ff.CoreNet.3": "feed_forward.2"}
-    for theirs, ours in names.items():
+    for public, own in names.items():
         for kind in ("weight", "bias"):
-            found[f"{ours}.{kind}"] = weights[f"{name}.{theirs}.{kind}"]
+            found[f"{own}.{kind}"] = weights[f"{name}.{public}.{kind}"]
     if config.use_gate:
-        for theirs, ours in (("gate_mha", "attention_gate"), ("gate_mlp", "feed_forward_gate")):
-            part = {letter: weights[f"{name}.{theirs}.{letter}.weight"] for letter in _GATES}
-            found[f"{ours}.from_update.weight"] = torch.cat([part["Wr"], part["Wz"], part["Wg"]])
-            found[f"{ours}.from_stream.weight"] = torch.cat([part["Ur"], part["Uz"]])
-            found[f"{ours}.from_reset.weight"] = part["Ug"]
-            found[f"{ours}.bias"] = weights[f"{name}.{theirs}.bg"]
+        for public, own in (("gate_mha", "attention_gate"), ("gate_mlp", "feed_forward_gate")):
+            part = {letter: weights[f"{name}.{public}.{letter}.weight"] for letter in _GATES}
+            found[f"{own}.from_update.weight"] = torch.cat([part["Wr"], part["Wz"], part["Wg"]])
+            found[f"{own}.from_stream.weight"] = torch.cat([part["Ur"], part["Uz"]])
+            found[f"{own}.from_reset.weight"] = part["Ug"]
+            found[f"{own}.bias"] = weights[f"{name}.{public}.bg"]
     return found
 
 

@@ -211,10 +211,10 @@ def _names(layers: int) -> dict[str, str]:
         "self_attention.o_net.weight": "attention.out.weight",
         "cross_rel_bias.bias.weight": "distance.weight",
     }
-    for theirs, ours in (("cross_attention1", "read"), ("cross_attention2", "write")):
+    for public, own in (("cross_attention1", "read"), ("cross_attention2", "write")):
         for short, long in (("q", "query"), ("k", "key"), ("v", "value"), ("o", "out")):
-            parts[f"{theirs}.w_{short}.weight"] = f"{ours}.{long}.weight"
-        parts[f"{theirs}.w_o.bias"] = f"{ours}.out.bias"
+            parts[f"{public}.w_{short}.weight"] = f"{own}.{long}.weight"
+        parts[f"{public}.w_o.bias"] = f"{own}.out.bias"
     for track in ("token", "memory"):
         for part in ("gate", "up", "down"):
             name = f"{track}_feed_forward.{part}.weight"
@@ -226,18 +226,18 @@ def _names(layers: int) -> dict[str, str]:
         "token_ffn.layer_norm": "token_feed_forward",
         "memory_ffn.layer_norm": "memory_feed_forward",
     }
-    for theirs, ours in norms.items():
+    for public, own in norms.items():
         for kind in ("weight", "bias"):
-            parts[f"{theirs}.{kind}"] = f"norms.{ours}.{kind}"
+            parts[f"{public}.{kind}"] = f"norms.{own}.{kind}"
     for layer in range(layers):
         names |= {f"layers.{layer}.{a}": f"layers.{layer}.{b}" for a, b in parts.items()}
     return names
 
 
-def _check_memory(given: Sequence[Tensor], wanted: list[tuple[int, ...]]) -> None:
+def _check_memory(given: Sequence[Tensor], expected: list[tuple[int, ...]]) -> None:
     shapes = [tuple(memory.shape) for memory in given]
-    if shapes != wanted:
+    if shapes != expected:
         raise ValueError(
             f"initial_memory has the shapes {shapes}, expected one (B, M, d) of every layer: "
-            f"{wanted}"
+            f"{expected}"
         )

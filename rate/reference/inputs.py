@@ -104,10 +104,10 @@ def _indices(name: str, values: Tensor, rows: int) -> Tensor:
         values = values[..., None]
     _expect(name, values, (1,))
     indices = values[..., 0].long()
-    strange = (indices < 0) | (indices >= rows)
-    if strange.any():
+    outside = (indices < 0) | (indices >= rows)
+    if outside.any():
         raise ValueError(
-            f"{name} hold {indices[strange][0].item()}, outside 0 to {rows - 1}, the rows of the "
+            f"{name} hold {indices[outside][0].item()}, outside 0 to {rows - 1}, the rows of the "
             "stored embedding (of actions, the padding value of a model with a row for it)"
         )
     return indices

@@ -16,7 +16,7 @@ from rate.workers.worker import STARTING_S, TIMEOUT_S, Worker, WorkerDied, close
 
 ATTEMPTS = 3  # for each task
 _AHEAD = 4  # tasks for each worker that may run ahead of the next result
-_LOOK_AGAIN_S = 1.0
+_POLL_S = 1.0
 
 Perform = Callable[[Any, Beat], Any]  # returns the result of a task; sends heartbeats meanwhile
 
@@ -65,7 +65,7 @@ def run_tasks(
         TaskFailure: If a task fails in every attempt.
     """
     if not num_workers:
-        yield from _perform_here(make, tasks, attempts)
+        yield from _perform_in_process(make, tasks, attempts)
         return
     run = _Run(make, tasks, min(num_workers, len(tasks)), timeout, attempts)
     try:
@@ -75,7 +75,7 @@ def run_tasks(
         run.pool.close()
 
 
-class _Performer:
+class _TaskService:
     """The service of a worker: performs tasks."""
 
     lost: tuple[type[Exception], ...] = ()
@@ -109,12 +109,12 @@ class _Run:
         attempts: int,
     ) -> None:
         self.pool = WorkerPool()
-        self._start = partial(Worker, partial(_Performer, make), timeout=timeout)
+        self._start = partial(Worker, partial(_TaskService, make), timeout=timeout)
         self._tasks, self._num_workers = tasks, num_workers
         self._timeout, self._attempts = timeout, attempts
         self._waiting = list(range(len(tasks)))  # heap of the indices of tasks
         self._failures = Counter[int]()
-        self._given: dict[Worker, int] = {}  # the index of each busy worker's task
+        self._assigned: dict[Worker, int] = {}  # the index of each busy worker's task
         self._idle: list[Worker] = []
         self._fresh: set[Worker] = set()  # have not answered `make` yet
         self._results: dict[int, Any] = {}
@@ -122,14 +122,14 @@ class _Run:
     def result(self, index: int) -> Any:
         """Wait for the result of a task and return it; results are requested in order."""
         while index not in self._results:
-            self._give(index + _AHEAD * self._num_workers)
+            self._assign(index + _AHEAD * self._num_workers)
             for worker in self._ready():
-                self._hear(worker)
+                self._handle(worker)
         return self._results.pop(index)
 
-    def _give(self, end: int) -> None:
+    def _assign(self, end: int) -> None:
         """Assign waiting tasks of index less than `end` to idle or new workers."""
-        while self._waiting and self._waiting[0] < end and len(self._given) < self._num_workers:
+        while self._waiting and self._waiting[0] < end and len(self._assigned) < self._num_workers:
             if self._idle:
                 worker = self._idle.pop()
             else:
@@ -138,18 +138,18 @@ class _Run:
             self._ask(worker, heapq.heappop(self._waiting))
 
     def _ask(self, worker: Worker, index: int) -> None:
-        self._given[worker] = index
+        self._assigned[worker] = index
         limit = max(self._timeout, STARTING_S) if worker in self._fresh else None
         worker.ask("run", self._tasks[index], limit)
 
     def _ready(self) -> list[Worker]:
         """Returns the busy workers that have sent a message, died, or exceeded their time limit."""
-        said = set(wait([worker.connection for worker in self._given], timeout=_LOOK_AGAIN_S))
-        return [w for w in self._given if w.connection in said or w.is_late]
+        ready = set(wait([worker.connection for worker in self._assigned], timeout=_POLL_S))
+        return [w for w in self._assigned if w.connection in ready or w.is_late]
 
-    def _hear(self, worker: Worker) -> None:
+    def _handle(self, worker: Worker) -> None:
         """Handle the next message of a busy worker, or its death."""
-        index = self._given[worker]
+        index = self._assigned[worker]
         try:
             answer = worker.take()
             if worker in self._fresh and answer is not None:  # to `make`
@@ -167,20 +167,20 @@ class _Run:
             close_workers([worker])  # its simulator may be in an invalid state
         else:
             self._results[index] = answer[0]
-            del self._given[worker]
+            del self._assigned[worker]
             self._idle.append(worker)
             return
         self._failures[index] += 1
         if self._failures[index] == self._attempts:
             raise TaskFailure(self._tasks[index], self._attempts, reason)
-        del self._given[worker]
+        del self._assigned[worker]
         heapq.heappush(self._waiting, index)
         self.pool.restart(worker, f"task {self._tasks[index]}", reason)
         self._fresh.add(worker)
         self._idle.append(worker)
 
 
-def _perform_here(
+def _perform_in_process(
     make: Callable[[], Perform], tasks: Sequence[Any], attempts: int
 ) -> Iterator[Any]:
     perform: Perform | None = None
@@ -189,7 +189,7 @@ def _perform_here(
             for attempt in range(1, attempts + 1):
                 try:
                     perform = perform or make()
-                    result = perform(task, _nobody_waits)
+                    result = perform(task, _no_heartbeat)
                     break
                 except UserError:
                     raise
@@ -202,7 +202,7 @@ def _perform_here(
         _close(perform)
 
 
-def _nobody_waits() -> None:
+def _no_heartbeat() -> None:
     """No-op heartbeat, for tasks in this process."""
 
 

@@ -22,7 +22,7 @@ from rate.workers.loop import CLOSING_TIME
 TIMEOUT_S = 120.0  # without an answer or a heartbeat
 # Least time limit for the imports of a process and for making each simulator: a cold disk is slow.
 STARTING_S = 60.0
-_LOOK_AGAIN_S = 1.0
+_POLL_S = 1.0
 
 # Not multiprocessing.Process: it imports the user's script in the child, hence torch (seconds, and
 # gigabytes over all workers), and the script needs an `if __name__ == "__main__"`.
@@ -107,18 +107,18 @@ class Worker:
 
     def _launch(self) -> tuple[Any, subprocess.Popen[bytes]]:
         """Returns the connection to a new process, and the process."""
-        ours, theirs = Pipe()
+        parent, child = Pipe()
         path = [os.path.abspath(place) for place in sys.path]  # noqa: PTH100 (it may not exist)
-        program = _PROGRAM.format(path=path, connection=theirs.fileno())
-        with theirs:
+        program = _PROGRAM.format(path=path, connection=child.fileno())
+        with child:
             process = subprocess.Popen(
                 [sys.executable, "-c", program],
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
-                pass_fds=(theirs.fileno(), *self._descriptors),
+                pass_fds=(child.fileno(), *self._descriptors),
                 start_new_session=True,
             )
-        return ours, process
+        return parent, process
 
     def ask(self, method: str, argument: Any = None, limit: float | None = None) -> None:
         """Send a request. If the worker is dead, this has no effect and `answer` raises.
@@ -185,7 +185,7 @@ class Worker:
             EOFError: If the process has ended.
             WorkerDied: If the time limit is exceeded.
         """
-        while not self._pipe.poll(min(_LOOK_AGAIN_S, max(0.0, self._deadline - time.monotonic()))):
+        while not self._pipe.poll(min(_POLL_S, max(0.0, self._deadline - time.monotonic()))):
             if self._process.poll() is not None and not self._pipe.poll(0):
                 raise EOFError  # a child of a dead worker may hold its end of the pipe open
             if time.monotonic() > self._deadline and not self._pipe.poll(0):
