@@ -21,7 +21,7 @@ from rate.workers.pool import available_cores
 from rate.workers.tasks import TaskFailure, run_tasks
 from rate.workers.worker import TIMEOUT_S
 
-_KEPT = "What was collected is kept, and the same command goes on."
+_RETAINED = "What was collected is kept, and the same command goes on."
 
 
 def collect(
@@ -82,7 +82,7 @@ def collect(
             collection.table.finish(table_path(store))
             writer.finish(known)
 
-    return make_once(store, known, make, kept=_KEPT)
+    return make_once(store, known, make, retained=_RETAINED)
 
 
 class _Collection:
@@ -103,7 +103,7 @@ class _Collection:
         seeds = self._seeds[self._done :]
         count = 0 if workers == 1 else min(workers or available_cores(), len(seeds))
         name = self._writer.spec.name
-        self._tell()
+        self._report()
         try:
             make = partial(EpisodeTask, make_collector)
             with closing(run_tasks(make, seeds, count, timeout)) as episodes:
@@ -114,7 +114,7 @@ class _Collection:
         except TaskFailure as failure:
             self._save()
             raise DatasetError(
-                f"{name}: the episode of seed {failure.task} {failure}\n{_KEPT}"
+                f"{name}: the episode of seed {failure.task} {failure}\n{_RETAINED}"
             ) from failure
         except KeyboardInterrupt as interrupt:
             self._save()
@@ -135,7 +135,7 @@ class _Collection:
             self._writer.append(episode)
             self.table.append(episode)
             self._done += 1
-        self._tell()
+        self._report()
         if time.monotonic() - self._saved >= self._save_seconds:
             self._save()
 
@@ -144,5 +144,5 @@ class _Collection:
         self._writer.save(self._done)
         self._saved = time.monotonic()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         self._on_progress("collecting", self._done, len(self._seeds))

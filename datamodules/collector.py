@@ -97,8 +97,8 @@ class Collector:
             DatasetError: If an observation, action or reward does not have the shape of its space.
         """
         env, expert = self._env, self._expert
-        wanted = observation_spaces(env.observation_space)
-        seen = {key: _Rows(space, key) for key, space in wanted.items()}
+        spaces = observation_spaces(env.observation_space)
+        seen = {key: _Rows(space, key) for key, space in spaces.items()}
         actions, rewards = _Rows(env.action_space, "action"), _Rows(_REWARD, "reward")
         observation, info = env.reset(seed=seed)
         expert.reset(env, seed)

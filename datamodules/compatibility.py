@@ -62,10 +62,10 @@ def check_task(store: Store, spec: EnvironmentSpec) -> None:
         DatasetError: If they are of another task.
     """
     for name in _TASKS:
-        found, wanted = (str(known.options.get(name, "")) for known in (store.spec, spec))
-        if found and wanted and found.lower() != wanted.lower():
+        found, expected = (str(known.options.get(name, "")) for known in (store.spec, spec))
+        if found and expected and found.lower() != expected.lower():
             raise DatasetError(
-                f"{store.path}: the data are of {found}, but env.{name} is {wanted}; "
+                f"{store.path}: the data are of {found}, but env.{name} is {expected}; "
                 f"leave env.{name} out, or take other data"
             )
 
@@ -76,40 +76,42 @@ def check_actions(store: Store, spec: EnvironmentSpec) -> None:
     Raises:
         DatasetError: If the action spaces are incompatible.
     """
-    wanted, found = spec.action_space, store.spec.action_space
-    choices = choices_of(wanted)  # equal where other kinds of spaces have the same values
-    same = wanted == found or (choices is not None and choices == choices_of(found))
-    if not same and not _includes_actions(found, wanted):
+    expected, found = spec.action_space, store.spec.action_space
+    choices = choices_of(expected)  # equal where other kinds of spaces have the same values
+    same = expected == found or (choices is not None and choices == choices_of(found))
+    if not same and not _includes_actions(found, expected):
         raise DatasetError(
-            f"{store.path}: the action_space of the data is {found}, but {spec.name} has {wanted} "
-            f"(the data have {'; '.join(differences(found, wanted))}); "
+            f"{store.path}: the action_space of the data is {found}, but {spec.name} has "
+            f"{expected} (the data have {'; '.join(differences(found, expected))}); "
             f"`{command('convert')} --environment` brings data to its form (without --keep-actions)"
         )
 
 
-def is_compatible(found: EnvironmentSpec, wanted: EnvironmentSpec) -> bool:
+def is_compatible(found: EnvironmentSpec, expected: EnvironmentSpec) -> bool:
     """Whether data of one environment can be used to train a model for another.
 
     The spaces need not be equal: a model may observe one key of a dictionary, or stacked frames.
     """
     parts = observation_spaces(found.observation_space).values()
-    space = wanted.observation_space
-    seen = wanted.frame_stack > 1 or any(
+    space = expected.observation_space
+    seen = expected.frame_stack > 1 or any(
         part == space or differ_in_bounds(part, space) for part in (found.observation_space, *parts)
     )
-    choices = choices_of(wanted.action_space)
+    choices = choices_of(expected.action_space)
     same = choices is not None and choices == choices_of(found.action_space)
-    return seen and (same or _includes_actions(found.action_space, wanted.action_space))
+    return seen and (same or _includes_actions(found.action_space, expected.action_space))
 
 
-def _includes_actions(found: gymnasium.Space[Any], wanted: gymnasium.Space[Any]) -> bool:
+def _includes_actions(found: gymnasium.Space[Any], expected: gymnasium.Space[Any]) -> bool:
     """Whether the actions of the data are a subset of those of the environment."""
-    if isinstance(found, spaces.Discrete) and isinstance(wanted, spaces.Discrete):
-        last = wanted.start + wanted.n
-        return bool(found.start == wanted.start and found.start + found.n <= last)
-    if isinstance(found, spaces.Box) and isinstance(wanted, spaces.Box):
-        same = found.shape == wanted.shape and found.dtype == wanted.dtype
-        return same and bool((found.low >= wanted.low).all() and (found.high <= wanted.high).all())
+    if isinstance(found, spaces.Discrete) and isinstance(expected, spaces.Discrete):
+        last = expected.start + expected.n
+        return bool(found.start == expected.start and found.start + found.n <= last)
+    if isinstance(found, spaces.Box) and isinstance(expected, spaces.Box):
+        same = found.shape == expected.shape and found.dtype == expected.dtype
+        return same and bool(
+            (found.low >= expected.low).all() and (found.high <= expected.high).all()
+        )
     return False
 
 

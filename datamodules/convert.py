@@ -75,8 +75,8 @@ def convert(
         with open_writer(destination, source.spec, known, keep_last=_has_last(source)) as writer:
             _write(source, writer, known, on_bad, on_progress, save_seconds)
 
-    kept = "What was converted is kept, and the same command goes on."
-    return make_once(destination, known, make, "Name another folder.", kept)
+    retained = "What was converted is kept, and the same command goes on."
+    return make_once(destination, known, make, "Name another folder.", retained)
 
 
 def _check_store(destination: Path) -> None:
@@ -121,8 +121,8 @@ def _write(
     except DatasetError:
         writer.save(episodes.position, skipped + episodes.skipped)
         raise
-    told = {"clipped": writer.clipped.steps} if writer.clipped.steps else {}
-    writer.finish({**known, "skipped": skipped + episodes.skipped, **told})
+    clipped = {"clipped": writer.clipped.steps} if writer.clipped.steps else {}
+    writer.finish({**known, "skipped": skipped + episodes.skipped, **clipped})
     writer.clipped.warn(source.path)
 
 
@@ -163,7 +163,7 @@ def convert_to_minari(
     if not _has_last(source):
         known["last_observation"] = "repeated"
     if destination.exists():
-        return _already(destination, minari_provenance(open_minari(destination)) or {}, known)
+        return _is_up_to_date(destination, minari_provenance(open_minari(destination)) or {}, known)
     what, elsewhere = f"{destination}: the data set", "Name another folder."
     make_folder(destination.parent, DatasetError, what, elsewhere)
     check_room(source, destination)
@@ -216,19 +216,19 @@ def narrowed(source: Source) -> list[str]:
     first = _first(source)
     if first is None:
         return []
-    wanted = observation_spaces(source.spec.observation_space)
+    spaces = observation_spaces(source.spec.observation_space)
     seen = observation_items(first.observations)
     columns = {
         f"observations {key}".rstrip(): (seen[key].dtype, storage_dtype(space))
-        for key, space in wanted.items()
+        for key, space in spaces.items()
         if key in seen
     }
     columns["actions"] = first.actions.dtype, storage_dtype(source.spec.action_space)
     columns["rewards"] = np.asarray(first.rewards).dtype, np.dtype(np.float32)
     return [
-        f"{name} are {found}, and the store keeps them as {kept}"
-        for name, (found, kept) in columns.items()
-        if found.kind in "fiu" and not np.can_cast(found, kept)
+        f"{name} are {found}, and the store keeps them as {storage}"
+        for name, (found, storage) in columns.items()
+        if found.kind in "fiu" and not np.can_cast(found, storage)
     ]
 
 
@@ -250,17 +250,17 @@ def check_room(source: Source, destination: Path, partial: Path | None = None) -
     Raises:
         DatasetError: If there is less free space than the remaining data will take.
     """
-    wanted = predicted_bytes(source)
-    if wanted is None:
+    predicted = predicted_bytes(source)
+    if predicted is None:
         return
     done = 0
     if partial is not None and partial.is_dir():
         done = sum(file.stat().st_size for file in partial.iterdir())
     free = shutil.disk_usage(destination.parent).free
-    if wanted - done > free:
+    if predicted - done > free:
         raise DatasetError(
-            f"{destination}: the data will take {wanted / 1e9:.3g} GB, but only {free / 1e9:.3g} "
-            "GB are free there; choose a destination on another disk"
+            f"{destination}: the data will take {predicted / 1e9:.3g} GB, but only "
+            f"{free / 1e9:.3g} GB are free there; choose a destination on another disk"
         )
 
 
@@ -275,13 +275,13 @@ def _has_last(source: Source) -> bool:
     return first is not None and first.last_observation is not None
 
 
-def _already(destination: Path, found: dict[str, Any], wanted: dict[str, Any]) -> Path:
+def _is_up_to_date(destination: Path, found: dict[str, Any], expected: dict[str, Any]) -> Path:
     """Returns the destination if it was made from the same files.
 
     Raises:
         DatasetError: If it was not.
     """
-    if {key: found.get(key) for key in wanted} != wanted:
+    if {key: found.get(key) for key in expected} != expected:
         raise DatasetError(
             f"{destination}: holds other data; delete it, or choose another destination"
         )

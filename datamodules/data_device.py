@@ -29,19 +29,19 @@ class DeviceChoice:
     reason: str
 
 
-def choose_data_device(size: int, device: torch.device, wanted: DataDevice) -> DeviceChoice:
+def choose_data_device(size: int, device: torch.device, requested: DataDevice) -> DeviceChoice:
     """Chooses where the data of a run are kept.
 
     Args:
         size: Size of the data in bytes.
         device: The training device.
-        wanted: The setting `training.data_device`.
+        requested: The setting `training.data_device`.
 
     Raises:
-        DatasetError: If `wanted` is `device` and the data exceed the device's free memory.
+        DatasetError: If `requested` is `device` and the data exceed the device's free memory.
     """
     data, free = f"{_gib(size)} of data", free_memory(device)
-    if wanted == "device":
+    if requested == "device":
         if free is not None and size > free:
             raise DatasetError(
                 f"training.data_device=device: the {data} are more than the {_gib(free)} that are "
@@ -51,7 +51,7 @@ def choose_data_device(size: int, device: torch.device, wanted: DataDevice) -> D
             True, f"Batches are gathered on {device}, as training.data_device says."
         )
     host = "Batches are gathered on the host"
-    if wanted == "host":
+    if requested == "host":
         return DeviceChoice(False, f"{host}, as training.data_device says.")
     if free is None:
         return DeviceChoice(False, f"{host}: {device} does not tell how much memory is free.")

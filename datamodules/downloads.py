@@ -94,11 +94,11 @@ def fetch_minari(name: str, folder: Path | str) -> Path:
     path, unfinished = folder / name, folder / ".downloading"
     if path.is_dir():
         return path
-    theirs = os.environ.get("MINARI_DATASETS_PATH")
-    if theirs and (Path(theirs) / name / "data").is_dir():  # where training looks as well
-        return Path(theirs) / name
-    for made in (unfinished, path.parent):
-        make_folder(made, DatasetError, str(path), _ELSEWHERE)
+    configured = os.environ.get("MINARI_DATASETS_PATH")
+    if configured and (Path(configured) / name / "data").is_dir():  # where training looks as well
+        return Path(configured) / name
+    for missing in (unfinished, path.parent):
+        make_folder(missing, DatasetError, str(path), _ELSEWHERE)
     try:
         with (
             explain_write_errors(DatasetError, str(path), f"{_ELSEWHERE} Or make room."),
@@ -150,13 +150,13 @@ def _receive(url: str, part: Path, tell: OnBytes) -> str | None:
     return next((h[len("md5=") :] for h in hashes.split(",") if h.startswith("md5=")), None)
 
 
-def _check_md5(part: Path, wanted: str | None) -> None:
-    if wanted is None:
+def _check_md5(part: Path, expected: str | None) -> None:
+    if expected is None:
         return
     digest = hashlib.md5(usedforsecurity=False)
     for chunk in _chunks(part):
         digest.update(chunk)
-    if base64.b64encode(digest.digest()).decode() != wanted:
+    if base64.b64encode(digest.digest()).decode() != expected:
         part.unlink()
         raise DatasetError(f"{part}: not what the server has (MD5 differs); removed, try again")
 

@@ -41,29 +41,29 @@ def eligible_episodes(
     Raises:
         DatasetError: If the data cannot serve the window or a limit.
     """
-    everything: Numbers = np.arange(store.num_episodes)
-    known, besides = everything, ""
+    all_episodes: Numbers = np.arange(store.num_episodes)
+    known, besides = all_episodes, ""
     if held_out is not None and len(held_out):
         known = np.setdiff1d(known, held_out, assume_unique=True)
         besides = f" (besides {len(held_out)} that are held out, see data.held_out)"
-    kept = within_limits(store, known, min_return, None)
-    if not len(kept):
+    eligible = within_limits(store, known, min_return, None)
+    if not len(eligible):
         returns = returns_of(store, known)
         raise DatasetError(
             f"{store.path}: no episode has a return of at least {min_return}; those of the "
             f"{len(known)} episodes{besides} are {returns.min():g} to {returns.max():g}"
         )
     of = "" if min_return is None else f" of a return of at least {min_return}"
-    lengths = store.lengths[kept]
-    kept = within_limits(store, kept, None, min_length)
-    if not len(kept):
+    lengths = store.lengths[eligible]
+    eligible = within_limits(store, eligible, None, min_length)
+    if not len(eligible):
         raise DatasetError(
             f"{store.path}: no episode{of} has at least {min_length} steps; the lengths{besides} "
             f"are {lengths.min()} to {lengths.max()}"
         )
-    lengths = store.lengths[kept]
+    lengths = store.lengths[eligible]
     # Of all episodes: the longest window does not depend on which of them are held out.
-    longest = store.lengths[within_limits(store, everything, min_return, min_length)].max()
+    longest = store.lengths[within_limits(store, all_episodes, min_return, min_length)].max()
     if window - spare > longest:
         raise DatasetError(
             f"{store.path}: a window of {window} steps (segments x context length) is longer than "
@@ -71,11 +71,11 @@ def eligible_episodes(
             "Use a shorter context, fewer segments, or longer episodes"
         )
     if max_length is not None:
-        kept = kept[lengths <= max_length]
-        if not len(kept):
+        eligible = eligible[lengths <= max_length]
+        if not len(eligible):
             raise DatasetError(
                 f"{store.path}: no episode{of} has at most {max_length} steps; the shortest of "
                 f"{len(lengths)}{besides} has {lengths.min()}. Begin the curriculum with more "
                 "segments"
             )
-    return kept
+    return eligible

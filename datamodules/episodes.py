@@ -102,21 +102,21 @@ def validate_episode(episode: Episode, spec: EnvironmentSpec, source: str, index
     steps = len(episode)
     if steps == 0:
         raise DatasetError(f"{place}: the episode has no steps; leave it out")
-    items, wanted = (
+    items, expected = (
         observation_items(episode.observations),
         observation_spaces(spec.observation_space),
     )
-    if set(items) != set(wanted):
+    if set(items) != set(expected):
         raise DatasetError(
             f"{place}: the observation keys are {sorted(items)}, but {spec.name} has "
-            f"{sorted(wanted)}"
+            f"{sorted(expected)}"
         )
-    for key, space in wanted.items():
+    for key, space in expected.items():
         name = f"observations[{key!r}]" if key else "observations"
         _check_array(items[key], space, steps, f"{place}: {name}")
     if episode.last_observation is not None:
         last = observation_items(episode.last_observation)
-        for key, space in wanted.items():
+        for key, space in expected.items():
             _check_array(last[key][None], space, 1, f"{place}: last observation {key}".rstrip())
     _check_array(episode.actions, spec.action_space, steps, f"{place}: actions")
     rewards = np.asarray(episode.rewards)

@@ -228,7 +228,7 @@ def open_source(path: Path | str, options: Options | None = None) -> Source:
     try:
         known = find_format(path) if options.format is None else REGISTRY.get(options.format)
         if known is None:
-            raise DatasetError(f"{path}: {_what_it_is(path)}")
+            raise DatasetError(f"{path}: {_describe_unknown(path)}")
         source = known.open(path, options)
         missing = (
             missing_among(source.files, _SMALL_BYTES) if path.is_dir() else not_downloaded(path)
@@ -239,11 +239,11 @@ def open_source(path: Path | str, options: Options | None = None) -> Source:
         raise _explained(path, error) from error
     except RecursionError as error:
         raise DatasetError(f"{path}: what stands in it is nested too deeply for data") from error
-    spec, told = source.spec, about(source.spec)
+    spec, notes = source.spec, about(source.spec)
     if options.spec is not None:
         spec = replace(options.spec, recorded=source.spec.recorded)
-        told = differences(spec)
-    return replace(source, spec=_with_bounds(spec, options), notes=(*source.notes, *told))
+        notes = differences(spec)
+    return replace(source, spec=_with_bounds(spec, options), notes=(*source.notes, *notes))
 
 
 def _downloaded(path: Path) -> str:
@@ -253,20 +253,21 @@ def _downloaded(path: Path) -> str:
     return "" if found is None else f"; did you mean {found}?"
 
 
-def _what(path: Path) -> str | None:
+def _describe_known(path: Path) -> str | None:
     """Returns what the data set at a path is, or None."""
     found = find_format(path)
     return None if found is None else found.what
 
 
-def _what_it_is(path: Path) -> str:
+def _describe_unknown(path: Path) -> str:
     """Returns what a path of no known format is, and what to do."""
-    found = above(path, _what) or describe(path) or inside(path, _what)
+    found = above(path, _describe_known) or describe(path) or inside(path, _describe_known)
     if found is not None:
         return found
     words = first_words(path) if path.is_file() else None
-    wanted = "".join(f"\n  - {item.what}" for item in FORMATS)
-    return f"{words or 'not a data set of a known format'}. It is none of:{wanted}\n{OWN_ARRAYS}"
+    what = words or "not a data set of a known format"
+    known_formats = "".join(f"\n  - {item.what}" for item in FORMATS)
+    return f"{what}. It is none of:{known_formats}\n{OWN_ARRAYS}"
 
 
 def _explained(path: Path, error: Exception) -> DatasetError:
@@ -277,7 +278,7 @@ def _explained(path: Path, error: Exception) -> DatasetError:
     elsewhere = not_downloaded(path)
     if elsewhere is not None:
         return DatasetError(f"{elsewhere[0]}: {elsewhere[1]}")
-    part = above(path, _what)
+    part = above(path, _describe_known)
     if part is not None:
         return DatasetError(f"{path}: {part}")
     if isinstance(error, OSError):

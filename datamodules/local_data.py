@@ -60,8 +60,8 @@ def find_minari(root: Path, name: str) -> Path:
     Raises:
         DatasetError: If it is not there; says how to get it.
     """
-    told = os.environ.get("MINARI_DATASETS_PATH")
-    others = [Path(told)] if told else _in_home(".minari/datasets")
+    configured = os.environ.get("MINARI_DATASETS_PATH")
+    others = [Path(configured)] if configured else _in_home(".minari/datasets")
     for path in (folder / name for folder in [root / "minari", *others]):
         if (path / "data").is_dir():
             return path

@@ -107,7 +107,7 @@ class MemoryMazeExpert:
         """Returns the number of steps to the target under each plan, `(P,)`."""
         place = np.tile(position, (len(_PLANS), 1))
         angle: Array = np.full(len(_PLANS), np.arctan2(direction[1], direction[0]))
-        room = _look_up(self._clearance, place)
+        room = _interpolate(self._clearance, place)
         cost = np.zeros(len(_PLANS))
         done = np.zeros(len(_PLANS), dtype=bool)
         for step in range(_HORIZON):
@@ -119,14 +119,14 @@ class MemoryMazeExpert:
             course = angle + turned / 2
             angle = angle + turned
             ahead = place + moved[:, None] * np.stack([np.cos(course), np.sin(course)], axis=1)
-            there = _look_up(self._clearance, ahead)
+            there = _interpolate(self._clearance, ahead)
             free = (there > _RADIUS) | (there > room)
             room = np.where(free, there, room)
             speed = np.where(free, speed, 0.0)
             place = np.where((free & ~done)[:, None], ahead, place)
             done |= ((place - target) ** 2).sum(axis=1) < _TOUCH**2
             cost += ~done * (1.0 + 0.5 * ~free)
-        left: Array = np.where(done, 0.0, _look_up(distances, place) / _SPEED)
+        left: Array = np.where(done, 0.0, _interpolate(distances, place) / _SPEED)
         return cost + left
 
 
@@ -168,7 +168,7 @@ def _distances(clearance: Array, target: Array) -> Array:
         found = best
 
 
-def _look_up(grid: Array, places: Array) -> Array:
+def _interpolate(grid: Array, places: Array) -> Array:
     """Interpolates values at `(P, 2)` places between the four nearest points, `(P,)`."""
     size = len(grid)
     at = np.clip(places * _FINE - 0.5, 0, size - 1.001)

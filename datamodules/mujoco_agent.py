@@ -91,7 +91,7 @@ class Learner:
         if done:
             self._load(done)
         for number in range(done + 1, self.rounds + 1):
-            with _own_chance(hash_counter(self.seed, number)):
+            with _seeded(hash_counter(self.seed, number)):
                 experience = self._learn_round(number, tell)
             with atomic_path(self._experience(number)) as draft, draft.open("xb") as file:
                 np.savez(file, **experience)  # type: ignore[arg-type]
@@ -109,7 +109,7 @@ class Learner:
     def as_after(self, number: int, seed: int) -> Iterator[None]:
         """Returns the agent as it was after a round, with its own random numbers, to play with."""
         self._load(number)
-        with _own_chance(seed):
+        with _seeded(seed):
             yield
 
     def experience(self, number: int) -> Columns:
@@ -173,7 +173,7 @@ class Learner:
     def _explore(self, observations: Array) -> tuple[Array, Array]:
         """Returns random actions, and their log-probabilities."""
         shape = (len(observations), *(self._model.action_space.shape or ()))
-        actions = np.random.uniform(-1, 1, shape).astype(np.float32)  # noqa: NPY002 (`_own_chance`)
+        actions = np.random.uniform(-1, 1, shape).astype(np.float32)  # noqa: NPY002 (`_seeded`)
         return actions, np.full(len(actions), -shape[1] * math.log(2), dtype=np.float32)
 
     def _remember(self, step: Columns) -> None:
@@ -217,7 +217,7 @@ def _make_sac(options: MujocoOptions, seed: int) -> SAC:
             "To make data of MuJoCo an agent learns first, with stable-baselines3, which this "
             f"Python does not have. Install it with: {install('mujoco')}"
         ) from error
-    with _own_chance(seed):
+    with _seeded(seed):
         model = SAC("MlpPolicy", Mujoco(options), buffer_size=1, device="cpu", **_SETTINGS)
     model.set_logger(Logger(folder=None, output_formats=[]))
     return model
@@ -232,7 +232,7 @@ def _make_buffer(options: MujocoOptions, steps: int) -> ReplayBuffer:
 
 
 @contextmanager
-def _own_chance(seed: int) -> Iterator[None]:
+def _seeded(seed: int) -> Iterator[None]:
     """Seeds the generators that stable-baselines3 uses, and restores them afterwards.
 
     PyTorch uses one thread meanwhile: for networks as small as these more threads are slower.

@@ -124,10 +124,10 @@ def known_mujoco(
     if task is None:
         return spec
     settings: dict[str, Any] = {"task": task, "version": version}
-    told = _GYM_ID.search(name)
-    gym_id = None if told is None else told.group()
-    if told is not None:
-        settings = mujoco_settings(Recorded(told.group()))
+    match = _GYM_ID.search(name)
+    gym_id = None if match is None else match.group()
+    if match is not None:
+        settings = mujoco_settings(Recorded(match.group()))
     elif _D4RL.search(name):  # all versions of D4RL were recorded in v2
         gym_id = f"{TASKS[task].gym_name}-v2"
     known = with_settings(spec, {**settings, **(references or {})})

@@ -281,11 +281,11 @@ class Store:
                 )
 
 
-def differ_in_bounds(found: gymnasium.Space[Any], wanted: gymnasium.Space[Any]) -> bool:
+def differ_in_bounds(found: gymnasium.Space[Any], expected: gymnasium.Space[Any]) -> bool:
     """Whether two Boxes of floats differ in their bounds alone, which models do not use."""
-    both = isinstance(found, spaces.Box) and isinstance(wanted, spaces.Box)
-    kinds = {np.dtype(space.dtype).kind for space in (found, wanted)}
-    return both and found.shape == wanted.shape and kinds == {"f"}
+    both = isinstance(found, spaces.Box) and isinstance(expected, spaces.Box)
+    kinds = {np.dtype(space.dtype).kind for space in (found, expected)}
+    return both and found.shape == expected.shape and kinds == {"f"}
 
 
 def _copy(observations: Array | dict[str, Array], rows: slice | int) -> Any:

@@ -91,11 +91,11 @@ class TwoColorsExpert:
             raise TypeError(f"the expert plays TwoColors, not {type(room).__name__}")
         self._room = room
         self._generator = np.random.default_rng([seed % (1 << 64), 1])
-        self._time, self._turned, self._standing = 0, 0, 0
+        self._time, self._turned, self._steps_on_spot = 0, 0, 0
         self._burst = (FORWARD, 0)  # the action and how often it is still due
         self._plan: int | None = None  # the rest of the plan
         self._seen: dict[tuple[float, ...], int] = {}
-        self._way = _Way()
+        self._field = _DistanceField()
 
     def act(self) -> int:
         """Returns the action for the current state of the environment."""
@@ -129,22 +129,22 @@ class TwoColorsExpert:
             return TURN_LEFT
         plans = self._new if self._plan is None else np.append(self._plan, self._new)
         places = self._places(scene, plans)
-        reached = _first_touch(places, right, _TOUCH - 2)
-        hurt = _first_touch(places, wrong, _TOUCH + _CAUTION)
+        reached = _first_contact(places, right, _TOUCH - 2)
+        blocked = _first_contact(places, wrong, _TOUCH + _CAUTION)
         if scene.pillar:
-            hurt = np.minimum(hurt, _first_touch(places, np.zeros((1, 2)), _PILLAR_TOUCH))
-        # Who reaches nothing has the way from the end of the plan before it, or from where it must
-        # stop so as not to be hurt.
-        last = np.minimum(np.maximum(hurt - _STOP, 0), _STEPS - 1)
-        rest = _STEPS + self._way.steps(places[np.arange(len(plans)), last], free, wrong)
+            blocked = np.minimum(blocked, _first_contact(places, np.zeros((1, 2)), _PILLAR_TOUCH))
+        # A plan that reaches no item is followed by the distance from its end, or from the step at
+        # which it must stop before a contact.
+        last = np.minimum(np.maximum(blocked - _STOP, 0), _STEPS - 1)
+        rest = _STEPS + self._field.steps(places[np.arange(len(plans)), last], free, wrong)
         reaches = reached < _STEPS
-        cost = np.where(reaches, reached + _DETOUR * (hurt < reached + _STOP), rest)
-        bad = np.where(reaches, hurt <= reached + 1, hurt <= _STOP)
-        cost = np.where(bad, _NEVER - hurt, cost)
+        cost = np.where(reaches, reached + _DETOUR * (blocked < reached + _STOP), rest)
+        bad = np.where(reaches, blocked <= reached + 1, blocked <= _STOP)
+        cost = np.where(bad, _NEVER - blocked, cost)
         if self._plan is not None:
-            # The longer it turns about on the spot, the less it changes its mind.
-            self._standing = self._standing + 1 if np.abs(scene.speed).max() < 0.5 else 0
-            cost[0] -= _COMMITMENT + self._standing / 2
+            # The longer it stays on the spot, the cheaper is the plan it has.
+            self._steps_on_spot = self._steps_on_spot + 1 if np.abs(scene.speed).max() < 0.5 else 0
+            cost[0] -= _COMMITMENT + self._steps_on_spot / 2
         best = int(plans[np.argmin(cost)])
         # A turn of the same kind and one step less, or straight on.
         self._plan = max(best - len(_KINDS), 0)
@@ -207,7 +207,7 @@ def _free(right: Array, wrong: Array) -> Array:
     return free
 
 
-def _first_touch(places: Array, things: Array, distance: float) -> Array:
+def _first_contact(places: Array, things: Array, distance: float) -> Array:
     """Returns the step at which each plan touches one of `(N, 2)` items, or `_NEVER`: `(P,)`.
 
     Bodies are squares in this engine.
@@ -218,7 +218,7 @@ def _first_touch(places: Array, things: Array, distance: float) -> Array:
     return first
 
 
-class _Way:
+class _DistanceField:
     """The distance to the items from any place, around the wrong items."""
 
     def __init__(self) -> None:
@@ -245,7 +245,7 @@ def _distances(right: Array, wrong: Array) -> Array:
     axis = np.linspace(-_LIMIT, _LIMIT, _CELLS)
     grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1)
     gap = np.abs(grid[:, :, None] - wrong).max(axis=-1).min(axis=-1, initial=np.inf)
-    toll = np.where(gap < _TOUCH + _CAUTION, _BLOCKED, 1.0) * _CELL / _STEP_LENGTH
+    step_cost = np.where(gap < _TOUCH + _CAUTION, _BLOCKED, 1.0) * _CELL / _STEP_LENGTH
     near = np.linalg.norm(grid[:, :, None] - right, axis=-1).min(axis=-1)
     # Around an item the distance is exact; from there on it spreads from point to point.
     field = np.full((_CELLS + 2, _CELLS + 2), np.inf)
@@ -259,7 +259,7 @@ def _distances(right: Array, wrong: Array) -> Array:
         corners = np.minimum(
             np.minimum(field[:-2, :-2], field[2:, 2:]), np.minimum(field[:-2, 2:], field[2:, :-2])
         )
-        better = np.minimum(inside, np.minimum(sides + toll, corners + np.sqrt(2) * toll))
+        better = np.minimum(inside, np.minimum(sides + step_cost, corners + np.sqrt(2) * step_cost))
         if (better == inside).all():
             return inside.copy()
         inside[...] = better

@@ -128,7 +128,7 @@ def make_once(
     provenance: dict[str, Any],
     make: Callable[[], object],
     elsewhere: str = ELSEWHERE,
-    kept: str = "",
+    retained: str = "",
 ) -> Path:
     """Make a store unless it exists; of several concurrent processes, one makes it.
 
@@ -137,7 +137,7 @@ def make_once(
         provenance: The entries that the manifest's provenance must have; `make` may add others.
         make: Makes the store.
         elsewhere: Advice for the error if the folder cannot be written.
-        kept: For the error if the disk is full: what is kept.
+        retained: For the error if the disk is full: what is kept.
 
     Returns:
         `store`.
@@ -150,7 +150,7 @@ def make_once(
         return store
     what = f"{store}: the data"
     make_folder(store.parent, DatasetError, what, elsewhere)
-    advice = f"{elsewhere} Or make room. {kept}".rstrip()
+    advice = f"{elsewhere} Or make room. {retained}".rstrip()
     with (
         explain_write_errors(DatasetError, what, advice),
         locked(store.with_name(f".{store.name}.generate.lock"), f"making {store}"),

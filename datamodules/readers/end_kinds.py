@@ -12,7 +12,7 @@ from datamodules.readers.values import column, flat_flags
 Flags = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
 
-NOTHING_TOLD = "no column tells which episodes the environment ended; all are taken as truncated"
+NO_END_FLAGS = "no column tells which episodes the environment ended; all are taken as truncated"
 FLAGS = ("terminated", "terminals", "dones", "truncated", "is_last", "is_first")
 BY_ENVIRONMENT = ("terminated", "terminals", "dones")
 # Columns that distinguish a time limit's ends from the environment's.
@@ -67,7 +67,7 @@ def last_flags(found: ColumnRoles, steps: int, place: str) -> dict[str, bool]:
     Raises:
         DatasetError: If the columns disagree, or an end is marked before the last step.
     """
-    told = {}
+    flags_of_role = {}
     for role in FLAGS:
         if role not in found:
             continue
@@ -78,11 +78,13 @@ def last_flags(found: ColumnRoles, steps: int, place: str) -> dict[str, bool]:
                 f"{place}: {name} has {len(flags)} steps, but there are {steps} actions"
             )
         if role != "is_first":
-            told[role] = bool(flags) if not flags.ndim else check_ends(flags, f"{place}: {name}")
-    if "discount" in found and not told.keys() & set(BY_ENVIRONMENT):
+            flags_of_role[role] = (
+                bool(flags) if not flags.ndim else check_ends(flags, f"{place}: {name}")
+            )
+    if "discount" in found and not flags_of_role.keys() & set(BY_ENVIRONMENT):
         discount = np.asarray(column(found.values["discount"], "discount")[()]).reshape(-1)
-        told["terminated"] = bool(discount[-1] == 0)
-    return told
+        flags_of_role["terminated"] = bool(discount[-1] == 0)
+    return flags_of_role
 
 
 def check_ends(flags: Array, place: str) -> bool:

@@ -14,7 +14,7 @@ from datamodules.options import Options
 from datamodules.readers.end_kinds import (
     BY_ENVIRONMENT,
     FLAGS,
-    NOTHING_TOLD,
+    NO_END_FLAGS,
     TELLS_APART,
     Flags,
     Rows,
@@ -108,7 +108,7 @@ def find_bounds(
     if unfinished and alone:
         ends = np.append(ends, rows)
     elif unfinished:
-        marks.notes.append(_tell_unfinished(unfinished, options))
+        marks.notes.append(_unfinished_note(unfinished, options))
         if options.unfinished != "drop":
             ends = np.append(ends, rows)
     if not len(ends):
@@ -118,7 +118,7 @@ def find_bounds(
     return EpisodeBounds(ends, terminated, truncated, ambiguous, unfinished, tuple(marks.notes))
 
 
-def _tell_unfinished(steps: int, options: Options) -> str:
+def _unfinished_note(steps: int, options: Options) -> str:
     if options.unfinished == "drop":
         return (
             f"the last {steps} steps are no whole episode and are left out (--unfinished keep "
@@ -151,7 +151,7 @@ def _ends(marks: _Marks, options: Options, breaks: Callable[[], Flags] | None, o
         )
         broken: Flags = ended | np.append(breaks(), False)
         return broken
-    if flagged and _all_alike(ended):
+    if flagged and _have_one_length(ended):
         if "terminals" not in marks.flags:  # `terminated` says in so many words what ended them
             return ended
         marks.notes.append(
@@ -160,10 +160,10 @@ def _ends(marks: _Marks, options: Options, breaks: Callable[[], Flags] | None, o
         )
         marks.flags = dict.fromkeys(marks.flags, np.zeros_like(ended)) | {"truncated": ended}
         return ended
-    raise DatasetError(_what_tells(marks, flagged))
+    raise DatasetError(_no_ends_message(marks, flagged))
 
 
-def _what_tells(marks: _Marks, flagged: list[Flags]) -> str:
+def _no_ends_message(marks: _Marks, flagged: list[Flags]) -> str:
     names = [marks.name(role) for role in BY_ENVIRONMENT if role in marks.flags]
     if flagged:
         return (
@@ -179,7 +179,7 @@ def _what_tells(marks: _Marks, flagged: list[Flags]) -> str:
     )
 
 
-def _all_alike(ended: Flags) -> bool:
+def _have_one_length(ended: Flags) -> bool:
     """Whether there are several episodes, all of one length, and the last one ends."""
     ends = np.flatnonzero(ended) + 1
     lengths = np.diff(ends, prepend=0)
@@ -246,7 +246,7 @@ def _kinds(marks: _Marks, ends: Rows) -> tuple[Flags, Flags]:
     """Returns whether the data mark the end of each episode as terminated, and as truncated."""
     last, episodes = ends - 1, len(ends)
     terminated = np.zeros(episodes, bool)
-    told = False
+    is_marked = False
     for role in BY_ENVIRONMENT:
         if role in marks.flags:
             flags = marks.flags[role][last]
@@ -259,16 +259,16 @@ def _kinds(marks: _Marks, ends: Rows) -> tuple[Flags, Flags]:
                 )
         else:
             continue
-        told = True
+        is_marked = True
         if role == "dones" and "truncated" in marks.flags:
             flags = flags & ~marks.flags["truncated"][last]
         terminated |= flags
-    if "discount" in marks.found and not told:
+    if "discount" in marks.found and not is_marked:
         discount = _numbers(marks, "discount")
         if len(discount) == marks.rows:
-            terminated, told = discount[last] == 0, True
-    if not told and "truncated" not in marks.flags:
-        marks.notes.append(NOTHING_TOLD)
+            terminated, is_marked = discount[last] == 0, True
+    if not is_marked and "truncated" not in marks.flags:
+        marks.notes.append(NO_END_FLAGS)
     truncated = np.zeros(episodes, bool)
     if "truncated" in marks.flags:
         truncated = marks.flags["truncated"][last]

@@ -19,7 +19,7 @@ import numpy as np
 from datamodules.episodes import Array, DatasetError
 from datamodules.options import Options
 from datamodules.readers.arrow import RowReader, arrow_errors, lazy_images, numbers, parquet_rows
-from datamodules.readers.end_kinds import NOTHING_TOLD
+from datamodules.readers.end_kinds import NO_END_FLAGS
 from datamodules.readers.lazy_array import LazyArray
 from datamodules.readers.lerobot_files import Clip, Metadata, Part, read_metadata
 from datamodules.readers.named import open_episodes
@@ -105,8 +105,8 @@ class _Columns:
 
 def _choose_columns(metadata: Metadata, options: Options) -> _Columns:
     """Returns the columns by the roles that a person gives them, else by their usual names."""
-    features, told = metadata.features, dict(options.columns)
-    for name in told:
+    features, given = metadata.features, dict(options.columns)
+    for name in given:
         if name not in features:
             raise DatasetError(
                 f"{metadata.folder}: there is no column '{name}'; it has {', '.join(features)}"
@@ -116,13 +116,13 @@ def _choose_columns(metadata: Metadata, options: Options) -> _Columns:
     cameras = _missing_cameras(metadata)
     for name, feature in features.items():
         role = _ROLES.get(name, "observations" if name.startswith("observation") else "")
-        if name in told or not role or role in told.values() or name in cameras:
+        if name in given or not role or role in given.values() or name in cameras:
             continue
         if _is_text(feature):
             texts.append(name)
         else:
             roles.append((name, role))
-    chosen = _Columns((*told.items(), *roles))
+    chosen = _Columns((*given.items(), *roles))
     _check_videos(metadata, chosen.names)
     return replace(chosen, notes=tuple(_notes(metadata, chosen, texts, cameras)))
 
@@ -169,7 +169,7 @@ def _notes(
     if left:
         yield f"not read: {', '.join(left)}"
     if not set(_ENDS) & set(dict(chosen.roles).values()):
-        yield NOTHING_TOLD
+        yield NO_END_FLAGS
 
 
 def _files(metadata: Metadata, chosen: _Columns) -> tuple[Path, ...]:

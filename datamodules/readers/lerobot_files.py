@@ -125,8 +125,8 @@ def _parts_of_version_2(folder: Path, info: dict[str, Any], videos: list[str]) -
             if not line.strip():
                 continue
             try:
-                told = json.loads(line)
-                index, length = int(told["episode_index"]), int(told["length"])
+                entry = json.loads(line)
+                index, length = int(entry["episode_index"]), int(entry["length"])
             except (ValueError, KeyError, TypeError) as error:
                 raise DatasetError(f"{file}, line {number + 1}: damaged ({error!r})") from error
             values = {

@@ -52,7 +52,7 @@ def open_memory_maze(path: Path, options: Options | None = None) -> Source:
         return open_npz_files(path, options)
     files = tuple(npz_files(path))
     with open_npz(files[0]) as npz:
-        told = bool(npz.keys & _OWN)
+        is_certain = bool(npz.keys & _OWN)
     assumed = (
         "64x64 pictures and six actions: taken as data of Memory Maze, whose episodes the time "
         "limit ends (--map obs=observations takes them as of any environment)"
@@ -65,7 +65,7 @@ def open_memory_maze(path: Path, options: Options | None = None) -> Source:
         read=partial(read_npz_folder, path),
         num_episodes=len(files),
         place=lambda number: str(files[number]),
-        notes=() if told else (assumed,),
+        notes=() if is_certain else (assumed,),
     )
 
 

@@ -24,7 +24,7 @@ def is_minari(path: Path) -> bool:
 def reference_scores(metadata: dict[str, Any]) -> dict[str, float]:
     """Returns the returns of the scores 0 and 100 that a data set gives; often none."""
     names = {"score_0": "ref_min_score", "score_100": "ref_max_score"}
-    found = {ours: metadata.get(theirs) for ours, theirs in names.items()}
+    found = {name: metadata.get(entry) for name, entry in names.items()}
     known = {k: float(v) for k, v in found.items() if isinstance(v, (int, float))}
     known = {name: value for name, value in known.items() if math.isfinite(value)}
     return known if len(known) == 2 and known["score_0"] < known["score_100"] else {}
@@ -72,13 +72,13 @@ def open_minari_source(path: Path) -> Source:
 
 def _about_evaluation(metadata: dict[str, Any]) -> list[str]:
     """Returns notes on the environment that a data set names for evaluation."""
-    recorded, asked = (
+    recorded, evaluation_env = (
         Recorded.parse(str(metadata.get(name))) for name in ("env_spec", "eval_env_spec")
     )
-    if asked is None or asked == recorded:
+    if evaluation_env is None or evaluation_env == recorded:
         return []
-    arguments = ", ".join(f"{name}={value}" for name, value in asked.arguments.items())
-    words = f"{asked.id} with {arguments}" if arguments else asked.id
+    arguments = ", ".join(f"{name}={value}" for name, value in evaluation_env.arguments.items())
+    words = f"{evaluation_env.id} with {arguments}" if arguments else evaluation_env.id
     return [
         f"the data set asks for rollouts in {words}, which is not what it was recorded in and is "
         "not made unasked (env.version, env.arguments)"

@@ -57,14 +57,14 @@ def read_store(store: Store, start: int = 0, on_bad: OnBad = raise_error) -> Ite
     for number in range(start, store.num_episodes):
         episode = store.episode(number)
         rows = slice(store.offsets[number], store.offsets[number + 1])
-        kept, wanted = store.arrays["returns_to_go"][rows], returns_to_go(episode.rewards)
-        wrong = ~np.isclose(kept, wanted, rtol=1e-4, atol=1e-3 * max(1, np.abs(wanted).max()))
+        stored, expected = store.arrays["returns_to_go"][rows], returns_to_go(episode.rewards)
+        wrong = ~np.isclose(stored, expected, rtol=1e-4, atol=1e-3 * max(1, np.abs(expected).max()))
         if wrong.any():
             step = int(np.argmax(wrong))
             on_bad(
                 DatasetError(
                     f"{store.path}, episode {number}: the return-to-go at step {step} is "
-                    f"{kept[step]:g}, but the rewards from there on are {wanted[step]:g} in all"
+                    f"{stored[step]:g}, but the rewards from there on are {expected[step]:g} in all"
                 )
             )
         else:

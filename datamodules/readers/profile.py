@@ -18,7 +18,7 @@ from gymnasium import spaces
 from datamodules.episodes import Array, DatasetError, Episode, from_items, observation_spaces
 from datamodules.options import Options
 from datamodules.readers.actions import ActionForm
-from datamodules.readers.end_kinds import NOTHING_TOLD, end_notes
+from datamodules.readers.end_kinds import NO_END_FLAGS, end_notes
 from datamodules.readers.episode_columns import EpisodeColumns
 from datamodules.readers.observations import is_scaled_image, to_space
 from datamodules.readers.values import Parts, flat_numbers, load
@@ -105,7 +105,7 @@ class DatasetProfile:
         self._limit = self.options.time_limit or time_limit(self.options.spec or self.spec)
         marked, lengths = np.array(self._marked), np.array(self.lengths)
         if not first.has_end_flags:
-            self.notes.append(NOTHING_TOLD)
+            self.notes.append(NO_END_FLAGS)
         if first.ambiguous:
             self.notes += end_notes(marked, lengths, self._limit, first.found)
         others = [*first.found.others, *first.left_out]

@@ -234,11 +234,11 @@ def _columns(record: bytes, features: dict[str, StepFeature], place: str) -> dic
     ended = _is_ended(flags, place)
     rows = steps - ended
     terminated = _is_terminal(flags, rows)
-    told = _nested({name: _head(values, rows) for name, values in columns.items()})
+    nested = _nested({name: _head(values, rows) for name, values in columns.items()})
     if ended:
         seen = {name: values for name, values in columns.items() if _is_observation(name)}
-        told |= _nested(seen)
-    return {**told, "terminated": terminated, "truncated": not terminated}
+        nested |= _nested(seen)
+    return {**nested, "terminated": terminated, "truncated": not terminated}
 
 
 def _head(column: Any, rows: int) -> Any:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datamodules.options import Options
-from datamodules.readers.end_kinds import NOTHING_TOLD
+from datamodules.readers.end_kinds import NO_END_FLAGS
 from datamodules.readers.hdf5 import hdf5_episodes, hdf5_file, hdf5_tree, is_hdf5_with
 from datamodules.readers.named import open_episodes
 from datamodules.source import Source
@@ -76,7 +76,7 @@ def _notes(file: h5py.File, demos: list[str]) -> tuple[str, ...]:
     elif "obs" in first and "states" in first:
         notes.append("the simulator's states are left out")
     if "dones" not in first:
-        notes.append(NOTHING_TOLD)
+        notes.append(NO_END_FLAGS)
     elif np.any(first["dones"][:-1]):
         notes.append("dones inside of an episode, where the task is solved already, do not end it")
     if "mask" in file:

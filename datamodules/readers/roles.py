@@ -98,16 +98,16 @@ def read_map(text: str) -> tuple[str, str]:
     """Parses `--map theirs=ours` into a pair.
 
     Raises:
-        ValueError: If it is no such pair, or `ours` is none of the roles.
+        ValueError: If it is no such pair, or the second part is none of the roles.
     """
-    theirs, separator, ours = text.rpartition("=")
-    role = ours if ours in ROLES or ours == IGNORED else role_of(ours)
-    if not separator or not theirs or role is None:
+    column, separator, name = text.rpartition("=")
+    role = name if name in ROLES or name == IGNORED else role_of(name)
+    if not separator or not column or role is None:
         raise ValueError(
             f"'{text}' is not THEIRS=OURS, the name of a column and one of "
             f"{', '.join([*ROLES, IGNORED])}"
         )
-    return theirs, role
+    return column, role
 
 
 def find_roles(
@@ -158,10 +158,10 @@ def listing(columns: Mapping[str, Any]) -> str:
 def _check_required(values: Mapping[str, Any], columns: Mapping[str, Any], place: str) -> None:
     missing = [role for role in _REQUIRED if role not in values]
     if missing:
-        asked = " ".join(f"--map THEIRS={role}" for role in missing)
+        options = " ".join(f"--map THEIRS={role}" for role in missing)
         raise DatasetError(
             f"{place}: there are no {' and no '.join(missing)}; it has {listing(columns)}. "
-            f"Say which column they are: {asked}"
+            f"Say which column they are: {options}"
         )
 
 

@@ -47,11 +47,11 @@ def plain_observations(
         DatasetError: If nothing can be kept.
     """
     found = {name: _plain(part) for name, part in leaves(space).items()}
-    kept = {name: part for name, part in found.items() if part is not None}
-    if not kept:
+    numeric = {name: part for name, part in found.items() if part is not None}
+    if not numeric:
         raise DatasetError(f"{place}: the observation space {space} has no numbers in it")
-    plain = kept[""] if list(kept) == [""] else spaces.Dict(kept)
-    return plain, sorted(found.keys() - kept.keys())
+    plain = numeric[""] if list(numeric) == [""] else spaces.Dict(numeric)
+    return plain, sorted(found.keys() - numeric.keys())
 
 
 def plain_actions(space: gymnasium.Space[Any], place: str) -> gymnasium.Space[Any]:

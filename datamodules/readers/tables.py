@@ -65,9 +65,9 @@ def open_table(
     if left:
         notes = (*notes, f"not numbers, and left out: {', '.join(left)}")
     readable = {name: kind for name, kind in kinds.items() if name not in left}
-    told = tuple(pair for pair in options.columns if pair[0] not in left or pair[1] != IGNORED)
-    options = replace(options, columns=told)
-    found = find_roles(readable, told, str(path))
+    given = tuple(pair for pair in options.columns if pair[0] not in left or pair[1] != IGNORED)
+    options = replace(options, columns=given)
+    found = find_roles(readable, given, str(path))
     if _holds_episodes(found.values):
         episodes = partial(_episodes, table, readable)
         return open_episodes(format_name, path, (*files, *more), episodes, options, notes=notes)

@@ -84,8 +84,8 @@ def _content(node: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         content = node["content"]
         content = json.loads(content) if isinstance(content, str) and content else content
         return str(node["type"]).rpartition(".")[2], content or {}
-    said = [value for value in node.values() if isinstance(value, dict)]
-    return str(node["pythonClassName"]).rpartition(".")[2], said[0] if said else {}
+    contents = [value for value in node.values() if isinstance(value, dict)]
+    return str(node["pythonClassName"]).rpartition(".")[2], contents[0] if contents else {}
 
 
 def _children(node: dict[str, Any]) -> dict[str, Any]:

@@ -117,24 +117,24 @@ def _shape(value: Any, place: Path) -> tuple[int, ...]:
 
 
 def _map(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.memmap[Any, Any]:
-    wanted = math.prod(shape) * dtype.itemsize
+    expected = math.prod(shape) * dtype.itemsize
     found = file.stat().st_size if file.is_file() else None
-    if found != wanted or not wanted:
+    if found != expected or not expected:
         there = "is missing" if found is None else f"has {found} bytes"
         raise DatasetError(
-            f"{file} {there}, but {_META} says {wanted}, for {dtype} {shape}; get it again"
+            f"{file} {there}, but {_META} says {expected}, for {dtype} {shape}; get it again"
         )
     return np.memmap(file, dtype, "r", shape=shape)
 
 
 def _order(stored: _Stored, path: Path) -> tuple[Array, list[str]]:
     """Returns the rows `(N,)` in temporal order, and notes on them."""
-    told = _storage(path) / "storage_metadata.json"
+    file = _storage(path) / "storage_metadata.json"
     writer = _storage(path).parent / "writer" / "metadata.json"
     size, width = stored.shape[0], math.prod(stored.shape[1:])
-    filled = read_json(told, _WHAT).get("len", size) if told.is_file() else size
+    filled = read_json(file, _WHAT).get("len", size) if file.is_file() else size
     if type(filled) is not int or not 0 < filled <= size:
-        raise DatasetError(f"{told}: {filled} of {size} rows cannot be filled")
+        raise DatasetError(f"{file}: {filled} of {size} rows cannot be filled")
     rows, notes = np.arange(filled * width), list[str]()
     cursor = read_json(writer, _WHAT).get("cursor", 0) if writer.is_file() else 0
     if filled == size and width == 1 and type(cursor) is int and 0 < cursor < size:

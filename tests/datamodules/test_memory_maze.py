@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from datamodules.memory_maze import MemoryMazeExpert, _clearance, _distances, _look_up
+from datamodules.memory_maze import MemoryMazeExpert, _clearance, _distances, _interpolate
 from rate.envs import headless
 from rate.envs.memory_maze import MemoryMaze, MemoryMazeOptions
 from rate.envs.memory_maze_packages import check_packages
@@ -42,12 +42,14 @@ class FlatMaze:
 
 def test_clearance_is_the_distance_to_the_nearest_wall():
     points = np.array([[4.5, 3.5], [4.5, 1.5], [0.5, 4.5], [4.5, 4.5]])
-    np.testing.assert_allclose(_look_up(_clearance(LAYOUT), points), [0.5, 1.5, 0.5, 0], atol=0.01)
+    np.testing.assert_allclose(
+        _interpolate(_clearance(LAYOUT), points), [0.5, 1.5, 0.5, 0], atol=0.01
+    )
 
 
 def test_distances_go_around_walls():
     distances = _distances(_clearance(LAYOUT), np.array([6.5, 7.5]))
-    at = _look_up(distances, np.array([[6.5, 7.5], [6.5, 6.5], [6.5, 1.5]]))
+    at = _interpolate(distances, np.array([[6.5, 7.5], [6.5, 6.5], [6.5, 1.5]]))
     assert at[0] < 0.2
     assert at[1] == pytest.approx(1, abs=0.2)
     assert 12 < at[2] < 15  # through the gap; 6 straight through the wall
