@@ -62,25 +62,25 @@ def extras_named(text: str) -> set[str]:
     Raises:
         BootstrapError: If there is no such extra, of which pip would only warn.
     """
-    wanted = {extra.replace("_", "-") for extra in text.replace(",", " ").split()}
+    requested = {extra.replace("_", "-") for extra in text.replace(",", " ").split()}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     known = list(project["optional-dependencies"])
-    for name in sorted(wanted.difference(known)):
+    for name in sorted(requested.difference(known)):
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else "."
         raise BootstrapError(f"there is no extra {name}{hint} There are: {', '.join(known)}.")
-    return wanted
+    return requested
 
 
-def prepare(venv: Path, wanted: set[str]) -> None:
-    """Installs the locked versions and the `wanted` extras into the environment at `venv`."""
+def prepare(venv: Path, requested: set[str]) -> None:
+    """Installs the locked versions and the `requested` extras into the environment at `venv`."""
     stamp = read_stamp(venv)
     installed = set(stamp.get("extras", ()))
     inputs = fingerprint()
-    if stamp.get("inputs") == inputs and wanted <= installed and works(venv):
+    if stamp.get("inputs") == inputs and requested <= installed and works(venv):
         return
     keep_or_create(venv, stamp)
-    extras = sorted(wanted | installed)
+    extras = sorted(requested | installed)
     write_stamp(venv, inputs=None, extras=extras)
     install(python_of(venv), extras)
     write_stamp(venv, inputs=inputs, extras=extras)

@@ -252,8 +252,8 @@ class Environment:
         name = spec.name.replace(":", "-").replace("/", "-")
         origin = {"source": f"{policy} on {spec.name}", "collector": policy}
         if policy == "expert":
-            told = f"{spec.name}/expert-{max_length}-{data.num_episodes}-{digest}-v0"
-            origin["source"] = f"Minari data set {told}"  # kept equal to existing stores
+            dataset = f"{spec.name}/expert-{max_length}-{data.num_episodes}-{digest}-v0"
+            origin["source"] = f"Minari data set {dataset}"  # kept equal to existing stores
             origin["collector"] = f"{type(self).env.__module__.split('.')[-1]}-expert-1"
         return collect(
             data.root,

@@ -80,21 +80,23 @@ class Record:
     ) -> None:
         """Record the ends of episodes in rows `(N,)` bool, with their outcomes in `info`."""
         self.under_way[episodes] = False
-        for name, (told, is_known) in outcomes_in(info, rows).items():
+        for name, (numbers, is_known) in outcomes_in(info, rows).items():
             unknown = 0.0 if name == SUCCESS else np.nan
             outcome = self.outcomes.setdefault(name, np.full(len(self.seeds), unknown))
-            outcome[episodes[is_known]] = told[is_known]
+            outcome[episodes[is_known]] = numbers[is_known]
 
-    def note_returns_to_go(self, episodes: NDArray[np.int64], asked: NDArray[np.float64]) -> None:
+    def note_returns_to_go(
+        self, episodes: NDArray[np.int64], returns_to_go: NDArray[np.float64]
+    ) -> None:
         """Count the next steps whose return-to-go is outside the range of the training data.
 
         Args:
             episodes: `(n,)` the episodes' numbers.
-            asked: `(n,)` the returns-to-go.
+            returns_to_go: `(n,)` the returns-to-go.
         """
         low, high = self.trained_range or (-np.inf, np.inf)
         slack = _ROUNDING * max(abs(low), abs(high))
-        outside = episodes[(asked < low - slack) | (asked > high + slack)]
+        outside = episodes[(returns_to_go < low - slack) | (returns_to_go > high + slack)]
         self.outside[outside] += 1
         new = outside[self.first_outside[outside] < 0]
         self.first_outside[new] = self.lengths[new]
@@ -121,7 +123,7 @@ class Rows:
     Attributes:
         episode: `(N,)` int64, the number of each row's episode.
         running: `(N,)` bool, the rows whose episode has not ended.
-        spoilt: `(N,)` bool, those of them in which a number was not finite.
+        not_finite: `(N,)` bool, the running rows with a reward or observation that was not finite.
     """
 
     def __init__(self, num_envs: int, record: Record, refill: bool = True) -> None:
@@ -130,7 +132,7 @@ class Rows:
         self.episode = np.full(num_envs, taken[-1] if len(taken) else 0)
         self.episode[: len(taken)] = taken
         self.running = np.arange(num_envs) < len(taken)
-        self.spoilt = np.zeros(num_envs, dtype=bool)
+        self.not_finite = np.zeros(num_envs, dtype=bool)
 
     @property
     def seeds(self) -> list[int]:
@@ -142,13 +144,13 @@ class Rows:
         played = self.running & ~restarted
         self.record.returns[self.episode[played]] += rewards[played]
         self.record.lengths[self.episode[played]] += 1
-        self.spoilt |= played & ~np.isfinite(rewards)
+        self.not_finite |= played & ~np.isfinite(rewards)
         self.forget(restarted)
 
     def forget(self, restarted: NDArray[Any]) -> None:
         """Reset the counts of the episodes in rows that begin again."""
         self.record.forget(self.episode[self.running & restarted])
-        self.spoilt &= ~restarted
+        self.not_finite &= ~restarted
 
     def without_nan(self, observations: Any) -> Any:
         """Returns observations `(N, *obs)` with 0 where they are not finite; marks the rows."""
@@ -158,19 +160,19 @@ class Rows:
         if array.dtype.kind != "f" or np.isfinite(array).all():
             return observations
         finite = np.isfinite(array)
-        self.spoilt |= self.running & ~finite.all(axis=tuple(range(1, array.ndim)))
+        self.not_finite |= self.running & ~finite.all(axis=tuple(range(1, array.ndim)))
         return np.where(finite, array, np.zeros((), array.dtype))
 
     def note_returns_to_go(self, policy: Policy) -> None:
         """Count rows whose return-to-go is outside the range of the training data."""
         if self.record.trained_range is not None:
-            asked = policy.returns_to_go[:, 0].numpy()[self.running]
-            self.record.note_returns_to_go(self.episode[self.running], asked)
+            returns_to_go = policy.returns_to_go[:, 0].numpy()[self.running]
+            self.record.note_returns_to_go(self.episode[self.running], returns_to_go)
 
     def end(self, ended: NDArray[np.bool_], info: dict[str, Any]) -> NDArray[np.bool_]:
         """Record the ends of rows; returns the rows that begin another episode, `(N,)` bool."""
-        self.record.returns[self.episode[ended & self.spoilt]] = np.nan
-        self.spoilt &= ~ended
+        self.record.returns[self.episode[ended & self.not_finite]] = np.nan
+        self.not_finite &= ~ended
         self.record.note(self.episode[ended], ended, info)
         taken = self.record.take(int(np.count_nonzero(ended)) if self.refill else 0)
         rows = np.flatnonzero(ended)[: len(taken)]

@@ -26,12 +26,12 @@ class Interrupted(Exception):
 
     def __init__(self, number: int, when: str, checkpoint: Path | None, step: int = 0) -> None:
         if checkpoint is None:
-            kept = "Nothing was saved yet: the same command begins again."
+            advice = "Nothing was saved yet: the same command begins again."
         else:
-            kept = (
+            advice = (
                 f"The state of step {step} is in {checkpoint}. Continue with: "
                 f"{command('train', '--resume', str(checkpoint.parent.parent))}"
             )
-        super().__init__(f"Stopped by {signal.Signals(number).name} {when}. {kept}")
+        super().__init__(f"Stopped by {signal.Signals(number).name} {when}. {advice}")
         self.number = number
         self.checkpoint = checkpoint

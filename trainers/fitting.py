@@ -97,15 +97,15 @@ def make_datamodule(
 
 def _warn_of_unreached_steps(config: RunConfig, datamodule: TrajectoryDataModule) -> None:
     """Warn if steps of the data are in no window, which happens with `data.window=start`."""
-    everything = datamodule.make_sampler(None).num_steps
+    all_steps = datamodule.make_sampler(None).num_steps
     last_stage = datamodule.segments if config.curriculum.enabled else None
-    unreached = everything - datamodule.make_sampler(last_stage).num_reached
+    unreached = all_steps - datamodule.make_sampler(last_stage).num_reached
     if unreached and is_main_process():
         what = "the first {} steps of an episode"
         if config.curriculum.enabled:
             what = "episodes of at most {} steps, with a curriculum"
         warnings.warn(
-            f"{unreached:,} of {everything:,} steps of {datamodule.store.path} are never trained "
+            f"{unreached:,} of {all_steps:,} steps of {datamodule.store.path} are never trained "
             f"on: data.window=start takes {what.format(config.window)}. Set data.window=random to "
             "train on all of them, or train on longer windows (training.segments).",
             stacklevel=2,

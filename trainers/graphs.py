@@ -114,13 +114,13 @@ class GraphedSteps:
                 recorded = RecordedStep(self._compute, self._optimizer, batch)
                 self._recorded[shape] = recorded
                 self._restore(before)  # undo the step that was recorded
-            return self._take_both_ways(recorded, batch, seed)
+            return self._compare_step(recorded, batch, seed)
         except (RuntimeError, _Unusable) as error:  # CUDA raises RuntimeError for all failures
             self._restore(before)
             self._fail(error)
             return None
 
-    def _take_both_ways(
+    def _compare_step(
         self, recorded: RecordedStep, batch: Batch, seed: Callable[[], None]
     ) -> Tensor:
         """Take a step by the graph and without it, and compare gradients and updates.
@@ -137,12 +137,12 @@ class GraphedSteps:
         found = self._flat(row)
         self._restore(before)
         seed()
-        wanted = self._flat(self._compute(batch))
-        _compare("gradient", found, wanted, wanted)
+        expected = self._flat(self._compute(batch))
+        _compare("gradient", found, expected, expected)
         recorded.show_gradient()
         self._optimizer.update()
-        for tensor, wanted in self._state().items():
-            _compare("update", after[tensor], wanted, wanted - before[tensor])
+        for tensor, expected in self._state().items():
+            _compare("update", after[tensor], expected, expected - before[tensor])
         return row
 
     def _flat(self, row: Tensor) -> Tensor:
@@ -183,9 +183,9 @@ class GraphedSteps:
         warnings.warn(f"{what} Training goes on without.", stacklevel=2)
 
 
-def _compare(what: str, found: Tensor, wanted: Tensor, scale: Tensor) -> None:
+def _compare(what: str, found: Tensor, expected: Tensor, scale: Tensor) -> None:
     """Raise if two results differ by more than a hundredth of the norm of `scale`."""
-    error, size = (found - wanted).norm(), scale.norm()
+    error, size = (found - expected).norm(), scale.norm()
     if torch.isfinite(size) and not error <= _TOLERANCE * size:
         raise _Unusable(f"its {what} is off by {error / size:.1%}")
 

@@ -78,8 +78,8 @@ class LossModule(LightningModule):
 
     def _compile(self, batch: Batch) -> None:
         """Compile the model if the settings say so, and try it on the first batch."""
-        wanted = self.config.training.compile
-        if wanted == "never" or (wanted == "auto" and not self._on_gpu):
+        mode = self.config.training.compile
+        if mode == "never" or (mode == "auto" and not self._on_gpu):
             return
 
         def attempt() -> None:
@@ -87,7 +87,7 @@ class LossModule(LightningModule):
                 with self._without_ddp_reducer():
                     hidden.sum().backward()  # type: ignore[no-untyped-call]
 
-        compile_model(self.model, attempt, required=wanted == "always")
+        compile_model(self.model, attempt, required=mode == "always")
 
     @property
     def metric_names(self) -> tuple[str, ...]:

@@ -81,16 +81,16 @@ def step_memory(config: RunConfig, spec: EnvironmentSpec) -> StepMemory:
     """Returns the memory of a training step, measured with one window on the CPU."""
     module = SequenceTrainer(config, spec)
     batch = _empty_batch(config, spec, module)
-    kept = _kept(module, batch)
+    saved = _saved_bytes(module, batch)
     if config.training.checkpoint_segments:  # segments are recomputed one at a time
         plain = replace(config.training, checkpoint_segments=False, bptt_segments=0)
-        kept += _kept(SequenceTrainer(replace(config, training=plain), spec), batch)
+        saved += _saved_bytes(SequenceTrainer(replace(config, training=plain), spec), batch)
     data = sum(tensor.nbytes for tensor in batch.tensors())
     parameters = sum(parameter.nbytes for parameter in module.parameters())
-    return StepMemory(_COPIES * parameters, data + kept)
+    return StepMemory(_COPIES * parameters, data + saved)
 
 
-def _kept(module: SequenceTrainer, batch: Batch) -> int:
+def _saved_bytes(module: SequenceTrainer, batch: Batch) -> int:
     """Returns the bytes kept for the backward pass, by the largest optimiser step of a batch."""
     own = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
     sizes: dict[int, int] = {}

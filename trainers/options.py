@@ -40,14 +40,14 @@ class Option:
 
 def options_of(kind: type, prefix: str) -> dict[str, Option]:
     """Returns the options of a dataclass and of nested dataclasses, by dotted name."""
-    types, told = get_type_hints(kind), _documentation(kind)
+    types, descriptions = get_type_hints(kind), _documentation(kind)
     found: dict[str, Option] = {}
     for field in fields(kind):
         name, inner = f"{prefix}.{field.name}", types[field.name]
         if is_dataclass(inner) and isinstance(inner, type):
             found |= options_of(inner, name)
         else:
-            found[name] = Option(inner, told.get(field.name, ""))
+            found[name] = Option(inner, descriptions.get(field.name, ""))
     return found
 
 
@@ -67,7 +67,7 @@ def read_words(words: Sequence[str]) -> list[tuple[str, list[str]]]:
         elif takes_more:
             given[-1][1].append(word)
         else:
-            raise _stray(word)
+            raise _without_option(word)
     return given
 
 
@@ -89,7 +89,7 @@ def read_value(option: str, kind: Any, words: Sequence[str]) -> Any:
         items = " ".join(words).strip("[] ").replace(",", " ").split()
         return [read_value(option, get_args(plain)[0], [item]) for item in items]
     if len(words) > 1 and plain is not _ANY:
-        raise _stray(words[1])
+        raise _without_option(words[1])
     text = " ".join(words)
     if plain is str or get_origin(plain) is Literal:
         return text
@@ -142,7 +142,7 @@ def set_at(table: dict[str, Any], name: str, value: Any) -> None:
     table[last] = value
 
 
-def _stray(word: str) -> ConfigError:
+def _without_option(word: str) -> ConfigError:
     return ConfigError(f"'{word}' belongs to no option. Options begin with --; --help lists them.")
 
 
@@ -181,14 +181,14 @@ def _is_union(kind: Any) -> bool:
 
 def _documentation(kind: type) -> dict[str, str]:
     """Returns the descriptions of fields in the docstrings of a dataclass and its bases."""
-    told: dict[str, str] = {}
+    descriptions: dict[str, str] = {}
     for part in reversed(kind.__mro__):
-        told |= _attributes((part.__doc__ or "").splitlines())
-    return told
+        descriptions |= _attributes((part.__doc__ or "").splitlines())
+    return descriptions
 
 
 def _attributes(lines: Iterable[str]) -> dict[str, str]:
-    told: dict[str, list[str]] = {}
+    descriptions: dict[str, list[str]] = {}
     indent, name = None, ""
     for line in lines:
         depth = len(line) - len(line.lstrip())
@@ -199,9 +199,9 @@ def _attributes(lines: Iterable[str]) -> dict[str, str]:
         elif indent is not None and (found := re.fullmatch(r"\s+(\w+): (.*)", line)):
             if depth == indent + 4:
                 name = found[1]
-                told[name] = [found[2]]
+                descriptions[name] = [found[2]]
             else:
-                told[name].append(line)
+                descriptions[name].append(line)
         elif indent is not None and name:
-            told[name].append(line)
-    return {name: " ".join(" ".join(text).split()) for name, text in told.items()}
+            descriptions[name].append(line)
+    return {name: " ".join(" ".join(text).split()) for name, text in descriptions.items()}

@@ -120,7 +120,7 @@ class OwnEnvironment(Environment):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by name, since other processes have no record class of this name yet."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
-        return _made_again, (self.name, type(self).given, given)
+        return _record_from, (self.name, type(self).given, given)
 
     @property
     def _no_data(self) -> str:
@@ -145,7 +145,7 @@ def own_record(name: str, maker: Maker | None = None) -> type[OwnEnvironment]:
     return type("Record", (OwnEnvironment,), parts)
 
 
-def _made_again(name: str, maker: Maker | None, given: dict[str, Any]) -> OwnEnvironment:
+def _record_from(name: str, maker: Maker | None, given: dict[str, Any]) -> OwnEnvironment:
     return own_record(name, maker)(**given)
 
 

@@ -115,8 +115,8 @@ def with_backbone(preset: dict[str, Any], backbone: str | None) -> tuple[dict[st
         return preset, []
     settings = settings_of(str(backbone), model)
     left_out = [name for name in model if name not in settings]
-    told = f"{backbone} has no {', '.join(left_out)}: the preset's are left out."
-    return {**preset, "model": settings}, [told] if left_out else []
+    note = f"{backbone} has no {', '.join(left_out)}: the preset's are left out."
+    return {**preset, "model": settings}, [note] if left_out else []
 
 
 def load_over_preset(
@@ -178,10 +178,10 @@ def _left_out(values: dict[str, Any], whole: dict[str, Any], prefix: str = "") -
 
 def describe_differences(config: RunConfig, other: RunConfig) -> str:
     """Returns the size of two runs as text: `K = 50, N = 3, ... there; K = 15, N = 6, ... here`."""
-    mine, theirs = _size(config), _size(other)
-    names = [name for name in mine if name in theirs and mine[name] != theirs[name]]
-    there = ", ".join(theirs[name] for name in names)
-    return f"{there}; here {', '.join(mine[name] for name in names)}" if names else ""
+    own, others = _size(config), _size(other)
+    names = [name for name in own if name in others and own[name] != others[name]]
+    there = ", ".join(others[name] for name in names)
+    return f"{there}; here {', '.join(own[name] for name in names)}" if names else ""
 
 
 def _size(config: RunConfig) -> dict[str, str]:

@@ -111,7 +111,7 @@ def play(
         step += 1
         fresh = np.asarray(info.pop("restarted", nobody), dtype=bool)
         rows.add(rewards, fresh)
-        again = rows.end(rows.running & (terminated | truncated | rows.spoilt), info)
+        again = rows.end(rows.running & (terminated | truncated | rows.not_finite), info)
         if on_step is not None:
             on_step(*rows.record.progress())
         if not rows.running.any() or step == max_steps:

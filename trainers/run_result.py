@@ -128,18 +128,18 @@ def score_weights(
         log_scores(loggers, result.rows, result.steps)
         write_json(result.folder / EVALUATION, content)
     except OSError:
-        told = "; ".join(
+        summary = "; ".join(
             f"{row['which']} at {row['length']}: success {row['success']}, return {row['return']}"
             for row in result.rows
         )
-        warnings.warn(f"The scores are not saved: {told}.", stacklevel=2)
+        warnings.warn(f"The scores are not saved: {summary}.", stacklevel=2)
         raise
 
 
 def _for_rollouts(report: Report | None, meter: Meter, which: str) -> OnProgress:
-    def tell(length: Length, share: float) -> None:
+    def show(length: Length, share: float) -> None:
         meter.show(f"scoring the {which} weights at {at_length(length)}", share, 1)
         if report is not None:
             report(f"scoring at {at_length(length)}", round(100 * share), 100)
 
-    return tell
+    return show

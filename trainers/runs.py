@@ -19,13 +19,13 @@ from rate.advice import command
 from rate.errors import ConfigError
 from rate.files import remove_drafts, write_atomic
 from rate.weights import CHECKPOINTS, DESCRIPTION
-from trainers.begun import ENVIRONMENT, FOLDER
 from trainers.callbacks.checkpoint import find_checkpoint
 from trainers.changes import ROUNDING, changes_no_score, differences, may_change
 from trainers.config import Resume, RunConfig
 from trainers.config_files import load_config_file
 from trainers.csv_logger import METRICS
 from trainers.run_lock import LOCK, only_writer
+from trainers.working_folder import ENVIRONMENT, FOLDER
 from trainers.yaml_files import write_yaml
 
 CONFIG, EVALUATION, HELD_OUT = "config.yaml", "evaluation.json", "held_out.json"
@@ -59,11 +59,13 @@ def enter_run(config: RunConfig, resume: Resume = None) -> Iterator[Path]:
         try:
             is_new = _prepare(folder, config, resume, stack)
         except FileExistsError as error:
-            raise _in_the_way(folder) from error
+            raise _file_in_the_way(folder) from error
         except OSError as error:
             raise _not_writable(folder, error) from error
-        if told := _passed_over(config, resume):
-            warnings.warn(f"{told[0]}, which is left as it is; this run is {folder}.", stacklevel=3)
+        if occupied := _passed_over(config, resume):
+            warnings.warn(
+                f"{occupied[0]}, which is left as it is; this run is {folder}.", stacklevel=3
+            )
         try:
             yield folder
         except BaseException:
@@ -84,15 +86,15 @@ def _passed_over(config: RunConfig, resume: Resume) -> list[str]:
 
     With `resume="auto"` more settings may differ in the same run than without.
     """
-    told: list[str] = []
+    occupied: list[str] = []
     while not isinstance(resume, Path):
-        folder = _folder(config, len(told) + 1)
+        folder = _folder(config, len(occupied) + 1)
         if not (folder / CONFIG).is_file():
             break
         try:
             before = load_config_file(folder / CONFIG)
         except ConfigError:
-            told.append(f"{folder} holds another run (its {CONFIG} cannot be read)")
+            occupied.append(f"{folder} holds another run (its {CONFIG} cannot be read)")
             continue
         is_same = may_change if resume == "auto" else changes_no_score
         changed = differences(before.to_dict(), config.to_dict())
@@ -102,8 +104,8 @@ def _passed_over(config: RunConfig, resume: Resume) -> list[str]:
         if other is None:
             break
         old, new = changed[other]
-        told.append(f"{folder} holds another run ({other} is {old} there, and {new} here)")
-    return told
+        occupied.append(f"{folder} holds another run ({other} is {old} there, and {new} here)")
+    return occupied
 
 
 def _folder(config: RunConfig, number: int) -> Path:
@@ -126,8 +128,8 @@ def _prepare(folder: Path, config: RunConfig, resume: Resume, stack: ExitStack) 
     checkpoints = folder / CHECKPOINTS
     for place in (folder, checkpoints, checkpoints / "best", checkpoints / "last"):
         remove_drafts(place)
-    goes_on = resume is not None and has_trained(folder) and (folder / CONFIG).is_file()
-    if goes_on or isinstance(resume, Path):
+    resumes = resume is not None and has_trained(folder) and (folder / CONFIG).is_file()
+    if resumes or isinstance(resume, Path):
         _open(folder, config)
         return False
     _begin(folder, config)
@@ -145,7 +147,7 @@ def has_trained(folder: Path) -> bool:
 def _begin(folder: Path, config: RunConfig) -> None:
     """Start a run in a folder that is empty, or has only files from before its training."""
     if has_trained(folder) or {path.name for path in folder.iterdir()} - set(_BEGINNINGS):
-        raise _in_the_way(folder)
+        raise _file_in_the_way(folder)
     (folder / METRICS).unlink(missing_ok=True)
     for left in (folder / TENSORBOARD, folder / CHECKPOINTS):
         shutil.rmtree(left, ignore_errors=True)
@@ -175,10 +177,12 @@ def _open(folder: Path, config: RunConfig) -> None:
                 "was to continue that run, or start a new one under another --logging.name; "
                 f"--init {folder} lets it begin with the weights of this one."
             )
-    if told := [f"{n} {new} ({old} before)" for n, (old, new) in changed.items() if n in ROUNDING]:
+    if roundings := [
+        f"{n} {new} ({old} before)" for n, (old, new) in changed.items() if n in ROUNDING
+    ]:
         warnings.warn(
-            f"The run goes on with {', '.join(told)}: on the same batches, but the numbers will "
-            "be the same to rounding only, and noise may be drawn otherwise.",
+            f"The run goes on with {', '.join(roundings)}: on the same batches, but the numbers "
+            "will be the same to rounding only, and noise may be drawn otherwise.",
             stacklevel=2,
         )
     write_yaml(folder / CONFIG, config.to_dict())
@@ -243,7 +247,7 @@ def _git(folder: Path, *arguments: str) -> str:
     ).stdout
 
 
-def _in_the_way(folder: Path) -> ConfigError:
+def _file_in_the_way(folder: Path) -> ConfigError:
     again = command("train", "--resume", str(folder))
     return ConfigError(
         f"{folder} is there already. Continue that run with `{again}`, or give the new one another "

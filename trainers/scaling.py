@@ -48,20 +48,20 @@ def _normalise(model: SequenceModel, store: Store) -> None:
             f"{model.observation_space}; leave it false."
         )
     for key in sorted(known.keys() & encoders.keys()):
-        still = encoders[key].set_normalisation(*map(torch.from_numpy, known[key]))
-        _tell_of_still(key, still, store)
+        constant = encoders[key].set_normalisation(*map(torch.from_numpy, known[key]))
+        _warn_of_constant(key, constant, store)
 
 
-def _tell_of_still(key: str, still: Tensor, store: Store) -> None:
+def _warn_of_constant(key: str, constant: Tensor, store: Store) -> None:
     """Warn of nearly constant components, which are not divided by their deviation."""
-    indices = still.nonzero()[:, 0].tolist()
+    indices = constant.nonzero()[:, 0].tolist()
     if not indices or not is_main_process():
         return
     named = ", ".join(map(str, indices[:_MOST_NAMED]))
     rest = f" and {len(indices) - _MOST_NAMED} more" if len(indices) > _MOST_NAMED else ""
     where = f" of '{key}'" if key else ""
     warnings.warn(
-        f"{len(indices)} of {len(still)} components of the observations{where} hardly vary in "
+        f"{len(indices)} of {len(constant)} components of the observations{where} hardly vary in "
         f"{store.path} ({named}{rest}): they are not divided by their deviation "
         "(data.normalise), so that other values in rollouts do not become huge.",
         stacklevel=2,

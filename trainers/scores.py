@@ -126,8 +126,8 @@ def _outside(result: RolloutResult, is_valid: NDArray[np.bool_]) -> dict[str, fl
 
 def _outcome_means(outcomes: Mapping[str, NDArray[Any]]) -> dict[str, float | int | None]:
     means: dict[str, float | int | None] = {}
-    for told, values in outcomes.items():
-        name = f"info_{told}" if told in _OWN else told
+    for key, values in outcomes.items():
+        name = f"info_{key}" if key in _OWN else key
         finite = values[np.isfinite(values)]
         means[name] = _mean(finite)
         if len(finite) < len(values):

@@ -176,7 +176,7 @@ class SequenceTrainer(LossModule):
             self._row = self._metric_sums.check_finite(self._row, self._clip())
         number = self.global_step + 1
         self._metric_sums.add(number, self._batch_number, self._row, self.metric_names)
-        if self._waits or not optimizer.defaults["fused"]:
+        if self._checks_each_step or not optimizer.defaults["fused"]:
             self.check()
         else:
             adamw.found_inf = self._metric_sums.found_inf
@@ -188,7 +188,7 @@ class SequenceTrainer(LossModule):
         return norm
 
     @property
-    def _waits(self) -> bool:
+    def _checks_each_step(self) -> bool:
         """Whether to check each step immediately, which costs nothing on a CPU."""
         return self.device.type == "cpu"
 

@@ -10,7 +10,6 @@ from datamodules.store import Store
 from rate.advice import command
 from rate.errors import ConfigError
 from trainers import trust
-from trainers.begun import with_own_paths
 from trainers.config import DataConfig, RunConfig
 from trainers.config_files import load_config_file
 from trainers.data_sets import notes_of_data, store_of
@@ -29,6 +28,7 @@ from trainers.own_environment import PYTHON
 from trainers.preset_files import has_own_presets, load_over_preset, load_preset, preset_names
 from trainers.registry import check_lengths, environment_of_run, find_environment
 from trainers.tasks import merge, preset_for_task
+from trainers.working_folder import with_own_paths
 
 
 def starting_point(
@@ -127,11 +127,15 @@ def choose_preset(
             published = f"--model_mode {PRESET.upper()} is the published model, for a GPU."
             notes.append(f"the preset is {name}, small and for a CPU. {published}")
     if store is not None:
-        told = settings_of_store(environment, store.spec)
+        settings_in_data = settings_of_store(environment, store.spec)
     else:
-        told = settings_of_dataset(environment, dataset, given.text("data.root") or DataConfig.root)
+        settings_in_data = settings_of_dataset(
+            environment, dataset, given.text("data.root") or DataConfig.root
+        )
     preset = load_preset(environment, name)
-    preset = preset_for_task(environment, preset, given.text("env.task") or told.get("task"))
+    preset = preset_for_task(
+        environment, preset, given.text("env.task") or settings_in_data.get("task")
+    )
     if run is not None and store is not None:
         notes += notes_of_data(run, store)
         merge(preset, {"evaluation": target_of_store(environment, store)})
@@ -141,8 +145,10 @@ def choose_preset(
         merge(preset, {"data": {"max_length": played}})
     settings = find_environment(environment).options
     usual = {**({} if settings is None else asdict(settings())), **preset.get("env", {})}
-    if unusual := [f"env.{name}={value}" for name, value in told.items() if value != usual[name]]:
+    if unusual := [
+        f"env.{name}={value}" for name, value in settings_in_data.items() if value != usual[name]
+    ]:
         words = ", ".join(unusual)
         notes.append(f"as in the data, unless you say otherwise: {words}.")
-    env = {**preset.get("env", {}), **told}
+    env = {**preset.get("env", {}), **settings_in_data}
     return {**preset, "environment": environment, "env": env}, notes

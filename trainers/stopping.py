@@ -25,13 +25,13 @@ class StopRequest(StopHandler):
         self._is_deferred = self._is_saving = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        heard = self.hear(number)
+        kind = self.classify(number)
         if self.number is None:
             self.number = number
         if self._is_deferred:
-            urgent = heard == "again" and number == signal.SIGINT and not self._is_saving
+            urgent = kind == "again" and number == signal.SIGINT and not self._is_saving
         else:
-            urgent = heard != "echo"
+            urgent = kind != "echo"
         if urgent:
             raise Stopped(number)
 

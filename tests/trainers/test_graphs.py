@@ -147,7 +147,7 @@ def test_graphs_change_no_weight_after_a_bad_step(make_config, with_graphs, monk
         return training_step(module, batch, index)
 
     with_graphs(repeat)
-    monkeypatch.setattr(SequenceTrainer, "_waits", False)
+    monkeypatch.setattr(SequenceTrainer, "_checks_each_step", False)
     monkeypatch.setattr(SequenceTrainer, "training_step", spoil)
     settings = {"training__log_every_n_steps": 8, "training__checkpoint_every_n_steps": 100}
     with pytest.raises(TrainingError, match="optimiser step 5, in batch 4 of the data"):

@@ -23,7 +23,7 @@ NAN = float("nan")
 @pytest.fixture
 def lagging(monkeypatch: pytest.MonkeyPatch) -> None:
     """Treats the CPU as a device that the host does not wait for."""
-    monkeypatch.setattr(SequenceTrainer, "_waits", False)
+    monkeypatch.setattr(SequenceTrainer, "_checks_each_step", False)
 
 
 NAMES = ("loss", "accuracy", "last_step_accuracy")
@@ -96,7 +96,7 @@ class TestMetricSums:
 def test_waiting_does_not_change_results(make_config, monkeypatch, bptt_segments) -> None:
     settings = {"training__bptt_segments": bptt_segments, "training__log_every_n_steps": 3}
     at_once = train(make_config(logging__name="at-once", **settings)).folder
-    monkeypatch.setattr(SequenceTrainer, "_waits", False)
+    monkeypatch.setattr(SequenceTrainer, "_checks_each_step", False)
     same_run(at_once, train(make_config(logging__name="later", **settings)).folder)
 
 

@@ -26,7 +26,6 @@ from tests.other_python import make_other_python
 from tests.rate.envs.test_own import MODULE
 from tests.trainers.conftest import MakeConfig
 from trainers import registry, trust
-from trainers.begun import with_own_paths
 from trainers.commands.evaluate import find_candidates, prepare, score
 from trainers.commands.evaluate import main as evaluate_main
 from trainers.commands.train import main as train_main
@@ -35,6 +34,7 @@ from trainers.config import RunConfig
 from trainers.config_files import load_config_file
 from trainers.registry import check_run, environment_of, environment_of_run, get_environment
 from trainers.train import train
+from trainers.working_folder import with_own_paths
 
 WALK = "their_envs:Walk"
 RECORD = """\

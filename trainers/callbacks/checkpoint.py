@@ -53,9 +53,9 @@ class SafeCheckpointIO(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:
             # On a full disk torch raises an error about an unexpected position.
             reason = error.__context__ if isinstance(error.__context__, OSError) else error
-            kept = "The checkpoint before is still there. " if path.exists() else ""
+            advice = "The checkpoint before is still there. " if path.exists() else ""
             raise CheckpointError(
-                f"{path} cannot be written ({reason}). {kept}Make room, then continue with: "
+                f"{path} cannot be written ({reason}). {advice}Make room, then continue with: "
                 f"{command('train', '--resume', str(path.parent.parent))}"
             ) from error
         self._damaged = None
@@ -74,8 +74,8 @@ class SafeCheckpointIO(TorchCheckpointIO):
             sync(draft)  # before any other file changes
             digest = file_sha256(draft)
             previous = path.with_name(PREVIOUS)
-            is_kept = path.exists() and previous.exists() and path.samefile(previous)
-            if path != self._damaged and path.exists() and digest_file.exists() and not is_kept:
+            is_linked = path.exists() and previous.exists() and path.samefile(previous)
+            if path != self._damaged and path.exists() and digest_file.exists() and not is_linked:
                 known = digest_file.read_text(encoding="utf-8").replace(path.name, previous.name)
                 write_atomic(_digest_file(previous), known)
                 _keep_as(path, previous)
@@ -195,7 +195,7 @@ class SafeCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.stop.defer()
-        if self._is_asked(trainer):
+        if self._should_stop(trainer):
             raise self.interrupted("before a step was taken")
 
     def on_train_batch_start(
@@ -206,11 +206,11 @@ class SafeCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        asked = self._is_asked(trainer)
-        if asked or self._schedule.is_due(trainer.global_step):
+        should_stop = self._should_stop(trainer)
+        if should_stop or self._schedule.is_due(trainer.global_step):
             with self.stop.saving():
                 self.save(trainer)
-        if asked:
+        if should_stop:
             raise self.interrupted(f"after step {trainer.global_step}")
 
     def save(self, trainer: Trainer) -> None:
@@ -242,7 +242,7 @@ class SafeCheckpoint(Checkpoint):
         """Returns the exception for the signal; its message names the checkpoint to resume from."""
         return Interrupted(self.stop.number or SIGTERM, when, self.last_saved, self.last_step)
 
-    def _is_asked(self, trainer: Trainer) -> bool:
+    def _should_stop(self, trainer: Trainer) -> bool:
         """Whether any process has a request to stop; the result is the same on all processes."""
         noted = self.stop.number is not None
         return bool(trainer.strategy.reduce_boolean_decision(noted, all=False))

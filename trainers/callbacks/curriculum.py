@@ -59,25 +59,29 @@ class Curriculum(Callback):
         self._unread.append(outputs["metrics"][_METRIC])
         longest = self.config.max_steps
         is_over = longest is not None and trainer.global_step - self.start_step >= longest
-        if is_over or (len(self._unread) >= self._soonest() and self._is_learnt()):
+        if is_over or (
+            len(self._unread) >= self._least_batches() and self._has_reached_threshold()
+        ):
             self.segments += 1
             self.start_step = trainer.global_step
             self._accuracies.clear()
             self._unread.clear()
             self.datamodule.set_curriculum(self.segments, self.datamodule.batches_done)
 
-    def _soonest(self) -> int:
+    def _least_batches(self) -> int:
         """Returns the least number of batches until the stage may end, assuming full accuracy."""
         known = list(self._accuracies)
         return next(
-            n for n in range(1, self.config.window + 1) if self._suffices(known + n * [1.0])
+            n
+            for n in range(1, self.config.window + 1)
+            if self._reaches_threshold(known + n * [1.0])
         )
 
-    def _is_learnt(self) -> bool:
+    def _has_reached_threshold(self) -> bool:
         self._read()
-        return self._suffices(list(self._accuracies))
+        return self._reaches_threshold(list(self._accuracies))
 
-    def _suffices(self, accuracies: list[float]) -> bool:
+    def _reaches_threshold(self, accuracies: list[float]) -> bool:
         window = self.config.window
         mean = sum(accuracies[-window:]) / window
         return len(accuracies) >= window and mean >= self.config.threshold

@@ -89,7 +89,7 @@ class SelectionRollouts(ScheduledCallback):
                     first_seed=config.selection_seed,
                     episodes=config.selection_episodes,
                     make_vector=self._vector,
-                    on_progress=self._tell,
+                    on_progress=self._report,
                     trained_range=self.trained_range,
                 )
         except Stopped:  # the state is saved after this step's callbacks
@@ -118,7 +118,7 @@ class SelectionRollouts(ScheduledCallback):
             )
             save_model(saved, self.folder)
 
-    def _tell(self, length: Length, share: float) -> None:
+    def _report(self, length: Length, share: float) -> None:
         self.stop.check()  # simulator code may have caught the exception
         if self.on_progress is not None:
             self.on_progress(length, share)

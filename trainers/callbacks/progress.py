@@ -108,7 +108,7 @@ def preparing(
     """
     meter: Meter | None = None
 
-    def tell(phase: str, done: int, total: int | None) -> None:
+    def show(phase: str, done: int, total: int | None) -> None:
         nonlocal meter
         if report is not None and total is not None:
             report(phase, done, total)
@@ -117,7 +117,7 @@ def preparing(
             meter.show(phase, done, total)
 
     try:
-        yield tell
+        yield show
     finally:
         if meter is not None:
             meter.close()

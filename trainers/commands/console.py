@@ -130,8 +130,8 @@ def user_errors() -> Iterator[None]:
         fail(str(error), code=1)
     except (Interrupted, KeyboardInterrupt) as interrupt:
         number = interrupt.number if isinstance(interrupt, Interrupted) else number_of(interrupt)
-        nothing_kept = f"Stopped by {name_of(number)}; the same command begins again."
-        print(_what_is_kept(interrupt) or nothing_kept, file=sys.stderr)
+        not_saved = f"Stopped by {name_of(number)}; the same command begins again."
+        print(_message_of(interrupt) or not_saved, file=sys.stderr)
         if signal.getsignal(signal.SIGINT) is exit_on_signal:  # not called from another program
             ignore_stop_signals()  # another signal must not change the exit code
         raise SystemExit(128 + number) from None
@@ -142,7 +142,7 @@ def user_errors() -> Iterator[None]:
         fail(f"what this printed could not be written ({unwritten.strerror})", code=1)
 
 
-def _what_is_kept(interrupt: BaseException | None) -> str:
+def _message_of(interrupt: BaseException | None) -> str:
     """Returns the message of an interrupt, or of its context: a second Ctrl+C has no message."""
     while interrupt is not None:
         if isinstance(interrupt, Interrupted | KeyboardInterrupt) and str(interrupt):

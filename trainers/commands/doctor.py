@@ -49,51 +49,53 @@ def examine(name: str, seconds: float = SECONDS) -> Finding:
         seconds: Time limit.
     """
     with tempfile.TemporaryDirectory() as folder:  # some simulators write to the working directory
-        words = Path(folder, "stderr.txt")
-        attempt = partial(_Attempt, probe, folder if name != TRAINER else None, words)
+        stderr = Path(folder, "stderr.txt")
+        attempt = partial(_PartTest, probe, folder if name != TRAINER else None, stderr)
         try:
             with closing(run_tasks(attempt, [name], 1, seconds, attempts=1)) as findings:
                 finding: Finding = next(findings)
                 return finding
         except TaskFailure as failure:
-            return Finding(name, problem=failure.reason + last_words(words))
+            return Finding(name, problem=failure.reason + last_error(stderr))
         except UserError as error:
             return Finding(name, problem=str(error))
 
 
-class _Attempt:
+class _PartTest:
     """Tests a part in a worker process, whose standard error is kept for the report of a crash.
 
     Args:
         try_part: Tests a part.
         folder: The working directory; None keeps the current one.
-        words: The file for standard error.
+        stderr: The file for standard error.
     """
 
-    def __init__(self, try_part: Callable[[str], Finding], folder: str | None, words: Path) -> None:
+    def __init__(
+        self, try_part: Callable[[str], Finding], folder: str | None, stderr: Path
+    ) -> None:
         self._try = try_part
         if folder is not None:
             os.chdir(folder)
-        with words.open("wb") as file, open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+        with stderr.open("wb") as file, open(os.devnull, "wb") as null:  # noqa: PTH123
             os.dup2(file.fileno(), 2)
-            os.dup2(nowhere.fileno(), 1)
+            os.dup2(null.fileno(), 1)
         faulthandler.enable(all_threads=False)
 
     def __call__(self, name: str, beat: Callable[[], None]) -> Finding:
         return self._try(name)
 
 
-def last_words(words: Path) -> str:
+def last_error(stderr: Path) -> str:
     """Returns the end of a process's standard error: the place of a crash, or the last line.
 
     Args:
-        words: The file with standard error.
+        stderr: The file with standard error.
     """
     try:
-        complaint = words.read_text(encoding="utf-8", errors="replace")
+        text = stderr.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-    lines = [line.strip() for line in complaint.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     # The report of faulthandler ends with the stack, the innermost call first.
     calls = [line for line in lines if line.startswith("File ")]
     crashed = any(line.startswith("Fatal Python error") for line in lines)

@@ -59,7 +59,7 @@ def environment_settings(words: Sequence[str]) -> dict[str, Any]:
     for name, _ in given:
         if not name.startswith(_PREFIX):
             raise ConfigError(f"There is no option --{name}; settings are --{_PREFIX}NAME VALUE.")
-    return {name.removeprefix(_PREFIX): read_value(name, object, said) for name, said in given}
+    return {name.removeprefix(_PREFIX): read_value(name, object, values) for name, values in given}
 
 
 def playing_in(

@@ -209,8 +209,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not found:
             raise ConfigError("Name a run, a folder of a model, or --public-weights.")
         candidates = [prepare(candidate, given, options.seed) for candidate in found]
-        told = [line for candidate in found for line in differences(candidate.saved.spec)]
-        for sentence in dict.fromkeys(told):
+        notes = [line for candidate in found for line in differences(candidate.saved.spec)]
+        for sentence in dict.fromkeys(notes):
             console.print(f"note: {sentence}.", highlight=False, markup=False, soft_wrap=True)
         try:
             for candidate in candidates:

@@ -96,14 +96,14 @@ def trained_lengths(rows: Sequence[dict[str, Any]]) -> list[int]:
     If no row has one, as in tables of earlier versions, the length of the environment's preset is
     used, if it has presets.
     """
-    told = {row["trained_length"] for row in rows if row.get("trained_length")}
-    if not told:
+    trained = {row["trained_length"] for row in rows if row.get("trained_length")}
+    if not trained:
         environment = str(rows[0].get("environment") or "tmaze")
         if not has_own_presets(environment):
             return []
-        told = {parse(environment, ["--model_mode=rate", *_ANYTHING]).config.max_length}
+        trained = {parse(environment, ["--model_mode=rate", *_ANYTHING]).config.max_length}
     longest = max(row["length"] for row in rows)
-    return sorted(int(length) for length in told if length <= longest)
+    return sorted(int(length) for length in trained if length <= longest)
 
 
 def plot_learning(folders: Sequence[Path], path: Path) -> None:
@@ -179,8 +179,8 @@ def _or_nan(value: float | None) -> float:
 
 def _shifts(means: dict[str, dict[int, float]]) -> dict[str, float]:
     """Returns the shifts in points, by model, of lines with similar values at a common length."""
-    everything = [value for line in means.values() for value in line.values()]
-    like = _LIKE * (max(everything) - min(everything)) if everything else 0.0
+    all_values = [value for line in means.values() for value in line.values()]
+    like = _LIKE * (max(all_values) - min(all_values)) if all_values else 0.0
     hidden = [
         model
         for model, line in means.items()

@@ -207,7 +207,7 @@ def _mujoco_draws() -> str:
     """
     from rate.envs.headless import choose_renderer
 
-    asked = os.environ.get("MUJOCO_GL")
+    chosen = os.environ.get("MUJOCO_GL")
     try:
         library = choose_renderer()
         import mujoco
@@ -221,8 +221,8 @@ def _mujoco_draws() -> str:
         raise Problem(str(error), _RENDERER) from error
     except Exception as error:
         # Drivers raise any class: PyOpenGL raises an AttributeError if a library is missing.
-        problem = f"MuJoCo cannot draw with MUJOCO_GL={asked}, {type(error).__name__}: {error}"
-        raise Problem(problem, "unset MUJOCO_GL" if asked else _RENDERER) from error
+        problem = f"MuJoCo cannot draw with MUJOCO_GL={chosen}, {type(error).__name__}: {error}"
+        raise Problem(problem, "unset MUJOCO_GL" if chosen else _RENDERER) from error
     if renderer is None:
         raise Problem(f"MuJoCo cannot draw: {library} gives it no OpenGL", "unset MUJOCO_GL")
     name = {"egl": "EGL", "osmesa": "OSMesa", "glfw": "GLFW"}.get(library, library)

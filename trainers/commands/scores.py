@@ -81,8 +81,8 @@ def add_scores(path: Path, rows: Iterable[dict[str, Any]]) -> None:
         with locked_folder(path.parent):
             check_place(path)
             before = _rows_in(path)
-            kept = [row for row in before if (*_key(row), _text(row, "first_seed")) not in known]
-            rows = [*kept, *fresh]
+            others = [row for row in before if (*_key(row), _text(row, "first_seed")) not in known]
+            rows = [*others, *fresh]
             writer = csv.DictWriter(text, [*COLUMNS, *other_metrics(rows)], lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)

@@ -97,15 +97,17 @@ def _run_all(
     """Train in `jobs` processes. Returns the future of each run (see `_work`) by its name."""
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
-    orders, goes_on = context.Pipe(duplex=False)  # the study stops when the other end is closed
+    stop_reader, stop_writer = context.Pipe(
+        duplex=False
+    )  # the study stops when the other end is closed
     pool = ProcessPoolExecutor(
         min(jobs, len(configs)),
         context,
         initializer=_connect,
-        initargs=(queue, orders),
+        initargs=(queue, stop_reader),
         max_tasks_per_child=1,  # so that a run does not depend on the state of another
     )
-    with pool, goes_on, Meter(console) as meter:
+    with pool, stop_writer, Meter(console) as meter:
         futures: dict[str, Future[str | None]] = {}
         try:
             with signals_blocked():  # inherited by the processes, until they handle signals
@@ -115,7 +117,7 @@ def _run_all(
                 show_reports(queue, meter)
             show_reports(queue, meter)
         except KeyboardInterrupt as interrupt:
-            goes_on.close()
+            stop_writer.close()
             pool.shutdown(cancel_futures=True)  # waits until the runs have saved their states
             raise with_message(
                 interrupt, "Stopped; the same command continues the study."
@@ -172,11 +174,11 @@ def _work(config: RunConfig, threads: int | None) -> str | None:
         return "Not started."
     from trainers.train import train
 
-    told = {"at": 0.0}
+    reported = {"at": 0.0}
 
     def report(phase: str, step: int, total: int) -> None:
-        if step <= 1 or step == total or time.monotonic() - told["at"] > 0.2:
-            told["at"] = time.monotonic()
+        if step <= 1 or step == total or time.monotonic() - reported["at"] > 0.2:
+            reported["at"] = time.monotonic()
             queue.put((config.run_name, phase, step, total))
 
     folder = run_folder_of(config)

@@ -39,10 +39,10 @@ def score_baselines(study: Study, jobs: int, console: Console) -> list[dict[str,
     seeds = range(settings.test_seed, settings.test_seed + settings.episodes)
     for name in study.baselines:
         known = {"environment": config.environment, "model": name, "seed": 0, "which": "last"}
-        asked = {"lengths": settings.lengths, "seeds": [seeds[0], seeds[-1]], "env": config.env}
+        request = {"lengths": settings.lengths, "seeds": [seeds[0], seeds[-1]], "env": config.env}
         path = Path(config.logging.output) / f"{config.environment}-{name}.json"
-        kept = _kept(path)
-        if kept.get("asked") != asked:
+        cached = _cached(path)
+        if cached.get("asked") != request:
             console.print(f"Scoring {name} ...")
             with Meter(console) as meter:
                 scored = score_baseline(
@@ -53,20 +53,20 @@ def score_baselines(study: Study, jobs: int, console: Console) -> list[dict[str,
                     workers=jobs,
                     on_progress=meter.show,
                 )
-            kept = {"asked": asked, "rows": scored}
+            cached = {"asked": request, "rows": scored}
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, kept)
-        rows += [{**known, **row} for row in kept["rows"]]
+            write_json(path, cached)
+        rows += [{**known, **row} for row in cached["rows"]]
     return rows
 
 
-def _kept(path: Path) -> dict[str, Any]:
+def _cached(path: Path) -> dict[str, Any]:
     """Returns the cached scores of a baseline; empty if the file cannot be read."""
     try:
-        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        cached: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return kept
+    return cached
 
 
 def run_folder_of(config: RunConfig) -> Path:

@@ -81,13 +81,13 @@ def choose_environment(arguments: Sequence[str]) -> tuple[str | None, list[str]]
     return (None if environment is None else str(environment)), words
 
 
-def train_on(environment: str, arguments: Sequence[str], told: str | None = None) -> None:
+def train_on(environment: str, arguments: Sequence[str], command_line: str | None = None) -> None:
     """Train with the options of a command line, and print the scores.
 
     Args:
         environment: The environment.
         arguments: The options.
-        told: The command line to record in the run; None composes it from the options.
+        command_line: The command line to record in the run; None composes it from the options.
     """
     console = Console()
     with user_errors():
@@ -102,7 +102,7 @@ def train_on(environment: str, arguments: Sequence[str], told: str | None = None
         with exiting_on_signals():  # slow to import: only after the options are checked
             from trainers.train import train
 
-        result = train(config, command.resume, told or typed(arguments))
+        result = train(config, command.resume, command_line or typed(arguments))
         seed = config.training.seed
         if result.rows:
             show_scores([{**row, "seed": seed} for row in result.rows], console)
@@ -116,8 +116,8 @@ def _describe_held_out(row: dict[str, Any]) -> str:
     """Returns a line with the metrics of weights on the actions of held-out episodes."""
     names = ("action_loss", "accuracy", "action_error")
     known = [name for name in names if row.get(name) is not None]
-    told = ", ".join(f"{name.replace('_', ' ')} {row[name]:.4g}" for name in known)
-    return f"On {row['steps']:,} held-out steps, {row['which']} weights: {told}."
+    metrics = ", ".join(f"{name.replace('_', ' ')} {row[name]:.4g}" for name in known)
+    return f"On {row['steps']:,} held-out steps, {row['which']} weights: {metrics}."
 
 
 def _as_typed(arguments: list[str]) -> str:
@@ -148,10 +148,10 @@ def _take(words: list[str], option: str) -> str | None:
         return None
     if not value or value.startswith("--"):
         raise ConfigError(f"{option} needs a value: an environment.")
-    kept, skip = [], False
+    remaining, skip = [], False
     for word in words:
         if not skip and word != option and not word.startswith(f"{option}="):
-            kept.append(word)
+            remaining.append(word)
         skip = word == option
-    words[:] = kept
+    words[:] = remaining
     return value

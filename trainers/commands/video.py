@@ -77,9 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with Meter() as meter:
             write(Film(record, config, title, options.fps, meter.show), options.output)
     size = options.output.stat().st_size / 1e6
-    told = "".join(f", {name} {value:g}" for name, value in record.outcome.items())
+    outcomes = "".join(f", {name} {value:g}" for name, value in record.outcome.items())
     console.print(
-        f"{record.steps} steps, return {record.earned:.2f}{told}\n"
+        f"{record.steps} steps, return {record.earned:.2f}{outcomes}\n"
         f"The video {options.output} ({size:.1f} MB)",
         highlight=False,
     )
@@ -237,9 +237,9 @@ def _write_mp4(film: Film, path: Path) -> None:
             for frame in chain([first], frames):
                 if process.stdin is not None:
                     process.stdin.write(frame.tobytes())
-        said = process.communicate()[1].decode(errors="replace").strip().splitlines()
+        output = process.communicate()[1].decode(errors="replace").strip().splitlines()
     if process.returncode:
-        raise ConfigError(f"ffmpeg could not write {path.name}: {(said or ['no message'])[-1]}")
+        raise ConfigError(f"ffmpeg could not write {path.name}: {(output or ['no message'])[-1]}")
 
 
 if __name__ == "__main__":
