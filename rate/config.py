@@ -88,6 +88,17 @@ class ModelConfig:
                 f"model.d_model={self.d_model} must be even for {self.position} positions."
             )
 
+    def information_horizon(self, tokens_per_step: int, *, exact: bool = True) -> int | None:
+        """The most steps that a prediction can depend on, its own included; None has no limit.
+
+        A backbone whose state has a bounded reach overrides it.
+
+        Args:
+            tokens_per_step: n, the tokens of a step.
+            exact: See `Backbone.make_decoder`.
+        """
+        return None if self.carries_state else self.context_length
+
     def check_choice(self, name: str, choices: Any) -> None:
         """Raise a `ConfigError` if a setting is none of the choices of a `Literal`."""
         value = getattr(self, name)

@@ -14,13 +14,15 @@ from rate.advice import command
 from trainers.config import Resume, RunConfig
 from trainers.data_sets import open_data
 from trainers.defaults import has_gpu_driver
+from trainers.horizon import describe_horizon
 from trainers.registry import get_environment
 
 if TYPE_CHECKING:
     import torch
-    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch import Trainer
 
     from datamodules.trajectories import TrajectoryDataModule
+    from trainers.losses import LossModule
 
 
 def describe_run(config: RunConfig, resume: Resume) -> str:
@@ -66,9 +68,9 @@ def _size(number: int) -> str:
 
 
 def describe_training(
-    trainer: Trainer, module: LightningModule, datamodule: TrajectoryDataModule
+    trainer: Trainer, module: LossModule, datamodule: TrajectoryDataModule
 ) -> list[str]:
-    """Returns lines with the model, the data and the device of a run."""
+    """Returns lines with the model, its horizons, the data and the device of a run."""
     device, store = trainer.strategy.root_device, datamodule.store
     parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
     data = f"{store.num_episodes:,} episodes, {store.num_steps:,} steps in {store.path}"
@@ -81,6 +83,7 @@ def describe_training(
         data += f"; none is held out: data.held_out={held_out.share:g} of them is not one"
     lines = [
         f"model: {parameters:,} parameters, precision {trainer.precision}",
+        describe_horizon(module.config, module.model.tokenizer.tokens.count),
         f"data: {data}",
         f"device: {_describe_device(device, trainer.world_size)}",
         datamodule.data_device_reason,

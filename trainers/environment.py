@@ -178,6 +178,10 @@ class Environment:
         """
         return int(self.make_env(length).max_steps)  # type: ignore[attr-defined]
 
+    def gap(self, length: Length) -> int:
+        """Returns the most steps between what must be remembered and its use; by default all."""
+        return self.steps_at(length)
+
     def make_collector(self, policy: str, length: Any, noise: float = 0.0) -> Collector:
         """Returns a collector of episodes of a length.
 

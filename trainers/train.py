@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from datamodules.disk_errors import explain_write_errors
+from datamodules.trajectories import TrajectoryDataModule
 from rate.advice import command as command_for
 from rate.files import write_json
 from rate.stopping import message_on_stop, stop_signals
@@ -20,6 +21,7 @@ from trainers import trust
 from trainers.callbacks import Report
 from trainers.callbacks.checkpoint import find_checkpoint
 from trainers.config import Resume, RunConfig
+from trainers.environment import Environment
 from trainers.errors import TrainingError
 from trainers.fitting import (
     Fitting,
@@ -30,6 +32,7 @@ from trainers.fitting import (
     with_target,
 )
 from trainers.held_out import episodes_held_out, measure_weights
+from trainers.horizon import warn_of_horizon
 from trainers.initial_weights import find_weights, load_initial_weights
 from trainers.launch import is_main_process, launched
 from trainers.loggers import make_loggers
@@ -117,8 +120,7 @@ def train(
             if is_main_process():
                 write_json(folder / HELD_OUT, episodes_held_out(datamodule))
             environment = with_record(with_target(config, environment, datamodule), datamodule)
-            module = SequenceTrainer(config, environment.spec)
-            scale_to_data(module.model, datamodule.store, config.data.normalise)
+            module = _module(config, environment, datamodule)
             begin_with = config.training.init
             if begin_with is not None and find_checkpoint(folder / CHECKPOINTS) is None:
                 load_initial_weights(module.model, Path(begin_with), config.training.init_missing)
@@ -143,6 +145,17 @@ def train(
                 result.held_out.extend(found)
                 score_weights(config, environment, result, device, report, loggers)
     return result
+
+
+def _module(
+    config: RunConfig, environment: Environment, datamodule: TrajectoryDataModule
+) -> SequenceTrainer:
+    """Returns the model to train, with the scales of the data."""
+    module = SequenceTrainer(config, environment.spec)
+    if is_main_process():
+        warn_of_horizon(config, environment, module.model.tokenizer.tokens.count)
+    scale_to_data(module.model, datamodule.store, config.data.normalise)
+    return module
 
 
 def _save_last(module: SequenceTrainer, folder: Path, fitting: Fitting) -> None:

@@ -116,6 +116,10 @@ class MLPConfig(RecurrentLayersConfig):
 
     backbone: str = "mlp"
 
+    def information_horizon(self, tokens_per_step: int, *, exact: bool = True) -> int | None:
+        """The step itself."""
+        return 1
+
 
 @dataclass(frozen=True)
 class Mamba2Config(HeadsConfig):

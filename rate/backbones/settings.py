@@ -121,6 +121,18 @@ class SegmentTransformerConfig(TransformerConfig):
                     f"model.d_model={self.d_model}."
                 )
 
+    def information_horizon(self, tokens_per_step: int, *, exact: bool = True) -> int | None:
+        """Without memory tokens, what the cache reaches: at each layer C tokens further back.
+
+        A token sees its own segment and the C tokens before it (Dai et al. 2019, section 3.2).
+        """
+        if self.num_memory_tokens:
+            return None
+        segment, oldest = tokens_per_step * self.context_length, 0
+        for _ in range(self.num_layers):
+            oldest = oldest // segment * segment - self.cache_length
+        return self.context_length - oldest // tokens_per_step
+
 
 @dataclass(frozen=True)
 class WindowTransformerConfig(TransformerConfig):
@@ -129,6 +141,10 @@ class WindowTransformerConfig(TransformerConfig):
     carries_state: ClassVar[bool] = False
 
     backbone: str = "window_transformer"
+
+    def information_horizon(self, tokens_per_step: int, *, exact: bool = True) -> int | None:
+        """The window of K steps, or K - 1 further steps at each layer if it is not exact."""
+        return self.context_length if exact else self.num_layers * (self.context_length - 1) + 1
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rate.progress import OnProgress
 from trainers.description import describe_training
 from trainers.environment import Length, at_length
+from trainers.losses import LossModule
 from trainers.meter import Meter
 
 Report = Callable[[str, int, int], None]
@@ -20,7 +21,7 @@ Report = Callable[[str, int, int], None]
 class Progress(Callback):
     """Shows loss, accuracy at episode ends, segments, speed and remaining time.
 
-    Before the first step it prints the model, the data and the device.
+    Before the first step it prints the model, its horizons, the data and the device.
 
     Args:
         max_steps: Optimiser steps of training.
@@ -35,7 +36,7 @@ class Progress(Callback):
         self._start = (0, 0.0)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero:
+        if not (trainer.is_global_zero and isinstance(pl_module, LossModule)):
             return
         self._step = trainer.global_step
         self._start = (self._step, time.perf_counter())

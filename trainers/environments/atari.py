@@ -25,6 +25,10 @@ class Record(Environment):
         game = self.settings.game
         return f"No expert plays {game} here. Train on public data: --data data/dqn/{game}/1."
 
+    def gap(self, length: Length) -> int:
+        """Returns 1: a stack of frames holds nearly the whole state."""
+        return 1
+
     def make_rows(self, num_envs: int, length: Length) -> VectorEnv:
         """Returns the emulator's own vector environment, which steps rows in threads."""
         longest = LONGEST if length is None else length

@@ -7,7 +7,7 @@ from pathlib import Path
 from rate.envs.mujoco import Mujoco, MujocoOptions, MujocoVector, mujoco_spec
 from rate.progress import OnProgress
 from trainers.config import DataConfig
-from trainers.environment import Environment
+from trainers.environment import Environment, Length
 
 
 class Record(Environment):
@@ -21,6 +21,10 @@ class Record(Environment):
     needs = ("mujoco",)
     extra = "mujoco"
     num_envs = 20
+
+    def gap(self, length: Length) -> int:
+        """Returns 1: observations hold the whole state."""
+        return 1
 
     def prepare_data(self, data: DataConfig, max_length: int, tell: OnProgress) -> Path:
         if data.expert is not None:
