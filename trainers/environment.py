@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -20,8 +18,9 @@ from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
 from rate.progress import OnProgress
 from rate.registry import import_path
-from rate.renamed import current_settings, former_settings
+from rate.renamed import current_settings
 from trainers.config import DataConfig
+from trainers.generated_data import generate
 
 if TYPE_CHECKING:
     from datamodules.collector import Collector, Expert
@@ -231,44 +230,7 @@ class Environment:
         Returns:
             The path of the store.
         """
-        from datamodules.collect import collect
-        from datamodules.collector import expert_seeds
-
-        policy = data.expert or "expert"
-        if data.expert is not None:
-            from datamodules.policy_expert import find_expert
-
-            find_expert(data.expert)  # raises before anything is generated
-        played = self._showing_privileged_state()
-        spec = played.data_spec()
-        length = max_length if self.shortest is None else (self.shortest, max_length)
-        settings = {
-            **spec.options,
-            "length": list(length) if isinstance(length, tuple) else length,
-            "num_episodes": data.num_episodes,
-            "noise": data.noise,
-            "seed": data.seed,
-        }
-        if policy != "expert":
-            settings["policy"] = policy
-        first = json.dumps(former_settings("env", settings), sort_keys=True)
-        digest = hashlib.sha256(first.encode()).hexdigest()[:8]
-        name = spec.name.replace(":", "-").replace("/", "-")
-        origin = {"source": f"{policy} on {spec.name}", "collector": policy}
-        if policy == "expert":
-            dataset = f"{spec.name}/expert-{max_length}-{data.num_episodes}-{digest}-v0"
-            origin["source"] = f"Minari data set {dataset}"  # kept equal to existing stores
-            origin["collector"] = f"{type(self).env.__module__.split('.')[-1]}-expert-1"
-        return collect(
-            data.root,
-            f"{name}-{max_length}-{data.num_episodes}-seed{data.seed}-{digest}",
-            partial(played.make_collector, policy, length, data.noise),
-            seeds=expert_seeds(data.num_episodes, data.seed),
-            spec=spec,
-            provenance={**origin, **settings},
-            workers=data.workers,
-            on_progress=tell,
-        )
+        return generate(self, data, max_length, tell)
 
     def data_spec(self) -> EnvironmentSpec:
         """Returns the specification for data collected here, which records how to recreate it."""
@@ -295,13 +257,6 @@ class Environment:
         They need not import this module; see `rate.envs.worker_vector.MakeEnv`.
         """
         return partial(type(self).env, self.settings, *_given(length))
-
-    def _showing_privileged_state(self) -> Environment:
-        settings = self.settings
-        if hasattr(settings, "privileged"):
-            shown = settings.privileged or self.keep_privileged_state
-            settings = replace(settings, privileged=shown)
-        return replace(self, settings=settings)
 
 
 def _given(length: Any) -> tuple[Any, ...]:
