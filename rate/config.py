@@ -114,6 +114,15 @@ class ModelConfig:
                 f"model.{name} is {value!r}; it must be a whole number of at least {minimum}."
             )
 
+    def check_divides(self, name: str) -> None:
+        """Raise a `ConfigError` if a setting is no whole number that divides `d_model`."""
+        self.check_count(name, 1)
+        if self.d_model % (value := getattr(self, name)):
+            raise ConfigError(
+                f"model.{name}={value} does not divide model.d_model={self.d_model}; "
+                "change one of them."
+            )
+
     def check_share(self, name: str, limit: float = 1.0) -> None:
         """Raise a `ConfigError` if a setting is no number in [0, `limit`)."""
         value = getattr(self, name)

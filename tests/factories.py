@@ -35,6 +35,7 @@ OBSERVATIONS: dict[str, Any] = {
     "condition_on_return": False,
 }
 RECURRENT: dict[str, Any] = {"context_length": K, "d_model": 16}
+HEADS: dict[str, Any] = {**RECURRENT, "num_heads": 2}
 
 MODELS: dict[str, ModelConfig] = {
     "rate": make_config(**RATE),
@@ -76,14 +77,12 @@ MODELS: dict[str, ModelConfig] = {
     "dt_of_observations": make_config(**TINY, backbone="window_transformer", **OBSERVATIONS),
     "min_gru": make_config(**RECURRENT, backbone="min_gru"),
     "min_gru_of_observations": make_config(**RECURRENT, backbone="min_gru", **OBSERVATIONS),
-    "gated_deltanet": make_config(
-        **RECURRENT, backbone="gated_deltanet", num_heads=2, num_layers=1
-    ),
-    "mlstm": make_config(**RECURRENT, backbone="mlstm", num_heads=2, num_layers=1),
-    "slstm": make_config(**RECURRENT, backbone="slstm", num_heads=2, num_layers=1),
+    "gated_deltanet": make_config(**HEADS, backbone="gated_deltanet"),
+    "mlstm": make_config(**HEADS, backbone="mlstm"),
+    "slstm": make_config(**HEADS, backbone="slstm"),
     "nbrc": make_config(**RECURRENT, backbone="nbrc"),
-    "ffm": make_config(**RECURRENT, backbone="ffm", memory_size=5, context_size=3, num_layers=1),
-    "mamba2": make_config(**RECURRENT, backbone="mamba2", num_heads=2, state_size=6, num_layers=1),
+    "ffm": make_config(**RECURRENT, backbone="ffm", memory_size=5, context_size=3),
+    "mamba2": make_config(**HEADS, backbone="mamba2", state_size=6),
     "shm": make_config(**RECURRENT, backbone="shm", memory_size=5, calibrations=7),
     "mlp": make_config(**RECURRENT, backbone="mlp"),
     "own": make_config(**RECURRENT, backbone="tests.own_cells:Traces"),

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rate.backbones.settings import RecurrentConfig
-from rate.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -46,12 +45,7 @@ class HeadsConfig(RecurrentLayersConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_count("num_heads", 1)
-        if self.d_model % self.num_heads:
-            raise ConfigError(
-                f"model.num_heads={self.num_heads} does not divide model.d_model={self.d_model}; "
-                "change one of them."
-            )
+        self.check_divides("num_heads")
 
 
 @dataclass(frozen=True)

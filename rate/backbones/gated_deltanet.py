@@ -92,9 +92,7 @@ class GatedDeltaNetCell(Cell[GatedDeltaNetState]):
         erase: Tensor,
         state: GatedDeltaNetState,
     ) -> tuple[Tensor, GatedDeltaNetState]:
-        query, key, value, log_decay, erase = (
-            tensor.transpose(1, 2) for tensor in (query, key, value, log_decay, erase)
-        )  # (B, H, C, ...)
+        """The steps of a chunk, `(B, H, C, ...)` each."""
         total, between = decay_between(log_decay[..., 0])
         system = (erase * (key @ key.mT) * between).tril(-1)  # (B, H, C, C)
         found = erase * total.exp()[..., None] * (key @ state.memory)  # (B, H, C, d_head)
@@ -102,7 +100,7 @@ class GatedDeltaNetCell(Cell[GatedDeltaNetState]):
             system, value - found, upper=False, unitriangular=True
         )
         out, memory = decayed_linear_attention(query, key, update, log_decay[..., 0], state.memory)
-        return out.transpose(1, 2), GatedDeltaNetState(memory)
+        return out, GatedDeltaNetState(memory)
 
 
 class GatedDeltaNet(RecurrentLayers[GatedDeltaNetState]):

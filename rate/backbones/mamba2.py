@@ -77,6 +77,7 @@ class Mamba2Cell(Cell[Mamba2State]):
         value, key, query = torch.split(convolved, [self.inner, self.states, self.states], dim=-1)
         value = split_heads(value, self.heads)  # x, (B, T, H, P)
         step = F.softplus(step + self.step_bias) * mask[:, :, None]  # dt, (B, T, H); 0 in padding
+        query, key = query[:, :, None], key[:, :, None]  # (B, T, 1, N), the same for all heads
         parts = (query, key, value * step[..., None], -self.log_a.exp() * step)
         out, state = in_chunks(self._chunk, parts, state)  # (B, T, H, P)
         out = (out + self.skip * value).flatten(2)
@@ -87,14 +88,8 @@ class Mamba2Cell(Cell[Mamba2State]):
     def _chunk(
         self, query: Tensor, key: Tensor, value: Tensor, log_decay: Tensor, state: Mamba2State
     ) -> tuple[Tensor, Mamba2State]:
-        out, memory = decayed_linear_attention(
-            query[:, None],  # (B, 1, C, N), the same for all heads
-            key[:, None],
-            value.transpose(1, 2),  # (B, H, C, P)
-            log_decay.transpose(1, 2),
-            state.memory,
-        )
-        return out.transpose(1, 2), Mamba2State(memory, state.inputs)
+        out, memory = decayed_linear_attention(query, key, value, log_decay, state.memory)
+        return out, Mamba2State(memory, state.inputs)
 
 
 class Mamba2(RecurrentLayers[Mamba2State]):

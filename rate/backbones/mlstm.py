@@ -94,9 +94,7 @@ class MLSTMCell(Cell[MLSTMState]):
         log_forget: Tensor,
         state: MLSTMState,
     ) -> tuple[Tensor, MLSTMState]:
-        query, key, value, log_input, log_forget = (
-            tensor.transpose(1, 2) for tensor in (query, key, value, log_input, log_forget)
-        )  # (B, H, C, d_head), gates (B, H, C)
+        """The steps of a chunk, `(B, H, C, d_head)` each; gates `(B, H, C)`."""
         total = log_forget.cumsum(-1)  # F
         log_weight = total[..., :, None] - total[..., None, :] + log_input[..., None, :]  # D
         causal = torch.ones(log_weight.shape[-2:], dtype=torch.bool, device=total.device).tril()
@@ -116,7 +114,7 @@ class MLSTMCell(Cell[MLSTMState]):
             normaliser=start[..., -1, :] * state.normaliser + weighted.sum(-2),
             log_scale=log_scale[..., -1],
         )
-        return out.transpose(1, 2), after
+        return out, after
 
 
 class MLSTM(RecurrentLayers[MLSTMState]):

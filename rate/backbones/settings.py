@@ -114,12 +114,7 @@ class SegmentTransformerConfig(TransformerConfig):
                 "model.num_memory_tokens above 0, or model.valve=none."
             )
         if self.valve in _ATTENDING:
-            self.check_count("valve_heads", 1)
-            if self.d_model % self.valve_heads:
-                raise ConfigError(
-                    f"model.valve_heads={self.valve_heads} does not divide "
-                    f"model.d_model={self.d_model}."
-                )
+            self.check_divides("valve_heads")
 
     def information_horizon(self, tokens_per_step: int, *, exact: bool = True) -> int | None:
         """Without memory tokens, what the cache reaches: at each layer C tokens further back.

@@ -25,21 +25,21 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 def in_chunks(
     function: Callable[..., tuple[Tensor, S]], inputs: tuple[Tensor, ...], state: S
 ) -> tuple[Tensor, S]:
-    """Applies a function of a chunk and a state to T steps.
+    """Applies a function of a chunk and a state to T steps of all heads.
 
     Args:
-        function: Takes inputs `(B, C, ...)` of C <= `CHUNK` steps and the state before them, and
-            returns outputs `(B, C, ...)` and the state after them.
-        inputs: `(B, T, ...)` each.
+        function: Takes inputs `(B, H, C, ...)` of C <= `CHUNK` steps and the state before them, and
+            returns outputs `(B, H, C, ...)` and the state after them.
+        inputs: `(B, T, H, ...)` each.
         state: The state before the first step.
 
     Returns:
-        Outputs `(B, T, ...)`, and the state after the last step.
+        Outputs `(B, T, H, ...)`, and the state after the last step.
     """
     outputs = []
     for parts in zip(*(torch.split(tensor, CHUNK, dim=1) for tensor in inputs), strict=True):
-        output, state = function(*parts, state)
-        outputs.append(output)
+        output, state = function(*(part.transpose(1, 2) for part in parts), state)
+        outputs.append(output.transpose(1, 2))
     return torch.cat(outputs, dim=1), state
 
 

@@ -18,6 +18,8 @@ from rate.tokenizers import StepInputs
 from tests.factories import MODELS, SPACES, WINDOWS, K, draw, make_batch, make_model
 
 CLOSE = {"rtol": 0.0, "atol": 1e-5}
+# Float32 rounds by 1e-7, which the norm of a small vector enlarges; float64 shows what is exact.
+EXACT = {"rtol": 0.0, "atol": 1e-10}
 # Lengths of the episodes that three rows play one after another. The rows drift out of phase, and
 # are reset in the middle of a segment, at its end and right after its start.
 SCHEDULE = torch.tensor([[K + 2, 3 * K, 1], [2 * K, K - 1, 2 * K], [3 * K + 1, 1, K + 1]])
@@ -55,11 +57,17 @@ def teacher_forced(model: SequenceModel, batch: Batch, recompute_window: bool) -
     return torch.stack(windows, dim=1)[batch.mask]
 
 
+def in_dtype_of(model: SequenceModel, batch: Batch) -> Tensor:
+    """The returns-to-go of a batch in the data type of a model's weights."""
+    return batch.returns_to_go.to(next(model.parameters()).dtype)
+
+
 def played_by_decoder(
     model: SequenceModel, recompute_window: bool, decoder: ModelDecoder | None = None
 ) -> tuple[Batch, Tensor]:
     """Random actions and returns, and the predictions of the decoder."""
-    batch = replace(make_batch(model, [TICKS] * 3), timesteps=TIMESTEPS)
+    batch = make_batch(model, [TICKS] * 3)
+    batch = replace(batch, timesteps=TIMESTEPS, returns_to_go=in_dtype_of(model, batch))
     decoder = decoder or model.make_decoder(3, exact=recompute_window)
     predictions = []
     for tick in range(TICKS):
@@ -123,34 +131,38 @@ def leaves(observations: Observations) -> list[Tensor]:
 
 
 @every_model
-def test_decoder_equals_teacher_forcing(name: str, recompute_window: bool) -> None:
-    model = make_model(name)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+def test_decoder_equals_teacher_forcing(
+    name: str, recompute_window: bool, dtype: torch.dtype
+) -> None:
+    model = make_model(name).to(dtype)
     played, predictions = played_by_decoder(model, recompute_window)
     batch = episodes_of(played)
     expected = teacher_forced(model, batch, recompute_window)
-    torch.testing.assert_close(by_episode(predictions)[batch.mask], expected, **CLOSE)
+    close = CLOSE if dtype is torch.float32 else EXACT
+    torch.testing.assert_close(by_episode(predictions)[batch.mask], expected, **close)
 
 
 @every_model
 def test_policy_equals_teacher_forcing(name: str, recompute_window: bool) -> None:
-    model = make_model(name)
+    model = make_model(name).double()
     played, predictions = played_by_policy(model, recompute_window)
     batch = episodes_of(played)
     expected = teacher_forced(model, batch, recompute_window)
-    torch.testing.assert_close(by_episode(predictions)[batch.mask], expected, **CLOSE)
+    torch.testing.assert_close(by_episode(predictions)[batch.mask], expected, **EXACT)
     assert torch.equal(expected.argmax(-1), batch.actions[batch.mask])
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_recomputation_equals_teacher_forcing(name: str) -> None:
     """`RecomputeDecoder` works for every backbone."""
-    model = make_model(name)
+    model = make_model(name).double()
     decoder = model.make_decoder(3)
     decoder.backbone = RecomputeDecoder(model.backbone, 3)
     played, predictions = played_by_decoder(model, True, decoder)
     batch = episodes_of(played)
     expected = teacher_forced(model, batch, True)
-    torch.testing.assert_close(by_episode(predictions)[batch.mask], expected, **CLOSE)
+    torch.testing.assert_close(by_episode(predictions)[batch.mask], expected, **EXACT)
 
 
 @every_space
