@@ -13,7 +13,19 @@ from typing import ClassVar, Literal
 from rate.config import ModelConfig
 from rate.errors import ConfigError
 
-Block = Literal["pre_norm", "trxl", "trxl_i", "gtrxl", "gpt"]
+Block = Literal[
+    "pre_norm",
+    "trxl",
+    "trxl_i",
+    "gtrxl",
+    "gtrxl_input",
+    "gtrxl_output",
+    "gtrxl_highway",
+    "gtrxl_sigtanh",
+    "rezero",
+    "rezero_gtrxl",
+    "gpt",
+]
 Valve = Literal[
     "none", "cross_attention", "cross_attention_reverse", "gru", "lstm", "gated", "latch"
 ]
@@ -31,8 +43,10 @@ class TransformerConfig(ModelConfig):
 
     Attributes:
         block: `pre_norm` (default: one residual, norm first), `trxl` (post-norm, Transformer-XL),
-            `trxl_i` (identity map reordering) and `gtrxl` (gated), both Parisotto et al. 2020,
-            or `gpt` (Decision Transformer's GPT-2 block).
+            `trxl_i` (identity map reordering) and `gtrxl` (with GRU gates; `gtrxl_input`,
+            `gtrxl_output`, `gtrxl_highway` and `gtrxl_sigtanh` have the paper's other gates), both
+            Parisotto et al. 2020, `rezero` (Bachlechner et al. 2021) and `rezero_gtrxl` (with GRU
+            gates), or `gpt` (Decision Transformer's GPT-2 block).
         num_layers: Number of blocks.
         num_heads: Attention heads.
         d_head: Width of a head; None is `d_model / num_heads`.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from rate.kernels.cpu_dropout import Dropout
 from rate.nn.attention import Attention
-from rate.nn.gates import GRUGate
+from rate.nn.gates import GRUGate, HighwayGate, InputGate, OutputGate, SigTanhGate
 
 
 class Residual(nn.Module):
@@ -49,12 +50,38 @@ class ReLUResidual(Residual):
 class GatedResidual(Residual):
     """gate(x, ReLU(y)), GTrXL (Parisotto et al. 2020, section 3.2)."""
 
+    def __init__(self, d_model: int, gate: type[nn.Module] = GRUGate) -> None:
+        super().__init__(d_model)
+        self.gate = gate(d_model)
+
+    def forward(self, stream: Tensor, update: Tensor) -> Tensor:
+        out: Tensor = self.gate(stream, torch.relu(update))
+        return out
+
+
+class ReZeroResidual(Residual):
+    """x + alpha y, with alpha = 0 at the start of training (ReZero, Bachlechner et al. 2021).
+
+    The public code has one alpha for both sub-layers of a block; here each has its own.
+    """
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__(d_model)
+        self.alpha = nn.Parameter(torch.zeros(()))
+
+    def forward(self, stream: Tensor, update: Tensor) -> Tensor:
+        return stream + self.alpha * update
+
+
+class ReZeroGatedResidual(ReZeroResidual):
+    """gate(x, x + alpha y), the GRU gate of GTrXL over the connection of ReZero."""
+
     def __init__(self, d_model: int) -> None:
         super().__init__(d_model)
         self.gate = GRUGate(d_model)
 
     def forward(self, stream: Tensor, update: Tensor) -> Tensor:
-        out: Tensor = self.gate(stream, torch.relu(update))
+        out: Tensor = self.gate(stream, super().forward(stream, update))
         return out
 
 
@@ -88,15 +115,16 @@ class BlockKind:
     """The settings in which kinds of blocks differ.
 
     Attributes:
-        residual: The residual connection around a sub-layer.
+        residual: Makes the residual connection around a sub-layer, of a width.
         norm_first: Pre-norm: sub-layers read a normalised stream. The residual stream is then
-            normalised once more after the last block.
+            normalised once more after the last block. Otherwise the connections normalise, or
+            (ReZero) nothing does.
         activation: Activation of the feed-forward layer.
         bias: Whether the projections of attention have biases.
         init: Applied to every module of the blocks after PyTorch's own initialisation.
     """
 
-    residual: type[Residual] = Residual
+    residual: Callable[[int], Residual] = Residual
     norm_first: bool = True
     activation: type[nn.Module] = nn.ReLU
     bias: bool = False
@@ -108,6 +136,12 @@ BLOCKS: dict[str, BlockKind] = {
     "trxl": BlockKind(PostNormResidual, norm_first=False),
     "trxl_i": BlockKind(ReLUResidual),
     "gtrxl": BlockKind(GatedResidual),
+    "gtrxl_input": BlockKind(partial(GatedResidual, gate=InputGate)),
+    "gtrxl_output": BlockKind(partial(GatedResidual, gate=OutputGate)),
+    "gtrxl_highway": BlockKind(partial(GatedResidual, gate=HighwayGate)),
+    "gtrxl_sigtanh": BlockKind(partial(GatedResidual, gate=SigTanhGate)),
+    "rezero": BlockKind(ReZeroResidual, norm_first=False),
+    "rezero_gtrxl": BlockKind(ReZeroGatedResidual, norm_first=False),
     "gpt": BlockKind(bias=True, init=init_gpt),
 }
 

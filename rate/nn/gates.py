@@ -1,4 +1,8 @@
-"""Gates: how an update is let into a stream."""
+"""Gates g(x, y) of an update y of a stream x (GTrXL, Parisotto et al. 2020, section 3.2).
+
+Their biases b_g make a new gate close to the identity of the stream: the model begins as a function
+of the current step, and memory is learnt later. It is 2 in the GRU gate and 1 in the others.
+"""
 
 from __future__ import annotations
 
@@ -28,3 +32,55 @@ class GRUGate(nn.Module):
         gate = torch.sigmoid(gate_y + gate_x - self.bias)
         candidate = torch.tanh(candidate_y + self.from_reset(reset * stream))
         return (1 - gate) * stream + gate * candidate
+
+
+class LinearGate(nn.Module):
+    """What the simpler gates share: one matrix W and the bias b_g.
+
+    Args:
+        d_model: Width.
+        bias: `b_g`; above zero the gate starts close to the identity of the stream.
+    """
+
+    def __init__(self, d_model: int, bias: float = 1.0) -> None:
+        super().__init__()
+        self.linear = nn.Linear(d_model, d_model, bias=False)
+        self.bias = nn.Parameter(torch.full((d_model,), bias))
+
+
+class InputGate(nn.Module):
+    """g = sigmoid(W x) * x + y. It has no bias."""
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(d_model, d_model, bias=False)
+
+    def forward(self, stream: Tensor, update: Tensor) -> Tensor:
+        return torch.sigmoid(self.linear(stream)) * stream + update
+
+
+class OutputGate(LinearGate):
+    """g = x + sigmoid(W x - b_g) * y."""
+
+    def forward(self, stream: Tensor, update: Tensor) -> Tensor:
+        return stream + torch.sigmoid(self.linear(stream) - self.bias) * update
+
+
+class HighwayGate(LinearGate):
+    """g = z * x + (1 - z) * y, with z = sigmoid(W x + b_g) (Srivastava et al. 2015)."""
+
+    def forward(self, stream: Tensor, update: Tensor) -> Tensor:
+        keep = torch.sigmoid(self.linear(stream) + self.bias)
+        return keep * stream + (1 - keep) * update
+
+
+class SigTanhGate(LinearGate):
+    """g = x + sigmoid(W y - b_g) * tanh(U y)."""
+
+    def __init__(self, d_model: int, bias: float = 1.0) -> None:
+        super().__init__(d_model, bias)
+        self.value = nn.Linear(d_model, d_model, bias=False)
+
+    def forward(self, stream: Tensor, update: Tensor) -> Tensor:
+        gate = torch.sigmoid(self.linear(update) - self.bias)
+        return stream + gate * torch.tanh(self.value(update))

@@ -28,6 +28,7 @@ from trainers.registry import ENVIRONMENTS, find_environment, get_environment
 from trainers.train import train
 
 NAMES = [name for name in preset_names("tmaze") if not name.endswith(PUBLISHED)]
+VARIANTS = {"gtrxl", "rezero"}  # of TrXL: they carry a cache
 PUBLISHED_AS = {"mujoco", "atari"}  # whose preset `rate` is the published one
 TINY = [
     *("--training.max_steps=2", "--training.batch_size=4", "--data.num_episodes=40"),
@@ -48,7 +49,7 @@ def config_of(name: str, *options: str) -> RunConfig:
 
 def test_there_is_a_preset_for_every_model_of_the_family() -> None:
     transformers = {"dt", "dt_relative", "dtxl", "rate", "rmt", "trxl"}
-    assert set(NAMES) == {*transformers, *BACKBONES.own_names()[2:]}
+    assert set(NAMES) == {*transformers, *VARIANTS, *BACKBONES.own_names()[2:]}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -177,7 +178,7 @@ def test_a_preset_builds_its_model(name: str) -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) > 10_000
     settings = {"num_memory_tokens": 0, "cache_length": 0, "valve": "none", **asdict(config)}
     assert bool(settings["num_memory_tokens"]) == (name in ("rate", "rmt"))
-    assert bool(settings["cache_length"]) == (name in ("trxl", "dtxl"))
+    assert bool(settings["cache_length"]) == (name in {"trxl", "dtxl", *VARIANTS})
     assert (settings["valve"] != "none") == (name == "rate")
     assert (config.backbone == "window_transformer") == (name in ("dt", "dt_relative"))
     assert (config.backbone == name) == (name in BACKBONES.own_names())

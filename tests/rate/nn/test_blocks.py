@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from rate.backbones.settings import SegmentTransformerConfig
 from rate.backbones.transformer import block_size
 from rate.kernels.cpu_dropout import Dropout
 from rate.nn.blocks import BLOCKS, Block
-from rate.nn.gates import GRUGate
+from rate.nn.gates import GRUGate, HighwayGate, OutputGate, SigTanhGate
 from tests.factories import TINY
 
 
@@ -49,8 +51,12 @@ def expected(block: Block, kind: str, x: Tensor) -> Tensor:
         update = function(norm(x))
         if kind == "trxl_i":
             x = x + update.relu()
-        elif kind == "gtrxl":
-            x = gate_by_hand(join.gate, x, update.relu())
+        elif kind.startswith("gtrxl"):
+            x = GATES[kind](join.gate, x, update.relu())
+        elif kind == "rezero":
+            x = x + join.alpha * update
+        elif kind == "rezero_gtrxl":
+            x = gate_by_hand(join.gate, x, x + join.alpha * update)
         else:
             x = x + update
     return x
@@ -64,6 +70,21 @@ def gate_by_hand(gate: GRUGate, x: Tensor, y: Tensor) -> Tensor:
     z = (y @ w_z.T + x @ u_z.T - gate.bias).sigmoid()
     h = (y @ w_g.T + (r * x) @ gate.from_reset.weight.T).tanh()
     return (1 - z) * x + z * h
+
+
+# Parisotto et al. 2020, section 3.2.1: g(x, y) of a gate with matrix W and bias b.
+GATES: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {
+    "gtrxl": gate_by_hand,
+    "gtrxl_input": lambda g, x, y: (x @ g.linear.weight.T).sigmoid() * x + y,
+    "gtrxl_output": lambda g, x, y: x + (x @ g.linear.weight.T - g.bias).sigmoid() * y,
+    "gtrxl_highway": lambda g, x, y: (
+        (x @ g.linear.weight.T + g.bias).sigmoid() * x
+        + (1 - (x @ g.linear.weight.T + g.bias).sigmoid()) * y
+    ),
+    "gtrxl_sigtanh": lambda g, x, y: (
+        x + (y @ g.linear.weight.T - g.bias).sigmoid() * (y @ g.value.weight.T).tanh()
+    ),
+}
 
 
 @pytest.mark.parametrize("kind", BLOCKS)
@@ -82,11 +103,25 @@ def test_without_feed_forward_only_attention_is_left(kind: str) -> None:
         assert torch.equal(found, block.attention_residual(x, attend(block.attention_norm(x))))
 
 
-def test_a_fresh_gate_is_close_to_the_identity() -> None:
+@pytest.mark.parametrize("gate", [GRUGate, OutputGate, HighwayGate, SigTanhGate])
+def test_a_fresh_gate_is_close_to_the_identity(gate: type[nn.Module]) -> None:
     x, y = torch.randn(2, 100, 16)
     with torch.no_grad():
-        change = (GRUGate(16)(x, y) - x).abs().mean() / x.abs().mean()
+        change = (gate(16)(x, y) - x).abs().mean() / x.abs().mean()
     assert change < 0.4
+
+
+@pytest.mark.parametrize("gate", [GRUGate, OutputGate, HighwayGate, SigTanhGate])
+def test_the_bias_of_a_gate_keeps_the_stream(gate: type[nn.Module]) -> None:
+    x, y = torch.randn(2, 100, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(gate(16, 30.0)(x, y), x)
+
+
+def test_a_fresh_rezero_block_is_the_identity() -> None:
+    x = torch.randn(2, 5, 16)
+    block = Block(BLOCKS["rezero"], block_size(SegmentTransformerConfig(**TINY)))
+    assert torch.equal(block(x, attend), x)
 
 
 @pytest.mark.parametrize("kind", BLOCKS)
