@@ -2,6 +2,7 @@
 
 rate plot data/results/tmaze.csv                 # -> data/results/tmaze.png
 rate plot data/results/tmaze.csv --markdown      # the README's table
+rate plot data/results/tmaze.csv --statistic iqm # interquartile means and their intervals
 rate plot runs/tmaze-rate-1 runs/tmaze-dt-1      # -> learning.png
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,17 @@ from rate.files import atomic_path
 from rate.renamed import current_metrics
 from trainers.cli import parse
 from trainers.commands.console import count, make_parser, user_errors
+from trainers.commands.intervals import SUMMARIES, interquartile_interval, interquartile_mean
 from trainers.commands.outputs import check_picture
 from trainers.commands.scores import by_length, main_metric, markdown, read_scores, read_table
 from trainers.commands.styles import styles
 from trainers.preset_files import has_own_presets
 from trainers.registry import length_name
 
+_MIDDLES: dict[str, Callable[[Sequence[float]], float]] = {
+    "mean": statistics.mean,
+    "iqm": lambda values: float(interquartile_mean(values)),
+}
 _NAMES = {"success": "success rate", "return": "return"}
 _ANYTHING = ("--data.random_policy=true",)  # accepted where an environment has no expert
 _LIKE, _APART = 0.02, 2.0  # distance of similar values, share of the range; shift in points
@@ -36,7 +42,10 @@ _LABELS = ("environment", "model", "which", "seed", "length", "episodes", "step"
 
 
 def plot_scores(
-    rows: Sequence[dict[str, Any]], path: Path, trained_length: int | None = None
+    rows: Sequence[dict[str, Any]],
+    path: Path,
+    trained_length: int | None = None,
+    statistic: str = "mean",
 ) -> None:
     """Plot success (or return) of the last weights against length: a line per model, seeds as dots.
 
@@ -47,6 +56,7 @@ def plot_scores(
         path: The PNG to write.
         trained_length: The greatest length in training, drawn as a dotted line; None is that of
             the rows, or of the preset of their environment.
+        statistic: Of the seeds: `mean`, or `iqm` with its 95 % interval as a band.
 
     Raises:
         ConfigError: If the figure cannot be written.
@@ -56,8 +66,9 @@ def plot_scores(
     metric = main_metric(rows)
     looks = styles(str(row["model"]) for row in rows)
     scores = {model: by_length(rows, metric, model) for model in looks}
+    middle = _MIDDLES[statistic]
     means = {
-        model: {length: statistics.mean(found[length]) for length in sorted(found)}
+        model: {length: middle(found[length]) for length in sorted(found)}
         for model, found in scores.items()
     }
     shifts = _shifts(means)
@@ -67,6 +78,10 @@ def plot_scores(
         line = {"linestyle": style.dash, "marker": style.marker, "markersize": 4.5}
         lengths, values = list(means[model]), list(means[model].values())
         axes.plot(lengths, values, linewidth=1.6, label=model, **line, **look)
+        if statistic == "iqm":
+            bands = [interquartile_interval(scores[model][length]) for length in lengths]
+            lower, upper = zip(*bands, strict=True)
+            axes.fill_between(lengths, lower, upper, color=style.colour, alpha=0.12, linewidth=0)
         for length, seeds in scores[model].items():
             axes.plot([length] * len(seeds), seeds, linestyle="", marker=".", alpha=0.3, **look)
     axes.update_datalim([(x, y) for found in means.values() for x, y in found.items()])
@@ -249,6 +264,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--metrics", nargs="+", default=[], help="columns of the table (default: success or return)"
     )
     parser.add_argument(
+        "--statistic", choices=SUMMARIES, default="mean",
+        help="of the seeds: mean (in tables with the standard deviation), or iqm, the interquartile"
+        " mean, with its 95%% bootstrap interval (default: mean)",
+    )  # fmt: skip
+    parser.add_argument(
         "--trained-length",
         type=count,
         help="longest episode of the training data, a dotted line (default: as in the runs)",
@@ -265,11 +285,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows = [row for source in options.sources for row in read_scores(source)]
             if options.markdown:
                 _check_metrics(options.metrics, rows)
-                print(markdown(rows, options.metrics))
+                print(markdown(rows, options.metrics, SUMMARIES[options.statistic]))
                 return
             output = options.output or options.sources[0].with_suffix(".png")
             check_picture(output, ".png")
-            plot_scores(rows, output, options.trained_length)
+            plot_scores(rows, output, options.trained_length, options.statistic)
         print(output)
 
 

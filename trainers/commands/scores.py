@@ -14,6 +14,7 @@ from rate.advice import command
 from rate.errors import ConfigError
 from rate.files import write_atomic
 from rate.locks import locked_folder
+from trainers.commands.intervals import Summary, mean_and_spread
 from trainers.commands.outputs import check_place
 
 COLUMNS = (
@@ -195,20 +196,17 @@ def training_seconds(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     return {model: statistics.mean(values.values()) for model, values in seconds.items()}
 
 
-def mean_and_spread(values: Sequence[float]) -> str:
-    """Returns mean and standard deviation over seeds, `0.98 ± 0.01`; of one seed only the mean."""
-    if not values:
-        return "–"
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{spread}"
-
-
-def markdown(rows: Sequence[dict[str, Any]], metrics: Sequence[str] = ()) -> str:
-    """Returns the scores of the last weights as a Markdown table: mean and deviation over seeds.
+def markdown(
+    rows: Sequence[dict[str, Any]],
+    metrics: Sequence[str] = (),
+    summarise: Summary = mean_and_spread,
+) -> str:
+    """Returns the scores of the last weights as a Markdown table.
 
     Args:
         rows: The scores.
         metrics: The metrics to show at each length; the main metric if empty.
+        summarise: Returns a cell from the scores of the seeds.
     """
     metrics = metrics or [main_metric(rows)]
     lengths = sorted({row["length"] for row in rows})
@@ -220,7 +218,7 @@ def markdown(rows: Sequence[dict[str, Any]], metrics: Sequence[str] = ()) -> str
         cells = []
         for metric in metrics:
             scores = by_length(rows, metric, model)
-            cells += [mean_and_spread(scores.get(length, [])) for length in lengths]
+            cells += [summarise(scores.get(length, [])) for length in lengths]
         seeds = len({row["seed"] for row in rows if row["model"] == model})
         lines.append(f"| {model} | {seeds} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

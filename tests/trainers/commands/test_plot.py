@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from trainers.commands import evaluate
+from trainers.commands.intervals import (
+    interquartile_interval,
+    interquartile_mean,
+    mean_and_spread,
+)
 from trainers.commands.plot import _shifts, main, trained_lengths
 from trainers.commands.scores import (
     COLUMNS,
@@ -17,7 +24,6 @@ from trainers.commands.scores import (
     by_length,
     main_metric,
     markdown,
-    mean_and_spread,
     other_metrics,
     read_scores,
 )
@@ -104,6 +110,33 @@ def test_the_spread_is_the_sample_standard_deviation() -> None:
     assert mean_and_spread([0.0, 1.0]) == "0.50 ± 0.71"  # of a population: 0.50
     rows = [row("x", seed, 9, success) for seed, success in enumerate((1.0, 2.0, 6.0))]
     assert "| x | 3 | 3.00 ± 2.65 |" in markdown(rows)
+
+
+def test_the_interquartile_mean_leaves_out_a_quarter_at_each_end() -> None:
+    assert interquartile_mean([9.0, 0.0, 2.0, 3.0, 4.0]) == 3.0  # one at each end
+    assert interquartile_mean([0.0, 1.0, 5.0]) == 2.0  # none
+    rows = interquartile_mean([[1, 2, 3, 100], [0, 4, 6, 6]])
+    np.testing.assert_allclose(rows, [2.5, 5.0])
+
+
+def test_the_bootstrap_interval_is_that_of_all_resamples() -> None:
+    """Of two values there are four resamples: a quarter each is below and above both tails."""
+    assert interquartile_interval([0.0, 1.0]) == (0.0, 1.0)
+    assert interquartile_interval([0.7, 0.7, 0.7]) == pytest.approx((0.7, 0.7))
+    values = [0.2, 0.45, 0.6, 0.7, 0.9]
+    resamples = interquartile_mean(list(product(values, repeat=5)))
+    low, high = np.percentile(resamples, [2.5, 97.5])
+    assert interquartile_interval(values) == pytest.approx((low, high))
+
+
+def test_interquartile_means_are_printed_and_drawn(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([str(table), "--markdown", "--statistic", "iqm"])
+    assert "0.99 [0.98, 1.00]" in capsys.readouterr().out
+    main([str(table), "-o", str(tmp_path / "mean.png")])
+    main([str(table), "-o", str(tmp_path / "iqm.png"), "--statistic", "iqm"])
+    assert (tmp_path / "iqm.png").read_bytes() != (tmp_path / "mean.png").read_bytes()
 
 
 def test_markdown_is_printed(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
