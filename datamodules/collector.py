@@ -16,6 +16,7 @@ from datamodules.episodes import (
     observation_items,
     observation_spaces,
 )
+from rate.envs.outcomes import ORACLE_ACTION
 
 _FIRST_ROWS = 128
 
@@ -181,8 +182,8 @@ class _Rows:
 
 
 def _numbers(info: dict[str, Any]) -> dict[str, float]:
-    """Returns the scalars in `info`: numbers and Booleans, as floats."""
-    arrays = {key: np.asarray(value) for key, value in info.items()}
+    """Returns the outcomes in `info`: numbers and Booleans, as floats."""
+    arrays = {key: np.asarray(value) for key, value in info.items() if key != ORACLE_ACTION}
     return {
         key: float(array)
         for key, array in arrays.items()

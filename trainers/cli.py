@@ -35,7 +35,7 @@ from trainers.preset_files import (
     preset_names,
     with_backbone,
 )
-from trainers.registry import check_run
+from trainers.registry import check_run, short_name
 from trainers.starting_point import choose_preset, is_fitted_to_own_data, starting_point
 from trainers.tasks import preset_for_task
 
@@ -69,6 +69,7 @@ def parse(environment: str, argv: Sequence[str]) -> Command:
         ConfigError: If an option is invalid; the message names the option and the remedy.
         SystemExit: After printing the help, with `-h` or `--help`.
     """
+    environment = short_name(environment)
     translation = flags.translate([word for word in argv if word not in _HELP])
     given = Given.read(translation.options)
     for name in (*_CODE, "model.backbone", "model.tokenizer"):

@@ -138,4 +138,4 @@ class DataConfig:
             if getattr(self, name) is not None:
                 at_least(f"data.{name}", getattr(self, name), 1)
         if self.max_length is not None:
-            at_least("data.max_length", self.max_length, 3)
+            at_least("data.max_length", self.max_length, 1)

@@ -68,6 +68,9 @@ class Environment:
         rolls_out: Whether rollouts are possible.
         keep_privileged_state: Record the privileged state in data even if the model does not use
             it, so that all models share the data.
+        preset_base: The file in `trainers/presets` with settings over those of the generic presets;
+            K and N then follow from the length of the data (`trainers.fit_to_data`). Empty for an
+            environment with presets of its own, or with the generic ones as they are.
     """
 
     spec: EnvironmentSpec
@@ -88,6 +91,7 @@ class Environment:
     group: ClassVar[tuple[str, tuple[str, str]] | None] = None
     rolls_out: ClassVar[bool] = True
     keep_privileged_state: ClassVar[bool] = True
+    preset_base: ClassVar[str] = ""
 
     @classmethod
     def make_spec(cls, settings: Any) -> EnvironmentSpec:
@@ -231,6 +235,15 @@ class Environment:
             The path of the store.
         """
         return generate(self, data, max_length, tell)
+
+    @property
+    def usual_length(self) -> int:
+        """The length of generated data if none is given; of environments with `preset_base`."""
+        raise NotImplementedError
+
+    def data_lengths(self, max_length: int) -> int | tuple[int, int]:
+        """Returns the length of generated episodes, or the range in which it varies."""
+        return max_length if self.shortest is None else (self.shortest, max_length)
 
     def data_spec(self) -> EnvironmentSpec:
         """Returns the specification for data collected here, which records how to recreate it."""

@@ -1,14 +1,20 @@
-"""Settings of generic presets that are derived from the data: lengths, scales, normalisation."""
+"""Settings of generic presets that are derived from the data: lengths, scales, normalisation.
+
+Data that are yet to be generated (of the memory tasks) are known by the length of their episodes.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from copy import deepcopy
 from typing import Any
 
 from datamodules.compatibility import single_frames
 from datamodules.store import Store
+from rate.architecture import config_class
 from rate.config import ModelConfig
+from trainers.config import RunConfig
 from trainers.environment import Environment
 
 _WHOLE = 90  # steps; a window holds whole episodes up to this length
@@ -41,18 +47,83 @@ def fit_to_data(preset: dict[str, Any], store: Store, environment: Environment) 
     context, segments = before, fitted["training"]["segments"]
     if longest <= _WHOLE:
         context, segments = _window(longest, segments)
-    model["context_length"], fitted["training"]["segments"] = context, segments
-    if "cache_length" in model:
-        cached = round(model["cache_length"] / (_TOKENS * before))
-        model["cache_length"] = _TOKENS * context * max(cached, 1)
-    if model.get("position") == "timestep":
-        model["max_timestep"] = longest
+    _set_window(fitted, context, segments, longest)
     model["return_scale"] = _scale(max(map(abs, store.return_range)))
     seen = store.observing(single_frames(store, environment.spec))
     fitted["data"]["normalise"] = bool(seen.normalisation)
     if environment.rolls_out and not ends_by_itself(environment):
         fitted["evaluation"] |= {"lengths": [longest], "selection_lengths": [longest]}
     return fitted
+
+
+def fit_to_length(
+    preset: dict[str, Any], run: RunConfig, environment: Environment, given: Collection[str]
+) -> dict[str, Any]:
+    """Returns a preset whose window holds a whole episode of the data that will be generated.
+
+    K and N follow from the number of steps; where one of them is given, the other follows from it.
+    Where both are, the episodes are as long as the window unless `data.max_length` is given.
+    Rollouts have the length of the data.
+
+    Args:
+        preset: The preset, as nested plain types.
+        run: The configuration of the preset and the options.
+        environment: The environment; one without `preset_base` has the preset as it is.
+        given: Names of the settings that are given, `section.name`; they are kept.
+    """
+    if not environment.preset_base:
+        return preset
+    fitted, length = deepcopy(preset), run.data.max_length or environment.usual_length
+    context, segments = run.model.context_length, run.training.segments
+    has_context = "model.context_length" in given
+    has_segments = "training.segments" in given
+    try:
+        if has_context and has_segments and run.data.max_length is None:
+            length = _longest_within(environment, context * segments)
+        steps = environment.steps_at(length)
+    except ValueError:  # an impossible length, which `check_run` reports
+        return preset
+    if has_context and not has_segments:
+        carries = config_class(fitted["model"]).carries_state
+        segments = math.ceil(steps / context) if carries else 1
+    elif has_segments and not has_context:
+        context = math.ceil(steps / segments)
+    elif not has_context:
+        context, segments = _window(steps, segments)
+    _set_window(fitted, context, segments, steps)
+    fitted["model"]["return_scale"] = _scale(abs(environment.spec.target_return))
+    fitted["data"]["max_length"] = length
+    fitted["evaluation"] |= {"lengths": [length], "selection_lengths": [length]}
+    return fitted
+
+
+def _longest_within(environment: Environment, steps: int) -> int:
+    """Returns the largest length whose episodes have at most `steps` steps."""
+    low, high = 1, steps
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = environment.steps_at(middle) <= steps
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return low
+
+
+def _set_window(preset: dict[str, Any], context: int, segments: int, longest: int) -> None:
+    """Set K, N and the settings of a preset that follow from them.
+
+    Args:
+        preset: The preset.
+        context: K.
+        segments: N.
+        longest: Steps of the longest episode.
+    """
+    model = preset["model"]
+    before = model.get("context_length", ModelConfig.context_length)
+    model["context_length"], preset["training"]["segments"] = context, segments
+    if "cache_length" in model:
+        cached = round(model["cache_length"] / (_TOKENS * before))
+        model["cache_length"] = _TOKENS * context * max(cached, 1)
+    if model.get("position") == "timestep":
+        model["max_timestep"] = longest
 
 
 def _window(longest: int, segments: int) -> tuple[int, int]:

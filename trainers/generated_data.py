@@ -38,8 +38,7 @@ def generate(environment: Environment, data: DataConfig, max_length: int, tell: 
 
         find_expert(data.expert)  # raises before anything is generated
     played = _with_privileged_state(environment)
-    spec, shortest = played.data_spec(), environment.shortest
-    length = max_length if shortest is None else (shortest, max_length)
+    spec, length = played.data_spec(), environment.data_lengths(max_length)
     settings = {
         **spec.options,
         "length": list(length) if isinstance(length, tuple) else length,

@@ -1,7 +1,8 @@
 """Presets, and files of settings that override them.
 
 A preset is a file in the folder of its environment. It contains its differences from `base.yaml`
-in that folder, or from the preset named by its key `like`. Presets with the settings of the public
+in that folder, or from the preset named by its key `like`. The memory tasks share the generic
+presets, over `any/base.yaml` and `memory_tasks.yaml`. Presets with the settings of the public
 code, whose names end in `_published`, do not use `base.yaml`.
 
 The folder `backbones` contains presets for all environments: their `like` names the environment's
@@ -22,7 +23,7 @@ from rate.registry import did_you_mean
 from trainers.config import RunConfig
 from trainers.config_files import config_from_dict, read_config_file
 from trainers.data_sets import store_of
-from trainers.fit_to_data import fit_to_data
+from trainers.fit_to_data import fit_to_data, fit_to_length
 from trainers.registry import environment_of_run, find_environment
 from trainers.tasks import TASKS, merge, preset_for_task
 from trainers.yaml_files import read_yaml
@@ -68,7 +69,7 @@ def load_preset(environment: str, name: str) -> dict[str, Any]:
         ConfigError: If the environment or the preset is unknown; the message names the closest
             match.
     """
-    find_environment(environment)  # raises if it does not exist
+    record = find_environment(environment)  # raises if it does not exist
     path, known = preset_path(environment, name), preset_names(environment)
     if name not in known:
         raise ConfigError(
@@ -84,7 +85,10 @@ def load_preset(environment: str, name: str) -> dict[str, Any]:
     base = path.with_name(BASE)
     if name.endswith(PUBLISHED) or not base.is_file():
         return preset
-    return _overlay(read_yaml(base), preset)
+    shared: dict[str, Any] = read_yaml(base)
+    if record.preset_base:
+        shared = _overlay(shared, read_yaml(PRESETS / f"{record.preset_base}.yaml"))
+    return _overlay(shared, preset)
 
 
 def _overlay(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -159,6 +163,9 @@ def load_over_preset(
     base = preset_for_task(environment, load_preset(environment, name), task)
     if whole.data.store is not None and not has_own_presets(environment):
         base = fit_to_data(base, store_of(whole), environment_of_run(whole))
+    elif whole.data.store is None:
+        named = {f"{part}.{key}" for part in ("model", "training") for key in values.get(part, {})}
+        base = fit_to_length(base, whole, environment_of_run(whole), named)
     merged = deepcopy(base)
     merge(merged, {**values, "name": name})
     note = f"{path} leaves out {len(left_out)} settings ({shown}): they are those of preset {name}."

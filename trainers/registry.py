@@ -15,6 +15,7 @@ import gymnasium
 from gymnasium import spaces
 
 from rate.envs.spec import EnvironmentSpec
+from rate.envs.tasks import TASK_IDS, TASKS
 from rate.errors import ConfigError
 from rate.registry import Registry
 from rate.spaces import differences
@@ -23,15 +24,16 @@ from trainers.config import NO_ENVIRONMENT, RunConfig
 from trainers.data_alone import DataAlone
 from trainers.environment import Environment, Length
 from trainers.own_environment import own_record
+from trainers.task_record import task_record
 
-ENVIRONMENTS = environments.NAMES
-"""The names of the project's own."""
+ENVIRONMENTS = (*environments.NAMES, *TASKS)
+"""The names of the project's own; the memory tasks of `rate.envs.tasks` come last."""
 
 _VERSION = re.compile(r"-v\d+$")  # suffix of Gymnasium ids
 _REGISTRY: Registry[Any] = Registry(
     setting="environment",
     group="rate.environments",
-    own={name: f"{environments.__name__}.{name}:Record" for name in ENVIRONMENTS},
+    own={name: f"{environments.__name__}.{name}:Record" for name in environments.NAMES} | TASKS,
     accepts=callable,
     kind="an environment's class, a function that returns one, or a subclass of "
     "trainers.environment.Environment",
@@ -51,6 +53,8 @@ def find_environment(name: str) -> type[Environment]:
     """
     if name == NO_ENVIRONMENT:
         return DataAlone
+    if (task := short_name(name)) in TASKS:
+        return task_record(task)
     if name not in ENVIRONMENTS and name not in (known := _REGISTRY.names()):
         if ":" in name or _VERSION.search(name) or name in gymnasium.registry:
             return own_record(name)
@@ -64,6 +68,11 @@ def find_environment(name: str) -> type[Environment]:
     if isinstance(found, type) and issubclass(found, Environment):
         return found
     return own_record(name, found)
+
+
+def short_name(name: str) -> str:
+    """Returns the short name of a memory task for its Gymnasium id; any other name as it is."""
+    return TASK_IDS.get(name, name)
 
 
 def length_name(name: str) -> str:
@@ -159,6 +168,8 @@ def check_run(config: RunConfig) -> None:
         longest = check_lengths(environment, [config.max_length], "data.max_length")
         # If episodes can end early, the last of several segments need not be full.
         own_end = longest < config.max_length and config.training.segments > 1
+        if environment.preset_base:  # a window holds a whole episode, and need not be full
+            own_end = config.training.segments > 1
         spare = config.model.context_length - 1 if own_end else 0
         if longest < config.window - spare:
             raise ConfigError(

@@ -20,7 +20,7 @@ from trainers.defaults import (
     settings_of_store,
     target_of_store,
 )
-from trainers.fit_to_data import ends_by_itself, fit_to_data
+from trainers.fit_to_data import ends_by_itself, fit_to_data, fit_to_length
 from trainers.flag_table import Translation
 from trainers.given_options import AUTO, Given
 from trainers.meter import Meter
@@ -78,9 +78,10 @@ def _require_typed(config: RunConfig, given: Given) -> None:
 
 
 def is_fitted_to_own_data(run: RunConfig) -> bool:
-    """Whether a policy plays the data of a run, to which its generic preset is fitted."""
-    is_played = run.data.store is None and run.data.expert is not None
-    return is_played and not has_own_presets(run.environment)
+    """Whether the generic preset of a run is fitted to data that are generated for the run."""
+    if run.data.store is not None or has_own_presets(run.environment):
+        return False
+    return run.data.expert is not None or bool(find_environment(run.environment).preset_base)
 
 
 def _played_length(run: RunConfig) -> int:
@@ -109,7 +110,8 @@ def choose_preset(
         environment: The environment.
         translation: The short flags.
         given: The options.
-        run: The configuration before the data are taken into account; None ignores the data.
+        run: The configuration before the data, or the length of data that are to be generated, are
+            taken into account; None ignores both.
 
     Returns:
         The preset, and notes on it.
@@ -118,7 +120,7 @@ def choose_preset(
     dataset, store, played = given.text("data.dataset"), None, None
     if run is not None and run.data.store is not None:
         store = store_of(run)
-    elif run is not None:
+    elif run is not None and not find_environment(environment).preset_base:
         played = _played_length(run)
         store = _play(run, played)
     if name is None:
@@ -141,6 +143,8 @@ def choose_preset(
         merge(preset, {"evaluation": target_of_store(environment, store)})
         if not has_own_presets(environment):
             preset = fit_to_data(preset, store, environment_of_run(run))
+    elif run is not None:
+        preset = fit_to_length(preset, run, environment_of_run(run), dict(given.settings))
     if played is not None:
         merge(preset, {"data": {"max_length": played}})
     settings = find_environment(environment).options

@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium
 
 from rate.envs.spec import EnvironmentSpec
+from rate.envs.tasks import TASKS
 from rate.envs.tmaze import TMAZE_SPEC, TMaze, TMazeOracle, TMazeVector, tmaze_spec
 from rate.errors import ConfigError
 from rate.renamed import current_settings
@@ -35,6 +36,7 @@ _CLASSES = (
     "rate.envs.popgym:Popgym",
     "rate.envs.retrieval:Retrieval",
     "rate.envs.two_colors:TwoColors",
+    *TASKS.values(),
 )
 
 
@@ -58,6 +60,7 @@ def register(path: str) -> str:
         gymnasium.register(
             id=gym_id,
             entry_point="rate.envs:from_settings",
+            vector_entry_point="rate.envs:vector_from_settings" if path in TASKS.values() else None,
             kwargs=kwargs,
             disable_env_checker=True,
         )
@@ -84,14 +87,42 @@ def from_settings(
     Raises:
         ConfigError: If a setting does not work, or a package is missing.
     """
+    kind, arguments = _from_settings(module, name, length, options)
+    env: gymnasium.Env[Any, Any] = kind(*arguments)
+    return env
+
+
+def vector_from_settings(
+    num_envs: int, module: str, name: str, length: Any = None, **options: Any
+) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+    """Returns the vector environment of a memory task; `gymnasium.make_vec` calls this.
+
+    Args:
+        num_envs: The number of rows.
+        module: See `from_settings`.
+        name: See `from_settings`.
+        length: See `from_settings`.
+        options: See `from_settings`.
+
+    Raises:
+        ConfigError: If a setting does not work.
+    """
+    kind, arguments = _from_settings(module, name, length, options)
+    env: gymnasium.vector.VectorEnv[Any, Any, Any] = kind.make_vector(num_envs, *arguments)
+    return env
+
+
+def _from_settings(
+    module: str, name: str, length: Any, options: dict[str, Any]
+) -> tuple[Any, list[Any]]:
+    """Returns an environment's class, and its settings and length as arguments."""
     found = importlib.import_module(module)
     kind = getattr(found, f"{name}Options")
     settings = kind(**current_settings("env", options, [field.name for field in fields(kind)]))
     if length is None:
-        env: gymnasium.Env[Any, Any] = getattr(found, name)(settings)
-    else:  # JSON, and with it Minari, has lists where a range of lengths is a tuple
-        env = getattr(found, name)(settings, tuple(length) if isinstance(length, list) else length)
-    return env
+        return getattr(found, name), [settings]
+    # JSON, and with it Minari, has lists where a range of lengths is a tuple
+    return getattr(found, name), [settings, tuple(length) if isinstance(length, list) else length]
 
 
 if "RATE/TMaze-v0" not in gymnasium.registry:

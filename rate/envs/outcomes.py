@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from rate.envs._guest_messages import scalars
 
-__all__ = ["SUCCESS", "Outcomes", "outcomes_in", "scalars"]
+__all__ = ["ORACLE_ACTION", "SUCCESS", "Outcomes", "outcomes_in", "scalars"]
 
 SUCCESS = "success"
+ORACLE_ACTION = "oracle_action"  # an expert's action in the current state: no outcome
 _ALSO_SUCCESS = "is_success"  # the name in Gymnasium-Robotics and Stable-Baselines3
 
 
@@ -64,7 +65,7 @@ def outcomes_in(
     entries = {
         name: _numbers(values, info.get(f"_{name}"), rows)
         for name, values in info.items()
-        if not name.startswith("_")
+        if not name.startswith("_") and name != ORACLE_ACTION
     }
     if SUCCESS not in entries and _ALSO_SUCCESS in entries:
         entries[SUCCESS] = entries.pop(_ALSO_SUCCESS)

@@ -20,6 +20,7 @@ from trainers.preset_files import (
     EVERYWHERE,
     PRESETS,
     PUBLISHED,
+    has_own_presets,
     load_preset,
     preset_names,
     preset_path,
@@ -29,6 +30,7 @@ from trainers.train import train
 
 NAMES = [name for name in preset_names("tmaze") if not name.endswith(PUBLISHED)]
 VARIANTS = {"gtrxl", "rezero"}  # of TrXL: they carry a cache
+NAMED = [name for name in ENVIRONMENTS if has_own_presets(name)]
 PUBLISHED_AS = {"mujoco", "atari"}  # whose preset `rate` is the published one
 TINY = [
     *("--training.max_steps=2", "--training.batch_size=4", "--data.num_episodes=40"),
@@ -64,7 +66,7 @@ def test_a_preset_has_a_description(name: str) -> None:
     assert set(preset) <= {"name", *section_types({})}
 
 
-FOLDERS = sorted(path.name for path in PRESETS.iterdir() if path.name not in (ANY, EVERYWHERE))
+FOLDERS = sorted(path.name for path in PRESETS.glob("*/") if path.name not in (ANY, EVERYWHERE))
 EVERY = [(folder, name) for folder in FOLDERS for name in preset_names(folder)]
 
 
@@ -138,7 +140,7 @@ def test_every_model_of_the_family_has_a_preset_everywhere(environment: str) -> 
     assert set(NAMES) <= set(preset_names(environment))
 
 
-@pytest.mark.parametrize("environment", [name for name in ENVIRONMENTS if name not in PUBLISHED_AS])
+@pytest.mark.parametrize("environment", [name for name in NAMED if name not in PUBLISHED_AS])
 def test_the_settings_of_the_public_code_are_a_preset(environment: str) -> None:
     preset = load_preset(environment, f"rate{PUBLISHED}")
     assert preset["model"]["block"] == "trxl"

@@ -21,7 +21,7 @@ from rate.errors import ConfigError
 from scripts import bootstrap
 from trainers.commands import doctor, probe
 from trainers.commands.probe import TRAINER, Finding
-from trainers.registry import ENVIRONMENTS
+from trainers.environments import NAMES
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals")
 
@@ -202,7 +202,7 @@ def test_all_parts_are_checked_by_default(told: dict[str, Finding], tmp_path: Pa
     file = tmp_path / "found.json"
     assert run("--json", str(file)) == 0
     names = [entry["name"] for entry in json.loads(file.read_text(encoding="utf-8"))]
-    assert names == [TRAINER, *ENVIRONMENTS]
+    assert names == [TRAINER, *NAMES]
     assert run("memory-maze", "tmaze", "--json", str(file)) == 0
     names = [entry["name"] for entry in json.loads(file.read_text(encoding="utf-8"))]
     assert names == ["memory_maze", "tmaze"]

@@ -1,0 +1,163 @@
+"""What a reset draws: hashes of the episode's seed, unless a reset option fixes the value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+
+from rate.errors import ConfigError
+from rate.hashing import Words, hash_counter
+from rate.registry import did_you_mean
+
+Array = npt.NDArray[Any]
+Shape = tuple[int, ...]
+_SHOWN = 12  # values in a message
+
+
+def hashes(seeds: Words, name: str, shape: Shape = (), step: Any = 0) -> npt.NDArray[np.int64]:
+    """Returns numbers in [0, 2^31) that are a function of seed, name, step and index.
+
+    Args:
+        seeds: Seeds of `n` episodes, `(n,)`.
+        name: What the numbers are for.
+        shape: The shape of a row's numbers.
+        step: The step of the episode, for what is drawn at every step: an integer or `(n,)`.
+
+    Returns:
+        `(n, *shape)`.
+    """
+    count = int(np.prod(shape))
+    steps: Words = np.broadcast_to(np.asarray(step, dtype=np.uint64), seeds.shape)
+    index = np.arange(count, dtype=np.uint64) + np.uint64(crc32(name.encode()) << 31)
+    counters = np.asarray(steps[:, None] * np.uint64(count) + index, np.uint64)  # (n, count)
+    found: npt.NDArray[np.int64] = hash_counter(seeds[:, None], counters).astype(np.int64)
+    return found.reshape(len(seeds), *shape)
+
+
+class Draws:
+    """The values that a reset draws for some rows.
+
+    Args:
+        seeds: Seeds of the `n` rows to reset, `(n,)`.
+        fixed: The values of reset options, by name. A value is one row's, for all rows, or in a
+            vector environment also an array with a first axis of all its rows.
+        rows: The indices of the `n` rows, `(n,)`.
+        num_rows: The number of rows of the vector environment; None for a single environment.
+    """
+
+    def __init__(
+        self,
+        seeds: Words,
+        fixed: Mapping[str, Any],
+        rows: npt.NDArray[np.intp],
+        num_rows: int | None,
+    ) -> None:
+        self.seeds = seeds
+        self._fixed, self._rows, self._num_rows = fixed, rows, num_rows
+        self._names: list[str] = []
+
+    def between(self, name: str, low: int, high: int, shape: Shape = ()) -> npt.NDArray[np.int64]:
+        """Returns integers `(n, *shape)` from `low` to `high`, both included, equally likely.
+
+        Raises:
+            ConfigError: If the reset option `name` has another shape, or a value outside of that.
+        """
+        fixed = self._given(name, shape)
+        if fixed is None:
+            return low + hashes(self.seeds, name, shape) % (high - low + 1)
+        self._require(name, fixed, (fixed >= low) & (fixed <= high), f"from {low} to {high}")
+        return fixed
+
+    def choice(self, name: str, values: Any, shape: Shape = ()) -> npt.NDArray[np.int64]:
+        """Returns elements `(n, *shape)` of the integers `values` `(V,)`, equally likely.
+
+        Raises:
+            ConfigError: If the reset option `name` has another shape, or another value.
+        """
+        known = np.asarray(values, dtype=np.int64)
+        fixed = self._given(name, shape)
+        if fixed is None:
+            chosen: npt.NDArray[np.int64] = known[hashes(self.seeds, name, shape) % len(known)]
+            return chosen
+        shown = ", ".join(map(str, known[:_SHOWN].tolist())) + (
+            ", ..." if len(known) > _SHOWN else ""
+        )
+        self._require(name, fixed, np.isin(fixed, known), f"among {shown}")
+        return fixed
+
+    def distinct(self, name: str, population: Any, count: int) -> npt.NDArray[np.int64]:
+        """Returns `count` distinct elements of a population in random order, for each row.
+
+        Args:
+            name: The reset option that fixes them.
+            population: `(P,)` integers, or `(P, d)`, for example cells (row, column).
+            count: At most `P`.
+
+        Returns:
+            `(n, count)` or `(n, count, d)`.
+
+        Raises:
+            ConfigError: If the reset option has another shape, values that are not in the
+                population, or the same one twice.
+        """
+        known = np.asarray(population, dtype=np.int64)
+        fixed = self._given(name, (count, *known.shape[1:]))
+        if fixed is None:
+            order = np.argsort(hashes(self.seeds, name, (len(known),)), axis=1, kind="stable")
+            chosen: npt.NDArray[np.int64] = known[order[:, :count]]
+            return chosen
+        flat = known.reshape(len(known), -1)  # (P, d)
+        same = (fixed.reshape(len(fixed), count, 1, -1) == flat).all(-1)  # (n, count, P)
+        words = f"distinct ones of {_shown(known)}"
+        self._require(name, fixed, same.any(2).all() and (same.sum(1) <= 1).all(), words)
+        return fixed
+
+    def check_names(self) -> None:
+        """Check that every reset option is the name of a value that was drawn.
+
+        Raises:
+            ConfigError: If one is not; the message names the nearest and all others.
+        """
+        for name in self._fixed:
+            if name not in self._names:
+                near = did_you_mean(str(name), self._names)
+                raise ConfigError(
+                    f"reset has no option '{name}'.{near} It has: {', '.join(self._names)}."
+                )
+
+    def _given(self, name: str, shape: Shape) -> npt.NDArray[np.int64] | None:
+        """Returns the fixed value of the rows, `(n, *shape)`; None if it is to be drawn."""
+        self._names.append(name)
+        if name not in self._fixed:
+            return None
+        words = f"an integer array of shape {shape}" if shape else "an integer"
+        if self._num_rows is not None:
+            words += f", or one for each row: shape {(self._num_rows, *shape)}"
+        try:
+            value = np.asarray(self._fixed[name])
+        except ValueError:  # lists of different lengths
+            value = np.zeros(0, dtype=object)
+        is_whole = value.dtype.kind in "biuf" and np.all(np.mod(value, 1) == 0)
+        own = self._num_rows is not None and value.shape == (self._num_rows, *shape)
+        if not is_whole or not (own or value.shape == shape):
+            raise ConfigError(
+                f"The reset option '{name}' is {_shown(self._fixed[name])}; it must be {words}."
+            )
+        whole = value.astype(np.int64)
+        return whole[self._rows] if own else np.broadcast_to(whole, (len(self._rows), *shape))
+
+    def _require(self, name: str, value: Array, holds: Any, words: str) -> None:
+        if not np.all(holds):
+            raise ConfigError(
+                f"The reset option '{name}' is {_shown(self._fixed[name])}; every value must be "
+                f"{words}."
+            )
+
+
+def _shown(value: Any) -> str:
+    text = str(value.tolist() if isinstance(value, np.ndarray) else value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
