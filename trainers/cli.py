@@ -58,8 +58,11 @@ class Command:
     notes: list[str]
 
 
-# Settings, beside the model's, whose value may be the import path of user code.
-_CODE = ("training.objective", "data.reading.format", "data.expert")
+# Settings whose value may be the import path of user code.
+CODE = (
+    *("model.backbone", "model.tokenizer", "training.objective"),
+    *("data.reading.format", "data.expert"),
+)
 
 
 def parse(environment: str, argv: Sequence[str]) -> Command:
@@ -72,7 +75,7 @@ def parse(environment: str, argv: Sequence[str]) -> Command:
     environment = short_name(environment)
     translation = flags.translate([word for word in argv if word not in _HELP])
     given = Given.read(translation.options)
-    for name in (*_CODE, "model.backbone", "model.tokenizer"):
+    for name in CODE:
         remember_path(given.text(name) or "")
     preset, notes = starting_point(environment, translation, given)
     if any(word in _HELP for word in argv):

@@ -204,6 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "study", type=find_study, help=f"a file, or one of the project's: {', '.join(STUDIES)}"
     )
+    parser.add_argument("--env", metavar="ENVIRONMENT", help="instead of the study's own")
     parser.add_argument("--seeds", type=int, nargs="+", help="instead of the study's own")
     parser.add_argument("--only", nargs="+", metavar="RUN", help="take these runs alone")
     parser.add_argument("--jobs", type=count, help="runs side by side (default: one per core)")
@@ -218,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = Console()
     started = time.monotonic()
     with user_errors():
-        study = load_study(options.study, options.seeds, options.only, extra)
+        study = load_study(options.study, options.seeds, options.only, extra, options.env)
         results = options.results or output / f"{study.name}.csv"
         figure = results.with_suffix(".png")
         check_outputs(results, figure)

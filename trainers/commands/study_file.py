@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rate.errors import ConfigError
-from trainers.cli import parse
+from rate.trust import require_path
+from trainers import flags, trust
+from trainers.cli import CODE, parse
 from trainers.config import RunConfig
 from trainers.environment import BASELINES
+from trainers.given_options import Given
+from trainers.own_environment import PYTHON
 from trainers.yaml_files import read_yaml
 
 FOLDER = Path(__file__).parents[1] / "studies"  # study files of this project
@@ -38,7 +43,11 @@ def find_study(text: str) -> Path:
 
 
 def load_study(
-    path: Path, seeds: list[int] | None, only: list[str] | None, extra: list[str]
+    path: Path,
+    seeds: list[int] | None,
+    only: list[str] | None,
+    extra: list[str],
+    environment: str | None = None,
 ) -> Study:
     """Read a study.
 
@@ -47,11 +56,17 @@ def load_study(
         seeds: Seeds that replace those of the file; None keeps them.
         only: Labels of the runs to use, without baselines; None uses all runs and baselines.
         extra: Options added to every run.
+        environment: Replaces that of the file; None keeps it.
 
     Raises:
         ConfigError: If the file or the options of a run are not valid.
     """
-    environment, common, runs, baselines = _read_study(path)
+    own, common, runs, baselines = _read_study(path)
+    if environment is None:
+        trust.require(own, {})
+    else:
+        trust.remember(environment, {})
+    environment = environment or own
     unknown = set(only or []) - set(runs)
     if unknown:
         raise ConfigError(
@@ -64,6 +79,7 @@ def load_study(
         words = [*shlex.split(common), *shlex.split(options), *extra, f"--logging.name={label}"]
         for seed in dict.fromkeys(seeds or own_seeds):
             try:
+                _require_named(words, extra)
                 command = parse(
                     environment, [*words, f"--training.seed={seed}", "--logging.progress=false"]
                 )
@@ -71,6 +87,21 @@ def load_study(
                 raise ConfigError(f"Run {label} of {path}: {error}") from error
             configs.append(command.config)
     return Study(path.stem, configs, [] if only else baselines)
+
+
+def _require_named(words: Sequence[str], typed: Sequence[str]) -> None:
+    """Check that the code which the options of a run name is trusted, unless it is typed.
+
+    Raises:
+        ConfigError: If the user has not named it (see `rate.trust`).
+    """
+    given, named = (Given.read(flags.translate(list(part)).options) for part in (words, typed))
+    for name in CODE:
+        if (path := given.text(name)) is not None and path != named.text(name):
+            require_path(name, path)
+    python = given.text(f"env.{PYTHON}")
+    if python is not None and python != named.text(f"env.{PYTHON}"):
+        trust.require("", {PYTHON: python})
 
 
 def _read_study(path: Path) -> tuple[str, str, dict[str, tuple[str, list[int]]], list[str]]:

@@ -175,6 +175,40 @@ def test_an_unknown_run_is_refused(study: Path) -> None:
         load_study(study, None, ["plain", "rate", "memroy"], [])
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("model.backbone", "their_code:Cell"),
+        ("training.objective", "their_code:Loss"),
+        ("data.reading.format", "their_code:Format"),
+        ("data.expert", "their_code:policy"),
+        ("env.python", "/opt/other/bin/python"),
+    ],
+)
+def test_code_that_a_study_file_names_has_to_be_named_by_the_user(
+    study: Path, tmp_path: Path, monkeypatch, setting: str, value: str
+) -> None:
+    """The module would leave a file behind if it were imported."""
+    (tmp_path / "their_code.py").write_text("open('imported', 'w')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    content = yaml.safe_load(study.read_text())
+    content["options"] = f"--{setting}={value}"
+    study.write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match=r"nobody has named on this computer.*--" + setting):
+        load_study(study, None, None, [])
+    assert not (tmp_path / "imported").exists()
+
+
+def test_the_environment_of_a_study_file_has_to_be_named_by_the_user(study: Path) -> None:
+    content = yaml.safe_load(study.read_text())
+    study.write_text(yaml.safe_dump({**content, "environment": "their_code:make_env"}))
+    with pytest.raises(ConfigError, match=r"their_code:make_env.*nobody has named"):
+        load_study(study, None, None, [])
+    runs = load_study(study, None, None, [], environment="tmaze").runs
+    assert {config.environment for config in runs} == {"tmaze"}
+
+
 def test_an_invalid_option_is_reported_with_its_run(study: Path) -> None:
     with pytest.raises(ConfigError, match=r"Run plain of .*small\.yaml: training\.segments=3"):
         load_study(study, None, None, ["--training.segments=3"])
