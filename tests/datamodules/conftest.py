@@ -67,3 +67,25 @@ def store(tmp_path_factory):
 def own_store(tmp_path):
     """A store that the test may damage."""
     return _pack(tmp_path / "walker")
+
+
+@pytest.fixture
+def counted():
+    """Writes a store of episodes whose observation is the number of the step, counted from 1."""
+
+    def make(folder, lengths):
+        box = spaces.Box(0, 1e6, (1,), np.float32)
+        spec = EnvironmentSpec("counted", box, spaces.Discrete(2), 1.0)
+        episodes = [
+            Episode(
+                np.arange(1, steps + 1, dtype=np.float32)[:, None],
+                np.zeros(steps, np.int64),
+                np.ones(steps),
+                True,
+                False,
+            )
+            for steps in lengths
+        ]
+        return write_store(episodes, folder / "counted", spec, {})
+
+    return make

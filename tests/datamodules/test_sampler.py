@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 
-from datamodules import DatasetError, Episode, write_store
+from datamodules import Episode, write_store
 from datamodules.sampler import WindowSampler
 from rate.envs.spec import EnvironmentSpec
 
@@ -15,28 +13,6 @@ from rate.envs.spec import EnvironmentSpec
 def tensors(batch):
     parts = {name: getattr(batch, name) for name in batch.__dataclass_fields__}
     return {name: part for name, part in parts.items() if part is not None}
-
-
-@pytest.fixture
-def counted():
-    """Writes a store of episodes whose observation is the number of the step, counted from 1."""
-
-    def make(folder, lengths):
-        box = spaces.Box(0, 1e6, (1,), np.float32)
-        spec = EnvironmentSpec("counted", box, spaces.Discrete(2), 1.0)
-        episodes = [
-            Episode(
-                np.arange(1, steps + 1, dtype=np.float32)[:, None],
-                np.zeros(steps, np.int64),
-                np.ones(steps),
-                True,
-                False,
-            )
-            for steps in lengths
-        ]
-        return write_store(episodes, folder / "counted", spec, {})
-
-    return make
 
 
 def assert_same(first, second):
@@ -83,65 +59,6 @@ def test_windows_equal_slices_of_their_episodes(store, mode):
         for first in (range(-5, length) if mode == "random" and length > 6 else (0,))
     }
     assert spans == possible
-
-
-def coverage(store, batches, world_size=1, **settings):
-    """Returns how often each step of the store is in a window, over the mean, `(S,)`."""
-    changes = np.zeros(store.num_steps + 1)
-    for rank in range(world_size):
-        sampler = WindowSampler(store, seed=0, rank=rank, world_size=world_size, **settings)
-        for index in range(batches):
-            windows = sampler.windows(index)
-            for steps, change in ((windows.starts, 1), (windows.stops, -1)):
-                rows = windows.first_rows + steps
-                changes += change * np.bincount(rows, minlength=len(changes))
-    counts = changes.cumsum()[:-1]
-    return counts / counts.mean()
-
-
-@pytest.mark.parametrize("window", [1, 4, 12, 30])
-@pytest.mark.parametrize("sampling", ["episodes", "steps"])
-@pytest.mark.parametrize(
-    ("frame_stack", "world_size", "limits"),
-    [(1, 1, {}), (4, 1, {}), (1, 3, {}), (1, 2, {"min_length": 10, "min_return": 0.5})],
-)
-def test_random_windows_hold_every_step_equally_often(
-    tmp_path, counted, window, sampling, frame_stack, world_size, limits
-):
-    store = counted(tmp_path, [40] * 2)
-    settings = {"frame_stack": frame_stack, "mode": "random", "sampling": sampling, **limits}
-    found = coverage(
-        store, 12, world_size, batch_size=9000 // world_size, window=window, **settings
-    )
-    assert found.min() > 0.9
-    assert found.max() < 1.1
-
-
-@pytest.mark.parametrize("window", [5, 20, 36])
-def test_steps_are_sampled_equally_in_episodes_of_any_length(tmp_path, counted, window):
-    lengths = [100, 1, 36, 37, 5, 20, 21, 300]
-    store = counted(tmp_path, lengths)
-    found = coverage(store, 40, batch_size=9000, window=window, mode="random", sampling="steps")
-    for length, begin in zip(lengths, store.offsets, strict=False):
-        part = found[begin : begin + length]
-        assert 0.9 < part.min() <= part.max() < 1.1, length
-    # Episodes are drawn equally often: steps of short ones are more frequent, evenly in each.
-    found = coverage(store, 40, batch_size=9000, window=window, mode="random")
-    for length, begin in zip(lengths, store.offsets, strict=False):
-        part = found[begin : begin + length]
-        assert part.min() > 0.9 * part.mean(), length
-
-
-def test_steps_are_sampled_equally_with_start_windows(tmp_path, counted):
-    store = counted(tmp_path, [30, 3, 10])
-    sampler = WindowSampler(store, 2000, 10, seed=0, sampling="steps")
-    found = coverage(store, 12, batch_size=2000, window=10, sampling="steps")
-    assert found[10:30].max() == 0
-    reached = np.delete(found, np.s_[10:30])
-    np.testing.assert_allclose(reached, reached.mean(), rtol=0.05)
-    assert (sampler.num_steps, sampler.num_reached) == (43, 23)
-    anywhere = WindowSampler(store, 1, 10, seed=0, mode="random")
-    assert anywhere.num_reached == anywhere.num_steps == 43
 
 
 def test_cut_windows_hide_the_frames_after_their_end(tmp_path, counted):
@@ -247,74 +164,6 @@ def test_ranks_cover_the_samples_of_one_process_once(store, world_size, mode):
             assert torch.equal(torch.cat([part[name] for part in parts]), tensor), name
 
 
-def test_the_curriculum_samples_short_episodes_only(store):
-    sampler = WindowSampler(store, 8, 4, seed=0, max_episode_length=4)
-    assert sampler.num_episodes == 3
-    drawn = np.concatenate([sampler.episodes(index) for index in range(6)])
-    assert set(store.lengths[drawn].tolist()) == {1, 3, 4}
-    assert np.bincount(drawn, minlength=8)[[1, 3, 6]].tolist() == [16, 16, 16]
-
-
-def test_only_episodes_within_the_limits_are_sampled(store):
-    returns = np.array([store.episode(i).rewards.sum(dtype=np.float64) for i in range(8)])
-    limit = float(np.sort(returns)[3])
-    good = set(np.flatnonzero(returns >= limit - 1e-6).tolist())
-    long = set(np.flatnonzero(store.lengths >= 5).tolist())
-    for limits, wanted in (
-        ({"min_return": limit - 1e-6}, good),
-        ({"min_length": 5}, long),
-        ({"min_return": limit - 1e-6, "min_length": 5}, good & long),
-        ({"min_length": 5, "max_episode_length": 7}, long - {2, 5}),
-    ):
-        sampler = WindowSampler(store, 4, 4, seed=0, **limits)
-        assert sampler.num_episodes == len(wanted)
-        assert set(np.concatenate([sampler.episodes(i) for i in range(9)]).tolist()) == wanted
-    unlimited = WindowSampler(store, 4, 4, seed=1, min_return=-100.0, min_length=1)
-    assert_same(unlimited.batch(3), WindowSampler(store, 4, 4, seed=1).batch(3))
-
-
-def test_a_return_at_the_limit_is_kept_despite_rounding(tmp_path, spec, make_episode):
-    episodes = [
-        replace(make_episode(2), rewards=np.array([0, reward])) for reward in (0.95, 0.96, 0.97)
-    ]
-    store = write_store(episodes, tmp_path / "s", spec, {})
-    assert WindowSampler(store, 1, 2, seed=0, min_return=0.96).num_episodes == 2
-
-
-def test_limits_that_no_episode_meets_are_refused(store, make_store, tmp_path):
-    with pytest.raises(DatasetError, match=r"at least 99; those of the 8 episodes are -.* to \d"):
-        WindowSampler(store, 1, 3, seed=0, min_return=99)
-    with pytest.raises(DatasetError, match="at least 10 steps; the lengths are 1 to 9"):
-        WindowSampler(store, 1, 3, seed=0, min_length=10)
-    best = max(store.arrays["returns_to_go"][store.offsets[:-1]])
-    length = int(store.lengths[np.argmax(store.arrays["returns_to_go"][store.offsets[:-1]])])
-    with pytest.raises(DatasetError, match=f"any episode of a return of .*longest has {length} ac"):
-        WindowSampler(store, 1, length + 2, seed=0, min_return=float(best))
-
-
-def test_windows_that_no_episode_fills_are_refused(store):
-    WindowSampler(store, 1, 10, seed=0)  # the longest has 9 actions and 10 observations
-    with pytest.raises(DatasetError, match=r"a window of 11 steps.*longest has 9 actions, 10"):
-        WindowSampler(store, 1, 11, seed=0)
-
-
-def test_invalid_arguments_are_refused(store, make_store, tmp_path):
-    with pytest.raises(DatasetError, match="at most 3 steps; the shortest of 2 has 4"):
-        WindowSampler(make_store(tmp_path / "s", [4, 6]), 1, 3, seed=0, max_episode_length=3)
-    with pytest.raises(ValueError, match="mode 'middle'"):
-        WindowSampler(store, 1, 3, seed=0, mode="middle")
-    with pytest.raises(ValueError, match=r"batch_size \(0\)"):
-        WindowSampler(store, 0, 3, seed=0)
-    with pytest.raises(ValueError, match=r"frame_stack \(0\)"):
-        WindowSampler(store, 1, 3, seed=0, frame_stack=0)
-    with pytest.raises(ValueError, match="sampling 'windows'"):
-        WindowSampler(store, 1, 3, seed=0, sampling="windows")
-    with pytest.raises(ValueError, match="rank 2 is not one of 2"):
-        WindowSampler(store, 1, 3, seed=0, rank=2, world_size=2)
-    with pytest.raises(ValueError, match="batch -1"):
-        WindowSampler(store, 1, 3, seed=0).batch(-1)
-
-
 def test_dictionaries_and_pixels_stay_as_stored(tmp_path):
     spec = EnvironmentSpec(
         "camera",
@@ -354,18 +203,6 @@ def test_dictionaries_and_pixels_stay_as_stored(tmp_path):
     )
     assert not batch.observations["rgb"][row, 3:].any()
     assert batch.returns_to_go[row, :, 0].tolist() == [3, 2, 1, 0, 0]
-
-
-def test_sampling_by_steps_is_in_proportion_to_windows(store):
-    sampler = WindowSampler(store, 100, 4, seed=2, mode="random", sampling="steps")
-    drawn = np.concatenate([sampler.episodes(index) for index in range(300)])
-    share = np.bincount(drawn, minlength=8) / len(drawn)
-    windows = np.where(store.lengths > 4, store.lengths + 3, 4)
-    np.testing.assert_allclose(share, windows / windows.sum(), atol=0.01)
-    within = WindowSampler(store, 100, 4, seed=2, sampling="steps", max_episode_length=4)
-    drawn = np.concatenate([within.episodes(index) for index in range(100)])
-    share = np.bincount(drawn, minlength=8) / len(drawn)
-    np.testing.assert_allclose(share, np.where(store.lengths <= 4, 1 / 3, 0), atol=0.02)
 
 
 def test_the_order_of_steps_is_pinned_and_split_among_ranks(store):

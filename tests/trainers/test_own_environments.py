@@ -20,15 +20,11 @@ from datamodules.episodes import DatasetError, Episode
 from datamodules.writing import write_store
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError, UserError
-from rate.spaces import differences
 from rate.weights import load_model
 from tests.other_python import make_other_python
-from tests.rate.envs.test_own import MODULE
-from tests.trainers.conftest import MakeConfig
+from tests.trainers.conftest import WALK, MakeConfig
 from trainers import registry, trust
 from trainers.commands.evaluate import find_candidates, prepare, score
-from trainers.commands.evaluate import main as evaluate_main
-from trainers.commands.train import main as train_main
 from trainers.commands.video import play
 from trainers.config import RunConfig
 from trainers.config_files import load_config_file
@@ -36,7 +32,6 @@ from trainers.registry import check_run, environment_of, environment_of_run, get
 from trainers.train import train
 from trainers.working_folder import with_own_paths
 
-WALK = "their_envs:Walk"
 RECORD = """\
     from dataclasses import dataclass
     from rate.envs.spec import EnvironmentSpec
@@ -76,45 +71,10 @@ RECORD = """\
 """
 
 
-@pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Returns the folder of a user's module."""
-    folder = tmp_path / "theirs"
-    folder.mkdir()
-    (folder / "their_envs.py").write_text(textwrap.dedent(MODULE))
-    monkeypatch.syspath_prepend(str(folder))
-    return folder
-
-
-@pytest.fixture
-def walks(tmp_path: Path, module: Path) -> Path:
-    """A store of episodes of the user's environment of size 4; every other step is forward."""
-    spec = get_environment(WALK).spec
-
-    def episode(number: int) -> Episode:
-        actions = np.arange(8) % 2 if number % 2 else np.ones(4, dtype=np.int64)
-        places = np.cumsum(actions) - actions
-        seen = np.stack([places / 4, np.zeros(len(actions))], axis=1).astype(np.float32)
-        return Episode(seen, actions, actions.astype(np.float32), True, False, number)
-
-    path = tmp_path / "walks"
-    write_store(
-        map(episode, range(12)), path, replace(spec, target_return=4.0), {"source": "a test"}
-    )
-    return path
-
-
-@pytest.fixture
-def config(make_config: MakeConfig, walks: Path) -> RunConfig:
-    changes: dict[str, Any] = {"evaluation__lengths": [6], "evaluation__selection_lengths": [5]}
-    made = make_config(data__store=str(walks), training__segments=2, **changes)
-    return replace(made, environment=WALK, env={"size": 4})
-
-
 def test_a_users_environment_trains_scores_resumes_and_is_recorded(
-    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+    walk_config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = train(config)
+    result = train(walk_config)
     assert result.folder.name == "their_envs-Walk-rate-1"
     assert {row["length"] for row in result.rows} == {6}
     assert all(row["steps"] <= 6 for row in result.rows)
@@ -123,7 +83,7 @@ def test_a_users_environment_trains_scores_resumes_and_is_recorded(
     assert saved.spec.target_return == 4.0  # the best of the data
 
     again = load_config_file(result.folder / "config.yaml")
-    assert again == config
+    assert again == walk_config
     longer = train(replace(again, training=replace(again.training, max_steps=10)), result.folder)
     assert longer.steps == 10
 
@@ -135,8 +95,8 @@ def test_a_users_environment_trains_scores_resumes_and_is_recorded(
     assert film.moments[0].picture.shape == (4, 4, 3)  # by the user's render()
 
 
-def test_a_run_without_its_module_names_it(config: RunConfig, tmp_path: Path) -> None:
-    folder = train(config).folder
+def test_a_run_without_its_module_names_it(walk_config: RunConfig, tmp_path: Path) -> None:
+    folder = train(walk_config).folder
     program = (
         "import sys; from pathlib import Path\n"
         "from trainers.commands.evaluate import main\n"
@@ -160,7 +120,7 @@ def test_a_run_without_its_module_names_it(config: RunConfig, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
 
 
-def test_an_environment_that_has_changed_is_refused(walks: Path, module: Path) -> None:
+def test_an_environment_that_has_changed_is_refused(walks: Path, user_module: Path) -> None:
     spec = get_environment(WALK).spec
     told = spec.to_dict()
     told["observation_space"]["shape"] = [3]
@@ -182,21 +142,21 @@ def test_an_environment_that_has_changed_is_refused(walks: Path, module: Path) -
     ],
 )
 def test_invalid_settings_are_refused_before_data_are_loaded(
-    config: RunConfig, changes: dict[str, Any], message: str
+    walk_config: RunConfig, changes: dict[str, Any], message: str
 ) -> None:
     for name, change in changes.items():
         if name in ("data", "evaluation"):
-            change = replace(getattr(config, name), **change)
-        config = replace(config, **{name: change})
+            change = replace(getattr(walk_config, name), **change)
+        walk_config = replace(walk_config, **{name: change})
     with pytest.raises(ConfigError, match=message):
-        check_run(config)
+        check_run(walk_config)
 
 
-def test_its_own_length_is_its_time_limit(config: RunConfig) -> None:
-    evaluation = replace(config.evaluation, lengths=[None], selection_lengths=[])
-    config = replace(config, environment="their_envs:TheirWalk-v0", evaluation=evaluation)
-    check_run(config)
-    assert {row["length"] for row in train(config).rows} == {25}
+def test_its_own_length_is_its_time_limit(walk_config: RunConfig) -> None:
+    evaluation = replace(walk_config.evaluation, lengths=[None], selection_lengths=[])
+    walk_config = replace(walk_config, environment="their_envs:TheirWalk-v0", evaluation=evaluation)
+    check_run(walk_config)
+    assert {row["length"] for row in train(walk_config).rows} == {25}
 
 
 @pytest.mark.parametrize(
@@ -207,14 +167,16 @@ def test_its_own_length_is_its_time_limit(config: RunConfig) -> None:
     ],
 )
 def test_data_of_other_spaces_are_refused_with_the_difference(
-    config: RunConfig, name: str, message: str
+    walk_config: RunConfig, name: str, message: str
 ) -> None:
     with pytest.raises(DatasetError, match=message):
-        train(replace(config, environment=name, env={}))
+        train(replace(walk_config, environment=name, env={}))
 
 
-def test_an_entry_point_names_an_environment(module: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    info = module / "their_envs-1.0.dist-info"
+def test_an_entry_point_names_an_environment(
+    user_module: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = user_module / "their_envs-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-envs\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[rate.environments]\nwalk = their_envs:Walk\n")
@@ -226,10 +188,10 @@ def test_an_entry_point_names_an_environment(module: Path, monkeypatch: pytest.M
 
 
 def test_a_package_may_register_a_record_with_an_expert(
-    module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    user_module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (module / "their_record.py").write_text(textwrap.dedent(RECORD))
-    info = module / "their_record-1.0.dist-info"
+    (user_module / "their_record.py").write_text(textwrap.dedent(RECORD))
+    info = user_module / "their_record-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-record\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[rate.environments]\ntheirs = their_record:Record\n")
@@ -253,11 +215,11 @@ def test_random_actions_are_scored_for_comparison(
 
 
 def test_data_without_an_environment_train_without_rollouts(
-    config: RunConfig, capsys: pytest.CaptureFixture[str]
+    walk_config: RunConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    logging = replace(config.logging, progress=True)
-    config = replace(config, environment="none", env={}, logging=logging)
-    result = train(config)
+    logging = replace(walk_config.logging, progress=True)
+    walk_config = replace(walk_config, environment="none", env={}, logging=logging)
+    result = train(walk_config)
     assert (result.folder.name, result.rows, result.best_step) == ("walks-rate-1", [], None)
     assert "is not scored by rollouts" in capsys.readouterr().err
     report = json.loads((result.folder / "evaluation.json").read_text())
@@ -265,9 +227,9 @@ def test_data_without_an_environment_train_without_rollouts(
     saved = load_model(result.folder / "checkpoints" / "last")
     with pytest.raises(ConfigError, match="trained on data alone"):
         environment_of(saved.spec)
-    assert load_config_file(result.folder / "config.yaml") == config
+    assert load_config_file(result.folder / "config.yaml") == walk_config
     with pytest.raises(ConfigError, match="neither an environment nor data"):
-        environment_of_run(replace(config, data=replace(config.data, store=None)))
+        environment_of_run(replace(walk_config, data=replace(walk_config.data, store=None)))
 
 
 def test_an_environment_under_another_python_trains_and_scores_from_its_run(
@@ -315,83 +277,8 @@ def test_an_environment_under_another_python_trains_and_scores_from_its_run(
         environment_of(saved.spec).make_collector("random", 5)
 
 
-def test_differences_of_spaces() -> None:
-    from gymnasium import spaces
-
-    box = spaces.Box(-1, 1, (2,), np.float32)
-    assert differences(box, box) == []
-    assert differences(spaces.Box(-2, 1, (2,), np.float32), box) == [
-        "bounds -2 to 1 instead of -1 to 1"
-    ]
-    assert differences(spaces.Discrete(2), spaces.Discrete(3)) == [
-        "bounds 0 to 1 instead of 0 to 2"
-    ]
-    both = spaces.Dict(a=box, b=spaces.Discrete(2))
-    assert differences(both, spaces.Dict(a=spaces.Box(-1, 1, (3,)), c=box)) == [
-        "no 'c'",
-        "'b', which is not wanted",
-        "'a' of shape (2,) instead of (3,)",
-    ]
-    assert differences(box, spaces.Discrete(2)) == [f"{box} instead of Discrete(2)"]
-
-
-def test_code_named_in_a_file_runs_only_if_the_user_names_it(
-    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    folder = train(config).folder
-    others = (
-        "XDG_STATE_HOME",
-        str(tmp_path / "others"),
-    )  # a user who received the run from another one
-    monkeypatch.setenv(*others)
-    monkeypatch.setattr("rate.trust._NAMED", set())
-    monkeypatch.setattr("rate.envs.own.import_path", forbidden)
-    for run in (
-        lambda: evaluate_main([str(folder)]),
-        lambda: train_main(["--resume", str(folder)]),
-    ):
-        with pytest.raises(SystemExit):
-            run()
-        told = capsys.readouterr().err
-        assert f"If you trust where the file comes from, name it yourself: --env {WALK}" in told
-    monkeypatch.undo()
-    monkeypatch.setenv(*others)
-    monkeypatch.syspath_prepend(str(tmp_path / "theirs"))
-    evaluate_main([str(folder), "--env", WALK, "--episodes", "2", "--env.size=3"])
-    monkeypatch.setattr("rate.trust._NAMED", set())
-    evaluate_main([str(folder), "--episodes", "2"])  # the permission is saved
-
-
-def forbidden(*_: Any) -> Any:
-    raise AssertionError("code of a file is run")
-
-
-def test_a_python_that_a_file_names_is_not_run(tmp_path: Path) -> None:
-    found = get_environment("CartPole-v1").spec
-    evil = replace(found, target_return=1.0, options={"python": str(tmp_path / "evil")})
-    with pytest.raises(ConfigError, match=rf"name it yourself: --env\.python {tmp_path}/evil"):
-        environment_of(evil)
-
-
-def test_without_a_home_permissions_last_for_the_process(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delenv("XDG_STATE_HOME")
-    monkeypatch.setattr("rate.trust.Path.home", no_home)
-    monkeypatch.setattr("rate.trust._NAMED", set())
-    with pytest.raises(ConfigError, match="nobody has named on this computer"):
-        trust.require("a.b:C", {})
-    trust.remember("a.b:C", {})
-    trust.require("a.b:C", {})
-    trust.require("CartPole-v1", {})  # installed under a separate name
-
-
-def no_home() -> Path:
-    raise RuntimeError("Could not determine home directory.")
-
-
-def test_a_model_without_an_environment_plays_in_a_given_one(config: RunConfig) -> None:
-    folder = train(replace(config, environment="none", env={})).folder
+def test_a_model_without_an_environment_plays_in_a_given_one(walk_config: RunConfig) -> None:
+    folder = train(replace(walk_config, environment="none", env={})).folder
     candidate = find_candidates(folder)[0].playing_in(WALK, {"size": 3})
     (row,) = score(prepare(candidate, {"lengths": [4], "episodes": 2}, None), torch.device("cpu"))
     assert (row["environment"], row["length"]) == (WALK, 4)
