@@ -41,6 +41,14 @@ SETTINGS: dict[str, Renamed] = {
 }
 """By their former names, `section.name`."""
 
+ADDED: dict[str, Any] = {
+    "env.last_action": False,
+    "env.last_reward": False,
+    "env.num_frames": 1,
+}
+"""Settings that were added to environments that had data sets, `section.name`, and the value that
+changes nothing. It is left out of the digests of data sets' names, which stay the same."""
+
 METRICS: dict[str, str] = {
     "hint_loss": "auxiliary_state_loss",
     "decisive_accuracy": "last_step_accuracy",
@@ -114,15 +122,20 @@ def current_names(section: str) -> list[str]:
 
 
 def former_settings(section: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings of a section under their former names: inverts `current_settings`.
+    """Returns the settings of a section as earlier versions had them: inverts `current_settings`.
 
     Names of generated data sets have a digest of their settings. It is computed with the former
-    names, so that data sets of earlier versions are found.
+    names, and without settings of `ADDED` that change nothing, so that data sets of earlier
+    versions are found.
     """
     former = {
         entry.name: name for name, entry in SETTINGS.items() if name.startswith(f"{section}.")
     }
-    return {former.get(k, f"{section}.{k}").partition(".")[2]: v for k, v in settings.items()}
+    return {
+        former.get(name, f"{section}.{name}").partition(".")[2]: value
+        for name, value in settings.items()
+        if (key := f"{section}.{name}") not in ADDED or ADDED[key] != value
+    }
 
 
 def current_metrics(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -110,6 +110,9 @@ def test_a_data_set_of_an_earlier_version_is_read(tmp_path) -> None:
 
 def test_generated_data_sets_keep_their_names() -> None:
     assert former_settings("env", {"privileged": True, "size": 9}) == {"hint": True, "size": 9}
+    added = {"game": "Pong", "last_action": False, "last_reward": True, "python": None}
+    kept = {"game": "Pong", "last_reward": True, "python": None}
+    assert former_settings("env", added) == kept
 
 
 def test_metrics_and_weights_of_an_old_run() -> None:

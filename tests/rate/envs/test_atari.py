@@ -157,3 +157,46 @@ def test_gymnasium_make():
     env = gymnasium.make("RATE/Atari-v0", game="Breakout", length=7)
     assert env.reset(seed=1)[0].shape == (84, 84)
     assert env.unwrapped.max_steps == 7
+
+
+def test_the_last_action_and_reward_can_be_observed(actions):
+    options = AtariOptions("Pong", last_action=True, last_reward=True)
+    env, plain = AtariVector(2, options, workers=1), AtariVector(2, workers=1)
+    seen, _ = env.reset(seed=[1, 2])
+    frames, _ = plain.reset(seed=[1, 2])
+    assert not seen["last"].any()
+    rewards = []
+    for action in actions:
+        seen, reward, *_ = env.step(np.array([action, 0]))
+        frames, *_ = plain.step(np.array([action, 0]))
+        np.testing.assert_array_equal(seen["image"], frames)
+        expected = [[reward[0], *np.eye(6)[action]], [reward[1], *np.eye(6)[0]]]
+        np.testing.assert_array_equal(seen["last"], expected)
+        assert env.observation_space.contains(seen)
+        rewards.append(reward)
+    assert np.abs(rewards).sum() > 0
+    seen, _ = env.reset(seed=[3, 4], options={"reset_mask": np.array([True, False])})
+    assert seen["last"].any(axis=1).tolist() == [False, True]
+
+
+@pytest.mark.parametrize(("setting", "width"), [("last_action", 6), ("last_reward", 1)])
+def test_either_can_be_observed_alone(setting, width):
+    env = Atari(AtariOptions("Pong", **{setting: True}))
+    env.reset(seed=0)
+    seen, *_ = env.step(2)
+    assert env.observation_space.contains(seen)
+    assert seen["last"].tolist() == ([0, 0, 1, 0, 0, 0] if width == 6 else [0])
+    assert env.frame.shape == (84, 84)
+
+
+def test_the_environment_can_stack_frames(actions):
+    env, plain = Atari(AtariOptions("Pong", num_frames=4)), Atari(AtariOptions("Pong"))
+    env.reset(seed=1)
+    frames = [plain.reset(seed=1)[0]]
+    for action in actions[:20]:
+        seen, *_ = env.step(action)
+        frames.append(plain.step(action)[0])
+        np.testing.assert_array_equal(env.frame, frames[-1])
+    np.testing.assert_array_equal(seen, frames[-4:])
+    with pytest.raises(ConfigError, match=r"env\.num_frames is 0; use 1 to 16"):
+        AtariOptions("Pong", num_frames=0)
