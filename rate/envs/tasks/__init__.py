@@ -7,8 +7,12 @@ Gymnasium id, vector environment, expert, record, presets and tests follow from 
 from __future__ import annotations
 
 TASKS: dict[str, str] = {
+    "color_cubes": "rate.envs.tasks.color_cubes:ColorCubes",
+    "key_to_door": "rate.envs.tasks.key_to_door:KeyToDoor",
     "memory_length": "rate.envs.tasks.bsuite:MemoryLength",
     "memory_size": "rate.envs.tasks.bsuite:MemorySize",
+    "select_non_matching": "rate.envs.tasks.select_non_matching:SelectNonMatching",
+    "visual_match": "rate.envs.tasks.visual_match:VisualMatch",
 }
 """Import path, `module:Class`, by the short name."""
 

@@ -73,29 +73,40 @@ class Draws:
         return fixed
 
     def choice(self, name: str, values: Any, shape: Shape = ()) -> npt.NDArray[np.int64]:
-        """Returns elements `(n, *shape)` of the integers `values` `(V,)`, equally likely.
+        """Returns elements of `values`, equally likely.
+
+        Args:
+            name: The reset option that fixes them.
+            values: Integers `(V,)`, or `(V, d)`, for example cells (row, column).
+            shape: How many each row has; `()` for one.
+
+        Returns:
+            `(n, *shape)` or `(n, *shape, d)`.
 
         Raises:
             ConfigError: If the reset option `name` has another shape, or another value.
         """
         known = np.asarray(values, dtype=np.int64)
-        fixed = self._given(name, shape)
+        fixed = self._given(name, (*shape, *known.shape[1:]))
         if fixed is None:
             chosen: npt.NDArray[np.int64] = known[hashes(self.seeds, name, shape) % len(known)]
             return chosen
         shown = ", ".join(map(str, known[:_SHOWN].tolist())) + (
             ", ..." if len(known) > _SHOWN else ""
         )
-        self._require(name, fixed, np.isin(fixed, known), f"among {shown}")
+        self._require(name, fixed, _same(fixed, known).any(-1), f"among {shown}")
         return fixed
 
-    def distinct(self, name: str, population: Any, count: int) -> npt.NDArray[np.int64]:
+    def distinct(
+        self, name: str, population: Any, count: int, within: tuple[int, int] | None = None
+    ) -> npt.NDArray[np.int64]:
         """Returns `count` distinct elements of a population in random order, for each row.
 
         Args:
             name: The reset option that fixes them.
             population: `(P,)` integers, or `(P, d)`, for example cells (row, column).
             count: At most `P`.
+            within: Minimum and maximum of fixed values, if they need not be in the population.
 
         Returns:
             `(n, count)` or `(n, count, d)`.
@@ -110,11 +121,19 @@ class Draws:
             order = np.argsort(hashes(self.seeds, name, (len(known),)), axis=1, kind="stable")
             chosen: npt.NDArray[np.int64] = known[order[:, :count]]
             return chosen
-        flat = known.reshape(len(known), -1)  # (P, d)
-        same = (fixed.reshape(len(fixed), count, 1, -1) == flat).all(-1)  # (n, count, P)
-        words = f"distinct ones of {_shown(known)}"
-        self._require(name, fixed, same.any(2).all() and (same.sum(1) <= 1).all(), words)
+        if within is None:
+            known_ones, words = _same(fixed, known).any(-1), f"distinct ones of {_shown(known)}"
+        else:
+            low, high = within
+            known_ones = (fixed >= low) & (fixed <= high)
+            words = f"distinct, with numbers from {low} to {high}"
+        once = all(_same(row, row).sum() == count for row in fixed)
+        self._require(name, fixed, known_ones.all() and once, words)
         return fixed
+
+    def fixes(self, name: str) -> bool:
+        """Whether a reset option fixes the value."""
+        return name in self._fixed
 
     def check_names(self) -> None:
         """Check that every reset option is the name of a value that was drawn.
@@ -156,6 +175,14 @@ class Draws:
                 f"The reset option '{name}' is {_shown(self._fixed[name])}; every value must be "
                 f"{words}."
             )
+
+
+def _same(values: Array, known: Array) -> Array:
+    """Returns which values `(*shape, *item)` are which known ones `(V, *item)`: `(*shape, V)`."""
+    axes = tuple(range(-(known.ndim - 1), 0))
+    equal = np.expand_dims(values, values.ndim - known.ndim + 1) == known  # (*shape, V, *item)
+    same: Array = equal.all(axis=axes)
+    return same
 
 
 def _shown(value: Any) -> str:

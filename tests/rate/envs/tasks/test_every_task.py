@@ -118,7 +118,7 @@ def test_the_expert_succeeds_and_reaches_the_best_return(name: str) -> None:
     task = make(name)
     returns, success, lengths = play(task, 200, seed=0)
     assert success.all()
-    assert returns.max() == pytest.approx(task.best_return)
+    assert returns.mean() == pytest.approx(task.best_return, rel=0.03)
     assert lengths.max() <= task.max_steps
     _, success, _ = play(make(name, length=a_range(name)), 50, seed=0)
     assert success.all()
