@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from rate.architecture import BACKBONES, TOKENIZERS
-from rate.backbones.base import Backbone, RunSegment
+from rate.backbones.base import Backbone, Losses, RunSegment
 from rate.batch import Batch
 from rate.config import ModelConfig
 from rate.decoders.base import ModelDecoder
@@ -94,6 +94,26 @@ class SequenceModel(nn.Module):
     ) -> tuple[Tensor, State]:
         """The features of every step of a batch, folded over its segments (teacher forcing).
 
+        Takes what `features_and_losses` takes.
+
+        Returns:
+            Features `(B, T, d)`, and the state after the last segment.
+        """
+        features, state, _ = self.features_and_losses(
+            batch, state, detach_every=detach_every, recompute=recompute
+        )
+        return features, state
+
+    def features_and_losses(
+        self,
+        batch: Batch,
+        state: State | None = None,
+        *,
+        detach_every: int | None = None,
+        recompute: bool = False,
+    ) -> tuple[Tensor, State, Losses]:
+        """`features`, and the backbone's own losses of every step.
+
         Args:
             batch: `T` steps; cut into segments of `context_length`, the last may be shorter.
                 A backbone that carries no state has all T steps in one pass.
@@ -105,12 +125,13 @@ class SequenceModel(nn.Module):
                 Sublinear Memory Cost"). Frames are then encoded segment by segment.
 
         Returns:
-            Features `(B, T, d)`, and the state after the last segment.
+            Features `(B, T, d)`, the state after the last segment, and auxiliary losses by name,
+            `(B, T)` each; see `Backbone.forward_with_losses`.
         """
         state = self.initial_state(batch.batch_size) if state is None else state
         length = self.config.context_length if self.config.carries_state else batch.num_steps
         tokens = None if recompute else self.tokenizer(batch)  # (B, T, n, d), frames in one call
-        features = []
+        features, losses = [], []
         for n, start in enumerate(range(0, batch.num_steps, length)):
             if detach_every and n and n % detach_every == 0:
                 state = state.detach()
@@ -118,14 +139,19 @@ class SequenceModel(nn.Module):
             if tokens is None:
                 # The mask is passed beside its batch: by a tensor `checkpoint` knows which device's
                 # random state to restore.
-                out, state = checkpoint(self._embedded, part, state, part.mask, use_reentrant=False)
+                out, state, parts = checkpoint(
+                    self._embedded, part, state, part.mask, use_reentrant=False
+                )
             else:
-                out, state = self.segment(tokens[:, start : start + length], part.mask, state)
+                steps = tokens[:, start : start + length]
+                out, state, parts = self._segment(steps, part.mask, state)
             features.append(out)
-        return torch.cat(features, dim=1), state
+            losses.append(parts)
+        joined = {name: torch.cat([part[name] for part in losses], dim=1) for name in losses[0]}
+        return torch.cat(features, dim=1), state, joined
 
-    def _embedded(self, batch: Batch, state: State, mask: Tensor) -> tuple[Tensor, State]:
-        return self.segment(self.tokenizer(batch), mask, state)
+    def _embedded(self, batch: Batch, state: State, mask: Tensor) -> tuple[Tensor, State, Losses]:
+        return self._segment(self.tokenizer(batch), mask, state)
 
     def segment(self, tokens: Tensor, mask: Tensor, state: State) -> tuple[Tensor, State]:
         """One segment, which may be a shorter, last one.
@@ -139,9 +165,15 @@ class SequenceModel(nn.Module):
         Returns:
             Features `(B, K, d)`, and the new state.
         """
-        run = self.backbone if self._compiled is None else self._compiled
-        features, state = run(*self.backbone.padded(tokens, mask), state)
-        return features[:, : mask.shape[1]], state
+        features, state, _ = self._segment(tokens, mask, state)
+        return features, state
+
+    def _segment(self, tokens: Tensor, mask: Tensor, state: State) -> tuple[Tensor, State, Losses]:
+        """`segment`, and the auxiliary losses of its steps."""
+        run = self.backbone.forward_with_losses if self._compiled is None else self._compiled
+        features, state, losses = run(*self.backbone.padded(tokens, mask), state)
+        steps = mask.shape[1]
+        return features[:, :steps], state, {name: x[:, :steps] for name, x in losses.items()}
 
     def make_decoder(self, batch_size: int, *, exact: bool = True) -> ModelDecoder:
         """The decoder for rollouts of `batch_size` rows; see `Backbone.make_decoder`."""

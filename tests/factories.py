@@ -28,6 +28,7 @@ STEPS = K * SEGMENTS
 TINY: dict[str, Any] = {"context_length": K, "d_model": 16, "num_heads": 2, "num_layers": 2}
 MEMORY: dict[str, Any] = {**TINY, "num_memory_tokens": 3}
 RATE: dict[str, Any] = {**MEMORY, "valve": "cross_attention"}
+DEPTH: dict[str, Any] = {"tie_layers": True, "adaptive_depth": True}
 ELMUR: dict[str, Any] = {"context_length": K, "d_model": 16, "backbone": "elmur"}
 OBSERVATIONS: dict[str, Any] = {
     "tokenizer": "observations",
@@ -62,6 +63,11 @@ MODELS: dict[str, ModelConfig] = {
     "gtrxl_highway": make_config(**RATE, block="gtrxl_highway", cache_length=7),
     "rezero": make_config(**RATE, block="rezero", cache_length=7),
     "rezero_gtrxl": make_config(**TINY, block="rezero_gtrxl", cache_length=7),
+    "universal": make_config(**RATE, block="trxl", **DEPTH, cache_length=7),
+    "integrated": make_config(**TINY, block="rezero_gtrxl", **DEPTH, cache_length=7),
+    "tied_layers": make_config(**TINY, backbone="window_transformer", tie_layers=True),
+    "adaptive_depth": make_config(**TINY, backbone="window_transformer", adaptive_depth=True),
+    "adaptive_span": make_config(**RATE, span=12, span_ramp=9, cache_length=14),
     "gpt_with_memory": make_config(**RATE, block="gpt", cache_length=7),
     "timestep_with_memory": make_config(**RATE, position="timestep", cache_length=7),
     "skip_ffn": make_config(**RATE, skip_ffn=True, cache_length=7),

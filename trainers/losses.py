@@ -17,6 +17,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
+from rate.backbones.base import Losses
 from rate.batch import Batch
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
@@ -83,7 +84,7 @@ class LossModule(LightningModule):
             return
 
         def attempt() -> None:
-            for _, hidden in self._hidden(batch):
+            for _, hidden, _ in self._hidden(batch):
                 with self._without_ddp_reducer():
                     hidden.sum().backward()  # type: ignore[no-untyped-call]
 
@@ -94,8 +95,8 @@ class LossModule(LightningModule):
         """The names of the loss and of the objective's metrics, complete after the first batch."""
         return (LOSS, *self._metrics)
 
-    def _hidden(self, batch: Batch) -> Iterator[tuple[Batch, Tensor]]:
-        """Yields the steps of one optimiser step and their features, `(B, T, d)`.
+    def _hidden(self, batch: Batch) -> Iterator[tuple[Batch, Tensor, Losses]]:
+        """Yields the steps of an optimiser step, their features `(B, T, d)` and the model's losses.
 
         One optimiser step per batch; with `bptt_segments=0`, the published detached recipe, one per
         segment, whose memory comes detached from the segment before.
@@ -103,24 +104,28 @@ class LossModule(LightningModule):
         training = self.config.training
         detach_every, recompute = training.bptt_segments, training.checkpoint_segments
         if detach_every != 0:
-            hidden, _ = self.model.features(batch, detach_every=detach_every, recompute=recompute)
-            yield batch, hidden
+            hidden, _, losses = self.model.features_and_losses(
+                batch, detach_every=detach_every, recompute=recompute
+            )
+            yield batch, hidden, losses
             return
         state, length = None, self.config.model.context_length
         for start in range(0, batch.num_steps, length):
             segment = batch.steps(start, start + length)
-            hidden, state = self.model.features(segment, state, recompute=recompute)
-            yield segment, hidden
+            hidden, state, losses = self.model.features_and_losses(
+                segment, state, recompute=recompute
+            )
+            yield segment, hidden, losses
             state = state.detach()
 
-    def _backward(self, batch: Batch, hidden: Tensor) -> Tensor:
+    def _backward(self, batch: Batch, hidden: Tensor, losses: Losses) -> Tensor:
         """Compute the gradient of the global batch's loss; returns the row of sums of the step.
 
         Returns:
             `(2 M + 3,)`: sum and weight of the loss and of each of the `M` metrics, and the number
             of real steps, over all processes.
         """
-        sums = self.sums(batch, hidden)
+        sums = self.sums(batch, hidden, losses)
         row = torch.cat((self.row(sums), batch.mask.sum().float()[None]))
         row = sum_over_processes(row)
         weight = row[1]
@@ -140,14 +145,15 @@ class LossModule(LightningModule):
         metrics = [number.float() for known in sums.metrics.values() for number in known]
         return torch.stack([sums.loss.detach(), sums.weight, *metrics])
 
-    def sums(self, batch: Batch, hidden: Tensor) -> LossSums:
-        """Returns the objective's sums over the batch of this process.
+    def sums(self, batch: Batch, hidden: Tensor, losses: Losses) -> LossSums:
+        """Returns the sums of the objective and of the model's own losses, of this process.
 
         Raises:
             ConfigError: If a metric has a reserved name, or the names differ from those of earlier
                 batches.
         """
         sums: LossSums = self.objective(self.model, hidden, batch)
+        sums = sums.with_losses(losses, batch.mask)
         names, known = tuple(sums.metrics), self._metrics
         if names != known:
             objective = f"training.objective={self.config.training.objective}"

@@ -160,6 +160,7 @@ class SequenceTrainer(LossModule):
         self._row, adamw.is_taken = row, is_taken
         self._learning_rate = adamw.learning_rate
         optimizer.step()
+        self.model.backbone.after_step()
         self.objective.after_step(self.model)
         cast("LRScheduler", self.lr_schedulers()).step()
         return self._row

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -16,7 +16,8 @@ from rate.state import State
 from rate.tokenizers import StepTokens
 
 S = TypeVar("S", bound=State)
-RunSegment = Callable[[Tensor, Tensor, S], tuple[Tensor, S]]
+Losses = Mapping[str, Tensor]  # auxiliary losses by name, (B, K) each: one number a step
+RunSegment = Callable[[Tensor, Tensor, S], tuple[Tensor, S, Losses]]
 
 
 class Backbone(nn.Module, Generic[S]):
@@ -59,6 +60,22 @@ class Backbone(nn.Module, Generic[S]):
         """
         raise NotImplementedError
 
+    def forward_with_losses(
+        self, tokens: Tensor, mask: Tensor, state: S
+    ) -> tuple[Tensor, S, Losses]:
+        """`forward`, and the backbone's own losses, which are added to the objective's in training.
+
+        A backbone with losses of its own overrides it.
+
+        Returns:
+            Features, state, and weighted losses by name, `(B, K)` each. Their means over real steps
+            are added to the loss and logged as `NAME_loss`. The names depend on the settings alone.
+        """
+        return *self(tokens, mask, state), {}
+
+    def after_step(self) -> None:
+        """Called after every optimiser step, for example to keep a parameter within bounds."""
+
     def padded(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens `(B, k, n, d)` and mask `(B, k)` of k <= K steps, as `forward` takes them."""
         if not self.whole_segments:
@@ -76,6 +93,7 @@ class Backbone(nn.Module, Generic[S]):
         return RecomputeDecoder(self, batch_size)
 
     def compiled(self, backend: str | Callable[..., Any]) -> RunSegment[S]:
-        """`forward` compiled by `torch.compile`, once for each shape."""
-        program: RunSegment[S] = torch.compile(self.forward, backend=backend, dynamic=False)
+        """`forward_with_losses` compiled by `torch.compile`, once for each shape."""
+        run = self.forward_with_losses
+        program: RunSegment[S] = torch.compile(run, backend=backend, dynamic=False)
         return program

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from rate.backbones.base import Losses
 from rate.backbones.settings import SegmentTransformerConfig
 from rate.backbones.transformer import Transformer
 from rate.decoders.segments import SegmentDecoder
@@ -94,7 +95,7 @@ class SegmentTransformer(Transformer[SegmentState]):
 
     def forward_segment(
         self, tokens: Tensor, mask: Tensor, state: SegmentState, segment_mask: SegmentMask
-    ) -> tuple[Tensor, SegmentState]:
+    ) -> tuple[Tensor, SegmentState, Losses]:
         """One segment of RATE (Cherepanov et al. 2023, section 4).
 
             S_n = [R_1 o_1 a_1 ... R_K o_K a_K | M_n | M_n]     steps, write, read
@@ -108,7 +109,7 @@ class SegmentTransformer(Transformer[SegmentState]):
             segment_mask: The attention mask, `segment_mask(mask, state)`.
 
         Returns:
-            Features `(B, K, d)`, and the state with M_{n+1} and the next cache.
+            Features `(B, K, d)`, the state with M_{n+1} and the next cache, and auxiliary losses.
         """
         num_steps, x = tokens.shape[1], tokens.flatten(1, 2)  # (B, nK, d)
         num_tokens = x.shape[1]
@@ -117,13 +118,17 @@ class SegmentTransformer(Transformer[SegmentState]):
             x = torch.cat((x, memory, memory), dim=1)  # (B, nK + 2m, d)
         # Each layer attends to its own input at the last C tokens (Dai et al. 2019, section 3.2).
         inputs = []
-        for index in range(len(self.blocks)):
+
+        def run(index: int, x: Tensor) -> Tensor:
             inputs.append(x[:, :num_tokens])
             cache = None if state.cache is None else state.cache[:, index]  # (B, C, d)
-            x = self.run_block(index, x, cache, segment_mask)
-        out = self.norm(x)  # (B, K + m, d): the last block has selected what is read
+            return self.run_block(index, x, cache, segment_mask)
+
+        # (B, K + m, d): the last block selects what is read
+        out, cost = self.run_layers(x, run, lambda x: segment_mask.select_queries(x, self.read))
         features, written = out[:, :num_steps], out[:, num_steps:]
-        return features, self.advance(state, written, inputs, mask)
+        losses = self.losses(None if cost is None else cost[:, :num_tokens], mask)
+        return features, self.advance(state, written, inputs, mask), losses
 
     def advance(
         self, state: SegmentState, written: Tensor, inputs: list[Tensor], mask: Tensor

@@ -55,6 +55,16 @@ class TransformerConfig(ModelConfig):
             sooner how memory and observation combine.
         skip_ffn: Leave out the feed-forward layers (the field's `--skip_dec_ffn`).
         attention_dropout: Dropout of attention probabilities (and of a memory retention valve's).
+        tie_layers: All layers are one block, which is told its depth (Universal Transformer,
+            Dehghani et al. 2019).
+        adaptive_depth: Adaptive computation time (Graves 2016): every token halts after some of the
+            `num_layers` layers, and its output is a weighted mean of theirs.
+        halting_threshold: A token halts when its halting probabilities sum to more.
+        ponder_weight: Weight of the ponder cost (layers and remainder of a token) in the loss.
+        span: The longest adaptive attention span, in tokens (Sukhbaatar et al. 2019): every head
+            learns how far back it looks. 0 is no limit.
+        span_ramp: Tokens over which the mask of a span falls from 1 to 0.
+        span_weight: Weight of the mean span of a layer's heads, in tokens, in the loss.
     """
 
     block: Block = "pre_norm"
@@ -65,6 +75,13 @@ class TransformerConfig(ModelConfig):
     feed_forward: FeedForward = "mlp"
     skip_ffn: bool = False
     attention_dropout: float = 0.0
+    tie_layers: bool = False
+    adaptive_depth: bool = False
+    halting_threshold: float = 0.9
+    ponder_weight: float = 0.01
+    span: int = 0
+    span_ramp: int = 32
+    span_weight: float = 2e-6
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,15 +91,24 @@ class TransformerConfig(ModelConfig):
             if getattr(self, name) is not None:
                 self.check_count(name, 1)
         self.check_share("attention_dropout")
+        self.check_share("halting_threshold")
+        for name in ("ponder_weight", "span_weight"):
+            self.check_share(name, inf)
+        self.check_count("span", 0)
+        self.check_count("span_ramp", 1)
+        if self.span and self.position != "relative":
+            raise ConfigError(
+                f"model.span={self.span} is a number of distances, which attention has with "
+                "model.position=relative alone; set that, or model.span=0."
+            )
         if self.d_head is None and self.d_model % self.num_heads:
             raise ConfigError(
                 f"model.num_heads={self.num_heads} does not divide model.d_model={self.d_model}; "
                 "change one of them, or set model.d_head."
             )
-        if self.position == "relative" and self.d_model % 2:
-            raise ConfigError(
-                f"model.d_model={self.d_model} must be even for {self.position} positions."
-            )
+        if (self.position == "relative" or self.tie_layers) and self.d_model % 2:
+            what = f"{self.position} positions" if not self.tie_layers else "model.tie_layers"
+            raise ConfigError(f"model.d_model={self.d_model} must be even for {what}.")
 
     @property
     def head_width(self) -> int:

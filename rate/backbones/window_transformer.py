@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from rate.backbones.base import Losses
 from rate.backbones.settings import WindowTransformerConfig
 from rate.backbones.transformer import Transformer
 from rate.decoders.base import Decoder
@@ -35,12 +36,14 @@ class WindowTransformer(Transformer[NoState]):
 
     def forward_segment(
         self, tokens: Tensor, mask: Tensor, state: NoState, segment_mask: SegmentMask
-    ) -> tuple[Tensor, NoState]:
+    ) -> tuple[Tensor, NoState, Losses]:
         """Features `(B, T, d)` of tokens `(B, T, n, d)`."""
-        x = tokens.flatten(1, 2)  # (B, nT, d)
-        for index in range(len(self.blocks)):
-            x = self.run_block(index, x, None, segment_mask)
-        return self.norm(x), state  # (B, T, d): `run_block` selects the tokens that are read
+        features, cost = self.run_layers(  # (B, T, d): `run_block` selects the tokens that are read
+            tokens.flatten(1, 2),  # (B, nT, d)
+            lambda index, x: self.run_block(index, x, None, segment_mask),
+            lambda x: segment_mask.select_queries(x, self.read),
+        )
+        return features, state, self.losses(cost, mask)
 
     def segment_mask(self, mask: Tensor, state: NoState) -> SegmentMask:
         """The attention mask: a step attends to the last K real steps, itself among them."""

@@ -43,7 +43,7 @@ class TransformerDecoder:
     ) -> None:
         tokens = backbone.tokens
         self.batch_size, self.device = batch_size, next(backbone.parameters()).device
-        self.blocks, self.norm, self.late = backbone.layers, backbone.norm, tokens.late
+        self.blocks, self.late, self.run_layers = backbone.layers, tokens.late, backbone.run_layers
         attentions = [block.attention for block in self.blocks]
         self.kv_cache = KVCache(attentions, batch_size, num_slots, reach)
         # Positions of the new tokens relative to the first token of their step; the late tokens of
@@ -69,9 +69,12 @@ class TransformerDecoder:
         """
         context = self.kv_cache.context(rows, slots, positions, mask, self.key_position)
         inputs = []
-        for index, block in enumerate(self.blocks):
+
+        def run(index: int, x: Tensor) -> Tensor:
             inputs.append(x)
-            if index == len(self.blocks) - 1 and last < x.shape[1]:
-                context = context.of_last(last)
-            x = block(x, partial(self.kv_cache.attend, index, context))
-        return self.norm(x), inputs
+            is_last = index == len(self.blocks) - 1 and last < x.shape[1]
+            attended = context.of_last(last) if is_last else context
+            out: Tensor = self.blocks[index](x, partial(self.kv_cache.attend, index, attended))
+            return out
+
+        return self.run_layers(x, run, lambda x: x[:, -last:])[0], inputs

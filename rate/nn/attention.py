@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from rate import kernels
 from rate.kernels.cpu_attention import QUERIES, RelativeAttention, make_plan
+from rate.nn.adaptive_span import AdaptiveSpan
 from rate.nn.attention_mask import QueryRange, SegmentMask, masked_bias
 from rate.nn.positions import relative_shift, sinusoidal_embedding
 
@@ -57,6 +58,7 @@ class Attention(nn.Module):
         relative: Whether scores depend on distance (Transformer-XL). Without it they depend on
             content only, and positions have to be in the input (GPT).
         bias: Whether the projections have biases (GPT-2 has them, Transformer-XL does not).
+        span: How far back every head looks, with relative positions alone; None is without limit.
     """
 
     def __init__(
@@ -68,10 +70,11 @@ class Attention(nn.Module):
         dropout: float = 0.0,
         relative: bool = True,
         bias: bool = False,
+        span: AdaptiveSpan | None = None,
     ) -> None:
         super().__init__()
         self.num_heads, self.d_head = num_heads, d_head
-        self.dropout, self.relative, self.bias = dropout, relative, bias
+        self.dropout, self.relative, self.bias, self.span = dropout, relative, bias, span
         inner = num_heads * d_head
         self.qkv = nn.Linear(d_model, 3 * inner, bias=bias)
         self.out = nn.Linear(inner, d_model, bias=bias)
@@ -95,6 +98,9 @@ class Attention(nn.Module):
         Returns:
             `(B, Q, d_model)` for the queries.
         """
+        if self.span is not None and cache is not None and _may_wait(x):
+            cut = self.span.out_of_reach(segment_mask.cache)
+            cache, segment_mask = cache[:, cut:], segment_mask.without_oldest(cut)
         if self._in_blocks(x):
             return self._attend_in_blocks(x, cache, segment_mask, steps)
         queries, keys, values = self.project(x)  # (B, H, T, d_head) each
@@ -113,6 +119,7 @@ class Attention(nn.Module):
         """Whether `RelativeAttention` applies and is faster; it has no half precision."""
         return (
             self.relative
+            and self.span is None
             and x.shape[1] > QUERIES
             and kernels.apply_to(x)
             and torch.is_grad_enabled()
@@ -191,15 +198,23 @@ class Attention(nn.Module):
         return out
 
     def distance_table(self, num_distances: int, device: torch.device) -> Tensor:
-        """`W_r r` for the distances `num_distances - 1` down to 0: `(H, num_distances, d_head)`."""
+        """`W_r r` for the distances `num_distances - 1` down to 0: `(H, num_distances, d_head)`.
+
+        An adaptive span adds a column: the logarithm of its mask.
+        """
         distances = torch.arange(num_distances - 1, -1, -1, device=device)
         table = sinusoidal_embedding(distances, self.position.in_features)
         projected: Tensor = self.position(table.to(self.position.weight.dtype))
-        return projected.view(num_distances, self.num_heads, self.d_head).transpose(0, 1)
+        heads = projected.view(num_distances, self.num_heads, self.d_head).transpose(0, 1)
+        if self.span is None:
+            return heads
+        return torch.cat((heads, self.span.log_mask(distances)[..., None]), dim=-1)
 
     def distance_scores(self, queries: Tensor, table: Tensor) -> Tensor:
         """The scaled position term of every query for every distance of `table`: `(B, H, Q, D)`."""
         queries = (queries + self.position_bias) / math.sqrt(self.d_head)
+        if self.span is not None:
+            queries = F.pad(queries, (0, 1), value=1.0)  # of the mask's column
         # One product for all rows: they share the table, which `@` would copy for each of them.
         together = queries.transpose(0, 1).flatten(1, 2)  # (H, B Q, d)
         scores = torch.bmm(together, table.mT)
@@ -222,6 +237,11 @@ class Attention(nn.Module):
             before += part.count
         bias = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
         return F.pad(bias, (0, 0, 0, queries.shape[2] - before))
+
+
+def _may_wait(x: Tensor) -> bool:
+    """Whether the host may read a number that the model has computed: a GPU would have to wait."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _num_distances(cache: int, ranges: tuple[QueryRange, ...]) -> int:

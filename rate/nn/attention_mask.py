@@ -6,7 +6,7 @@ An attention mask is a bool tensor, True where a query attends to a key, as in P
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import torch
@@ -53,6 +53,10 @@ class SegmentMask:
     write: int
     read: int
     mask: Tensor
+
+    def without_oldest(self, count: int) -> SegmentMask:
+        """The mask without the `count` oldest cached keys."""
+        return replace(self, cache=self.cache - count, mask=self.mask[..., count:])
 
     def select_queries(self, x: Tensor, steps: slice | None) -> Tensor:
         """Selects the queries among tokens `(..., steps + write + read, n)`.

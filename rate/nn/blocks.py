@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rate.kernels.cpu_dropout import Dropout
+from rate.nn.adaptive_span import AdaptiveSpan
 from rate.nn.attention import Attention
 from rate.nn.gates import GRUGate, HighwayGate, InputGate, OutputGate, SigTanhGate
 
@@ -159,6 +160,8 @@ class BlockSize:
         relative: Whether attention has relative positions (Transformer-XL).
         dropout: Dropout of the outputs of sub-layers.
         attention_dropout: Dropout of attention probabilities.
+        span: The longest adaptive attention span, in tokens; 0 is none.
+        span_ramp: Its ramp, in tokens.
     """
 
     d_model: int
@@ -169,6 +172,8 @@ class BlockSize:
     relative: bool = True
     dropout: float = 0.0
     attention_dropout: float = 0.0
+    span: int = 0
+    span_ramp: int = 1
 
 
 class Block(nn.Module):
@@ -185,6 +190,7 @@ class Block(nn.Module):
             dropout=size.attention_dropout,
             relative=size.relative,
             bias=kind.bias,
+            span=AdaptiveSpan(size.num_heads, size.span, size.span_ramp) if size.span else None,
         )
         self.attention_residual = kind.residual(d_model)
         self.dropout = Dropout(size.dropout)

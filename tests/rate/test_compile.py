@@ -13,7 +13,8 @@ from tests.rate.test_recompute import gradients
 
 
 @pytest.mark.parametrize(
-    ("name", "recompute"), [("rate_lstm_cache", False), ("dt", False), ("rate", True)]
+    ("name", "recompute"),
+    [("rate_lstm_cache", False), ("dt", False), ("rate", True), ("universal", False)],
 )
 def test_eager_and_compiled_agree(name: str, recompute: bool) -> None:
     """With the graphs of `torch.compile` run eagerly, which saves the time of code generation."""

@@ -29,7 +29,8 @@ from trainers.registry import ENVIRONMENTS, find_environment, get_environment
 from trainers.train import train
 
 NAMES = [name for name in preset_names("tmaze") if not name.endswith(PUBLISHED)]
-VARIANTS = {"gtrxl", "rezero"}  # of TrXL: they carry a cache
+# Of TrXL: they carry a cache.
+VARIANTS = {"gtrxl", "rezero", "universal", "integrated", "adaptive_span"}
 NAMED = [name for name in ENVIRONMENTS if has_own_presets(name)]
 PUBLISHED_AS = {"mujoco", "atari"}  # whose preset `rate` is the published one
 TINY = [

@@ -246,3 +246,23 @@ def test_two_processes_equal_one(make_config, data_root, tmp_path, segments) -> 
         one, two = column(tmp_path / "1", name), column(tmp_path / "2", name)
         assert len(one) == 4
         assert two == pytest.approx(one, rel=1e-4, abs=1e-6)
+
+
+def test_the_losses_of_a_backbone_are_logged_and_its_bounds_are_kept(make_config) -> None:
+    """The mean of each is added to the mean of the objective's loss."""
+    config = make_config(
+        model__adaptive_depth=True,
+        model__span=8,
+        model__span_weight=100.0,  # shares would leave [0, 1] in the first step
+        optimizer__learning_rate=1.0,
+        optimizer__warmup_steps=0,
+        training__max_steps=2,
+    )
+    result = train(config)
+    (ponder,), (span,), (loss,) = (
+        column(result.folder, name) for name in ("ponder_loss", "span_loss", "loss")
+    )
+    assert ponder >= 0.01
+    assert loss >= ponder + span > 50
+    share = load_model(result.folder).model.backbone.blocks[0].attention.span.share
+    assert share.tolist() == [0.0, 0.0]

@@ -85,8 +85,8 @@ class HeldOutMetrics(ScheduledCallback):
         context = trainer.precision_plugin.val_step_context()
         with evaluating(module), uncompiled(), context:
             for batch in data.held_out_batches(module.device, data.batch_size, *limits):
-                features, _ = module.model.features(batch)
-                row += module.row(module.sums(batch, features))
+                features, _, losses = module.model.features_and_losses(batch)
+                row += module.row(module.sums(batch, features, losses))
                 account.add(module.model, features, batch)
         sums, weights = sum_over_processes(row).cpu().view(-1, 2).T.tolist()
         found = zip(names, sums, weights, strict=True)

@@ -8,7 +8,7 @@ equals that of a single process with the whole batch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from gymnasium import spaces
@@ -63,6 +63,20 @@ class LossSums:
                 for name, part in losses.items()
             }
         return cls(_weighted(total, weights, mask), weight, {**metrics, **parts})
+
+    def with_losses(self, losses: Mapping[str, Tensor], mask: Tensor) -> LossSums:
+        """Returns the sums with a model's own losses: the mean of each is added to the mean loss.
+
+        Args:
+            losses: Losses by name, `(B, T)` each. Each is also a metric `NAME_loss`.
+            mask: `(B, T)` bool, the real steps.
+        """
+        loss, metrics, real = self.loss, dict(self.metrics), mask.sum()
+        for name, part in losses.items():
+            total = part.masked_fill(~mask, 0.0).sum()
+            loss = loss + total * self.weight / real.clamp(min=1)
+            metrics[f"{name}_loss"] = (total.detach(), real)
+        return replace(self, loss=loss, metrics=metrics)
 
 
 def _weighted(losses: Tensor, weights: Tensor, mask: Tensor) -> Tensor:

@@ -73,6 +73,20 @@ def test_nan_in_the_padding_has_no_effect(model: SequenceModel, batch: Batch) ->
     assert torch.equal(objective(model, spoilt, batch).loss, objective(model, features, batch).loss)
 
 
+def test_the_losses_of_a_model_are_added_by_their_means(model: SequenceModel, batch: Batch) -> None:
+    sums = sums_of(model, batch, LossConfig(weighted_steps="last", step_weight=3))
+    losses = {"ponder": torch.rand(batch.mask.shape), "span": torch.ones(batch.mask.shape)}
+    means = {name: float(part[batch.mask].mean()) for name, part in losses.items()}
+    losses["ponder"][~batch.mask] = float("nan")  # of padding
+    found = sums.with_losses(losses, batch.mask)
+    expected = (sums.loss / sums.weight).item() + sum(means.values())
+    assert (found.loss / found.weight).item() == pytest.approx(expected, rel=1e-5)
+    for name, mean in means.items():
+        total, weight = found.metrics[f"{name}_loss"]
+        assert float(total / weight) == pytest.approx(mean, rel=1e-5)
+    assert torch.equal(sums.with_losses({}, batch.mask).loss, sums.loss)
+
+
 def test_the_final_accuracy_is_that_of_the_span() -> None:
     model = make_model("rate")
     batch = make_batch(model, [12, 7, 12], 12)
