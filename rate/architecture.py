@@ -60,8 +60,8 @@ _SETTINGS: dict[str, type[ModelConfig]] = {
     for kind in (
         ours.SegmentTransformerConfig,
         ours.WindowTransformerConfig,
-        ours.LSTMConfig,
-        ours.GRUConfig,
+        cells.LSTMConfig,
+        cells.GRUConfig,
         ours.ELMURConfig,
         cells.MinGRUConfig,
         cells.GatedDeltaNetConfig,

@@ -93,6 +93,8 @@ MODELS: dict[str, ModelConfig] = {
     "ffm": make_config(**RECURRENT, backbone="ffm", memory_size=5, context_size=3),
     "mamba2": make_config(**HEADS, backbone="mamba2", state_size=6),
     "shm": make_config(**RECURRENT, backbone="shm", memory_size=5, calibrations=7),
+    "dlstm": make_config(**RECURRENT, backbone="lstm", interleaved=True),
+    "dmamba": make_config(**HEADS, backbone="mamba2", state_size=6, interleaved=True),
     "mlp": make_config(**RECURRENT, backbone="mlp"),
     "own": make_config(**RECURRENT, backbone="tests.own_cells:Traces"),
     "window_of_one": make_config(**{**TINY, "backbone": "window_transformer", "context_length": 1}),

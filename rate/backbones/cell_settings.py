@@ -1,4 +1,4 @@
-"""The settings of the recurrent cells in residual layers, and of the MLP.
+"""The settings of recurrent networks, of recurrent cells in residual layers, and of the MLP.
 
 As in `rate.backbones.settings`, nothing here imports PyTorch.
 """
@@ -8,7 +8,40 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rate.backbones.settings import RecurrentConfig
+from rate.config import ModelConfig
+from rate.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class RecurrentConfig(ModelConfig):
+    """The settings of a recurrent network.
+
+    Attributes:
+        num_layers: Layers of cells, each of `d_model` units.
+        interleaved: Read the tokens of a step one after another, as DLSTM, DGRU and DMamba of the
+            public RATE code do, instead of all at once.
+    """
+
+    num_layers: int = 1
+    interleaved: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_count("num_layers", 1)
+
+
+@dataclass(frozen=True)
+class LSTMConfig(RecurrentConfig):
+    """The settings of an LSTM."""
+
+    backbone: str = "lstm"
+
+
+@dataclass(frozen=True)
+class GRUConfig(RecurrentConfig):
+    """The settings of a GRU."""
+
+    backbone: str = "gru"
 
 
 @dataclass(frozen=True)
@@ -109,6 +142,14 @@ class MLPConfig(RecurrentLayersConfig):
     carries_state: ClassVar[bool] = False
 
     backbone: str = "mlp"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.interleaved:
+            raise ConfigError(
+                "model.interleaved=true is for recurrent backbones, and model.backbone=mlp sees "
+                "one step; set model.interleaved=false."
+            )
 
     def information_horizon(self, tokens_per_step: int, *, exact: bool = True) -> int | None:
         """The step itself."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from rate.backbones.settings import GRUConfig, LSTMConfig, RecurrentConfig
+from rate.backbones.cell_settings import GRUConfig, LSTMConfig, RecurrentConfig
 from rate.backbones.step_recurrent import StepRecurrent, StepState
 from rate.tokenizers import StepTokens
 
@@ -60,7 +60,8 @@ class Recurrent(StepRecurrent[RecurrentState]):
     def initial_state(self, batch_size: int) -> RecurrentState:
         """Zeros."""
         config = self.config
-        hidden = self.input.weight.new_zeros(batch_size, config.num_layers, config.d_model)
+        weight = next(self.parameters())
+        hidden = weight.new_zeros(batch_size, config.num_layers, config.d_model)
         return RecurrentState(
             hidden=hidden,
             cell=hidden.clone() if self.has_cell else None,

@@ -183,35 +183,6 @@ class WindowTransformerConfig(TransformerConfig):
 
 
 @dataclass(frozen=True)
-class RecurrentConfig(ModelConfig):
-    """The settings of a recurrent network.
-
-    Attributes:
-        num_layers: Layers of cells, each of `d_model` units.
-    """
-
-    num_layers: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_count("num_layers", 1)
-
-
-@dataclass(frozen=True)
-class LSTMConfig(RecurrentConfig):
-    """The settings of an LSTM."""
-
-    backbone: str = "lstm"
-
-
-@dataclass(frozen=True)
-class GRUConfig(RecurrentConfig):
-    """The settings of a GRU."""
-
-    backbone: str = "gru"
-
-
-@dataclass(frozen=True)
 class ELMURConfig(ModelConfig):
     """The settings of ELMUR.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rate.backbones.base import Backbone
-from rate.config import ModelConfig
+from rate.backbones.cell_settings import RecurrentConfig
 from rate.decoders.recurrent import RecurrentDecoder
 from rate.kernels.cpu_dropout import Dropout
 from rate.state import State
@@ -38,11 +38,18 @@ class StepRecurrent(Backbone[S]):
 
     A subclass computes the features of all steps from x and the state (`run`). Applied to one step
     at a time, `run` is the decoder, so that an action costs the same at every step of an episode.
+
+    With `interleaved` settings, x is the sequence of the tokens themselves, n for every step, and
+    the features of a step are those of its last token, o_t.
     """
 
-    def __init__(self, config: ModelConfig, tokens: StepTokens) -> None:
+    Config = RecurrentConfig
+    config: RecurrentConfig
+
+    def __init__(self, config: RecurrentConfig, tokens: StepTokens) -> None:
         super().__init__(config, tokens)
-        self.input = nn.Linear(tokens.count * config.d_model, config.d_model)
+        size = config.d_model
+        self.input = None if config.interleaved else nn.Linear(tokens.count * size, size)
         self.dropout = Dropout(config.dropout)
 
     def run(self, x: Tensor, mask: Tensor, state: S) -> tuple[Tensor, S]:
@@ -54,15 +61,21 @@ class StepRecurrent(Backbone[S]):
 
     def initial_late(self, batch_size: int) -> Tensor:
         """Returns the `late` tokens before the first step, zeros `(B, l, d)`."""
-        return self.input.weight.new_zeros(batch_size, self.tokens.late, self.config.d_model)
+        weight = next(self.parameters())
+        return weight.new_zeros(batch_size, self.tokens.late, self.config.d_model)
 
     def forward(self, tokens: Tensor, mask: Tensor, state: S) -> tuple[Tensor, S]:
         """See `Backbone`."""
         seen = self.tokens.read + 1
         late = torch.cat((state.late[:, None], tokens[:, :, seen:]), dim=1)  # (B, 1 + K, l, d)
         steps = torch.cat((late[:, :-1], tokens[:, :, :seen]), dim=2)  # (B, K, n, d)
-        x = torch.relu(self.input(steps.flatten(2)))  # (B, K, d)
-        features, after = self.run(x, mask, state)
+        if self.input is None:
+            tokens_mask = mask.repeat_interleave(self.tokens.count, dim=1)
+            features, after = self.run(steps.flatten(1, 2), tokens_mask, state)  # (B, nK, d)
+            features = features[:, self.tokens.count - 1 :: self.tokens.count]  # (B, K, d)
+        else:
+            x = torch.relu(self.input(steps.flatten(2)))  # (B, K, d)
+            features, after = self.run(x, mask, state)
         lengths = mask.sum(1)  # (B,)
         last = lengths[:, None, None, None].expand(-1, 1, *late.shape[2:])  # (B, 1, l, d)
         after = replace(after, late=late.gather(1, last)[:, 0])

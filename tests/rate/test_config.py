@@ -48,6 +48,7 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("halting_threshold", {"halting_threshold": 1.0}),
     ("ponder_weight", {"ponder_weight": -0.1}),
     ("span", {"span": 4, "position": "timestep"}),
+    ("interleaved", {"backbone": "mlp", "interleaved": True}),
     ("span_ramp", {"span": 4, "span_ramp": 0}),
     ("num_heads", {"num_heads": 3, "d_model": 64}),
     ("d_model", {"d_model": 15, "num_heads": 1}),

@@ -64,3 +64,14 @@ def test_padding_leaves_the_state_of_the_last_real_step(name: str) -> None:
         for row, length in enumerate(lengths.tolist()):
             expected = step_by_step(cell, x[row : row + 1, :length], cell.initial_state(1))[1]
             assert_close(state.take(torch.tensor([row])), expected, 1e-10)
+
+
+def test_an_interleaved_cell_reads_one_token_after_another() -> None:
+    """The order is a_{t-1}, R_t, o_t; a step has the features of o_t."""
+    backbone = make_model("dlstm").backbone
+    tokens, mask = torch.randn(2, 4, 3, 16), torch.ones(2, 4, dtype=torch.bool)
+    with torch.no_grad():
+        found, _ = backbone(tokens, mask, backbone.initial_state(2))
+        sequence = torch.cat((torch.zeros(2, 1, 16), tokens.flatten(1, 2)[:, :-1]), dim=1)
+        expected, _ = backbone.get_submodule("cells")(sequence)
+    torch.testing.assert_close(found, expected[:, 2::3])

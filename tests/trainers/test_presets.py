@@ -29,8 +29,9 @@ from trainers.registry import ENVIRONMENTS, find_environment, get_environment
 from trainers.train import train
 
 NAMES = [name for name in preset_names("tmaze") if not name.endswith(PUBLISHED)]
-# Of TrXL: they carry a cache.
-VARIANTS = {"gtrxl", "rezero", "universal", "integrated", "adaptive_span"}
+CACHED = {"gtrxl", "rezero", "universal", "integrated", "adaptive_span"}  # variants of TrXL
+INTERLEAVED = {"dlstm", "dgru", "dmamba"}
+WINDOWS = {"dt", "dt_relative", "transformer"}
 NAMED = [name for name in ENVIRONMENTS if has_own_presets(name)]
 PUBLISHED_AS = {"mujoco", "atari"}  # whose preset `rate` is the published one
 TINY = [
@@ -51,8 +52,8 @@ def config_of(name: str, *options: str) -> RunConfig:
 
 
 def test_there_is_a_preset_for_every_model_of_the_family() -> None:
-    transformers = {"dt", "dt_relative", "dtxl", "rate", "rmt", "trxl"}
-    assert set(NAMES) == {*transformers, *VARIANTS, *BACKBONES.own_names()[2:]}
+    known = {"dtxl", "rate", "rmt", "trxl"} | WINDOWS | CACHED | INTERLEAVED
+    assert set(NAMES) == {*known, *BACKBONES.own_names()[2:]}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -181,9 +182,9 @@ def test_a_preset_builds_its_model(name: str) -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) > 10_000
     settings = {"num_memory_tokens": 0, "cache_length": 0, "valve": "none", **asdict(config)}
     assert bool(settings["num_memory_tokens"]) == (name in ("rate", "rmt"))
-    assert bool(settings["cache_length"]) == (name in {"trxl", "dtxl", *VARIANTS})
+    assert bool(settings["cache_length"]) == (name in {"trxl", "dtxl", *CACHED})
     assert (settings["valve"] != "none") == (name == "rate")
-    assert (config.backbone == "window_transformer") == (name in ("dt", "dt_relative"))
+    assert (config.backbone == "window_transformer") == (name in WINDOWS)
     assert (config.backbone == name) == (name in BACKBONES.own_names())
 
 
