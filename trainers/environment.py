@@ -241,6 +241,14 @@ class Environment:
         """The length of generated data if none is given; of environments with `preset_base`."""
         raise NotImplementedError
 
+    def expert_steps(self, length: int) -> int:
+        """Returns the maximum number of steps of an expert's episode of a length.
+
+        Raises:
+            ValueError: If the length is invalid.
+        """
+        return self.steps_at(length)
+
     def data_lengths(self, max_length: int) -> int | tuple[int, int]:
         """Returns the length of generated episodes, or the range in which it varies."""
         return max_length if self.shortest is None else (self.shortest, max_length)

@@ -80,7 +80,7 @@ def fit_to_length(
     try:
         if has_context and has_segments and run.data.max_length is None:
             length = _longest_within(environment, context * segments)
-        steps = environment.steps_at(length)
+        steps = environment.expert_steps(length)
     except ValueError:  # an impossible length, which `check_run` reports
         return preset
     if has_context and not has_segments:
@@ -102,7 +102,7 @@ def _longest_within(environment: Environment, steps: int) -> int:
     low, high = 1, steps
     while low < high:
         middle = (low + high + 1) // 2
-        fits = environment.steps_at(middle) <= steps
+        fits = environment.expert_steps(middle) <= steps
         low, high = (middle, high) if fits else (low, middle - 1)
     return low
 

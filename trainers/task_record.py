@@ -29,6 +29,9 @@ class TaskRecord(Environment):
         """The length of episodes if none is given."""
         return self.env(self.settings).usual_length
 
+    def expert_steps(self, length: int) -> int:
+        return int(self.env(self.settings, length).expert_steps(length))
+
     def data_lengths(self, max_length: int) -> int | tuple[int, int]:
         task = self.env(self.settings, max_length)
         return (task.shortest, max_length) if task.varies_length else max_length

@@ -44,7 +44,7 @@ def test_a_gymnasium_id_is_the_task() -> None:
 def test_a_window_holds_a_whole_episode(task: str, model: str) -> None:
     config = config_of(f"--model={model}", task=task)
     environment = get_environment(task, config.env)
-    steps = environment.steps_at(config.max_length)
+    steps = environment.expert_steps(config.max_length)
     assert steps <= config.window < steps + config.model.context_length
     assert config.evaluation.lengths == config.evaluation.selection_lengths == [config.max_length]
     assert config.data.window == "start"

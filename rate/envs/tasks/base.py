@@ -103,6 +103,10 @@ class Task(gymnasium.Env[Observation, np.int64], ABC, Generic[O]):
     def steps(self, length: Any) -> Any:
         """Returns the maximum number of steps at a length, an integer or `(n,)`."""
 
+    def expert_steps(self, length: Any) -> Any:
+        """Returns the maximum number of steps of the expert at a length; by default of anyone."""
+        return self.steps(length)
+
     @abstractmethod
     def draw(self, draws: Draws, length: Array) -> State:
         """Returns the state at the start of `n` episodes, without `seed`, `length` and `time`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from zlib import crc32
 
@@ -15,7 +15,7 @@ from rate.registry import did_you_mean
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
-_SHOWN = 12  # values in a message
+_LONGEST = 100  # characters of a value in a message
 
 
 def hashes(seeds: Words, name: str, shape: Shape = (), step: Any = 0) -> npt.NDArray[np.int64]:
@@ -38,8 +38,18 @@ def hashes(seeds: Words, name: str, shape: Shape = (), step: Any = 0) -> npt.NDA
     return found.reshape(len(seeds), *shape)
 
 
+def shuffled(seeds: Words, name: str, count: int, step: Any = 0) -> npt.NDArray[np.int64]:
+    """Returns the numbers below `count` in random order, `(n, count)`; see `hashes`."""
+    keys = hashes(seeds, name, (count,), step)
+    order: npt.NDArray[np.int64] = np.argsort(keys, axis=1, kind="stable")
+    return order
+
+
 class Draws:
     """The values that a reset draws for some rows.
+
+    Attributes:
+        drawn: The values `(n, ...)` by the names of their reset options, as far as they are drawn.
 
     Args:
         seeds: Seeds of the `n` rows to reset, `(n,)`.
@@ -57,8 +67,8 @@ class Draws:
         num_rows: int | None,
     ) -> None:
         self.seeds = seeds
+        self.drawn: dict[str, npt.NDArray[np.int64]] = {}
         self._fixed, self._rows, self._num_rows = fixed, rows, num_rows
-        self._names: list[str] = []
 
     def between(self, name: str, low: int, high: int, shape: Shape = ()) -> npt.NDArray[np.int64]:
         """Returns integers `(n, *shape)` from `low` to `high`, both included, equally likely.
@@ -66,11 +76,13 @@ class Draws:
         Raises:
             ConfigError: If the reset option `name` has another shape, or a value outside of that.
         """
-        fixed = self._given(name, shape)
-        if fixed is None:
-            return low + hashes(self.seeds, name, shape) % (high - low + 1)
-        self._require(name, fixed, (fixed >= low) & (fixed <= high), f"from {low} to {high}")
-        return fixed
+        return self.draw(
+            name,
+            shape,
+            lambda: low + hashes(self.seeds, name, shape) % (high - low + 1),
+            lambda fixed: (fixed >= low) & (fixed <= high),
+            f"every value must be from {low} to {high}",
+        )
 
     def choice(self, name: str, values: Any, shape: Shape = ()) -> npt.NDArray[np.int64]:
         """Returns elements of `values`, equally likely.
@@ -87,15 +99,13 @@ class Draws:
             ConfigError: If the reset option `name` has another shape, or another value.
         """
         known = np.asarray(values, dtype=np.int64)
-        fixed = self._given(name, (*shape, *known.shape[1:]))
-        if fixed is None:
-            chosen: npt.NDArray[np.int64] = known[hashes(self.seeds, name, shape) % len(known)]
-            return chosen
-        shown = ", ".join(map(str, known[:_SHOWN].tolist())) + (
-            ", ..." if len(known) > _SHOWN else ""
+        return self.draw(
+            name,
+            (*shape, *known.shape[1:]),
+            lambda: known[hashes(self.seeds, name, shape) % len(known)],
+            lambda fixed: _same(fixed, known).any(-1),
+            f"every value must be one of {_shown(known)}",
         )
-        self._require(name, fixed, _same(fixed, known).any(-1), f"among {shown}")
-        return fixed
 
     def distinct(
         self, name: str, population: Any, count: int, within: tuple[int, int] | None = None
@@ -116,24 +126,52 @@ class Draws:
                 population, or the same one twice.
         """
         known = np.asarray(population, dtype=np.int64)
-        fixed = self._given(name, (count, *known.shape[1:]))
-        if fixed is None:
-            order = np.argsort(hashes(self.seeds, name, (len(known),)), axis=1, kind="stable")
-            chosen: npt.NDArray[np.int64] = known[order[:, :count]]
-            return chosen
-        if within is None:
-            known_ones, words = _same(fixed, known).any(-1), f"distinct ones of {_shown(known)}"
-        else:
-            low, high = within
-            known_ones = (fixed >= low) & (fixed <= high)
-            words = f"distinct, with numbers from {low} to {high}"
-        once = all(_same(row, row).sum() == count for row in fixed)
-        self._require(name, fixed, known_ones.all() and once, words)
-        return fixed
+
+        def are_distinct(fixed: Array) -> bool:
+            if not all(_same(row, row).sum() == count for row in fixed):
+                return False
+            if within is not None:
+                return bool(((fixed >= within[0]) & (fixed <= within[1])).all())
+            return bool(_same(fixed, known).any(-1).all())
+
+        told = _shown(known) if within is None else f"the numbers from {within[0]} to {within[1]}"
+        return self.draw(
+            name,
+            (count, *known.shape[1:]),
+            lambda: known[shuffled(self.seeds, name, len(known))[:, :count]],
+            are_distinct,
+            f"they must be distinct ones of {told}",
+        )
 
     def fixes(self, name: str) -> bool:
         """Whether a reset option fixes the value."""
         return name in self._fixed
+
+    def draw(
+        self,
+        name: str,
+        shape: Shape,
+        make: Callable[[], npt.NDArray[np.int64]],
+        holds: Callable[[npt.NDArray[np.int64]], Any],
+        words: str,
+    ) -> npt.NDArray[np.int64]:
+        """Returns integers `(n, *shape)`: those of a reset option, or drawn ones.
+
+        Args:
+            name: The reset option.
+            shape: The shape of a row's value.
+            make: Draws the values.
+            holds: Whether the values `(n, *shape)` of the reset option are possible, of any shape.
+            words: What they must be, for the message.
+
+        Raises:
+            ConfigError: If the reset option has another shape, or is not possible.
+        """
+        fixed = self._given(name, shape)
+        if fixed is not None and not np.all(holds(fixed)):
+            raise ConfigError(f"The reset option '{name}' is {_shown(self._fixed[name])}; {words}.")
+        value = self.drawn[name] = make() if fixed is None else fixed
+        return value
 
     def check_names(self) -> None:
         """Check that every reset option is the name of a value that was drawn.
@@ -142,15 +180,14 @@ class Draws:
             ConfigError: If one is not; the message names the nearest and all others.
         """
         for name in self._fixed:
-            if name not in self._names:
-                near = did_you_mean(str(name), self._names)
+            if name not in self.drawn:
+                near = did_you_mean(str(name), self.drawn)
                 raise ConfigError(
-                    f"reset has no option '{name}'.{near} It has: {', '.join(self._names)}."
+                    f"reset has no option '{name}'.{near} It has: {', '.join(self.drawn)}."
                 )
 
     def _given(self, name: str, shape: Shape) -> npt.NDArray[np.int64] | None:
         """Returns the fixed value of the rows, `(n, *shape)`; None if it is to be drawn."""
-        self._names.append(name)
         if name not in self._fixed:
             return None
         words = f"an integer array of shape {shape}" if shape else "an integer"
@@ -169,13 +206,6 @@ class Draws:
         whole = value.astype(np.int64)
         return whole[self._rows] if own else np.broadcast_to(whole, (len(self._rows), *shape))
 
-    def _require(self, name: str, value: Array, holds: Any, words: str) -> None:
-        if not np.all(holds):
-            raise ConfigError(
-                f"The reset option '{name}' is {_shown(self._fixed[name])}; every value must be "
-                f"{words}."
-            )
-
 
 def _same(values: Array, known: Array) -> Array:
     """Returns which values `(*shape, *item)` are which known ones `(V, *item)`: `(*shape, V)`."""
@@ -186,5 +216,6 @@ def _same(values: Array, known: Array) -> Array:
 
 
 def _shown(value: Any) -> str:
+    """Returns a value as text of limited length."""
     text = str(value.tolist() if isinstance(value, np.ndarray) else value)
-    return text if len(text) <= 100 else f"{text[:100]}..."
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

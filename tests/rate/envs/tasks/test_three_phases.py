@@ -160,7 +160,7 @@ def test_impossible_values_are_refused() -> None:
     match, door = VisualMatch(), KeyToDoor()
     for option, value, words in (
         ("target", 3, "from 0 to 2"),
-        ("target_cell", [2, 5], "among"),
+        ("target_cell", [2, 5], "one of"),
         ("colors", [RED, RED, BLUE], "distinct"),
         ("colors", [RED, [0, 0, 256], BLUE], "from 0 to 255"),
         ("apples", [[1, 1]] * 10, "distinct"),
@@ -169,7 +169,7 @@ def test_impossible_values_are_refused() -> None:
         with pytest.raises(ConfigError, match=rf"The reset option '{option}' is .*{words}"):
             match.reset(options={option: value})
     for option in ("key", "player"):
-        with pytest.raises(ConfigError, match=rf"The reset option '{option}' is .*among"):
+        with pytest.raises(ConfigError, match=rf"The reset option '{option}' is .*one of"):
             door.reset(options={option: [3, 5]})
     with pytest.raises(ConfigError, match="reset has no option 'target'"):
         door.reset(options={"target": 1})
