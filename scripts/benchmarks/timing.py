@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -13,12 +14,15 @@ from pathlib import Path
 import torch
 
 from rate.errors import UserError
+from scripts.benchmarks.time_limit import time_limit
 
 _ROUNDS = 20  # blocks of each contestant, where the budget allows
 _SHORTEST_BLOCK = 0.02  # seconds; a shorter one drowns in the noise of clock and scheduler
 _LONGEST_BLOCK = 1.0  # seconds; the load of a shared machine changes within a longer one
 _WARM_UP = 0.1  # share of the budget that warms up all contestants
 _MOST_WARM_UPS = 50
+_FIRST_STEP = 0.75  # share of the time left that a contestant may take, unless it is the last
+_LEAST = 1.0  # seconds that each contestant has
 _CUDA_WARM_UPS = 3  # at least: the first steps compile, and capture CUDA graphs
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -72,7 +76,9 @@ class Turns:
     of a round is meaningful on a busy machine too. Contestants are built and warmed up one after
     the other. Before each round the budget is checked: blocks are shortened, down to one step each,
     and a round that would exceed the budget is not begun. If there is no time for a round after the
-    warm-up, the last step of the warm-up is the only block.
+    warm-up, the last step of the warm-up is the only block. Building and the first step of a
+    function are interrupted after three quarters of the time that is left (all of it for the last
+    one), so that a slow baseline neither exceeds the budget nor uses up the time of ours.
 
     Args:
         contestants: By name, a function that builds the contestant and returns its step. None
@@ -148,14 +154,23 @@ class Turns:
 
     def _warm_up(self, name: str, build: Callable[[], Step] | None) -> Generator[None, None, None]:
         peak = PeakMemory(self._device)
-        self._steps[name] = build and build()
         share = _WARM_UP * self._budget / len(self._contestants)
         least = _CUDA_WARM_UPS if self._device.type == "cuda" else 1
         count, elapsed = 0, 0.0
-        while count < least or (count < _MOST_WARM_UPS and elapsed < share):
+        with time_limit(math.inf if build is None else self._limit(name)):
+            self._steps[name] = build and build()
+            while count < least:
+                elapsed += yield from self._time(name, 1)
+                count += 1
+        while count < _MOST_WARM_UPS and elapsed < share:
             elapsed += yield from self._time(name, 1)
             count += 1
         self.memory[name] = peak.gib
+
+    def _limit(self, name: str) -> float:
+        """The seconds that building a contestant and its first step may take."""
+        is_last = name == list(self._contestants)[-1]
+        return max((self._end - self._now()) * (1 if is_last else _FIRST_STEP), _LEAST)
 
     def _plan(self, rounds: int) -> dict[str, int]:
         """The number of steps in each block of the next round; empty if there is no time left.

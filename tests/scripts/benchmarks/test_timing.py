@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
+import signal
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -10,9 +13,11 @@ from typing import Any
 import pytest
 import torch
 
+from rate.errors import UserError
 from scripts.benchmarks import timing
 from scripts.benchmarks.report import with_ratios
 from scripts.benchmarks.rows import Row
+from scripts.benchmarks.time_limit import OutOfTime, time_limit
 from scripts.benchmarks.timing import Turns
 
 CPU = torch.device("cpu")
@@ -112,6 +117,29 @@ def test_a_loop_of_the_caller_takes_turns_with_functions() -> None:
     assert taken == 5  # with the warm-up
     assert work.taken == 5 * ["a"]
     assert work.now <= 20
+
+
+def test_a_first_step_longer_than_the_budget_is_interrupted() -> None:
+    """The baseline has three quarters of the budget, so that ours is still timed."""
+    began = time.monotonic()
+    slow, fast = (lambda: time.sleep(60)), (lambda: time.sleep(0.01))
+    turns = Turns({"baseline": lambda: slow, "ours": lambda: fast}, CPU, 2.0)
+    turns.run()
+    assert time.monotonic() - began < 30
+    assert "first step takes longer than the 1.5 s that it has" in turns.failed["baseline"]
+    assert list(turns.timings()) == ["ours"]
+    with pytest.raises(UserError, match="raise --budget-seconds, or lower --batch-size"):
+        Turns({"ours": lambda: slow}, CPU, 1.0).run()
+
+
+def test_a_time_limit_leaves_an_earlier_alarm_running() -> None:
+    before = signal.getitimer(signal.ITIMER_REAL)[0]
+    with pytest.raises(OutOfTime), time_limit(0.05):
+        time.sleep(30)
+    with time_limit(math.inf):
+        after = signal.getitimer(signal.ITIMER_REAL)[0]
+    assert bool(after) == bool(before)
+    assert after <= before
 
 
 def test_a_baseline_that_fails_leaves_ours_to_be_timed() -> None:
