@@ -39,7 +39,7 @@ SETTINGS: dict[str, Renamed] = {
     "loss.decisive_weight": Renamed("step_weight"),
     "evaluation.exact_window": Renamed("recompute_window"),
 }
-"""By their former names, `section.name`."""
+"""Renamed settings: the former `section.name`, and the entry of the current one."""
 
 ADDED: dict[str, Any] = {
     "env.last_action": False,
@@ -53,7 +53,7 @@ METRICS: dict[str, str] = {
     "hint_loss": "auxiliary_state_loss",
     "decisive_accuracy": "last_step_accuracy",
 }
-"""Columns of `metrics.csv`, former to current; `held_out/` may stand before them."""
+"""Renamed columns of `metrics.csv`, former to current, without the prefix `held_out/`."""
 
 WEIGHTS: dict[str, str] = {
     "objective.hint_head.": "objective.auxiliary_head.",
@@ -62,7 +62,7 @@ WEIGHTS: dict[str, str] = {
     ".attention_join.": ".attention_residual.",
     ".feed_forward_join.": ".feed_forward_residual.",
 }
-"""Parts of names of weights, former to current."""
+"""Renamed parts of the names of weights, former to current."""
 
 # The observation key of the privileged state, in data and models of this project's environments.
 _PARTS = {"hint": "privileged"}
@@ -144,9 +144,9 @@ def current_metrics(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def current_metric(name: str) -> str:
-    """Returns the current name of a metric; a prefix up to `/` is kept."""
-    place, slash, metric = name.rpartition("/")
-    return f"{place}{slash}{METRICS.get(metric, metric)}"
+    """Returns the current name of a metric; a prefix up to `/` stays."""
+    prefix, slash, metric = name.rpartition("/")
+    return f"{prefix}{slash}{METRICS.get(metric, metric)}"
 
 
 def current_weights(state: Mapping[str, T], known: Collection[str]) -> dict[str, T]:

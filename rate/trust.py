@@ -33,13 +33,13 @@ def require_path(setting: str, name: str) -> None:
     """Checks that a user has named the import path in a setting of a file.
 
     Raises:
-        ConfigError: If so; says what to type for it.
+        ConfigError: If not; says what to type for it.
     """
     module = name.partition(":")[0]
     if ":" in name and module not in sys.modules and name not in named_code():
         raise ConfigError(
-            f"{setting}={name} is code of somebody's own, which a file names and nobody has named "
-            "on this computer so far. If you trust where the file comes from, name it yourself: "
+            f"{setting}={name} is code that a file names, and that you have not named before "
+            "on this computer. If you trust where the file comes from, name it yourself: "
             f"--{setting} {name}, or import {module} in Python before."
         )
 
@@ -48,7 +48,7 @@ def require_model_code(settings: Any) -> None:
     """Checks that a user has named the backbone and the tokenizer in the settings of a file.
 
     Raises:
-        ConfigError: If so; says what to type for it.
+        ConfigError: If not; says what to type for it.
     """
     if isinstance(settings, Mapping):
         for name in ("backbone", "tokenizer"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -130,6 +131,22 @@ class Environment:
             ConfigError: If another environment has this id.
         """
         return envs.register(f"{cls.env.__module__}:{cls.env.__name__}")
+
+    @classmethod
+    def check_options_name(cls) -> None:
+        """Check that settings are `<Class>Options`, from which recorded environments are made.
+
+        Raises:
+            ConfigError: If they are not, or the environment is not made by a class of a module.
+        """
+        module, name = cls.env.__module__, getattr(cls.env, "__name__", "")
+        found = getattr(sys.modules[module], f"{name}Options", None)
+        if cls.options is not None and found is not cls.options:
+            raise ConfigError(
+                f"{cls.name}: the settings of {module}.{name} are the class "
+                f"{cls.options.__name__}; rename it {name}Options, in the same module. Data sets "
+                "record the environment's class, and its settings are found by this name."
+            )
 
     @property
     def no_expert(self) -> str:

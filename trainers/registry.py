@@ -49,7 +49,8 @@ def find_environment(name: str) -> type[Environment]:
             settings are known; or `none`, for data alone.
 
     Raises:
-        ConfigError: If the name is unknown; the message names the closest match.
+        ConfigError: If the name is unknown; the message names the closest match. Or if the settings
+            of a package's record have another name than `<Class>Options`.
     """
     if name == NO_ENVIRONMENT:
         return DataAlone
@@ -66,6 +67,7 @@ def find_environment(name: str) -> type[Environment]:
         )
     found = _REGISTRY.get(name)
     if isinstance(found, type) and issubclass(found, Environment):
+        found.check_options_name()
         return found
     return own_record(name, found)
 

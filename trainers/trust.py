@@ -30,12 +30,12 @@ def require(name: str, options: dict[str, Any]) -> None:
         ConfigError: If the user has not named it; the message contains the option to do so.
     """
     known = named_code()
-    missing = {code: way for code, way in _code(name, options).items() if code not in known}
+    missing = {code: option for code, option in _code(name, options).items() if code not in known}
     if missing:
         raise ConfigError(
-            f"The environment {name} is code of somebody's own ({', '.join(missing)}), which a "
-            "file names and nobody has named on this computer so far. If you trust where the file "
-            f"comes from, name it yourself: {' '.join(missing.values())}"
+            f"The environment {name} is code that a file names ({', '.join(missing)}), and that "
+            "you have not named before on this computer. If you trust where the file comes from, "
+            f"name it yourself: {' '.join(missing.values())}"
         )
 
 

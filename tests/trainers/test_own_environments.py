@@ -40,8 +40,13 @@ RECORD = """\
 
 
     @dataclass(frozen=True)
-    class Options:
+    class ShortWalkOptions:
         size: int = 4
+
+
+    class ShortWalk(Walk):
+        def __init__(self, options, length=20):
+            super().__init__(options.size, max_steps=length)
 
 
     class Forward:
@@ -52,14 +57,10 @@ RECORD = """\
             return 1
 
 
-    def make(options, length=20):
-        return Walk(options.size, max_steps=length)
-
-
     class Record(Environment):
         name = "theirs"
-        options = Options
-        env = staticmethod(make)
+        options = ShortWalkOptions
+        env = ShortWalk
 
         @classmethod
         def make_spec(cls, settings):

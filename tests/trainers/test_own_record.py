@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import gymnasium
@@ -13,8 +14,10 @@ from datamodules import Store
 from rate.envs import register
 from rate.envs.recorded import Recorded, own_settings
 from rate.errors import ConfigError
+from tests import own_environment
 from tests.own_environment import CorridorOptions
 from trainers.api import Run, train
+from trainers.cli import parse
 from trainers.commands.main import main as rate
 from trainers.registry import ENVIRONMENTS, find_environment, get_environment
 
@@ -69,6 +72,30 @@ def test_invalid_settings_are_named() -> None:
     with pytest.raises(ConfigError, match="cue_steps"):
         train(env="corridor", settings={**SMALL, "env.cue_stops": 3})
     assert get_environment("corridor").spec.options == {"cue_steps": 1}
+
+
+def test_an_unknown_setting_on_the_command_line_has_the_nearest_as_a_hint() -> None:
+    message = r"no option --env\.cue_stops\. Did you mean --env\.cue_steps\?"
+    with pytest.raises(ConfigError, match=message):
+        parse("corridor", ["--env.cue_stops=3"])
+
+
+def test_help_shows_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("corridor", ["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--env.cue_steps N At how many steps the cue is shown." in text
+
+
+def test_settings_of_another_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass(frozen=True)
+    class Settings:
+        cue_steps: int = 1
+
+    monkeypatch.setattr(own_environment.Record, "options", Settings)
+    message = r"own_environment\.Corridor are the class Settings; rename it CorridorOptions"
+    with pytest.raises(ConfigError, match=message):
+        find_environment("corridor")
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)

@@ -62,7 +62,7 @@ def test_without_a_home_permissions_last_for_the_process(
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setattr("rate.trust.Path.home", no_home)
     monkeypatch.setattr("rate.trust._NAMED", set())
-    with pytest.raises(ConfigError, match="nobody has named on this computer"):
+    with pytest.raises(ConfigError, match="have not named before on this computer"):
         trust.require("a.b:C", {})
     trust.remember("a.b:C", {})
     trust.require("a.b:C", {})

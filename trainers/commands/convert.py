@@ -6,8 +6,9 @@
     rate train mujoco --data.store data/hopper-medium
 
 The format is recognised. Episodes are streamed: memory does not grow with the data. The same
-command resumes an interrupted conversion, and does nothing if the store exists. The provenance of
-the result has the SHA-256 of every source file.
+command resumes an interrupted conversion into a store; one to Minari starts from the beginning. It
+does nothing if the result exists. The provenance of the result has the SHA-256 of every source
+file.
 
 --environment and its options (--env.task hopper, ...) give the spaces of an environment of this
 project; without it they are read from the data set, or inferred from its contents.

@@ -16,14 +16,14 @@ COMMANDS = {
     "train": "train a model and score it in rollouts",
     "evaluate": "roll out trained models and print their scores",
     "study": "train and score several models over several seeds, from one file",
-    "plot": "draw scores against episode length, or learning curves",
+    "plot": "draw scores by episode length, or learning curves",
     "video": "film a trained model in its environment, and its memory beside it",
-    "inspect": "look inside the memory of trained models",
+    "inspect": "measure and draw the memory of trained models in rollouts",
     "collect": "have an environment's expert play a data set",
     "download": "download a public data set by name",
     "convert": "convert a data set of any known format into a store, or to Minari",
-    "validate": "check a data set, and say what is wrong where",
-    "doctor": "say what runs on this machine, what is missing, and how to install it",
+    "validate": "check every episode of a data set, and report invalid ones",
+    "doctor": "report what runs on this machine, what is missing, and how to install it",
 }
 
 

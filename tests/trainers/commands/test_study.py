@@ -195,7 +195,7 @@ def test_code_that_a_study_file_names_has_to_be_named_by_the_user(
     content = yaml.safe_load(study.read_text())
     content["options"] = f"--{setting}={value}"
     study.write_text(yaml.safe_dump(content))
-    with pytest.raises(ConfigError, match=r"nobody has named on this computer.*--" + setting):
+    with pytest.raises(ConfigError, match=r"have not named before on this computer.*--" + setting):
         load_study(study, None, None, [])
     assert not (tmp_path / "imported").exists()
 
@@ -203,7 +203,7 @@ def test_code_that_a_study_file_names_has_to_be_named_by_the_user(
 def test_the_environment_of_a_study_file_has_to_be_named_by_the_user(study: Path) -> None:
     content = yaml.safe_load(study.read_text())
     study.write_text(yaml.safe_dump({**content, "environment": "their_code:make_env"}))
-    with pytest.raises(ConfigError, match=r"their_code:make_env.*nobody has named"):
+    with pytest.raises(ConfigError, match=r"their_code:make_env.*have not named"):
         load_study(study, None, None, [])
     runs = load_study(study, None, None, [], environment="tmaze").runs
     assert {config.environment for config in runs} == {"tmaze"}

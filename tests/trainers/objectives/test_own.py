@@ -142,7 +142,7 @@ def test_a_file_does_not_import_code(tmp_path, setting) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump({"name": "rate", section: {name: path}}))
     for options in ([], ["--training.max_steps", "3"]):
-        with pytest.raises(ConfigError, match=rf"nobody has named.*: --{setting} {path}"):
+        with pytest.raises(ConfigError, match=rf"have not named.*: --{setting} {path}"):
             parse("tmaze", ["--config", str(file), *options])
     with pytest.raises(ConfigError, match=r"there is no module 'tests\.trainers"):
         parse("tmaze", ["--config", str(file), f"--{setting}", path])
