@@ -21,6 +21,7 @@ import numpy as np
 from datamodules.episodes import Array, DatasetError
 from datamodules.options import Options
 from datamodules.readers.atari_games import FRAME
+from datamodules.readers.dmlab import dmlab_spec
 from datamodules.readers.json_files import read_json
 from datamodules.readers.lazy_array import LazyArray
 from datamodules.readers.named import open_episodes
@@ -85,6 +86,7 @@ def open_rlds(path: Path, options: Options | None = None) -> Source:
         replace(options, columns=columns),
         None if None in contents.lengths else sum(length or 0 for length in contents.lengths),
         contents.notes + _last_reward(contents),
+        spec=None if options.columns else dmlab_spec(contents.name, contents.features),
         name=contents.name,
     )
 
