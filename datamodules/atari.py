@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.collector import probability
+from datamodules.collector import NoisyExpert
 from rate.envs.atari import Atari
 
 STAY, UP, DOWN = 0, 2, 3  # actions of Pong; 1, 4 and 5 are the same with the fire button
@@ -35,7 +35,7 @@ _LOWER_HALF, _BELOW, _ABOVE = 44.0, 3.0, -2.5
 Point = tuple[float, float]
 
 
-class AtariExpert:
+class AtariExpert(NoisyExpert[Atari]):
     """Wins at Pong by planning on a model of the ball; plays other games at random.
 
     It predicts where the ball meets the paddle, aims to hit it with the paddle's edge, and tries
@@ -49,24 +49,19 @@ class AtariExpert:
         ValueError: If `noise` is no probability.
     """
 
-    def __init__(self, noise: float = 0.0) -> None:
-        self._noise = probability(noise)
+    plays = Atari
 
     def reset(self, env: gymnasium.Env[Any, Any], seed: int) -> None:
-        """Starts the episode that `env` was or will be reset to; `seed` decides the noise."""
-        game = env.unwrapped
-        if not isinstance(game, Atari):
-            raise TypeError(f"the expert plays Atari, not {type(game).__name__}")
-        self._game, self._knows = game, game.options.rom == "pong"
-        self._random = np.random.default_rng([seed, 1])
+        super().reset(env, seed)
+        self._knows = self._env.options.rom == "pong"
         self._ball: Point | None = None
         self._paddle, self._pressed = MIDDLE, (0, 0)
 
     def act(self) -> int:
         """Returns the next action."""
         if not self._knows:
-            return int(self._random.integers(self._game.action_space.n))  # type: ignore[attr-defined]
-        press = self._plan(self._game.frame)
+            return int(self._random.integers(self._env.action_space.n))  # type: ignore[attr-defined]
+        press = self._plan(self._env.frame)
         if self._random.random() < self._noise:
             press = int(self._random.integers(-1, 2))
         self._pressed = press, self._pressed[0]

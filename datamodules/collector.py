@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
 import gymnasium
 import numpy as np
@@ -18,6 +18,7 @@ from datamodules.episodes import (
 )
 from rate.envs.outcomes import ORACLE_ACTION
 
+E = TypeVar("E")
 _FIRST_ROWS = 128
 
 
@@ -54,6 +55,34 @@ class Expert(Protocol):
 
     def act(self) -> Any:
         """Returns the action for the current state of the environment."""
+
+
+class NoisyExpert(Generic[E]):
+    """Base of experts that play one kind of environment, with a probability of random actions.
+
+    Args:
+        noise: See the expert.
+
+    Raises:
+        ValueError: If `noise` is no probability.
+    """
+
+    plays: ClassVar[type]  # the class of the environment
+
+    def __init__(self, noise: float = 0.0) -> None:
+        self._noise = probability(noise)
+
+    def reset(self, env: gymnasium.Env[Any, Any], seed: int) -> None:
+        """Starts the episode that `env` was or will be reset to; `seed` decides the noise.
+
+        Raises:
+            TypeError: If it is another environment.
+        """
+        self._env = cast(E, env.unwrapped)
+        if not isinstance(self._env, self.plays):
+            found = type(self._env).__name__
+            raise TypeError(f"the expert plays {self.plays.__name__}, not {found}")
+        self._random = np.random.default_rng([seed, 1])  # not the stream of the environment
 
 
 class RandomExpert:

@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from datamodules.collector import probability
+from datamodules.collector import NoisyExpert
 from rate.envs.minigrid_memory import FORWARD, LEFT, RIGHT, VIEW, MinigridMemory
 
 # Column, row and direction (0 right, 1 down, 2 left, 3 up).
@@ -26,7 +26,7 @@ _COLUMN, _ROW = (1, 0, -1, 0), (0, 1, 0, -1)
 _TURN = {LEFT: -1, RIGHT: 1}
 
 
-class MinigridMemoryExpert:
+class MinigridMemoryExpert(NoisyExpert[MinigridMemory]):
     """Looks at the object, then at the fork's upper end, then goes to the matching object.
 
     A view of three cells does not show the ends of the fork before the agent turns to one of them.
@@ -41,25 +41,18 @@ class MinigridMemoryExpert:
         ValueError: If `noise` is no probability.
     """
 
-    def __init__(self, noise: float = 0.0) -> None:
-        self._noise = probability(noise)
+    plays = MinigridMemory
 
     def reset(self, env: gymnasium.Env[Any, Any], seed: int) -> None:
-        """Starts the episode that `env` was or will be reset to; `seed` decides the noise."""
-        maze = env.unwrapped
-        if not isinstance(maze, MinigridMemory):
-            raise TypeError(f"the expert plays MinigridMemory, not {type(maze).__name__}")
-        self._maze = maze
-        # The maze is drawn from the stream of `seed` alone.
-        self._random = np.random.default_rng([seed, 1])
+        super().reset(env, seed)
         self._plan: Plan | None = None
         self._seen = 0
 
     def act(self) -> int:
         """Returns the next action."""
         if self._plan is None:
-            self._plan = Plan(self._maze)
-        simulator = self._maze.simulator
+            self._plan = Plan(self._env)
+        simulator = self._env.simulator
         pose = _pose(simulator)
         self._seen |= self._plan.shows.get(pose, 0)
         # Steps to success after each action; infinite where there is no success any more.

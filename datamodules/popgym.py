@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from datamodules.collector import probability
+from datamodules.collector import NoisyExpert
 from datamodules.popgym_experts.bandits import MultiarmedBandit
 from datamodules.popgym_experts.boards import Battleship, MineSweeper
 from datamodules.popgym_experts.cards import (
@@ -56,7 +56,7 @@ EXPERTS: dict[str, type[TaskExpert]] = {
 }
 
 
-class PopgymExpert:
+class PopgymExpert(NoisyExpert[Popgym]):
     """Plays the expert of the task that the environment is.
 
     Args:
@@ -68,23 +68,18 @@ class PopgymExpert:
         ValueError: If `noise` is no probability.
     """
 
-    def __init__(self, noise: float = 0.0) -> None:
-        self._noise = probability(noise)
+    plays = Popgym
 
     def reset(self, env: gymnasium.Env[Any, Any], seed: int) -> None:
-        """Starts the episode that `env` was reset to; `seed` decides the noise."""
-        episode = env.unwrapped
-        if not isinstance(episode, Popgym):
-            raise TypeError(f"the expert plays POPGym, not {type(episode).__name__}")
-        self._episode = episode
-        self._expert = EXPERTS[TASKS[episode.options.task].family](episode.task)
-        self._random, self._held, self._action = np.random.default_rng([seed, 1]), 0, None
-        episode.action_space.seed(seed % (1 << 32))
+        super().reset(env, seed)
+        self._expert = EXPERTS[TASKS[self._env.options.task].family](self._env.task)
+        self._held, self._action = 0, None
+        self._env.action_space.seed(seed % (1 << 32))
 
     def act(self) -> Any:
         """Returns the next action."""
-        action = self._expert.act(self._episode.seen)
-        space, own = self._episode.action_space, self._episode.task.action_space
+        action = self._expert.act(self._env.seen)
+        space, own = self._env.action_space, self._env.task.action_space
         if not self._held and self._noise and self._random.random() < self._noise:
             continuous = isinstance(space, spaces.Box)
             self._held = int(self._random.integers(1, HOLD + 1)) if continuous else 1

@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.collector import probability
+from datamodules.collector import NoisyExpert
 from rate.envs.retrieval import STAY, Retrieval
 from rate.hashing import hash_counter
 
@@ -22,7 +22,7 @@ def first_action(seed: int) -> int:
     return hash_counter(seed, _FIRST_ACTION_COUNTER) & 1
 
 
-class RetrievalExpert:
+class RetrievalExpert(NoisyExpert[Retrieval]):
     """Takes the first action of its seed, stays, and repeats the action at the flag.
 
     Args:
@@ -33,21 +33,15 @@ class RetrievalExpert:
         ValueError: If `noise` is no probability.
     """
 
-    def __init__(self, noise: float = 0.0) -> None:
-        self._noise = probability(noise)
+    plays = Retrieval
 
     def reset(self, env: gymnasium.Env[Any, Any], seed: int) -> None:
-        """Starts the episode that `env` was or will be reset to; `seed` decides the actions."""
-        episode = env.unwrapped
-        if not isinstance(episode, Retrieval):
-            raise TypeError(f"the expert plays Retrieval, not {type(episode).__name__}")
-        self._episode = episode
+        super().reset(env, seed)
         self._first = first_action(seed)
-        self._random = np.random.default_rng([seed, 1])
 
     def act(self) -> int:
         """Returns the next action."""
-        if self._episode.time == 0 or self._episode.flag:
+        if self._env.time == 0 or self._env.flag:
             return self._first
         if self._random.random() < self._noise:
             return int(self._random.integers(3))

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from datamodules.npy import file_sha256
 from rate.advice import command
 from rate.files import atomic_path, draft_of, sync, write_atomic
-from trainers.callbacks.schedule import Every
+from trainers.callbacks.schedule import IntervalCallback
 from trainers.errors import CheckpointError, Interrupted
 from trainers.loggers import rewind
 from trainers.stopping import StopRequest
@@ -168,7 +168,7 @@ def _load(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-class SafeCheckpoint(Checkpoint):
+class SafeCheckpoint(IntervalCallback, Checkpoint):
     """Saves the training state every `every` steps, at the end, and on a request to stop.
 
     On a request to stop, the current step is completed, the state saved and `Interrupted` raised.
@@ -187,21 +187,16 @@ class SafeCheckpoint(Checkpoint):
     def __init__(
         self, folder: Path, every: int, max_steps: int, stop: StopRequest | None = None
     ) -> None:
+        super().__init__(every, max_steps)
         self.path = folder / LAST
         self.last_saved: Path | None = None
         self.last_step = 0
         self.stop = stop or StopRequest()
-        self._schedule = Every(every, max_steps)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.stop.defer()
         if self._should_stop(trainer):
             raise self.interrupted("before a step was taken")
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        self._schedule.start_batch(trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -33,10 +33,8 @@ class Every:
         return step // self.every > self._before // self.every or step >= self.last
 
 
-class ScheduledCallback(Callback):
-    """Calls `act` after batches that reach a multiple of `every` optimiser steps, and at the end.
-
-    All processes first check that all earlier steps were finite, so that none deadlocks.
+class IntervalCallback(Callback):
+    """Base of callbacks that act at an interval of optimiser steps.
 
     Args:
         every: Optimiser steps between two calls; 0 disables them.
@@ -50,6 +48,13 @@ class ScheduledCallback(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         self._schedule.start_batch(trainer.global_step)
+
+
+class ScheduledCallback(IntervalCallback):
+    """Calls `act` after batches that reach a multiple of `every` optimiser steps, and at the end.
+
+    All processes first check that all earlier steps were finite, so that none deadlocks.
+    """
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
