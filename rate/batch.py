@@ -59,6 +59,10 @@ class Batch:
         """The steps `start` to `stop` (exclusive) of every row, as views."""
         return self._map(lambda tensor: tensor[:, start:stop])
 
+    def take(self, rows: slice | Tensor) -> Batch:
+        """The chosen rows of the batch."""
+        return self._map(lambda tensor: tensor[rows])
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 

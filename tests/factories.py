@@ -226,7 +226,7 @@ def make_batch(
 
 def rows_of(batch: Batch, rows: slice | Tensor) -> Batch:
     """The chosen rows of a batch."""
-    return batch._map(lambda tensor: tensor[rows])
+    return batch.take(rows)
 
 
 def with_padding(batch: Batch, other: Batch) -> Batch:

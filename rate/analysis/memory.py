@@ -1,9 +1,10 @@
-"""Analysis of memory tokens: drift between segments, effective rank, robustness to noise."""
+"""Analysis of memory: drift between segments, effective rank, robustness to noise."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import gymnasium
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rate.analysis.states import disturbed, follow, memory_parts, memory_rows
 from rate.backbones.segment_transformer import SegmentState
 from rate.batch import Batch, Observations, map_tensors
 from rate.config import Decoding
@@ -18,6 +20,7 @@ from rate.envs.autoreset import without_autoreset
 from rate.model import SequenceModel
 from rate.policy import Policy
 from rate.progress import OnProgress, no_progress
+from rate.state import State
 
 _LEAST = 1e-12  # of a norm: memory that is all zeros has a drift of 0, not NaN
 
@@ -30,7 +33,8 @@ class MemoryReport:
         spread: `(N,)`, the root mean square distance of episodes' memories to their mean, relative
             to their norm. At 0 all episodes have the same memory: what distinguished them is lost.
         drift: `(N - 1,)`, the mean relative change from segment to segment, |M' - M| / |M|.
-        rank: `(N,)`, the mean effective rank of the memory `(m, d)` of an episode.
+        rank: `(N,)`, the mean effective rank of an episode's memory as a matrix; see
+            `rate.analysis.states.memory_rows`. Without memory tokens or a recurrent state, 0.
         survival: By standard deviation of noise, the share of episodes whose actions stay the same
             after memory was perturbed once; continuous actions within a tenth of their range.
     """
@@ -49,6 +53,9 @@ def record(
 ) -> Batch:
     """Play one episode in every row; returns observations and actions as a batch `(B, T)`.
 
+    A privileged state in the observations becomes the batch's. The model is not given it, unless
+    its observation space has it.
+
     Args:
         policy: With as many rows as the environment.
         env: In any autoreset mode.
@@ -59,11 +66,15 @@ def record(
     observations, _ = env.reset(seed=seed)
     policy.reset()
     seen: list[Observations] = []
+    hidden: list[Tensor] = []
     done, rewards_seen, wanted = [], [], []
     ends: tuple[list[Tensor], list[Tensor]] = [], []
     running = np.ones(env.num_envs, dtype=bool)
     rewards = None
     while running.any():
+        if isinstance(observations, dict) and "privileged" in observations:
+            hidden.append(torch.as_tensor(observations["privileged"]).clone())
+            observations = _without_privileged(observations, policy.model.observation_space)
         actions = policy.act(observations, rewards)
         # A vector environment may write the next observations where these are.
         seen.append(map_tensors(observations, lambda part: torch.as_tensor(part).clone()))
@@ -87,7 +98,16 @@ def record(
         rewards=torch.stack(rewards_seen, dim=1),
         terminated=torch.stack(ends[0], dim=1),
         truncated=torch.stack(ends[1], dim=1),
+        privileged=torch.stack(hidden, dim=1) if hidden else None,
     )
+
+
+def _without_privileged(observations: dict[str, Any], space: gymnasium.Space[Any]) -> Any:
+    """Returns observations as a model with this observation space takes them."""
+    if isinstance(space, gymnasium.spaces.Dict):
+        return {key: observations[key] for key in space.spaces}
+    (own,) = (part for key, part in observations.items() if key != "privileged")
+    return own
 
 
 def _stack(steps: list[Observations]) -> Observations:
@@ -107,10 +127,13 @@ def inspect_memory(
     disturbed_segment: int = 5,
     tell: OnProgress = no_progress,
 ) -> MemoryReport:
-    """Compute statistics of the memory tokens of a model in recorded episodes.
+    """Compute statistics of the memory of a model in recorded episodes.
+
+    Memory is the memory tokens of a transformer, or else the whole state: the cache, or what a
+    recurrent backbone carries.
 
     Args:
-        model: A model with memory tokens, in evaluation mode.
+        model: A model that carries a state, in evaluation mode.
         batch: Episodes of at least `disturbed_segment + 2` segments, from `record`.
         noise: Standard deviations of the Gaussian noise that is added to memory.
         disturbed_segment: The segment before which noise is added.
@@ -121,22 +144,23 @@ def inspect_memory(
     """
     folds = 1 + len(noise)
     tell("following memory", 0, folds)
-    path = list(_fold(model, batch, None, 0.0))
-    memories = torch.stack([tokens for tokens, _ in path])  # (N, B, m, d)
-    actions = model.head.decode(torch.cat([chosen for _, chosen in path], dim=1), Decoding())
-    flat = memories.flatten(2)  # (N, B, m * d)
+    states, features = zip(*follow(model, batch), strict=True)
+    actions = model.head.decode(model.head(torch.cat(features, dim=1)), Decoding())
+    flat = torch.stack([_memory(state) for state in states])  # (N, B, D)
     size = flat.norm(dim=-1).clamp(min=_LEAST)
     drift = (flat[1:] - flat[:-1]).norm(dim=-1) / size[:-1]
     apart = (flat - flat.mean(1, keepdim=True)).square().sum(-1).mean(1).sqrt() / size.mean(1)
     survival = {}
     for number, strength in enumerate(noise, start=1):
         tell("following memory", number, folds)
-        disturbed = [chosen for _, chosen in _fold(model, batch, disturbed_segment, strength)]
-        same = model.head.correct(torch.cat(disturbed, dim=1), actions)
+        disturb = partial(_disturb, disturbed_segment, strength)
+        changed = [found for _, found in follow(model, batch, disturb)]
+        same = model.head.correct(model.head(torch.cat(changed, dim=1)), actions)
         survival[strength] = float(same.all(1).float().mean())
     tell("following memory", folds, folds)
-    rank = effective_rank(memories).mean(-1)
-    return MemoryReport(apart.tolist(), drift.mean(-1).tolist(), rank.tolist(), survival)
+    rows = [memory_rows(state) for state in states]
+    rank = [0.0 if row is None else float(effective_rank(row).mean(-1)) for row in rows]
+    return MemoryReport(apart.tolist(), drift.mean(-1).tolist(), rank, survival)
 
 
 def effective_rank(matrices: Tensor) -> Tensor:
@@ -154,30 +178,22 @@ def effective_rank(matrices: Tensor) -> Tensor:
     return entropy.exp()
 
 
-def _fold(
-    model: SequenceModel, batch: Batch, disturbed_segment: int | None, strength: float
-) -> list[tuple[Tensor, Tensor]]:
-    """Returns the memory tokens after each segment and the predictions in it."""
-    generator = torch.Generator().manual_seed(0)
-    state: Any = None
-    results = []
-    length = model.config.context_length
-    for number, start in enumerate(range(0, batch.num_steps, length)):
-        if number == disturbed_segment:
-            memory = _memory(state)
-            disturbance = torch.randn(memory.shape, generator=generator)
-            state = replace(state, memory=memory + strength * disturbance)
-        predictions, state = model(batch.steps(start, start + length), state)
-        results.append((_memory(state), predictions))
-    return results
+def _disturb(segment: int, strength: float, number: int, state: State) -> State:
+    """Returns the state with noise before one segment, and as it is before the others."""
+    if number != segment:
+        return state
+    return disturbed(state, strength, torch.Generator().manual_seed(0))
 
 
-def _memory(state: Any) -> Tensor:
-    """Returns the memory tokens `(B, m, d)` of a state.
+def _memory(state: State) -> Tensor:
+    """Returns the memory `(B, D)` of a state.
 
     Raises:
         ValueError: If it has none.
     """
-    if not isinstance(state, SegmentState) or state.memory is None:
-        raise ValueError("the model has no memory tokens")
-    return state.memory
+    if isinstance(state, SegmentState) and state.memory is not None:
+        return state.memory.flatten(1)
+    parts = list(memory_parts(state).values())
+    if not parts:
+        raise ValueError("the model carries no state from segment to segment")
+    return torch.cat([part.flatten(1) for part in parts], dim=1)

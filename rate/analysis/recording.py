@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -12,13 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rate.backbones.recurrent import RecurrentState
+from rate.analysis.states import memory_rows
 from rate.backbones.segment_transformer import SegmentState
 from rate.config import Decoding
 from rate.envs.autoreset import without_autoreset
 from rate.envs.outcomes import outcomes_in
 from rate.heads import ActionHead, DiscreteHead, MultiDiscreteHead
 from rate.policy import Policy
+from rate.state import State
 
 Array = NDArray[Any]
 Pixels = NDArray[np.uint8]
@@ -59,7 +60,8 @@ class EpisodeRecord:
 
     Attributes:
         moments: Evenly spaced, in order, the last one after the last action.
-        memories: The memory tokens `(m, d)` that each segment read, if there are any.
+        memories: The memory `(m, w)` that each segment read, if there is any; see
+            `rate.analysis.states.memory_rows`.
         caches: The norms `(L, C)` of the cached states of each layer per segment, the newest last,
             NaN where the cache is not filled; if there is a cache.
         returns_to_go: The return-to-go at each step.
@@ -179,16 +181,13 @@ class _Recorder:
 
     def _note_memory(self) -> None:
         state = getattr(self.policy.decoder.backbone, "state", None)
-        memory = cache = cached = None
-        if isinstance(state, SegmentState):
-            memory, cache, cached = state.memory, state.cache, state.cached
-        elif isinstance(state, RecurrentState):
-            memory = state.hidden
-        if memory is not None:
+        if not isinstance(state, State):
+            return
+        if (memory := memory_rows(state)) is not None:
             self.record.memories.append(memory[0].float().cpu().numpy().copy())
-        if cache is not None and cached is not None:
-            norms = cache[0].float().norm(dim=-1).cpu().numpy()
-            norms[:, : norms.shape[1] - int(cached[0])] = np.nan
+        if isinstance(state, SegmentState) and state.cache is not None:
+            norms = state.cache[0].float().norm(dim=-1).cpu().numpy()
+            norms[:, : norms.shape[1] - int(cast("Tensor", state.cached)[0])] = np.nan
             self.record.caches.append(norms)
 
     def _moment(

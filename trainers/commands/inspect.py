@@ -1,12 +1,21 @@
-"""Look inside the memory of trained models: distance between episodes, rank, robustness to noise.
+"""Look inside the memory of trained models of any backbone.
 
-rate inspect runs/tmaze-rate-1 runs/tmaze-rmt-1 -o memory.png
+    rate inspect runs/tmaze-rate-1 runs/tmaze-lstm-1 -o memory.png
+    rate inspect runs/minigrid-rmt-1 --episodes 100 --length 51
+
+Over episodes that the last weights play: the distance between the memories of episodes, their
+drift and effective rank, and the share of episodes that keep their actions when noise hits memory
+once; what a linear probe reads from each part of the memory, on held-out episodes (the privileged
+state, and the first observation); and how much the last prediction depends on each past step (the
+norm of its gradient).
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from rate.analysis.memory import MemoryReport, inspect_memory, record
+from rate.analysis.probes import ProbeReport, labels_of, probe
+from rate.analysis.saliency import saliency
 from rate.errors import ConfigError
 from rate.policy import Policy
 from rate.weights import find_models, load_model
@@ -24,13 +35,31 @@ from trainers.commands.environment_options import (
     playing_in,
 )
 from trainers.commands.outputs import check_picture
-from trainers.commands.plot import pyplot, save
-from trainers.commands.styles import styles
+from trainers.environment import Environment
 from trainers.environment_errors import environment_errors
 from trainers.meter import Meter
 from trainers.registry import check_lengths, environment_of
 
 NOISE = (0.2, 0.5, 1.0, 2.0, 5.0)
+_FIRST_SEED = 30_000
+_SALIENT_EPISODES = 8  # for the gradients, which need far more memory than a forward pass
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is found inside one run.
+
+    Attributes:
+        memory: Statistics of its memory; None if it carries no state.
+        probes: What linear probes read.
+        saliency: The share of each step in what the last prediction depends on, `(T,)`.
+        context_length: K.
+    """
+
+    memory: MemoryReport | None
+    probes: ProbeReport
+    saliency: list[float]
+    context_length: int
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -48,21 +77,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_picture(options.output, ".png")
         with Meter() as meter:
             how = (options.length, options.episodes, meter, options.env, env)
-            reports = {run.name: look(run, *how) for run in options.runs}
-        draw(reports, options.output)
-    table = Table(
-        title=f"Memory over episodes of {options.length} steps. ±s: share of episodes that keep "
-        "their actions when noise of standard deviation s hits memory once"
-    )
-    for name in ("run", "spread", "drift", "rank", *(f"±{strength}" for strength in NOISE)):
-        is_name = name == "run"
-        table.add_column(name, justify="left" if is_name else "right", no_wrap=is_name)
-    for name, report in reports.items():
-        late = statistics.mean(report.drift[len(report.drift) // 2 :])
-        survival = [f"{report.survival[strength]:.2f}" for strength in NOISE]
-        numbers = (f"{report.spread[-1]:.2f}", f"{late:.3f}", f"{report.rank[-1]:.2f}")
-        table.add_row(name, *numbers, *survival)
-    console.print(table)
+            found = {run.name: look(run, *how) for run in options.runs}
+        from trainers.commands.inspect_figure import draw
+
+        draw(found, options.output)
+    memories = {name: each.memory for name, each in found.items() if each.memory is not None}
+    if memories:
+        console.print(_memory_table(memories, options.length))
+    if any(each.probes.accuracy for each in found.values()):
+        console.print(_probe_table(found))
     console.print(f"The figure {options.output}", highlight=False, markup=False)
 
 
@@ -73,7 +96,7 @@ def look(
     meter: Meter,
     env_name: str | None = None,
     settings: dict[str, Any] | None = None,
-) -> MemoryReport:
+) -> Inspection:
     """Roll out a run's last weights and analyse their memory.
 
     Args:
@@ -85,63 +108,72 @@ def look(
         settings: The settings of the environment, from `--env.NAME`.
 
     Raises:
-        ConfigError: If the model has no memory tokens, or the episodes have less than 8 segments.
+        ConfigError: If the episodes have less than 8 segments.
     """
     saved = load_model(next(iter(find_models(run).values())))
-    config = saved.model.config
-    if not getattr(config, "num_memory_tokens", 0):
-        raise ConfigError(f"{run} has no memory tokens to look at (model.num_memory_tokens is 0).")
+    model, context = saved.model, saved.model.config.context_length
     environment = environment_of(playing_in(saved.spec, env_name, settings or {}))
     longest = check_lengths(environment, [length], "--length")
-    if longest < 8 * config.context_length:
+    if longest < 8 * context:
         raise ConfigError(
-            f"--length {length} is less than 8 segments of {run} (K is {config.context_length}); "
-            f"give at least {8 * config.context_length}."
+            f"--length {length} is less than 8 segments of {run} (K is {context}); "
+            f"give at least {8 * context}."
         )
-    env = environment.make_vector(episodes, length)
-    policy = Policy(saved.model, num_envs=episodes, target_return=saved.spec.target_return)
+    env = _revealing(environment).make_vector(episodes, length)
+    policy = Policy(model, num_envs=episodes, target_return=saved.spec.target_return)
     try:
         with environment_errors(saved.spec.name):
-            batch = record(policy, env, 30_000, lambda step: meter.show("playing", step, longest))
+            batch = record(policy, env, _FIRST_SEED, lambda n: meter.show("playing", n, longest))
     finally:
         env.close()
-    return inspect_memory(saved.model, batch, NOISE, tell=meter.show)
+    memory = None
+    if model.config.carries_state:
+        memory = inspect_memory(model, batch, NOISE, tell=meter.show)
+    probes = probe(model, batch, labels_of(batch))
+    shares = saliency(model, batch.take(slice(0, _SALIENT_EPISODES)))
+    return Inspection(memory, probes, shares.tolist(), context)
 
 
-def draw(reports: dict[str, MemoryReport], path: Path) -> None:
-    """Draw three panels: spread and rank by segment, survival by noise.
+def _revealing(environment: Environment) -> Environment:
+    """Returns the environment with the privileged state in its observations, if it has one."""
+    settings = environment.settings
+    if not hasattr(settings, "privileged") or environment.spec.frame_stack > 1:
+        return environment
+    return replace(environment, settings=replace(settings, privileged=True))
 
-    Args:
-        reports: The reports by name of the run.
-        path: The PNG to write.
 
-    Raises:
-        ConfigError: If the figure cannot be written.
-    """
-    plt = pyplot()
-    figure, panels = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
-    looks = styles(reports)
+def _memory_table(reports: dict[str, MemoryReport], length: int) -> Table:
+    table = Table(
+        title=f"Memory over episodes of {length} steps. ±s: share of episodes that keep "
+        "their actions when noise of standard deviation s hits memory once"
+    )
+    for name in ("run", "spread", "drift", "rank", *(f"±{strength}" for strength in NOISE)):
+        is_name = name == "run"
+        table.add_column(name, justify="left" if is_name else "right", no_wrap=is_name)
     for name, report in reports.items():
-        look: dict[str, Any] = {"color": looks[name].colour, "linestyle": looks[name].dash}
-        panels[0].plot(range(1, len(report.spread) + 1), report.spread, **look)
-        panels[1].plot(range(1, len(report.rank) + 1), report.rank, **look)
-        strengths = list(report.survival)
-        values = [report.survival[strength] for strength in strengths]
-        panels[2].plot(
-            strengths, values, marker=looks[name].marker, markersize=4, label=name, **look
-        )
-    panels[0].set(xscale="log", xlabel="segment", ylabel="distance, relative to size")
-    panels[0].set(ylim=(0, None))
-    panels[0].set_title("Distance between memories of episodes")
-    panels[1].set(xscale="log", xlabel="segment", ylabel="effective rank", ylim=(0.9, None))
-    panels[1].set_title("Directions in use")
-    panels[2].set(xscale="log", ylim=(0, 1.05), xlabel="noise on memory, once (standard deviation)")
-    panels[2].set_xticks(NOISE, [str(strength) for strength in NOISE])
-    panels[2].minorticks_off()
-    panels[2].set_ylabel("episodes that keep their actions")
-    panels[2].set_title("Basin")
-    panels[2].legend(frameon=False, fontsize=8)
-    save(figure, path)
+        late = statistics.mean(report.drift[len(report.drift) // 2 :])
+        survival = [f"{report.survival[strength]:.2f}" for strength in NOISE]
+        numbers = (f"{report.spread[-1]:.2f}", f"{late:.3f}", f"{report.rank[-1]:.2f}")
+        table.add_row(name, *numbers, *survival)
+    return table
+
+
+def _probe_table(found: dict[str, Inspection]) -> Table:
+    table = Table(
+        title="What a linear probe reads from the memory: accuracy on held-out episodes after the "
+        "first, the middle and the last segment"
+    )
+    for name in ("run", "label", "part"):
+        table.add_column(name, no_wrap=True)
+    for name in ("majority", "first", "middle", "last"):
+        table.add_column(name, justify="right")
+    for run, each in found.items():
+        for label, parts in each.probes.accuracy.items():
+            for part, values in parts.items():
+                shown = (values[0], values[len(values) // 2], values[-1])
+                cells = ["–" if math.isnan(value) else f"{value:.2f}" for value in shown]
+                table.add_row(run, label, part, f"{each.probes.majority[label]:.2f}", *cells)
+    return table
 
 
 if __name__ == "__main__":

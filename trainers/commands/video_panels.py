@@ -118,8 +118,8 @@ def returns(axes: Axes, record: EpisodeRecord) -> Draw:
 
 
 def tokens(axes: Axes, bar: Axes, memories: Array) -> Draw:
-    """The memory tokens `(m, d)` that the segment reads, of `memories` `(S, m, d)`."""
-    title(axes, "memory tokens")
+    """The memory `(m, w)` that the segment reads, of `memories` `(S, m, w)`."""
+    title(axes, "memory")
     image = _heat(axes, bar, memories, memories[_FIRST_WRITTEN:])
 
     def draw(moment: Moment) -> list[Artist]:
@@ -130,7 +130,7 @@ def tokens(axes: Axes, bar: Axes, memories: Array) -> Draw:
 
 
 def change(axes: Axes, bar: Axes, memories: Array) -> Draw:
-    """The change of the memory tokens `(m, d)` in the last segment, of `memories` `(S, m, d)`."""
+    """The change of the memory `(m, w)` in the last segment, of `memories` `(S, m, w)`."""
     title(axes, "their change in the segment before")
     axes.set_xlabel("component", fontsize=SMALL, labelpad=1)
     changes = np.diff(memories, axis=0, prepend=memories[:1])
@@ -149,7 +149,7 @@ def _heat(axes: Axes, bar: Axes, images: Array, typical: Array) -> Any:
     image = axes.imshow(
         images[0], cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest"
     )
-    axes.set_ylabel("token", fontsize=SMALL, labelpad=1)
+    axes.set_ylabel("row", fontsize=SMALL, labelpad=1)
     if images.shape[1] <= 10:
         axes.set_yticks(range(images.shape[1]))
     figure = axes.get_figure(root=True)
@@ -159,7 +159,7 @@ def _heat(axes: Axes, bar: Axes, images: Array, typical: Array) -> Any:
 
 
 def path(axes: Axes, memories: Array) -> Draw:
-    """The path of the memory tokens in their first two principal components."""
+    """The path of the memory in its first two principal components."""
     written = memories.reshape(len(memories), -1)[_FIRST_WRITTEN:]
     points, shares = principal_components(written)
     title(axes, "path (□ segment 2)")

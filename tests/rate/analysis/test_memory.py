@@ -23,6 +23,7 @@ TINY: dict[str, Any] = {"context_length": K, "d_model": 16, "num_layers": 1, "nu
 
 def make_model(**changes: Any) -> SequenceModel:
     settings = {**TINY, "num_memory_tokens": 3, **changes}
+    settings = {name: value for name, value in settings.items() if value is not None}
     spaces = TMAZE_SPEC.observation_space, TMAZE_SPEC.action_space
     return SequenceModel(make_config(**settings), *spaces).eval()
 
@@ -132,8 +133,27 @@ def test_memory_that_reaches_no_action_survives_any_noise() -> None:
     assert inspect_memory(model, batch, noise=(100.0,)).survival[100.0] == 1.0
 
 
-def test_a_model_without_memory_tokens_is_refused() -> None:
-    model = make_model(num_memory_tokens=0, cache_length=12)
+def test_a_model_without_a_state_is_refused() -> None:
+    model = make_model(backbone="window_transformer", num_memory_tokens=None)
     batch = record(make_policy(model), TMazeVector(EPISODES, LENGTH), seed=5)
-    with pytest.raises(ValueError, match="no memory tokens"):
+    with pytest.raises(ValueError, match="carries no state"):
         inspect_memory(model, batch, noise=(1.0,))
+
+
+def test_a_privileged_state_is_recorded_and_not_shown_to_the_model() -> None:
+    spec = retrieval_spec(RetrievalOptions())
+    config = make_config(**TINY, num_memory_tokens=3)
+    model = SequenceModel(config, spec.observation_space, spec.action_space).eval()
+    plain, revealing = (
+        record(
+            Policy(model, num_envs=EPISODES, target_return=1.0),
+            RetrievalVector(EPISODES, RetrievalOptions(privileged=is_shown), 6),
+            seed=5,
+        )
+        for is_shown in (False, True)
+    )
+    assert plain.privileged is None
+    np.testing.assert_array_equal(plain.observations, revealing.observations)
+    assert torch.equal(plain.actions, revealing.actions)
+    assert revealing.privileged is not None
+    assert revealing.privileged.shape == (EPISODES, revealing.num_steps, 2)
