@@ -49,8 +49,8 @@ def held_out_episodes(count: int, share: float) -> Numbers:
 class HeldOut:
     """The steps of held-out episodes, in windows like those of training.
 
-    With `start` an episode gives one window of its first `T` steps, as in training. With `random`
-    it is cut into consecutive windows, so that each of its steps is in exactly one.
+    With `start` an episode gives one window of its first `T` steps, as in training. Otherwise it
+    is cut into consecutive windows, so that each of its steps is in exactly one.
 
     Args:
         store: The data.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from datamodules.step_arrays import StepArrays, Windows
 from datamodules.store import Store
 from rate.batch import Batch
 
-Mode = Literal["start", "random"]
+Mode = Literal["start", "random", "consecutive"]
 Sampling = Literal["episodes", "steps"]
 _least, _greatest = np.minimum.reduceat, np.maximum.reduceat
 _PERMUTATION, _START, _EPISODE = 0, 1, 2
@@ -35,6 +35,7 @@ class WindowSampler:
         seed: The seed of the order.
         mode: `start` takes the first `T` steps of an episode. `random` takes windows from all of
             it, so that every step of an episode is equally likely to be in one (see `_spans`).
+            `consecutive` is that of `datamodules.consecutive.ConsecutiveSampler`.
         rank: This process among `world_size`; the ranks' batches, one after another, are the batch
             of `batch_size * world_size` that one process alone would sample.
         world_size: The number of processes.
@@ -77,8 +78,8 @@ class WindowSampler:
         arrays: StepArrays | None = None,
         held_out: npt.NDArray[np.int64] | None = None,
     ) -> None:
-        if mode not in ("start", "random"):
-            raise ValueError(f"mode {mode!r}: choose 'start' or 'random'")
+        if mode not in get_args(Mode):
+            raise ValueError(f"mode {mode!r}: choose one of {', '.join(get_args(Mode))}")
         if sampling not in ("episodes", "steps"):
             raise ValueError(f"sampling {sampling!r}: choose 'episodes' or 'steps'")
         for name, count in (
@@ -116,7 +117,7 @@ class WindowSampler:
     @property
     def num_reached(self) -> int:
         """The number of these steps that a window can hold; with `start` the first `T` of each."""
-        if self.mode == "random":
+        if self.mode != "start":
             return self.num_steps
         return int(np.minimum(self._lengths, self.window).sum())
 
@@ -124,7 +125,7 @@ class WindowSampler:
     def returns_to_go_range(self) -> tuple[float, float]:
         """The least and the greatest return-to-go of the steps that a window can hold."""
         values = self.store.arrays["returns_to_go"]
-        lengths = self._lengths if self.mode == "random" else np.minimum(self._lengths, self.window)
+        lengths = np.minimum(self._lengths, self.window) if self.mode == "start" else self._lengths
         # The first row of each episode, and one past its last row, which the next may start at.
         borders = np.stack([self._first_rows, self._first_rows + lengths], axis=1).ravel()
         borders = borders[:-1] if borders[-1] == len(values) else borders
@@ -133,7 +134,7 @@ class WindowSampler:
 
     def episodes(self, index: int) -> npt.NDArray[np.int64]:
         """Returns the episode of each window of batch `index`, `(batch_size,)`."""
-        chosen: npt.NDArray[np.int64] = self._episodes[self._sample_episodes(index)]
+        chosen: npt.NDArray[np.int64] = self._episodes[self._choose(index)[0]]
         return chosen
 
     def batch(self, index: int) -> Batch:
@@ -157,19 +158,24 @@ class WindowSampler:
         Raises:
             ValueError: If `index` is negative.
         """
-        chosen = self._sample_episodes(index)
-        lengths = self._lengths[chosen]
-        starts, stops = self._spans(index, lengths)
+        chosen, starts, stops = self._choose(index)
         return Windows(
             self._first_rows[chosen],
             starts,
             stops,
-            lengths,
+            self._lengths[chosen],
             self._terminated[chosen],
             self._truncated[chosen],
             self.window,
             self.frame_stack,
         )
+
+    def _choose(
+        self, index: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Returns the positions of the sampled episodes and the steps `[start, stop)` of each."""
+        chosen = self._sample_episodes(index)
+        return chosen, *self._spans(index, self._lengths[chosen])
 
     def _sample_episodes(self, index: int) -> npt.NDArray[np.int64]:
         """Returns the positions of the sampled episodes among the eligible ones, `(B,)`.
@@ -238,10 +244,10 @@ class WindowSampler:
         words = self._words(purpose, index, begin + self.batch_size)[begin:]
         return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
-    def _words(self, purpose: int, number: int, count: int) -> npt.NDArray[np.uint64]:
+    def _words(self, purpose: int, number: int, count: int, row: int = 0) -> npt.NDArray[np.uint64]:
         """Returns `(count,)` uniform 64-bit words at the counter of a pass or a batch."""
         # The lowest word of the 256-bit counter counts within one call.
-        counter = np.array([0, number, purpose, 0], dtype=np.uint64)
+        counter = np.array([0, number, purpose, row], dtype=np.uint64)
         words: npt.NDArray[np.uint64] = np.random.Philox(key=self._key, counter=counter).random_raw(
             count
         )

@@ -18,6 +18,7 @@ from lightning.pytorch import LightningDataModule
 
 from datamodules.batch_stream import BatchStream
 from datamodules.compatibility import check_actions, check_task, privileged_state, single_frames
+from datamodules.consecutive import ConsecutiveSampler
 from datamodules.data_device import DataDevice, choose_data_device
 from datamodules.episodes import DatasetError
 from datamodules.formats import find_store
@@ -41,7 +42,7 @@ class TrajectoryDataModule(LightningDataModule):
         context_length: Steps `K` of a segment.
         segments: Segments `N` of a window, which has `N * K` steps.
         seed: The seed of the order of the data.
-        mode: `start` for windows from the first step of an episode, `random` for any.
+        mode: See `WindowSampler`.
         batches_per_epoch: The length of Lightning's epochs; by default one pass over the episodes.
             It changes no batch.
         spec: The environment of the model, if the data are to be checked against it. Its
@@ -160,7 +161,8 @@ class TrajectoryDataModule(LightningDataModule):
         # windows the last stage samples the longer ones as well.
         is_last = self.mode == "random" and curriculum_segments == self.segments
         limit = None if curriculum_segments is None or is_last else window
-        return WindowSampler(
+        sampler = ConsecutiveSampler if self.mode == "consecutive" else WindowSampler
+        return sampler(
             self.store,
             batch_size=self.batch_size // world_size,
             window=window,
@@ -194,10 +196,7 @@ class TrajectoryDataModule(LightningDataModule):
             DatasetError: If the store cannot serve the stage.
         """
         if segments < 1 or start_step < 0:
-            raise ValueError(
-                f"a stage of {segments} segments from batch {start_step} on: there must be at "
-                "least 1 segment, and the first batch is 0"
-            )
+            raise ValueError(f"a stage of {segments} segments from batch {start_step} on")
         if self._stage != (segments, start_step):
             self._sampler = self.make_sampler(segments, *self._processes)
             self._stage = (segments, start_step)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -45,6 +45,15 @@ class State:
         for field in fields(self):
             found |= _named(field.name, getattr(self, field.name))
         return found
+
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> Self:
+        """This state with the values of `tensors()` of another.
+
+        Raises:
+            KeyError: If one is missing.
+        """
+        values = iter([tensors[name] for name in self.tensors()])
+        return self._map(lambda _: next(values))
 
     def _map(self, function: Callable[..., Tensor], *others: Self) -> Self:
         """Applies `function` to every tensor, together with the same tensor of the other states."""

@@ -197,6 +197,42 @@ class RunConfig:
                 "(data.window=random)."
             )
         self.evaluation.check_model(self.model)
+        if self.data.window == "consecutive":
+            self._check_consecutive()
+
+    def _check_consecutive(self) -> None:
+        """Check that the state can be carried from batch to batch.
+
+        Raises:
+            ConfigError: If another setting is in the way.
+        """
+        training = self.training
+        obstacles = {
+            f"model.backbone={self.model.backbone}, which carries no state": (
+                not self.model.carries_state
+            ),
+            "curriculum.enabled=true, whose stages change the windows": self.curriculum.enabled,
+            "data.sampling=steps; every step is reached equally often": (
+                self.data.sampling == "steps"
+            ),
+            "training.cuda_graphs=always": training.cuda_graphs == "always",
+            f"{training.devices} x {training.num_nodes} devices (training.devices=1 works)": (
+                training.devices * training.num_nodes > 1
+            ),
+        }
+        for obstacle, is_there in obstacles.items():
+            if is_there:
+                raise ConfigError(
+                    f"data.window=consecutive carries the state from batch to batch, which does "
+                    f"not go with {obstacle}. Change that, or use data.window=random."
+                )
+
+    @property
+    def graph_obstacle(self) -> str | None:
+        """The setting that prevents CUDA graphs of a step; None if none does."""
+        if self.data.window == "consecutive":
+            return "data.window=consecutive"
+        return self.training.graph_obstacle
 
     @property
     def window(self) -> int:

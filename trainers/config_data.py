@@ -9,7 +9,7 @@ from datamodules.readers.roles import read_map
 from rate.errors import ConfigError
 from trainers.checks import at_least, choice
 
-Window = Literal["start", "random"]
+Window = Literal["start", "random", "consecutive"]
 Sampling = Literal["episodes", "steps"]
 Unfinished = Literal["keep", "drop"]
 
@@ -94,7 +94,10 @@ class DataConfig:
         normalise: Normalise vectors in observations by the data's mean and standard deviation (at
             least 0.001; a component that never varies is centred alone); the weights carry both.
         window: Cut windows from the `start` of episodes, or at `random` places, so that every step
-            of an episode is equally likely to be drawn.
+            of an episode is equally likely to be drawn. `consecutive`: every row of a batch reads
+            whole episodes, a window in each batch, and carries its state from batch to batch
+            (truncated BPTT; Williams and Peng 1990): training then reads memories as old as acting
+            does.
         sampling: Draw all `episodes` equally often, or so that all `steps` are, in proportion to
             the episodes' lengths, as published Decision Transformers do.
         frame_stack: Frames of an image environment that make one observation. Data keep single

@@ -38,7 +38,9 @@ def describe_horizon(config: RunConfig, tokens_per_step: int) -> str:
     reach = acting_horizon(config, tokens_per_step)
     told = "has no limit" if reach is None else f"reaches back {reach:,} steps"
     line = f"horizon: gradients reach back {gradient:,} steps, information when acting {told}"
-    if reach is None or reach > config.window:
+    if config.data.window == "consecutive":
+        line += "; in training, memory is carried over whole episodes"
+    elif reach is None or reach > config.window:
         line += f"; in training, memory is at most {config.window:,} steps old"
     return line
 

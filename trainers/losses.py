@@ -23,6 +23,7 @@ from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
 from rate.hashing import hash_integers
 from rate.model import SequenceModel
+from trainers.carried import CarriedState
 from trainers.compiling import compile_model
 from trainers.config import RunConfig
 from trainers.config_files import config_from_dict
@@ -95,28 +96,40 @@ class LossModule(LightningModule):
         """The names of the loss and of the objective's metrics, complete after the first batch."""
         return (LOSS, *self._metrics)
 
-    def _hidden(self, batch: Batch) -> Iterator[tuple[Batch, Tensor, Losses]]:
+    def _hidden(
+        self, batch: Batch, carried: CarriedState | None = None
+    ) -> Iterator[tuple[Batch, Tensor, Losses]]:
         """Yields the steps of an optimiser step, their features `(B, T, d)` and the model's losses.
 
         One optimiser step per batch; with `bptt_segments=0`, the published detached recipe, one per
         segment, whose memory comes detached from the segment before.
+
+        Args:
+            batch: The batch.
+            carried: The state from the batch before, which is replaced by the state after this one;
+                None starts every window from the initial state.
         """
+        before = None if carried is None else carried.before(self.model, batch)
         training = self.config.training
         detach_every, recompute = training.bptt_segments, training.checkpoint_segments
         if detach_every != 0:
-            hidden, _, losses = self.model.features_and_losses(
-                batch, detach_every=detach_every, recompute=recompute
+            hidden, state, losses = self.model.features_and_losses(
+                batch, before, detach_every=detach_every, recompute=recompute
             )
+            if carried is not None:
+                carried.keep(state)
             yield batch, hidden, losses
             return
-        state, length = None, self.config.model.context_length
+        length = self.config.model.context_length
         for start in range(0, batch.num_steps, length):
             segment = batch.steps(start, start + length)
             hidden, state, losses = self.model.features_and_losses(
-                segment, state, recompute=recompute
+                segment, before, recompute=recompute
             )
             yield segment, hidden, losses
-            state = state.detach()
+            before = state.detach()
+        if carried is not None and before is not None:
+            carried.keep(before)
 
     def _backward(self, batch: Batch, hidden: Tensor, losses: Losses) -> Tensor:
         """Compute the gradient of the global batch's loss; returns the row of sums of the step.

@@ -18,6 +18,7 @@ from rate.batch import Batch
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
 from rate.renamed import current_weights
+from trainers.carried import CarriedState
 from trainers.config import RunConfig
 from trainers.distributed import sum_gradients
 from trainers.errors import TrainingError
@@ -52,6 +53,8 @@ class SequenceTrainer(LossModule):
         self._row = torch.zeros(0)  # the sums of the current optimiser step
         self._learning_rate = 0.0
         self.logged: dict[str, float] = {}
+        is_carried = self.config.data.window == "consecutive"
+        self._carried = CarriedState() if is_carried else None
         self._is_ready = False
         self._graphs: GraphedSteps | None = None
 
@@ -103,7 +106,7 @@ class SequenceTrainer(LossModule):
                 f"training.cuda_graphs=always needs an NVIDIA GPU, and this run is on the "
                 f"{self.device.type}. Set training.cuda_graphs=auto."
             )
-        if training.cuda_graphs == "never" or training.graph_obstacle or not self._on_gpu:
+        if training.cuda_graphs == "never" or self.config.graph_obstacle or not self._on_gpu:
             return None
         optimizer = cast("AdamW", self.optimizers(use_pl_optimizer=False))
 
@@ -136,7 +139,7 @@ class SequenceTrainer(LossModule):
             yield self._take(row, is_taken=True)
             return
         self._seed()
-        for piece in self._hidden(batch):
+        for piece in self._hidden(batch, self._carried):
             totals = self._backward(*piece)
             sum_gradients(self._trained)
             yield self._take(totals, is_taken=False)
@@ -235,6 +238,8 @@ class SequenceTrainer(LossModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check()
         checkpoint["since_log"] = self._metric_sums.state_dict()
+        if self._carried is not None:
+            checkpoint["carried"] = self._carried.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"] = current_weights(checkpoint["state_dict"], self.state_dict())
@@ -244,3 +249,5 @@ class SequenceTrainer(LossModule):
                 "go on with. Start a new run that begins with its weights: --init RUN."
             )
         self._metric_sums.load_state_dict(checkpoint["since_log"])
+        if self._carried is not None:
+            self._carried.load_state_dict(checkpoint["carried"])

@@ -65,7 +65,11 @@ def test_gradients_end_at_the_cuts_of_truncated_backpropagation(name: str, cut: 
     distances = [end + 1 - int(grad.nonzero()[0]) for end, grad in zip(ends, found, strict=True)]
     training = TrainingConfig(segments=segments, bptt_segments=cut)
     config = RunConfig(model=model.config, training=training)
-    assert max(distances) == gradient_horizon(config, model.tokenizer.tokens.count)
+    horizon = gradient_horizon(config, model.tokenizer.tokens.count)
+    if getattr(model.config, "adaptive_depth", False):  # a token may halt before the last layer
+        assert K < max(distances) <= horizon or horizon == K
+    else:
+        assert max(distances) == horizon
 
 
 @pytest.mark.parametrize("name", [n for n in MODELS if n not in CARRYING])
