@@ -50,6 +50,10 @@ MODELS: dict[str, ModelConfig] = {
     "rate_gated": make_config(**MEMORY, valve="gated"),
     "rate_latch": make_config(**MEMORY, valve="latch"),
     "rmt": make_config(**MEMORY),
+    "armt": make_config(**MEMORY, associative_size=16),
+    "armt_cache": make_config(**MEMORY, associative_size=16, cache_length=7, block="gtrxl"),
+    "cached_memories": make_config(**RATE, cached_memories=2),
+    "rmt_of_cached_memories": make_config(**MEMORY, cached_memories=1, cache_length=7),
     "trxl": make_config(**TINY, cache_length=3 * STEPS),
     "trxl_short_cache": make_config(**TINY, cache_length=5),
     "dtxl": make_config(**TINY, cache_length=3 * K),
@@ -100,7 +104,11 @@ MODELS: dict[str, ModelConfig] = {
     "window_of_one": make_config(**{**TINY, "backbone": "window_transformer", "context_length": 1}),
 }
 CARRYING = [name for name, config in MODELS.items() if config.carries_state]
-REMEMBERING = [name for name, c in MODELS.items() if getattr(c, "num_memory_tokens", 0)]
+REMEMBERING = [  # that carry memory tokens
+    name
+    for name, config in MODELS.items()
+    if getattr(config, "num_memory_tokens", 0) and not config.associative_size
+]
 WINDOWS = [name for name in MODELS if name not in (*CARRYING, "mlp")]
 
 VECTOR, FOUR = Box(-np.inf, np.inf, (3,)), Discrete(4)

@@ -132,6 +132,11 @@ class SegmentTransformerConfig(TransformerConfig):
         valve_heads: Attention heads of the valve (`--n_head_ca`).
         valve_activation: Activation of the write tokens' outputs, before the valve (`--mrv_act`).
         memory_noise: Standard deviation of Gaussian noise on carried memory, in training only.
+        cached_memories: S, memories of the segments before that are read beside the current one
+            (memory caching, arXiv 2602.24281).
+        associative_size: Width of the keys of an associative memory in every layer, written by the
+            write tokens (ARMT, arXiv 2407.04841): it is carried instead of the memory tokens. 0 is
+            none.
     """
 
     num_memory_tokens: int = 0
@@ -140,12 +145,15 @@ class SegmentTransformerConfig(TransformerConfig):
     valve_heads: int = 2
     valve_activation: Activation = "none"
     memory_noise: float = 0.0
+    cached_memories: int = 0
+    associative_size: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_choice("valve", Valve)
         self.check_choice("valve_activation", Activation)
-        for name in ("num_memory_tokens", "cache_length"):
+        counts = ("num_memory_tokens", "cache_length", "cached_memories", "associative_size")
+        for name in counts:
             self.check_count(name, 0)
         self.check_share("memory_noise", inf)
         if self.valve != "none" and self.num_memory_tokens == 0:
@@ -155,6 +163,17 @@ class SegmentTransformerConfig(TransformerConfig):
             )
         if self.valve in _ATTENDING:
             self.check_divides("valve_heads")
+        for name in ("cached_memories", "associative_size"):
+            if getattr(self, name) and not self.num_memory_tokens:
+                raise ConfigError(
+                    f"model.{name}={getattr(self, name)} is of memory tokens; set "
+                    f"model.num_memory_tokens above 0, or model.{name}=0."
+                )
+        if self.associative_size and (self.valve != "none" or self.cached_memories):
+            raise ConfigError(
+                f"model.associative_size={self.associative_size} carries a matrix instead of "
+                "memory tokens; set model.valve=none and model.cached_memories=0 with it."
+            )
 
     def information_horizon(self, tokens_per_step: int, *, exact: bool = True) -> int | None:
         """Without memory tokens, what the cache reaches: at each layer C tokens further back.

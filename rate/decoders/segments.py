@@ -28,8 +28,9 @@ class SegmentDecoder(TransformerDecoder):
         self.backbone, self.length = backbone, config.context_length
         self.steps = backbone.tokens.count * config.context_length
         self.memory, self.cached_tokens = config.num_memory_tokens, config.cache_length
-        self.read, self.scratch = slice(0, self.memory), self.memory + config.cache_length
-        self.cached, self.start = slice(self.memory, self.scratch), self.scratch + 1
+        self.read = slice(0, self.memory * (1 + config.cached_memories))
+        self.scratch = self.read.stop + config.cache_length
+        self.cached, self.start = slice(self.read.stop, self.scratch), self.scratch + 1
         self.write = slice(self.start + self.steps, self.start + self.steps + self.memory)
         reach = config.cache_length + self.steps + self.memory
         super().__init__(backbone, batch_size, self.write.stop, reach)
@@ -67,7 +68,7 @@ class SegmentDecoder(TransformerDecoder):
         slots = self._slots(positions)
         used = self.start + count * (furthest + 1)
         mask = self._causal(positions, used) & self.key_valid[:, None, :used]  # (B, n, used)
-        hidden, inputs = self._forward(tokens, self.row, slots, positions, mask, last=1)
+        hidden, inputs, _ = self._forward(tokens, self.row, slots, positions, mask, last=1)
         self._store(inputs, self.row, slots)
         self.position += 1
         return hidden[:, -1]
@@ -89,7 +90,7 @@ class SegmentDecoder(TransformerDecoder):
         count, state = rows.shape[0], self.state.take(rows)
         x = tokens[rows, :late]
         if state.memory is not None:
-            x = torch.cat((x, state.memory + self.backbone.slot_embedding), dim=1)
+            x = torch.cat((x, self.backbone.write_tokens(state.memory)), dim=1)
         positions = torch.arange(self.steps - late, self.steps + self.memory, device=self.device)
         positions = positions.expand(count, -1)
         slots = self.start + positions
@@ -98,11 +99,12 @@ class SegmentDecoder(TransformerDecoder):
         mask[:, :late, self.write] = False
         mask[:, late:, self.cached] = False
         last = max(1, self.memory)
-        hidden, inputs = self._forward(x, rows, slots, positions, mask, last)
+        hidden, inputs, outputs = self._forward(x, rows, slots, positions, mask, last)
         self._store([layer[:, :late] for layer in inputs], rows, slots[:, :late])
         real = self.key_valid.new_ones(count, self.length)
         inputs = [] if self.inputs is None else [layer[rows, 1:] for layer in self.inputs]
-        state = self.backbone.advance(state, hidden, inputs, real)
+        outputs = [layer[:, -last:] for layer in outputs]
+        state = self.backbone.advance(state, hidden, inputs, real, outputs)
         self.state = self.state.put(rows, state)
 
     def _begin_segment(self, begun: Tensor) -> None:
@@ -117,11 +119,18 @@ class SegmentDecoder(TransformerDecoder):
                 cache = block.attention_norm(state.cache[:, index])
                 self.kv_cache.fill(index, rows, self.cached, cache)
         if state.memory is not None:
-            tokens = state.memory + self.backbone.slot_embedding
+            tokens = self.backbone.read_tokens(state.memory, state.memories)
             slots = torch.arange(self.read.start, self.read.stop, device=self.device)
             slots = slots.expand(count, -1)
-            mask = self.key_valid.new_ones(count, self.memory, self.read.stop)
+            mask = self.key_valid.new_ones(count, self.read.stop, self.read.stop)
             self._forward(tokens, rows, slots, torch.zeros_like(slots), mask, last=1)
+
+    def _enter(self, index: int, x: Tensor, rows: Tensor) -> Tensor:
+        """See `TransformerDecoder`: what the tokens read from an associative memory."""
+        if (association := self.state.association) is None:
+            return x
+        matrix, normaliser = (part[rows] for part in association)
+        return self.backbone.read_association(index, x, (matrix, normaliser))
 
     def _index(self, chosen: Tensor) -> Tensor:
         """The indices, on the device, of the rows `(B,)` bool on the CPU that are True."""

@@ -53,7 +53,7 @@ class TransformerDecoder:
 
     def _forward(
         self, x: Tensor, rows: Tensor, slots: Tensor, positions: Tensor, mask: Tensor, last: int
-    ) -> tuple[Tensor, list[Tensor]]:
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Runs the blocks over new tokens, whose keys and values enter the KV cache.
 
         Args:
@@ -65,16 +65,22 @@ class TransformerDecoder:
             last: Number of tokens, counted from the last, whose outputs are used.
 
         Returns:
-            Normalised outputs `(b, last, d)`, and every layer's inputs.
+            Normalised outputs `(b, last, d)`, and every layer's inputs and outputs.
         """
         context = self.kv_cache.context(rows, slots, positions, mask, self.key_position)
-        inputs = []
+        inputs, outputs = [], []
 
         def run(index: int, x: Tensor) -> Tensor:
+            x = self._enter(index, x, rows)
             inputs.append(x)
             is_last = index == len(self.blocks) - 1 and last < x.shape[1]
             attended = context.of_last(last) if is_last else context
-            out: Tensor = self.blocks[index](x, partial(self.kv_cache.attend, index, attended))
-            return out
+            x = self.blocks[index](x, partial(self.kv_cache.attend, index, attended))
+            outputs.append(x)
+            return x
 
-        return self.run_layers(x, run, lambda x: x[:, -last:])[0], inputs
+        return self.run_layers(x, run, lambda x: x[:, -last:])[0], inputs, outputs
+
+    def _enter(self, index: int, x: Tensor, rows: Tensor) -> Tensor:
+        """The tokens `(b, n, d)` of some rows as layer `index` has them."""
+        return x

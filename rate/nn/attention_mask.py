@@ -97,7 +97,13 @@ def masked_bias(bias: Tensor, mask: Tensor) -> Tensor:
 
 @lru_cache(maxsize=64)
 def geometry_mask(
-    cache: int, steps: int, memory: int, per_step: int, window: int | None, device: torch.device
+    cache: int,
+    steps: int,
+    memory: int,
+    per_step: int,
+    window: int | None,
+    device: torch.device,
+    read: int | None = None,
 ) -> Tensor:
     """The part of a segment's attention mask that is the same in all rows: `(queries, keys)` bool.
 
@@ -106,12 +112,14 @@ def geometry_mask(
     Args:
         cache: Cached tokens.
         steps: Step tokens.
-        memory: Memory tokens, as many to write as to read.
+        memory: Write tokens.
         per_step: Step tokens of a step.
         window: Steps of a sliding window, or None where there is none.
         device: Where the mask lives.
+        read: Read tokens; None is as many as write tokens.
     """
-    mask = torch.zeros(steps + 2 * memory, cache + steps + 2 * memory, dtype=torch.bool)
+    queries = steps + memory + (memory if read is None else read)
+    mask = torch.zeros(queries, cache + queries, dtype=torch.bool)
     write, read = cache + steps, cache + steps + memory  # where these keys begin
     causal = torch.ones(steps, steps, dtype=torch.bool).tril()
     if window is not None:

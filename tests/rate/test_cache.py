@@ -103,7 +103,7 @@ def test_the_cache_holds_the_newest_real_tokens(seed: int) -> None:
         real = torch.randint(0, K + 1, (4,), generator=rng)
         inputs = [torch.randn(4, 3 * K, d_model, generator=rng) for _ in range(layers)]
         mask = torch.arange(K) < real[:, None]
-        state = model.backbone.advance(state, torch.zeros(4, 0, d_model), inputs, mask)
+        state = model.backbone.advance(state, torch.zeros(4, 0, d_model), inputs, mask, [])
         for row, length in enumerate(3 * real):
             new = torch.stack(inputs, 1)[row, :, :length]
             expected[row] = torch.cat((expected[row], new), 1)[:, -size:]

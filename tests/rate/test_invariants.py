@@ -46,7 +46,7 @@ def remembered(state: State) -> dict[str, Tensor]:
 def assert_same_state(found: State, expected: State, atol: float = 1e-6) -> None:
     expected_tensors = remembered(expected)
     for name, tensor in remembered(found).items():
-        torch.testing.assert_close(tensor, expected_tensors[name], rtol=0, atol=atol)
+        torch.testing.assert_close(tensor, expected_tensors[name], rtol=atol, atol=atol)
 
 
 def total_loss(model: SequenceModel, batch: Batch, **kwargs: int) -> Tensor:

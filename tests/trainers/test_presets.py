@@ -30,6 +30,7 @@ from trainers.train import train
 
 NAMES = [name for name in preset_names("tmaze") if not name.endswith(PUBLISHED)]
 CACHED = {"gtrxl", "rezero", "universal", "integrated", "adaptive_span"}  # variants of TrXL
+REMEMBERING = {"rate", "rmt", "armt", "memory_caching"}
 INTERLEAVED = {"dlstm", "dgru", "dmamba"}
 WINDOWS = {"dt", "dt_relative", "transformer"}
 NAMED = [name for name in ENVIRONMENTS if has_own_presets(name)]
@@ -52,7 +53,7 @@ def config_of(name: str, *options: str) -> RunConfig:
 
 
 def test_there_is_a_preset_for_every_model_of_the_family() -> None:
-    known = {"dtxl", "rate", "rmt", "trxl"} | WINDOWS | CACHED | INTERLEAVED
+    known = {"dtxl", "trxl"} | REMEMBERING | WINDOWS | CACHED | INTERLEAVED
     assert set(NAMES) == {*known, *BACKBONES.own_names()[2:]}
 
 
@@ -181,9 +182,9 @@ def test_a_preset_builds_its_model(name: str) -> None:
     model = SequenceModel(config, TMAZE_SPEC.observation_space, TMAZE_SPEC.action_space)
     assert sum(parameter.numel() for parameter in model.parameters()) > 10_000
     settings = {"num_memory_tokens": 0, "cache_length": 0, "valve": "none", **asdict(config)}
-    assert bool(settings["num_memory_tokens"]) == (name in ("rate", "rmt"))
+    assert bool(settings["num_memory_tokens"]) == (name in REMEMBERING)
     assert bool(settings["cache_length"]) == (name in {"trxl", "dtxl", *CACHED})
-    assert (settings["valve"] != "none") == (name == "rate")
+    assert (settings["valve"] != "none") == (name in {"rate", "memory_caching"})
     assert (config.backbone == "window_transformer") == (name in WINDOWS)
     assert (config.backbone == name) == (name in BACKBONES.own_names())
 
