@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from typing import Literal
 
 from rate.envs.mujoco import TASKS
 from rate.errors import ConfigError
+from rate.messages import did_you_mean
 
 QUALITIES = ("medium", "medium-replay", "medium-expert", "expert")
 # In the order in which `--env_id` counts them.
@@ -65,8 +65,7 @@ def read_name(name: str) -> DatasetName:
         task, _, rest = name.partition("-")
         quality, _, source = rest.rpartition("-")
         return DatasetName(name, "sac" if source == "sac" else "d4rl", task, quality)
-    close = difflib.get_close_matches(name, (*D4RL, *OWN), n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
+    hint = did_you_mean(name, (*D4RL, *OWN), cutoff=0.6)
     raise ConfigError(
         f"There is no data set '{name}' of MuJoCo.{hint} There are D4RL's (or 0 to 11 for them): "
         f"{', '.join(D4RL)}; Minari's, like mujoco/hopper/medium-v0; and those made here, like "

@@ -10,16 +10,16 @@ name, in its `pyproject.toml`:
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar, cast
 
 from rate.errors import ConfigError
+from rate.messages import did_you_mean
 
 T = TypeVar("T")
 
@@ -156,9 +156,3 @@ def import_module(name: str, setting: str) -> ModuleType:
                 "folder that holds it, or put that folder into PYTHONPATH."
             ) from error
         raise ConfigError(f"{setting}: importing '{name}' failed: {error}.") from error
-
-
-def did_you_mean(name: str, known: Iterable[str], prefix: str = "", cutoff: float = 0.5) -> str:
-    """` Did you mean ...?` where a known name is close, else nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
-    return f" Did you mean {prefix}{close[0]}?" if close else ""

@@ -6,10 +6,10 @@ translated flag is reported once.
 
 from __future__ import annotations
 
-import difflib
 import json
 
 from rate.errors import ConfigError
+from rate.messages import did_you_mean
 from trainers.flag_table import FLAGS, Flag, Translation
 
 PUBLIC_CONTEXT_LENGTH = 30  # K of the public scripts if only N is given
@@ -177,8 +177,7 @@ def _known(flag: str, value: str, names: dict[str, str]) -> str:
         ConfigError: If the value is unknown; the message names the closest match.
     """
     if value.lower() not in names:
-        close = difflib.get_close_matches(value.lower(), names, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
+        hint = did_you_mean(value.lower(), names, cutoff=0.6)
         raise ConfigError(f"There is no --{flag} {value}.{hint} There are: {', '.join(names)}.")
     return names[value.lower()]
 

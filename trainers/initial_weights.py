@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rate.architecture import current
 from rate.errors import WeightsError
+from rate.messages import first_of
 from rate.model import SequenceModel
 from rate.weights import DESCRIPTION, WEIGHTS, current_names, read_description
 from trainers.callbacks.checkpoint import LAST, SafeCheckpointIO
@@ -120,12 +121,7 @@ def _describe(differing: dict[str, str], absent: Any, surplus: Any) -> str:
         "not among them": sorted(absent),
         "of no use here": sorted(surplus),
     }
-    return "; ".join(f"{what}: {_some(names)}" for what, names in parts.items() if names)
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return "; ".join(f"{what}: {first_of(names, _SHOWN)}" for what, names in parts.items() if names)
 
 
 def _shape(weight: Tensor) -> str:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 
 from rate.advice import command
-from rate.registry import did_you_mean
+from rate.messages import did_you_mean
 
 # The option here, and its names in other trainers: lower case, underscores, without a section.
 _TABLE = (

@@ -19,7 +19,7 @@ from typing import Any
 from rate.advice import command
 from rate.architecture import SEGMENTS, current, settings_of
 from rate.errors import ConfigError
-from rate.registry import did_you_mean
+from rate.messages import did_you_mean
 from trainers.config import RunConfig
 from trainers.config_files import config_from_dict, read_config_file
 from trainers.data_sets import store_of

@@ -12,6 +12,7 @@ from datamodules.store import Store
 from rate.encoders import DictionaryEncoder, VectorEncoder
 from rate.errors import ConfigError
 from rate.heads import ContinuousHead
+from rate.messages import first_of
 from rate.model import SequenceModel
 from trainers.launch import is_main_process
 
@@ -57,12 +58,11 @@ def _warn_of_constant(key: str, constant: Tensor, store: Store) -> None:
     indices = constant.nonzero()[:, 0].tolist()
     if not indices or not is_main_process():
         return
-    named = ", ".join(map(str, indices[:_MOST_NAMED]))
-    rest = f" and {len(indices) - _MOST_NAMED} more" if len(indices) > _MOST_NAMED else ""
+    named = first_of(list(map(str, indices)), _MOST_NAMED)
     where = f" of '{key}'" if key else ""
     warnings.warn(
         f"{len(indices)} of {len(constant)} components of the observations{where} hardly vary in "
-        f"{store.path} ({named}{rest}): they are not divided by their deviation "
+        f"{store.path} ({named}): they are not divided by their deviation "
         "(data.normalise), so that other values in rollouts do not become huge.",
         stacklevel=2,
     )

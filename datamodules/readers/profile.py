@@ -25,6 +25,7 @@ from datamodules.readers.values import Parts, flat_numbers, load
 from datamodules.source import UNKNOWN_RETURN, known_mujoco, observation_box
 from rate.envs.mujoco import PUBLISHED_LENGTH
 from rate.envs.spec import EnvironmentSpec
+from rate.messages import first_of
 
 _MOST_LISTED = 8
 
@@ -110,8 +111,7 @@ class DatasetProfile:
             self.notes += end_notes(marked, lengths, self._limit, first.found)
         others = [*first.found.others, *first.left_out]
         if others:
-            more = f" and {len(others) - _MOST_LISTED} more" if len(others) > _MOST_LISTED else ""
-            self.notes.append(f"not read: {', '.join(others[:_MOST_LISTED])}{more}")
+            self.notes.append(f"not read: {first_of(others, _MOST_LISTED)}")
 
     def _infer(self) -> EnvironmentSpec:
         boxes: dict[str, gymnasium.Space[Any]] = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from datamodules.episodes import DatasetError
+from rate.messages import first_of
 
 # The roles of columns, and their names in the order in which they are looked for.
 #   terminated, truncated: the environment, or a time limit, ended the episode here.
@@ -150,9 +151,7 @@ def find_roles(
 
 def listing(columns: Mapping[str, Any]) -> str:
     """Returns the names of columns, for messages."""
-    found = list(_paths(columns))
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return ", ".join(found[:_SHOWN]) + more if found else "nothing"
+    return first_of(list(_paths(columns)), _SHOWN) or "nothing"
 
 
 def _check_required(values: Mapping[str, Any], columns: Mapping[str, Any], place: str) -> None:

@@ -18,7 +18,8 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.wrappers import TimeLimit
 
 from rate.errors import ConfigError
-from rate.registry import did_you_mean, import_module, import_path
+from rate.messages import did_you_mean
+from rate.registry import import_module, import_path
 
 Maker = EnvSpec | Callable[..., Any]
 Env = gymnasium.Env[Any, Any]

@@ -11,7 +11,6 @@ their own actions as tokens.
 
 from __future__ import annotations
 
-import difflib
 import random
 import warnings
 from collections.abc import Iterator
@@ -31,6 +30,7 @@ from rate.envs.serial_vector import SerialVectorEnv
 from rate.envs.spec import EnvironmentSpec, with_privileged_state
 from rate.errors import ConfigError
 from rate.hashing import hash_counter
+from rate.messages import did_you_mean
 
 Array = npt.NDArray[Any]
 Observation = Array | np.int64 | dict[str, Any]
@@ -56,8 +56,7 @@ class PopgymOptions:
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
-            close = difflib.get_close_matches(self.task, TASKS, n=1)
-            hint = f" Did you mean {close[0]}?" if close else ""
+            hint = did_you_mean(self.task, TASKS, cutoff=0.6)
             families = dict.fromkeys(task.family for task in TASKS.values())
             raise ConfigError(
                 f"env.task is '{self.task}'; there is no such task in POPGym.{hint} There are "

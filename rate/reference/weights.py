@@ -8,6 +8,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from rate.messages import first_of
 from rate.reference.config import ReferenceConfig
 from rate.reference.encoders import Encoders, Shapes, find_encoders
 
@@ -86,7 +87,7 @@ def _check_shapes(weights: Mapping[str, Tensor], used: Shapes, unused: Shapes) -
         if not _fits(shape, expected[name])
     ]
     problems = [
-        f"{title}: {_join(names)}"
+        f"{title}: {first_of(names, _MOST_NAMED)}"
         for title, names in (
             ("wrong shape", misshaped),
             ("missing", missing),
@@ -109,11 +110,6 @@ def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
 
 def _spell(shape: tuple[int | None, ...]) -> str:
     return f"({', '.join('any' if size is None else str(size) for size in shape)})"
-
-
-def _join(names: list[str]) -> str:
-    rest = len(names) - _MOST_NAMED
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def backbone_shapes(config: ReferenceConfig) -> Shapes:

@@ -13,12 +13,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from rate.errors import ConfigError
 from rate.files import write_json
 from scripts.benchmarks.machine import Machine
 from scripts.benchmarks.rows import OURS, PRESET, Row
 from scripts.benchmarks.timing import quartiles
 from scripts.benchmarks.training import REFERENCE
+from trainers.commands.outputs import output_errors
 
 TITLES = {
     "step": "Training step, data on the device",
@@ -119,11 +119,8 @@ def write_results(
     """
     measured = [{k: v for k, v in asdict(row).items() if _is_known(v)} for row in rows]
     result = {"command": command, "machine": machine.to_dict(), "rows": measured}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with output_errors(path):
         write_json(path, {**result, "skipped": skipped})
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}.") from error
 
 
 def short(value: float | None) -> str:

@@ -15,7 +15,13 @@ from scripts.benchmarks.figures import FIGURES
 from scripts.benchmarks.machine import Machine
 from scripts.benchmarks.report import COLUMNS, RESULTS, TEXT_COLUMNS, TITLES, column_names
 from scripts.benchmarks.rows import Row
-from trainers.commands.outputs import check_picture, check_place, read_own_json, refusal
+from trainers.commands.outputs import (
+    check_picture,
+    check_place,
+    output_errors,
+    read_own_json,
+    refusal,
+)
 
 _FIELDS = [field for field in fields(Row) if field.name != "blocks"]
 _TABLE_COLUMNS = ["device", *(field.name for field in _FIELDS), "command"]
@@ -51,11 +57,8 @@ def append_table(rows: Sequence[Row], machine: Machine, command: str, path: Path
     for row in rows:
         values = {name: _rounded(value) for name, value in asdict(row).items()}
         writer.writerow({"device": machine.name, **values, "command": command})
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with output_errors(path):
         write_atomic(path, text.getvalue())
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}.") from error
 
 
 def read_table(path: Path) -> dict[str, list[Row]]:

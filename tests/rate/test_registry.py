@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from rate.errors import ConfigError
-from rate.registry import Registry, did_you_mean, import_path
+from rate.messages import did_you_mean
+from rate.registry import Registry, import_path
 
 OWN = {"ordered": "collections:OrderedDict", "counter": "collections:Counter"}
 

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from rate.advice import command
 from rate.errors import UserError
-from rate.registry import did_you_mean
+from rate.messages import did_you_mean
 from rate.stopping import exit_on_signal, ignore_stop_signals, name_of, number_of, stop_signals
 from trainers.commands.intervals import mean_and_spread
 from trainers.commands.scores import by_length, main_metric, other_metrics

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 from collections.abc import Sequence
 from importlib import metadata
 
 from rate.advice import PROJECT, install
+from rate.messages import did_you_mean
 from rate.stopping import exit_on_signals
 
 # The commands: modules of this package whose `main` takes the words after the name.
@@ -60,8 +60,7 @@ def main() -> None:
     elif name in COMMANDS:
         run(name, arguments)
     else:
-        close = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
+        hint = did_you_mean(name, COMMANDS, cutoff=0.6)
         print(
             f"error: there is no command {name}.{hint} There are: {', '.join(COMMANDS)}.",
             file=sys.stderr,

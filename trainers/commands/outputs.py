@@ -1,9 +1,14 @@
-"""Checks of output files, before a command starts: files of another kind are not replaced."""
+"""Checks of output files before a command starts, and their errors.
+
+Files of another kind are not replaced.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +21,20 @@ _SIGNATURES = {
     ".gif": (0, b"GIF8"),
     ".mp4": (4, b"ftyp"),
 }
+
+
+@contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Context of writing a file; creates its folder, and names the file in errors.
+
+    Raises:
+        ConfigError: If it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 def check_place(path: Path) -> None:

@@ -21,7 +21,7 @@ from rate.renamed import current_metrics
 from trainers.cli import parse
 from trainers.commands.console import count, make_parser, user_errors
 from trainers.commands.intervals import SUMMARIES, interquartile_interval, interquartile_mean
-from trainers.commands.outputs import check_picture
+from trainers.commands.outputs import check_picture, output_errors
 from trainers.commands.scores import by_length, main_metric, markdown, read_scores, read_table
 from trainers.commands.styles import styles
 from trainers.preset_files import has_own_presets
@@ -223,11 +223,8 @@ def save(figure: Any, path: Path) -> None:
         ConfigError: If it cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as draft:
+        with output_errors(path), atomic_path(path) as draft:
             figure.savefig(draft, dpi=150, format="png")
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}.") from error
     finally:
         pyplot().close(figure)
 

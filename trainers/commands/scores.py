@@ -15,7 +15,7 @@ from rate.errors import ConfigError
 from rate.files import write_atomic
 from rate.locks import locked_folder
 from trainers.commands.intervals import Summary, mean_and_spread
-from trainers.commands.outputs import check_place
+from trainers.commands.outputs import check_place, output_errors
 
 COLUMNS = (
     "environment",
@@ -77,19 +77,15 @@ def add_scores(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     fresh, text = list(rows), io.StringIO()
     known = {(*_key(row), _text(row, "first_seed")) for row in fresh}
     known |= {(*_key(row), "") for row in fresh}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with locked_folder(path.parent):
-            check_place(path)
-            before = _rows_in(path)
-            others = [row for row in before if (*_key(row), _text(row, "first_seed")) not in known]
-            rows = [*others, *fresh]
-            writer = csv.DictWriter(text, [*COLUMNS, *other_metrics(rows)], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-            write_atomic(path, text.getvalue())
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}.") from error
+    with output_errors(path), locked_folder(path.parent):
+        check_place(path)
+        before = _rows_in(path)
+        others = [row for row in before if (*_key(row), _text(row, "first_seed")) not in known]
+        rows = [*others, *fresh]
+        writer = csv.DictWriter(text, [*COLUMNS, *other_metrics(rows)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomic(path, text.getvalue())
 
 
 def _key(row: dict[str, Any]) -> tuple[str, ...]:

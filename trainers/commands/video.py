@@ -33,7 +33,7 @@ from trainers.commands.environment_options import (
     parse_with_settings,
 )
 from trainers.commands.evaluate import LAST_SEED, Candidate, find_candidates
-from trainers.commands.outputs import check_picture
+from trainers.commands.outputs import check_picture, output_errors
 from trainers.environment import Length, at_length
 from trainers.environment_errors import environment_errors
 from trainers.meter import Meter
@@ -185,12 +185,8 @@ def write(film: Film, path: Path) -> None:
     Raises:
         ConfigError: If it cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as draft:
-            (_write_mp4 if path.suffix.lower() == ".mp4" else _write_gif)(film, draft)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror or error}.") from error
+    with output_errors(path), atomic_path(path) as draft:
+        (_write_mp4 if path.suffix.lower() == ".mp4" else _write_gif)(film, draft)
 
 
 def _write_gif(film: Film, path: Path) -> None:

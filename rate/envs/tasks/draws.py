@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from rate.errors import ConfigError
 from rate.hashing import Words, hash_counter
-from rate.registry import did_you_mean
+from rate.messages import did_you_mean
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
