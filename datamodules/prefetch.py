@@ -1,21 +1,32 @@
-"""Prefetching: the next batch is made in a background thread while the device trains."""
+"""Sources of training batches; the next one is made in a background thread during a step."""
 
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
 
 import torch
 
-from datamodules.batch_source import BatchSource
 from rate.batch import Batch
+
+
+class BatchSource(Protocol):
+    """Batches by number.
+
+    Of stored data a batch is a pure function of the source and its index: resuming needs the index
+    alone, a batch can be prefetched, and a retry gives the same one. `WindowSampler` samples
+    training windows; `HeldOutBatches` has held-out windows in a fixed order.
+    """
+
+    def batch(self, index: int) -> Batch:
+        """Returns batch `index` of this process: `(B, T, ...)` on the device of the data."""
 
 
 class Prefetcher:
     """Prefetches the next batch in one background thread.
 
-    A batch is a pure function of its source and its index. A prefetched batch that is not asked
-    for, because a curriculum changed the source, is dropped; the timing of the thread cannot
-    change what training sees.
+    A prefetched batch that is not requested, because a curriculum changed the source, is dropped;
+    the timing of the thread cannot change the batches of training.
 
     Args:
         device: Where batches go. A GPU copies them from pinned memory on a stream of its own,

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
-import numpy as np
-import numpy.typing as npt
 
 from datamodules.collector import NoisyExpert
 from rate.envs.retrieval import STAY, Retrieval
@@ -46,19 +43,3 @@ class RetrievalExpert(NoisyExpert[Retrieval]):
         if self._random.random() < self._noise:
             return int(self._random.integers(3))
         return STAY
-
-
-class RetrievalOracle:
-    """`RetrievalExpert` without noise, for a batch of rows; its success rate is 1."""
-
-    def __init__(self) -> None:
-        self._first: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
-
-    def reset(self, seeds: Sequence[int]) -> None:
-        """Starts one episode per seed."""
-        self._first = np.array([first_action(int(seed)) for seed in seeds], dtype=np.int64)
-
-    def step(self, observations: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-        """Returns `(N,)` actions for `(N, 3)` observations."""
-        delay = (observations[:, 0] == 1) & (observations[:, 1] == 0)
-        return np.where(delay, STAY, self._first)

@@ -26,7 +26,6 @@ from rate.errors import ConfigError
 from rate.hashing import hash_counter
 
 LEFT, RIGHT, FORWARD = range(3)
-BALL, KEY = range(2)
 MINIMUM_SIZE = 7
 VIEW, TILE = 3, 28  # cells and pixels per cell: an image of 84x84
 

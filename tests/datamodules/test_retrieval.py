@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from datamodules.collector import Collector
-from datamodules.retrieval import RetrievalExpert, RetrievalOracle, first_action
+from datamodules.retrieval import RetrievalExpert, first_action
 from rate.envs.retrieval import STAY, Retrieval, RetrievalOptions
 from rate.envs.tmaze import TMaze
 
@@ -44,15 +44,6 @@ def test_first_actions_are_balanced_and_independent_of_the_noise():
     env = Retrieval(RetrievalOptions(), (3, 60))
     noise = [env.reset(seed=seed)[0][2] for seed in range(4000)]
     assert abs(np.corrcoef(firsts, noise)[0, 1]) < 0.05
-
-
-def test_the_oracle_is_the_expert_without_noise():
-    oracle = RetrievalOracle()
-    for seed in range(5):
-        episode = play(seed)
-        oracle.reset([seed])
-        actions = [oracle.step(row[None])[0] for row in episode.observations["vector"]]
-        assert actions == episode.actions.tolist()
 
 
 def test_invalid_arguments_are_refused():

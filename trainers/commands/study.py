@@ -22,6 +22,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 from rich.console import Console
@@ -31,7 +32,6 @@ from rate.stopping import ignore_stop_signals, signals_blocked, unblock_signals,
 from rate.workers.pool import available_cores
 from trainers.commands.console import count, make_parser, show_scores, user_errors
 from trainers.commands.plot import plot_scores
-from trainers.commands.progress import show_reports
 from trainers.commands.scores import add_scores, training_seconds
 from trainers.commands.study_file import STUDIES, Study, find_study, load_study
 from trainers.commands.study_results import (
@@ -114,8 +114,8 @@ def _run_all(
                 for config in configs:
                     futures[config.run_name] = pool.submit(_work, config, threads)
             while not all(future.done() for future in futures.values()):
-                show_reports(queue, meter)
-            show_reports(queue, meter)
+                _show_reports(queue, meter)
+            _show_reports(queue, meter)
         except KeyboardInterrupt as interrupt:
             stop_writer.close()
             pool.shutdown(cancel_futures=True)  # waits until the runs have saved their states
@@ -123,6 +123,22 @@ def _run_all(
                 interrupt, "Stopped; the same command continues the study."
             ) from None
     return futures
+
+
+def _show_reports(queue: Any, meter: Meter) -> None:
+    """Show the reports of runs in a queue, for 0.2 seconds.
+
+    Args:
+        queue: Has tuples of the run's name, its phase, the completed steps and the total steps.
+        meter: Shows the progress.
+    """
+    until = time.monotonic() + 0.2
+    while (left := until - time.monotonic()) > 0:
+        try:
+            run, phase, done, total = queue.get(timeout=left)
+        except Empty:
+            return
+        meter.show(phase, done, total, name=run)
 
 
 def _check(futures: dict[str, Future[str | None]]) -> None:
