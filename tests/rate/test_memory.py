@@ -27,11 +27,18 @@ def tensors(state: State) -> dict[str, Tensor]:
 
 
 def changing(state: State) -> list[str]:
-    """The names of the tensors that every segment changes."""
+    """The names of the tensors that every segment changes.
+
+    Cached memories change from the second segment on, and memory tokens do not beside an
+    associative memory.
+    """
+    same = {"memories"}
+    if isinstance(state, SegmentState) and state.association is not None:
+        same.add("memory")
     return [
         name
         for name, tensor in state.tensors().items()
-        if tensor.is_floating_point() and tensor.numel()
+        if tensor.is_floating_point() and tensor.numel() and name not in same
     ]
 
 
