@@ -2,8 +2,8 @@
 
 A preset is a file in the folder of its environment. It contains its differences from `base.yaml`
 in that folder, or from the preset named by its key `like`. The memory tasks share the generic
-presets, over `any/base.yaml` and `memory_tasks.yaml`. Presets with the settings of the public
-code, whose names end in `_published`, do not use `base.yaml`.
+presets, over `any/base.yaml`, `memory_tasks.yaml` and a file of the task if there is one. Presets
+with the settings of the public code, whose names end in `_published`, do not use `base.yaml`.
 
 The folder `backbones` contains presets for all environments: their `like` names the environment's
 own preset, or its quick variant (`_quick`) if there is one.
@@ -87,7 +87,9 @@ def load_preset(environment: str, name: str) -> dict[str, Any]:
         return preset
     shared: dict[str, Any] = read_yaml(base)
     if record.preset_base:
-        shared = _overlay(shared, read_yaml(PRESETS / f"{record.preset_base}.yaml"))
+        for file in (record.preset_base, record.name):  # the second where a task has one
+            if (PRESETS / f"{file}.yaml").is_file():
+                shared = _overlay(shared, read_yaml(PRESETS / f"{file}.yaml"))
     return _overlay(shared, preset)
 
 

@@ -12,6 +12,8 @@ from rate.envs.tasks import TASKS
 from rate.envs.tasks.base import Task
 from trainers.environment import Environment
 
+_EXPERTS = {"key_to_door": "datamodules.oracle:KeyToDoorExpert"}  # others take the oracle action
+
 
 class TaskRecord(Environment):
     """A memory task; its expert takes the task's oracle action."""
@@ -52,6 +54,7 @@ def task_record(name: str) -> type[TaskRecord]:
         "options": task.options_class,
         "env": task,
         "vector": task.make_vector,
+        "expert_class": _EXPERTS.get(name, TaskRecord.expert_class),
         "length_name": task.length_name,
         "__doc__": task.__doc__,
     }

@@ -112,3 +112,23 @@ def test_the_experts_noise_is_a_share_of_its_steps() -> None:
     assert 60 < actions[:, 0].sum() < 140
     noisy.reset(env, 0)
     assert [noisy.act() for _ in range(400)] == actions[:, 0].tolist()
+
+
+def test_data_of_key_to_door_are_of_mixed_quality() -> None:
+    config = config_of(task="key_to_door")
+    assert config.data.noise == 0.75
+    record = get_environment("key_to_door", {"distractor": 2})
+    mixed, alone = (record.make_collector("expert", 2, noise) for noise in (config.data.noise, 0))
+    episodes = [mixed.collect(seed) for seed in range(60)]
+    success = np.mean([episode.outcome["success"] for episode in episodes])
+    assert 0.15 < success < 0.5
+    assert np.std([episode.rewards[15:17].sum() for episode in episodes]) < 1  # apples alike
+    assert all(alone.collect(seed).outcome["success"] for seed in range(10))
+    with pytest.raises(TypeError, match="the expert plays Key-to-Door, not MemoryLength"):
+        record.expert(0.5).reset(MemoryLength(), 0)
+
+
+def test_the_window_of_color_cubes_holds_what_an_expert_needs() -> None:
+    config = config_of("--env.difficulty=trivial", task="color_cubes")
+    assert config.max_length == 16  # the limit of steps
+    assert config.window < 8 + config.model.context_length

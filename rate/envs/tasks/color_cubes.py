@@ -144,6 +144,9 @@ class ColorCubes(Task[ColorCubesOptions]):
     def steps(self, length: Any) -> Any:
         return length
 
+    def expert_steps(self, length: Any) -> Any:
+        return np.minimum(length, self.shortest)
+
     def draw(self, draws: Draws, length: Array) -> State:
         cubes, phases = self.level.cubes, self.level.phases
         others = self._cells[(self._cells != self._centre).any(axis=1)]

@@ -120,6 +120,11 @@ class ThreePhases(Task[O]):
     def expert(self, state: State) -> tuple[Array, Array]:
         """Returns an expert's actions in the first and in the last phase, `(n,)` each."""
 
+    @property
+    def in_first_phase(self) -> bool:
+        """Whether the episode of a single environment is in its first phase."""
+        return bool(self.state["time"][0] < _EXPLORE_STEPS)
+
     def draw(self, draws: Draws, length: Array) -> State:
         return {**self.explore(draws), **apples.plant(draws)}
 
