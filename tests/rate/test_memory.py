@@ -29,12 +29,12 @@ def tensors(state: State) -> dict[str, Tensor]:
 def changing(state: State) -> list[str]:
     """The names of the tensors that every segment changes.
 
-    Cached memories change from the second segment on, and memory tokens do not beside an
-    associative memory.
+    Cached memories change from the second segment on. Beside an associative memory, memory tokens
+    do not, and its normaliser does not where all keys are known.
     """
     same = {"memories"}
     if isinstance(state, SegmentState) and state.association is not None:
-        same.add("memory")
+        same |= {"memory", "association.1"}
     return [
         name
         for name, tensor in state.tensors().items()
