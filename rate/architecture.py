@@ -50,6 +50,7 @@ TOKENIZERS: Registry[type[Tokenizer]] = Registry(
     "rate.tokenizers",
     {
         "triples": "rate.tokenizers:TripleTokenizer",
+        "pairs": "rate.tokenizers:PairTokenizer",
         "observations": "rate.tokenizers:ObservationTokenizer",
     },
     lambda found: _is_a(found, "rate.tokenizers", "Tokenizer"),

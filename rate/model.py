@@ -16,6 +16,7 @@ from rate.batch import Batch
 from rate.config import ModelConfig
 from rate.decoders.base import ModelDecoder
 from rate.heads import ContinuousHead, make_head
+from rate.return_condition import ReturnCondition
 from rate.state import State
 from rate.tokenizers import set_action_scale
 
@@ -36,6 +37,7 @@ class SequenceModel(nn.Module):
     Attributes:
         tokenizer: From steps to tokens `(B, T, n, d)`.
         backbone: The memory: from the tokens of a segment and a state to features `(B, K, d)`.
+        condition: Conditions features on the return-to-go where no token holds it, or None.
         head: From features to predictions.
     """
 
@@ -47,6 +49,8 @@ class SequenceModel(nn.Module):
         self.observation_space, self.action_space = observation_space, action_space
         self.tokenizer = TOKENIZERS.get(config.tokenizer)(config, observation_space, action_space)
         self.backbone: Backbone[Any] = BACKBONES.get(config.backbone)(config, self.tokenizer.tokens)
+        decoupled = config.condition_on_return and not self.tokenizer.has_returns
+        self.condition = ReturnCondition(config) if decoupled else None
         self.head = make_head(action_space, config.d_model)
         self._share_action_scale()
         self._compiled: RunSegment[Any] | None = None
@@ -148,7 +152,17 @@ class SequenceModel(nn.Module):
             features.append(out)
             losses.append(parts)
         joined = {name: torch.cat([part[name] for part in losses], dim=1) for name in losses[0]}
-        return torch.cat(features, dim=1), state, joined
+        return self.conditioned(torch.cat(features, dim=1), batch.returns_to_go), state, joined
+
+    def conditioned(self, features: Tensor, returns_to_go: Tensor) -> Tensor:
+        """Features `(..., d)` as the head reads them, given returns-to-go `(..., 1)`.
+
+        They change only where no token holds the return-to-go; see `ReturnCondition`.
+        """
+        if self.condition is None:
+            return features
+        out: Tensor = self.condition(features, returns_to_go)
+        return out
 
     def _embedded(self, batch: Batch, state: State, mask: Tensor) -> tuple[Tensor, State, Losses]:
         return self._segment(self.tokenizer(batch), mask, state)

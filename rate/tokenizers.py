@@ -68,9 +68,12 @@ class Tokenizer(nn.Module):
         tokens: The number of tokens of a step, and the one at which the action is predicted.
         observation: The encoder of observations, which normalises by the moments of the data.
         action: The encoder of past actions, or None where the model has none.
+        has_returns: Whether a token holds the return-to-go. Otherwise a model that is conditioned
+            on it has a `ReturnCondition`.
     """
 
     tokens: StepTokens
+    has_returns: bool = True
     action: nn.Module | None
 
     def __init__(
@@ -120,27 +123,26 @@ class Tokenizer(nn.Module):
         return out
 
 
-class TripleTokenizer(Tokenizer):
-    """The tokens R_t, o_t, a_t of a step (Chen et al. 2021, section 3)."""
+class PairTokenizer(Tokenizer):
+    """The tokens o_t, a_t of a step; features are conditioned on R_t (arXiv 2601.15953)."""
 
-    tokens = StepTokens(count=3, read=1)
+    tokens = StepTokens(count=2, read=0)
+    has_returns = False
     action: nn.Module
 
     def _make_encoders(
         self, config: ModelConfig, observation_space: gym.Space[Any], action_space: gym.Space[Any]
     ) -> None:
         self.action_weight = 1.0 if config.condition_on_action else 0.0
-        self.return_weight = 1 / config.return_scale if config.condition_on_return else 0.0
-        self.returns = nn.Linear(1, config.d_model)
         super()._make_encoders(config, observation_space, action_space)
         self.action = make_action_encoder(action_space, config.d_model)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Tokens `(B, T, 3, d)`, in the order R, o, a."""
+        """Tokens `(B, T, n, d)`."""
         return self._embed(batch.returns_to_go, batch.observations, batch.actions, batch.timesteps)
 
     def step(self, inputs: StepInputs) -> Tensor:
-        """The tokens a_{t-1}, R_t, o_t of every row: `(B, 3, d)`."""
+        """The tokens a_{t-1} and those of this step before its action: `(B, n, d)`."""
         observations = map_tensors(inputs.observations, lambda tensor: tensor[:, None])
         actions, timesteps = inputs.previous_actions[:, None], inputs.timesteps[:, None]
         now = self._embed(inputs.returns_to_go[:, None], observations, actions, timesteps)[:, 0]
@@ -148,21 +150,41 @@ class TripleTokenizer(Tokenizer):
             return now.roll(1, dims=1)  # the action is the last of a step
         # a_{t-1} belongs to the step before.
         previous = self.add_positions(self._embed_actions(actions)[:, :, None], timesteps - 1)[:, 0]
-        return torch.cat((previous, now[:, :2]), dim=1)
+        return torch.cat((previous, now[:, :-1]), dim=1)
 
     def _embed(
         self, returns_to_go: Tensor, observations: Observations, actions: Tensor, timesteps: Tensor
     ) -> Tensor:
-        wanted = self.returns(self.return_weight * returns_to_go.to(self.returns.weight.dtype))
-        tokens = torch.stack(
-            (wanted, self.observation(observations), self._embed_actions(actions)), dim=2
-        )
+        known = self._known(returns_to_go, observations)
+        tokens = torch.stack((*known, self._embed_actions(actions)), dim=2)
         return self.add_positions(tokens, timesteps)
+
+    def _known(self, returns_to_go: Tensor, observations: Observations) -> tuple[Tensor, ...]:
+        """The tokens `(B, T, d)` of a step that are known before its action."""
+        return (self.observation(observations),)
 
     def _embed_actions(self, actions: Tensor) -> Tensor:
         """`(B, T, *action)` to `(B, T, d)`."""
         embedded: Tensor = self.action_weight * self.action(actions)
         return embedded
+
+
+class TripleTokenizer(PairTokenizer):
+    """The tokens R_t, o_t, a_t of a step (Chen et al. 2021, section 3)."""
+
+    tokens = StepTokens(count=3, read=1)
+    has_returns = True
+
+    def _make_encoders(
+        self, config: ModelConfig, observation_space: gym.Space[Any], action_space: gym.Space[Any]
+    ) -> None:
+        self.return_weight = 1 / config.return_scale if config.condition_on_return else 0.0
+        self.returns = nn.Linear(1, config.d_model)
+        super()._make_encoders(config, observation_space, action_space)
+
+    def _known(self, returns_to_go: Tensor, observations: Observations) -> tuple[Tensor, ...]:
+        wanted = self.returns(self.return_weight * returns_to_go.to(self.returns.weight.dtype))
+        return wanted, self.observation(observations)
 
 
 class ObservationTokenizer(Tokenizer):

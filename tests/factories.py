@@ -87,6 +87,11 @@ MODELS: dict[str, ModelConfig] = {
     "elmur_of_observations": make_config(**ELMUR, **OBSERVATIONS),
     "lstm_of_observations": make_config(**RECURRENT, backbone="lstm", **OBSERVATIONS),
     "rate_of_observations": make_config(**RATE, cache_length=5, **OBSERVATIONS),
+    "rate_of_pairs": make_config(**RATE, cache_length=5, tokenizer="pairs"),
+    "dt_of_pairs": make_config(
+        **TINY, backbone="window_transformer", position="timestep", tokenizer="pairs"
+    ),
+    "gru_of_pairs": make_config(**RECURRENT, backbone="gru", tokenizer="pairs"),
     "dt_of_observations": make_config(**TINY, backbone="window_transformer", **OBSERVATIONS),
     "min_gru": make_config(**RECURRENT, backbone="min_gru"),
     "min_gru_of_observations": make_config(**RECURRENT, backbone="min_gru", **OBSERVATIONS),

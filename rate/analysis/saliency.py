@@ -36,7 +36,8 @@ def saliency(model: SequenceModel, batch: Batch) -> Tensor:
         mask = batch.mask[:, first : first + length]
         # Activations are computed again: those of a long episode would not fit into memory.
         features, state = checkpoint(_segment, model, part, mask, state, use_reentrant=False)
-    prediction = model.head(features[:, -1])
+    last = model.conditioned(features[:, -1], batch.returns_to_go[:, -1])
+    prediction = model.head(last)
     (gradient,) = torch.autograd.grad(0.5 * prediction.square().sum(), tokens)
     sizes = gradient.flatten(2).norm(dim=-1).double()  # (B, T)
     shares: Tensor = (sizes / sizes.sum(1, keepdim=True).clamp(min=1e-300)).mean(0)

@@ -51,5 +51,6 @@ class ModelDecoder:
     def step(self, inputs: StepInputs) -> Tensor:
         """The action head's predictions `(B, ...)` for one more step of every row."""
         features = self.backbone.step(self.model.tokenizer.step(inputs))
+        features = self.model.conditioned(features, inputs.returns_to_go)
         predictions: Tensor = self.model.head(features)
         return predictions

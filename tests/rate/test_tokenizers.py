@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ from gymnasium.spaces import Box, Discrete
 
 from rate.architecture import make_config
 from rate.errors import ConfigError
+from rate.model import SequenceModel
 from rate.policy import Policy
+from rate.return_condition import ReturnCondition
 from rate.tokenizers import TripleTokenizer
 from tests.factories import MODELS, make_batch, make_model, twin
 
@@ -30,6 +33,37 @@ def test_tokens_stand_in_order() -> None:
     assert torch.equal(tokens[:, :, RETURN], embed.returns(batch.returns_to_go))
     assert torch.equal(tokens[:, :, OBSERVATION], embed.observation(batch.observations))
     assert torch.equal(tokens[:, :, ACTION], embed.action(batch.actions))
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name.endswith("of_pairs")])
+def test_of_decoupled_returns_the_newest_alone_matters(name: str) -> None:
+    model = make_model(name)
+    batch = make_batch(model)
+    assert model.tokenizer(batch).shape == (3, 12, 2, D)
+    changed = batch.clone()
+    changed.returns_to_go[:, 5] += 1
+    with torch.no_grad():
+        difference = (model(changed)[0] - model(batch)[0]).abs().amax((0, 2))
+    assert difference.nonzero()[:, 0].tolist() == [5]
+    blind = twin_without_condition(model)
+    assert torch.equal(blind(changed)[0], blind(batch)[0])
+
+
+def twin_without_condition(model: SequenceModel) -> SequenceModel:
+    """The model that is not conditioned on the return-to-go, with the same weights."""
+    config = replace(model.config, condition_on_return=False)
+    other = SequenceModel(config, model.observation_space, model.action_space)
+    weights = {k: v for k, v in model.state_dict().items() if not k.startswith("condition.")}
+    other.load_state_dict(weights)
+    assert other.condition is None
+    return other.eval()
+
+
+def test_at_the_start_of_training_features_are_normalised_and_no_more() -> None:
+    condition = ReturnCondition(make_config(d_model=D))
+    features = 3 + 5 * torch.randn(2, 7, D)
+    found = condition(features, torch.randn(2, 7, 1))
+    torch.testing.assert_close(found, torch.nn.functional.layer_norm(features, (D,)))
 
 
 @pytest.mark.parametrize("position", ["timestep", "sinusoidal"])
