@@ -93,8 +93,8 @@ def is_left_out(words: list[str]) -> bool:
 
 def shortened(words: list[str]) -> tuple[tuple[str, ...], list[str]] | None:
     """What a command needs, and the command with what makes it short; None of an unknown one."""
-    told = " ".join(words if words[0] in ("rate", "make") else [Path(words[1]).name, *words[2:]])
-    matching = [name for name in SMALL if told.startswith(name)]
+    command = " ".join(words if words[0] in ("rate", "make") else [Path(words[1]).name, *words[2:]])
+    matching = [name for name in SMALL if command.startswith(name)]
     if not matching:
         return None
     needs, options = SMALL[max(matching, key=len)]

@@ -96,8 +96,10 @@ def test_the_wheel_has_the_packages_with_their_data_files(wheel: Path) -> None:
 
 def test_a_model_is_trained_evaluated_and_plotted(rate: Rate, tmp_path: Path) -> None:
     rate("train", "tmaze", *SMALL, "--data.num_episodes=40", "--evaluation.lengths=9")
-    told = (tmp_path / "runs" / "tmaze-rate-1" / "environment.txt").read_text(encoding="utf-8")
-    assert "bin/rate train tmaze" in told
+    environment = (tmp_path / "runs" / "tmaze-rate-1" / "environment.txt").read_text(
+        encoding="utf-8"
+    )
+    assert "bin/rate train tmaze" in environment
     done = rate("evaluate", "runs/tmaze-rate-1", "--episodes", "2", "--results", "scores.csv")
     assert "Success rate" in done.stdout
     rate("plot", "scores.csv")

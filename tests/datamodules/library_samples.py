@@ -125,12 +125,12 @@ def write_rlds(folder, lengths=LENGTHS, step=STEP, make=rlds_episode, informatio
     features = dictionary(steps=series(dictionary(**step)), episode_id=step_type(dtype="int64"))
     (folder / "features.json").write_text(json.dumps(features))
     shards = [[0], list(range(1, len(lengths)))]
-    told = {
+    metadata = {
         "name": "some_data",
         "fileFormat": "tfrecord",
         "splits": [{"name": "train", "shardLengths": [str(len(shard)) for shard in shards]}],
     }
-    (folder / "dataset_info.json").write_text(json.dumps({**told, **(information or {})}))
+    (folder / "dataset_info.json").write_text(json.dumps({**metadata, **(information or {})}))
     for index, numbers in enumerate(shards):
         data = b"".join(record(rlds_record(make(lengths[number], number))) for number in numbers)
         (folder / f"some_data-train.tfrecord-{index:05d}-of-00002").write_bytes(data)

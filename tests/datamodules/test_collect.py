@@ -88,10 +88,10 @@ def test_a_lossless_minari_data_set_is_made_on_request(made, tmp_path):
 
 
 def test_two_workers_give_the_same_files(made, tmp_path):
-    told = []
-    run(tmp_path, workers=2, on_progress=lambda *news: told.append(news))
+    reports = []
+    run(tmp_path, workers=2, on_progress=lambda *report: reports.append(report))
     assert contents(tmp_path) == contents(made[0])
-    assert told == [("collecting", number, len(SEEDS)) for number in range(len(SEEDS) + 1)]
+    assert reports == [("collecting", number, len(SEEDS)) for number in range(len(SEEDS) + 1)]
 
 
 def test_data_are_collected_once_and_other_data_refused(tmp_path):

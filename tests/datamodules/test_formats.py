@@ -103,8 +103,8 @@ def test_hdf5_of_something_else(tmp_path):
 def test_a_file_name_shows_the_environment(tmp_path, name, version, words):
     source = open_source(samples.write_d4rl(tmp_path / name))
     assert source.spec.options.get("version") == version
-    told = [note for note in source.notes if "recorded in" in note]
-    assert (len(told) == 1 and words in told[0]) if words else not told
+    notes = [note for note in source.notes if "recorded in" in note]
+    assert (len(notes) == 1 and words in notes[0]) if words else not notes
 
 
 def test_options_override_the_environment(tmp_path):

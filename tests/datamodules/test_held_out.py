@@ -135,11 +135,13 @@ def test_a_window_that_fits_the_data_fits_with_any_held_out_share(counted: Store
 
 def test_limits_that_only_held_out_episodes_meet_are_refused(counted: Store) -> None:
     longest = np.array([np.argmax(LENGTHS)])
-    told = r"no episode has at least 20 steps; the lengths \(besides 1 that are held out, see data"
-    with pytest.raises(DatasetError, match=told):
+    message = (
+        r"no episode has at least 20 steps; the lengths \(besides 1 that are held out, see data"
+    )
+    with pytest.raises(DatasetError, match=message):
         WindowSampler(counted, 4, 5, seed=0, min_length=20, held_out=longest)
-    told = r"no episode has a return of at least 21.*\(besides 1 that are held out"
-    with pytest.raises(DatasetError, match=told):
+    message = r"no episode has a return of at least 21.*\(besides 1 that are held out"
+    with pytest.raises(DatasetError, match=message):
         WindowSampler(counted, 4, 5, seed=0, min_return=21.0, held_out=longest)
 
 

@@ -140,7 +140,7 @@ def test_the_environment_of_a_minari_data_set_is_read(tmp_path, metadata, settin
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Data of every quality, collected by an agent that was trained for a second."""
-    root, told = tmp_path_factory.mktemp("mujoco"), []
+    root, reports = tmp_path_factory.mktemp("mujoco"), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mujoco_agent, "LENGTH", SHORT)
         stores = {
@@ -150,11 +150,11 @@ def made(tmp_path_factory):
                 f"hopper-{quality}-sac",
                 num_episodes=13,
                 agent_steps=STEPS,
-                on_progress=lambda *news: told.append(news),
+                on_progress=lambda *report: reports.append(report),
             )
             for quality in QUALITIES
         }
-    return root, stores, told
+    return root, stores, reports
 
 
 def file_of(made, quality):
@@ -187,7 +187,7 @@ def test_the_files_have_d4rls_layout(made, quality):
 
 @needs_agent
 def test_the_stores_hold_the_files_episodes(made):
-    _, stores, told = made
+    _, stores, reports = made
     for quality, path in stores.items():
         store = Store.open(path)
         assert store.spec.options == {"task": "hopper", "version": "v4"}
@@ -195,10 +195,10 @@ def test_the_stores_hold_the_files_episodes(made):
         with h5py.File(file_of(made, quality)) as file:
             np.testing.assert_array_equal(store.arrays["rewards"], file["rewards"][:])
         assert quality == "medium-replay" or store.num_episodes == 13
-    learnt = [done for phase, done, total in told if phase == "learning (SAC)"]
+    learnt = [done for phase, done, total in reports if phase == "learning (SAC)"]
     assert learnt == list(range(0, STEPS + 1, mujoco_agent.ROWS))
-    assert ("collecting", 13, 13) in told
-    assert ("packing", 13, 13) in told
+    assert ("collecting", 13, 13) in reports
+    assert ("packing", 13, 13) in reports
 
 
 @needs_agent
@@ -238,11 +238,11 @@ def test_a_resumed_agent_equals_an_uninterrupted_one(tmp_path, monkeypatch):
         return mujoco_agent.Learner(tmp_path / name, HOPPER, 5, steps)
 
     def stop_after_a_round():
-        told = []
+        reported = []
 
         def tell(phase, done, total):
-            told.append(done)
-            if done > told[0] and done % (SHORT * mujoco_agent.ROWS) == 0:
+            reported.append(done)
+            if done > reported[0] and done % (SHORT * mujoco_agent.ROWS) == 0:
                 raise KeyboardInterrupt
 
         return tell

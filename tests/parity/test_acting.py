@@ -83,11 +83,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "told"), WRONG)
-def test_other_spaces_are_refused(changes: dict[str, Any], told: str) -> None:
+@pytest.mark.parametrize(("changes", "message"), WRONG)
+def test_other_spaces_are_refused(changes: dict[str, Any], message: str) -> None:
     config, weights, _, _ = read("rate_tmaze")
     given = {"observation_space": VECTOR, "action_space": FOUR, **changes}
-    with pytest.raises(WeightsError, match=told):
+    with pytest.raises(WeightsError, match=message):
         PublicModel(load_reference(config, weights), K, **given)
 
 
@@ -120,12 +120,12 @@ def test_invalid_files_are_named(tmp_path: Path) -> None:
     broken.write_bytes(b"no zip")
     text = tmp_path / "text.json"
     text.write_text("no json", encoding="utf-8")
-    for one, other, told in (
+    for one, other, message in (
         (nothing, config, "nothing.pt cannot be read"),
         (broken, config, "broken.pt holds more than tensors, or is damaged"),
         (weights, text, "text.json cannot be read as JSON"),
     ):
-        with pytest.raises(WeightsError, match=told):
+        with pytest.raises(WeightsError, match=message):
             load_public(one, other, K, VECTOR, FOUR)
     arguments = json.loads(config.read_text(encoding="utf-8"))
     config.write_text(json.dumps({**arguments, "n_layer": 9}), encoding="utf-8")

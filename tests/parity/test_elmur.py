@@ -82,10 +82,10 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "told"), WRONG)
-def test_unknown_arguments_are_refused_by_name(changes: dict[str, Any], told: str) -> None:
+@pytest.mark.parametrize(("changes", "message"), WRONG)
+def test_unknown_arguments_are_refused_by_name(changes: dict[str, Any], message: str) -> None:
     config, weights, _, _ = read("elmur_states")
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         load_elmur({**config, **changes}, weights)
 
 

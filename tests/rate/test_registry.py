@@ -74,7 +74,7 @@ def test_ours_come_first(registry: Registry[type], package: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "message"),
     [
         ("nobody_has_this.cells:Mine", r"no module 'nobody_has_this'\. Install its package, or"),
         ("their_tables.inner:Mine", r"no module 'their_tables\.inner'"),
@@ -89,9 +89,9 @@ def test_ours_come_first(registry: Registry[type], package: Path) -> None:
     ],
 )
 def test_what_is_missing_is_named(
-    registry: Registry[type], package: Path, path: str, told: str
+    registry: Registry[type], package: Path, path: str, message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         registry.get(path)
 
 

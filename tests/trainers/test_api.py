@@ -195,9 +195,9 @@ def test_the_run_of_a_script_is_evaluated_from_its_folder(guard: str, tmp_path: 
     done = subprocess.run([sys.executable, "mine.py"], **how, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "runs/mine-Masked-rmt-1\n"
-    told = "whoever imports mine.py runs it again" in done.stderr
-    assert told == (guard == "if True:")
-    if told:
+    is_advised = "whoever imports mine.py runs it again" in done.stderr
+    assert is_advised == (guard == "if True:")
+    if is_advised:
         return
     command = ["trainers.commands.main", "evaluate", "runs/mine-Masked-rmt-1", "--episodes=1"]
     done = subprocess.run([sys.executable, "-m", *command], **how, check=False)

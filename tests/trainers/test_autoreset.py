@@ -99,11 +99,11 @@ class Own(VectorEnv[Any, Any, Any]):
             if self.owed[row]:
                 env.reset()
                 continue
-            last[row], rewards[row], *flags, told = env.step(actions[row])
+            last[row], rewards[row], *flags, row_info = env.step(actions[row])
             ended[row] = any(flags)
             if ended[row] and self.mode is AutoresetMode.SAME_STEP:
-                told = {"final_obs": last[row], "final_info": told, **env.reset()[1]}
-            self._add_info(info, told, row)
+                row_info = {"final_obs": last[row], "final_info": row_info, **env.reset()[1]}
+            self._add_info(info, row_info, row)
         self.owed = ended & (self.mode is not AutoresetMode.SAME_STEP)
         return self.observe(), rewards, ended, np.zeros(ROWS, bool), info
 
@@ -253,8 +253,8 @@ class Mute(VectorWrapper):
         self.metadata = metadata
 
     def step(self, actions: Any) -> Any:
-        *news, _ = super().step(actions)
-        return *news, {}
+        *result, _ = super().step(actions)
+        return *result, {}
 
 
 def test_a_wrapper_that_drops_reset_options_is_detected() -> None:

@@ -54,18 +54,18 @@ def in_workers(env: type[Faulty]) -> Callable[[int, Any], Any]:
 
 @pytest.mark.parametrize("make", [in_this_process, in_workers])
 @pytest.mark.parametrize(
-    ("env", "told"),
+    ("env", "expected"),
     [
         (Faulty, r"ZeroDivisionError: a wall of length 0 .*of seed 6, at step 3 \(counted"),
         (FaultyReset, r"KeyError: 'no such maze' .*of seed 6, at step 0 "),
     ],
 )
 def test_the_episode_the_step_and_the_line_are_reported(
-    make: Callable[[type[Faulty]], Any], env: type[Faulty], told: str
+    make: Callable[[type[Faulty]], Any], env: type[Faulty], expected: str
 ) -> None:
     config = EvaluationConfig(episodes=4, num_envs=2)
     entry = entry_of(make(env))
-    with pytest.raises(UserError, match=told) as caught:
+    with pytest.raises(UserError, match=expected) as caught:
         evaluate(make_model(), entry, config, lengths=[9], first_seed=5)
     message = str(caught.value)
     assert message.startswith("The environment tmaze does not work: ")

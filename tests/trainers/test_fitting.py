@@ -142,15 +142,15 @@ def test_a_collection_is_reported(make_config: MakeConfig, tmp_path: Path) -> No
     """Output without a progress bar, on an environment whose data an expert collects."""
     from dataclasses import replace
 
-    told: list[tuple[str, int, int]] = []
+    reports: list[tuple[str, int, int]] = []
     settings = {"data__num_episodes": 10, "data__max_length": 12, "data__workers": 1}
     config = make_config(data__root=str(tmp_path / "data"), **settings)
     config = replace(config, environment="retrieval")
     retrieval = get_environment("retrieval")
-    datamodule = make_datamodule(config, retrieval, lambda *news: told.append(news))
-    assert told == [("collecting", done, 10) for done in range(11)]
+    datamodule = make_datamodule(config, retrieval, lambda *report: reports.append(report))
+    assert reports == [("collecting", done, 10) for done in range(11)]
     batch = datamodule.make_sampler(None).batch(0)
     assert isinstance(batch.observations, torch.Tensor)  # the privileged state stays in the file
-    told.clear()
-    make_datamodule(config, retrieval, lambda *news: told.append(news))
-    assert told == []
+    reports.clear()
+    make_datamodule(config, retrieval, lambda *report: reports.append(report))
+    assert reports == []

@@ -187,8 +187,8 @@ def test_flags_that_a_public_mode_overrides_are_ignored(mode: str, left_out: lis
         }
         expected = [o for name, options in kept.items() if name not in left_out for o in options]
         assert translation.options == expected
-        told = [note for note in translation.notes if "is left out" in note]
-        assert sorted(note.split()[0] for note in told) == sorted(f"--{n}" for n in left_out)
+        notes = [note for note in translation.notes if "is left out" in note]
+        assert sorted(note.split()[0] for note in notes) == sorted(f"--{n}" for n in left_out)
     zeros = translate(["--model_mode", mode, "--nmt=0", "--mem_len=0", "--n_head_ca=0"])
     assert not [note for note in zeros.notes if "is left out" in note]
 

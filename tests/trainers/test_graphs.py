@@ -171,9 +171,9 @@ def test_a_graph_with_other_results_is_detected(
 def test_training_continues_if_recording_fails(make_config, plain, with_graphs) -> None:
     expected = plain()
     made = with_graphs(refuse)
-    with pytest.warns(UserWarning, match=r"is capturing\). Training goes on without") as told:
+    with pytest.warns(UserWarning, match=r"is capturing\). Training goes on without") as warned:
         folder = train(make_config(logging__name="graphs", **OFF)).folder
-    assert len([w for w in told if "recorded" in str(w.message)]) == len(made) == 1
+    assert len([w for w in warned if "recorded" in str(w.message)]) == len(made) == 1
     same_run(expected, folder)
 
 
@@ -182,11 +182,13 @@ def test_training_continues_if_recording_fails(make_config, plain, with_graphs) 
 def test_the_way_of_running_steps_is_reported(
     make_config, with_graphs, monkeypatch, record, paths
 ) -> None:
-    told = []
-    monkeypatch.setattr(SequenceTrainer, "on_train_end", lambda self: told.append(self.fast_paths))
+    fast_paths = []
+    monkeypatch.setattr(
+        SequenceTrainer, "on_train_end", lambda self: fast_paths.append(self.fast_paths)
+    )
     with_graphs(record)
     train(make_config(**OFF))
-    assert told == [paths]
+    assert fast_paths == [paths]
 
 
 def test_graphs_that_are_required_and_fail_are_an_error(make_config, with_graphs) -> None:

@@ -94,13 +94,15 @@ def test_an_account_equals_a_loop_over_steps(spaces: str) -> None:
             values = float(losses[row, step]), score
             found["by_position"].append((int(batch.timesteps[row, step]), *values))
             found["by_distance"].append((step % K, *values))
-    told = account.row()
-    assert told["steps"] == int(batch.mask.sum())
+    totals = account.row()
+    assert totals["steps"] == int(batch.mask.sum())
     for key, steps in found.items():
-        assert told["action_loss"] == pytest.approx(np.mean([step[1] for step in steps]), rel=1e-5)
-        assert told[name] == pytest.approx(np.mean([step[2] for step in steps]), rel=1e-5)
-        assert sum(part["steps"] for part in told[key]) == len(steps)
-        for part in told[key]:
+        assert totals["action_loss"] == pytest.approx(
+            np.mean([step[1] for step in steps]), rel=1e-5
+        )
+        assert totals[name] == pytest.approx(np.mean([step[2] for step in steps]), rel=1e-5)
+        assert sum(part["steps"] for part in totals[key]) == len(steps)
+        for part in totals[key]:
             inside = [step for step in steps if part["from"] <= step[0] <= part["to"]]
             assert part["steps"] == len(inside)
             assert part["action_loss"] == pytest.approx(np.mean([s[1] for s in inside]), rel=1e-5)
@@ -121,13 +123,13 @@ def test_a_run_reports_its_held_out_episodes_and_metrics(make_config, data_root)
     }
     logged = [row for row in rows(folder) if row["held_out/loss"]]
     assert [row["step"] for row in logged] == ["2", "4", "6", "8"]
-    told = evaluation(folder)["held_out"]
-    assert [row["which"] for row in told] == ["last", "best"]
-    assert told[0]["step"] == 8
-    assert told[0]["steps"] == sum(min(12, int(store.lengths[n])) for n in kept)
+    report = evaluation(folder)["held_out"]
+    assert [row["which"] for row in report] == ["last", "best"]
+    assert report[0]["step"] == 8
+    assert report[0]["steps"] == sum(min(12, int(store.lengths[n])) for n in kept)
     # The last weights, on all held-out steps: three windows are less than a batch.
-    assert float(logged[-1]["held_out/action_loss"]) == pytest.approx(told[0]["action_loss"])
-    assert float(logged[-1]["held_out/accuracy"]) == pytest.approx(told[0]["accuracy"])
+    assert float(logged[-1]["held_out/action_loss"]) == pytest.approx(report[0]["action_loss"])
+    assert float(logged[-1]["held_out/accuracy"]) == pytest.approx(report[0]["accuracy"])
     model = load_model(folder / "checkpoints" / "last").model
     held_out = HeldOut(store, 0.05, 12)
     source = held_out.batches(WindowSampler(store, 4, 12, seed=0).arrays, 4, 4)
@@ -136,7 +138,7 @@ def test_a_run_reports_its_held_out_episodes_and_metrics(make_config, data_root)
     with torch.no_grad():
         predictions, _ = model(batch)
         losses = model.head.loss(predictions, batch.actions)[batch.mask]
-    assert told[0]["action_loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
+    assert report[0]["action_loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
 
 
 def test_the_logged_loss_is_the_objective_s(make_config) -> None:

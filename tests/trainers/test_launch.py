@@ -139,8 +139,8 @@ def test_torchrun_with_the_right_number_of_processes_is_the_launcher(
 
 def test_one_device_under_torchrun_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     set_all(monkeypatch, TORCHRUN)
-    told = pytest.warns(UserWarning, match=r"started 2 processes.*--training\.devices 2")
-    with told, launched(TrainingConfig()) as cluster:
+    warned = pytest.warns(UserWarning, match=r"started 2 processes.*--training\.devices 2")
+    with warned, launched(TrainingConfig()) as cluster:
         assert is_main_process()
         assert isinstance(cluster, LightningEnvironment)
 

@@ -47,15 +47,15 @@ def test_a_batch_takes_the_estimated_memory(environment: str, words: list[str]) 
     module = SequenceTrainer(config, entry.spec)
     one = memory_check._empty_batch(config, entry.spec, module)
     three = one._map(lambda tensor: tensor.expand(3, *tensor.shape[1:]).clone())
-    told = step_memory(config, entry.spec)
+    memory = step_memory(config, entry.spec)
     data = sum(tensor.nbytes for tensor in three.tensors())
     real = data + memory_check._kept(module, three)
     # Tensors that all windows share, like positions, are counted for each window.
-    assert real <= 3 * told.window <= 1.3 * real
+    assert real <= 3 * memory.window <= 1.3 * real
     # A layer keeps at least its inputs: 3 tokens per step in float32.
     model = config.model
-    assert told.window > config.window * 3 * model.d_model * 4 * 4 * model.num_layers
-    assert told.of(7) == told.fixed + 7 * told.window
+    assert memory.window > config.window * 3 * model.d_model * 4 * 4 * model.num_layers
+    assert memory.of(7) == memory.fixed + 7 * memory.window
 
 
 def test_fewer_kept_activations_take_less_memory() -> None:

@@ -34,30 +34,30 @@ class Faulty(TMazeVector):
         self.spoil, self.seeds = spoil, seeds
 
     def step(self, actions: Any) -> Any:
-        news = [*super().step(actions)]
+        result = [*super().step(actions)]
         wrong = np.isin(self._seeds.astype(int), list(self.seeds)) & (self._time >= 2)
-        self.spoil((wrong, news))
-        return tuple(news)
+        self.spoil((wrong, result))
+        return tuple(result)
 
 
 def no_reward(found: Any) -> None:
-    wrong, news = found
-    news[1][wrong] = NAN
+    wrong, result = found
+    result[1][wrong] = NAN
 
 
 def endless_reward(found: Any) -> None:
-    wrong, news = found
-    news[1][wrong] = -INF
+    wrong, result = found
+    result[1][wrong] = -INF
 
 
 def no_observation(found: Any) -> None:
-    wrong, news = found
-    news[0][wrong, 1] = NAN
+    wrong, result = found
+    result[0][wrong, 1] = NAN
 
 
 def no_success(found: Any) -> None:
-    wrong, news = found
-    news[4]["success"] = np.where(wrong, NAN, news[4]["success"])
+    wrong, result = found
+    result[4]["success"] = np.where(wrong, NAN, result[4]["success"])
 
 
 def strict(path: Path) -> Any:
@@ -86,9 +86,9 @@ def test_an_episode_that_is_not_finite_is_flagged_and_training_continues(
     spoil: Any, faulty: Any, make_config: MakeConfig
 ) -> None:
     faulty(spoil, [10_001, 20_000, 20_002])
-    with pytest.warns(UserWarning, match=r"left out of the scores: 1 at length 6\.") as told:
+    with pytest.warns(UserWarning, match=r"left out of the scores: 1 at length 6\.") as warned:
         result = train(make_config())
-    assert len([w for w in told if "left out" in str(w.message)]) == 1
+    assert len([w for w in warned if "left out" in str(w.message)]) == 1
     rows = strict(result.folder / "evaluation.json")["rows"]
     assert {(row["which"], row["episodes"], row["invalid"]) for row in rows} == {
         ("last", 4, 2),

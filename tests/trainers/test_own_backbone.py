@@ -35,9 +35,9 @@ def command(tmp_path: Path, *options: str) -> list[str]:
 
 
 def test_a_users_backbone_trains_resumes_and_acts(tmp_path: Path) -> None:
-    asked = parse("tmaze", command(tmp_path, *OWN))
-    assert "cache" not in asked.config.to_dict()["model"]
-    result = train(asked.config)
+    command_line = parse("tmaze", command(tmp_path, *OWN))
+    assert "cache" not in command_line.config.to_dict()["model"]
+    result = train(command_line.config)
     assert result.folder.name == "tmaze-rate-Traces-1"
     saved = yaml.safe_load((result.folder / "config.yaml").read_text(encoding="utf-8"))
     assert saved["model"]["backbone"] == "tests.own_cells:Traces"
@@ -72,11 +72,11 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("option", "told"), WRONG)
-def test_a_missing_backbone_is_named(option: str, told: str) -> None:
+@pytest.mark.parametrize(("option", "message"), WRONG)
+def test_a_missing_backbone_is_named(option: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         parse("tmaze", [option])
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_settings_of_another_backbone_are_refused() -> None:

@@ -123,13 +123,13 @@ def test_a_run_without_its_module_names_it(walk_config: RunConfig, tmp_path: Pat
 
 def test_an_environment_that_has_changed_is_refused(walks: Path, user_module: Path) -> None:
     spec = get_environment(WALK).spec
-    told = spec.to_dict()
-    told["observation_space"]["shape"] = [3]
+    changed = spec.to_dict()
+    changed["observation_space"]["shape"] = [3]
     trust.remember(WALK, {})
     with pytest.raises(
         ConfigError, match=r"has shape \(2,\) instead of \(3,\)\. Bring that version"
     ):
-        environment_of(EnvironmentSpec.from_dict(told))
+        environment_of(EnvironmentSpec.from_dict(changed))
 
 
 @pytest.mark.parametrize(

@@ -25,20 +25,20 @@ CPU = torch.device("cpu")
 
 def prepare(episodes: int, shown: bool, terminal: bool) -> tuple[str, list[tuple[str, int, int]]]:
     """Returns the output and the reports of a data collection."""
-    text, told = io.StringIO(), []
+    text, reports = io.StringIO(), []
     console = Console(file=text, force_terminal=terminal, width=80)
-    with preparing(shown, lambda *news: told.append(news), partial(Meter, console)) as tell:
+    with preparing(shown, lambda *report: reports.append(report), partial(Meter, console)) as tell:
         for done in range(episodes + 1):
             tell("collecting", done, episodes)
         tell("packing", 1, None)
-    return text.getvalue(), told
+    return text.getvalue(), reports
 
 
 @pytest.mark.parametrize("shown", [True, False])
 @pytest.mark.parametrize("terminal", [True, False])
 def test_every_episode_is_reported(shown: bool, terminal: bool) -> None:
-    text, told = prepare(25, shown, terminal)
-    assert told == [("collecting", done, 25) for done in range(26)]
+    text, reports = prepare(25, shown, terminal)
+    assert reports == [("collecting", done, 25) for done in range(26)]
     assert ("25/25" in text) == ("packing" in text) == shown
 
 

@@ -47,12 +47,12 @@ def test_an_entry_has_its_registered_name_and_all_settings() -> None:
 
 def test_a_saved_specification_finds_its_environment_and_keeps_its_target() -> None:
     saved = get_environment("retrieval", {"privileged": True}).spec
-    told = EnvironmentSpec.from_dict({**saved.to_dict(), "target_return": 0.25})
-    entry = environment_of(told)
-    assert entry.spec == told
+    changed = EnvironmentSpec.from_dict({**saved.to_dict(), "target_return": 0.25})
+    entry = environment_of(changed)
+    assert entry.spec == changed
     env = entry.make_vector(2, 5)
-    assert env.single_observation_space == told.observation_space
-    without = EnvironmentSpec.from_dict({**told.to_dict(), "options": {}})
+    assert env.single_observation_space == changed.observation_space
+    without = EnvironmentSpec.from_dict({**changed.to_dict(), "options": {}})
     with pytest.raises(ConfigError, match="another environment than this model was trained for"):
         environment_of(without)
 
@@ -77,16 +77,16 @@ def test_a_missing_package_is_named_with_its_installation(
 ) -> None:
     record = find_environment(name)
     needs, extra = record.needs, record.extra
-    asked: list[str] = []
+    looked_up: list[str] = []
 
     def find(package: str) -> Any:
-        asked.append(package)
+        looked_up.append(package)
         return None if package == needs[-1] else object()
 
     monkeypatch.setattr(environment, "find_spec", find)
     with pytest.raises(ConfigError) as caught:
         get_environment(name)
-    assert tuple(asked) == needs
+    assert tuple(looked_up) == needs
     message = str(caught.value)
     assert message.startswith(f"{name} needs {needs[-1]}, which this Python does not have.")
     assert message.endswith(f"{install(extra)} ({command('doctor')} tells what runs here)")

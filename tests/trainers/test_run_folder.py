@@ -206,7 +206,7 @@ def test_a_finished_run_can_be_scored_with_other_settings(make_config: MakeConfi
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "is_noted"),
     [
         ({"training__strategy": "ddp"}, True),
         ({"training__threads": 2, "training__compile": "never"}, True),
@@ -218,7 +218,7 @@ def test_a_finished_run_can_be_scored_with_other_settings(make_config: MakeConfi
     ids=str,
 )
 def test_settings_without_effect_on_batches_may_change_on_resume(
-    make_config: MakeConfig, change: dict[str, object], told: bool
+    make_config: MakeConfig, change: dict[str, object], is_noted: bool
 ) -> None:
     with pytest.raises(RuntimeError, match="crash"):
         train(make_config(), report=crash_at(5))  # type: ignore[arg-type]
@@ -227,8 +227,8 @@ def test_settings_without_effect_on_batches_may_change_on_resume(
         warnings.simplefilter("always")
         assert train(config, resume="auto").steps == 8
     notes = [str(w.message) for w in caught if "The run goes on with" in str(w.message)]
-    assert len(notes) == told
-    for name, value in change.items() if told else ():
+    assert len(notes) == is_noted
+    for name, value in change.items() if is_noted else ():
         assert f"{name.replace('__', '.')} {value} (" in notes[0]
 
 

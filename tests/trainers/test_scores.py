@@ -79,8 +79,8 @@ nan, inf = math.nan, math.inf
 
 def test_an_episode_that_is_not_finite_is_flagged_and_left_out() -> None:
     returns = [1, nan, 3, inf, 5, -inf, 7]
-    told = {"success": [1, 1, 0, 1, nan, 1, 1], "size": [1, 2, 3, 4, 5, 6, 7]}
-    row = scores(result(returns, **told, cue=[0, 0, 1, 1, 0, 0, 1]), GROUP)
+    outcomes = {"success": [1, 1, 0, 1, nan, 1, 1], "size": [1, 2, 3, 4, 5, 6, 7]}
+    row = scores(result(returns, **outcomes, cue=[0, 0, 1, 1, 0, 0, 1]), GROUP)
     kept = scores(result([1, 3, 7], success=[1, 0, 1], size=[1, 3, 7], cue=[0, 1, 1]), GROUP)
     assert row == {**kept, "invalid": 4, "steps": (1 + 3 + 7) / 3}
     json.dumps(row, allow_nan=False)

@@ -32,8 +32,8 @@ class Kept:
 
         class Vector(TMazeVector):
             def step(self, actions: Any) -> Any:
-                *news, info = super().step(actions)
-                return *news, info if kept.tells_success else {}
+                *result, info = super().step(actions)
+                return *result, info if kept.tells_success else {}
 
             def close_extras(self, **_: Any) -> None:
                 kept.open -= 1

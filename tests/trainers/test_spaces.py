@@ -126,10 +126,10 @@ def test_numbers_of_any_shape_are_normalised(
 
 def test_unsupported_spaces_are_reported() -> None:
     seen, done = Box(-1, 1, (20, 20, 20)), Box(0, 2**40, (2,), np.int64)
-    told = unsupported_spaces(EnvironmentSpec("any", seen, done, 1.0))
-    assert len(told) == 2
-    assert "at most 16 channels" in told[0]
-    assert "1,099,511,627,777 whole numbers" in told[1]
+    notes = unsupported_spaces(EnvironmentSpec("any", seen, done, 1.0))
+    assert len(notes) == 2
+    assert "at most 16 channels" in notes[0]
+    assert "1,099,511,627,777 whole numbers" in notes[1]
 
 
 def test_actions_of_several_kinds_of_spaces(tmp_path: Path) -> None:

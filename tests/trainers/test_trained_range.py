@@ -47,8 +47,8 @@ def test_steps_beyond_the_range_are_counted_in_each_episode(
     seeds = list(range(12))
     env = Numbers(rows, crashes)
     found = rollout([policy(rows, 10.0)], [env], seeds, trained_range=(-2.0, 8.0))
-    asked = [[10 - seed * step for step in range(1 + seed % 5)] for seed in seeds]
-    outside = [[step for step, r in enumerate(rs) if not -2 <= r <= 8] for rs in asked]
+    returns_to_go = [[10 - seed * step for step in range(1 + seed % 5)] for seed in seeds]
+    outside = [[step for step, r in enumerate(rs) if not -2 <= r <= 8] for rs in returns_to_go]
     assert found.outside is not None
     assert found.first_outside is not None
     assert found.outside.tolist() == [len(steps) for steps in outside]

@@ -35,8 +35,8 @@ def test_code_named_in_a_file_runs_only_if_the_user_names_it(
     ):
         with pytest.raises(SystemExit):
             run()
-        told = capsys.readouterr().err
-        assert f"If you trust where the file comes from, name it yourself: --env {WALK}" in told
+        message = capsys.readouterr().err
+        assert f"If you trust where the file comes from, name it yourself: --env {WALK}" in message
     monkeypatch.undo()
     monkeypatch.setenv(*others)
     monkeypatch.syspath_prepend(str(tmp_path / "theirs"))

@@ -113,8 +113,8 @@ def save(folder, rows, schema=None, files=1):
     table = pa.Table.from_pylist(rows, schema)
     with pa.ipc.new_stream(str(folder / "data.arrow"), table.schema) as writer:
         writer.write_table(table, max_chunksize=2)
-    told = {"_data_files": [{"filename": "data.arrow"}] * files}
-    (folder / "state.json").write_text(json.dumps(told))
+    state = {"_data_files": [{"filename": "data.arrow"}] * files}
+    (folder / "state.json").write_text(json.dumps(state))
     (folder / "dataset_info.json").write_text("{}")
     return folder
 

@@ -82,10 +82,10 @@ def test_missing_rewards_and_ends_are_notes(tmp_path, write):
     with pytest.raises(DatasetError, match=r"no rewards.*--zero-rewards"):
         open_source(path)
     source = open_source(path, Options(zero_rewards=True))
-    told = " ".join(source.notes)
+    notes = " ".join(source.notes)
     for word in ("all are taken as truncated", "texts are left out: observation.text", "3 tasks"):
-        assert word in told
-    assert "not read: language" in told
+        assert word in notes
+    assert "not read: language" in notes
     assert all(episode.truncated and not episode.terminated for episode in ValidEpisodes(source))
 
 
@@ -110,8 +110,8 @@ def test_a_partly_downloaded_data_set_is_read_with_a_note(tmp_path, write):
     left = [4, 3] if write is library.write_lerobot_2 else [3]
     assert [len(item) for item in ValidEpisodes(source)] == left
     assert source.num_episodes == len(left)
-    told = [note for note in source.notes if "are missing" in note]
-    assert told == [
+    notes = [note for note in source.notes if "are missing" in note]
+    assert notes == [
         f"only {len(left)} of the data set's 3 episodes are here: 1 files are missing, "
         f"data/{name}.parquet among them"
     ]

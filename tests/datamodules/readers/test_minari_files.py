@@ -66,8 +66,10 @@ def write_images(tmp_path, shape, nested):
     other = spaces.Box(0, 1, (2,), np.float32)  # which no version takes for images
     path = write_minari(tmp_path, "pixels-v0", "hdf5", space(other), make=make)
     metadata = path / "data" / "metadata.json"
-    told = {"observation_space": serialize_space(space(spaces.Box(0, 255, shape, np.uint8)))}
-    metadata.write_text(json.dumps(json.loads(metadata.read_text()) | told))
+    spaces_of_data = {
+        "observation_space": serialize_space(space(spaces.Box(0, 255, shape, np.uint8)))
+    }
+    metadata.write_text(json.dumps(json.loads(metadata.read_text()) | spaces_of_data))
     return path
 
 
@@ -188,8 +190,8 @@ def test_a_seed_may_be_any_integer(tmp_path):
     assert [opened.episode(number).seed for number in range(len(SEEDS))] == SEEDS
     exported = convert_to_minari(open_source(store), tmp_path / "minari" / "seeds-v0")
     assert [episode.seed for episode in ValidEpisodes(open_minari_source(exported))] == SEEDS
-    told = open_minari(exported).storage.get_episode_metadata(range(len(SEEDS)))
-    assert [metadata.get("seed") for metadata in told] == SEEDS  # Minari itself
+    written = open_minari(exported).storage.get_episode_metadata(range(len(SEEDS)))
+    assert [metadata.get("seed") for metadata in written] == SEEDS  # Minari itself
     again = convert(open_source(exported), tmp_path / "again")
     assert [Store.open(again).seed(number) for number in range(len(SEEDS))] == SEEDS
 

@@ -75,15 +75,15 @@ def test_the_spaces_of_mujoco(tmp_path, form):
     assert sum(len(episode) for episode in ValidEpisodes(source)) == sum(LENGTHS)
 
 
-def say(path, **told):
+def say(path, **entries):
     """Changes the metadata of a data set."""
     metadata = path / "data" / "metadata.json"
-    known = json.loads(metadata.read_text()) | told
+    known = json.loads(metadata.read_text()) | entries
     metadata.write_text(json.dumps({k: v for k, v in known.items() if v is not None}))
     return path
 
 
-def hopper(tmp_path, size=11, **told):
+def hopper(tmp_path, size=11, **entries):
     space, actions = spaces.Box(-9, 9, (size,), np.float64), spaces.Box(-1, 1, (3,), np.float32)
     path = write_minari(
         tmp_path,
@@ -92,7 +92,7 @@ def hopper(tmp_path, size=11, **told):
         actions=actions,
         make=lambda length, number: np.zeros((length + 1, size)),
     )
-    return say(path, **told)
+    return say(path, **entries)
 
 
 def recorded(id="Hopper-v4", **values):
@@ -100,21 +100,21 @@ def recorded(id="Hopper-v4", **values):
 
 
 def test_the_recorded_environment_survives_conversion(tmp_path):
-    told = recorded(kwargs={"healthy_z_range": [0.5, float("inf")]}, max_episode_steps=90)
+    env_spec = recorded(kwargs={"healthy_z_range": [0.5, float("inf")]}, max_episode_steps=90)
     settings = {
         "task": "hopper",
         "version": "v4",
         "arguments": {"healthy_z_range": [0.5, "inf"]},
         "max_episode_steps": 90,
     }
-    store = convert(open_source(hopper(tmp_path, env_spec=told)), tmp_path / "store")
+    store = convert(open_source(hopper(tmp_path, env_spec=env_spec)), tmp_path / "store")
     assert Store.open(store).spec.options == settings
-    assert Store.open(store).spec.recorded == told
+    assert Store.open(store).spec.recorded == env_spec
     notes = Store.open(store).manifest["provenance"]["notes"]
     assert any("recorded in Hopper-v4 with healthy_z_range=[0.5" in note for note in notes)
     back = convert_to_minari(open_source(store), tmp_path / "back-v0")
     again = open_source(back)
-    assert (again.spec.options, again.spec.recorded) == (settings, told)
+    assert (again.spec.options, again.spec.recorded) == (settings, env_spec)
     assert open_minari(back).env_spec.kwargs == {"healthy_z_range": [0.5, float("inf")]}
 
 
@@ -150,8 +150,8 @@ def test_an_environment_of_our_own_gives_its_settings(tmp_path):
 def test_no_environment_is_made_to_infer_spaces(tmp_path, name):
     """Minari would make it, and a file can name any function of any module with its arguments."""
     made = tmp_path / "made"
-    told = recorded(entry_point="os:mkdir", kwargs={"path": str(made)})
-    path = hopper(tmp_path, env_spec=told, **{name: None})
+    env_spec = recorded(entry_point="os:mkdir", kwargs={"path": str(made)})
+    path = hopper(tmp_path, env_spec=env_spec, **{name: None})
     with pytest.raises(DatasetError, match=f"{name}"):
         open_source(path)
     assert not made.exists()

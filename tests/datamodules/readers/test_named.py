@@ -107,8 +107,8 @@ def test_no_step_is_lost_to_a_time_limit():
     source = open_flat("x", PATH, (), flat(terminals=at(3)), Options(time_limit=1000))
     assert [len(episode) for episode in read(source)] == [4, 9]
     assert "the last 9 steps are no whole episode and are kept" in source.notes[0]
-    told = flat(terminals=at(3), episode_terminals=at(LAST))
-    source = open_flat("x", PATH, (), told, Options(time_limit=1000))
+    columns = flat(terminals=at(3), episode_terminals=at(LAST))
+    source = open_flat("x", PATH, (), columns, Options(time_limit=1000))
     assert [len(episode) for episode in read(source)] == list(LENGTHS)
     dropped = Options(time_limit=1000, unfinished="drop")
     source = open_flat("x", PATH, (), flat(terminals=at(3)), dropped)

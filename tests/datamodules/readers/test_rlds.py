@@ -120,9 +120,9 @@ def test_nested_observations_images_and_parts_of_actions(tmp_path):
         last = episode.last_observation
         np.testing.assert_array_equal(last["pixels"], picture(number, len(episode)))
         assert last["last_action"] == len(episode)
-    told = " ".join(source.notes)
-    assert "observation/text, words: not a fixed number" in told
-    assert "joined of action/arm, action/gripper" in told
+    notes = " ".join(source.notes)
+    assert "observation/text, words: not a fixed number" in notes
+    assert "joined of action/arm, action/gripper" in notes
 
 
 @pytest.mark.parametrize("encoding", ["zlib", "bytes"])
@@ -270,15 +270,15 @@ def test_features_without_episodes_are_refused(tmp_path, features, message):
 
 
 def test_the_name_in_the_metadata_gives_the_environment(tmp_path):
-    told = {"name": "d4rl_mujoco_hopper"}
-    spec = open_source(library.write_rlds(tmp_path / "1.1.0", information=told)).spec
+    information = {"name": "d4rl_mujoco_hopper"}
+    spec = open_source(library.write_rlds(tmp_path / "1.1.0", information=information)).spec
     assert (spec.name, spec.options["task"]) == ("mujoco-hopper", "hopper")
 
 
 def test_an_impossible_number_of_episodes_is_refused(tmp_path):
-    told = {"splits": [{"name": "train", "shardLengths": ["1", "99999999999"]}]}
+    information = {"splits": [{"name": "train", "shardLengths": ["1", "99999999999"]}]}
     with pytest.raises(DatasetError, match="says that it has 99999999999 episodes"):
-        open_source(library.write_rlds(tmp_path / "data", information=told))
+        open_source(library.write_rlds(tmp_path / "data", information=information))
 
 
 def test_other_kinds_of_files_are_named(tmp_path):

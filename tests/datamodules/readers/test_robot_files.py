@@ -77,9 +77,9 @@ def test_robomimic_has_a_group_a_demonstration(tmp_path):
         np.testing.assert_array_equal(episode.last_observation["object"], last[3:])
         np.testing.assert_array_equal(episode.rewards, wanted["rewards"])
         assert episode.terminated == (number % 2 == 0) != episode.truncated
-    told = " ".join(source.notes)
+    notes = " ".join(source.notes)
     for word in ("environment is Lift", "simulator's states are left out", "(train)"):
-        assert word in told
+        assert word in notes
 
 
 def test_success_inside_of_a_demonstration_does_not_end_it(tmp_path):

@@ -65,8 +65,8 @@ def save_buffer(folder, rows, filled, cursor):
             "next/truncated": np.zeros((rows, 1), bool),
         },
     )
-    told = {"metadata": {}, "is_pytree": False, "len": filled}
-    (folder / "storage" / "storage_metadata.json").write_text(json.dumps(told))
+    metadata = {"metadata": {}, "is_pytree": False, "len": filled}
+    (folder / "storage" / "storage_metadata.json").write_text(json.dumps(metadata))
     (folder / "writer").mkdir()
     (folder / "writer" / "metadata.json").write_text(json.dumps({"cursor": cursor}))
     return folder

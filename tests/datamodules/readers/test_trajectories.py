@@ -274,8 +274,8 @@ def test_a_terminal_at_the_time_limit_is_a_truncation(tmp_path):
         (True, False),
     ]
     assert any("1 episodes after 1000 steps, the time limit" in note for note in source.notes)
-    told = open_source(path, Options(time_limit=700))
-    assert [e.terminated for e in ValidEpisodes(told)] == [True, False]
+    limited = open_source(path, Options(time_limit=700))
+    assert [e.terminated for e in ValidEpisodes(limited)] == [True, False]
 
 
 @pytest.mark.parametrize("name", ["hopper-wide.pkl", "wide.pkl"])

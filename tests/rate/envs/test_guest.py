@@ -137,8 +137,8 @@ def test_one_that_dies_again_and_again_is_given_up(vector: Any) -> None:
         for _ in range(9):
             rows.step([0])
 
-    told = r"Count-v0 under .*exit code 5.*restarted 3 times"
-    with pytest.raises(WorkerFailure, match=told):
+    message = r"Count-v0 under .*exit code 5.*restarted 3 times"
+    with pytest.raises(WorkerFailure, match=message):
         play()
 
 
@@ -222,9 +222,9 @@ def test_it_ends_with_its_parent(python: str) -> None:
     ],
 )
 def test_spaces_are_described_as_here(space: gymnasium.Space[Any]) -> None:
-    told = _guest_messages.space_to_dict(space)
-    assert told == space_to_dict(space)
-    assert space_from_dict(told) == space
+    encoded = _guest_messages.space_to_dict(space)
+    assert encoded == space_to_dict(space)
+    assert space_from_dict(encoded) == space
 
 
 def test_messages_go_round_and_others_are_refused() -> None:

@@ -64,8 +64,8 @@ MODULE = """\
         def step(self, action):
             if self.oddity == "crash":
                 raise KeyError("speed")
-            told = super().step(action)
-            return (told[0], told[1], told[2], {}) if self.oddity == "old" else told
+            result = super().step(action)
+            return (result[0], result[1], result[2], {}) if self.oddity == "old" else result
 
 
     def make(size=4, **more):

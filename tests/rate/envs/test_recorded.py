@@ -147,9 +147,9 @@ def test_only_plain_values_of_known_arguments_are_used(name):
     text = env_spec(kwargs={name: HOSTILE[name], "reset_noise_scale": 0.1})
     spec = made_of(text)
     assert spec.options["arguments"] == {"reset_noise_scale": 0.1}
-    (told,) = differences(spec)
-    assert told.startswith(f"the data were recorded with {name}=")
-    assert told.isprintable()
+    (note,) = differences(spec)
+    assert note.startswith(f"the data were recorded with {name}=")
+    assert note.isprintable()
     with pytest.raises(ConfigError, match=f"env.arguments {name}"):
         MujocoOptions("hopper", "v5", {name: plain(HOSTILE[name])})
 
@@ -211,10 +211,10 @@ DIFFERENT = {
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_a_difference_has_a_message(name):
     text, changes, words = DIFFERENT[name]
-    told = differences(made_of(text, **changes))
-    assert any(words in sentence for sentence in told), told
+    notes = differences(made_of(text, **changes))
+    assert any(words in sentence for sentence in notes), notes
     spec = made_of(text, **changes)
-    assert differences(type(spec).from_dict(json.loads(json.dumps(spec.to_dict())))) == told
+    assert differences(type(spec).from_dict(json.loads(json.dumps(spec.to_dict())))) == notes
 
 
 @needs_mujoco
@@ -223,8 +223,8 @@ def test_wrappers_of_gymnasiums_json():
     plainly = made_of(TimeLimit(ClipAction(env), 50).spec.to_json())
     assert differences(plainly) == []
     assert plainly.options["max_episode_steps"] == 50
-    (told,) = differences(made_of(NormalizeObservation(env).spec.to_json()))
-    assert "went through NormalizeObservation" in told
+    (note,) = differences(made_of(NormalizeObservation(env).spec.to_json()))
+    assert "went through NormalizeObservation" in note
 
 
 @pytest.mark.parametrize(
@@ -245,14 +245,14 @@ def test_invalid_settings_have_no_messages(options):
 
 def test_messages_of_a_conversion():
     assert about(made_of(env_spec())) == []
-    (told,) = about(made_of(env_spec("Hopper-v4", kwargs={"healthy_reward": 2})))
-    assert told == (
+    (note,) = about(made_of(env_spec("Hopper-v4", kwargs={"healthy_reward": 2})))
+    assert note == (
         "the data were recorded in Hopper-v4 with healthy_reward=2, and rollouts are made in it"
     )
-    (told,) = about(replace(made_of(env_spec("Hopper-v4")), recorded=""))
-    assert told.endswith("by their name Hopper-v4 is assumed")
-    (told,) = about(replace(made_of(env_spec()), options={}))
-    assert "their spaces are not its" in told
+    (note,) = about(replace(made_of(env_spec("Hopper-v4")), recorded=""))
+    assert note.endswith("by their name Hopper-v4 is assumed")
+    (note,) = about(replace(made_of(env_spec()), options={}))
+    assert "their spaces are not its" in note
 
 
 def test_environments_of_this_package():

@@ -26,12 +26,12 @@ pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 def test_a_worker_that_dies_begins_the_episodes_of_all_groups_again(tmp_path):
     make_env = partial(Noise, misdeed="kill", once=tmp_path / "once")
     vector = WorkerVectorEnv(make_env, 4, 2)
-    asked, thinking = vector.groups(2)  # rows 0 and 2, rows 1 and 3
-    first = asked.reset(seed=[13, 7])[0], thinking.reset(seed=[7, 7])[0]
-    asked.step([0, 0])
-    asked.step_async([0, 0])  # row 0 kills its worker, which has row 1 as well
+    waiting, thinking = vector.groups(2)  # rows 0 and 2, rows 1 and 3
+    first = waiting.reset(seed=[13, 7])[0], thinking.reset(seed=[7, 7])[0]
+    waiting.step([0, 0])
+    waiting.step_async([0, 0])  # row 0 kills its worker, which has row 1 as well
     thinking.step_async([0, 0])
-    for group, begun in zip((asked, thinking), first, strict=True):
+    for group, begun in zip((waiting, thinking), first, strict=True):
         observations, rewards, terminated, truncated, info = group.step_wait()
         np.testing.assert_array_equal(info["restarted"], [True, False])
         np.testing.assert_array_equal(observations[0], begun[0])
@@ -39,7 +39,7 @@ def test_a_worker_that_dies_begins_the_episodes_of_all_groups_again(tmp_path):
         assert not (terminated | truncated).any()
         assert not group.step([0, 0])[4]["restarted"].any()
     os.kill(vector._pool.workers[1].pid, signal.SIGKILL)
-    assert asked.step([0, 0])[4]["restarted"].tolist() == [False, True]
+    assert waiting.step([0, 0])[4]["restarted"].tolist() == [False, True]
     assert thinking.step([0, 0])[4]["restarted"].tolist() == [False, True]  # it had not asked
     vector.close()
 

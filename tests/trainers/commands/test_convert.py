@@ -120,8 +120,8 @@ def test_missing_information_is_requested(tmp_path, error_of, capsys):
     assert "no column tells where episodes end" in error_of(run, path, tmp_path / "s", *named)
     assert "is not THEIRS=OURS" in error_of(run, path, tmp_path / "s", "--map", "finish=nothing")
     run(path, tmp_path / "s", *named, "--map", "finish=done", "--action-range", "-4", "4")
-    told = capsys.readouterr().out
-    assert "note: there are no rewards; all are taken as 0" in told
+    output = capsys.readouterr().out
+    assert "note: there are no rewards; all are taken as 0" in output
     store = Store.open(tmp_path / "s")
     assert store.lengths.tolist() == [3, 3]
     assert store.spec.action_space.high.tolist() == [4]

@@ -99,8 +99,8 @@ def test_optional_parts_are_listed_with_their_installation(monkeypatch: pytest.M
     facts = probe.probe(TRAINER).facts
     assert facts.keys() >= probe.OPTIONAL.keys()
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    told = probe.probe(TRAINER).facts["arrow"]
-    assert told == f"none: no Parquet and Arrow files. {probe.install('arrow')}"
+    fact = probe.probe(TRAINER).facts["arrow"]
+    assert fact == f"none: no Parquet and Arrow files. {probe.install('arrow')}"
 
     def broken(name: str) -> None:
         raise OSError("libavcodec.so.61: cannot open shared object file")
@@ -137,20 +137,20 @@ def test_a_mujoco_that_breaks_dm_control_is_found(
     assert '"mujoco>=3.17.0,<4"' in finding.fix
 
 
-@pytest.mark.parametrize(("asked", "fix"), [(None, "libegl1"), ("osmesa", "unset MUJOCO_GL")])
+@pytest.mark.parametrize(("renderer", "fix"), [(None, "libegl1"), ("osmesa", "unset MUJOCO_GL")])
 def test_missing_rendering_libraries_are_named(
-    monkeypatch: pytest.MonkeyPatch, asked: str | None, fix: str
+    monkeypatch: pytest.MonkeyPatch, renderer: str | None, fix: str
 ) -> None:
     from rate.envs import headless
 
     def refuse() -> str:
-        raise ConfigError("egl: no library") if asked is None else AttributeError("glGetError")
+        raise ConfigError("egl: no library") if renderer is None else AttributeError("glGetError")
 
     monkeypatch.setattr(headless, "choose_renderer", refuse)
     monkeypatch.setattr(probe, "_check_packages", lambda needs, extra: None)
     monkeypatch.delenv("MUJOCO_GL", raising=False)
-    if asked:
-        monkeypatch.setenv("MUJOCO_GL", asked)
+    if renderer:
+        monkeypatch.setenv("MUJOCO_GL", renderer)
     finding = probe.probe("memory_maze")
     assert not finding.works
     assert fix in finding.fix

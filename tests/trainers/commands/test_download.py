@@ -26,12 +26,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """Serves DATA with range requests; attributes of the server select the faults."""
 
     def do_GET(self):
-        server, asked = self.server, self.headers.get("Range")
-        server.asked.append(asked)
+        server, span = self.server, self.headers.get("Range")
+        server.asked.append(span)
         if self.path != "/data.bin":
             self.send_error(404)
             return
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and server.ranges else 0
+        start = int(span.removeprefix("bytes=").rstrip("-")) if span and server.ranges else 0
         if start >= len(DATA):
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(DATA)}")
@@ -77,14 +77,14 @@ def test_interrupted_connections_are_resumed(tmp_path, cuts):
     seen = []
     with serving(cuts) as (server, remote):
         path = fetch(remote, tmp_path, lambda done, total: seen.append((done, total)))
-        asked = [None]
+        spans = [None]
         for cut in cuts:
-            before = 0 if asked[-1] is None else int(asked[-1][6:-1])
-            asked.append(f"bytes={before + cut}-")
-        assert server.asked == asked
+            before = 0 if spans[-1] is None else int(spans[-1][6:-1])
+            spans.append(f"bytes={before + cut}-")
+        assert server.asked == spans
         check(path)
         assert fetch(remote, tmp_path) == path  # no further request
-        assert server.asked == asked
+        assert server.asked == spans
     assert seen[-1] == (len(DATA), len(DATA))
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
@@ -225,9 +225,9 @@ def test_printed_commands_find_the_download(tmp_path, monkeypatch, capsys):
     assert second.startswith("rate train atari ")
     assert second == "rate train atari --game Breakout --data.store data/breakout"
     download.main(["hopper-medium-v2"])
-    told, command = capsys.readouterr().out.splitlines()
+    message, command = capsys.readouterr().out.splitlines()
     assert parse("mujoco", command.split()[3:]).config.data.dataset == "hopper-medium-v2"
-    path = tmp_path / told.partition(" is here")[0]
+    path = tmp_path / message.partition(" is here")[0]
     path.parent.mkdir(parents=True)
     path.touch()
     assert find_d4rl(tmp_path / "data", "hopper-medium-v2") == path

@@ -266,9 +266,9 @@ def test_scores_are_shown_if_they_cannot_be_written(
     monkeypatch.setattr("trainers.commands.scores.write_atomic", full)
     with pytest.raises(SystemExit):
         evaluate.main([str(trained("rate")), "--results", str(tmp_path / "scores.csv")])
-    told = capsys.readouterr()
-    assert "Success rate" in told.out
-    assert "scores.csv cannot be written: No space left" in told.err
+    captured = capsys.readouterr()
+    assert "Success rate" in captured.out
+    assert "scores.csv cannot be written: No space left" in captured.err
 
 
 @pytest.mark.parametrize("seed", [-1, -(1 << 70), (1 << 63) - 3, 1 << 64, 10**30])

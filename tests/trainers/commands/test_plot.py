@@ -207,9 +207,9 @@ def test_the_trained_length_defaults_to_that_of_the_preset(
         pytest.importorskip("minigrid")
     rows = [row("rate", 1, length, 1.0, environment=environment) for length in lengths]
     assert trained_lengths(rows) == trained
-    told = [{**each, "trained_length": 12} for each in rows]
-    assert trained_lengths(told) == [12]
-    assert trained_lengths([*told, {**rows[0], "trained_length": 20}]) == [12, 20]
+    with_lengths = [{**each, "trained_length": 12} for each in rows]
+    assert trained_lengths(with_lengths) == [12]
+    assert trained_lengths([*with_lengths, {**rows[0], "trained_length": 20}]) == [12, 20]
 
 
 def test_a_run_records_its_trained_length(trained: Callable[[str], Path], tmp_path: Path) -> None:

@@ -56,9 +56,11 @@ def test_a_store_is_measured_before_it_is_loaded(
     store = next((tmp_path / "data").glob("atari-*/manifest.json")).parent
     command = parse("atari", ["--model_mode=DT_quick", f"--data.store={store}"])
     assert describe_frames(command.config).startswith("data 2 episodes, 120 steps: 0.8 MB")
-    told = describe_frames(parse("atari", words(tmp_path, "--model_mode=DT_quick")).config)
-    assert told.startswith("data, to be made if they are not there, of at most 2 episodes, 120 st")
-    assert told.endswith("MB of frames there, once stacked.")
+    description = describe_frames(parse("atari", words(tmp_path, "--model_mode=DT_quick")).config)
+    assert description.startswith(
+        "data, to be made if they are not there, of at most 2 episodes, 120 st"
+    )
+    assert description.endswith("MB of frames there, once stacked.")
     again = words(tmp_path, "--model_mode=DT_quick", f"--data.store={store}", "--logging.name=x")
     train.train_on("atari", again)
     error = error_of(train.train_on, "atari", [*again, "--game=Breakout", "--logging.name=y"])

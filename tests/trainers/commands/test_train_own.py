@@ -199,8 +199,8 @@ def test_missing_information_is_requested_as_by_convert(
     np.savez(tmp_path / "odd.npz", **odd)
     data = ["--data", "odd.npz", "--model", "dt", *TINY]
     assert "actions" in error_of(train.main, data)
-    told = ["--map", "o=observations", "--map=u=actions", "--map", "end=dones", "--zero-rewards"]
-    train.main([*data, *told])
+    options = ["--map", "o=observations", "--map=u=actions", "--map", "end=dones", "--zero-rewards"]
+    train.main([*data, *options])
     text = (tmp_path / "runs" / "odd.npz-dt-1" / "config.yaml").read_text(encoding="utf-8")
     reading = yaml.safe_load(text)["data"]["reading"]
     assert reading["columns"] == {"o": "observations", "u": "actions", "end": "dones"}

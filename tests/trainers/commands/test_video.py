@@ -117,11 +117,11 @@ def test_a_window_drops_old_steps(trained: Trained) -> None:
 
 
 def test_a_long_episode_keeps_evenly_spaced_steps(trained: Trained) -> None:
-    told: list[int] = []
-    record = recorded(trained("rate"), max_moments=8, on_step=told.append)
+    reported: list[int] = []
+    record = recorded(trained("rate"), max_moments=8, on_step=reported.append)
     steps = [moment.step for moment in record.moments]
     assert steps == [0, 8, 16, 24, 32, STEPS]
-    assert told == list(range(1, STEPS + 1))
+    assert reported == list(range(1, STEPS + 1))
     assert len(record.memories) == 4
 
 
