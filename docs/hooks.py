@@ -12,16 +12,19 @@ import re
 import sys
 from contextlib import chdir, redirect_stdout, suppress
 from dataclasses import fields, is_dataclass
+from inspect import cleandoc, getdoc
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from mkdocs.structure.files import File, Files
 
 from rate.architecture import BACKBONES, config_class
+from rate.envs import tasks
 from trainers.commands.main import COMMANDS, run
 from trainers.config import RunConfig
+from trainers.environments import NAMES
 from trainers.options import Option, options_of, placeholder, plain_text, summary
-from trainers.registry import ENVIRONMENTS, find_environment
+from trainers.registry import find_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "data" / "results"
@@ -31,6 +34,7 @@ def on_files(files: Files, config: Any) -> Files:
     """Adds the generated pages and the pictures of the results."""
     pages = {
         "configuration.md": configuration(),
+        "tasks.md": memory_tasks(),
         "commands.md": commands(),
         "results.md": (RESULTS / "README.md").read_text(encoding="utf-8"),
         "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
@@ -59,11 +63,26 @@ def configuration() -> str:
             lines += _section(field.name, kind)
     for name in BACKBONES.own_names():
         lines += _section("model", config_class({"backbone": name}), f" of {name}")
-    lines += ["", "## env", "", "Settings of the environments of this project."]
-    for name in ENVIRONMENTS:
+    told = "Settings of the environments of this project; those of the memory tasks are in"
+    lines += ["", "## env", "", f"{told} [their reference](tasks.md)."]
+    for name in NAMES:
         options = find_environment(name).options
         if options is not None and fields(options):
             lines += ["", f"### {name}", "", *_table(options_of(options, "env"), options)]
+    return "\n".join(lines) + "\n"
+
+
+def memory_tasks() -> str:
+    """Returns the reference of the memory tasks, made from their docstrings and settings."""
+    lines = ["# Memory tasks", "", cleandoc(tasks.__doc__ or "")]
+    for name in tasks.TASKS:
+        record = find_environment(name)
+        text = re.split(r"\n(?:Args|Raises):", getdoc(record.env) or "")[0].strip()
+        usual = record.make({}).usual_length
+        lines += ["", f"## {record.env.__name__}", ""]
+        lines += [f"`{record.gym_id()}`, or `{name}`; length {usual} by default.", "", text]
+        if record.options is not None:
+            lines += ["", *_table(options_of(record.options, "env"), record.options)]
     return "\n".join(lines) + "\n"
 
 

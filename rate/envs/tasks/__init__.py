@@ -1,8 +1,16 @@
-"""The memory tasks: small environments that are arrays of N rows, by the names of their records.
+"""Small environments that cannot be solved without memory, of any length.
 
-A task is one file here, a subclass of `rate.envs.tasks.base.Task`, and one line in `TASKS`. Its
-Gymnasium id, vector environment, expert, record, presets and tests follow from these.
+After `import rate.envs`, `gymnasium.make("RATE/Bits-v0", length=90, num_bits=3)` makes one, and
+`make_vec` with `vectorization_mode="vector_entry_point"` an array of them. `info` holds `success`
+and `oracle_action`, the action of an expert that knows the whole state. `reset(options={...})`
+fixes what a reset would draw, for a look at one case. `privileged=True` is the fully observed twin.
+
+`rate train bits --data.max_length 90 --env.num_bits 3` has the expert play data, trains and scores.
+A window then holds a whole episode: K and N follow from the length, unless they are given.
 """
+
+# A task is one file here, a subclass of `Task` in base.py, and one line in `TASKS`. Its Gymnasium
+# id, vector environment, expert, record, presets and tests follow from these.
 
 from __future__ import annotations
 
