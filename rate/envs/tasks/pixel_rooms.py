@@ -62,9 +62,10 @@ def window(boards: Array, players: Array, palettes: Array) -> Array:
         players: Cells `(n, 2)`.
         palettes: RGB of each code, `(n, codes, 3)` uint8.
     """
-    margin = ((0, 0), (_MARGIN, _MARGIN), (_MARGIN, _MARGIN))
-    padded = np.pad(boards, margin, constant_values=FLOOR)
-    rows, near = np.arange(len(players))[:, None, None], np.arange(VIEW)
+    count, height, width = boards.shape
+    padded = np.full((count, height + VIEW - 1, width + VIEW - 1), FLOOR, dtype=boards.dtype)
+    padded[:, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN] = boards
+    rows, near = np.arange(count)[:, None, None], np.arange(VIEW)
     lines = players[:, 0, None, None] + near[None, :, None]
     columns = players[:, 1, None, None] + near[None, None, :]
     seen = palettes[rows, padded[rows, lines, columns]]  # (n, 5, 5, 3)
