@@ -24,7 +24,7 @@ class FFMState(State):
 
 
 class FFMCell(Cell[FFMState]):
-    """Fast and Forgetful Memory (Morad et al. 2023, arXiv 2310.04128, section 4).
+    """Fast and Forgetful Memory (Morad et al. 2023, arXiv 2310.04128).
 
         S_t = gamma * S_{t-1} + (l_1(x_t) * sigmoid(l_2(x_t))) 1^T,    S complex, m x c
         gamma_jk = exp(-|alpha_j| - i omega_k)

@@ -30,7 +30,7 @@ class GatedDeltaNetState(State):
 
 
 class GatedDeltaNetCell(Cell[GatedDeltaNetState]):
-    """The gated delta rule (Yang et al. 2024, arXiv 2412.06464, equation 10).
+    """The gated delta rule (Yang et al. 2024, arXiv 2412.06464).
 
         S_t = a_t S_{t-1} (I - b_t k_t k_t^T) + (w_t * v_t) k_t^T
         o_t = S_t q_t
@@ -45,7 +45,7 @@ class GatedDeltaNetCell(Cell[GatedDeltaNetState]):
 
         u_t = w_t * v_t - b_t a_t S_{t-1} k_t
 
-    which is one triangular system for all u of the chunk (section 3.3, the WY representation).
+    which is one triangular system for all u of the chunk (the WY representation).
     """
 
     def __init__(self, config: GatedDeltaNetConfig) -> None:

@@ -32,14 +32,14 @@ class Mamba2State(State):
 
 
 class Mamba2Cell(Cell[Mamba2State]):
-    """Mamba-2 (Dao and Gu 2024, arXiv 2405.21060, sections 6 and 7; one group).
+    """Mamba-2 (Dao and Gu 2024, arXiv 2405.21060; one group).
 
         h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t^T
         y_t = h_t^T C_t + D x_t
 
     for every head, with A < 0 and D scalars of a head and dt_t = softplus(w x_t + b). x, B and C
     come from a causal convolution over 4 steps and SiLU. The output is RMSNorm(y * SiLU(z)) and a
-    projection. It is computed in chunks, by the block decomposition of section 6: decayed linear
+    projection. It is computed in chunks, by the block decomposition of the paper: decayed linear
     attention with queries C and keys B.
     """
 

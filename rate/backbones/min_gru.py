@@ -23,13 +23,13 @@ class MinGRUState(State):
 
 
 class MinGRUCell(Cell[MinGRUState]):
-    """minGRU (Feng et al. 2024, "Were RNNs All We Needed?", section 3.1 and appendix B).
+    """minGRU (Feng et al. 2024, "Were RNNs All We Needed?").
 
         z_t = sigmoid(W_z x_t)
         c_t = g(W_h x_t),    g(a) = a + 0.5 if a >= 0, else sigmoid(a)
         h_t = (1 - z_t) h_{t-1} + z_t c_t,    h_0 = g(0)
 
-    g keeps h above 0, so that the recurrence is computed in log space (appendix B.3), with
+    g keeps h above 0, so that the recurrence is computed in log space, with
     A_t = sum of log(1 - z_s) for s <= t:
 
         log h_t = A_t + logsumexp(log h_0, log(z_s c_s) - A_s for s <= t)

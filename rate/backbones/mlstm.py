@@ -32,18 +32,18 @@ class MLSTMState(State):
 
 
 class MLSTMCell(Cell[MLSTMState]):
-    """mLSTM (Beck et al. 2024, arXiv 2405.04517, section 2.3), in a block as that of xLSTM 7B.
+    """mLSTM (Beck et al. 2024, arXiv 2405.04517), in a block as that of xLSTM 7B.
 
         C_t = f_t C_{t-1} + i_t v_t k_t^T
         n_t = f_t n_{t-1} + i_t k_t
         h_t = o_t * (C_t q_t) / max(|n_t^T q_t|, 1)
 
     with i_t = exp(w_i x_t), f_t = sigmoid(w_f x_t) and o_t = sigmoid(W_o x_t); k_t is divided by
-    the root of d_head. C and n are stored divided by exp(m_t) (section 2.2, stabiliser), with
+    the root of d_head. C and n are stored divided by exp(m_t) (the stabiliser), with
 
         m_t = max(log f_t + m_{t-1}, log i_t)
 
-    Within a chunk all steps are computed at once, as in appendix A.3: with F_t the sum of log f,
+    Within a chunk all steps are computed at once: with F_t the sum of log f,
     step t weighs the write of step s by D_ts = F_t - F_s + log i_s, and the state before the chunk
     by F_t + m_0. The block around the cell is that of xLSTM 7B (Beck et al. 2025, arXiv
     2503.13427): no convolution, and a gated feed-forward layer.

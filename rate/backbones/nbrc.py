@@ -20,7 +20,7 @@ class NBRCState(State):
 
 
 class NBRCCell(Cell[NBRCState]):
-    """The recurrently neuromodulated bistable cell (Vecoven et al. 2021, section 3, nBRC).
+    """The recurrently neuromodulated bistable cell (Vecoven et al. 2021).
 
         a_t = 1 + tanh(U_a x_t + W_a h_{t-1})
         c_t = sigmoid(U_c x_t + W_c h_{t-1})

@@ -29,7 +29,7 @@ class SHMState(State):
 
 
 class SHMCell(Cell[SHMState]):
-    """Stable Hadamard Memory (Le et al. 2025, arXiv 2410.10132, section 3).
+    """Stable Hadamard Memory (Le et al. 2025, arXiv 2410.10132).
 
         M_t = M_{t-1} * C_t + eta_t v_t k_t^T
         C_t = 1 + tanh(theta_t v_c(x_t)^T)
@@ -37,7 +37,7 @@ class SHMCell(Cell[SHMState]):
 
     with eta_t = sigmoid(w x_t), and k_t and q_t non-negative with sum 1. theta_t is one of L
     learned vectors, drawn uniformly at every step, which keeps products of C_t bounded in
-    expectation (proposition 5). The public code draws when it acts, too; here steps then take the
+    expectation. The public code draws when it acts, too; here steps then take the
     vectors in turn, so that a policy is a function of its history. Computed by a scan over steps.
     """
 

@@ -34,7 +34,7 @@ class SLSTMState(State):
 
 
 class SLSTMCell(Cell[SLSTMState]):
-    """sLSTM (Beck et al. 2024, arXiv 2405.04517, section 2.2).
+    """sLSTM (Beck et al. 2024, arXiv 2405.04517).
 
         c_t = f_t c_{t-1} + i_t z_t,    z_t = tanh(W_z x_t + R_z h_{t-1})
         n_t = f_t n_{t-1} + i_t

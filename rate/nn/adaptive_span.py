@@ -18,7 +18,7 @@ class AdaptiveSpan(nn.Module):
         m_z(x) = clamp((R + z - x) / R, 0, 1),    z = share * L
 
     of distance x, with ramp R and a learned share of the longest span L. Attention weights are
-    m_z * exp(score), normalised (equation 5), which is the softmax of score + log m_z.
+    m_z * exp(score), normalised, which is the softmax of score + log m_z.
 
     Args:
         num_heads: Number of heads.

@@ -10,7 +10,7 @@ _EPS = 1e-5
 
 
 def dpfp(x: Tensor) -> Tensor:
-    """Deterministic parameter-free projection (Schlag et al. 2021, section 5.3).
+    """Deterministic parameter-free projection (Schlag et al. 2021).
 
     Products of each unit of [ReLU(x), ReLU(-x)] with those 1 to 3 places before it:
     `(..., s)` become `(..., 6 s)`, not negative.

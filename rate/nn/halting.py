@@ -24,7 +24,7 @@ class Ponder:
 
 
 class Halting(nn.Module):
-    """The halting unit of adaptive computation time (Graves 2016, arXiv 1603.08983, section 2).
+    """The halting unit of adaptive computation time (Graves 2016, arXiv 1603.08983).
 
     Layer i halts a token with probability p_i = sigmoid(w x_i + b). A token halts at the first
     layer N at which p_1 + ... + p_N exceeds the threshold; the weights of its layers are p_1, ...,

@@ -63,7 +63,7 @@ def decayed_linear_attention(
 ) -> tuple[Tensor, Tensor]:
     """One chunk of M_t = a_t M_{t-1} + k_t v_t^T, o_t = M_t^T q_t.
 
-    Linear attention with decay (Katharopoulos et al. 2020; Dao and Gu 2024, section 6).
+    Linear attention with decay (Katharopoulos et al. 2020; Dao and Gu 2024).
 
     Args:
         query: `(B, H, C, k)`.

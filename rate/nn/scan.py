@@ -10,7 +10,7 @@ def linear_scan(decay: Tensor, value: Tensor, initial: Tensor) -> Tensor:
     """Returns all h_t = a_t h_{t-1} + b_t, in log2(T) passes over all steps.
 
     A pass combines every step with the one 1, 2, 4, ... steps before it (Hillis and Steele 1986;
-    Blelloch 1990, section 1.4): two steps of the recurrence are one with a = a_2 a_1 and
+    Blelloch 1990): two steps of the recurrence are one with a = a_2 a_1 and
     b = a_2 b_1 + b_2.
 
     Args:

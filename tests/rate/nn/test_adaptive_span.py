@@ -10,7 +10,7 @@ from rate.nn.adaptive_span import AdaptiveSpan
 from tests.factories import STEPS, make_batch, make_model
 
 
-def test_masked_softmax_equals_equation_5() -> None:
+def test_masked_softmax_equals_the_normalised_mask() -> None:
     span, scores = AdaptiveSpan(2, longest=10, ramp=4).double(), torch.randn(2, 20).double()
     torch.nn.init.constant_(span.share, 0.5)
     distances = torch.arange(20)

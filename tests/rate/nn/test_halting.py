@@ -12,7 +12,7 @@ from tests.factories import make_batch, make_model
 
 
 def by_hand(probabilities: list[float], threshold: float) -> tuple[list[float], float]:
-    """Weights of the layers and ponder cost of a token (Graves 2016, equations 4 to 7)."""
+    """Weights of the layers and ponder cost of a token (Graves 2016)."""
     weights, total = [], 0.0
     for number, probability in enumerate(probabilities, start=1):
         if total + probability > threshold:
