@@ -39,6 +39,8 @@ class RunResult:
         timesteps_per_second: Real steps of episodes trained on per second.
         held_out: Metrics of the last and the best weights on held-out steps: `which`, `step`, and
             the result of `trainers.held_out.Account.row`; empty if no episode is held out.
+        memory: The distance between the memories of episodes after filler, of the last and the best
+            weights; see `trainers.retention.measure_retention`.
     """
 
     folder: Path
@@ -48,6 +50,7 @@ class RunResult:
     seconds: float = 0.0
     timesteps_per_second: float = 0.0
     held_out: list[dict[str, Any]] = field(default_factory=list)
+    memory: list[dict[str, Any]] = field(default_factory=list)
 
 
 def finished_result(folder: Path, config: RunConfig) -> RunResult | None:
@@ -69,6 +72,7 @@ def finished_result(folder: Path, config: RunConfig) -> RunResult | None:
             seconds=known["training_seconds"],
             timesteps_per_second=known["timesteps_per_second"],
             held_out=known.get("held_out", []),
+            memory=known.get("memory", []),
         )
     except (ConfigError, OSError, ValueError, KeyError, TypeError):
         return None
@@ -123,6 +127,7 @@ def score_weights(
         "timesteps_per_second": round(result.timesteps_per_second, 1),
         "rows": result.rows,
         "held_out": result.held_out,
+        "memory": result.memory,
     }
     try:
         log_scores(loggers, result.rows, result.steps)

@@ -39,6 +39,7 @@ from trainers.loggers import make_loggers
 from trainers.memory_check import check_memory
 from trainers.meter import Meter
 from trainers.registry import check_run, environment_of_run
+from trainers.retention import measure_retention
 from trainers.run_result import RunResult, finished_result, score_weights
 from trainers.runs import (
     HELD_OUT,
@@ -143,6 +144,7 @@ def train(
                     steps = {"last": result.steps, "best": result.best_step}
                     found = measure_weights(config, datamodule, folder, steps, device)
                 result.held_out.extend(found)
+                result.memory.extend(measure_retention(config, datamodule, folder, steps, device))
                 score_weights(config, environment, result, device, report, loggers)
     return result
 

@@ -146,10 +146,9 @@ def inspect_memory(
     tell("following memory", 0, folds)
     states, features = zip(*follow(model, batch), strict=True)
     actions = model.head.decode(model.head(torch.cat(features, dim=1)), Decoding())
-    flat = torch.stack([_memory(state) for state in states])  # (N, B, D)
+    flat = torch.stack([memory_vector(state) for state in states])  # (N, B, D)
     size = flat.norm(dim=-1).clamp(min=_LEAST)
     drift = (flat[1:] - flat[:-1]).norm(dim=-1) / size[:-1]
-    apart = (flat - flat.mean(1, keepdim=True)).square().sum(-1).mean(1).sqrt() / size.mean(1)
     survival = {}
     for number, strength in enumerate(noise, start=1):
         tell("following memory", number, folds)
@@ -160,7 +159,7 @@ def inspect_memory(
     tell("following memory", folds, folds)
     rows = [memory_rows(state) for state in states]
     rank = [0.0 if row is None else float(effective_rank(row).mean(-1)) for row in rows]
-    return MemoryReport(apart.tolist(), drift.mean(-1).tolist(), rank, survival)
+    return MemoryReport(spread(flat).tolist(), drift.mean(-1).tolist(), rank, survival)
 
 
 def effective_rank(matrices: Tensor) -> Tensor:
@@ -185,8 +184,18 @@ def _disturb(segment: int, strength: float, number: int, state: State) -> State:
     return disturbed(state, strength, torch.Generator().manual_seed(0))
 
 
-def _memory(state: State) -> Tensor:
-    """Returns the memory `(B, D)` of a state.
+def spread(memories: Tensor) -> Tensor:
+    """Returns the root mean square distance of memories `(..., B, D)` to their mean.
+
+    It is relative to their mean norm: `(...)`.
+    """
+    apart = (memories - memories.mean(-2, keepdim=True)).square().sum(-1).mean(-1).sqrt()
+    distance: Tensor = apart / memories.norm(dim=-1).clamp(min=_LEAST).mean(-1)
+    return distance
+
+
+def memory_vector(state: State) -> Tensor:
+    """Returns the memory `(B, D)` of a state: the memory tokens, or else all that it remembers.
 
     Raises:
         ValueError: If it has none.
