@@ -28,7 +28,7 @@ from trainers.commands.evaluate import find_candidates, prepare, score
 from trainers.config import NO_ENVIRONMENT, DataConfig, RunConfig
 from trainers.config_files import load_config_file
 from trainers.environment import Environment, Length
-from trainers.held_environments import name_of
+from trainers.environment_objects import register_object
 from trainers.meter import Meter
 from trainers.policies import make_policy
 from trainers.registry import environment_of, find_environment
@@ -211,7 +211,7 @@ def train(
         DatasetError: If the data cannot be trained on.
         TrainingError: If training cannot continue.
     """
-    environment = NO_ENVIRONMENT if env is None else name_of(env)
+    environment = NO_ENVIRONMENT if env is None else register_object(env)
     chosen: dict[str, Any] = {
         "training.max_steps": steps,
         "training.seed": seed,

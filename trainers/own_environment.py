@@ -21,7 +21,7 @@ from rate.errors import ConfigError
 from rate.progress import OnProgress
 from trainers.config import DataConfig
 from trainers.environment import Environment, Length, VectorEnv
-from trainers.held_environments import held
+from trainers.environment_objects import find_object
 
 if TYPE_CHECKING:
     from datamodules.collector import Collector
@@ -58,7 +58,7 @@ class OwnEnvironment(Environment):
         maker: Maker | Elsewhere
         settings = {name: value for name, value in options.items() if name != PYTHON}
         if options.get(PYTHON) is None:
-            maker = cls.given or held(cls.name) or find_maker(cls.name)
+            maker = cls.given or find_object(cls.name) or find_maker(cls.name)
             found = _describe(cls.name, maker, settings)
         else:
             python = os.path.abspath(str(options[PYTHON]))  # noqa: PTH100 (a link stays one)
@@ -89,7 +89,11 @@ class OwnEnvironment(Environment):
         processes may not be able to import them.
         """
         making = self.making(length)
-        if isinstance(making, Elsewhere) or held(self.name) is None or self.workers is not None:
+        if (
+            isinstance(making, Elsewhere)
+            or find_object(self.name) is None
+            or self.workers is not None
+        ):
             return super().make_rows(num_envs, length)
         from rate.envs.serial_vector import SerialVectorEnv
 

@@ -16,7 +16,7 @@ import pytest
 from rate.errors import ConfigError
 from rate.weights import WeightsError
 from trainers.api import Dataset, Run, train
-from trainers.held_environments import name_of
+from trainers.environment_objects import register_object
 
 ROOT = Path(__file__).parents[2]
 SMALL: dict[str, Any] = {
@@ -152,10 +152,10 @@ def test_invalid_arguments_are_refused_by_name(tmp_path: Path) -> None:
 def test_a_class_that_other_processes_cannot_import_is_warned_of() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert name_of("CartPole-v1") == "CartPole-v1"
-        assert name_of(Recall).endswith("test_api:Recall")
+        assert register_object("CartPole-v1") == "CartPole-v1"
+        assert register_object(Recall).endswith("test_api:Recall")
     with pytest.warns(UserWarning, match=r"known to this process alone: .* top level"):
-        assert name_of(lambda: Recall()).endswith(
+        assert register_object(lambda: Recall()).endswith(
             "test_api:"  # as much as it has of a name
             "test_a_class_that_other_processes_cannot_import_is_warned_of"
         )

@@ -12,15 +12,15 @@ from rate.errors import ConfigError
 
 MAIN = "__main__"
 # Environment name to the class or function that was passed to this process.
-_HELD: dict[str, Callable[..., Any]] = {}
+_OBJECTS: dict[str, Callable[..., Any]] = {}
 
 
-def held(name: str) -> Callable[..., Any] | None:
+def find_object(name: str) -> Callable[..., Any] | None:
     """Returns the class or function registered under a name; None if there is none."""
-    return _HELD.get(name)
+    return _OBJECTS.get(name)
 
 
-def name_of(env: str | Callable[..., Any]) -> str:
+def register_object(env: str | Callable[..., Any]) -> str:
     """Returns the name of an environment and registers the environment under it.
 
     The name is an import path, `my_package.envs:MyEnv`. Warns if other processes cannot import it.
@@ -52,7 +52,7 @@ def name_of(env: str | Callable[..., Any]) -> str:
             stacklevel=3,
         )
     path = f"{module}:{plain}"
-    _HELD[path] = env
+    _OBJECTS[path] = env
     return path
 
 
