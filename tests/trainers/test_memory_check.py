@@ -49,7 +49,7 @@ def test_a_batch_takes_the_estimated_memory(environment: str, words: list[str]) 
     three = one._map(lambda tensor: tensor.expand(3, *tensor.shape[1:]).clone())
     memory = step_memory(config, entry.spec)
     data = sum(tensor.nbytes for tensor in three.tensors())
-    real = data + memory_check._kept(module, three)
+    real = data + memory_check._saved_bytes(module, three)
     # Tensors that all windows share, like positions, are counted for each window.
     assert real <= 3 * memory.window <= 1.3 * real
     # A layer keeps at least its inputs: 3 tokens per step in float32.
