@@ -126,6 +126,7 @@ class PublicModel(SequenceModel):
         self.tokenizer = PublicTokenizer(reference, return_scale)
         self.backbone = reference.backbone.with_context(context_length)
         self.head = PublicHead(self.tokenizer, action_space)  # type: ignore[assignment]
+        self.condition = None  # returns are tokens
         self._compiled = None
 
 
