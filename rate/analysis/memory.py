@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rate.analysis.states import disturbed, follow, memory_parts, memory_rows
-from rate.backbones.segment_transformer import SegmentState
+from rate.analysis.states import disturbed, follow, memory_parts, memory_rows, written_memory
 from rate.batch import Batch, Observations, map_tensors
 from rate.config import Decoding
 from rate.envs.autoreset import without_autoreset
@@ -129,8 +128,8 @@ def inspect_memory(
 ) -> MemoryReport:
     """Compute statistics of the memory of a model in recorded episodes.
 
-    Memory is the memory tokens of a transformer, or else the whole state: the cache, or what a
-    recurrent backbone carries.
+    Memory is what the segments of a transformer write (memory tokens, an associative memory), or
+    else the whole state: the cache, or what a recurrent backbone carries.
 
     Args:
         model: A model that carries a state, in evaluation mode.
@@ -195,13 +194,13 @@ def spread(memories: Tensor) -> Tensor:
 
 
 def memory_vector(state: State) -> Tensor:
-    """Returns the memory `(B, D)` of a state: the memory tokens, or else all that it remembers.
+    """Returns the memory `(B, D)` of a state: what segments write, or else all it remembers.
 
     Raises:
         ValueError: If it has none.
     """
-    if isinstance(state, SegmentState) and state.memory is not None:
-        return state.memory.flatten(1)
+    if (written := written_memory(state)) is not None:
+        return written.flatten(1)
     parts = list(memory_parts(state).values())
     if not parts:
         raise ValueError("the model carries no state from segment to segment")

@@ -34,14 +34,26 @@ def memory_parts(state: State) -> dict[str, Tensor]:
     return parts
 
 
+def written_memory(state: State) -> Tensor | None:
+    """Returns what the segments of a transformer write, or None if it is another state.
+
+    These are the memory tokens `(B, m, d)`, or the associative memory of all layers `(B, L, d, f)`
+    where there is one: memory tokens then stay as they are.
+    """
+    if not isinstance(state, SegmentState):
+        return None
+    return state.memory if state.association is None else state.association[0]
+
+
 def memory_rows(state: State) -> Tensor | None:
     """Returns the memory as rows `(B, m, w)`; None if there is none.
 
-    These are the memory tokens of a transformer (its cache is left out), and all parts of any other
-    state, with rows of zeros at their ends where another part is wider.
+    These are what a transformer writes (its cache is left out), and all parts of any other state,
+    with zeros at the ends of rows where another part is wider.
     """
     if isinstance(state, SegmentState):
-        return state.memory
+        written = written_memory(state)
+        return written if written is None or written.ndim == 3 else written.flatten(1, -2)
     named = memory_parts(state)
     if not named:
         return None
@@ -54,7 +66,7 @@ def memory_rows(state: State) -> Tensor | None:
 def disturbed(state: State, strength: float, generator: torch.Generator) -> State:
     """Returns a state with Gaussian noise of a standard deviation on what it remembers.
 
-    In a transformer with memory tokens, on these alone.
+    In a transformer with memory tokens, on what segments write alone; see `written_memory`.
     """
 
     def noisy(part: Tensor) -> Tensor:
@@ -62,6 +74,9 @@ def disturbed(state: State, strength: float, generator: torch.Generator) -> Stat
             return part
         return part + strength * torch.randn(part.shape, generator=generator).to(part)
 
+    if isinstance(state, SegmentState) and state.association is not None:
+        matrix, normaliser = state.association
+        return replace(state, association=(noisy(matrix), normaliser))
     if isinstance(state, SegmentState) and state.memory is not None:
         return replace(state, memory=noisy(state.memory))
     if isinstance(state, StepState):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rate.analysis.probes import FEATURES, held_out_accuracy, labels_of, probe
 from rate.analysis.saliency import saliency
-from rate.analysis.states import disturbed, follow, memory_parts, memory_rows
+from rate.analysis.states import disturbed, follow, memory_parts, memory_rows, written_memory
 from rate.backbones.segment_transformer import SegmentState
 from rate.backbones.step_recurrent import StepState
 from rate.batch import Batch
@@ -108,12 +108,15 @@ def test_a_disturbance_changes_what_is_remembered_and_nothing_else(name: str) ->
     }
     remembered = set(memory_parts(state))
     if isinstance(state, SegmentState) and state.memory is not None:
-        remembered = {"memory"}
+        remembered = {"memory"} if state.association is None else {"association.0"}
     assert changed == remembered
     assert "late" not in changed or not isinstance(state, StepState)
     rows = memory_rows(state)
     if isinstance(state, SegmentState):
-        assert rows is state.memory
+        written = written_memory(state)
+        assert (rows is None) == (written is None)
+        if rows is not None and written is not None:
+            assert torch.equal(rows.flatten(), written.flatten())
     else:
         assert rows is not None
         size = sum(part.square().sum() for part in memory_parts(state).values())
