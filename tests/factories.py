@@ -50,6 +50,7 @@ MODELS: dict[str, ModelConfig] = {
     "rate_gated": make_config(**MEMORY, valve="gated"),
     "rate_latch": make_config(**MEMORY, valve="latch"),
     "rmt": make_config(**MEMORY),
+    "rmt_average": make_config(**MEMORY, memory_decay=0.7),
     "armt": make_config(**MEMORY, associative_size=16),
     "armt_cache": make_config(**MEMORY, associative_size=16, cache_length=7, block="gtrxl"),
     "cached_memories": make_config(**RATE, cached_memories=2),

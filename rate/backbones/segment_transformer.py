@@ -221,8 +221,10 @@ class SegmentTransformer(Transformer[SegmentState]):
     def _advance_memory(
         self, state: SegmentState, memory: Tensor, written: Tensor
     ) -> dict[str, Any]:
-        """The memory retention valve: M_{n+1} = MRV(M_n, C_n)."""
+        """The memory retention valve, and a decay a: M_{n+1} = a M_n + (1 - a) MRV(M_n, C_n)."""
         new, cell = self.valve(memory, self.write_tokens(memory), written, state.cell)
+        if self.config.memory_decay:
+            new = torch.lerp(new, memory, self.config.memory_decay)
         memories = state.memories
         if memories is not None:  # M_n replaces the oldest
             memories = torch.cat((memories[:, memory.shape[1] :], memory), dim=1)

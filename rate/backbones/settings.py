@@ -132,6 +132,9 @@ class SegmentTransformerConfig(TransformerConfig):
         valve_heads: Attention heads of the valve (`--n_head_ca`).
         valve_activation: Activation of the write tokens' outputs, before the valve (`--mrv_act`).
         memory_noise: Standard deviation of Gaussian noise on carried memory, in training only.
+        memory_decay: a in [0, 1): memory is an exponential moving average over segments, a times
+            the memory before plus 1 - a times what the valve returns. With
+            `training.bptt_segments=1` it is detached, as in muVLA's ablation (arXiv 2606.12497).
         cached_memories: S, memories of the segments before that are read beside the current one
             (memory caching, arXiv 2602.24281).
         associative_size: Width of the keys of an associative memory in every layer, written by the
@@ -145,6 +148,7 @@ class SegmentTransformerConfig(TransformerConfig):
     valve_heads: int = 2
     valve_activation: Activation = "none"
     memory_noise: float = 0.0
+    memory_decay: float = 0.0
     cached_memories: int = 0
     associative_size: int = 0
 
@@ -156,6 +160,7 @@ class SegmentTransformerConfig(TransformerConfig):
         for name in counts:
             self.check_count(name, 0)
         self.check_share("memory_noise", inf)
+        self.check_share("memory_decay")
         if self.valve != "none" and self.num_memory_tokens == 0:
             raise ConfigError(
                 f"model.valve={self.valve} has no memory tokens to work on; set "
@@ -163,16 +168,18 @@ class SegmentTransformerConfig(TransformerConfig):
             )
         if self.valve in _ATTENDING:
             self.check_divides("valve_heads")
-        for name in ("cached_memories", "associative_size"):
+        for name in ("cached_memories", "associative_size", "memory_decay"):
             if getattr(self, name) and not self.num_memory_tokens:
                 raise ConfigError(
                     f"model.{name}={getattr(self, name)} is of memory tokens; set "
                     f"model.num_memory_tokens above 0, or model.{name}=0."
                 )
-        if self.associative_size and (self.valve != "none" or self.cached_memories):
+        of_tokens = self.valve != "none" or self.cached_memories or self.memory_decay
+        if self.associative_size and of_tokens:
             raise ConfigError(
                 f"model.associative_size={self.associative_size} carries a matrix instead of "
-                "memory tokens; set model.valve=none and model.cached_memories=0 with it."
+                "memory tokens; set model.valve=none, model.cached_memories=0 and "
+                "model.memory_decay=0 with it."
             )
 
     def information_horizon(self, tokens_per_step: int, *, exact: bool = True) -> int | None:

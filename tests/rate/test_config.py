@@ -20,7 +20,7 @@ from tests.factories import MODELS
 MEMORY = {"num_memory_tokens": 2}
 BAD: list[tuple[str, dict[str, Any]]] = [
     ("backbone", {"backbone": "sliding"}),
-    ("tokenizer", {"tokenizer": "pairs"}),
+    ("tokenizer", {"tokenizer": "quadruples"}),
     ("block", {"block": "bert"}),
     ("position", {"position": "rotary"}),
     ("valve", {"valve": "gate", **MEMORY}),
@@ -40,6 +40,9 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("memory_noise", {"memory_noise": -0.1}),
     ("memory_noise", {"memory_noise": float("nan")}),
     ("memory_noise", {"memory_noise": float("inf")}),
+    ("memory_decay", {"memory_decay": 1.0, "num_memory_tokens": 2}),
+    ("memory_decay", {"memory_decay": 0.5}),
+    ("memory_decay", {"memory_decay": 0.5, "num_memory_tokens": 2, "associative_size": 4}),
     ("dropout", {"dropout": 1.0}),
     ("dropout", {"dropout": -0.1}),
     ("dropout", {"dropout": "0.1"}),

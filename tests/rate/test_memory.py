@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rate.backbones.segment_transformer import SegmentState
 from rate.nn.retention_valves import VALVES, MemoryRetentionValve
 from rate.state import State
-from tests.factories import CARRYING, REMEMBERING, K, make_batch, make_model
+from tests.factories import CARRYING, REMEMBERING, K, make_batch, make_model, twin
 
 
 def used_state(name: str, seed: int = 0) -> State:
@@ -46,6 +46,18 @@ def memory_of(state: State) -> Tensor:
     assert isinstance(state, SegmentState)
     assert state.memory is not None
     return state.memory
+
+
+@pytest.mark.parametrize("name", ["rate", "rmt", "rate_lstm"])
+def test_memory_with_a_decay_is_a_moving_average_over_segments(name: str) -> None:
+    model, decay = make_model(name), 0.7
+    batch = make_batch(model, [K] * 3)
+    with torch.no_grad():
+        state = model(batch)[1]
+        replaced = model(batch, state)[1]
+        averaged = twin(model, memory_decay=decay)(batch, state)[1]
+    expected = decay * memory_of(state) + (1 - decay) * memory_of(replaced)
+    torch.testing.assert_close(memory_of(averaged), expected)
 
 
 @pytest.mark.parametrize("name", REMEMBERING)
