@@ -34,8 +34,12 @@ _NEVER = 1 << 40
 
 
 def plant(draws: Draws) -> State:
-    """Returns the three arrays at the start of the phase. The reset option is `apples`, cells."""
-    cells = draws.distinct("apples", CELLS, NUM_APPLES)  # (n, 10, 2)
+    """Returns the three arrays at the start of the phase.
+
+    10 cells have an apple; the reset option `apples` fixes which, or another number of them.
+    """
+    count = draws.count("apples", NUM_APPLES)
+    cells = draws.distinct("apples", CELLS, count)  # (n, count, 2)
     planted = np.zeros((len(cells), len(CELLS)), dtype=bool)
     np.put_along_axis(planted, _INDEX[cells[..., 0], cells[..., 1]], True, axis=1)
     return {"planted": planted, "ripe": planted, "eaten": np.full(planted.shape, _NEVER)}

@@ -147,6 +147,14 @@ class Draws:
         """Whether a reset option fixes the value."""
         return name in self._fixed
 
+    def count(self, name: str, usual: int) -> int:
+        """Returns how many elements `(..., count, d)` a reset option fixes, or the usual number."""
+        try:
+            shape = np.shape(self._fixed.get(name, 0))
+        except ValueError:  # lists of different lengths, which are refused when they are drawn
+            return usual
+        return shape[-2] if len(shape) > 1 else usual
+
     def draw(
         self,
         name: str,

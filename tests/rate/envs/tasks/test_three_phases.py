@@ -124,6 +124,19 @@ def test_an_apple_is_back_after_more_than_20_frames() -> None:
     assert np.flatnonzero(waiting).tolist() == [21]  # it grew at frame 23
 
 
+def test_any_number_of_apples_can_be_fixed() -> None:
+    env = VisualMatch(length=20)
+    rewards = []
+    for cells in ([[5, 3]], np.zeros((0, 2), dtype=int), apples.CELLS):
+        env.reset(seed=0, options={"apples": cells})
+        rewards.append(sum(env.step(WEST)[1] for _ in range(15 + 2)))
+        assert env.state["planted"].sum() == len(cells)
+    assert rewards == [1, 0, 1]
+    rows = VisualMatch.make_vector(2)
+    rows.reset(seed=0, options={"apples": [[[5, 3], [1, 1]], [[5, 7], [1, 1]]]})
+    assert rows.state["planted"].sum(axis=1).tolist() == [2, 2]
+
+
 def key_to_door(*actions: int, door: tuple[int, ...] = (NORTH, NORTH)) -> list[Any]:
     env = KeyToDoor(length=1)
     env.reset(seed=0, options={"key": [2, 5], "player": [4, 5]})
@@ -164,7 +177,8 @@ def test_impossible_values_are_refused() -> None:
         ("colors", [RED, RED, BLUE], "distinct"),
         ("colors", [RED, [0, 0, 256], BLUE], "from 0 to 255"),
         ("apples", [[1, 1]] * 10, "distinct"),
-        ("apples", [[1, 1]], "shape"),
+        ("apples", [1, 1], "shape"),
+        ("apples", [[1, 2]], "distinct"),
     ):
         with pytest.raises(ConfigError, match=rf"The reset option '{option}' is .*{words}"):
             match.reset(options={option: value})
