@@ -78,7 +78,7 @@ def memory_tasks() -> str:
     for name in tasks.TASKS:
         record = find_environment(name)
         text = re.split(r"\n(?:Args|Raises):", getdoc(record.env) or "")[0].strip()
-        usual = record.make({}).usual_length
+        usual = record.make({}).expert_episode(None)[0]
         lines += ["", f"## {record.env.__name__}", ""]
         lines += [f"`{record.gym_id()}`, or `{name}`; length {usual} by default.", "", text]
         if record.options is not None:

@@ -253,18 +253,15 @@ class Environment:
         """
         return generate(self, data, max_length, tell)
 
-    @property
-    def usual_length(self) -> int:
-        """The length of generated data if none is given; of environments with `preset_base`."""
-        raise NotImplementedError
+    def expert_episode(self, length: Length) -> tuple[int, int, float]:
+        """Returns the length, maximum number of steps and return of an expert's episode.
 
-    def expert_steps(self, length: int) -> int:
-        """Returns the maximum number of steps of an expert's episode of a length.
+        It is asked of environments with `preset_base` alone.
 
         Raises:
             ValueError: If the length is invalid.
         """
-        return self.steps_at(length)
+        raise NotImplementedError
 
     def data_lengths(self, max_length: int) -> int | tuple[int, int]:
         """Returns the length of generated episodes, or the range in which it varies."""

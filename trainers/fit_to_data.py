@@ -73,14 +73,14 @@ def fit_to_length(
     """
     if not environment.preset_base:
         return preset
-    fitted, length = deepcopy(preset), run.data.max_length or environment.usual_length
+    fitted, length = deepcopy(preset), run.data.max_length
     context, segments = run.model.context_length, run.training.segments
     has_context = "model.context_length" in given
     has_segments = "training.segments" in given
     try:
-        if has_context and has_segments and run.data.max_length is None:
+        if has_context and has_segments and length is None:
             length = _longest_within(environment, context * segments)
-        steps = environment.expert_steps(length)
+        length, steps, best = environment.expert_episode(length)
     except ValueError:  # an impossible length, which `check_run` reports
         return preset
     if has_context and not has_segments:
@@ -91,7 +91,9 @@ def fit_to_length(
     elif not has_context:
         context, segments = _window(steps, segments)
     _set_window(fitted, context, segments, steps)
-    fitted["model"]["return_scale"] = _scale(abs(environment.spec.target_return))
+    fitted["model"]["return_scale"] = _scale(abs(best))
+    if best != environment.spec.target_return:
+        fitted["evaluation"]["target_return"] = best
     fitted["data"]["max_length"] = length
     fitted["evaluation"] |= {"lengths": [length], "selection_lengths": [length]}
     return fitted
@@ -102,7 +104,7 @@ def _longest_within(environment: Environment, steps: int) -> int:
     low, high = 1, steps
     while low < high:
         middle = (low + high + 1) // 2
-        fits = environment.expert_steps(middle) <= steps
+        fits = environment.expert_episode(middle)[1] <= steps
         low, high = (middle, high) if fits else (low, middle - 1)
     return low
 

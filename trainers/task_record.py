@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from rate.envs.spec import EnvironmentSpec
 from rate.envs.tasks import TASKS
 from rate.envs.tasks.base import Task
-from trainers.environment import Environment
+from trainers.environment import Environment, Length
 
 _EXPERTS = {"key_to_door": "datamodules.oracle:KeyToDoorExpert"}  # others take the oracle action
 
@@ -26,13 +26,10 @@ class TaskRecord(Environment):
     def make_spec(cls, settings: Any) -> EnvironmentSpec:
         return replace(cls.env.spec_of(settings), name=cls.name)
 
-    @property
-    def usual_length(self) -> int:
-        """The length of episodes if none is given."""
-        return self.env(self.settings).usual_length
-
-    def expert_steps(self, length: int) -> int:
-        return int(self.env(self.settings, length).expert_steps(length))
+    def expert_episode(self, length: Length) -> tuple[int, int, float]:
+        task = self.env(self.settings, length)
+        found = task.lengths[1]
+        return found, int(task.expert_steps(found)), float(task.best_return)
 
     def data_lengths(self, max_length: int) -> int | tuple[int, int]:
         task = self.env(self.settings, max_length)

@@ -15,6 +15,7 @@ from rate.envs.spec import EnvironmentSpec
 from rate.envs.tasks import TASKS
 from rate.envs.tmaze import TMAZE_SPEC, TMaze, TMazeOracle, TMazeVector, tmaze_spec
 from rate.errors import ConfigError
+from rate.messages import did_you_mean
 from rate.renamed import current_settings
 
 __all__ = [
@@ -118,7 +119,15 @@ def _from_settings(
     """Returns an environment's class, and its settings and length as arguments."""
     found = importlib.import_module(module)
     kind = getattr(found, f"{name}Options")
-    settings = kind(**current_settings("env", options, [field.name for field in fields(kind)]))
+    known = [field.name for field in fields(kind)]
+    given = current_settings("env", options, known)
+    for option in given:
+        if option not in known:
+            raise ConfigError(
+                f"RATE/{name}-v0 has no setting '{option}'.{did_you_mean(option, known)} It has: "
+                f"{', '.join(['length', *known])}."
+            )
+    settings = kind(**given)
     if length is None:
         return getattr(found, name), [settings]
     # JSON, and with it Minari, has lists where a range of lengths is a tuple

@@ -44,7 +44,7 @@ def test_a_gymnasium_id_is_the_task() -> None:
 def test_a_window_holds_a_whole_episode(task: str, model: str) -> None:
     config = config_of(f"--model={model}", task=task)
     environment = get_environment(task, config.env)
-    steps = environment.expert_steps(config.max_length)
+    _, steps, _ = environment.expert_episode(config.max_length)
     assert steps <= config.window < steps + config.model.context_length
     assert config.evaluation.lengths == config.evaluation.selection_lengths == [config.max_length]
     assert config.data.window == "start"
@@ -69,6 +69,12 @@ def test_a_window_holds_a_whole_episode(task: str, model: str) -> None:
 )
 def test_k_and_n_follow_from_the_length(options: list[str], expected: tuple[int, ...]) -> None:
     assert window(config_of(*options)) == expected
+
+
+def test_the_target_return_is_the_experts_at_the_length() -> None:
+    config = config_of("--data.max_length=12", task="endless_tmaze")
+    assert (config.evaluation.target_return, config.model.return_scale) == (12, 12)
+    assert config_of("--data.max_length=12").evaluation.target_return is None
 
 
 def test_a_config_file_has_its_window_fitted(tmp_path: Path) -> None:

@@ -208,10 +208,16 @@ class Task(gymnasium.Env[Observation, np.int64], ABC, Generic[O]):
 
     def _length_range(self, length: Length) -> tuple[int, int]:
         """Returns the minimum and maximum of `length`."""
-        low, high = (length, length) if isinstance(length, (int, np.integer)) else length
-        if not self.shortest <= low <= high:
+        bounds = (length, length) if isinstance(length, (int, np.integer)) else _as_tuple(length)
+        are_whole = all(isinstance(bound, (int, np.integer)) for bound in bounds)
+        if len(bounds) != 2 or not are_whole or not self.shortest <= bounds[0] <= bounds[1]:
             raise ConfigError(
                 f"{type(self).__name__} length {length!r}: the minimum is {self.shortest}, and a "
                 "range is (minimum, maximum)"
             )
-        return int(low), int(high)
+        return int(bounds[0]), int(bounds[1])
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    """Returns the elements of a value; none of one that is not a sequence."""
+    return tuple(value) if isinstance(value, (tuple, list)) else ()

@@ -214,9 +214,13 @@ def test_an_unknown_or_impossible_reset_option_is_refused(name: str) -> None:
 
 def test_impossible_lengths_and_actions_are_refused(name: str) -> None:
     task = make(name)
-    for length in (task.shortest - 1, (task.shortest + 2, task.shortest + 1), -1):
+    low = task.shortest
+    for length in (low - 1, (low + 2, low + 1), -1, low + 0.5, "long", [low], (low, low + 1.5)):
         with pytest.raises(ConfigError, match=f"{type(task).__name__} length"):
             make(name, length=length)
+    (gym_id,) = [gym_id for gym_id, short in TASK_IDS.items() if short == name]
+    with pytest.raises(ConfigError, match=r"has no setting 'privilege'. Did you mean privileged"):
+        gymnasium.make(gym_id, privilege=True)
     with pytest.raises(ValueError, match="must be reset"):
         make(name).step(0)
     task.reset(seed=0)
