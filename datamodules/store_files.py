@@ -137,7 +137,7 @@ class StoreWriter:
         episodes = self.num_episodes
         if not episodes:
             raise DatasetError(
-                f"{provenance.get('source', self.directory)}: there are no episodes to pack"
+                f"{provenance.get('source', self.directory)}: there are no episodes"
             )
         self.close()
         spec = self.spec
