@@ -1,7 +1,7 @@
 """Commands for messages to users, which depend on how this project is installed.
 
-Every message that names a command or an extra takes its words from here: `python scripts/x.py` and
-`make install` where somebody stands in a clone, `rate x` and `pip install` everywhere else.
+All messages that name a command or an extra get it from here: `python scripts/x.py` and
+`make install` in the folder of a clone, `rate x` and `pip install` everywhere else.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def command(name: str, *words: str) -> str:
 def install(extra: str = "", python: str = "") -> str:
     """The shell command that installs an extra of this project, or the project itself.
 
-    In an environment of `make install` it is that, as long as it has not been told to already:
-    what is missing then has been removed, which pip puts back.
+    In an environment of `make install` it is `make install` again, unless that has installed the
+    extra before: then its packages were removed, and pip restores them.
 
     Args:
         extra: The extra; empty for the project alone.

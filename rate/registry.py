@@ -30,9 +30,8 @@ class Registry(Generic[T]):
     Args:
         setting: The setting that holds such a name, for messages, for example `model.backbone`.
         group: The entry-point group of packages that bring more of them.
-        own: Ours by name: as import paths, which are imported when they are asked for, or as they
-            are.
-        accepts: Whether what was found is of this kind. It is asked before anything is called.
+        own: Ours by name: import paths, which are imported at lookup, or the objects themselves.
+        accepts: Whether what was found is of this kind; checked before anything is called.
         kind: What that is, for messages, for example `a subclass of rate.backbones.Backbone`.
     """
 

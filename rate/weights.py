@@ -96,8 +96,7 @@ def load_model(path: Path | str) -> SavedModel:
             it is the `best` model, or the `last` one where none was chosen.
 
     Raises:
-        ConfigError: If it names code of somebody's own that no person has named here; see
-            `rate.trust`.
+        ConfigError: If it names code that the user has not named before; see `rate.trust`.
         WeightsError: If there is none, a file is missing, damaged or of another format, or a scale
             in it is not a finite number above 0; the message names it.
     """

@@ -66,7 +66,7 @@ def _script() -> tuple[str, str]:
         return MAIN, "it is defined in no module"
     if "__name__" not in file.read_text(encoding="utf-8"):
         return file.stem, (
-            f"whoever imports {file.name} runs it again. Put what it does below a line "
+            f"an import of {file.name} runs it again. Put what it does below a line "
             'if __name__ == "__main__":'
         )
     return file.stem, ""
