@@ -264,8 +264,7 @@ def _describe_unknown(path: Path) -> str:
     found = above(path, _describe_known) or describe(path) or inside(path, _describe_known)
     if found is not None:
         return found
-    words = first_words(path) if path.is_file() else None
-    what = words or "not a data set of a known format"
+    what = (path.is_file() and first_words(path)) or "not a data set of a known format"
     known_formats = "".join(f"\n  - {item.what}" for item in FORMATS)
     return f"{what}. It is none of:{known_formats}\n{OWN_ARRAYS}"
 

@@ -136,9 +136,7 @@ class StoreWriter:
         """
         episodes = self.num_episodes
         if not episodes:
-            raise DatasetError(
-                f"{provenance.get('source', self.directory)}: there are no episodes"
-            )
+            raise DatasetError(f"{provenance.get('source', self.directory)}: there are no episodes")
         self.close()
         spec = self.spec
         if math.isnan(spec.target_return):  # unknown: the best return of the data
