@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -23,15 +24,30 @@ from datamodules.readers.hdf5 import hdf5_error
 _FLAGS = ("rewards", "terminations", "truncations")
 
 
-class EpisodeFiles(Protocol):
+class EpisodeFiles(ABC):
     """Reads episodes by number.
+
+    Args:
+        folder: The data set's folder `data`.
+        form: `hdf5`, `arrow` or `parquet`.
+        observation_space: The environment's.
+        action_space: The environment's.
 
     Attributes:
         jpeg: Whether an image that was read so far was stored as JPEG.
     """
 
-    jpeg: bool
+    def __init__(
+        self,
+        folder: Path,
+        form: str,
+        observation_space: gymnasium.Space[Any],
+        action_space: gymnasium.Space[Any],
+    ) -> None:
+        self._folder, self._form, self.jpeg = folder, form, False
+        self._spaces = {"observations": observation_space, "actions": action_space}
 
+    @abstractmethod
     def read(self, number: int) -> dict[str, Any]:
         """Returns the columns of an episode, and its `seed` in whatever form the file has it.
 
@@ -40,6 +56,7 @@ class EpisodeFiles(Protocol):
         None. Files that are damaged raise all kinds of errors.
         """
 
+    @abstractmethod
     def close(self) -> None:
         """Closes the files."""
 
@@ -50,33 +67,25 @@ def open_files(
     observation_space: gymnasium.Space[Any],
     action_space: gymnasium.Space[Any],
 ) -> EpisodeFiles:
-    """Returns a reader of the folder `data` in the format `hdf5`, `arrow` or `parquet`."""
-    make: Callable[..., EpisodeFiles] = Hdf5Files if form == "hdf5" else ArrowFiles
-    return make(folder, form, observation_space, action_space)
+    """Returns a reader of the folder `data`; see `EpisodeFiles`."""
+    kind = Hdf5Files if form == "hdf5" else ArrowFiles
+    return kind(folder, form, observation_space, action_space)
 
 
-class Hdf5Files:
+class Hdf5Files(EpisodeFiles):
     """Reads one HDF5 file of all episodes, which stays open from the first read on."""
 
-    def __init__(
-        self,
-        folder: Path,
-        form: str,
-        observation_space: gymnasium.Space[Any],
-        action_space: gymnasium.Space[Any],
-    ) -> None:
-        self._path, self.jpeg = folder / "main_data.hdf5", False
-        self._spaces = {"observations": observation_space, "actions": action_space}
-        self._file: Any = None
+    _file: Any = None
 
     def read(self, number: int) -> dict[str, Any]:
         if self._file is None:
             import h5py
 
+            path = self._folder / "main_data.hdf5"
             try:
-                self._file = h5py.File(self._path, "r")
+                self._file = h5py.File(path, "r")
             except (BlockingIOError, PermissionError) as error:
-                raise hdf5_error(self._path, error) from error
+                raise hdf5_error(path, error) from error
         group = self._file[f"episode_{number}"]
         columns = {name: self._decode(group[name], space) for name, space in self._spaces.items()}
         flags = {name: group[name][()] for name in _FLAGS}
@@ -104,18 +113,8 @@ class Hdf5Files:
         return node[()]
 
 
-class ArrowFiles:
+class ArrowFiles(EpisodeFiles):
     """Reads a folder of Arrow or Parquet files for each episode."""
-
-    def __init__(
-        self,
-        folder: Path,
-        form: str,
-        observation_space: gymnasium.Space[Any],
-        action_space: gymnasium.Space[Any],
-    ) -> None:
-        self._folder, self._form, self.jpeg = folder, form, False
-        self._spaces = {"observations": observation_space, "actions": action_space}
 
     def read(self, number: int) -> dict[str, Any]:
         from pyarrow import dataset
