@@ -112,8 +112,11 @@ class KeyToDoor(ThreePhases[KeyToDoorOptions]):
         row, column = state["player"].T
         low, high = _GATE_COLUMNS
         side = np.where(column < low, EAST, np.where(column > high, WEST, NORTH))
-        # Through the open cells of the gate, straight on where there is a choice.
-        first = np.where(row >= _GATE, side, towards(state["player"], state["key"]))
+        # Along the row first: both rows of a column that was out of view are seen on the way.
+        beside = np.stack([row, state["key"][:, 1]], axis=1)
+        aligned = column == state["key"][:, 1]
+        to_key = towards(state["player"], np.where(aligned[:, None], state["key"], beside))
+        first = np.where(row >= _GATE, side, to_key)
         above = np.broadcast_to(_DOOR, state["player"].shape)
         off = np.where(column < _DOOR[1], EAST, WEST)
         last = np.where(column == _DOOR[1], towards(state["player"], above), off)

@@ -9,7 +9,7 @@ import numpy as np
 from rate.envs.tasks import apples
 from rate.envs.tasks.base import Array, State
 from rate.envs.tasks.draws import Draws
-from rate.envs.tasks.pixel_rooms import NORTH, cells_of, draw, towards_door
+from rate.envs.tasks.pixel_rooms import NORTH, WEST, cells_of, draw, towards_door
 from rate.envs.tasks.three_phases import (
     EXPLORE,
     FIRST_CODE,
@@ -71,7 +71,8 @@ class VisualMatch(ThreePhases[VisualMatchOptions]):
     In the first phase the player stands between eight walls, one of which is replaced by a square
     of the target's colour. In the third, of 15 steps, it sees doors of three colours. They vanish
     when it enters one: +5 and success if that has the target's colour. By chance 1/3 succeeds. The
-    privileged state begins with the target, one-hot `(3,)`. See `ThreePhases` for all else.
+    privileged state begins with the target, one-hot `(3,)`, and whether another door than the
+    middle one was seen. See `ThreePhases` for all else.
 
     Reset options: `target`, the door 0 to 2 from the left; `target_cell`, where its colour is shown
     (row, column); `colors`, the RGB colours of the doors `(3, 3)`; `apples`, the cells (row,
@@ -82,11 +83,11 @@ class VisualMatch(ThreePhases[VisualMatchOptions]):
     rooms = np.stack([draw(_EXPLORE), apples.ROOM, draw(_REWARD)])
     starts = np.concatenate([apples.START, cells_of(_REWARD, "+")])
     reward_steps = 15
-    num_hidden = 3
+    num_hidden = 4
 
     def reveal_phase(self, state: State) -> Array:
-        one_hot: Array = state["target"][:, None] == np.arange(3)
-        return one_hot
+        one_hot = state["target"][:, None] == np.arange(3)
+        return np.concatenate([one_hot, state["looked"][:, None]], axis=1)
 
     def explore(self, draws: Draws) -> State:
         target = draws.between("target", 0, 2)
@@ -96,6 +97,7 @@ class VisualMatch(ThreePhases[VisualMatchOptions]):
             "colors": self._draw_colors(draws),
             "player": np.repeat(cells_of(_EXPLORE, "+"), len(target), axis=0),
             "chosen": np.full(len(target), -1),
+            "looked": np.zeros(len(target), dtype=bool),
         }
 
     def _draw_colors(self, draws: Draws) -> Array:
@@ -119,6 +121,9 @@ class VisualMatch(ThreePhases[VisualMatchOptions]):
         return state["colors"]
 
     def interact(self, state: State, phase: Array) -> tuple[Array, Array]:
+        row, column = state["player"].T
+        beside = (row <= _HALL + 1) & (column != _DOORS[1, 1])
+        state["looked"] = state["looked"] | ((phase == REWARD) & beside)
         at_door = (state["player"][:, None] == _DOORS).all(axis=2)  # (n, 3)
         enters = (phase == REWARD) & (state["chosen"] < 0) & at_door.any(axis=1)
         state["chosen"] = np.where(enters, at_door.argmax(axis=1), state["chosen"])
@@ -127,4 +132,9 @@ class VisualMatch(ThreePhases[VisualMatchOptions]):
 
     def expert(self, state: State) -> tuple[Array, Array]:
         first = np.full(len(state["target"]), NORTH)  # cannot move
-        return first, towards_door(state["player"], _DOORS[state["target"]], _HALL)
+        enter = towards_door(state["player"], _DOORS[state["target"]], _HALL)
+        # From the middle of the hall the middle door alone is in view. Where colours are drawn for
+        # each episode, an expert that knew the others could not be imitated.
+        searches = ~state["looked"] & (state["target"] != 1) & (state["player"][:, 0] <= _HALL)
+        searches &= self.options.color_map == "per_episode"
+        return first, np.where(searches, WEST, enter)

@@ -124,6 +124,38 @@ def test_an_apple_is_back_after_more_than_20_frames() -> None:
     assert np.flatnonzero(waiting).tolist() == [21]  # it grew at frame 23
 
 
+@pytest.mark.parametrize(("color_map", "steps"), [("per_episode", [7, 4, 9]), ("fixed", [7, 4, 7])])
+def test_the_expert_looks_before_it_chooses(color_map: str, steps: list[int]) -> None:
+    """Only where colours are drawn for each episode: there it cannot know what it has not seen."""
+    for target in range(3):
+        env = VisualMatch(VisualMatchOptions(color_map=color_map), length=1)
+        env.reset(seed=0, options={"target": target})
+        for _ in range(16):
+            env.step(NORTH)
+        taken = []
+        while env.state["chosen"][0] < 0:
+            taken.append(env.oracle_action)
+            env.step(taken[-1])
+        assert (len(taken), env.state["chosen"][0]) == (steps[target], target)
+
+
+@pytest.mark.parametrize("task", [VisualMatch, KeyToDoor])
+def test_the_expert_can_be_imitated(task: Any) -> None:
+    """What it does in the first and third phase is a function of the observations in them."""
+    rows = task.make_vector(400, length=1)
+    seen, info = rows.reset(seed=0)
+    known: list[Any] = [()] * 400
+    answers: dict[Any, int] = {}
+    for step in range(rows.task.max_steps):
+        state = rows.state
+        done = state["has_key"] if task is KeyToDoor else state["chosen"] >= 0
+        for row in np.flatnonzero(~done) if step != 15 else ():
+            known[row] += (seen[row].tobytes(),)
+            action = int(info["oracle_action"][row])
+            assert answers.setdefault(known[row], action) == action
+        seen, _, _, _, info = rows.step(info["oracle_action"])
+
+
 def test_any_number_of_apples_can_be_fixed() -> None:
     env = VisualMatch(length=20)
     rewards = []
