@@ -313,21 +313,21 @@ def test_evaluation_is_repeatable_and_changes_no_state(method: Any, training: bo
 
 
 def test_the_target_return_of_the_settings_overrides_the_environment(monkeypatch: Any) -> None:
-    import trainers.rollout
+    import trainers.policies
 
-    asked = []
+    targets = []
 
-    class Asked(Policy):
+    class Recording(Policy):
         def __init__(self, *args: Any, **settings: Any) -> None:
-            asked.append(settings["target_return"])
+            targets.append(settings["target_return"])
             super().__init__(*args, **settings)
 
-    monkeypatch.setattr(trainers.rollout, "Policy", Asked)
+    monkeypatch.setattr(trainers.policies, "Policy", Recording)
     entry, model = get_environment("tmaze"), make_model()
     for target in (None, 0.0, 0.5):
         config = EvaluationConfig(episodes=2, target_return=target)
         evaluate(model, entry, config, lengths=[4], first_seed=0)
-    assert asked == [1.0, 0.0, 0.5]
+    assert targets == [1.0, 0.0, 0.5]
 
 
 def test_success_under_its_alternative_name() -> None:
