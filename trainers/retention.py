@@ -49,18 +49,25 @@ def measure_retention(
     if openings is None:
         return []
     batch = datamodule.on_after_batch_transfer(openings.to(device), 0)
-    rows: list[dict[str, Any]] = []
-    meter = Meter(shown=config.logging.progress)
-    for which, step in steps.items():
-        if step is None:
-            continue
-        distance = retention(load_model(folder / CHECKPOINTS / which).model.to(device), batch)
-        if not rows:
-            meter.say(_describe(distance))
-        known = {"which": which, "step": step, "filler": list(FILLER)}
-        values = [round(value, 4) if math.isfinite(value) else None for value in distance]
-        rows.append({**known, "distance": values})
-    return rows
+    found: dict[int, list[float]] = {}  # by step: weights of one step are the same
+    saved = {which: step for which, step in steps.items() if step is not None}
+    for which, step in saved.items():
+        if step not in found:
+            model = load_model(folder / CHECKPOINTS / which).model.to(device)
+            found[step] = retention(model, batch, FILLER)
+    if not all(found.values()):
+        return []
+    if found:
+        Meter(shown=config.logging.progress).say(_describe(next(iter(found.values()))))
+    return [
+        {
+            "which": which,
+            "step": step,
+            "filler": list(FILLER),
+            "distance": [round(x, 4) if math.isfinite(x) else None for x in found[step]],
+        }
+        for which, step in saved.items()
+    ]
 
 
 def _describe(distance: list[float]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from rate.analysis.memory import memory_vector, spread
+from rate.analysis.states import memory_parts, written_memory
 from rate.batch import Batch
 from rate.model import SequenceModel
 
@@ -21,7 +22,8 @@ def retention(
 
     Every episode's first segment is followed by the same segment again and again: the second one of
     the first episode. What episodes then differ in is what memory keeps of their first segment. The
-    distance is that of `rate.analysis.memory.spread`: at 0 all is forgotten.
+    distance is that of `rate.analysis.memory.spread`: at 0 all is forgotten. A segment transformer
+    with neither memory tokens nor a cache has no memory, and no distances.
 
     Args:
         model: A model that carries a state, in evaluation mode.
@@ -30,6 +32,8 @@ def retention(
     """
     length, rows = model.config.context_length, openings.batch_size
     _, state = model.features(openings.steps(0, length))
+    if written_memory(state) is None and not memory_parts(state):
+        return []
     filler = openings.take(slice(0, 1)).steps(length, 2 * length)
     mask = filler.mask.expand(rows, -1)
     found = []

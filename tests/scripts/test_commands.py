@@ -49,4 +49,4 @@ def test_train_takes_the_environment_as_its_first_argument(
     code, _, error = call(path, monkeypatch, capsys, "tmase", "--help")
     assert (code, "did you mean 'tmaze'?" in error) == (2, True)
     code, out, _ = call(path, monkeypatch, capsys, "retrieval", "--model_mode", "DT", "--help")
-    assert (code, "Presets: " in out, "those of 'dt'" in out) == (0, True, True)
+    assert (code, "Presets:" in out, "those of 'dt'" in out) == (0, True, True)

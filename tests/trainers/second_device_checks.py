@@ -22,7 +22,7 @@ from trainers.sequence import SequenceTrainer
 from trainers.train import train
 
 # PyTorch has separate kernels for these on devices other than the CPU.
-_CELLS = ("gru", "lstm")
+_CELLS = ("gru", "lstm", "dgru", "dlstm")
 HERE = [name for name in MODELS if not any(cell in name.split("_") for cell in _CELLS)]
 KINDS = [(name, "vector_to_discrete") for name in HERE] + [("rate_cache", s) for s in SPACES]
 

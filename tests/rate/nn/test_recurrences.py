@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rate.backbones.gated_deltanet import GatedDeltaNetCell, GatedDeltaNetState
 from rate.backbones.mlstm import MLSTMCell, MLSTMState
-from rate.nn.linear_attention import decayed_linear_attention
+from rate.nn.linear_attention import decayed_linear_attention, in_chunks
 from rate.nn.scan import linear_scan
 from tests.factories import make_model
 
@@ -49,7 +49,8 @@ def test_gated_deltanet_equation_10() -> None:
     key = torch.nn.functional.normalize(random(B, T, H, D), dim=-1)
     query, value, start = random(B, T, H, D), random(B, T, H, D), random(B, H, D, D)
     decay, erase = torch.rand(B, T, H, 1).double(), 2 * torch.rand(B, T, H, 1).double()
-    found, after = cell._chunk(query, key, value, decay.log(), erase, GatedDeltaNetState(start))
+    inputs = (query, key, value, decay.log(), erase)
+    found, after = in_chunks(cell._chunk, inputs, GatedDeltaNetState(start))
     memory = start.mT  # S
     for t in range(T):
         k, v = key[:, t, :, :, None], value[:, t, :, :, None]
@@ -69,7 +70,8 @@ def test_mlstm_equations_without_stabiliser() -> None:
     log_input, log_forget = random(B, T, H), torch.rand(B, T, H).double().log()
     zeros = torch.zeros(B, H, D, dtype=torch.float64)
     state = MLSTMState(zeros[..., None] * zeros[..., None, :], zeros, zeros[..., 0])
-    found, after = cell._chunk(query, key, value, log_input, log_forget, state)
+    inputs = (query, key, value, log_input, log_forget)
+    found, after = in_chunks(cell._chunk, inputs, state)
     memory, normaliser = state.memory, zeros  # C, n
     for t in range(T):
         write, keep = log_input[:, t, :, None].exp(), log_forget[:, t, :, None].exp()
