@@ -23,6 +23,12 @@ MakeConfig = Callable[..., RunConfig]
 WALK = "their_envs:Walk"  # an environment of `user_module`
 
 
+@pytest.fixture(autouse=True)
+def _short_filler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At their ends, runs measure their memory after few segments, which takes less time."""
+    monkeypatch.setattr("trainers.retention.FILLER", (0, 1))
+
+
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns a data root with sixty oracle episodes of at most 12 observations."""

@@ -55,8 +55,11 @@ def test_the_gradient_of_a_prediction_ends_at_the_information_horizon(name: str)
     assert grad[:start].abs().sum() == 0
 
 
-@pytest.mark.parametrize("name", CARRYING)
-@pytest.mark.parametrize("cut", [None, 1, 2, 3])
+CUTS: list[tuple[str, int | None]] = [(name, 1) for name in CARRYING]
+CUTS += [(name, cut) for name in ("rate_cache", "gru", "elmur", "own") for cut in (None, 2, 3)]
+
+
+@pytest.mark.parametrize(("name", "cut"), CUTS)
 def test_gradients_end_at_the_cuts_of_truncated_backpropagation(name: str, cut: int | None) -> None:
     segments = 5
     model = make_model(name)

@@ -21,6 +21,11 @@ from trainers.train import train
 EPISODES = 5
 
 
+@pytest.fixture(autouse=True)
+def _short_filler() -> None:
+    """Here, memory is measured after as many segments as in a run."""
+
+
 def with_filler(openings: Batch, count: int) -> Batch:
     """The first segments of all episodes, and `count` times the second one of the first."""
     filler = openings.take(torch.zeros(EPISODES, dtype=torch.int64)).steps(K, 2 * K)

@@ -23,16 +23,19 @@ def test_memory_is_printed_and_plotted(
         assert words in output
 
 
-@pytest.mark.parametrize(("mode", "part"), [("dt", None), ("trxl", "cache"), ("lstm", "hidden")])
+@pytest.mark.parametrize(
+    ("mode", "part", "length"), [("dt", None, 720), ("trxl", "cache", 90), ("lstm", "hidden", 90)]
+)
 def test_every_backbone_can_be_inspected(
     mode: str,
     part: str | None,
+    length: int,
     trained: Trained,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     figure = tmp_path / "memory.png"
-    main([str(trained(mode)), "-o", str(figure), "--length", "720", "--episodes", "10"])
+    main([str(trained(mode)), "-o", str(figure), "--length", str(length), "--episodes", "6"])
     assert figure.read_bytes().startswith(b"\x89PNG")
     output = capsys.readouterr().out
     assert "first observation 1" in output  # the clue
