@@ -3,7 +3,7 @@
 After `import rate.envs`, `gymnasium.make("RATE/Bits-v0", length=90, num_bits=3)` makes one, and
 `make_vec` with `vectorization_mode="vector_entry_point"` an array of them. `info` holds `success`
 and `oracle_action`, the action of an expert that knows the whole state. `reset(options={...})`
-fixes what a reset would draw, for a look at one case. `privileged=True` is the fully observed twin.
+fixes what a reset would sample. `privileged=True` is the fully observed twin.
 
 `rate train bits --data.max_length 90 --env.num_bits 3` has the expert play data, trains and scores.
 A window then holds a whole episode: K and N follow from the length, unless they are given.

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from rate.envs.tasks.base import Array, State
-from rate.envs.tasks.draws import Draws
-from rate.envs.tasks.pixel_rooms import cells_of, draw, towards
+from rate.envs.tasks.pixel_rooms import cells_of, from_art, towards
+from rate.envs.tasks.sampling import EpisodeSampler
 
 APPLE = 3  # code of a cell with an apple, after those of `pixel_rooms`
 APPLE_COLOUR = (140, 178, 0)
@@ -25,7 +25,7 @@ _ART = (
     "#a a + a a#",
     "###########",
 )
-ROOM = draw(_ART)
+ROOM = from_art(_ART)
 START = cells_of(_ART, "+")  # (1, 2)
 CELLS = cells_of(_ART, "a")  # (22, 2)
 _INDEX = np.full(ROOM.shape, -1)  # which of CELLS a cell is
@@ -33,13 +33,13 @@ _INDEX[tuple(CELLS.T)] = np.arange(len(CELLS))
 _NEVER = 1 << 40
 
 
-def plant(draws: Draws) -> State:
+def plant(sampler: EpisodeSampler) -> State:
     """Returns the three arrays at the start of the phase.
 
     10 cells have an apple; the reset option `apples` fixes which, or another number of them.
     """
-    count = draws.count("apples", NUM_APPLES)
-    cells = draws.distinct("apples", CELLS, count)  # (n, count, 2)
+    count = sampler.count("apples", NUM_APPLES)
+    cells = sampler.distinct("apples", CELLS, count)  # (n, count, 2)
     planted = np.zeros((len(cells), len(CELLS)), dtype=bool)
     np.put_along_axis(planted, _INDEX[cells[..., 0], cells[..., 1]], True, axis=1)
     return {"planted": planted, "ripe": planted, "eaten": np.full(planted.shape, _NEVER)}

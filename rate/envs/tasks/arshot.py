@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from rate.envs.tasks.base import Array, Draws, Outcome, State, Task, TaskOptions
-from rate.envs.tasks.draws import hashes, shuffled
+from rate.envs.tasks.base import Array, EpisodeSampler, Outcome, State, Task, TaskOptions
+from rate.envs.tasks.sampling import hashes, shuffled
 from rate.errors import ConfigError
 
 _PER_PAIR = 5  # ! key : value !
@@ -87,25 +87,25 @@ class ARShot(Task[ARShotOptions]):
     def steps(self, length: Any) -> Any:
         return _PER_PAIR * length + _PER_QUERY
 
-    def draw(self, draws: Draws, length: Array) -> State:
+    def sample(self, sampler: EpisodeSampler, length: Array) -> State:
         count, words = self.lengths[1], self.options.vocabulary
 
         def make() -> Array:
-            keys = shuffled(draws.seeds, "keys", words)[:, :count]
-            return np.stack([keys, hashes(draws.seeds, "values", (count,)) % words], axis=2)
+            keys = shuffled(sampler.seeds, "keys", words)[:, :count]
+            return np.stack([keys, hashes(sampler.seeds, "values", (count,)) % words], axis=2)
 
         def are_possible(pairs: Array) -> Any:
             keys = np.sort(pairs[:, :, 0], axis=1)
             return (pairs >= 0).all() and (pairs < words).all() and (np.diff(keys) > 0).all()
 
         told = f"keys and values must be words, 0 to {words - 1}, and no key twice"
-        pairs = draws.draw("pairs", (count, 2), make, are_possible, told)
+        pairs = sampler.sample("pairs", (count, 2), make, are_possible, told)
         keys, rows = pairs[:, :, 0], np.arange(len(length))
         there = np.arange(count) < length[:, None]
-        query = draws.draw(
+        query = sampler.sample(
             "query",
             (),
-            lambda: keys[rows, hashes(draws.seeds, "query") % length],
+            lambda: keys[rows, hashes(sampler.seeds, "query") % length],
             lambda fixed: ((keys == fixed[:, None]) & there).any(axis=1),
             "it must be one of the keys",
         )

@@ -1,10 +1,10 @@
 """The base of the memory tasks: one array program, a Gymnasium environment and a vector of them.
 
-A subclass of `Task` says, for `n` rows at once, what a reset draws, what is observed, what an
+A subclass of `Task` says, for `n` rows at once, what a reset samples, what is observed, what an
 action does and what an expert would do. `Task` itself is the Gymnasium environment of one row, and
 `TaskVector` that of N rows. Both run the same program, so that their rows are equal to the bit.
 
-What an episode draws is a hash of its seed (see `rate.envs.tasks.draws`), or what
+What an episode samples is a hash of its seed (see `rate.envs.tasks.sampling`), or what
 `reset(options={...})` fixes.
 """
 
@@ -18,13 +18,13 @@ import numpy as np
 from gymnasium import spaces
 
 from rate.envs.spec import EnvironmentSpec, with_privileged_state
-from rate.envs.tasks.draws import Draws
 from rate.envs.tasks.options import TaskOptions
 from rate.envs.tasks.rows import Array, Observation, Outcome, Rows, State
+from rate.envs.tasks.sampling import EpisodeSampler
 from rate.envs.tasks.vector import TaskVector
 from rate.errors import ConfigError
 
-__all__ = ["Array", "Draws", "Outcome", "State", "Task", "TaskOptions", "TaskVector"]
+__all__ = ["Array", "EpisodeSampler", "Outcome", "State", "Task", "TaskOptions", "TaskVector"]
 
 Length = int | tuple[int, int]
 O = TypeVar("O", bound=TaskOptions)  # noqa: E741 (the options)
@@ -34,14 +34,14 @@ class Task(gymnasium.Env[Observation, np.int64], ABC, Generic[O]):
     """A memory task; as an instance, its Gymnasium environment of one row.
 
     `info` holds `success` and `oracle_action`, the action of an expert that knows the whole state.
-    `reset(options={NAME: value})` fixes what the reset would draw; so does `length` where lengths
+    `reset(options={NAME: value})` fixes what the reset would sample; so does `length` where lengths
     vary. With `options.privileged`, observations are a dictionary of the agent's own observation
     and of `privileged`, the hidden state. A finished episode keeps its observation and flags; its
     reward is 0.
 
     Args:
         options: The settings; None takes the defaults.
-        length: The length of episodes, or a range (both ends included) from which each reset draws
+        length: The length of episodes, or a range (both ends included) of which each reset takes
             one; None takes the default. What it counts, the task says.
 
     Raises:
@@ -108,11 +108,11 @@ class Task(gymnasium.Env[Observation, np.int64], ABC, Generic[O]):
         return self.steps(length)
 
     @abstractmethod
-    def draw(self, draws: Draws, length: Array) -> State:
+    def sample(self, sampler: EpisodeSampler, length: Array) -> State:
         """Returns the state at the start of `n` episodes, without `seed`, `length` and `time`.
 
         Args:
-            draws: Draws values by the names of reset options.
+            sampler: Samples values by the names of reset options.
             length: The lengths of the episodes, `(n,)`.
         """
 

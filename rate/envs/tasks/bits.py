@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 
-from rate.envs.tasks.base import Array, Draws, Outcome, State, Task, TaskOptions
+from rate.envs.tasks.base import Array, EpisodeSampler, Outcome, State, Task, TaskOptions
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,11 @@ class Bits(Task[BitsOptions]):
     def steps(self, length: Any) -> Any:
         return length
 
-    def draw(self, draws: Draws, length: Array) -> State:
+    def sample(self, sampler: EpisodeSampler, length: Array) -> State:
         count = self.options.num_bits
         return {
-            "bits": draws.between("bits", 0, 1, (count,)),
-            "queries": draws.between("queries", 0, count - 1, (self.options.num_queries,)),
+            "bits": sampler.between("bits", 0, 1, (count,)),
+            "queries": sampler.between("queries", 0, count - 1, (self.options.num_queries,)),
             "errors": np.zeros(len(length), dtype=np.int64),
         }
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 
-from rate.envs.tasks.base import Array, Draws, Outcome, State, Task, TaskOptions
+from rate.envs.tasks.base import Array, EpisodeSampler, Outcome, State, Task, TaskOptions
 
 QUERIES = ("int", "one_hot")
 
@@ -77,11 +77,11 @@ class MemoryLength(Task[MemoryLengthOptions]):
     def steps(self, length: Any) -> Any:
         return length + 1
 
-    def draw(self, draws: Draws, length: Array) -> State:
+    def sample(self, sampler: EpisodeSampler, length: Array) -> State:
         bits = self.options.num_bits
         return {
-            "context": draws.choice("context", [-1, 1], (bits,)),
-            "query": draws.between("query", 0, bits - 1),
+            "context": sampler.choice("context", [-1, 1], (bits,)),
+            "query": sampler.between("query", 0, bits - 1),
         }
 
     def observe(self, state: State) -> Array:

@@ -13,9 +13,9 @@ import numpy as np
 from gymnasium import spaces
 
 from rate.envs.tasks.base import Array, Outcome, State, Task
-from rate.envs.tasks.draws import Draws, hashes
 from rate.envs.tasks.options import TaskOptions
 from rate.envs.tasks.pixel_rooms import towards, walk
+from rate.envs.tasks.sampling import EpisodeSampler, hashes
 from rate.errors import ConfigError
 
 HIDDEN, ALL, POSITIONS = range(3)  # what an observation shows of the cubes
@@ -147,12 +147,12 @@ class ColorCubes(Task[ColorCubesOptions]):
     def expert_steps(self, length: Any) -> Any:
         return np.minimum(length, self.shortest)
 
-    def draw(self, draws: Draws, length: Array) -> State:
+    def sample(self, sampler: EpisodeSampler, length: Array) -> State:
         cubes, phases = self.level.cubes, self.level.phases
         others = self._cells[(self._cells != self._centre).any(axis=1)]
         return {
-            "positions": draws.distinct("positions", others, cubes),
-            "targets": draws.between("targets", 0, cubes - 1, (phases,)),
+            "positions": sampler.distinct("positions", others, cubes),
+            "targets": sampler.between("targets", 0, cubes - 1, (phases,)),
             "player": np.broadcast_to(self._centre, (len(length), 2)),
             "phase": np.zeros(len(length), dtype=np.int64),
             "shown": np.full(len(length), ALL),

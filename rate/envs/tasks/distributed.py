@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from rate.envs.tasks.base import Array, Draws, Outcome, State, Task, TaskOptions
+from rate.envs.tasks.base import Array, EpisodeSampler, Outcome, State, Task, TaskOptions
 from rate.errors import ConfigError
 
 # Length and number of bits, by the published names.
@@ -107,14 +107,14 @@ class DistributedMemory(Task[DistributedMemoryOptions]):
     def steps(self, length: Any) -> Any:
         return length
 
-    def draw(self, draws: Draws, length: Array) -> State:
+    def sample(self, sampler: EpisodeSampler, length: Array) -> State:
         count = self.num_bits
         if self.options.cue_steps == "resample":
-            cues = np.sort(draws.distinct("cue_steps", np.arange(self.lengths[0]), count), axis=1)
+            cues = np.sort(sampler.distinct("cue_steps", np.arange(self.lengths[0]), count), axis=1)
         else:
             cues = np.array([_cue_steps(each, count) for each in length.tolist()])
             cues = cues.reshape(len(length), count)
-        return {"context": draws.choice("context", [-1, 1], (count,)), "cue_steps": cues}
+        return {"context": sampler.choice("context", [-1, 1], (count,)), "cue_steps": cues}
 
     def observe(self, state: State) -> Array:
         time = state["time"]

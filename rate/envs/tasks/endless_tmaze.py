@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 
-from rate.envs.tasks.base import Array, Draws, Outcome, State, Task, TaskOptions
+from rate.envs.tasks.base import Array, EpisodeSampler, Outcome, State, Task, TaskOptions
 from rate.errors import ConfigError
 
 FORWARD, LEFT, RIGHT = range(3)
@@ -23,7 +23,7 @@ class EndlessTMazeOptions(TaskOptions):
 
     Attributes:
         shortest_corridor: The minimum length of a corridor, in steps between clue and junction.
-        longest_corridor: The maximum; each corridor draws its length.
+        longest_corridor: The maximum; each corridor samples its length.
         position: What is observed of the place: a `flag` at the junction; or `x`, the place divided
             by `longest_corridor`, as published, which tells the junction of a corridor of that
             length alone.
@@ -80,13 +80,13 @@ class EndlessTMaze(Task[EndlessTMazeOptions]):
     def expert_steps(self, length: Any) -> Any:
         return (self.options.longest_corridor + 1) * length
 
-    def draw(self, draws: Draws, length: Array) -> State:
+    def sample(self, sampler: EpisodeSampler, length: Array) -> State:
         count, options = self.lengths[1], self.options
         low, high = options.shortest_corridor, options.longest_corridor
         zeros = np.zeros(len(length), dtype=np.int64)
         return {
-            "clues": draws.choice("clues", [-1, 1], (count,)),
-            "lengths": draws.between("lengths", low, high, (count,)),
+            "clues": sampler.choice("clues", [-1, 1], (count,)),
+            "lengths": sampler.between("lengths", low, high, (count,)),
             "corridor": zeros,
             "x": zeros,
         }

@@ -8,8 +8,8 @@ import numpy as np
 
 from rate.envs.tasks import apples
 from rate.envs.tasks.base import Array, State
-from rate.envs.tasks.draws import Draws
-from rate.envs.tasks.pixel_rooms import EAST, NORTH, WALL, WEST, cells_of, draw, towards
+from rate.envs.tasks.pixel_rooms import EAST, NORTH, WALL, WEST, cells_of, from_art, towards
+from rate.envs.tasks.sampling import EpisodeSampler
 from rate.envs.tasks.three_phases import (
     EXPLORE,
     FIRST_CODE,
@@ -65,7 +65,7 @@ class KeyToDoor(ThreePhases[KeyToDoorOptions]):
     """
 
     options_class = KeyToDoorOptions
-    rooms = np.stack([draw(_EXPLORE), apples.ROOM, draw(_REWARD)])
+    rooms = np.stack([from_art(_EXPLORE), apples.ROOM, from_art(_REWARD)])
     starts = np.concatenate([apples.START, cells_of(_REWARD, "+")])
     reward_steps = 10
     num_hidden = 3
@@ -74,12 +74,12 @@ class KeyToDoor(ThreePhases[KeyToDoorOptions]):
         key = state["key"] / np.array(self.rooms.shape[1:])
         return np.concatenate([state["has_key"][:, None], key], axis=1)
 
-    def explore(self, draws: Draws) -> State:
-        key = draws.choice("key", _KEYS)
+    def explore(self, sampler: EpisodeSampler) -> State:
+        key = sampler.choice("key", _KEYS)
         nobody = np.zeros(len(key), dtype=bool)
         return {
             "key": key,
-            "player": draws.choice("player", _PLAYERS),
+            "player": sampler.choice("player", _PLAYERS),
             "has_key": nobody,
             "just_taken": nobody,
             "entered": nobody,

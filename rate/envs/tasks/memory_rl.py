@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 
-from rate.envs.tasks.base import Array, Draws, Outcome, State, Task, TaskOptions
+from rate.envs.tasks.base import Array, EpisodeSampler, Outcome, State, Task, TaskOptions
 
 RIGHT, UP, LEFT, DOWN = range(4)
 
@@ -57,10 +57,10 @@ class PassiveTMaze(Task[TaskOptions]):
     def steps(self, length: Any) -> Any:
         return length + 2 * self.detour + 1
 
-    def draw(self, draws: Draws, length: Array) -> State:
+    def sample(self, sampler: EpisodeSampler, length: Array) -> State:
         start = np.full(len(length), self.detour)
         return {
-            "goal": draws.choice("goal", [-1, 1]),
+            "goal": sampler.choice("goal", [-1, 1]),
             "x": start,
             "y": np.zeros(len(length), dtype=np.int64),
             "seen_at": np.where(start == 0, 0, -1),  # time of the first visit of x = 0

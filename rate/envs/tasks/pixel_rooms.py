@@ -26,7 +26,7 @@ COLOURS = ((204, 204, 204), (25, 25, 25), (228, 148, 109))
 """RGB of floor, wall and player."""
 
 
-def draw(art: Sequence[str]) -> Array:
+def from_art(art: Sequence[str]) -> Array:
     """Returns the board `(H, W)` uint8 of rows of characters: `#` is a wall, all else floor."""
     walls: Array = np.array([list(row) for row in art]) == "#"
     return walls.astype(np.uint8)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from rate.envs.tasks.draws import Draws
+from rate.envs.tasks.sampling import EpisodeSampler
 
 if TYPE_CHECKING:
     from rate.envs.tasks.base import Task
@@ -53,11 +53,11 @@ class Rows:
     def reset(self, seeds: Array, mask: Array, fixed: Mapping[str, Any]) -> None:
         """Start episodes in the rows of `mask` `(N,)` bool; `seeds` has one for each of them."""
         rows = np.flatnonzero(mask)
-        draws = Draws(seeds, fixed, rows, self._num_rows)
-        length = draws.between("length", *self._task.lengths)
+        sampler = EpisodeSampler(seeds, fixed, rows, self._num_rows)
+        length = sampler.between("length", *self._task.lengths)
         time = np.zeros(len(rows), dtype=np.int64)
-        drawn = self._task.draw(draws, length)
-        draws.check_names()
+        drawn = self._task.sample(sampler, length)
+        sampler.check_names()
         news = {"seed": seeds, "length": length, "time": time, **drawn}
         for key, value in news.items():
             whole = np.empty((self._count, *value.shape[1:]), value.dtype)

@@ -16,7 +16,6 @@ import numpy as np
 from gymnasium import spaces
 
 from rate.envs.tasks.base import Array, Outcome, State, Task
-from rate.envs.tasks.draws import Draws, hashes
 from rate.envs.tasks.options import TaskOptions
 from rate.envs.tasks.pixel_rooms import (
     COLOURS,
@@ -29,6 +28,7 @@ from rate.envs.tasks.pixel_rooms import (
     walk,
     window,
 )
+from rate.envs.tasks.sampling import EpisodeSampler, hashes
 
 NUM_OBJECTS = 36  # 12 shapes of 3 kinds in the level; 12 hues of 3 values here
 _PAD = 3  # the code of a cell
@@ -101,11 +101,11 @@ class SelectNonMatching(Task[SelectNonMatchingOptions]):
     def steps(self, length: Any) -> Any:
         return length
 
-    def draw(self, draws: Draws, length: Array) -> State:
+    def sample(self, sampler: EpisodeSampler, length: Array) -> State:
         count = len(length)
         return {
-            "objects": draws.distinct("objects", np.arange(NUM_OBJECTS), 2),
-            "sides": draws.between("sides", 0, 1, (2,)),
+            "objects": sampler.distinct("objects", np.arange(NUM_OBJECTS), 2),
+            "sides": sampler.between("sides", 0, 1, (2,)),
             "player": self._start(count),
             "second_room": np.zeros(count, dtype=bool),
             "trial": np.zeros(count, dtype=np.int64),

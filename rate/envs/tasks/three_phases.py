@@ -17,9 +17,9 @@ from gymnasium import spaces
 
 from rate.envs.tasks import apples
 from rate.envs.tasks.base import Array, O, Outcome, State, Task
-from rate.envs.tasks.draws import Draws
 from rate.envs.tasks.options import TaskOptions
 from rate.envs.tasks.pixel_rooms import COLOURS, PLAYER, VIEW, WALL, walk, window
+from rate.envs.tasks.sampling import EpisodeSampler
 
 EXPLORE, DISTRACTOR, REWARD = range(3)
 FIRST_CODE = apples.APPLE + 1  # of the codes of cells that a task adds
@@ -88,8 +88,8 @@ class ThreePhases(Task[O]):
         return _EXPLORE_STEPS + length + self.reward_steps
 
     @abstractmethod
-    def explore(self, draws: Draws) -> State:
-        """Returns what the first phase draws, `player` (n, 2) among it."""
+    def explore(self, sampler: EpisodeSampler) -> State:
+        """Returns what the first phase samples, `player` (n, 2) among it."""
 
     @abstractmethod
     def paint(self, state: State, boards: Array, phase: Array) -> None:
@@ -125,8 +125,8 @@ class ThreePhases(Task[O]):
         """Whether the episode of a single environment is in its first phase."""
         return bool(self.state["time"][0] < _EXPLORE_STEPS)
 
-    def draw(self, draws: Draws, length: Array) -> State:
-        return {**self.explore(draws), **apples.plant(draws)}
+    def sample(self, sampler: EpisodeSampler, length: Array) -> State:
+        return {**self.explore(sampler), **apples.plant(sampler)}
 
     def observe(self, state: State) -> Array:
         phase, player = self._phase(state, state["time"]), state["player"]

@@ -8,8 +8,8 @@ import numpy as np
 
 from rate.envs.tasks import apples
 from rate.envs.tasks.base import Array, State
-from rate.envs.tasks.draws import Draws
-from rate.envs.tasks.pixel_rooms import NORTH, WEST, cells_of, draw, towards_door
+from rate.envs.tasks.pixel_rooms import NORTH, WEST, cells_of, from_art, towards_door
+from rate.envs.tasks.sampling import EpisodeSampler
 from rate.envs.tasks.three_phases import (
     EXPLORE,
     FIRST_CODE,
@@ -80,7 +80,7 @@ class VisualMatch(ThreePhases[VisualMatchOptions]):
     """
 
     options_class = VisualMatchOptions
-    rooms = np.stack([draw(_EXPLORE), apples.ROOM, draw(_REWARD)])
+    rooms = np.stack([from_art(_EXPLORE), apples.ROOM, from_art(_REWARD)])
     starts = np.concatenate([apples.START, cells_of(_REWARD, "+")])
     reward_steps = 15
     num_hidden = 4
@@ -89,21 +89,21 @@ class VisualMatch(ThreePhases[VisualMatchOptions]):
         one_hot = state["target"][:, None] == np.arange(3)
         return np.concatenate([one_hot, state["looked"][:, None]], axis=1)
 
-    def explore(self, draws: Draws) -> State:
-        target = draws.between("target", 0, 2)
+    def explore(self, sampler: EpisodeSampler) -> State:
+        target = sampler.between("target", 0, 2)
         return {
             "target": target,
-            "target_cell": draws.choice("target_cell", _TARGET_CELLS),
-            "colors": self._draw_colors(draws),
+            "target_cell": sampler.choice("target_cell", _TARGET_CELLS),
+            "colors": self._sample_colors(sampler),
             "player": np.repeat(cells_of(_EXPLORE, "+"), len(target), axis=0),
             "chosen": np.full(len(target), -1),
             "looked": np.zeros(len(target), dtype=bool),
         }
 
-    def _draw_colors(self, draws: Draws) -> Array:
+    def _sample_colors(self, sampler: EpisodeSampler) -> Array:
         """Returns the RGB colours of the doors, `(n, 3, 3)`."""
-        colors = draws.distinct("colors", _DOOR_COLOURS, 3, within=(0, 255))
-        if self.options.color_map == "per_episode" or draws.fixes("colors"):
+        colors = sampler.distinct("colors", _DOOR_COLOURS, 3, within=(0, 255))
+        if self.options.color_map == "per_episode" or sampler.fixes("colors"):
             return colors
         order = np.arange(3)
         if self.options.color_map == "per_env":

@@ -13,7 +13,7 @@ from rate.envs.autoreset import WAITING
 from rate.envs.spec import EnvironmentSpec
 from rate.envs.tasks import TASK_IDS, TASKS
 from rate.envs.tasks.base import Task
-from rate.envs.tasks.draws import Draws
+from rate.envs.tasks.sampling import EpisodeSampler
 from rate.errors import ConfigError
 from trainers.task_record import task_record
 
@@ -155,10 +155,10 @@ def test_a_mask_resets_some_rows_only(name: str) -> None:
 def drawn_values(
     task: Task[Any], seed: int, options: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Returns what a reset draws, by the names of the reset options."""
+    """Returns what a reset samples, by the names of the reset options."""
     found: dict[str, Any] = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Draws, "check_names", lambda draws: found.update(draws.drawn))
+        patch.setattr(EpisodeSampler, "check_names", lambda sampler: found.update(sampler.drawn))
         task.reset(seed=seed, options=options)
     return {key: value[0] for key, value in found.items()}
 

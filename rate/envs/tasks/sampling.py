@@ -1,4 +1,4 @@
-"""What a reset draws: hashes of the episode's seed, unless a reset option fixes the value."""
+"""What a reset samples: hashes of the episode's seed, unless a reset option fixes the value."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def shuffled(seeds: Words, name: str, count: int, step: Any = 0) -> npt.NDArray[
     return order
 
 
-class Draws:
-    """The values that a reset draws for some rows.
+class EpisodeSampler:
+    """The values that a reset samples for some rows.
 
     Attributes:
         drawn: The values `(n, ...)` by the names of their reset options, as far as they are drawn.
@@ -76,7 +76,7 @@ class Draws:
         Raises:
             ConfigError: If the reset option `name` has another shape, or a value outside of that.
         """
-        return self.draw(
+        return self.sample(
             name,
             shape,
             lambda: low + hashes(self.seeds, name, shape) % (high - low + 1),
@@ -99,7 +99,7 @@ class Draws:
             ConfigError: If the reset option `name` has another shape, or another value.
         """
         known = np.asarray(values, dtype=np.int64)
-        return self.draw(
+        return self.sample(
             name,
             (*shape, *known.shape[1:]),
             lambda: known[hashes(self.seeds, name, shape) % len(known)],
@@ -135,7 +135,7 @@ class Draws:
             return bool(_same(fixed, known).any(-1).all())
 
         told = _shown(known) if within is None else f"the numbers from {within[0]} to {within[1]}"
-        return self.draw(
+        return self.sample(
             name,
             (count, *known.shape[1:]),
             lambda: known[shuffled(self.seeds, name, len(known))[:, :count]],
@@ -155,7 +155,7 @@ class Draws:
             return usual
         return shape[-2] if len(shape) > 1 else usual
 
-    def draw(
+    def sample(
         self,
         name: str,
         shape: Shape,
@@ -168,7 +168,7 @@ class Draws:
         Args:
             name: The reset option.
             shape: The shape of a row's value.
-            make: Draws the values.
+            make: Samples the values.
             holds: Whether the values `(n, *shape)` of the reset option are possible, of any shape.
             words: What they must be, for the message.
 
