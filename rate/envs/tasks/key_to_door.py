@@ -49,7 +49,7 @@ class KeyToDoorOptions(ThreePhasesOptions):
 
 
 class KeyToDoor(ThreePhases[KeyToDoorOptions]):
-    """Key-to-Door: whoever has taken the key in the first phase can enter the door in the last.
+    """Key-to-Door: the key of the first phase opens the door of the last.
 
     In the first phase there is a key; when it is taken, a white cell is shown for one step. In the
     third, of 10 steps, the door can be entered by who has the key: +5 and success, once. The
@@ -76,13 +76,13 @@ class KeyToDoor(ThreePhases[KeyToDoorOptions]):
 
     def explore(self, sampler: EpisodeSampler) -> State:
         key = sampler.choice("key", _KEYS)
-        nobody = np.zeros(len(key), dtype=bool)
+        no_rows = np.zeros(len(key), dtype=bool)
         return {
             "key": key,
             "player": sampler.choice("player", _PLAYERS),
-            "has_key": nobody,
-            "just_taken": nobody,
-            "entered": nobody,
+            "has_key": no_rows,
+            "just_taken": no_rows,
+            "entered": no_rows,
         }
 
     def paint(self, state: State, boards: Array, phase: Array) -> None:
