@@ -38,6 +38,7 @@ from trainers.environment import Environment
 from trainers.errors import Interrupted
 from trainers.launch import is_child, is_main_process
 from trainers.loggers import rewind
+from trainers.randomness import deterministic
 from trainers.sequence import SequenceTrainer
 from trainers.stopping import StopRequest
 
@@ -185,7 +186,8 @@ class Fitting:
         self, module: SequenceTrainer, datamodule: TrajectoryDataModule, checkpoint: Path | None
     ) -> None:
         try:
-            self.trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
+            with deterministic(self.trainer.strategy.root_device):
+                self.trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
             if self.selection.is_pending:  # rollouts of the last step, which is not repeated
                 self.selection.catch_up(self.trainer, module)
                 self.selection.teardown(self.trainer, module, "fit")

@@ -24,9 +24,15 @@ def saliency(model: SequenceModel, batch: Batch) -> Tensor:
         batch: `(B, T)` episodes from their start. Of a model with a sliding window, the last K
             steps alone have a share.
     """
-    length, steps = model.config.context_length, batch.num_steps
     with torch.no_grad():
         tokens = model.tokenizer(batch)
+    # cuDNN's recurrent cells have no backward pass in evaluation mode.
+    with torch.backends.cudnn.flags(enabled=False):
+        return _shares(model, batch, tokens)
+
+
+def _shares(model: SequenceModel, batch: Batch, tokens: Tensor) -> Tensor:
+    length, steps = model.config.context_length, batch.num_steps
     tokens = tokens.requires_grad_()  # (B, T, n, d)
     start = 0 if model.config.carries_state else max(0, steps - length)
     state = model.initial_state(batch.batch_size)

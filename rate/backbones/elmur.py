@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from rate.backbones.base import Backbone
 from rate.backbones.settings import ELMURConfig
 from rate.kernels.cpu_dropout import Dropout
+from rate.nn.attention import fused_attention
 from rate.nn.attention_mask import masked_bias
 from rate.nn.positions import sinusoidal_embedding
 from rate.state import State
@@ -113,7 +114,7 @@ class CrossAttention(nn.Module):
                 (self.value, context),
             )
         )
-        mixed = F.scaled_dot_product_attention(query, key, value, bias)
+        mixed = fused_attention(query, key, value, bias)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
 

@@ -25,6 +25,8 @@ from rate.nn.adaptive_span import AdaptiveSpan
 from rate.nn.attention_mask import QueryRange, SegmentMask, masked_bias
 from rate.nn.positions import relative_shift, sinusoidal_embedding
 
+_ALIGNED_KEYS = 16  # keys, of 2 or 4 bytes each: what the strictest kernel asks for
+
 
 def plain_attention(
     queries: Tensor, keys: Tensor, values: Tensor, biases: tuple[Tensor, ...], dropout: float
@@ -45,6 +47,28 @@ def plain_attention(
     for bias in biases:
         scores += bias
     return F.dropout(scores.softmax(-1), dropout, training=dropout > 0) @ values
+
+
+def fused_attention(
+    queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor, dropout: float = 0.0
+) -> Tensor:
+    """`scaled_dot_product_attention` under a bias, for any number of keys on a GPU.
+
+    Its kernels there read the bias 16 bytes at a time. PyTorch pads it for them, but not in a
+    compiled model, which stops or reads at a wrong address where rows of the bias are not aligned.
+
+    Args:
+        queries: `(B, H, Q, d)`.
+        keys: `(B, H, K, d)`.
+        values: `(B, H, K, d)`.
+        bias: Added to the scores; expands to `(B, H, Q, K)`.
+        dropout: Dropout of the attention probabilities.
+    """
+    missing = -keys.shape[2] % _ALIGNED_KEYS if queries.is_cuda else 0
+    if missing:
+        keys, values = (F.pad(x, (0, 0, 0, missing)) for x in (keys, values))
+        bias = F.pad(bias, (0, missing), value=-math.inf)
+    return F.scaled_dot_product_attention(queries, keys, values, bias, dropout_p=dropout)
 
 
 class Attention(nn.Module):
@@ -191,9 +215,7 @@ class Attention(nn.Module):
         if self.relative and queries.device.type == "cpu":
             mixed = plain_attention(queries, keys, values, biases, dropout)
         else:
-            mixed = F.scaled_dot_product_attention(
-                queries, keys, values, reduce(add, biases), dropout_p=dropout
-            )
+            mixed = fused_attention(queries, keys, values, reduce(add, biases), dropout)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))  # of (B, H, T, d_head)
         return out
 

@@ -23,6 +23,8 @@ from trainers.train import train
 GPU = torch.device("cuda", 0)
 pytestmark = pytest.mark.gpu
 KINDS = [(name, "vector_to_discrete") for name in MODELS] + [("rate_cache", s) for s in SPACES]
+WHOLE_WINDOWS = ("dt", "dt_relative", "mlp", "transformer")  # that carry nothing
+DRAWING = ("elmur", "shm")  # that draw part of their initial state or weights, as the device does
 PRESETS = [name for name in preset_names("tmaze") if not name.endswith(PUBLISHED)]
 
 
@@ -47,14 +49,13 @@ def test_gradients_equal_those_of_the_cpu(name, spaces) -> None:
     model = make_model(name, spaces)
     batch = make_batch(model, [3 * K, 2 * K - 1, 1])
     expected = gradients(model, batch)
-    model = model.to(GPU).train()  # cuDNN's cells have no backward pass in evaluation
+    model = model.to(GPU)
     for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.eval()
+        if isinstance(module, torch.nn.RNNBase):
+            module.train()  # cuDNN has no backward pass in evaluation
+            module.dropout = 0.0
     found = gradients(model, batch.to(GPU))
-    assert found.keys() == expected.keys()
-    for key, gradient in expected.items():
-        torch.testing.assert_close(found[key], gradient, rtol=1e-3, atol=1e-5, msg=f"{key}: {{}}")
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
 
 
 def act_out(model, steps):
@@ -82,7 +83,7 @@ def config_of(tmp_path, data_root):
     """Returns a function that makes a small run of a preset of T-Maze, without noise."""
 
     def make(name: str, run: str, *options: str, accelerator: str = "gpu") -> RunConfig:
-        length, segments = (12, 1) if name in ("dt", "dt_relative", "mlp") else (4, 3)
+        length, segments = (12, 1) if name in WHOLE_WINDOWS else (4, 3)
         tiny = [
             *(f"--model_mode={name}", f"--data.root={data_root}", "--data.num_episodes=60"),
             *(f"--model.context_length={length}", f"--training.segments={segments}"),
@@ -106,8 +107,8 @@ def noiseless(config: RunConfig) -> list[str]:
 
 
 def same_losses(first: Path, second: Path, tolerance: float = 1e-3) -> None:
-    for name in ("loss", "grad_norm"):
-        assert column(second, name) == pytest.approx(column(first, name), rel=tolerance)
+    for name, times in (("loss", 1), ("grad_norm", 10)):
+        assert column(second, name) == pytest.approx(column(first, name), rel=times * tolerance)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -118,7 +119,7 @@ def test_a_run_equals_that_of_the_cpu(config_of, name) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*cannot be (recorded|compiled).*")
         found = train(config_of(name, "gpu", *quiet))
-    same_losses(expected.folder, found.folder)
+    same_losses(expected.folder, found.folder, 0.05 if name in DRAWING else 1e-3)
     for one, other in zip(expected.rows, found.rows, strict=True):
         assert other["return"] == pytest.approx(one["return"])
 
