@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from rate.analysis.saliency import saliency
 from rate.policy import Policy
 from tests.factories import MODELS, SPACES, K, draw, make_batch, make_model
 from tests.trainers.test_resume import StopAt, same_run
@@ -124,6 +125,15 @@ def test_a_run_equals_that_of_the_cpu(config_of, name) -> None:
         assert other["return"] == pytest.approx(one["return"])
 
 
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+def test_saliency_is_that_of_the_cpu(name) -> None:
+    model = make_model(name)
+    batch = make_batch(model, [3 * K, 3 * K])
+    expected = saliency(model, batch)
+    found = saliency(model.to(GPU), batch.to(GPU))
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_recorded_run_with_noise_equals_a_plain_one(config_of, name) -> None:
     options = ("--training.compile=never",)
@@ -145,7 +155,7 @@ def test_a_compiled_run_equals_a_plain_one(config_of, name) -> None:
     options: Any = (*noiseless(config_of(name, "noise")), "--training.cuda_graphs=never")
     plain = train(config_of(name, "plain", *options, "--training.compile=never"))
     compiled = train(config_of(name, "compiled", *options, "--training.compile=always"))
-    same_losses(plain.folder, compiled.folder)
+    same_losses(plain.folder, compiled.folder, 0.05 if name in DRAWING else 1e-3)
 
 
 @pytest.mark.parametrize("name", PRESETS)
