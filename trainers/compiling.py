@@ -22,8 +22,8 @@ def compile_model(model: SequenceModel, attempt: Callable[[], None], *, required
     Raises:
         ConfigError: If compilation is required and fails.
     """
-    # What this process has compiled before decides which sizes a later program leaves open, and with
-    # them the order of its sums: a resumed run would not be the same bit for bit.
+    # What this process has compiled before decides which sizes a later program leaves open, and
+    # with them the order of its sums: a resumed run would not be the same bit for bit.
     torch.compiler.reset()
     try:
         model.compile_segments()
