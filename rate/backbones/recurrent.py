@@ -73,17 +73,18 @@ class Recurrent(StepRecurrent[RecurrentState]):
         hidden = state.hidden.transpose(0, 1).contiguous()  # (L, B, d), as PyTorch has it
         cell = None if state.cell is None else state.cell.transpose(0, 1).contiguous()
         before = hidden if cell is None else (hidden, cell)
-        if x.is_cuda:
-            # Padding too: packing waits for the GPU, and a CUDA graph cannot record it. Padding
-            # only ends a window, so that no real step reads the state after it.
-            features, after = self.cells(x, before)
-        else:  # packed, so that the state of a row is that after its last real step
+        if x.device.type == "cpu":
+            # Packed, so that the state of a row is that after its last real step.
             lengths = mask.sum(1).clamp(min=1)  # (B,)
             packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
             features, after = self.cells(packed, before)
             features, _ = pad_packed_sequence(
                 features, batch_first=True, total_length=mask.shape[1]
             )
+        else:
+            # Padding too: packing waits for a GPU, and a CUDA graph cannot record it. Padding only
+            # ends a window, so that no real step reads the state after it.
+            features, after = self.cells(x, before)
         hidden, cell = after if self.has_cell else (after, None)
         cell = None if cell is None else cell.transpose(0, 1)
         return features, replace(state, hidden=hidden.transpose(0, 1), cell=cell)
