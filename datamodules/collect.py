@@ -76,7 +76,7 @@ def collect(
     store = Path(folder) / name
 
     def make() -> None:
-        with open_writer(store, spec, known) as writer:
+        with open_writer(store, spec, known, keep_last=True) as writer:
             collection = _Collection(writer, numbers, save_seconds, on_progress)
             collection.play(make_collector, workers, timeout)
             collection.table.finish(table_path(store))

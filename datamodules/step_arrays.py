@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules.device_copies import load, send
 from datamodules.episodes import Array
+from datamodules.last_observations import LastObservations
 from datamodules.store import Store
 from datamodules.store_files import OBSERVATIONS
 from rate.batch import Batch, Observations
-
-_PIECE = 64 * 2**20  # bytes that are copied from a file to a device at once
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,8 @@ class Windows:
         where: Any = np.where
         if device is not None:
             # One transfer for all six.
-            *numbers, terminated, truncated = _on(
-                device, torch.from_numpy(np.stack((*numbers, *flags)))
-            )
+            packed = torch.from_numpy(np.stack((*numbers, *flags)))
+            *numbers, terminated, truncated = send(packed, device)
             flags = (terminated.bool(), truncated.bool())
             seen = torch.arange(-earlier, self.size, device=device)
             minimum, where = torch.minimum, torch.where
@@ -114,27 +113,44 @@ class StepArrays:
         arrays: `actions`, `returns_to_go`, `rewards`, `observations` or an `observations/<key>` for
             each key of a dictionary, and the privileged state `privileged`, where there is one.
         device: The device of the tensors; None for memory maps.
+        last: The observations after the last steps of episodes, which batches then have in
+            `Batch.following`; None if nothing asks for them.
     """
 
-    def __init__(self, arrays: dict[str, Any], device: torch.device | None = None) -> None:
-        self.arrays, self.device = arrays, device
+    def __init__(
+        self,
+        arrays: dict[str, Any],
+        device: torch.device | None = None,
+        last: LastObservations | None = None,
+    ) -> None:
+        self.arrays, self.device, self.last = arrays, device, last
 
     @classmethod
-    def of(cls, store: Store, privileged: Array | None = None) -> StepArrays:
-        """Returns the memory-mapped arrays of a store."""
+    def of(
+        cls, store: Store, privileged: Array | None = None, *, with_last: bool = False
+    ) -> StepArrays:
+        """Returns the memory-mapped arrays of a store.
+
+        Args:
+            store: The data.
+            privileged: The privileged state of every step, if batches are to have it.
+            with_last: Whether batches are to have the observations after truncated episodes.
+        """
         arrays = {"privileged": privileged} if privileged is not None else {}
         wanted = ("actions", "returns_to_go", "rewards", OBSERVATIONS)
-        return cls(arrays | {k: v for k, v in store.arrays.items() if k.split("/")[0] in wanted})
+        found = {k: v for k, v in store.arrays.items() if k.split("/")[0] in wanted}
+        return cls(arrays | found, last=LastObservations.of(store) if with_last else None)
 
     @property
     def nbytes(self) -> int:
         """The size of all arrays in bytes."""
-        return sum(array.nbytes for array in self.arrays.values())
+        last: int = 0 if self.last is None else self.last.nbytes
+        return last + sum(int(array.nbytes) for array in self.arrays.values())
 
     def to(self, device: torch.device) -> StepArrays:
         """Returns copies of the arrays on a device."""
-        copies = {name: _load(array, device) for name, array in self.arrays.items()}
-        return StepArrays(copies, device)
+        copies = {name: load(array, device) for name, array in self.arrays.items()}
+        return StepArrays(copies, device, None if self.last is None else self.last.to(device))
 
     def gather(self, windows: Windows) -> Batch:
         """Returns the batch of some windows, on the device of the arrays."""
@@ -146,24 +162,21 @@ class StepArrays:
             else take(array, index.rows, index.padding)
             for name, array in self.arrays.items()
         }
+        timesteps, following = torch.as_tensor(index.timesteps), None
+        if self.last is not None:
+            following = self.last.insert(windows, taken, timesteps)
         return Batch(
             observations=_observations(taken),
             actions=taken["actions"],
             returns_to_go=taken["returns_to_go"].unsqueeze(-1),  # (B, T, 1)
-            timesteps=torch.as_tensor(index.timesteps),
+            timesteps=timesteps,
             mask=torch.as_tensor(index.mask),
             rewards=taken["rewards"],
             terminated=torch.as_tensor(index.terminated),
             truncated=torch.as_tensor(index.truncated),
             privileged=taken.get("privileged"),
+            following=following,
         )
-
-
-def _on(device: torch.device, tensor: Tensor) -> Tensor:
-    if device.type == "cpu":
-        return tensor
-    # The copy from pinned memory is asynchronous: the host does not wait for the device.
-    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _observations(taken: dict[str, Tensor]) -> Observations:
@@ -188,15 +201,4 @@ def _select_rows(tensor: Tensor, rows: Tensor, padding: Tensor | None) -> Tensor
     out = tensor.index_select(0, rows.flatten()).view(*rows.shape, *tensor.shape[1:])
     if padding is not None:
         out.masked_fill_(padding.view(*padding.shape, *(1 for _ in tensor.shape[1:])), 0)
-    return out
-
-
-def _load(array: Array, device: torch.device) -> Tensor:
-    """Copies an array to a device piece by piece, in bounded host memory."""
-    rows = max(1, _PIECE * len(array) // max(1, array.nbytes))
-    like = torch.from_numpy(np.empty(0, array.dtype))
-    out = like.new_empty(array.shape, device=device)
-    for start in range(0, len(array), rows):
-        piece = np.array(array[start : start + rows])  # a copy, as the memory map is read-only
-        out[start : start + rows] = torch.from_numpy(piece)
     return out

@@ -234,11 +234,13 @@ class Store:
             )
         name, prefix = f"{OBSERVATIONS}/{keys[0]}", f"{OBSERVATIONS}/"
 
+        whole_names = {name: OBSERVATIONS, f"{LAST}/{keys[0]}": LAST}
+
         def keep(table: dict[str, Any]) -> dict[str, Any]:
             return {
-                OBSERVATIONS if key == name else key: value
+                whole_names.get(key, key): value
                 for key, value in table.items()
-                if key == name or not key.startswith((prefix, LAST))
+                if key in whole_names or not key.startswith((prefix, LAST))
             }
 
         manifest = {

@@ -58,8 +58,8 @@ class StoreWriter:
     Args:
         directory: The directory. One that `save` was called for is gone on with.
         spec: The environment that the episodes come from, and are valid in.
-        keep_last: Keep what followed the last action of each episode as well, for other formats;
-            nothing here reads it.
+        keep_last: Keep what followed the last action of each episode as well: for other formats,
+            and for learning rules that bootstrap.
 
     Attributes:
         position: What the last `save` was told, 0 without one.

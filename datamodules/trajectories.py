@@ -52,6 +52,7 @@ class TrajectoryDataModule(LightningDataModule):
         sampling: See `WindowSampler`.
         with_privileged_state: Whether batches have the privileged state, which data of our
             collectors have as the part `privileged` of their observations.
+        with_last_observations: Whether batches have `Batch.following`.
         data_device: Where batches are gathered; see `set_data_device`.
         held_out: The share of the episodes to hold out; see `held_out_episodes`.
 
@@ -80,16 +81,15 @@ class TrajectoryDataModule(LightningDataModule):
         min_length: int | None = None,
         sampling: Sampling = "episodes",
         with_privileged_state: bool = False,
+        with_last_observations: bool = False,
         data_device: DataDevice = "host",
         held_out: float = 0.0,
     ) -> None:
         super().__init__()
-        if context_length < 1 or segments < 1:
-            raise ValueError(
-                f"context_length ({context_length}) and segments ({segments}) must be at least 1"
-            )
-        if batches_per_epoch is not None and batches_per_epoch < 1:
-            raise ValueError(f"batches_per_epoch ({batches_per_epoch}) must be at least 1")
+        counts = {"context_length": context_length, "segments": segments}
+        for name, count in {**counts, "batches_per_epoch": batches_per_epoch}.items():
+            if count is not None and count < 1:
+                raise ValueError(f"{name} ({count}) must be at least 1")
         self.store = find_store(store_path)
         privileged = privileged_state(self.store) if with_privileged_state else None
         self.frame_stack = 1 if spec is None else spec.frame_stack
@@ -100,8 +100,8 @@ class TrajectoryDataModule(LightningDataModule):
         self.batch_size, self.context_length, self.segments = batch_size, context_length, segments
         self.seed, self.mode = seed, mode
         self.min_return, self.min_length, self.sampling = min_return, min_length, sampling
-        self.arrays, self.data_device = StepArrays.of(self.store, privileged), data_device
-        self.data_device_reason = ""
+        self.arrays = StepArrays.of(self.store, privileged, with_last=with_last_observations)
+        self.data_device, self.data_device_reason = data_device, ""
         self._prefetcher: Prefetcher | None = None
         self._stage: tuple[int, int] | None = None
         self._batches_done = 0

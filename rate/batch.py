@@ -30,6 +30,10 @@ class Batch:
             kind counts as one; an episode may be terminated and truncated at once.
         privileged: `(B, T, *privileged)` the privileged state, for an auxiliary loss; it is no
             input of a model. None where no loss asks for it.
+        following: `(B, T)` bool, True at the observation that follows the last step of a truncated
+            episode: a value is bootstrapped from it. It stands in the first place of the padding
+            and is no step: it has no action and no reward, and the mask is False. None where the
+            learning rule does not bootstrap.
     """
 
     observations: Observations
@@ -41,6 +45,7 @@ class Batch:
     terminated: Tensor
     truncated: Tensor
     privileged: Tensor | None = None
+    following: Tensor | None = None
 
     @property
     def batch_size(self) -> int:
@@ -54,6 +59,11 @@ class Batch:
     def episode_end(self) -> Tensor:
         """`(B, T)` bool, True at the last step of an episode, whatever ended it."""
         return self.terminated | self.truncated
+
+    @property
+    def observed(self) -> Tensor:
+        """`(B, T)` bool, True where there is an observation: at real steps, and at `following`."""
+        return self.mask if self.following is None else self.mask | self.following
 
     def steps(self, start: int, stop: int) -> Batch:
         """The steps `start` to `stop` (exclusive) of every row, as views."""

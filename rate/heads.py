@@ -46,6 +46,7 @@ class DiscreteHead(nn.Module):
         super().__init__()
         self.linear = nn.Linear(d_model, num_actions, bias=False)
         self.start, self.last = start, num_actions - 1
+        self.encoded_size = num_actions
 
     def forward(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self.linear(hidden)
@@ -55,7 +56,7 @@ class DiscreteHead(nn.Module):
         """Cross-entropy of every step: `(B, T, A)` and `(B, T)` to `(B, T)`."""
         flat = F.cross_entropy(
             predictions.flatten(0, -2).float(),
-            self._indices(actions).flatten(),
+            self.indices(actions).flatten(),
             reduction="none",
             label_smoothing=label_smoothing,
         )
@@ -63,7 +64,12 @@ class DiscreteHead(nn.Module):
 
     def correct(self, predictions: Tensor, actions: Tensor) -> Tensor:
         """Whether the most likely action is that of the data, `(B, T)` bool."""
-        return predictions.argmax(-1) == self._indices(actions)
+        return predictions.argmax(-1) == self.indices(actions)
+
+    def encode(self, actions: Tensor) -> Tensor:
+        """Actions `(B, T)` one-hot, `(B, T, A)` float32."""
+        every = torch.arange(self.last + 1, device=actions.device)
+        return (self.indices(actions)[..., None] == every).float()
 
     def decode(
         self, predictions: Tensor, decoding: Decoding, uniforms: Tensor | None = None
@@ -72,7 +78,7 @@ class DiscreteHead(nn.Module):
         index = decode_logits(predictions, decoding, None if uniforms is None else uniforms[..., 0])
         return index + self.start if self.start else index
 
-    def _indices(self, actions: Tensor) -> Tensor:
+    def indices(self, actions: Tensor) -> Tensor:
         """Actions counted from 0. Padding, which is 0, need not be one of them."""
         actions = actions.long()
         return (actions - self.start).clamp(0, self.last) if self.start else actions
@@ -89,6 +95,7 @@ class MultiDiscreteHead(nn.Module):
     def __init__(self, d_model: int, choices: Choices) -> None:
         super().__init__()
         self.sizes, self.shape = choices.sizes, choices.shape
+        self.encoded_size = sum(choices.sizes)
         self.parts = nn.ModuleList(
             DiscreteHead(d_model, size, start)
             for size, start in zip(choices.sizes, choices.starts, strict=True)
@@ -113,6 +120,12 @@ class MultiDiscreteHead(nn.Module):
             for part, logits, component in self._by_part(predictions, actions)
         ]
         return torch.stack(hits).all(0)
+
+    def encode(self, actions: Tensor) -> Tensor:
+        """Actions `(B, T, *shape)`, each component one-hot: `(B, T, sum of sizes)` float32."""
+        components = actions.reshape(*actions.shape[:2], len(self.sizes)).unbind(-1)
+        heads = cast("list[DiscreteHead]", list(self.parts))
+        return torch.cat([h.encode(c) for h, c in zip(heads, components, strict=True)], dim=-1)
 
     def decode(
         self, predictions: Tensor, decoding: Decoding, uniforms: Tensor | None = None
@@ -160,7 +173,8 @@ class ContinuousHead(nn.Module):
     def __init__(self, d_model: int, space: gym.spaces.Box) -> None:
         super().__init__()
         self.shape = tuple(space.shape)
-        self.linear = nn.Linear(d_model, math.prod(self.shape))
+        self.encoded_size = math.prod(self.shape)
+        self.linear = nn.Linear(d_model, self.encoded_size)
         for name, bound in (("low", space.low), ("high", space.high)):
             flat = torch.tensor(bound, dtype=torch.float32).flatten()
             self.register_buffer(name, flat, persistent=False)
@@ -194,6 +208,10 @@ class ContinuousHead(nn.Module):
         """Whether every component is within a tenth of its range (two units), `(B, T)` bool."""
         errors = predictions - actions.reshape(predictions.shape)
         return (errors.abs() <= 0.2 * self.unit).all(-1)
+
+    def encode(self, actions: Tensor) -> Tensor:
+        """Actions `(B, T, *shape)` or `(B, T, A)` in their units: `(B, T, A)` float32."""
+        return (actions.reshape(*actions.shape[:2], -1).float() - self.centre) / self.unit
 
     def decode(
         self, predictions: Tensor, decoding: Decoding, uniforms: Tensor | None = None

@@ -144,11 +144,11 @@ class SequenceModel(nn.Module):
                 # The mask is passed beside its batch: by a tensor `checkpoint` knows which device's
                 # random state to restore.
                 out, state, parts = checkpoint(
-                    self._embedded, part, state, part.mask, use_reentrant=False
+                    self._embedded, part, state, part.observed, use_reentrant=False
                 )
             else:
                 steps = tokens[:, start : start + length]
-                out, state, parts = self._segment(steps, part.mask, state)
+                out, state, parts = self._segment(steps, part.observed, state)
             features.append(out)
             losses.append(parts)
         joined = {name: torch.cat([part[name] for part in losses], dim=1) for name in losses[0]}

@@ -257,7 +257,8 @@ def with_padding(batch: Batch, other: Batch) -> Batch:
             return {key: mixed(real[key], junk[key]) for key in real}
         return mixed(real, junk)
 
-    names = [field.name for field in fields(Batch) if field.name not in ("mask", "privileged")]
+    left_out = ("mask", "privileged", "following")
+    names = [field.name for field in fields(Batch) if field.name not in left_out]
     mask = torch.zeros_like(other.mask)
     mask[:, :steps] = batch.mask
     return Batch(**{name: mix(name) for name in names}, mask=mask)

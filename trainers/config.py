@@ -197,8 +197,32 @@ class RunConfig:
                 "(data.window=random)."
             )
         self.evaluation.check_model(self.model)
+        self.loss.check_window(self.window)
+        if self.loss.bootstraps:
+            self._check_bootstrapping()
         if self.data.window == "consecutive":
             self._check_consecutive()
+
+    def _check_bootstrapping(self) -> None:
+        """Check that every window holds the step after each step, and no future return.
+
+        Raises:
+            ConfigError: If another setting is in the way.
+        """
+        objective = f"training.objective={self.training.objective}"
+        if self.model.condition_on_return:
+            raise ConfigError(
+                f"{objective} learns what return to expect, and model.condition_on_return=true "
+                "tells the model the return of the data. Set model.condition_on_return=false."
+            )
+        if self.training.bptt_segments == 0 or self.data.window == "consecutive":
+            cut = "training.bptt_segments=0 trains on segments one by one"
+            if self.data.window == "consecutive":
+                cut = "data.window=consecutive trains on windows one by one"
+            raise ConfigError(
+                f"{objective} bootstraps from the step after, and {cut}, whose last step has none. "
+                "Set training.bptt_segments=1 or data.window=random."
+            )
 
     def _check_consecutive(self) -> None:
         """Check that the state can be carried from batch to batch.

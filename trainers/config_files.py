@@ -97,14 +97,19 @@ def _expert_of(values: dict[str, Any]) -> str:
 
 
 def with_objective(values: dict[str, Any], objective: str) -> dict[str, Any]:
-    """Returns a configuration with another objective; if it differs, `loss` is reset."""
+    """Returns a configuration with another objective; if it differs, `loss` is reset.
+
+    With an objective that learns values, the model is not given returns-to-go.
+    """
     if objective == objective_of(values):
         return values
-    return {
-        **values,
-        "training": {**values.get("training", {}), "objective": objective},
-        "loss": {},
-    }
+    training = {**values.get("training", {}), "objective": objective}
+    changed = {**values, "training": training, "loss": {}}
+    if objective_settings(objective).bootstraps:
+        changed["model"] = {**values.get("model", {}), "condition_on_return": False}
+        if training.get("bptt_segments") == 0:
+            training["bptt_segments"] = None
+    return changed
 
 
 def load_config_file(path: Path) -> RunConfig:

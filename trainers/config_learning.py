@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal, get_args
+
+import gymnasium as gym
 
 from rate.errors import ConfigError
+from rate.spaces import choices_of
 from trainers.checks import at_least, choice
 
 Schedule = Literal["constant", "linear", "cosine"]
@@ -16,6 +19,7 @@ _Ddp = Literal["ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_param
 Strategy = Literal["auto", "single_device", _Ddp]
 WhenMissing = Literal["refuse", "fresh"]
 When = Literal["never", "auto", "always"]  # YAML takes "on" and "off" for booleans
+ActionKind = Literal["discrete", "multi-discrete", "continuous", "unbounded"]
 BEHAVIOUR_CLONING = "behaviour_cloning"
 
 
@@ -24,8 +28,9 @@ class TrainingConfig:
     """The optimisation loop and the hardware it runs on.
 
     Attributes:
-        objective: The learning rule: `behaviour_cloning`, or the import path of your own,
-            `module:Attribute`. Its settings are the section `loss`.
+        objective: The learning rule: `behaviour_cloning`; `cql`, `iql`, `ddqn`, `r2d2`,
+            `sac_discrete` or `td3_bc`, which learn values from rewards; or the import path of your
+            own, `module:Attribute`. Its settings are the section `loss`.
         segments: N, segments of K steps in a training window (`--sections`, `--max_n_final`).
         bptt_segments: Segments the gradient flows back through; None is all of them. 0 is the
             published detached recipe: memory is cut at every border and the optimiser steps once
@@ -173,10 +178,48 @@ class OptimizerConfig:
 class ObjectiveConfig:
     """The settings of a learning rule (`loss.*`); this one has none."""
 
+    bootstraps: ClassVar[bool] = False
+    """Whether values are learnt from rewards by bootstrapping. Batches then have the observations
+    that follow truncated episodes, `Batch.following`, and the model is not given returns-to-go."""
+
+    actions: ClassVar[tuple[ActionKind, ...]] = get_args(ActionKind)
+    """The kinds of actions that it learns."""
+
     @property
     def wants_privileged_state(self) -> bool:
         """Whether batches must contain the privileged state, `Batch.privileged`."""
         return False
+
+    def check_window(self, steps: int) -> None:
+        """Check that a training window has as many steps as the settings need.
+
+        Raises:
+            ConfigError: If it is too short.
+        """
+
+    def check_actions(self, objective: str, space: gym.Space[Any]) -> None:
+        """Check that the rule learns actions of a space.
+
+        Raises:
+            ConfigError: If it does not; the message names rules that do.
+        """
+        kind = action_kind(space)
+        if kind not in self.actions:
+            raise ConfigError(
+                f"training.objective={objective} learns {' and '.join(self.actions)} actions, and "
+                f"those of the environment are {kind}: {space}. Choose another objective: cql and "
+                "iql learn discrete and continuous actions, ddqn, r2d2 and sac_discrete discrete "
+                "ones, td3_bc continuous ones, iql and behaviour_cloning all of them."
+            )
+
+
+def action_kind(space: gym.Space[Any]) -> ActionKind:
+    """Returns the kind of an action space; `continuous` has bounds on both sides."""
+    choices = choices_of(space)
+    if choices is not None:
+        return "multi-discrete" if choices.shape else "discrete"
+    bounded = isinstance(space, gym.spaces.Box) and space.is_bounded()
+    return "continuous" if bounded else "unbounded"
 
 
 @dataclass(frozen=True)

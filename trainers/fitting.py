@@ -69,6 +69,7 @@ def make_datamodule(
         min_length=data.min_length,
         sampling=data.sampling,
         with_privileged_state=config.loss.wants_privileged_state,
+        with_last_observations=config.loss.bootstraps,
         data_device=training.data_device,
         held_out=data.held_out,
     )

@@ -76,7 +76,7 @@ class LossModule(LightningModule):
         self.privileged = None
         if settings.wants_privileged_state:
             self.privileged = privileged_space(self.config.environment, self.config.env)
-        return kind(settings, Problem(self.model, self.spec, self.privileged))
+        return kind.make(settings, Problem(self.model, self.spec, self.privileged))
 
     def _compile(self, batch: Batch) -> None:
         """Compile the model if the settings say so, and try it on the first batch."""

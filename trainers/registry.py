@@ -164,6 +164,7 @@ def check_run(config: RunConfig) -> None:
         privileged_space(config.environment, config.env)
     environment = environment_of_run(config)
     environment.check_data(config.data)
+    config.loss.check_actions(config.training.objective, environment.spec.action_space)
     for name in ("lengths", "selection_lengths") if environment.rolls_out else ():
         check_lengths(environment, getattr(config.evaluation, name), f"evaluation.{name}")
     if config.data.store is None:

@@ -6,6 +6,7 @@ Optimisation is manual, since the published detached recipe takes several optimi
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -55,7 +56,7 @@ class SequenceTrainer(LossModule):
         self.logged: dict[str, float] = {}
         is_carried = self.config.data.window == "consecutive"
         self._carried = CarriedState() if is_carried else None
-        self._is_ready = False
+        self._is_ready = self._warned = False
         self._graphs: GraphedSteps | None = None
 
     def configure_optimizers(self) -> Any:
@@ -227,10 +228,18 @@ class SequenceTrainer(LossModule):
             "learning_rate": self._learning_rate,
             "segments": segments,
         }
+        self._warn_once(self.objective.warning(metrics), step)
         self.logged = metrics
         for logger in self.trainer.loggers:
             logger.log_metrics(metrics, step)
         self.log_dict(metrics, logger=False)  # for callbacks
+
+    def _warn_once(self, what: str, step: int) -> None:
+        """Warn of what is wrong with the training, the first time that something is."""
+        if what and not self._warned:
+            self._warned = True
+            if self.trainer.is_global_zero:
+                warnings.warn(f"At optimiser step {step}, {what}", stacklevel=2)
 
     def on_train_end(self) -> None:
         self.check()

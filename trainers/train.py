@@ -62,6 +62,7 @@ _NOT_FOR_USERS = (
     r".*GPU available but not used.*",
     r".*tensorboardX.*",
     r".*The number of training batches .* is smaller than the logging interval.*",
+    r".*module\(s\) in eval mode at the start of training.*",  # target networks
 )
 
 
@@ -121,10 +122,7 @@ def train(
             if is_main_process():
                 write_json(folder / HELD_OUT, episodes_held_out(datamodule))
             environment = with_record(with_target(config, environment, datamodule), datamodule)
-            module = _module(config, environment, datamodule)
-            begin_with = config.training.init
-            if begin_with is not None and find_checkpoint(folder / CHECKPOINTS) is None:
-                load_initial_weights(module.model, Path(begin_with), config.training.init_missing)
+            module = _module(config, environment, datamodule, folder)
             parts = (environment, datamodule, folder, report, loggers, cluster)
             fitting = make_fitting(config, *parts)
         again = command_for("train", "--resume", str(folder))
@@ -150,13 +148,17 @@ def train(
 
 
 def _module(
-    config: RunConfig, environment: Environment, datamodule: TrajectoryDataModule
+    config: RunConfig, environment: Environment, datamodule: TrajectoryDataModule, folder: Path
 ) -> SequenceTrainer:
-    """Returns the model to train, with the scales of the data."""
+    """Returns the model to train, with the scales of the data and its initial weights."""
     module = SequenceTrainer(config, environment.spec)
     if is_main_process():
         warn_of_horizon(config, environment, module.model.tokenizer.tokens.count)
     scale_to_data(module.model, datamodule.store, config.data.normalise)
+    begin_with = config.training.init
+    if begin_with is not None and find_checkpoint(folder / CHECKPOINTS) is None:
+        load_initial_weights(module.model, Path(begin_with), config.training.init_missing)
+    module.objective.begin(module.model, datamodule.store)
     return module
 
 

@@ -8,15 +8,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rate.registry import Registry
+from trainers import config_values as values
 from trainers.config_learning import BEHAVIOUR_CLONING, LossConfig, ObjectiveConfig
 
 if TYPE_CHECKING:
     from trainers.objectives.base import Objective
 
 _HERE = "trainers.objectives"
-_OWN = {BEHAVIOUR_CLONING: f"{_HERE}.behaviour_cloning:BehaviourCloning"}
+_OWN = {
+    BEHAVIOUR_CLONING: f"{_HERE}.behaviour_cloning:BehaviourCloning",
+    "cql": f"{_HERE}.cql:CQL",
+    "ddqn": f"{_HERE}.ddqn:DDQN",
+    "iql": f"{_HERE}.iql:IQL",
+    "r2d2": f"{_HERE}.r2d2:R2D2",
+    "sac_discrete": f"{_HERE}.sac_discrete:SACDiscrete",
+    "td3_bc": f"{_HERE}.td3_bc:TD3BC",
+}
 # The settings of the project's own objectives, which do not import PyTorch.
-_SETTINGS = {BEHAVIOUR_CLONING: LossConfig}
+_SETTINGS: dict[str, type[ObjectiveConfig]] = {
+    BEHAVIOUR_CLONING: LossConfig,
+    "cql": values.CQLConfig,
+    "ddqn": values.QLearningConfig,
+    "iql": values.IQLConfig,
+    "r2d2": values.R2D2Config,
+    "sac_discrete": values.SACDiscreteConfig,
+    "td3_bc": values.TD3BCConfig,
+}
 
 
 def _is_objective(found: Any) -> bool:

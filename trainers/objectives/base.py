@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from datamodules.store import Store
 from rate.batch import Batch
 from rate.envs.spec import EnvironmentSpec
 from rate.model import SequenceModel
@@ -121,6 +122,19 @@ class Objective(nn.Module):
     def __init__(self, settings: ObjectiveConfig, problem: Problem) -> None:
         super().__init__()
 
+    @classmethod
+    def make(cls, settings: ObjectiveConfig, problem: Problem) -> Self:
+        """Returns the objective; a class may return one of its subclasses."""
+        return cls(settings, problem)
+
+    def begin(self, model: SequenceModel, store: Store) -> None:
+        """Called once before training, and before the training state of a resumed run is loaded.
+
+        Args:
+            model: The model with its initial weights and the scales of the data.
+            store: The data.
+        """
+
     def forward(self, model: SequenceModel, features: Tensor, batch: Batch) -> LossSums:
         """Returns the sums of the loss and the metrics of one optimiser step.
 
@@ -140,3 +154,11 @@ class Objective(nn.Module):
         Args:
             model: The model with its updated weights.
         """
+
+    def warning(self, metrics: Mapping[str, float]) -> str:
+        """Returns what is wrong with the training, in a sentence; empty if nothing is.
+
+        Args:
+            metrics: The means since the last logged row.
+        """
+        return ""

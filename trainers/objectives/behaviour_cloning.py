@@ -14,7 +14,7 @@ from rate.model import SequenceModel
 from trainers.config_learning import LossConfig
 from trainers.objectives.auxiliary_state import AuxiliaryStateHead
 from trainers.objectives.base import LossSums, Objective, Problem
-from trainers.objectives.steps import last_steps, step_weights
+from trainers.objectives.steps import accuracies, step_weights
 
 
 class BehaviourCloning(Objective):
@@ -43,10 +43,5 @@ class BehaviourCloning(Objective):
             losses["auxiliary_state"] = config.auxiliary_state_weight * told
         with torch.no_grad():
             weights = step_weights(batch, config)  # (B, T)
-            correct = head.correct(predictions, batch.actions) & batch.mask
-            last = last_steps(batch, config.last_steps)
-            metrics = {
-                "accuracy": (correct.sum(), batch.mask.sum()),
-                "last_step_accuracy": ((correct & last).sum(), last.sum()),
-            }
+            metrics = accuracies(head, predictions, batch, config.last_steps)
         return LossSums.of_steps(losses, weights, batch.mask, metrics)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rate.batch import Batch
+from rate.heads import ActionHead
 from trainers.config_learning import LossConfig
 
 
@@ -29,6 +30,25 @@ def last_steps(batch: Batch, span: int) -> Tensor:
     ends = batch.episode_end.float()
     until = F.max_pool1d(F.pad(ends[:, None], (0, span - 1)), span, stride=1)[:, 0]
     return (until > 0) & batch.mask
+
+
+def accuracies(
+    head: ActionHead, predictions: Tensor, batch: Batch, span: int = 1
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Returns the metrics `accuracy` and `last_step_accuracy`: how often the data's action is best.
+
+    Args:
+        head: The action head.
+        predictions: `(B, T, ...)` of the head.
+        batch: The steps.
+        span: How many steps at the end of an episode are its last steps.
+    """
+    correct = head.correct(predictions, batch.actions) & batch.mask
+    last = last_steps(batch, span)
+    return {
+        "accuracy": (correct.sum(), batch.mask.sum()),
+        "last_step_accuracy": ((correct & last).sum(), last.sum()),
+    }
 
 
 def keyframes(batch: Batch) -> Tensor:

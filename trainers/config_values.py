@@ -1,0 +1,190 @@
+"""Settings of the learning rules that learn values from rewards, validated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import gymnasium as gym
+
+from rate.errors import ConfigError
+from trainers.checks import at_least
+from trainers.config_learning import ActionKind, ObjectiveConfig, action_kind
+
+
+@dataclass(frozen=True)
+class ValueConfig(ObjectiveConfig):
+    """The settings that all rules with values share.
+
+    Attributes:
+        discount: Of the value of the next step, in [0, 1].
+        n_step: Rewards that a target sums before it bootstraps; at the end of a window fewer.
+        target_rate: The share by which the target network moves towards the model after every
+            optimiser step (Polyak averaging); 1 has no target network of its own.
+        critic_width: Width of the two hidden layers of value networks besides the model's head.
+    """
+
+    bootstraps: ClassVar[bool] = True
+
+    discount: float = 0.99
+    n_step: int = 1
+    target_rate: float = 0.005
+    critic_width: int = 256
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.discount <= 1:
+            raise ConfigError(f"loss.discount is {self.discount}; it must be in [0, 1].")
+        if not 0 < self.target_rate <= 1:
+            raise ConfigError(f"loss.target_rate is {self.target_rate}; it must be in (0, 1].")
+        at_least("loss.n_step", self.n_step, 1)
+        at_least("loss.critic_width", self.critic_width, 1)
+
+    def check_window(self, steps: int) -> None:
+        if self.n_step >= steps:
+            raise ConfigError(
+                f"loss.n_step={self.n_step} is longer than a training window of {steps} steps "
+                "allows; lower it, or train on longer windows (training.segments)."
+            )
+
+
+@dataclass(frozen=True)
+class QLearningConfig(ValueConfig):
+    """The settings of Q-learning: the model's head predicts the value of every action.
+
+    Attributes:
+        dueling: Whether a value of the state is added to the head's predictions, which are then
+            advantages (Wang et al. 2016).
+        rescale_values: Whether networks predict values on the scale of R2D2, which lets large
+            rewards be learnt without clipping (Pohlen et al. 2018).
+        burn_in: Steps at the start of a window whose errors do not count: they only warm the
+            memory up (Kapturowski et al. 2019).
+    """
+
+    actions: ClassVar[tuple[ActionKind, ...]] = ("discrete",)
+
+    dueling: bool = False
+    rescale_values: bool = False
+    burn_in: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("loss.burn_in", self.burn_in, 0)
+
+    def check_window(self, steps: int) -> None:
+        super().check_window(steps)
+        if self.burn_in >= steps:
+            raise ConfigError(
+                f"loss.burn_in={self.burn_in} leaves nothing of a training window of {steps} "
+                "steps; lower it, or train on longer windows (training.segments)."
+            )
+
+
+@dataclass(frozen=True)
+class R2D2Config(QLearningConfig):
+    """The settings of R2D2's learner: those of Q-learning with its values."""
+
+    discount: float = 0.997
+    n_step: int = 5
+    target_rate: float = 0.001
+    dueling: bool = True
+    rescale_values: bool = True
+
+
+@dataclass(frozen=True)
+class CQLConfig(QLearningConfig):
+    """The settings of conservative Q-learning, besides those of Q-learning with discrete actions.
+
+    Attributes:
+        conservative_weight: Weight of the gap between the values of all actions and those of the
+            data, which the loss closes.
+        num_samples: Actions that stand for all, of each kind, with continuous actions.
+    """
+
+    actions: ClassVar[tuple[ActionKind, ...]] = ("discrete", "continuous")
+
+    conservative_weight: float = 1.0
+    num_samples: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("loss.conservative_weight", self.conservative_weight, 0)
+        at_least("loss.num_samples", self.num_samples, 1)
+
+    def check_actions(self, objective: str, space: gym.Space[Any]) -> None:
+        super().check_actions(objective, space)
+        for name in ("dueling", "rescale_values", "burn_in"):
+            if getattr(self, name) and action_kind(space) == "continuous":
+                raise ConfigError(
+                    f"loss.{name}={getattr(self, name)} is of discrete actions, and those of the "
+                    f"environment are continuous: {space}. Leave it out."
+                )
+
+
+@dataclass(frozen=True)
+class IQLConfig(ValueConfig):
+    """The settings of implicit Q-learning.
+
+    Attributes:
+        expectile: Which expectile of the values of the data's actions is the value of a state, in
+            (0, 1); 0.5 is their mean, and 1 would be their maximum.
+        temperature: How much the advantage of an action weighs in its imitation; 0 clones all.
+        most_weight: The largest weight of a step in the imitation.
+    """
+
+    expectile: float = 0.7
+    temperature: float = 3.0
+    most_weight: float = 100.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.expectile < 1:
+            raise ConfigError(f"loss.expectile is {self.expectile}; it must be in (0, 1).")
+        at_least("loss.temperature", self.temperature, 0)
+        at_least("loss.most_weight", self.most_weight, 1)
+
+
+@dataclass(frozen=True)
+class TD3BCConfig(ValueConfig):
+    """The settings of TD3 with behaviour cloning.
+
+    Attributes:
+        value_weight: Weight of the value in the policy's loss, beside imitation's of 1, after
+            values are divided by their mean absolute value (alpha in the paper).
+        policy_noise: Standard deviation of the noise on the actions of targets, in half the range
+            of an action.
+        noise_clip: The largest such noise.
+        policy_delay: Optimiser steps between two of the policy's.
+    """
+
+    actions: ClassVar[tuple[ActionKind, ...]] = ("continuous",)
+
+    value_weight: float = 2.5
+    policy_noise: float = 0.2
+    noise_clip: float = 0.5
+    policy_delay: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("value_weight", "policy_noise", "noise_clip"):
+            at_least(f"loss.{name}", getattr(self, name), 0)
+        at_least("loss.policy_delay", self.policy_delay, 1)
+
+
+@dataclass(frozen=True)
+class SACDiscreteConfig(ValueConfig):
+    """The settings of soft actor-critic with discrete actions.
+
+    Attributes:
+        entropy_weight: Weight of the policy's entropy, a fixed temperature.
+        freeze_critic: Whether the policy's loss does not train the values, nor the features through
+            them (Ni et al. 2023 found training to be unstable otherwise).
+    """
+
+    actions: ClassVar[tuple[ActionKind, ...]] = ("discrete",)
+
+    entropy_weight: float = 0.1
+    freeze_critic: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("loss.entropy_weight", self.entropy_weight, 0)
