@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from gymnasium.spaces import Discrete
 from torch import Tensor
@@ -51,16 +50,13 @@ def learnt(rule: str, **settings: Any) -> tuple[SequenceModel, ValueObjective[An
         return model, objective, model.features(batch)[0][:, 0]
 
 
-@pytest.mark.parametrize("settings", [{}, {"rescale_values": True, "dueling": True}])
-def test_q_learning_finds_the_optimal_values_of_a_chain(settings) -> None:
+def test_q_learning_finds_the_optimal_values_of_a_chain() -> None:
     """The time limit of the data does not matter: its truncated episodes are bootstrapped."""
-    model, objective, features = learnt("ddqn", **settings)
+    model, objective, features = learnt("ddqn", rescale_values=True, dueling=True)
     assert isinstance(objective, DDQN)
     with torch.no_grad():
         found = objective.action_values(model.head, objective.heads, features)
-    if settings:
-        found = unscaled(found)
-    torch.testing.assert_close(found.double(), CHAIN.optimal(), rtol=0, atol=0.03)
+    torch.testing.assert_close(unscaled(found).double(), CHAIN.optimal(), rtol=0, atol=0.03)
 
 
 def test_conservative_values_of_a_chain() -> None:
@@ -79,12 +75,6 @@ def test_implicit_values_of_a_chain() -> None:
         found = objective.heads["value"](features).double()
     expected = CHAIN.of_random_policy().mean(1)
     torch.testing.assert_close(found, expected, rtol=0, atol=0.06)
-
-
-def test_a_high_expectile_nears_the_optimal_policy() -> None:
-    model, _, features = learnt("iql", expectile=0.9, temperature=20.0)
-    with torch.no_grad():
-        assert (model.head(features).argmax(-1) == 1).all()
 
 
 def test_soft_values_of_a_chain() -> None:
