@@ -54,9 +54,9 @@ def expected(block: Block, kind: str, x: Tensor) -> Tensor:
         elif kind.startswith("gtrxl"):
             x = GATES[kind](join.gate, x, update.relu())
         elif kind == "rezero":
-            x = x + join.alpha * update
+            x = x + 10 * join.alpha * update
         elif kind == "rezero_gtrxl":
-            x = gate_by_hand(join.gate, x, x + join.alpha * update)
+            x = gate_by_hand(join.gate, x, x + 10 * join.alpha * update)
         else:
             x = x + update
     return x
@@ -122,6 +122,16 @@ def test_a_fresh_rezero_block_is_the_identity() -> None:
     x = torch.randn(2, 5, 16)
     block = Block(BLOCKS["rezero"], block_size(SegmentTransformerConfig(**TINY)))
     assert torch.equal(block(x, attend), x)
+
+
+def test_an_update_of_adam_moves_alpha_by_ten_learning_rates() -> None:
+    x, config = torch.randn(2, 5, 16), SegmentTransformerConfig(**TINY, skip_ffn=True)
+    block = Block(BLOCKS["rezero"], block_size(config))
+    adam = torch.optim.Adam(block.parameters(), lr=1e-3)
+    (block(x, attend) - attend(x)).square().sum().backward()
+    adam.step()
+    with torch.no_grad():
+        torch.testing.assert_close(block(x, attend), x + 1e-2 * attend(x))
 
 
 @pytest.mark.parametrize("kind", BLOCKS)
