@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rate.backbones import cell_settings as cells
 from rate.backbones import settings as ours
+from rate.backbones import window_settings as windows
 from rate.config import ModelConfig
 from rate.registry import Registry
 
@@ -41,6 +42,8 @@ BACKBONES: Registry[type[Backbone[Any]]] = Registry(
         "mlp": "rate.backbones.mlp:MLP",
         "mamba2": "rate.backbones.mamba2:Mamba2",
         "shm": "rate.backbones.shm:SHM",
+        "gpt2": "rate.backbones.gpt2:GPT2",
+        "lsdt": "rate.backbones.lsdt:LSDT",
     },
     lambda found: _is_a(found, "rate.backbones.base", "Backbone"),
     "a subclass of rate.backbones.base.Backbone",
@@ -73,6 +76,8 @@ _SETTINGS: dict[str, type[ModelConfig]] = {
         cells.MLPConfig,
         cells.Mamba2Config,
         cells.SHMConfig,
+        windows.GPT2Config,
+        windows.LSDTConfig,
     )
 }
 

@@ -19,7 +19,6 @@ tokens before the segment.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -30,10 +29,10 @@ from torch import Tensor, nn
 
 from rate.backbones.base import Backbone
 from rate.backbones.settings import ELMURConfig
+from rate.decoders.elmur import ELMURDecoder
 from rate.kernels.cpu_dropout import Dropout
-from rate.nn.attention import fused_attention
 from rate.nn.attention_mask import masked_bias
-from rate.nn.positions import sinusoidal_embedding
+from rate.nn.elmur_attention import CrossAttention, SelfAttention
 from rate.state import State
 from rate.tokenizers import StepTokens
 
@@ -53,70 +52,6 @@ class ELMURState(State):
     memory: tuple[Tensor, ...]
     position: tuple[Tensor, ...]
     offset: Tensor
-
-
-class SelfAttention(nn.Module):
-    """Causal attention within a segment with Transformer-XL's scores (Dai et al. 2019, 3.3)."""
-
-    def __init__(self, d_model: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)
-        self.position = nn.Linear(d_model, d_model, bias=False)
-        self.out = nn.Linear(d_model, d_model, bias=False)
-
-    def forward(
-        self, x: Tensor, mask: Tensor, offset: Tensor, biases: tuple[Tensor, Tensor]
-    ) -> Tensor:
-        """`(B, T, d)` to `(B, T, d)`.
-
-        Args:
-            x: Tokens.
-            mask: `(B, 1, T, T)` bool attention mask.
-            offset: `(B,)`, added to distances before they are embedded.
-            biases: u and v, `(H, d_head)` each, shared by all layers.
-        """
-        rows, count, d_model = x.shape
-        # (B, T, H, d_head) each
-        query, key, value = self.qkv(x).view(rows, count, 3, self.num_heads, -1).unbind(2)
-        distance = torch.arange(count, device=x.device)
-        table = sinusoidal_embedding((offset[:, None] + distance).flatten(), d_model)
-        table = self.position(table.to(x.dtype)).view(rows, count, self.num_heads, -1)
-        u, v = biases
-        content = torch.einsum("bihd,bjhd->bhij", query + u, key)
-        by_distance = torch.einsum("bihd,bjhd->bhij", query + v, table)
-        back = (distance[:, None] - distance).clamp(min=0)  # (T, T): from a query to a key
-        scores = content + by_distance.gather(3, back.expand_as(by_distance))
-        scores = scores / math.sqrt(query.shape[-1]) + masked_bias(x.new_zeros(()), mask)
-        mixed = torch.einsum("bhij,bjhd->bihd", scores.softmax(-1), value)
-        out: Tensor = self.out(mixed.flatten(2))
-        return out
-
-
-class CrossAttention(nn.Module):
-    """Cross-attention under a bias for each query, key and head."""
-
-    def __init__(self, d_model: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.query = nn.Linear(d_model, d_model, bias=False)
-        self.key = nn.Linear(d_model, d_model, bias=False)
-        self.value = nn.Linear(d_model, d_model, bias=False)
-        self.out = nn.Linear(d_model, d_model)
-
-    def forward(self, queries: Tensor, context: Tensor, bias: Tensor) -> Tensor:
-        """`(B, n, d)` queries over `(B, k, d)` context under `(B, H, n, k)`: `(B, n, d)`."""
-        query, key, value = (
-            project(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for project, x in (
-                (self.query, queries),
-                (self.key, context),
-                (self.value, context),
-            )
-        )
-        mixed = fused_attention(query, key, value, bias)
-        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
-        return out
 
 
 class FeedForward(nn.Module):
@@ -171,20 +106,47 @@ class Layer(nn.Module):
             offset: See `SelfAttention`.
             biases: See `SelfAttention`.
         """
-        apart = place[:, :, None] - position[:, None]  # (B, T, M)
-        h = self._add("attention", h, lambda x: self.attention(x, mask, offset, biases))
-        h = self._add("read", h, lambda x: self.read(x, memory, self._bias(apart)))
-        h = self._add("token_feed_forward", h, self.token_feed_forward)
+        h = self.run_tokens(
+            h, lambda x: self.attention(x, mask, offset, biases), memory, position, place
+        )
         real = masked_bias(h.new_zeros(()), mask[:, :, -1:])  # (B, 1, 1, T)
-        bias = self._bias(-apart.transpose(1, 2)) + real
+        return h, *self.run_memory(h, memory, position, place, real)
+
+    def run_tokens(
+        self,
+        h: Tensor,
+        attend: Callable[[Tensor], Tensor],
+        memory: Tensor,
+        position: Tensor,
+        place: Tensor,
+    ) -> Tensor:
+        """The token track, of tokens `(B, n, d)` with the times `place` `(B, n)`."""
+        apart = place[:, :, None] - position[:, None]  # (B, n, M)
+        h = self._add("attention", h, attend)
+        h = self._add("read", h, lambda x: self.read(x, memory, self._bias(apart)))
+        return self._add("token_feed_forward", h, self.token_feed_forward)
+
+    def run_memory(
+        self, h: Tensor, memory: Tensor, position: Tensor, place: Tensor, real: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The memory track, of the tokens `(B, T, d)` of a whole segment: memory and its times.
+
+        Args:
+            h: What the token track returned.
+            memory: `(B, M, d)` slots.
+            position: `(B, M)` when they were written.
+            place: `(B, T)` the times of the tokens.
+            real: Additive mask of padding, expands to `(B, H, M, T)`.
+        """
+        bias = self._bias(position[:, :, None] - place[:, None]) + real  # (B, H, M, T)
         u = self._add("write", memory, lambda x: self.write(x, h, bias))
         u = self._add("memory_feed_forward", u, self.memory_feed_forward)
         if not self.config.use_lru:
-            return h, u, position
+            return u, position
         slot = F.one_hot(position.argmin(1), memory.shape[1]).bool()  # (B, M)
         blended = self.config.lru_blend * u + (1 - self.config.lru_blend) * memory
         memory = torch.where(slot[:, :, None], blended, memory)
-        return h, memory, torch.where(slot, place[:, :1], position)
+        return memory, torch.where(slot, place[:, :1], position)
 
     def _add(self, part: str, stream: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         norm = self.norms[part]
@@ -250,3 +212,7 @@ class ELMUR(Backbone[ELMURState]):
         new = ELMURState(tuple(memories), tuple(positions), state.offset + count)
         features = h[:, self.tokens.read :: per_step]  # (B, K, d)
         return features, new.where(~mask.any(1), state)
+
+    def make_decoder(self, batch_size: int, *, exact: bool = True) -> ELMURDecoder:
+        """A decoder with a KV cache of the open segment."""
+        return ELMURDecoder(self, batch_size)

@@ -65,6 +65,9 @@ class TransformerConfig(ModelConfig):
             learns how far back it looks. 0 is no limit.
         span_ramp: Tokens over which the mask of a span falls from 1 to 0.
         span_weight: Weight of the mean span of a layer's heads, in tokens, in the loss.
+        persistent_vectors: Learned keys and values of every head, which all tokens attend to
+            (Sukhbaatar et al. 2019, arXiv 1907.01470). With `skip_ffn` they take the place of the
+            feed-forward layers (the all-attention layer).
     """
 
     block: Block = "pre_norm"
@@ -82,6 +85,7 @@ class TransformerConfig(ModelConfig):
     span: int = 0
     span_ramp: int = 32
     span_weight: float = 2e-6
+    persistent_vectors: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,6 +99,7 @@ class TransformerConfig(ModelConfig):
         for name in ("ponder_weight", "span_weight"):
             self.check_share(name, inf)
         self.check_count("span", 0)
+        self.check_count("persistent_vectors", 0)
         self.check_count("span_ramp", 1)
         if self.span and self.position != "relative":
             raise ConfigError(

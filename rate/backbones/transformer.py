@@ -171,4 +171,5 @@ def block_size(config: TransformerConfig) -> BlockSize:
         attention_dropout=config.attention_dropout,
         span=config.span,
         span_ramp=config.span_ramp,
+        persistent=config.persistent_vectors,
     )

@@ -12,6 +12,7 @@ from rate.decoders.recompute import RecomputeDecoder
 from rate.decoders.transformer import TransformerDecoder
 
 if TYPE_CHECKING:
+    from rate.backbones.gpt2 import GPT2
     from rate.backbones.window_transformer import WindowTransformer
 
 
@@ -69,3 +70,25 @@ class WindowDecoder(TransformerDecoder):
         causal = key_position[:, None] <= positions[:, :, None]
         mask = causal & in_window & self.key_valid[:, None, :used]  # (B, n, used)
         return self._forward(tokens, self.row, slots, positions, mask, last=1)[0][:, -1]
+
+
+class JoinedWindowDecoder(WindowDecoder):
+    """Decodes a transformer whose step is one token, joined of those of the tokenizer.
+
+    Args:
+        backbone: In evaluation mode.
+        batch_size: Rows.
+        exact: See `WindowDecoder`. The first step of a window has no last action, so that the
+            window is joined again too.
+    """
+
+    def __init__(self, backbone: GPT2, batch_size: int, *, exact: bool) -> None:
+        super().__init__(backbone.transformer, batch_size, exact=False)
+        self.joined = backbone
+        self.recompute = RecomputeDecoder(backbone, batch_size) if exact else None
+
+    def _step(self, tokens: Tensor) -> Tensor:
+        late = self.joined.tokens.late
+        begun = on_device(self.time > 0, self.device)[:, None, None]
+        before = tokens[:, :late] * begun  # tokens of another episode, which are finite
+        return super()._step(self.joined.join(before, tokens[:, late:]))

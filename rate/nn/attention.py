@@ -83,6 +83,8 @@ class Attention(nn.Module):
             content only, and positions have to be in the input (GPT).
         bias: Whether the projections have biases (GPT-2 has them, Transformer-XL does not).
         span: How far back every head looks, with relative positions alone; None is without limit.
+        persistent: Learned keys and values of every head, at no position, that all queries attend
+            to (Sukhbaatar et al. 2019, arXiv 1907.01470, section 3).
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Attention(nn.Module):
         relative: bool = True,
         bias: bool = False,
         span: AdaptiveSpan | None = None,
+        persistent: int = 0,
     ) -> None:
         super().__init__()
         self.num_heads, self.d_head = num_heads, d_head
@@ -106,6 +109,10 @@ class Attention(nn.Module):
             self.position = nn.Linear(d_model, inner, bias=False)
             self.content_bias = nn.Parameter(torch.zeros(num_heads, 1, d_head))  # u
             self.position_bias = nn.Parameter(torch.zeros(num_heads, 1, d_head))  # v
+        self.persistent = persistent
+        if persistent:  # the size of keys and values that projections have
+            self.persistent_keys = nn.Parameter(torch.randn(num_heads, persistent, d_head))
+            self.persistent_values = nn.Parameter(torch.randn(num_heads, persistent, d_head))
 
     def forward(
         self, x: Tensor, cache: Tensor | None, segment_mask: SegmentMask, steps: slice | None = None
@@ -144,6 +151,7 @@ class Attention(nn.Module):
         return (
             self.relative
             and self.span is None
+            and not self.persistent
             and x.shape[1] > QUERIES
             and kernels.apply_to(x)
             and torch.is_grad_enabled()
@@ -200,6 +208,8 @@ class Attention(nn.Module):
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, *biases: Tensor) -> Tensor:
         """Softmax attention under additive biases, then the output projection.
 
+        Persistent keys and values are attended to as well, without a bias.
+
         Args:
             queries: `(B, H, Q, d_head)`.
             keys: `(B, H, K, d_head)`.
@@ -211,6 +221,13 @@ class Attention(nn.Module):
         """
         if self.relative:
             queries = queries + self.content_bias
+        if self.persistent:
+            learned = ((self.persistent_keys, keys), (self.persistent_values, values))
+            keys, values = (  # (B, H, N + K, d_head)
+                torch.cat((own.expand(len(known), -1, -1, -1), known), dim=2)
+                for own, known in learned
+            )
+            biases = tuple(F.pad(bias, (self.persistent, 0)) for bias in biases)
         dropout = self.dropout if self.training else 0.0
         if self.relative and queries.device.type == "cpu":
             mixed = plain_attention(queries, keys, values, biases, dropout)

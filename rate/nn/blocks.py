@@ -169,6 +169,7 @@ class BlockSize:
         attention_dropout: Dropout of attention probabilities.
         span: The longest adaptive attention span, in tokens; 0 is none.
         span_ramp: Its ramp, in tokens.
+        persistent: Learned keys and values of every head.
     """
 
     d_model: int
@@ -181,6 +182,7 @@ class BlockSize:
     attention_dropout: float = 0.0
     span: int = 0
     span_ramp: int = 1
+    persistent: int = 0
 
 
 class Block(nn.Module):
@@ -198,6 +200,7 @@ class Block(nn.Module):
             relative=size.relative,
             bias=kind.bias,
             span=AdaptiveSpan(size.num_heads, size.span, size.span_ramp) if size.span else None,
+            persistent=size.persistent,
         )
         self.attention_residual = kind.residual(d_model)
         self.dropout = Dropout(size.dropout)

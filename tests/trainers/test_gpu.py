@@ -24,7 +24,7 @@ from trainers.train import train
 GPU = torch.device("cuda", 0)
 pytestmark = pytest.mark.gpu
 KINDS = [(name, "vector_to_discrete") for name in MODELS] + [("rate_cache", s) for s in SPACES]
-WHOLE_WINDOWS = ("dt", "dt_relative", "mlp", "transformer")  # that carry nothing
+WHOLE_WINDOWS = ("dt", "dt_relative", "mlp", "transformer", "gpt2", "lsdt")  # that carry nothing
 DRAWING = ("elmur", "shm")  # that draw part of their initial state or weights, as the device does
 PRESETS = [name for name in preset_names("tmaze") if not name.endswith(PUBLISHED)]
 

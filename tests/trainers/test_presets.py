@@ -29,7 +29,8 @@ from trainers.registry import ENVIRONMENTS, find_environment, get_environment
 from trainers.train import train
 
 NAMES = [name for name in preset_names("tmaze") if not name.endswith(PUBLISHED)]
-CACHED = {"gtrxl", "rezero", "universal", "integrated", "adaptive_span"}  # variants of TrXL
+SPANS = {"adaptive_span", "all_attention"}
+CACHED = {"gtrxl", "rezero", "universal", "integrated", *SPANS}  # variants of TrXL
 REMEMBERING = {"rate", "rmt", "armt", "memory_caching"}
 INTERLEAVED = {"dlstm", "dgru", "dmamba"}
 WINDOWS = {"dt", "dt_relative", "transformer"}
