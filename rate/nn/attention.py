@@ -134,6 +134,13 @@ class Attention(nn.Module):
             cache, segment_mask = cache[:, cut:], segment_mask.without_oldest(cut)
         if self._in_blocks(x):
             return self._attend_in_blocks(x, cache, segment_mask, steps)
+        queries, keys, values, biases = self.inputs(x, cache, segment_mask, steps)
+        return self.attend(queries, keys, values, *biases)
+
+    def inputs(
+        self, x: Tensor, cache: Tensor | None, segment_mask: SegmentMask, steps: slice | None
+    ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+        """The queries, keys, values and biases of `attend`, from what `forward` takes."""
         queries, keys, values = self.project(x)  # (B, H, T, d_head) each
         if cache is not None:
             cached_keys, cached_values = self.project_cache(cache)
@@ -144,7 +151,7 @@ class Attention(nn.Module):
         biases = [masked_bias(queries.new_zeros(()), mask)]
         if self.relative:
             biases.append(self._position_term(queries, segment_mask, steps))
-        return self.attend(queries, keys, values, *biases)
+        return queries, keys, values, biases
 
     def _in_blocks(self, x: Tensor) -> bool:
         """Whether `RelativeAttention` applies and is faster; it has no half precision."""

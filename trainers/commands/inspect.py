@@ -7,7 +7,8 @@ Over episodes that the last weights play: the distance between the memories of e
 drift and effective rank, and the share of episodes that keep their actions when noise hits memory
 once; what a linear probe reads from each part of the memory, on held-out episodes (the privileged
 state, and the first observation); and how much the last prediction depends on each past step (the
-norm of its gradient).
+norm of its gradient). Transformers get a figure each, FIGURE-RUN.png: attention to past steps and
+to memory, how far gates are open, learned spans, and layers until tokens halt.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from rate.analysis.inside import Inside, look_inside
 from rate.analysis.memory import MemoryReport, inspect_memory, record
 from rate.analysis.probes import ProbeReport, labels_of, probe
 from rate.analysis.saliency import saliency
@@ -54,12 +56,14 @@ class Inspection:
         probes: What linear probes read.
         saliency: The share of each step in what the last prediction depends on, `(T,)`.
         context_length: K.
+        inside: What its layers do; None without attention.
     """
 
     memory: MemoryReport | None
     probes: ProbeReport
     saliency: list[float]
     context_length: int
+    inside: Inside | None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -78,15 +82,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with Meter() as meter:
             how = (options.length, options.episodes, meter, options.env, env)
             found = {run.name: look(run, *how) for run in options.runs}
-        from trainers.commands.inspect_figure import draw
-
-        draw(found, options.output)
+        figures = _draw(found, options.output)
     memories = {name: each.memory for name, each in found.items() if each.memory is not None}
     if memories:
         console.print(_memory_table(memories, options.length))
     if any(each.probes.accuracy for each in found.values()):
         console.print(_probe_table(found))
-    console.print(f"The figure {options.output}", highlight=False, markup=False)
+    for figure in figures:
+        console.print(f"The figure {figure}", highlight=False, markup=False)
+
+
+def _draw(found: dict[str, Inspection], path: Path) -> list[Path]:
+    """Draws the figure of all runs and one for each transformer; returns their paths."""
+    from trainers.commands.inside_figure import draw_inside
+    from trainers.commands.inspect_figure import draw
+
+    draw(found, path)
+    inside = {
+        path.with_name(f"{path.stem}-{name}{path.suffix}"): (name, each.inside)
+        for name, each in found.items()
+        if each.inside is not None
+    }
+    for figure, (name, layers) in inside.items():
+        draw_inside(name, layers, figure)
+    return [path, *inside]
 
 
 def look(
@@ -130,8 +149,9 @@ def look(
     if model.config.carries_state:
         memory = inspect_memory(model, batch, NOISE, tell=meter.show)
     probes = probe(model, batch, labels_of(batch))
-    shares = saliency(model, batch.take(slice(0, _SALIENT_EPISODES)))
-    return Inspection(memory, probes, shares.tolist(), context)
+    few = batch.take(slice(0, _SALIENT_EPISODES))
+    shares = saliency(model, few)
+    return Inspection(memory, probes, shares.tolist(), context, look_inside(model, few))
 
 
 def _revealing(environment: Environment) -> Environment:

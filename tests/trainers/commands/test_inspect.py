@@ -17,7 +17,9 @@ def test_memory_is_printed_and_plotted(
 ) -> None:
     figure, size = tmp_path / "deeper" / "memory.png", ["--length", "80", "--episodes", "3"]
     main([str(trained("rate")), str(trained("rmt")), "-o", str(figure), *size])
-    assert figure.read_bytes().startswith(b"\x89PNG")
+    layers = [figure.with_name(f"memory-tmaze-{name}-1.png") for name in ("rate", "rmt")]
+    for path in (figure, *layers):
+        assert path.read_bytes().startswith(b"\x89PNG")
     output = capsys.readouterr().out
     for words in ("tmaze-rate-1", "tmaze-rmt-1", "drift", "rank", f"±{NOISE[0]}", "of 80 steps"):
         assert words in output
