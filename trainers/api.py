@@ -24,7 +24,7 @@ from rate.errors import ConfigError
 from rate.policy import Policy
 from rate.weights import SavedModel, find_models, load_model
 from trainers.cli import parse
-from trainers.commands.evaluate import find_candidates, prepare, score
+from trainers.commands.evaluate import find_candidates, prepare, score, shown
 from trainers.config import NO_ENVIRONMENT, DataConfig, RunConfig
 from trainers.config_files import load_config_file
 from trainers.environment import Environment, Length
@@ -168,7 +168,9 @@ class Run:
         given = {name: value for name, value in given.items() if value is not None}
         candidate = next(c for c in find_candidates(self.folder) if c.label["which"] == which)
         prepared = prepare(candidate, given, first_seed)
-        return list(score(prepared, next(prepared.saved.model.parameters()).device))
+        device = next(prepared.saved.model.parameters()).device
+        with Meter() as meter:
+            return list(score(prepared, device, shown(prepared, meter)))
 
 
 def train(

@@ -23,7 +23,7 @@ from rate.errors import UserError
 from rate.messages import did_you_mean
 from rate.stopping import exit_on_signal, ignore_stop_signals, name_of, number_of, stop_signals
 from trainers.commands.intervals import mean_and_spread
-from trainers.commands.scores import by_length, main_metric, other_metrics
+from trainers.commands.scores import by_environment, by_length, main_metric, other_metrics
 from trainers.commands.streams import prepare_streams
 from trainers.environment_errors import DEBUG
 from trainers.errors import Interrupted, TrainingError
@@ -153,15 +153,27 @@ def _message_of(interrupt: BaseException | None) -> str:
 
 
 def show_scores(rows: Sequence[dict[str, Any]], console: Console) -> None:
-    """Print scores by model and length: mean and standard deviation over seeds."""
+    """Print scores by environment, model and length: mean and standard deviation over seeds."""
+    parts = by_environment(rows)
+    for name, part in parts.items():
+        _show_table(part, console, f"{name}: " if len(parts) > 1 else "")
+    _show_others(rows, console)
+    for line in remarks(rows):
+        console.print(
+            f"warning: {line}", style="yellow", highlight=False, markup=False, soft_wrap=True
+        )
+
+
+def _show_table(rows: Sequence[dict[str, Any]], console: Console, prefix: str) -> None:
     lengths = sorted({row["length"] for row in rows})
     seeds = sorted({row["seed"] for row in rows if row.get("step")})
     episodes = sorted({row["episodes"] for row in rows})
     metric, environment = main_metric(rows), str(rows[0].get("environment") or "tmaze")
     name = "Success rate" if metric == "success" else "Return"
     table = Table(
-        title=f"{name} by {length_name(environment)} ({'/'.join(map(str, episodes))} held-out "
-        f"episodes each; training {'seed' if len(seeds) == 1 else 'seeds'}: "
+        title=f"{prefix}{name} by {length_name(environment)} "
+        f"({'/'.join(map(str, episodes))} held-out episodes each; "
+        f"training {'seed' if len(seeds) == 1 else 'seeds'}: "
         f"{', '.join(map(str, seeds)) or 'none'}{_modes(rows)})"
     )
     table.add_column("model")
@@ -173,11 +185,6 @@ def show_scores(rows: Sequence[dict[str, Any]], console: Console) -> None:
         cells = (mean_and_spread(scores.get(length, [])) for length in lengths)
         table.add_row(str(model), which, *cells)
     console.print(table)
-    _show_others(rows, console)
-    for line in remarks(rows):
-        console.print(
-            f"warning: {line}", style="yellow", highlight=False, markup=False, soft_wrap=True
-        )
 
 
 def _modes(rows: Sequence[dict[str, Any]]) -> str:

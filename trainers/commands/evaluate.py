@@ -42,7 +42,7 @@ from trainers.config_files import load_config_file
 from trainers.environment import at_length
 from trainers.meter import Meter
 from trainers.registry import check_lengths, environment_of, get_environment
-from trainers.rollout import evaluate
+from trainers.rollout import OnProgress, evaluate
 
 LAST_SEED = 1 << 63  # exclusive bound of the seeds of episodes
 
@@ -146,29 +146,38 @@ def prepare(candidate: Candidate, given: dict[str, Any], first_seed: int | None)
     return replace(candidate, label=label, settings=settings, first_seed=seed)
 
 
-def score(candidate: Candidate, device: torch.device) -> Iterator[dict[str, Any]]:
+def score(
+    candidate: Candidate, device: torch.device, on_progress: OnProgress | None = None
+) -> Iterator[dict[str, Any]]:
     """Yields a row of scores for each length of a prepared candidate, in the format of a study.
 
     Rows are yielded as they are computed, so that an interrupt loses at most one length.
+
+    Args:
+        candidate: The model.
+        device: Where it acts.
+        on_progress: Called with a length and the share of its steps that are done.
     """
     saved, config = candidate.saved, candidate.settings
-    name = f"{candidate.label['model']} {candidate.label['which']}"
     known = {"environment": saved.spec.name, **candidate.label, "step": saved.extra.get("step")}
     for length in config.lengths:
-        with Meter() as meter:
-            started = time.monotonic()
-            (row,) = evaluate(
-                saved.model.to(device),
-                environment_of(saved.spec, config.workers),
-                config,
-                lengths=[length],
-                first_seed=candidate.first_seed,
-                on_progress=lambda length, share: meter.show(
-                    f"{name} at {at_length(length)}", share, 1
-                ),
-                trained_range=saved.trained_range,
-            )
+        started = time.monotonic()
+        (row,) = evaluate(
+            saved.model.to(device),
+            environment_of(saved.spec, config.workers),
+            config,
+            lengths=[length],
+            first_seed=candidate.first_seed,
+            on_progress=on_progress,
+            trained_range=saved.trained_range,
+        )
         yield {**known, "seconds": round(time.monotonic() - started, 1), **row}
+
+
+def shown(candidate: Candidate, meter: Meter) -> OnProgress:
+    """Returns a callback that shows the progress of a candidate."""
+    name = f"{candidate.label['model']} {candidate.label['which']}"
+    return lambda length, share: meter.show(f"{name} at {at_length(length)}", share, 1)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -214,10 +223,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             console.print(f"note: {sentence}.", highlight=False, markup=False, soft_wrap=True)
         try:
             for candidate in candidates:
-                for row in score(candidate, device):
-                    rows.append(row)
-                    if options.results:  # after each row: a later one may be interrupted
-                        add_scores(options.results, rows)
+                with Meter() as meter:
+                    for row in score(candidate, device, shown(candidate, meter)):
+                        rows.append(row)
+                        if options.results:  # after each row: a later one may be interrupted
+                            add_scores(options.results, rows)
         finally:
             if rows:
                 show_scores(rows, console)

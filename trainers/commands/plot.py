@@ -22,8 +22,15 @@ from trainers.cli import parse
 from trainers.commands.console import count, make_parser, user_errors
 from trainers.commands.intervals import SUMMARIES, interquartile_interval, interquartile_mean
 from trainers.commands.outputs import check_picture, output_errors
-from trainers.commands.scores import by_length, main_metric, markdown, read_scores, read_table
-from trainers.commands.styles import styles
+from trainers.commands.scores import (
+    by_environment,
+    by_length,
+    main_metric,
+    markdown,
+    read_scores,
+    read_table,
+)
+from trainers.commands.styles import Style, styles
 from trainers.preset_files import has_own_presets
 from trainers.registry import length_name
 
@@ -31,6 +38,7 @@ _MIDDLES: dict[str, Callable[[Sequence[float]], float]] = {
     "mean": statistics.mean,
     "iqm": lambda values: float(interquartile_mean(values)),
 }
+_TWO_WAYS = (None, "tmaze", "minigrid", "passive_tmaze", "active_tmaze")  # one of two is right
 _NAMES = {"success": "success rate", "return": "return"}
 _ANYTHING = ("--data.random_policy=true",)  # accepted where an environment has no expert
 _LIKE, _APART = 0.02, 2.0  # distance of similar values, share of the range; shift in points
@@ -47,7 +55,9 @@ def plot_scores(
     trained_length: int | None = None,
     statistic: str = "mean",
 ) -> None:
-    """Plot success (or return) of the last weights against length: a line per model, seeds as dots.
+    """Plot success (or return) of the last weights against length, a panel per environment.
+
+    A line is a model, and a dot a seed.
 
     Lines of similar values are shifted by a few points, so that none hides another.
 
@@ -61,27 +71,57 @@ def plot_scores(
     Raises:
         ConfigError: If the figure cannot be written.
     """
-    plt = pyplot()
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    metric = main_metric(rows)
+    parts = by_environment(rows)
+    size = (7 + 4.5 * (len(parts) - 1), 4)
+    figure, panels = pyplot().subplots(
+        1, len(parts), figsize=size, layout="constrained", squeeze=False, sharey=True
+    )
     looks = styles(str(row["model"]) for row in rows)
+    for axes, (environment, part) in zip(panels[0], parts.items(), strict=True):
+        _draw_scores(axes, part, looks, statistic)
+        for length in [trained_length] if trained_length else trained_lengths(part):
+            axes.axvline(length, color="black", linestyle=":", linewidth=1)
+            place = ("data", "axes fraction")
+            axes.annotate("in training", (length, 0.04), xycoords=place, rotation=90, fontsize=8)
+        lengths = sorted({row["length"] for row in part})
+        axes.set(**{"xscale": "log"} if len(lengths) > 1 else {"xticks": lengths})
+        axes.set(xlabel=length_name(environment.split(" ")[0]))
+        axes.set_title(environment if len(parts) > 1 else "")
+    metric = main_metric(rows)
+    panels[0, 0].set(ylabel=_NAMES[metric])
+    title = f"{_NAMES[metric].capitalize()} on held-out seeds, in rollouts"
+    figure.suptitle(title, fontsize="large")
+    lines = {
+        line.get_label(): line for axes in panels[0] for line in axes.get_legend_handles_labels()[0]
+    }
+    panels[0, -1].legend(
+        lines.values(), lines.keys(), loc="lower left", bbox_to_anchor=(1, 0), frameon=False
+    )
+    save(figure, path)
+
+
+def _draw_scores(
+    axes: Any, rows: Sequence[dict[str, Any]], looks: dict[str, Style], statistic: str
+) -> None:
+    """Draw the scores of one environment: a line per model, and the seeds as dots."""
+    metric, middle = main_metric(rows), _MIDDLES[statistic]
     scores = {model: by_length(rows, metric, model) for model in looks}
-    middle = _MIDDLES[statistic]
     means = {
         model: {length: middle(found[length]) for length in sorted(found)}
         for model, found in scores.items()
+        if found
     }
     shifts = _shifts(means)
-    for model, style in looks.items():
-        where = axes.transData + _points(figure, shifts.get(model, 0.0))
+    for model, found in means.items():
+        style = looks[model]
+        where = axes.transData + _points(axes.figure, shifts.get(model, 0.0))
         look = {"color": style.colour, "transform": where}
         line = {"linestyle": style.dash, "marker": style.marker, "markersize": 4.5}
-        lengths, values = list(means[model]), list(means[model].values())
-        axes.plot(lengths, values, linewidth=1.6, label=model, **line, **look)
+        axes.plot(list(found), list(found.values()), linewidth=1.6, label=model, **line, **look)
         if statistic == "iqm":
-            bands = [interquartile_interval(scores[model][length]) for length in lengths]
+            bands = [interquartile_interval(scores[model][length]) for length in found]
             lower, upper = zip(*bands, strict=True)
-            axes.fill_between(lengths, lower, upper, color=style.colour, alpha=0.12, linewidth=0)
+            axes.fill_between(list(found), lower, upper, color=style.colour, alpha=0.12, lw=0)
         for length, seeds in scores[model].items():
             axes.plot([length] * len(seeds), seeds, linestyle="", marker=".", alpha=0.3, **look)
     axes.update_datalim([(x, y) for found in means.values() for x, y in found.items()])
@@ -89,20 +129,12 @@ def plot_scores(
     if shifts:
         note = f"lines of like values are moved apart, by at most {max(shifts.values()):.0f} points"
         axes.annotate(note, (0.99, 0.01), xycoords="axes fraction", fontsize=6, ha="right")
-    for length in [trained_length] if trained_length else trained_lengths(rows):
-        axes.axvline(length, color="black", linestyle=":", linewidth=1)
-        place = ("data", "axes fraction")
-        axes.annotate("in training", (length, 0.04), xycoords=place, rotation=90, fontsize=8)
     if metric == "success":
+        axes.set(ylim=(0, 1.08))
+    if metric == "success" and rows[0].get("environment") in _TWO_WAYS:
         axes.axhline(0.5, color="black", linewidth=0.5)
         place = ("axes fraction", "data")
         axes.annotate("guessing", (1, 0.505), xycoords=place, fontsize=8, ha="right")
-        axes.set(ylim=(0, 1.08))
-    environment = str(rows[0].get("environment") or "tmaze")
-    axes.set(xscale="log", xlabel=length_name(environment), ylabel=_NAMES[metric])
-    axes.set_title(f"{_NAMES[metric].capitalize()} on held-out seeds, in rollouts")
-    axes.legend(loc="lower left", bbox_to_anchor=(1, 0), frameon=False)
-    save(figure, path)
 
 
 def trained_lengths(rows: Sequence[dict[str, Any]]) -> list[int]:

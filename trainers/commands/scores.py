@@ -172,6 +172,14 @@ def other_metrics(rows: Sequence[dict[str, Any]]) -> list[str]:
     return [name for name in dict.fromkeys(n for row in rows for n in row) if name not in COLUMNS]
 
 
+def by_environment(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Returns the rows of each environment, in order of appearance."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(str(row.get("environment") or "tmaze"), []).append(row)
+    return found
+
+
 def by_length(
     rows: Sequence[dict[str, Any]], metric: str, model: str, which: str = "last"
 ) -> dict[int, list[float]]:
@@ -197,7 +205,7 @@ def markdown(
     metrics: Sequence[str] = (),
     summarise: Summary = mean_and_spread,
 ) -> str:
-    """Returns the scores of the last weights as a Markdown table.
+    """Returns the scores of the last weights as Markdown tables, one for each environment.
 
     Args:
         rows: The scores.
@@ -205,6 +213,14 @@ def markdown(
         summarise: Returns a cell from the scores of the seeds.
     """
     metrics = metrics or [main_metric(rows)]
+    parts = by_environment(rows)
+    tables = {name: _markdown(part, metrics, summarise) for name, part in parts.items()}
+    if len(tables) == 1:
+        return next(iter(tables.values()))
+    return "\n\n".join(f"{name}:\n\n{table}" for name, table in tables.items())
+
+
+def _markdown(rows: Sequence[dict[str, Any]], metrics: Sequence[str], summarise: Summary) -> str:
     lengths = sorted({row["length"] for row in rows})
     names = [name if len(lengths) == 1 else f"{name} at {n:,}" for name in metrics for n in lengths]
     if len(metrics) == 1:

@@ -33,6 +33,11 @@ from rate.workers.pool import available_cores
 from trainers.commands.console import count, make_parser, show_scores, user_errors
 from trainers.commands.plot import plot_scores
 from trainers.commands.scores import add_scores, training_seconds
+from trainers.commands.study_evaluations import (
+    Evaluation,
+    evaluation_rows,
+    score_evaluation,
+)
 from trainers.commands.study_file import STUDIES, Study, find_study, load_study
 from trainers.commands.study_results import (
     check_outputs,
@@ -65,15 +70,17 @@ def run_study(study: Study, jobs: int, console: Console) -> list[dict[str, Any]]
         ConfigError: If the folder of a run holds another run.
         TrainingError: If a run did not finish. The others have finished and are kept.
     """
-    waiting = [config for config in study.runs if not is_finished(config)]
+    evaluations = study.evaluations
+    waiting = [config for config in study.runs if not is_finished(config, evaluations)]
     baselines = score_baselines(study, jobs, console)
     done = len(study.runs) - len(waiting)
     if done:
         console.print(f"{done} of {len(study.runs)} runs have finished before; they are reused.")
     if waiting:
         console.print(f"{len(waiting)} runs to train, {min(jobs, len(waiting))} side by side ...")
-        _check(_run_all(waiting, jobs, threads_of_a_run(jobs, len(study.runs)), console))
-    return [*baselines, *(row for config in study.runs for row in run_rows(config))]
+        threads = threads_of_a_run(jobs, len(study.runs))
+        _check(_run_all(waiting, evaluations, jobs, threads, console))
+    return [*baselines, *(row for config in study.runs for row in run_rows(config, evaluations))]
 
 
 def threads_of_a_run(jobs: int, runs: int) -> int | None:
@@ -92,7 +99,11 @@ def threads_of_a_run(jobs: int, runs: int) -> int | None:
 
 
 def _run_all(
-    configs: list[RunConfig], jobs: int, threads: int | None, console: Console
+    configs: list[RunConfig],
+    evaluations: dict[str, Evaluation],
+    jobs: int,
+    threads: int | None,
+    console: Console,
 ) -> dict[str, Future[str | None]]:
     """Train in `jobs` processes. Returns the future of each run (see `_work`) by its name."""
     context = multiprocessing.get_context("spawn")
@@ -112,7 +123,7 @@ def _run_all(
         try:
             with signals_blocked():  # inherited by the processes, until they handle signals
                 for config in configs:
-                    futures[config.run_name] = pool.submit(_work, config, threads)
+                    futures[config.run_name] = pool.submit(_work, config, evaluations, threads)
             while not all(future.done() for future in futures.values()):
                 _show_reports(queue, meter)
             _show_reports(queue, meter)
@@ -181,8 +192,8 @@ def _stop_with_study(orders: Connection) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _work(config: RunConfig, threads: int | None) -> str | None:
-    """Train one run in this process of the pool. Returns why it stopped early, or None."""
+def _work(config: RunConfig, evaluations: dict[str, Evaluation], threads: int | None) -> str | None:
+    """Train and score one run in this process. Returns why it stopped early, or None."""
     if config.training.threads is None:
         config = replace(config, training=replace(config.training, threads=threads))
     queue = _LINES["queue"]
@@ -201,7 +212,11 @@ def _work(config: RunConfig, threads: int | None) -> str | None:
     try:
         _wait_for_writer(folder)
         resume = folder if (folder / "config.yaml").is_file() else None
-        train(config, resume=resume, command=shlex.join(sys.argv), report=report)
+        if not is_finished(config, {}):
+            train(config, resume=resume, command=shlex.join(sys.argv), report=report)
+        for name, evaluation in evaluations.items():
+            if evaluation_rows(folder, name, evaluation) is None:
+                score_evaluation(folder, name, evaluation, report)
     except (Interrupted, TrainingError, KeyboardInterrupt) as error:
         return str(error)
     return None

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rate.errors import ConfigError
 from rate.trust import require_path
 from trainers import flags, trust
 from trainers.cli import CODE, parse
+from trainers.commands.study_evaluations import Evaluation, read_evaluations
 from trainers.config import RunConfig
 from trainers.environment import BASELINES
 from trainers.given_options import Given
@@ -19,7 +21,7 @@ from trainers.yaml_files import read_yaml
 
 FOLDER = Path(__file__).parents[1] / "studies"  # study files of this project
 STUDIES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
-_OPTIONAL = {"options", "baselines"}
+_OPTIONAL = {"options", "baselines", "evaluations"}
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,13 @@ class Study:
         name: The stem of the file.
         runs: The configurations in the order of the file; the seeds of a run are consecutive.
         baselines: The baselines to score, on the same episodes as the first run.
+        evaluations: Further evaluations of every run, by name.
     """
 
     name: str
     runs: list[RunConfig]
     baselines: list[str]
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
 
 
 def find_study(text: str) -> Path:
@@ -61,7 +65,10 @@ def load_study(
     Raises:
         ConfigError: If the file or the options of a run are not valid.
     """
-    own, common, runs, baselines = _read_study(path)
+    content = _read_study(path)
+    own, common = str(content["environment"]), str(content.get("options") or "")
+    runs, baselines = _labelled_runs(content, path), _baselines(content, path)
+    evaluations = read_evaluations(content.get("evaluations") or {}, path)
     if environment is None:
         trust.require(own, {})
     else:
@@ -86,7 +93,7 @@ def load_study(
             except ConfigError as error:
                 raise ConfigError(f"Run {label} of {path}: {error}") from error
             configs.append(command.config)
-    return Study(path.stem, configs, [] if only else baselines)
+    return Study(path.stem, configs, [] if only else baselines, evaluations)
 
 
 def _require_named(words: Sequence[str], typed: Sequence[str]) -> None:
@@ -104,19 +111,24 @@ def _require_named(words: Sequence[str], typed: Sequence[str]) -> None:
         trust.require("", {PYTHON: python})
 
 
-def _read_study(path: Path) -> tuple[str, str, dict[str, tuple[str, list[int]]], list[str]]:
-    """Returns environment, common options, options and seeds by label, and baselines.
+def _read_study(path: Path) -> dict[str, Any]:
+    """Returns the content of a study file.
 
     Raises:
-        ConfigError: If the file is not a valid study.
+        ConfigError: If it has not the keys of a study.
     """
     content = read_yaml(path)
     required = {"environment", "seeds", "runs"}
     if not isinstance(content, dict) or not required <= set(content) <= required | _OPTIONAL:
         raise ConfigError(
             f"{path} is no study: it needs the keys environment, seeds and runs, and may have "
-            f"options and baselines. The project's own, in {FOLDER}, are examples."
+            f"options, baselines and evaluations. The project's own, in {FOLDER}, are examples."
         )
+    return content
+
+
+def _labelled_runs(content: dict[str, Any], path: Path) -> dict[str, tuple[str, list[int]]]:
+    """Returns options and seeds of the runs by label."""
     runs = content["runs"]
     if not isinstance(runs, dict) or not runs:
         raise ConfigError(f"{path}: runs must name at least one run, as LABEL: OPTIONS.")
@@ -129,8 +141,11 @@ def _read_study(path: Path) -> tuple[str, str, dict[str, tuple[str, list[int]]],
         if not isinstance(seeds, list) or not seeds or not all(isinstance(s, int) for s in seeds):
             raise ConfigError(f"{path}: seeds must be whole numbers, like [1, 2, 3].")
         labelled[str(label)] = (str(settings.get("options") or ""), seeds)
+    return labelled
+
+
+def _baselines(content: dict[str, Any], path: Path) -> list[str]:
     baselines = content.get("baselines") or []
     if not isinstance(baselines, list) or not set(baselines) <= set(BASELINES):
         raise ConfigError(f"{path}: baselines is a list of some of {', '.join(BASELINES)}.")
-    common = str(content.get("options") or "")
-    return str(content["environment"]), common, labelled, baselines
+    return baselines

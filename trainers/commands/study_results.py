@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rate.files import write_json
 from trainers.changes import differences
 from trainers.commands.outputs import check_picture
 from trainers.commands.scores import check_scores
+from trainers.commands.study_evaluations import Evaluation, evaluation_rows
 from trainers.commands.study_file import Study
 from trainers.config import LoggingConfig, RunConfig
 from trainers.config_files import load_config_file
@@ -74,8 +76,8 @@ def run_folder_of(config: RunConfig) -> Path:
     return Path(config.logging.output) / config.run_name
 
 
-def is_finished(config: RunConfig) -> bool:
-    """Whether a run has been scored.
+def is_finished(config: RunConfig, evaluations: Mapping[str, Evaluation]) -> bool:
+    """Whether a run has been scored, in every evaluation.
 
     Raises:
         ConfigError: If its folder holds a finished run with other settings.
@@ -90,7 +92,9 @@ def is_finished(config: RunConfig) -> bool:
             f"{folder} holds a run with {name} {old}, but {new} is asked for. Move that run away, "
             "or give another --output."
         )
-    return True
+    return all(
+        evaluation_rows(folder, name, each) is not None for name, each in evaluations.items()
+    )
 
 
 def _without_free_settings(config: RunConfig) -> dict[str, Any]:
@@ -104,19 +108,23 @@ def _without_free_settings(config: RunConfig) -> dict[str, Any]:
     ).to_dict()
 
 
-def run_rows(config: RunConfig) -> list[dict[str, Any]]:
-    """Returns the scores of a finished run, a row per length and checkpoint.
+def run_rows(config: RunConfig, evaluations: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
+    """Returns the scores of a finished run, a row per length and checkpoint, or evaluation.
 
     Raises:
         ConfigError: If `evaluation.json` is damaged.
     """
-    path = run_folder_of(config) / "evaluation.json"
+    folder = run_folder_of(config)
+    path = folder / "evaluation.json"
     try:
         evaluation = json.loads(path.read_text(encoding="utf-8"))
+        rows = list(evaluation["rows"])
+        for name, each in evaluations.items():
+            rows += evaluation_rows(folder, name, each) or []
         known = {"model": config.logging.name, "seed": config.training.seed}
         known["trained_length"] = config.trained_length
         known["seconds"] = evaluation["training_seconds"]
-        return [{**row, **known} for row in evaluation["rows"]]
+        return [{**row, **known} for row in rows]
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} is damaged; remove it to score that run again.") from error
 

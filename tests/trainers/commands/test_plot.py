@@ -17,7 +17,7 @@ from trainers.commands.intervals import (
     interquartile_mean,
     mean_and_spread,
 )
-from trainers.commands.plot import _shifts, main, trained_lengths
+from trainers.commands.plot import _shifts, main, plot_scores, trained_lengths
 from trainers.commands.scores import (
     COLUMNS,
     add_scores,
@@ -328,3 +328,15 @@ def test_a_folder_that_is_no_run_is_refused(
     assert f"{tmp_path} cannot be read" in error_of(main, [str(table), str(tmp_path)])
     error = error_of(main, [str(table), "-o", str(table / "below.png")])
     assert "below.png cannot be written" in error
+
+
+def test_environments_have_a_table_and_a_panel_each(tmp_path: Path) -> None:
+    near = row("a", 1, 10, 1.0)
+    far = row("a", 1, 10, 0.25, environment="tmaze far")
+    tables = markdown([near, far])
+    assert tables.startswith("tmaze:\n\n| model |")
+    assert tables.endswith("tmaze far:\n\n| model | seeds | 10 |\n|---|---|---|\n| a | 1 | 0.25 |")
+    plot_scores([near], tmp_path / "one.png")
+    plot_scores([near, far], tmp_path / "two.png")
+    width = [int.from_bytes((tmp_path / f).read_bytes()[16:20]) for f in ("one.png", "two.png")]
+    assert width[1] > width[0]  # of the PNGs, from their headers

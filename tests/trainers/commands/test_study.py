@@ -116,6 +116,17 @@ def test_a_study_trains_its_missing_runs_only(
     assert [row["success"] for row in rows[4:]] == [r["success"] for r in evaluation["rows"]]
     assert figure.read_bytes().startswith(b"\x89PNG")
 
+    further = "evaluations:\n  twenty: {lengths: [20], episodes: 3}\n"
+    study.write_text(STUDY + further, encoding="utf-8")
+    main([*command, "--only", "memory", "--seeds", "1"])
+    assert first.items() <= files(runs / "tmaze-memory-1").items()  # it is not trained again
+    (row,) = (r for r in read_scores(table) if r["environment"] == "tmaze twenty")
+    assert [row[n] for n in ("model", "seed", "which", "length", "episodes", "steps")] == [
+        *("memory", 1, "last", 20, 3),
+        19.0,
+    ]
+    study.write_text(STUDY, encoding="utf-8")
+
     everything = files(runs)
     error = error_of(main, [*command, "--only", "memory", "--model.num_layers=1"])
     assert "tmaze-memory-1 holds a run with model.num_layers 2, but 1 is asked for" in error
@@ -229,6 +240,11 @@ def test_an_invalid_option_is_reported_with_its_run(study: Path) -> None:
         ("environment: tmaze\nseeds: [x]\nruns: {a: ''}", "seeds must be whole numbers"),
         (STUDY + "baselines: [oracle]", "baselines is a list of some of expert, random"),
         (STUDY + "baselines: expert", "baselines is a list of some of expert, random"),
+        (STUDY + "evaluations: [far]", "of the form NAME: {env: {SETTING: VALUE}}"),
+        (STUDY + "evaluations: {a/b: {}}", "the evaluation 'a/b' must be named in letters"),
+        (STUDY + "evaluations: {far: {env.size: 3}}", "far may have env, lengths and episodes"),
+        (STUDY + "evaluations: {far: {lengths: [0]}}", "positive whole numbers"),
+        (STUDY + "evaluations: {far: {env: 3}}", "env maps settings to values"),
         (
             "environment: tmaz\nseeds: [1]\nruns: {a: ''}",
             "no environment 'tmaz'; did you mean 'tmaze'?",
