@@ -27,7 +27,7 @@ def fit_to_data(preset: dict[str, Any], store: Store, environment: Environment) 
 
     - A window of K * N steps holds a whole episode if none has more than 90 steps; otherwise it is
       the preset's.
-    - A cache holds as many segments as the preset's, and at least one.
+    - A cache holds as many segments as the preset's, and at least one; a preset with none has none.
     - Returns-to-go are divided by the largest absolute return.
     - Float vectors in observations are normalised.
     - Rollouts have the environment's own length, or that of the longest episode of the data if
@@ -121,7 +121,7 @@ def _set_window(preset: dict[str, Any], context: int, segments: int, longest: in
     model = preset["model"]
     before = model.get("context_length", ModelConfig.context_length)
     model["context_length"], preset["training"]["segments"] = context, segments
-    if "cache_length" in model:
+    if model.get("cache_length"):
         cached = round(model["cache_length"] / (_TOKENS * before))
         model["cache_length"] = _TOKENS * context * max(cached, 1)
     if model.get("position") == "timestep":
