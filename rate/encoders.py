@@ -104,7 +104,8 @@ class ImageEncoder(nn.Module):
     Args:
         shape: Of an image.
         d_model: Width of the embedding.
-        channels: Of the first layer; the other two have twice as many.
+        channels: Of the first layer; the other two have twice as many. 0 is no layer: the embedding
+            is a linear map of the pixels.
         norm: Whether the embedding is normalised (LayerNorm).
         contrast: Whether each image is standardised first, by a deviation of at least one of 255
             grey levels.
@@ -125,7 +126,8 @@ class ImageEncoder(nn.Module):
         self.channels_last = shape[-1] < shape[0]
         depth, height, width = (shape[-1], *shape[:-1]) if self.channels_last else shape
         layers: list[nn.Module] = []
-        for out, kernel, stride in ((channels, 8, 4), (2 * channels, 4, 2), (2 * channels, 3, 1)):
+        sizes = ((channels, 8, 4), (2 * channels, 4, 2), (2 * channels, 3, 1))
+        for out, kernel, stride in sizes if channels else ():
             kernel = min(kernel, height, width)
             stride = min(stride, max(1, min(height, width) // kernel))
             layers += [nn.Conv2d(depth, out, kernel, stride), nn.ReLU()]

@@ -240,6 +240,8 @@ class LossConfig(ObjectiveConfig):
             features that predict the action. It teaches a memory what to keep where actions alone
             take far longer (asymmetric training; Pinto et al. 2017). It is never an input; 0 turns
             it off.
+        auxiliary_state_parts: How many parts of the privileged state are predicted, from the first
+            on; None is all. What moves all the time drowns what is to be remembered.
     """
 
     label_smoothing: float = 0.0
@@ -247,9 +249,12 @@ class LossConfig(ObjectiveConfig):
     last_steps: int = 1
     step_weight: float = 10.0
     auxiliary_state_weight: float = 0.0
+    auxiliary_state_parts: int | None = None
 
     def __post_init__(self) -> None:
         at_least("loss.auxiliary_state_weight", self.auxiliary_state_weight, 0)
+        if self.auxiliary_state_parts is not None:
+            at_least("loss.auxiliary_state_parts", self.auxiliary_state_parts, 1)
         choice("loss.weighted_steps", self.weighted_steps, WeightedSteps)
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError(f"loss.label_smoothing is {self.label_smoothing}; use [0, 1).")

@@ -6,6 +6,7 @@ Does not import PyTorch or a simulator, so that invalid command lines are report
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -161,7 +162,14 @@ def check_run(config: RunConfig) -> None:
             generated, or the loss needs a privileged state that the environment does not have.
     """
     if config.loss.wants_privileged_state:
-        privileged_space(config.environment, config.env)
+        space = privileged_space(config.environment, config.env)
+        parts, size = getattr(config.loss, "auxiliary_state_parts", None), math.prod(space.shape)
+        if parts is not None and parts > size:
+            raise ConfigError(
+                f"loss.auxiliary_state_parts={parts}, but the privileged state of "
+                f"{config.environment} has {size} parts; set it to at most that, or to null for "
+                "all."
+            )
     environment = environment_of_run(config)
     environment.check_data(config.data)
     config.loss.check_actions(config.training.objective, environment.spec.action_space)

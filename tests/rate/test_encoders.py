@@ -277,6 +277,15 @@ def test_the_width_of_image_encoders_is_a_setting() -> None:
     assert first.shape[0] == 6
 
 
+def test_without_channels_the_embedding_is_linear_in_the_pixels() -> None:
+    encoder = make_encoder(Box(0, 255, (3, 5, 5), np.uint8), D, image_channels=0)
+    assert {name for name, _ in encoder.named_parameters()} == {"linear.weight", "linear.bias"}
+    frames = torch.randint(0, 256, (1, 2, 3, 5, 5), dtype=torch.uint8)
+    assert isinstance(encoder, ImageEncoder)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(frames), encoder.linear(frames.flatten(2) / 255))
+
+
 def test_frames_without_channels_are_images() -> None:
     """Of bytes alone: a matrix of other numbers is no picture."""
     encoder = make_encoder(Box(0, 255, (36, 36), np.uint8), D)

@@ -20,6 +20,7 @@ class AuxiliaryStateHead(nn.Module):
     Args:
         space: Space of the privileged state, a bounded Box. Parts with equal bounds are constant.
         d_model: Width of the features.
+        parts: How many of its parts are predicted, from the first on; None is all.
 
     Raises:
         ConfigError: If a part of the privileged state has no bounds.
@@ -28,7 +29,7 @@ class AuxiliaryStateHead(nn.Module):
     low: Tensor
     range: Tensor
 
-    def __init__(self, space: gym.spaces.Box, d_model: int) -> None:
+    def __init__(self, space: gym.spaces.Box, d_model: int, parts: int | None = None) -> None:
         super().__init__()
         middle, half, bounded = box_scale(space)
         if not bounded.all():
@@ -36,6 +37,7 @@ class AuxiliaryStateHead(nn.Module):
                 f"loss.auxiliary_state_weight is set, but the privileged state {space} has no "
                 "bounds, which its prediction needs; set loss.auxiliary_state_weight=0."
             )
+        middle, half = middle[:parts], half[:parts]
         self.register_buffer("low", middle - half, persistent=False)
         self.register_buffer("range", 2 * half, persistent=False)
         self.linear = nn.Linear(d_model, len(middle))
@@ -48,6 +50,7 @@ class AuxiliaryStateHead(nn.Module):
         """
         if batch.privileged is None:
             raise ValueError("The batch has no privileged state to be predicted.")
-        wanted = (batch.privileged.flatten(2) - self.low) / self.range
+        told = batch.privileged.flatten(2)[..., : len(self.low)]
+        wanted = (told - self.low) / self.range
         logits = self.linear(hidden).float()
         return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(-1)

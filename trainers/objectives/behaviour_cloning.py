@@ -32,7 +32,9 @@ class BehaviourCloning(Objective):
         self.auxiliary_head: AuxiliaryStateHead | None = None
         if problem.privileged is not None:
             width = problem.model.config.d_model
-            self.auxiliary_head = AuxiliaryStateHead(problem.privileged, width)
+            self.auxiliary_head = AuxiliaryStateHead(
+                problem.privileged, width, settings.auxiliary_state_parts
+            )
 
     def forward(self, model: SequenceModel, features: Tensor, batch: Batch) -> LossSums:
         config, head = self.config, model.head

@@ -82,6 +82,27 @@ def test_a_constant_part_is_finite_and_an_unbounded_one_refused() -> None:
         AuxiliaryStateHead(Box(-np.inf, np.inf, (2,), np.float32), 8)
 
 
+def test_the_first_parts_alone_can_be_predicted() -> None:
+    batch = with_privileged_state(make_batch(make_model("rate"), [4, 4], 4), 0.0, 1.0)
+    space, features = Box(0, 1, (2,), np.float32), torch.randn(2, 4, 8)
+    head = AuxiliaryStateHead(space, 8, parts=1)
+    assert head.linear.out_features == 1
+    losses = head.loss(features, batch)
+    assert batch.privileged is not None
+    other = batch.privileged.clone()
+    other[..., 1:] = 1 - other[..., 1:]
+    torch.testing.assert_close(head.loss(features, replace(batch, privileged=other)), losses)
+    other[..., :1] = 1 - other[..., :1]
+    assert (head.loss(features, replace(batch, privileged=other)) != losses).all()
+
+
+def test_more_parts_than_there_are_are_refused_at_the_start(root: Path) -> None:
+    config = make_config(root, "none", "memory_length", auxiliary_state_weight=1.0)
+    loss = replace(config.loss, auxiliary_state_parts=99)  # type: ignore[type-var]
+    with pytest.raises(ConfigError, match=r"loss\.auxiliary_state_parts=99, .* has \d+ parts"):
+        check_run(replace(config, loss=loss))
+
+
 def test_a_privileged_state_without_bounds_is_refused_at_the_start() -> None:
     pytest.importorskip("mazelib", reason="POPGym is not installed (extra popgym)")
     with pytest.raises(
