@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -25,6 +27,15 @@ def returns_of(store: Store, episodes: Numbers) -> npt.NDArray[np.float32]:
     """Returns the returns of episodes, `(E,)`."""
     found: npt.NDArray[np.float32] = store.arrays["returns_to_go"][store.offsets[:-1][episodes]]
     return found
+
+
+def least_return(store: Store, share: float) -> float:
+    """Returns the return that the best `share` of the episodes have at least, in (0, 1].
+
+    More of them are as good where returns are equal.
+    """
+    returns = np.sort(returns_of(store, np.arange(store.num_episodes)))
+    return float(returns[-max(1, math.ceil(share * len(returns)))])
 
 
 def eligible_episodes(

@@ -90,6 +90,9 @@ class DataConfig:
         workers: Processes that generate; None is one per core. 1 generates in this process, where
             nothing ends a simulator that hangs.
         min_return: Train only on episodes with at least this return.
+        best_share: Train only on the share of the episodes with the largest returns, in (0, 1]:
+            behaviour cloning is then "%BC" (Chen et al. 2021). Those that are as good as the last
+            of them are among them.
         min_length: Train only on episodes of at least so many steps.
         normalise: Normalise vectors in observations by the data's mean and standard deviation (at
             least 0.001; a component that never varies is centred alone); the weights carry both.
@@ -118,6 +121,7 @@ class DataConfig:
     agent_steps: int | None = None
     workers: int | None = None
     min_return: float | None = None
+    best_share: float | None = None
     min_length: int | None = None
     normalise: bool = False
     window: Window = "start"
@@ -135,6 +139,14 @@ class DataConfig:
             raise ConfigError(f"data.seed is {self.seed}; it must be in [0, {2**20}).")
         if not 0 <= self.held_out < 1:
             raise ConfigError(f"data.held_out is {self.held_out}; it must be in [0, 1).")
+        if self.best_share is not None:
+            if not 0 < self.best_share <= 1:
+                raise ConfigError(f"data.best_share is {self.best_share}; it must be in (0, 1].")
+            if self.min_return is not None:
+                raise ConfigError(
+                    "data.min_return and data.best_share both choose episodes by their returns; "
+                    "leave one of them out."
+                )
         if not 0 <= self.noise <= 1:
             raise ConfigError(f"data.noise is {self.noise}; it must be in [0, 1].")
         for name in ("workers", "min_length", "agent_steps"):

@@ -13,6 +13,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
+from datamodules.eligible import least_return
+from datamodules.store import Store
 from datamodules.trajectories import TrajectoryDataModule
 from rate.envs.recorded import differences
 from rate.errors import ConfigError
@@ -34,6 +36,7 @@ from trainers.callbacks.checkpoint import find_checkpoint
 from trainers.checks import finite
 from trainers.config import RunConfig
 from trainers.data_sets import open_data
+from trainers.data_warnings import warn_of_data
 from trainers.environment import Environment
 from trainers.errors import Interrupted
 from trainers.launch import is_child, is_main_process
@@ -65,7 +68,7 @@ def make_datamodule(
         seed=training.seed,
         mode=data.window,
         spec=environment.spec,
-        min_return=data.min_return,
+        min_return=_least_return(config, Path(store)),
         min_length=data.min_length,
         sampling=data.sampling,
         with_privileged_state=config.loss.wants_privileged_state,
@@ -77,41 +80,14 @@ def make_datamodule(
     if target is None:
         target = with_target(config, environment, datamodule).spec.target_return
     finite(f"the return to ask for, the best of {datamodule.store.path},", target)
-    low, high = datamodule.held_out.rest_return_range
-    seen = config.model.condition_on_return
-    if seen and not low <= target <= high and is_main_process():
-        warnings.warn(
-            f"The return to ask for in rollouts is {target:g} (evaluation.target_return), but the "
-            f"episodes of {datamodule.store.path} have returns from {low:g} to {high:g}: the model "
-            "is asked for what it never saw.",
-            stacklevel=2,
-        )
-    _warn_of_unreached_steps(config, datamodule)
-    if not environment.rolls_out and not datamodule.held_out.num_windows and is_main_process():
-        warnings.warn(
-            f"Nothing will tell how good the model is: there is no environment to roll out in, and "
-            f"data.held_out={data.held_out:g} of the {datamodule.store.num_episodes:,} episodes of "
-            f"{datamodule.store.path} is not one. Raise data.held_out.",
-            stacklevel=2,
-        )
+    warn_of_data(config, environment, datamodule, target)
     return datamodule
 
 
-def _warn_of_unreached_steps(config: RunConfig, datamodule: TrajectoryDataModule) -> None:
-    """Warn if steps of the data are in no window, which happens with `data.window=start`."""
-    all_steps = datamodule.make_sampler(None).num_steps
-    last_stage = datamodule.segments if config.curriculum.enabled else None
-    unreached = all_steps - datamodule.make_sampler(last_stage).num_reached
-    if unreached and is_main_process():
-        what = "the first {} steps of an episode"
-        if config.curriculum.enabled:
-            what = "episodes of at most {} steps, with a curriculum"
-        warnings.warn(
-            f"{unreached:,} of {all_steps:,} steps of {datamodule.store.path} are never trained "
-            f"on: data.window=start takes {what.format(config.window)}. Set data.window=random to "
-            "train on all of them, or train on longer windows (training.segments).",
-            stacklevel=2,
-        )
+def _least_return(config: RunConfig, store: Path) -> float | None:
+    """Returns the least return of an episode that is trained on; None has no limit."""
+    share = config.data.best_share
+    return config.data.min_return if share is None else least_return(Store.open(store), share)
 
 
 def trained_range(

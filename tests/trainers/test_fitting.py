@@ -14,6 +14,7 @@ import torch
 from datamodules.episodes import DatasetError, Episode
 from datamodules.writing import write_store
 from rate.envs.tmaze import TMAZE_SPEC
+from rate.errors import ConfigError
 from tests.trainers.conftest import MakeConfig
 from trainers.fitting import make_datamodule
 from trainers.registry import get_environment
@@ -64,6 +65,21 @@ def test_only_episodes_within_the_limits_are_sampled(
 ) -> None:
     limits = {"data__min_return": min_return, "data__min_length": min_length, "data__held_out": 0.0}
     assert drawn(make_config(data__store=store, **limits)) == expected
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.2, 4), (0.21, 5), (0.001, 1), (1.0, 20)])
+def test_the_best_episodes_are_a_share_of_all(
+    make_config: MakeConfig, store: str, share: float, count: int
+) -> None:
+    found = drawn(make_config(data__store=store, data__best_share=share, data__held_out=0.0))
+    assert found == set(range(20 - count, 20))
+
+
+def test_a_share_of_episodes_that_makes_no_sense_is_refused(make_config: MakeConfig) -> None:
+    with pytest.raises(ConfigError, match=r"data\.best_share is 0"):
+        make_config(data__best_share=0.0)
+    with pytest.raises(ConfigError, match=r"data\.min_return and data\.best_share both"):
+        make_config(data__best_share=0.5, data__min_return=1.0)
 
 
 @pytest.mark.parametrize(
