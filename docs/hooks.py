@@ -23,6 +23,7 @@ from rate.envs import tasks
 from trainers.commands.main import COMMANDS, run
 from trainers.config import RunConfig
 from trainers.environments import NAMES
+from trainers.objectives import OBJECTIVES, objective_settings
 from trainers.options import Option, options_of, placeholder, plain_text, summary
 from trainers.registry import find_environment
 
@@ -59,8 +60,11 @@ def configuration() -> str:
     types = get_type_hints(RunConfig)
     for field in fields(RunConfig):
         kind = types[field.name]
-        if field.name not in ("model", "env") and is_dataclass(kind) and isinstance(kind, type):
+        left = field.name not in ("model", "env", "loss")
+        if left and is_dataclass(kind) and isinstance(kind, type):
             lines += _section(field.name, kind)
+    for name in OBJECTIVES.own_names():
+        lines += _section("loss", objective_settings(name), f" of {name}")
     for name in BACKBONES.own_names():
         lines += _section("model", config_class({"backbone": name}), f" of {name}")
     told = "Settings of the environments of this project; those of the memory tasks are in"

@@ -129,17 +129,21 @@ class IQLConfig(ValueConfig):
             (0, 1); 0.5 is their mean, and 1 would be their maximum.
         temperature: How much the advantage of an action weighs in its imitation; 0 clones all.
         most_weight: The largest weight of a step in the imitation.
+        policy_weight: Weight of the policy's loss beside those of the values. All train the same
+            features, and the imitation of random actions is mostly noise to them.
     """
 
     expectile: float = 0.7
     temperature: float = 3.0
     most_weight: float = 100.0
+    policy_weight: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.expectile < 1:
             raise ConfigError(f"loss.expectile is {self.expectile}; it must be in (0, 1).")
-        at_least("loss.temperature", self.temperature, 0)
+        for name in ("temperature", "policy_weight"):
+            at_least(f"loss.{name}", getattr(self, name), 0)
         at_least("loss.most_weight", self.most_weight, 1)
 
 

@@ -216,7 +216,8 @@ def make_fitting(
     )
     # Order matters: throughput stops its clock first, checkpoints are saved after all others.
     every = evaluation.held_out_every_n_steps
-    chosen = None if environment.rolls_out else best  # by rollouts, or by held-out loss
+    # Chosen by rollouts, or by how well actions are predicted: no measure of what values are worth.
+    chosen = None if environment.rolls_out or config.loss.bootstraps else best
     held_out = HeldOutMetrics(datamodule, every, training.max_steps, chosen, seen)
     callbacks: list[Callback] = [throughput, selection, held_out]
     if progress is not None:

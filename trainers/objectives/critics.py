@@ -36,13 +36,14 @@ class TwinCritic(nn.Module):
 
     Args:
         features: d.
-        actions: A. Where it is 0, `outputs` actions are valued at once.
+        actions: A, the inputs that encode an action; 0 values `outputs` actions at once.
         width: Of the hidden layers.
         outputs: Values per input.
     """
 
     def __init__(self, features: int, actions: int, width: int, outputs: int = 1) -> None:
         super().__init__()
+        self.at_once = actions == 0
         self.nets = nn.ModuleList(mlp(features + actions, width, outputs) for _ in range(2))
 
     def forward(self, features: Tensor, actions: Tensor | None = None) -> Tensor:
@@ -50,10 +51,12 @@ class TwinCritic(nn.Module):
 
         Args:
             features: `(..., d)`.
-            actions: `(..., A)`, as `encode` of the action head gives them.
+            actions: `(..., A)`, as `encode` of the action head gives them; one-hot ones choose
+                among the values of all.
         """
-        if actions is None:
-            return torch.stack([net(features).float() for net in self.nets])
+        if actions is None or self.at_once:
+            values = torch.stack([net(features).float() for net in self.nets])
+            return values if actions is None else (values * actions).sum(-1)
         both = torch.cat((features, actions.to(features.dtype)), dim=-1)
         return torch.stack([net(both).float()[..., 0] for net in self.nets])
 

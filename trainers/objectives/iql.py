@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rate.batch import Batch
+from rate.heads import DiscreteHead
 from rate.model import SequenceModel
 from trainers.config_values import IQLConfig
 from trainers.objectives.base import LossSums, Problem
@@ -30,8 +31,11 @@ class IQL(ValueObjective[IQLConfig]):
     def __init__(self, settings: IQLConfig, problem: Problem) -> None:
         model, width = problem.model, settings.critic_width
         d_model, actions = model.config.d_model, model.head.encoded_size
+        # The value of every discrete action at once: it is learnt far sooner than from an input.
+        at_once = isinstance(model.head, DiscreteHead)
+        sizes = (0, width, actions) if at_once else (actions, width)
         heads = {
-            "critic": TwinCritic(d_model, actions, width),
+            "critic": TwinCritic(d_model, *sizes),
             "value": StateValue(d_model, width),
         }
         super().__init__(settings, problem, heads)
@@ -53,7 +57,7 @@ class IQL(ValueObjective[IQLConfig]):
         losses = {
             "td": (both - goals).square().sum(0),
             "value": asymmetric * gap.square(),
-            "policy": weights * model.head.loss(predictions, batch.actions),
+            "policy": config.policy_weight * weights * model.head.loss(predictions, batch.actions),
         }
         with torch.no_grad():
             metrics = value_metrics(batch, both.amin(0), both.mean(0) - goals, known)

@@ -22,7 +22,7 @@ RULES: dict[str, tuple[str, dict[str, Any], str]] = {
     "r2d2": ("r2d2", {"n_step": 3, "burn_in": 2}, "vector_to_discrete"),
     "cql": ("cql", {"conservative_weight": 0.5}, "vector_to_discrete"),
     "continuous_cql": ("cql", {"num_samples": 3}, "matrix_to_bounded"),
-    "iql": ("iql", {}, "vector_to_discrete"),
+    "iql": ("iql", {"policy_weight": 0.5}, "vector_to_discrete"),
     "multi_discrete_iql": ("iql", {}, "scalar_to_multi_discrete"),
     "unbounded_iql": ("iql", {"n_step": 2}, "discrete_to_unbounded"),
     "td3_bc": ("td3_bc", {"n_step": 2}, "matrix_to_bounded"),

@@ -133,15 +133,14 @@ class IQLReference(Reference):
     def loss(self) -> Tensor:
         def one(row: int, step: int, target: Tensor) -> Tensor:
             features, chosen = self.features[row, step], self.chosen(row, step)
-            action = torch.eye(4, dtype=torch.float64)[chosen]
-            both = self.critic(features, action)[:, 0]
-            least = self.critic(self.later[row, step], action, later=True).min().detach()
+            both = self.critic(features)[:, chosen]
+            least = self.critic(self.later[row, step], later=True)[:, chosen].min().detach()
             u = least - self.heads["value"].net(features)[0]
             tau = self.config.expectile if u >= 0 else 1 - self.config.expectile
             weight = min(math.exp(self.config.temperature * u.item()), self.config.most_weight)
             log_policy = self.head.linear(features).log_softmax(0)[chosen]
             td = ((both - target) ** 2).sum()
-            return td + tau * u**2 - weight * log_policy
+            return td + tau * u**2 - self.config.policy_weight * weight * log_policy
 
         return self.mean_loss(one)
 

@@ -78,6 +78,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(make_config, continuous, rule
     assert any(name.startswith("target.") for name in mine)
     assert all(torch.equal(mine[name], others[name]) for name in mine)
     assert len(column(whole, "td_error")) == 5
+    assert not (whole / "checkpoints" / "best").exists()
 
 
 def test_steps_of_cuda_graphs_are_equal(make_config, monkeypatch) -> None:
@@ -132,7 +133,7 @@ def test_the_saved_model_acts_greedily_alone(make_config) -> None:
     policy = Policy(saved.model, num_envs=2, target_return=saved.spec.target_return)
     step = policy.step(np.zeros((2, 4), np.float32))
     assert step.actions.tolist() == step.predictions.argmax(-1).tolist()
-    assert {"which", "length", "success"} <= result.scores[0].keys()
+    assert {"which", "length", "success"} <= result.rows[0].keys()
 
 
 COMMAND = ["--training.objective"]

@@ -99,3 +99,20 @@ def test_divergence_is_told() -> None:
     told = objective.warning({"value_min": -1.0, "value_max": 2.5})
     assert "values diverge: those of the data's actions are -1 to 2.5" in told
     assert "more than 2." in told
+
+
+@pytest.mark.parametrize("backbone", ["rate", "trxl", "dt", "lstm", "elmur_of_observations", "mlp"])
+def test_a_cue_before_a_segment_border_changes_later_targets(backbone: str) -> None:
+    """Targets come from features that carry memory, if the backbone has one."""
+    model, objective = make_rule("cql", backbone)
+    batch = make_steps(model, [12], 12)
+    assert isinstance(batch.observations, torch.Tensor)
+    other = batch.observations.clone()
+    other[0, 3] += 1.0  # the last step of the first segment of four
+    changed = replace(batch, observations=other)
+    found = [objective.target.features(each)[0, 4:] for each in (batch, changed)]
+    remembers = backbone != "mlp"
+    assert torch.equal(*found) != remembers
+    sums = objective(model, model.features(changed)[0], changed)
+    sums.loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
