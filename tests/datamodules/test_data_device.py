@@ -83,7 +83,7 @@ def test_batches_on_a_device_are_those_of_the_files(rooms, mode, frame_stack) ->
 
 
 def test_large_arrays_arrive_in_pieces(rooms, monkeypatch) -> None:
-    monkeypatch.setattr("datamodules.step_arrays._PIECE", 100)
+    monkeypatch.setattr("datamodules.device_copies._PIECE", 100)
     arrays = StepArrays.of(rooms)
     for name, tensor in arrays.to(CPU).arrays.items():
         np.testing.assert_array_equal(tensor.numpy(), arrays.arrays[name])
