@@ -61,8 +61,12 @@ WEIGHTS: dict[str, str] = {
     ".valve.mix.": ".valve.attention.",
     ".attention_join.": ".attention_residual.",
     ".feed_forward_join.": ".feed_forward_residual.",
+    ".alpha": ".alpha_tenth",
 }
 """Renamed parts of the names of weights, former to current."""
+
+_FACTORS: dict[str, float] = {".alpha_tenth": 0.1}
+"""Ends of the current names of weights whose unit has changed, and the factor of former ones."""
 
 # The observation key of the privileged state, in data and models of this project's environments.
 _PARTS = {"hint": "privileged"}
@@ -157,7 +161,17 @@ def current_weights(state: Mapping[str, T], known: Collection[str]) -> dict[str,
         known: The names of the weights of the model that loads them. A name in it is not changed:
             a model of a user may define a weight with a former name.
     """
-    return {_current_weight(name, known): weight for name, weight in state.items()}
+    found = {}
+    for name, weight in state.items():
+        current = _current_weight(name, known)
+        factors = (factor for end, factor in _FACTORS.items() if current.endswith(end))
+        found[current] = weight if current == name else _times(weight, next(factors, 1.0))
+    return found
+
+
+def _times(weight: Any, factor: float) -> Any:
+    """Returns a renamed weight in its current unit."""
+    return weight if factor == 1 else weight * factor
 
 
 def _current_weight(name: str, known: Collection[str]) -> str:

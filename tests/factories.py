@@ -170,7 +170,7 @@ def make_model(
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             # ReZero's parameter is a tenth of alpha; larger ones would enlarge rounding.
-            size = 0.02 if name.endswith("alpha") else 0.2
+            size = 0.02 if name.endswith("alpha_tenth") else 0.2
             parameter.add_(size * torch.randn_like(parameter))
     return model.eval()
 

@@ -123,3 +123,7 @@ def test_metrics_and_weights_of_an_old_run() -> None:
     new = {"objective.auxiliary_head.linear.weight": 1, "model.head.weight": 2}
     assert current_weights(old, new) == new
     assert current_weights(old, old) == old
+    assert current_weights({"residual.alpha": 2.0}, {"residual.alpha_tenth"}) == {
+        "residual.alpha_tenth": 0.2
+    }
+    assert current_weights({"cell.alpha": 2.0}, {"cell.alpha"}) == {"cell.alpha": 2.0}

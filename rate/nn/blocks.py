@@ -71,14 +71,12 @@ class ReZeroResidual(Residual):
     learnt after 80.
     """
 
-    rate = 10.0  # alpha of the parameter
-
     def __init__(self, d_model: int) -> None:
         super().__init__(d_model)
-        self.alpha = nn.Parameter(torch.zeros(()))
+        self.alpha_tenth = nn.Parameter(torch.zeros(()))
 
     def forward(self, stream: Tensor, update: Tensor) -> Tensor:
-        return stream + self.rate * self.alpha * update
+        return stream + 10 * self.alpha_tenth * update
 
 
 class ReZeroGatedResidual(ReZeroResidual):

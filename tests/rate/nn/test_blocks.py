@@ -54,9 +54,9 @@ def expected(block: Block, kind: str, x: Tensor) -> Tensor:
         elif kind.startswith("gtrxl"):
             x = GATES[kind](join.gate, x, update.relu())
         elif kind == "rezero":
-            x = x + 10 * join.alpha * update
+            x = x + 10 * join.alpha_tenth * update
         elif kind == "rezero_gtrxl":
-            x = gate_by_hand(join.gate, x, x + 10 * join.alpha * update)
+            x = gate_by_hand(join.gate, x, x + 10 * join.alpha_tenth * update)
         else:
             x = x + update
     return x
