@@ -63,7 +63,7 @@ class Layer(nn.Module):
     def __init__(self, config: LSDTConfig) -> None:
         super().__init__()
         width, heads = config.d_model, config.num_heads
-        far = width - config.conv_width
+        near, far = config.widths
         self.attention = Attention(
             far,
             heads,
@@ -71,7 +71,7 @@ class Layer(nn.Module):
             dropout=config.attention_dropout,
             relative=config.position == "relative",
         )
-        self.convolution = DynamicConvolution(config.conv_width, heads, config.conv_kernel)
+        self.convolution = DynamicConvolution(near, heads, config.conv_kernel)
         self.gate = _mlp(width, width, 2)
         self.feed_forward = _mlp(width, 4 * width if config.d_ff is None else config.d_ff, width)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))

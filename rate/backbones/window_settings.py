@@ -35,7 +35,8 @@ class LSDTConfig(ModelConfig):
         num_heads: Heads of attention, and of the convolution: channels with the same weights.
         d_ff: Inner width of the feed-forward layers; None is `4 * d_model`.
         attention_dropout: Dropout of attention probabilities.
-        conv_width: Channels of the convolution; attention has the others of `d_model`.
+        conv_width: Channels of the convolution; attention has the others of `d_model`. None is half
+            of them.
         conv_kernel: Tokens that the convolution spans.
     """
 
@@ -46,7 +47,7 @@ class LSDTConfig(ModelConfig):
     num_heads: int = 4
     d_ff: int | None = None
     attention_dropout: float = 0.0
-    conv_width: int = 32
+    conv_width: int | None = None
     conv_kernel: int = 6
 
     def __post_init__(self) -> None:
@@ -55,13 +56,19 @@ class LSDTConfig(ModelConfig):
             if getattr(self, name) is not None:
                 self.check_count(name, 1)
         self.check_share("attention_dropout")
-        widths = (self.conv_width, self.d_model - self.conv_width)
+        widths = self.widths
         if widths[1] <= 0 or any(width % self.num_heads for width in widths) or widths[1] % 2:
             raise ConfigError(
-                f"model.conv_width={self.conv_width} leaves {widths[1]} channels of "
+                f"model.conv_width={widths[0]} leaves {widths[1]} channels of "
                 f"model.d_model={self.d_model} to attention; both must be positive multiples of "
                 f"model.num_heads={self.num_heads}, the latter even."
             )
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Channels of the convolution, and those of attention."""
+        near = self.d_model // 2 if self.conv_width is None else self.conv_width
+        return near, self.d_model - near
 
     def information_horizon(self, tokens_per_step: int, *, exact: bool = True) -> int | None:
         """The window of K steps, which acting computes again at every step."""

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from rate.policy import Policy
-from tests.factories import MODELS, SPACES, K, draw, make_batch, make_model
+from tests.factories import SPACES, K, draw, make_batch, make_model
 from tests.second_device import SECOND, SecondAccelerator, SecondDevice
 from tests.trainers.test_graphs import repeat
 from tests.trainers.test_training import column
@@ -21,10 +21,14 @@ from trainers import fitting, graphs
 from trainers.sequence import SequenceTrainer
 from trainers.train import train
 
-# PyTorch has separate kernels for these on devices other than the CPU.
-_CELLS = ("gru", "lstm", "dgru", "dlstm")
-HERE = [name for name in MODELS if not any(cell in name.split("_") for cell in _CELLS)]
-KINDS = [(name, "vector_to_discrete") for name in HERE] + [("rate_cache", s) for s in SPACES]
+# One of each kind of state and tokens; `test_gpu.py` has all models. PyTorch has separate kernels
+# for gated cells on devices other than the CPU.
+HERE = (
+    *("rate_cache", "rmt", "armt_cache", "cached_memories", "rate_of_pairs", "dt", "universal"),
+    *("adaptive_span", "elmur", "min_gru", "gated_deltanet", "mlstm", "slstm", "nbrc", "ffm"),
+    *("mamba2", "shm", "lsdt", "gpt2", "mlp"),
+)
+KINDS = [(name, "vector_to_discrete") for name in HERE] + [("rate", s) for s in SPACES]
 
 
 def gradients(model, batch):

@@ -80,7 +80,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
     monkeypatch.setattr(trainers.baselines, "score_baseline", score)
     monkeypatch.setattr("trainers.commands.study._run_all", lambda *_: {})
-    monkeypatch.setattr("trainers.commands.study.run_rows", lambda config: [])
+    monkeypatch.setattr("trainers.commands.study.run_rows", lambda *_: [])
     return calls
 
 
