@@ -9,7 +9,7 @@ from pathlib import Path
 from scripts.benchmarks.machine import Machine
 from scripts.benchmarks.report import TITLES
 from scripts.benchmarks.rows import OURS, Row
-from trainers.commands.plot import pyplot, save
+from trainers.commands.figures import pyplot, save
 from trainers.commands.styles import COLOURS
 
 FIGURES = ("speed.png", "scale.png")

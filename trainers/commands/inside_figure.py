@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainers.commands.plot import pyplot, save
+from trainers.commands.figures import pyplot, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

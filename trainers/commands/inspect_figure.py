@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainers.commands.plot import pyplot, save
+from trainers.commands.figures import pyplot, save
 from trainers.commands.styles import Style, styles
 
 if TYPE_CHECKING:

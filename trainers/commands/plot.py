@@ -8,27 +8,24 @@ rate plot runs/tmaze-rate-1 runs/tmaze-dt-1      # -> learning.png
 
 from __future__ import annotations
 
-import json
-import math
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rate.errors import ConfigError
-from rate.files import atomic_path
-from rate.renamed import current_metrics
 from trainers.cli import parse
 from trainers.commands.console import count, make_parser, user_errors
+from trainers.commands.figures import pyplot, save
 from trainers.commands.intervals import SUMMARIES, interquartile_interval, interquartile_mean
-from trainers.commands.outputs import check_picture, output_errors
+from trainers.commands.outputs import check_picture
+from trainers.commands.plot_learning import plot_learning
 from trainers.commands.scores import (
     by_environment,
     by_length,
     main_metric,
     markdown,
     read_scores,
-    read_table,
 )
 from trainers.commands.styles import Style, styles
 from trainers.preset_files import has_own_presets
@@ -41,11 +38,8 @@ _MIDDLES: dict[str, Callable[[Sequence[float]], float]] = {
 _TWO_WAYS = (None, "tmaze", "minigrid", "passive_tmaze", "active_tmaze")  # one of two is right
 _NAMES = {"success": "success rate", "return": "return"}
 _ANYTHING = ("--data.random_policy=true",)  # accepted where an environment has no expert
+_OTHERS = "changed environments"
 _LIKE, _APART = 0.02, 2.0  # distance of similar values, share of the range; shift in points
-_PLACES = {
-    "by_position": "step of the episode",
-    "by_distance": "steps since the border of a segment",
-}
 _LABELS = ("environment", "model", "which", "seed", "length", "episodes", "step")
 
 
@@ -57,7 +51,8 @@ def plot_scores(
 ) -> None:
     """Plot success (or return) of the last weights against length, a panel per environment.
 
-    A line is a model, and a dot a seed.
+    Environments of a single length share a panel, side by side. A line is a model, and a dot a
+    seed.
 
     Lines of similar values are shifted by a few points, so that none hides another.
 
@@ -71,7 +66,7 @@ def plot_scores(
     Raises:
         ConfigError: If the figure cannot be written.
     """
-    parts = by_environment(rows)
+    parts, places = _panels(rows)
     size = (7 + 4.5 * (len(parts) - 1), 4)
     figure, panels = pyplot().subplots(
         1, len(parts), figsize=size, layout="constrained", squeeze=False, sharey=True
@@ -79,14 +74,16 @@ def plot_scores(
     looks = styles(str(row["model"]) for row in rows)
     for axes, (environment, part) in zip(panels[0], parts.items(), strict=True):
         _draw_scores(axes, part, looks, statistic)
+        axes.set_title(environment if len(parts) > 1 else "")
+        if environment == _OTHERS:
+            axes.set(xticks=range(len(places)), xlim=(-0.5, len(places) - 0.5))
+            axes.set_xticklabels(places)
+            continue
         for length in [trained_length] if trained_length else trained_lengths(part):
             axes.axvline(length, color="black", linestyle=":", linewidth=1)
             place = ("data", "axes fraction")
             axes.annotate("in training", (length, 0.04), xycoords=place, rotation=90, fontsize=8)
-        lengths = sorted({row["length"] for row in part})
-        axes.set(**{"xscale": "log"} if len(lengths) > 1 else {"xticks": lengths})
-        axes.set(xlabel=length_name(environment.split(" ")[0]))
-        axes.set_title(environment if len(parts) > 1 else "")
+        axes.set(xscale="log", xlabel=length_name(environment.split(" ")[0]))
     metric = main_metric(rows)
     panels[0, 0].set(ylabel=_NAMES[metric])
     title = f"{_NAMES[metric].capitalize()} on held-out seeds, in rollouts"
@@ -98,6 +95,24 @@ def plot_scores(
         lines.values(), lines.keys(), loc="lower left", bbox_to_anchor=(1, 0), frameon=False
     )
     save(figure, path)
+
+
+def _panels(
+    rows: Sequence[dict[str, Any]],
+) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+    """Returns the rows of each panel by its title, and the environments of the panel `_OTHERS`.
+
+    The rows of that panel have the place of their environment for a length.
+    """
+    parts = by_environment(rows)
+    single = [name for name, part in parts.items() if len({row["length"] for row in part}) == 1]
+    if len(single) < 2 or len(single) == len(parts):
+        return parts, []
+    panels = {name: part for name, part in parts.items() if name not in single}
+    panels[_OTHERS] = [
+        {**row, "length": place} for place, name in enumerate(single) for row in parts[name]
+    ]
+    return panels, [name.partition(" ")[2] or name for name in single]
 
 
 def _draw_scores(
@@ -130,7 +145,7 @@ def _draw_scores(
         note = f"lines of like values are moved apart, by at most {max(shifts.values()):.0f} points"
         axes.annotate(note, (0.99, 0.01), xycoords="axes fraction", fontsize=6, ha="right")
     if metric == "success":
-        axes.set(ylim=(0, 1.08))
+        axes.set(ylim=(-0.06, 1.08))
     if metric == "success" and rows[0].get("environment") in _TWO_WAYS:
         axes.axhline(0.5, color="black", linewidth=0.5)
         place = ("axes fraction", "data")
@@ -151,77 +166,6 @@ def trained_lengths(rows: Sequence[dict[str, Any]]) -> list[int]:
         trained = {parse(environment, ["--model_mode=rate", *_ANYTHING]).config.max_length}
     longest = max(row["length"] for row in rows)
     return sorted(int(length) for length in trained if length <= longest)
-
-
-def plot_learning(folders: Sequence[Path], path: Path) -> None:
-    """Plot learning curves, a line per run, and the loss on held-out steps.
-
-    Top: loss and last-step accuracy against optimiser steps, with rings for held-out windows.
-    Bottom, if runs have held-out episodes: the action loss of the last weights on them, by position
-    in the episode and by distance from the border of a segment.
-
-    Args:
-        folders: The folders of the runs.
-        path: The PNG to write.
-
-    Raises:
-        ConfigError: If a folder is not a run, or the figure cannot be written.
-    """
-    plt = pyplot()
-    held_out = {folder: found for folder in folders if (found := read_held_out(folder))}
-    size = (2, 2) if held_out else (1, 2)
-    figure, panels = plt.subplots(
-        *size, figsize=(9, 3.5 * size[0]), layout="constrained", squeeze=False
-    )
-    looks = styles(folder.name for folder in folders)
-    for folder in folders:
-        rows, style = read_table(folder / "metrics.csv"), looks[folder.name]
-        rows = [current_metrics(row) for row in rows]
-        look = {"color": style.colour, "linestyle": style.dash}
-        for axes, name in zip(panels[0], ("loss", "last_step_accuracy"), strict=True):
-            axes.plot(*_points_of(rows, name), label=folder.name, **look)
-            rings = _points_of(rows, f"held_out/{name}")
-            axes.plot(*rings, color=style.colour, marker="o", fillstyle="none", linestyle="")
-            axes.set(xlabel="optimiser step", ylabel=name.replace("_", " "))
-        for axes, (kind, place) in zip(panels[-1], _PLACES.items(), strict=True):
-            if folder not in held_out:
-                continue
-            bins = held_out[folder][kind]
-            middles = [(row["from"] + row["to"]) / 2 for row in bins]
-            values = [_or_nan(row["action_loss"]) for row in bins]
-            axes.plot(middles, values, marker=style.marker, markersize=3, **look)
-            axes.set(xlabel=place, ylabel="held-out action loss", yscale="log")
-    panels[0, 0].set_yscale("log")
-    panels[0, 1].legend(frameon=False)
-    if held_out:
-        panels[0, 0].set_title("rings: held-out windows", fontsize=8, loc="right")
-    save(figure, path)
-
-
-def read_held_out(folder: Path) -> dict[str, Any] | None:
-    """Returns the held-out metrics of a run's last weights from `evaluation.json`, or None.
-
-    Raises:
-        ConfigError: If the file is damaged.
-    """
-    path = folder / "evaluation.json"
-    if not path.is_file():  # the run has not finished
-        return None
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8")).get("held_out", [])
-        return next((row for row in rows if row["which"] == "last"), None)
-    except (ValueError, AttributeError, TypeError, KeyError) as error:
-        raise ConfigError(f"{path} is damaged ({error!r}).") from error
-
-
-def _points_of(rows: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
-    """Returns the steps and the values of a column of metrics, without empty cells."""
-    known = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
-    return [step for step, _ in known], [value for _, value in known]
-
-
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def _shifts(means: dict[str, dict[int, float]]) -> dict[str, float]:
@@ -248,19 +192,6 @@ def _points(figure: Any, shift: float) -> Any:
     return ScaledTranslation(0.7 * shift / 72, shift / 72, figure.dpi_scale_trans)
 
 
-def save(figure: Any, path: Path) -> None:
-    """Write a figure as a PNG, atomically, and close it.
-
-    Raises:
-        ConfigError: If it cannot be written.
-    """
-    try:
-        with output_errors(path), atomic_path(path) as draft:
-            figure.savefig(draft, dpi=150, format="png")
-    finally:
-        pyplot().close(figure)
-
-
 def _check_metrics(metrics: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     """Check that the tables have the columns of `--metrics`.
 
@@ -271,16 +202,6 @@ def _check_metrics(metrics: Sequence[str], rows: Sequence[dict[str, Any]]) -> No
     for metric in metrics:
         if metric not in known:
             raise ConfigError(f"--metrics has {metric}; the tables have: {', '.join(known)}.")
-
-
-def pyplot() -> Any:
-    """Returns `matplotlib.pyplot` with a backend that draws into files."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")  # no display is needed
-    import matplotlib.pyplot as plt
-
-    return plt
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
