@@ -20,13 +20,13 @@ from datamodules.episodes import (
     observation_spaces,
 )
 from datamodules.minari_writer import write_minari
-from datamodules.npy import file_sha256
 from datamodules.readers.minari import minari_provenance, open_minari
 from datamodules.source import OnBad, Source, ValidEpisodes, raise_error
 from datamodules.store import Store
 from datamodules.store_files import StoreWriter, storage_dtype, store_bytes
 from datamodules.store_manifest import NoStoreError
 from datamodules.writing import SAVE_SECONDS, make_once, open_writer, partial_path
+from rate.files import file_sha256
 from rate.progress import OnProgress, no_progress
 from rate.stopping import with_message
 

@@ -13,11 +13,10 @@ from pathlib import Path
 
 from datamodules.disk_errors import explain_write_errors, make_folder, may_write
 from datamodules.episodes import DatasetError
-from datamodules.npy import file_sha256
 from datamodules.public_data import Remote
 from datamodules.variables import environment_variable
 from rate.advice import install
-from rate.files import publish, write_atomic
+from rate.files import file_sha256, publish, write_atomic
 
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT = 60.0

@@ -198,14 +198,14 @@ def find_format(path: Path | str) -> Format | None:
         return None
 
 
-def find_store(path: Path | str) -> Store:
-    """Returns the store at a path; an error says what else is there and what to do with it.
+def find_store(path: Path | str, background: bool = False) -> Store:
+    """Returns `Store.open`; an error says what else is at the path and what to do with it.
 
     Raises:
         DatasetError: If there is none, or it is damaged.
     """
     try:
-        return Store.open(path)
+        return Store.open(path, background=background)
     except NoStoreError:
         found, path = find_format(path), Path(path)
         what = None if found is None else found.what

@@ -42,7 +42,7 @@ class LastObservations:
     @classmethod
     def of(cls, store: Store) -> LastObservations:
         """Returns the memory-mapped last observations of a store."""
-        found = {k: v for k, v in store.arrays.items() if k.split("/")[0] == LAST}
+        found = {k: store.arrays[k] for k in store.arrays if k.split("/")[0] == LAST}
         renamed = {f"{OBSERVATIONS}{k.removeprefix(LAST)}": v for k, v in found.items()}
         return cls(renamed, store.offsets[:-1])
 

@@ -20,7 +20,6 @@ from datamodules.collector import expert_seeds
 from datamodules.episodes import DatasetError, Episode
 from datamodules.local_data import find_d4rl, find_minari
 from datamodules.mujoco_names import DatasetName, read_name
-from datamodules.npy import file_sha256
 from datamodules.options import Options
 from datamodules.readers.minari_source import (
     UNKNOWN_VERSION,
@@ -34,6 +33,7 @@ from rate.envs.mujoco import MujocoOptions, mujoco_spec
 from rate.envs.recorded import Recorded, mujoco_recorded, mujoco_settings
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
+from rate.files import file_sha256
 from rate.locks import locked
 from rate.progress import OnProgress, no_progress, with_progress
 

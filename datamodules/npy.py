@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import struct
@@ -17,7 +16,6 @@ from datamodules.episodes import Array, DatasetError
 
 # Headers have a fixed size, so that one with the final length can overwrite the first one.
 _HEADER_BYTES = 256
-_CHUNK_BYTES = 1 << 20
 # What NumPy raises for damaged headers, which it parses as Python literals.
 BAD_HEADER = (ValueError, SyntaxError, tokenize.TokenError, MemoryError)
 
@@ -133,12 +131,3 @@ def open_array(path: Path, dtype: str, shape: tuple[int, ...], size: int) -> Arr
     # A plain view: indexing a memmap object costs several times more than indexing an array.
     plain: Array = array.view(np.ndarray)
     return plain
-
-
-def file_sha256(path: Path) -> str:
-    """Returns the SHA-256 of a file in hexadecimal, read in chunks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -138,7 +138,7 @@ class StepArrays:
         """
         arrays = {"privileged": privileged} if privileged is not None else {}
         wanted = ("actions", "returns_to_go", "rewards", OBSERVATIONS)
-        found = {k: v for k, v in store.arrays.items() if k.split("/")[0] in wanted}
+        found = {k: store.arrays[k] for k in store.arrays if k.split("/")[0] in wanted}
         return cls(arrays | found, last=LastObservations.of(store) if with_last else None)
 
     @property

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from datamodules.checked_arrays import CheckedArrays
 from datamodules.disk_errors import explain_read_errors
 from datamodules.episodes import Array, DatasetError, Episode, observation_spaces
 from datamodules.moments import Moments
@@ -27,7 +28,7 @@ from datamodules.store_files import (
     OBSERVATIONS,
     UNKNOWN_SEED,
 )
-from datamodules.store_manifest import open_entry, read_manifest
+from datamodules.store_manifest import check_lengths, check_manifest, open_entries, read_manifest
 from rate.advice import command
 from rate.envs.spec import EnvironmentSpec
 from rate.renamed import current_manifest
@@ -42,44 +43,63 @@ class Store:
     Attributes:
         path: Its directory.
         manifest: The contents of `manifest.json`.
-        arrays: Every array by name, as read-only maps of the files.
+        arrays: Every array by name, as read-only maps of files. The first access to one compares
+            its file with the digest in the manifest.
         offsets: `(num_episodes + 1,)` int64; episode `i` is the rows `offsets[i]:offsets[i + 1]`.
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any], arrays: dict[str, Array]) -> None:
+    def __init__(self, path: Path, manifest: dict[str, Any], arrays: CheckedArrays) -> None:
         self.path = path
         self.manifest = manifest
         self.arrays = arrays
-        self.offsets: npt.NDArray[np.int64] = np.array(arrays["offsets"])
+        self.offsets: npt.NDArray[np.int64] = np.array(arrays.unchecked["offsets"])
 
     @classmethod
-    def open(cls, path: Path | str, verify: bool = False) -> Store:
+    def open(cls, path: Path | str, verify: bool = False, background: bool = False) -> Store:
         """Opens a store. Only the manifest and the offsets are read, which takes milliseconds.
 
         Args:
             path: The store's directory.
-            verify: Also read every file and compare its SHA-256 with the manifest's.
+            verify: Also read every file now and compare its SHA-256 with the manifest's; else a
+                file is compared when its array is first used.
+            background: Compare large files in another thread; `check` tells of altered ones.
 
         Raises:
             DatasetError: If the directory is not a store, is of another schema version, or has a
                 file that is missing, truncated or changed. The message names the file.
         """
         with explain_read_errors(DatasetError, Path(path)):
-            return cls._open(Path(path), verify)
+            store = cls._open(Path(path), background)
+            if verify:
+                dict(store.arrays)
+                store.check()
+            return store
+
+    def check(self, wait: bool = True) -> None:
+        """Finds out whether the arrays that were used are as they were written.
+
+        Args:
+            wait: Wait for files that are still being compared.
+
+        Raises:
+            DatasetError: If one was altered; the message names it.
+        """
+        self.arrays.check(wait)
 
     @classmethod
-    def _open(cls, path: Path, verify: bool) -> Store:
+    def _open(cls, path: Path, background: bool) -> Store:
         manifest = read_manifest(path)
         try:
             manifest = current_manifest(manifest)
             entries = {str(name): dict(entry) for name, entry in manifest["arrays"].items()}
-            arrays = {name: open_entry(path, entry, verify) for name, entry in entries.items()}
-            store = cls(path, manifest, arrays)
-            store._check_consistent()
+            store = cls(path, manifest, open_entries(path, entries, background))
+            check_lengths(path, entries, store.arrays.unchecked, store.offsets)
         except (KeyError, TypeError, AttributeError) as error:
             raise DatasetError(
                 f"{path / MANIFEST}: the manifest is damaged ({error!r}); make the store again"
             ) from error
+        check_manifest(path)
+        _ = store.arrays["offsets"]  # compares its digest
         return store
 
     @property
@@ -249,7 +269,7 @@ class Store:
             "normalisation": keep(self.manifest["normalisation"]),
             "arrays": keep(self.manifest["arrays"]),
         }
-        return Store(self.path, manifest, keep(self.arrays))
+        return Store(self.path, manifest, self.arrays.renamed(keep))
 
     def _parts(self, name: str) -> Array | dict[str, Array]:
         """Returns an array, or the arrays of the keys of a dictionary."""
@@ -257,30 +277,8 @@ class Store:
             return self.arrays[name]
         prefix = f"{name}/"
         return {
-            key[len(prefix) :]: array
-            for key, array in self.arrays.items()
-            if key.startswith(prefix)
+            key[len(prefix) :]: self.arrays[key] for key in self.arrays if key.startswith(prefix)
         }
-
-    def _check_consistent(self) -> None:
-        """Checks that the arrays agree in length, so that no episode points outside a file."""
-        steps, file = self.num_steps, self.path / self.manifest["arrays"]["offsets"]["file"]
-        if len(self.offsets) < 2 or self.offsets[0] != 0 or (np.diff(self.offsets) < 1).any():
-            raise DatasetError(f"{file}: the episode offsets do not increase; make the store again")
-        names = [n for n in self.arrays if n.startswith(OBSERVATIONS)]
-        for name in [*names, "actions", "rewards", "returns_to_go"]:
-            if len(self.arrays[name]) != steps:
-                raise DatasetError(
-                    f"{self.path}: {name} has {len(self.arrays[name])} rows, but the episodes "
-                    f"have {steps} steps; make the store again"
-                )
-        last = [n for n in self.arrays if n.startswith(LAST)]
-        for name in [*last, "terminated", "truncated", "seeds"]:
-            if len(self.arrays[name]) != self.num_episodes:
-                raise DatasetError(
-                    f"{self.path}: {name} has {len(self.arrays[name])} rows, but there are "
-                    f"{self.num_episodes} episodes; make the store again"
-                )
 
 
 def differ_in_bounds(found: gymnasium.Space[Any], expected: gymnasium.Space[Any]) -> bool:

@@ -16,13 +16,13 @@ from gymnasium import spaces
 from datamodules.action_clipping import ActionClipping
 from datamodules.episodes import Array, DatasetError, Episode, observation_items, observation_spaces
 from datamodules.moments import Moments
-from datamodules.npy import NpyWriter, file_sha256
+from datamodules.npy import NpyWriter
 from rate.envs.spec import EnvironmentSpec
-from rate.files import write_json
+from rate.files import file_sha256, write_atomic, write_json
 
 FORMAT = "rate-trajectories"
 SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
+MANIFEST, MANIFEST_DIGEST = "manifest.json", "manifest.json.sha256"
 OBSERVATIONS, LAST = "observations", "last_observations"
 UNKNOWN_SEED = -1
 LARGE_SEEDS = "large_seeds"  # in the manifest: those that are not in [0, 2^63), by episode
@@ -155,6 +155,8 @@ class StoreWriter:
         if self._large_seeds:
             manifest[LARGE_SEEDS] = self._large_seeds
         write_json(self.directory / MANIFEST, manifest)
+        digest = file_sha256(self.directory / MANIFEST)
+        write_atomic(self.directory / MANIFEST_DIGEST, f"{digest}  {MANIFEST}\n")
         (self.directory / _STATE).unlink(missing_ok=True)
 
     def close(self) -> None:

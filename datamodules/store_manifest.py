@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import json
+import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from datamodules.checked_arrays import Check, CheckedArrays
 from datamodules.episodes import Array, DatasetError
-from datamodules.npy import file_sha256, open_array
-from datamodules.store_files import FORMAT, MANIFEST, SCHEMA_VERSION
+from datamodules.npy import open_array
+from datamodules.store_files import (
+    FORMAT,
+    LAST,
+    MANIFEST,
+    MANIFEST_DIGEST,
+    OBSERVATIONS,
+    SCHEMA_VERSION,
+)
 from rate.advice import command
+from rate.files import file_sha256
 
 
 class NoStoreError(DatasetError):
@@ -50,16 +64,63 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def open_entry(path: Path, entry: dict[str, Any], verify: bool) -> Array:
-    """Memory-maps an array of the manifest, whose file must be directly in the store."""
-    name = str(entry["file"])
-    if Path(name).name != name:
-        raise DatasetError(f"{path / MANIFEST}: {name!r} is not a file of this store")
-    file = path / name
-    array = open_array(file, entry["dtype"], tuple(entry["shape"]), entry["bytes"])
-    if verify and file_sha256(file) != entry["sha256"]:
-        raise DatasetError(
-            f"{file}: the contents changed (SHA-256 differs from the manifest's); "
-            "make the store again"
+def open_entries(path: Path, entries: dict[str, dict[str, Any]], background: bool) -> CheckedArrays:
+    """Memory-maps the arrays of the manifest, whose files must be directly in the store."""
+    arrays: dict[str, Array] = {}
+    checks: dict[str, Check] = {}
+    for name, entry in entries.items():
+        file = path / str(entry["file"])
+        if file.name != str(entry["file"]):
+            raise DatasetError(f"{path / MANIFEST}: {entry['file']!r} is not a file of this store")
+        arrays[name] = open_array(file, entry["dtype"], tuple(entry["shape"]), entry["bytes"])
+        checks[name] = partial(_check, file, str(entry["sha256"]))
+    return CheckedArrays(arrays, checks, background)
+
+
+def check_lengths(
+    path: Path, entries: dict[str, Any], arrays: dict[str, Array], offsets: npt.NDArray[np.int64]
+) -> None:
+    """Checks that the arrays agree in length, so that no episode points outside a file."""
+    if len(offsets) < 2 or offsets[0] != 0 or (np.diff(offsets) < 1).any():
+        file = path / entries["offsets"]["file"]
+        raise DatasetError(f"{file}: the episode offsets do not increase; make the store again")
+    steps, episodes = int(offsets[-1]), len(offsets) - 1
+    names = [n for n in arrays if n.startswith(OBSERVATIONS)]
+    for name in [*names, "actions", "rewards", "returns_to_go"]:
+        if len(arrays[name]) != steps:
+            raise DatasetError(
+                f"{path}: {name} has {len(arrays[name])} rows, but the episodes have {steps} "
+                "steps; make the store again"
+            )
+    last = [n for n in arrays if n.startswith(LAST)]
+    for name in [*last, "terminated", "truncated", "seeds"]:
+        if len(arrays[name]) != episodes:
+            raise DatasetError(
+                f"{path}: {name} has {len(arrays[name])} rows, but there are {episodes} "
+                "episodes; make the store again"
+            )
+
+
+def check_manifest(path: Path) -> None:
+    """Compares the manifest with its digest; warns if a store of former versions has none.
+
+    Raises:
+        DatasetError: If they differ.
+    """
+    digest = path / MANIFEST_DIGEST
+    if not digest.is_file():
+        warnings.warn(
+            f"{path} is of a version that kept no digest of {MANIFEST}: whether it is as it was "
+            "written cannot be checked.",
+            stacklevel=5,
         )
-    return array
+        return
+    _check(path / MANIFEST, digest.read_text(encoding="utf-8", errors="replace")[:64])
+
+
+def _check(file: Path, digest: str) -> None:
+    if file_sha256(file) != digest:
+        raise DatasetError(
+            f"{file}: the contents changed after the store was made (their SHA-256 is not the one "
+            "that was written with them); make the store again"
+        )

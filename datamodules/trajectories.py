@@ -90,7 +90,7 @@ class TrajectoryDataModule(LightningDataModule):
         for name, count in {**counts, "batches_per_epoch": batches_per_epoch}.items():
             if count is not None and count < 1:
                 raise ValueError(f"{name} ({count}) must be at least 1")
-        self.store = find_store(store_path)
+        self.store = find_store(store_path, background=True)
         privileged = privileged_state(self.store) if with_privileged_state else None
         self.frame_stack = 1 if spec is None else spec.frame_stack
         if spec is not None:
@@ -135,6 +135,7 @@ class TrajectoryDataModule(LightningDataModule):
         world_size: int = 1,
     ) -> Iterator[Batch]:
         """Yields the first held-out windows of a fixed order, on a device; see `HeldOut`."""
+        self.store.check()
         source = self.held_out.batches(self.arrays, size, limit, rank, world_size)
         for index in range(len(source)):
             yield self.on_after_batch_transfer(source.batch(index).to(device), 0)
@@ -235,7 +236,9 @@ class TrajectoryDataModule(LightningDataModule):
             self.arrays = self.arrays.to(device)
 
     def teardown(self, stage: str) -> None:
+        """Ends training; raises if the data were altered."""
         self.close()
+        self.store.check()
 
     def on_exception(self, exception: BaseException) -> None:
         self.close()
@@ -257,6 +260,7 @@ class TrajectoryDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the stage, and all that the order of the data depends on."""
+        self.store.check(wait=False)
         # Settings of None are left out, as in checkpoints from before they existed.
         identity = {key: value for key, value in self._identity().items() if value is not None}
         return {**identity, "batches_done": self.batches_done, "stage": self._stage}

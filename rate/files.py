@@ -6,12 +6,18 @@ beside the final one. `publish` flushes the draft to the disk (`fsync`) and rena
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_CHUNK_BYTES = 1 << 20
+_SETTLED_NS = 2_000_000_000  # file times are coarse: a change so soon may not show in them
+_DIGESTS: dict[tuple[str, int, int, int, int], str] = {}  # by the path and state of a file
 
 
 @contextmanager
@@ -94,3 +100,24 @@ def remove_drafts(folder: Path) -> None:
     for draft in folder.glob(".*.tmp-*"):
         if draft.is_file() or draft.is_symlink():
             draft.unlink()
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file in hexadecimal, read in chunks.
+
+    A file is read once per process, size and modification time.
+
+    Raises:
+        OSError: If the file is missing or cannot be read.
+    """
+    state = path.stat()
+    key = (str(path), state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    if key not in _DIGESTS:
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+        if time.time_ns() - max(state.st_mtime_ns, state.st_ctime_ns) < _SETTLED_NS:
+            return digest.hexdigest()
+        _DIGESTS[key] = digest.hexdigest()
+    return _DIGESTS[key]

@@ -2,14 +2,18 @@
 
 A model is a folder of two files. `model.safetensors` holds the weights; `model.json` holds the
 architecture, the environment's spaces and target return, and how actions are decoded. Neither can
-carry code.
+carry code. `model.json` also holds the SHA-256 of the weights and of itself, which are checked when
+a model is read.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import warnings
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +26,7 @@ from rate.architecture import make_config
 from rate.config import Decoding
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import WeightsError
-from rate.files import write_atomic
+from rate.files import file_sha256, write_atomic
 from rate.model import SequenceModel
 from rate.renamed import current_weights
 from rate.trust import require_model_code
@@ -30,6 +34,8 @@ from rate.trust import require_model_code
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 CHECKPOINTS = "checkpoints"  # the folder of a run that its models are in, as `last` and `best`
 FORMAT = 2
+WEIGHTS_DIGEST, OWN_DIGEST = "weights_sha256", "sha256"  # in the description
+_FORMER_PAIR = "before"  # in the description while the weights are being replaced
 _READ = (1, FORMAT)  # 1 had no backbones: `current_names` and `make_config` translate
 _FORMER = "embed_steps."  # prefix of the tokenizer's weights in format 1
 _SCALES = (".std", ".unit")  # buffers that are divisors
@@ -65,7 +71,7 @@ class SavedModel:
 
 
 def save_model(saved: SavedModel, folder: Path | str) -> None:
-    """Write a model into `folder`; each file appears whole or not at all.
+    """Write a model into `folder`, where a model may be: a reader finds the one or the other.
 
     Raises:
         OSError: If it cannot be written, for example on a full disk. What was there before is.
@@ -73,6 +79,8 @@ def save_model(saved: SavedModel, folder: Path | str) -> None:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: t.detach().contiguous() for name, t in saved.model.state_dict().items()}
+    content = save(weights)  # safetensors' `save_file` makes files that only their owner may read
     description = {
         "format": FORMAT,
         "model": asdict(saved.model.config),
@@ -80,12 +88,37 @@ def save_model(saved: SavedModel, folder: Path | str) -> None:
         "decoding": asdict(saved.decoding),
         "trained_range": saved.trained_range,
         "extra": saved.extra,
+        WEIGHTS_DIGEST: hashlib.sha256(content).hexdigest(),
     }
-    text = json.dumps(description, indent=2, allow_nan=False) + "\n"  # fails before any writing
-    weights = {name: t.detach().contiguous() for name, t in saved.model.state_dict().items()}
-    # Not by safetensors' `save_file`: it makes files that only their owner may read.
-    for name, content in ((WEIGHTS, save(weights)), (DESCRIPTION, text.encode())):
-        write_atomic(folder / name, content)
+    text = sealed(description)  # fails before any writing
+    if (before := _intact(folder)) is not None:
+        write_atomic(folder / DESCRIPTION, sealed({**description, _FORMER_PAIR: before}))
+    write_atomic(folder / WEIGHTS, content)
+    write_atomic(folder / DESCRIPTION, text)
+
+
+def sealed(description: dict[str, Any]) -> str:
+    """Returns the text of a description with its own SHA-256.
+
+    Raises:
+        ValueError: If it has NaN or infinity, which are not valid JSON.
+    """
+    whole = {**description, OWN_DIGEST: _digest(description)}
+    return json.dumps(whole, indent=2, allow_nan=False) + "\n"
+
+
+def _digest(description: Mapping[str, Any]) -> str:
+    """The SHA-256 of a description as JSON without spaces, without the digest in it."""
+    rest = {key: value for key, value in description.items() if key != OWN_DIGEST}
+    return hashlib.sha256(json.dumps(rest, separators=(",", ":")).encode()).hexdigest()
+
+
+def _intact(folder: Path) -> dict[str, Any] | None:
+    """The description of the model in a folder, if there is one whose weights have a digest."""
+    with suppress(WeightsError):
+        if WEIGHTS_DIGEST in (found := read_description(folder)):
+            return found
+    return None
 
 
 def load_model(path: Path | str) -> SavedModel:
@@ -198,8 +231,12 @@ def find_models(path: Path | str) -> dict[str, Path]:
 def read_description(folder: Path) -> dict[str, Any]:
     """What `model.json` says: `model`, `environment`, `decoding` and `extra`, as plain types.
 
+    If a process was killed while it replaced a model, this describes the weights that are there.
+    Warns if the model was saved by a version without digests.
+
     Raises:
-        WeightsError: If the file is missing, damaged or of another format.
+        WeightsError: If the file is missing, damaged or of another format, or if it or the weights
+            were altered after they were saved.
     """
     path = folder / DESCRIPTION
     try:
@@ -212,4 +249,35 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise WeightsError(f"{path} is damaged: {error}") from error
     if not isinstance(description, dict) or description.get("format") not in _READ:
         raise WeightsError(f"{path} is not of format {FORMAT}; it was made by another version.")
-    return description
+    if description.get(OWN_DIGEST, found := _digest(description)) != found:
+        raise _altered(path, f"remove {OWN_DIGEST} from it if you did so")
+    return _of_weights(description, folder)
+
+
+def _of_weights(description: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The description, or the one before it, that has the digest of the weights in the folder."""
+    if WEIGHTS_DIGEST not in description:
+        warnings.warn(
+            f"{folder} is of a version that kept no digests: whether {WEIGHTS} is as it was saved "
+            "cannot be checked.",
+            stacklevel=4,
+        )
+        return description
+    try:
+        digest = file_sha256(folder / WEIGHTS)
+    except FileNotFoundError as error:
+        raise WeightsError(f"{folder / WEIGHTS} is missing.") from error
+    except OSError as error:
+        raise WeightsError(f"{folder / WEIGHTS} cannot be read: {error}") from error
+    former: dict[str, Any] | None = description.pop(_FORMER_PAIR, None)
+    for candidate in (description, former):
+        if candidate is not None and candidate[WEIGHTS_DIGEST] == digest:
+            return candidate
+    raise _altered(folder / WEIGHTS, "copy both files of a model together")
+
+
+def _altered(path: Path, advice: str) -> WeightsError:
+    return WeightsError(
+        f"{path} was altered or damaged after it was saved: its SHA-256 is not the one in "
+        f"{DESCRIPTION}. Take another checkpoint, or train again; {advice}."
+    )

@@ -17,6 +17,7 @@ from rate.renamed import (
     current_weights,
     former_settings,
 )
+from tests.digests import renew_store
 from trainers.cli import parse
 from trainers.config_files import config_from_dict, load_config_file, section_types
 from trainers.registry import get_environment
@@ -100,6 +101,7 @@ def test_a_data_set_of_an_earlier_version_is_read(tmp_path) -> None:
     store = write_store([episode], tmp_path / "store", spec, {"privileged": True})
     manifest = store.path / "manifest.json"
     manifest.write_text(as_formerly(manifest.read_text()))
+    renew_store(store.path)
     read = Store.open(store.path, verify=True)
     assert set(read.observations) == {"vector", "privileged"}
     assert read.spec == spec

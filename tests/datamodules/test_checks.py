@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from datamodules.checks import check
-from datamodules.npy import file_sha256
+from rate.files import file_sha256
 from tests.datamodules import samples
+from tests.digests import renew_store
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,7 @@ def change(store, name, index, value):
     array.flush()
     entry["sha256"] = file_sha256(store.path / entry["file"])
     (store.path / "manifest.json").write_text(json.dumps(store.manifest))
+    renew_store(store.path)
 
 
 def test_stores(own_store):

@@ -17,8 +17,8 @@ from datamodules.convert import convert, convert_to_minari, predicted_bytes
 from datamodules.episodes import observation_items
 from datamodules.formats import open_source
 from datamodules.minari_writer import keeps_pixels
-from datamodules.npy import file_sha256
 from datamodules.options import Options
+from rate.files import file_sha256
 from tests.datamodules import samples
 
 WRITERS = {
@@ -155,6 +155,7 @@ from datamodules.convert import convert
 from datamodules.checks import check
 from datamodules.formats import open_source
 from datamodules.options import Options
+from rate.files import file_sha256
 
 def tell(phase, done, total):
     if phase == "converting" and done == 6:

@@ -9,6 +9,7 @@ import pytest
 from datamodules import DatasetError, Store
 from datamodules.tmaze import generate_tmaze, play_oracle
 from rate.envs.tmaze import TMAZE_SPEC, TMaze
+from tests.digests import renew_store
 from tests.processes import PATIENCE
 
 
@@ -61,6 +62,7 @@ def test_damaged_or_other_data_are_refused(tmp_path):
     manifest = json.loads((path / "manifest.json").read_text())
     manifest["provenance"]["collector"] = "another"
     (path / "manifest.json").write_text(json.dumps(manifest))
+    renew_store(path)
     with pytest.raises(DatasetError, match="holds other data; delete it"):
         generate_tmaze(tmp_path, 5, num_episodes=4)
     (path / "actions.npy").write_bytes(b"")

@@ -19,6 +19,7 @@ from rate.config import Decoding
 from rate.errors import WeightsError
 from rate.policy import Policy
 from rate.weights import DESCRIPTION, WEIGHTS, SavedModel, find_models, load_model, save_model
+from tests.digests import remove_from_model, renew_model
 from tests.factories import MODELS, SPACES, K, draw, make_batch, make_model, make_spec
 
 
@@ -62,6 +63,7 @@ def test_weights_are_read_by_the_names_that_they_had_before(name: str, tmp_path:
         former[key] = weight
     assert former.keys() != current.keys()
     save_file(former, tmp_path / WEIGHTS)
+    renew_model(tmp_path)
     assert np.array_equal(actions_of(load_model(tmp_path)), actions_of(saved))
 
 
@@ -219,6 +221,7 @@ def loaded_or_refusal(folder: Path) -> tuple[SavedModel | None, str]:
 def test_a_flipped_bit_in_the_header_never_leaves_a_traceback(seed: int, tmp_path: Path) -> None:
     """It is refused by name, or the file is still one of the same tensors."""
     saved = stored(tmp_path)
+    remove_from_model(tmp_path)
     content = bytearray((tmp_path / WEIGHTS).read_bytes())
     size = 8 + int.from_bytes(content[:8], "little")
     rng = np.random.default_rng(seed)
@@ -236,6 +239,7 @@ def test_a_flipped_bit_in_the_header_never_leaves_a_traceback(seed: int, tmp_pat
 def test_a_damaged_description_never_leaves_a_traceback(seed: int, tmp_path: Path) -> None:
     """A random byte changed: refused by name, or still a description."""
     stored(tmp_path, spaces=list(SPACES)[seed % len(SPACES)])
+    remove_from_model(tmp_path)
     path, rng = tmp_path / DESCRIPTION, np.random.default_rng(seed)
     content = bytearray(path.read_bytes())
     content[rng.integers(len(content))] = rng.choice(list(b'019-"x{}[],.eE\xff'))
@@ -264,6 +268,7 @@ def test_invalid_descriptions_are_refused(change: Any, tmp_path: Path) -> None:
     stored(tmp_path)
     path = tmp_path / DESCRIPTION
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    renew_model(tmp_path)
     with pytest.raises(WeightsError, match=DESCRIPTION):
         load_model(tmp_path)
 
@@ -286,6 +291,7 @@ def test_invalid_spaces_are_refused(space: Any, tmp_path: Path) -> None:
     description = json.loads(path.read_text())
     description["environment"]["observation_space"] = space
     path.write_text(json.dumps(description))
+    renew_model(tmp_path)
     with pytest.raises(WeightsError, match=DESCRIPTION):
         load_model(tmp_path)
 
@@ -308,5 +314,6 @@ def test_weights_of_another_model_are_refused(change: str, tmp_path: Path) -> No
     else:
         weights["backbone.memory"] = weights["backbone.memory"][:1].clone()
     save_file(weights, tmp_path / WEIGHTS)
+    renew_model(tmp_path)
     with pytest.raises(WeightsError, match=rf"{WEIGHTS} does not fit"):
         load_model(tmp_path)

@@ -16,6 +16,7 @@ from rate.architecture import make_config
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
 from rate.model import SequenceModel
+from tests.digests import renew_store
 from trainers.config_learning import LossConfig, OptimizerConfig
 from trainers.scaling import scale_to_data
 
@@ -96,6 +97,7 @@ def test_damaged_statistics_are_refused(key: str, value: float, tmp_path: Path) 
     (entry,) = manifest["normalisation"].values()
     entry[key][2] = value
     (path / "manifest.json").write_text(json.dumps(manifest))
+    renew_store(path)
     store = Store.open(path)
     with pytest.raises(DatasetError, match=r"manifest\.json: the normalisation of the observ"):
         scale_to_data(make_model(store), store, normalise=True)

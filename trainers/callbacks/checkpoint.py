@@ -14,9 +14,8 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from datamodules.npy import file_sha256
 from rate.advice import command
-from rate.files import atomic_path, draft_of, sync, write_atomic
+from rate.files import atomic_path, draft_of, file_sha256, sync, write_atomic
 from trainers.callbacks.schedule import IntervalCallback
 from trainers.errors import CheckpointError, Interrupted
 from trainers.loggers import rewind

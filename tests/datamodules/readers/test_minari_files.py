@@ -22,6 +22,7 @@ from datamodules.source import Source, ValidEpisodes
 from datamodules.store import Store
 from rate.envs.spec import EnvironmentSpec
 from tests.datamodules.samples import LENGTHS, write_minari
+from tests.digests import renew_store
 
 SHAPES = {"rgb": (40, 48, 3), "small": (7, 7, 3), "grey": (36, 40), "first": (3, 36, 40)}
 JPEG_NOTE = "Minari stored the pixels as JPEG, which changed them when it was made"
@@ -218,6 +219,7 @@ def test_damaged_seeds_are_named(tmp_path, seeds):
     store = convert(Source("test", tmp_path, (), spec, read), tmp_path / "store")
     manifest = json.loads((store / "manifest.json").read_text())
     (store / "manifest.json").write_text(json.dumps(manifest | {"large_seeds": seeds}))
+    renew_store(store)
     with pytest.raises(DatasetError, match="large_seeds is damaged"):
         Store.open(store).episode(1)
 

@@ -1,0 +1,63 @@
+"""The arrays of a store, each compared with its digest before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from datamodules.episodes import Array
+
+LARGE_BYTES = 1 << 28  # from here on a file is compared while it is used, if the reader waits later
+
+Check = Callable[[], None]  # raises if the file of an array was altered
+
+
+class CheckedArrays(Mapping[str, Array]):
+    """Arrays by name, as read-only maps of files; the first access compares the digest.
+
+    Args:
+        arrays: The arrays.
+        checks: Compares the file of each array with its digest.
+        background: Compare files of at least `LARGE_BYTES` in another thread. Then `wait` has to be
+            called before a result is written.
+    """
+
+    def __init__(
+        self, arrays: dict[str, Array], checks: dict[str, Check], background: bool = False
+    ) -> None:
+        self.unchecked = arrays
+        self._checks, self._background = checks, background
+        self._running: dict[str, Future[None]] = {}
+        self._threads: ThreadPoolExecutor | None = None
+
+    def __getitem__(self, name: str) -> Array:
+        array = self.unchecked[name]
+        if name in self._checks:
+            if self._background and array.nbytes >= LARGE_BYTES:
+                self._threads = self._threads or ThreadPoolExecutor(1, "digests")
+                self._running[name] = self._threads.submit(self._checks[name])
+            else:
+                self._checks[name]()
+            del self._checks[name]
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.unchecked)
+
+    def __len__(self) -> int:
+        return len(self.unchecked)
+
+    def renamed(self, keep: Callable[[dict[str, Any]], dict[str, Any]]) -> CheckedArrays:
+        """Returns the arrays of other names; `keep` chooses and renames the entries of a table."""
+        return CheckedArrays(keep(self.unchecked), keep(self._checks), self._background)
+
+    def check(self, wait: bool = True) -> None:
+        """Raises the error of an altered file that was found in the background.
+
+        Args:
+            wait: Wait until all files that are being read have been compared.
+        """
+        for running in self._running.values():
+            if wait or running.done():
+                running.result()
