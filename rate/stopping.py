@@ -147,7 +147,7 @@ def ignore_stop_signals() -> None:
 def signals_blocked() -> Iterator[None]:
     """Blocks the stop signals until the end of the block.
 
-    In threads and processes that are started in it they stay blocked until `unblock_signals`.
+    In threads and processes that are started in it they stay blocked.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -157,12 +157,6 @@ def signals_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def unblock_signals() -> None:
-    """Unblocks the stop signals in this thread."""
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def exit_on_signal(number: int, frame: FrameType | None) -> None:

@@ -3,7 +3,7 @@
 Messages are pickled tuples. A request is `(method of the service, argument)`; the first request is
 `("make", (pickled function that makes the service, argument))`. An answer is `("done", value)`,
 `("lost", reason)` if the service cannot continue, or `("error", pickled exception, traceback)`. Any
-number of heartbeats, `("alive",)`, may precede an answer.
+number of heartbeats, `("alive",)` or `("alive", note)`, may precede an answer.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Service(Protocol):
         """Release the resources of the service."""
 
 
-Beat = Callable[[], None]
+Beat = Callable[..., None]  # sends a heartbeat, and a note of progress if one is given
 
 
 def main(descriptor: int) -> None:
@@ -61,11 +61,11 @@ class _Child:
         """Call a method of the service and send what it returned or raised."""
         self.pipe.send(self._call(*request))
 
-    def beat(self) -> None:
-        """Send a heartbeat, unless one was sent less than `_BEAT_S` seconds ago."""
-        if (now := time.monotonic()) >= self._next_beat:
+    def beat(self, *note: Any) -> None:
+        """Send a heartbeat; one without a note at most every `_BEAT_S` seconds."""
+        if (now := time.monotonic()) >= self._next_beat or note:
             self._next_beat = now + _BEAT_S
-            self.pipe.send(("alive",))
+            self.pipe.send(("alive", *note))
 
     def close(self) -> None:
         if self._service is not None:

@@ -62,6 +62,9 @@ class Worker:
         timeout: Seconds without an answer or a heartbeat after which the worker counts as hung.
         descriptors: Descriptors of open files that the process inherits.
 
+    Attributes:
+        note: What came with the last heartbeat, or None.
+
     Raises:
         ConfigError: On Windows.
     """
@@ -82,6 +85,7 @@ class Worker:
         self._timeout, self._descriptors = timeout, tuple(descriptors)
         self._owner = os.getpid()
         self._death: str | None = None
+        self.note: Any = None
         self._limit, self._deadline = timeout, 0.0
         self.start()
 
@@ -153,6 +157,7 @@ class Worker:
         """
         kind, *content = self._receive()
         if kind == "alive":
+            self.note = content[0] if content else None
             return None
         if kind == "lost":
             raise WorkerDied(self.kill(content[0]))

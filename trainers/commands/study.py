@@ -9,49 +9,35 @@ train script. Runs that have finished are not repeated, and interrupted ones con
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import shlex
-import signal
-import sys
-import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
-from multiprocessing.connection import Connection
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from queue import Empty
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from rich.console import Console
 
 from rate.errors import UserError
-from rate.stopping import ignore_stop_signals, signals_blocked, unblock_signals, with_message
+from rate.stopping import with_message
 from rate.workers.pool import available_cores
 from trainers.commands.console import count, make_parser, show_scores, user_errors
 from trainers.commands.plot import plot_scores
 from trainers.commands.scores import add_scores, training_seconds
-from trainers.commands.study_evaluations import (
-    Evaluation,
-    evaluation_rows,
-    score_evaluation,
-)
+from trainers.commands.study_evaluations import Evaluation
 from trainers.commands.study_file import STUDIES, Study, find_study, load_study
 from trainers.commands.study_results import (
     check_outputs,
     is_finished,
-    run_folder_of,
     run_rows,
     score_baselines,
 )
+from trainers.commands.study_run import StudyRun
 from trainers.config import RunConfig
-from trainers.errors import Interrupted, TrainingError
+from trainers.errors import TrainingError
 from trainers.meter import Meter
-from trainers.run_lock import is_written
 
-_WAIT_S = 20.0
 _MOST_THREADS = 4  # more do not make small models faster
 
 
@@ -105,38 +91,26 @@ def _run_all(
     threads: int | None,
     console: Console,
 ) -> dict[str, Future[str | None]]:
-    """Train in `jobs` processes. Returns the future of each run (see `_work`) by its name."""
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    stop_reader, stop_writer = context.Pipe(
-        duplex=False
-    )  # the study stops when the other end is closed
-    pool = ProcessPoolExecutor(
-        min(jobs, len(configs)),
-        context,
-        initializer=_connect,
-        initargs=(queue, stop_reader),
-        max_tasks_per_child=1,  # so that a run does not depend on the state of another
-    )
-    with pool, stop_writer, Meter(console) as meter:
-        futures: dict[str, Future[str | None]] = {}
+    """Train in `jobs` processes. Returns the future of each run (see `StudyRun`) by its name."""
+    reports: SimpleQueue[Any] = SimpleQueue()
+    runs = [StudyRun(config, evaluations, threads, reports.put) for config in configs]
+    with ThreadPoolExecutor(min(jobs, len(runs))) as waiting, Meter(console) as meter:
+        futures = {run.config.run_name: waiting.submit(run.result) for run in runs}
         try:
-            with signals_blocked():  # inherited by the processes, until they handle signals
-                for config in configs:
-                    futures[config.run_name] = pool.submit(_work, config, evaluations, threads)
             while not all(future.done() for future in futures.values()):
-                _show_reports(queue, meter)
-            _show_reports(queue, meter)
+                _show_reports(reports, meter)
+            _show_reports(reports, meter)
         except KeyboardInterrupt as interrupt:
-            stop_writer.close()
-            pool.shutdown(cancel_futures=True)  # waits until the runs have saved their states
+            for run in runs:
+                run.stop()
+            waiting.shutdown()  # waits until the runs have saved their states
             raise with_message(
                 interrupt, "Stopped; the same command continues the study."
             ) from None
     return futures
 
 
-def _show_reports(queue: Any, meter: Meter) -> None:
+def _show_reports(queue: SimpleQueue[Any], meter: Meter) -> None:
     """Show the reports of runs in a queue, for 0.2 seconds.
 
     Args:
@@ -162,9 +136,7 @@ def _check(futures: dict[str, Future[str | None]]) -> None:
     failures = {name: future.exception() or future.result() for name, future in futures.items()}
     failures = {name: failure for name, failure in failures.items() if failure}
     for failure in failures.values():
-        if isinstance(failure, BaseException) and not isinstance(
-            failure, UserError | BrokenProcessPool
-        ):
+        if isinstance(failure, BaseException) and not isinstance(failure, UserError):
             raise failure
     if failures:
         reasons = "\n".join(f"  {name}: {failure}" for name, failure in failures.items())
@@ -172,61 +144,6 @@ def _check(futures: dict[str, Future[str | None]]) -> None:
             f"{len(failures)} of {len(futures)} runs did not finish. The same command continues "
             f"with them.\n{reasons}"
         )
-
-
-_LINES: dict[str, Any] = {}  # in a process of the pool: its queue and pipe to the study
-
-
-def _connect(queue: Any, orders: Connection) -> None:
-    """Initialise a process of the pool: reports go to `queue`; it stops when `orders` closes."""
-    queue.cancel_join_thread()  # the study may have ended, and not read the last reports
-    _LINES.update(queue=queue, orders=orders)
-    ignore_stop_signals()
-    unblock_signals()
-    threading.Thread(target=_stop_with_study, args=(orders,), daemon=True).start()
-
-
-def _stop_with_study(orders: Connection) -> None:
-    """Stop the run in this process when the study stops or its process ends."""
-    orders.poll(None)
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _work(config: RunConfig, evaluations: dict[str, Evaluation], threads: int | None) -> str | None:
-    """Train and score one run in this process. Returns why it stopped early, or None."""
-    if config.training.threads is None:
-        config = replace(config, training=replace(config.training, threads=threads))
-    queue = _LINES["queue"]
-    if _LINES["orders"].poll():
-        return "Not started."
-    from trainers.train import train
-
-    reported = {"at": 0.0}
-
-    def report(phase: str, step: int, total: int) -> None:
-        if step <= 1 or step == total or time.monotonic() - reported["at"] > 0.2:
-            reported["at"] = time.monotonic()
-            queue.put((config.run_name, phase, step, total))
-
-    folder = run_folder_of(config)
-    try:
-        _wait_for_writer(folder)
-        resume = folder if (folder / "config.yaml").is_file() else None
-        if not is_finished(config, {}):
-            train(config, resume=resume, command=shlex.join(sys.argv), report=report)
-        for name, evaluation in evaluations.items():
-            if evaluation_rows(folder, name, evaluation) is None:
-                score_evaluation(folder, name, evaluation, report)
-    except (Interrupted, TrainingError, KeyboardInterrupt) as error:
-        return str(error)
-    return None
-
-
-def _wait_for_writer(folder: Path) -> None:
-    """Wait up to `_WAIT_S` seconds for a process of a killed study, which saves its state."""
-    deadline = time.monotonic() + _WAIT_S
-    while is_written(folder) and time.monotonic() < deadline:
-        time.sleep(0.2)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
