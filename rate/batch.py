@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -31,9 +31,16 @@ class Batch:
         privileged: `(B, T, *privileged)` the privileged state, for an auxiliary loss; it is no
             input of a model. None where no loss asks for it.
         following: `(B, T)` bool, True at the observation that follows the last step of a truncated
-            episode: a value is bootstrapped from it. It stands in the first place of the padding
-            and is no step: it has no action and no reward, and the mask is False. None where the
-            learning rule does not bootstrap.
+            episode, or of an unroll that ends in the middle of one: a value is bootstrapped from
+            it. It stands in the first place of the padding and is no step: it has no action and
+            no reward, and the mask is False. None where the learning rule does not bootstrap.
+        initial: The state of the model that each row starts from, `(B, ...)` by the names of
+            `State.tensors`, for rows that begin in the middle of an episode. None is the initial
+            state of the model.
+        behaviour: `(B, T)` float32, the log-probabilities of the actions under the policy that took
+            them. None where they are not known.
+        importance: `(B,)` float32, the weight of each row in the loss, which corrects for sampling
+            by priority. None weighs all rows alike.
     """
 
     observations: Observations
@@ -46,6 +53,9 @@ class Batch:
     truncated: Tensor
     privileged: Tensor | None = None
     following: Tensor | None = None
+    initial: dict[str, Tensor] | None = None
+    behaviour: Tensor | None = None
+    importance: Tensor | None = None
 
     @property
     def batch_size(self) -> int:
@@ -66,8 +76,22 @@ class Batch:
         return self.mask if self.following is None else self.mask | self.following
 
     def steps(self, start: int, stop: int) -> Batch:
-        """The steps `start` to `stop` (exclusive) of every row, as views."""
-        return self._map(lambda tensor: tensor[:, start:stop])
+        """The steps `start` to `stop` (exclusive) of every row, as views.
+
+        Only the first steps of a row start from its initial state.
+        """
+        of_steps = replace(self, initial=None, importance=None)
+        found = of_steps._map(lambda tensor: tensor[:, start:stop])
+        initial = None if start else self.initial
+        return replace(found, initial=initial, importance=self.importance)
+
+    @classmethod
+    def joined(cls, batches: Sequence[Batch]) -> Batch:
+        """The rows of several batches, one batch after another; all have the same parts."""
+        found = iter(
+            [torch.cat(parts) for parts in zip(*(b.tensors() for b in batches), strict=True)]
+        )
+        return batches[0]._map(lambda _: next(found))
 
     def take(self, rows: slice | Tensor) -> Batch:
         """The chosen rows of the batch."""

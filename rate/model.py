@@ -75,6 +75,18 @@ class SequenceModel(nn.Module):
         state: State = self.backbone.initial_state(batch_size)
         return state
 
+    def state_before(self, batch: Batch) -> State:
+        """The state that the rows of a batch start from: the batch's, if it has one.
+
+        Rows that begin an episode start from the initial state, whose parameters are learnt.
+        """
+        first = self.initial_state(batch.batch_size)
+        if batch.initial is None:
+            return first
+        kinds = {name: tensor.dtype for name, tensor in first.tensors().items()}
+        held = {name: tensor.to(kinds[name]) for name, tensor in batch.initial.items()}
+        return first.with_tensors(held).where(batch.timesteps[:, 0] == 0, first)
+
     def forward(
         self, batch: Batch, state: State | None = None, *, detach_every: int | None = None
     ) -> tuple[Tensor, State]:
@@ -121,7 +133,7 @@ class SequenceModel(nn.Module):
         Args:
             batch: `T` steps; cut into segments of `context_length`, the last may be shorter.
                 A backbone that carries no state has all T steps in one pass.
-            state: The state before the batch; None is the initial state.
+            state: The state before the batch; None is that of the batch, see `state_before`.
             detach_every: Truncated BPTT: segments between two cuts of the gradient through the
                 state; None back-propagates through all segments.
             recompute: Activation checkpointing: keep the state of a segment alone and compute its
@@ -132,7 +144,7 @@ class SequenceModel(nn.Module):
             Features `(B, T, d)`, the state after the last segment, and auxiliary losses by name,
             `(B, T)` each; see `Backbone.forward_with_losses`.
         """
-        state = self.initial_state(batch.batch_size) if state is None else state
+        state = self.state_before(batch) if state is None else state
         length = self.config.context_length if self.config.carries_state else batch.num_steps
         tokens = None if recompute else self.tokenizer(batch)  # (B, T, n, d), frames in one call
         features, losses = [], []

@@ -268,7 +268,7 @@ def with_padding(batch: Batch, other: Batch) -> Batch:
             return {key: mixed(real[key], junk[key]) for key in real}
         return mixed(real, junk)
 
-    left_out = ("mask", "privileged", "following")
+    left_out = ("mask", "privileged", "following", "initial", "behaviour", "importance")
     names = [field.name for field in fields(Batch) if field.name not in left_out]
     mask = torch.zeros_like(other.mask)
     mask[:, :steps] = batch.mask

@@ -14,7 +14,7 @@ from rate.architecture import make_config
 from rate.config import Decoding, ModelConfig, ReturnToGo
 from rate.errors import ConfigError
 from trainers.checks import all_finite, at_least, choice, episode_seeds
-from trainers.config_data import DataConfig, ReadingConfig, Window
+from trainers.config_data import DataConfig, ReadingConfig, Window, check_consecutive
 from trainers.config_learning import (
     CurriculumConfig,
     LossConfig,
@@ -22,6 +22,7 @@ from trainers.config_learning import (
     OptimizerConfig,
     TrainingConfig,
 )
+from trainers.config_online import ONLINE, OnlineConfig, check_source
 
 __all__ = [
     "NO_ENVIRONMENT",
@@ -167,6 +168,7 @@ class RunConfig:
         env: The environment's own settings. Of one's own: what its constructor takes.
         model: The architecture.
         data: The trajectories.
+        online: Acting while learning, where batches come from the environment.
         training: The optimisation loop.
         optimizer: AdamW and its schedule.
         loss: The settings of the learning rule, `training.objective`.
@@ -180,6 +182,7 @@ class RunConfig:
     env: dict[str, Any] = field(default_factory=dict)
     model: ModelConfig = field(default_factory=make_config)
     data: DataConfig = field(default_factory=DataConfig)
+    online: OnlineConfig = field(default_factory=OnlineConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loss: ObjectiveConfig = field(default_factory=LossConfig)
@@ -197,11 +200,12 @@ class RunConfig:
                 "(data.window=random)."
             )
         self.evaluation.check_model(self.model)
-        self.loss.check_window(self.window)
+        check_source(self)
+        self.loss.check_window(self.window - self.is_online)  # an unroll is a step shorter
         if self.loss.bootstraps:
             self._check_bootstrapping()
         if self.data.window == "consecutive":
-            self._check_consecutive()
+            check_consecutive(self)
 
     def _check_bootstrapping(self) -> None:
         """Check that every window holds the step after each step, and no future return.
@@ -224,38 +228,18 @@ class RunConfig:
                 "Set training.bptt_segments=1 or data.window=random."
             )
 
-    def _check_consecutive(self) -> None:
-        """Check that the state can be carried from batch to batch.
-
-        Raises:
-            ConfigError: If another setting is in the way.
-        """
-        training = self.training
-        obstacles = {
-            f"model.backbone={self.model.backbone}, which carries no state": (
-                not self.model.carries_state
-            ),
-            "curriculum.enabled=true, whose stages change the windows": self.curriculum.enabled,
-            "data.sampling=steps; every step is reached equally often": (
-                self.data.sampling == "steps"
-            ),
-            "training.cuda_graphs=always": training.cuda_graphs == "always",
-            f"{training.devices} x {training.num_nodes} devices (training.devices=1 works)": (
-                training.devices * training.num_nodes > 1
-            ),
-        }
-        for obstacle, is_there in obstacles.items():
-            if is_there:
-                raise ConfigError(
-                    f"data.window=consecutive carries the state from batch to batch, which does "
-                    f"not go with {obstacle}. Change that, or use data.window=random."
-                )
+    @property
+    def is_online(self) -> bool:
+        """Whether batches come from the environment."""
+        return self.data.source == ONLINE
 
     @property
     def graph_obstacle(self) -> str | None:
         """The setting that prevents CUDA graphs of a step; None if none does."""
         if self.data.window == "consecutive":
             return "data.window=consecutive"
+        if self.is_online and self.online.priority_exponent:
+            return "online.priority_exponent"  # each step tells the replay its errors
         return self.training.graph_obstacle
 
     @property

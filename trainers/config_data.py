@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from datamodules.readers.roles import read_map
 from rate.errors import ConfigError
 from trainers.checks import at_least, choice
 
+if TYPE_CHECKING:
+    from trainers.config import RunConfig
+
 Window = Literal["start", "random", "consecutive"]
 Sampling = Literal["episodes", "steps"]
 Unfinished = Literal["keep", "drop"]
+Source = Literal["offline", "online"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ class DataConfig:
     """Where trajectories come from and how windows are cut from them.
 
     Attributes:
+        source: Where batches come from: recorded trajectories (`offline`), or the environment, in
+            which the model acts while it learns (`online`, `--source`; see the section `online`).
         root: Folder of data sets. Generated ones are made here at first use.
         store: What to train on (`--data`): a packed store, a file or folder of any other format,
             of which a store is made at first use, or the name of a public data set that is here.
@@ -76,7 +82,7 @@ class DataConfig:
             (`hopper-medium-sac`); `--dataset` sets the task as well.
         max_length: Length of the environment that data are generated in (see
             `evaluation.lengths`): the longest episode; for minigrid the largest grid. None is
-            K * N.
+            K * N; online it is the environment's own.
         num_episodes: Episodes to generate.
         seed: Seed of the generation.
         noise: How noisy the expert is: the share of steps at which it begins to act at random.
@@ -109,6 +115,7 @@ class DataConfig:
             are measured, in [0, 1). Which ones depends on their numbers in the data alone.
     """
 
+    source: Source = "offline"
     root: str = "data"
     store: str | None = None
     dataset: str | None = None
@@ -131,6 +138,7 @@ class DataConfig:
     reading: ReadingConfig = field(default_factory=ReadingConfig)
 
     def __post_init__(self) -> None:
+        choice("data.source", self.source, Source)
         choice("data.window", self.window, Window)
         choice("data.sampling", self.sampling, Sampling)
         at_least("data.frame_stack", self.frame_stack, 1)
@@ -154,3 +162,29 @@ class DataConfig:
                 at_least(f"data.{name}", getattr(self, name), 1)
         if self.max_length is not None:
             at_least("data.max_length", self.max_length, 1)
+
+
+def check_consecutive(run: RunConfig) -> None:
+    """Check that the state of a run can be carried from batch to batch.
+
+    Raises:
+        ConfigError: If another setting is in the way.
+    """
+    training = run.training
+    obstacles = {
+        f"model.backbone={run.model.backbone}, which carries no state": (
+            not run.model.carries_state
+        ),
+        "curriculum.enabled=true, whose stages change the windows": run.curriculum.enabled,
+        "data.sampling=steps; every step is reached equally often": (run.data.sampling == "steps"),
+        "training.cuda_graphs=always": training.cuda_graphs == "always",
+        f"{training.devices} x {training.num_nodes} devices (training.devices=1 works)": (
+            training.devices * training.num_nodes > 1
+        ),
+    }
+    for obstacle, is_there in obstacles.items():
+        if is_there:
+            raise ConfigError(
+                f"data.window=consecutive carries the state from batch to batch, which does "
+                f"not go with {obstacle}. Change that, or use data.window=random."
+            )

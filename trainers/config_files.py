@@ -17,6 +17,7 @@ from rate.errors import ConfigError
 from rate.renamed import current_settings
 from trainers.config import RunConfig
 from trainers.config_learning import BEHAVIOUR_CLONING
+from trainers.config_online import ONLINE
 from trainers.objectives import objective_settings
 from trainers.registry import find_environment
 from trainers.yaml_files import read_yaml
@@ -110,6 +111,18 @@ def with_objective(values: dict[str, Any], objective: str) -> dict[str, Any]:
         if training.get("bptt_segments") == 0:
             training["bptt_segments"] = None
     return changed
+
+
+def with_source(values: dict[str, Any], source: Any) -> dict[str, Any]:
+    """Returns a configuration with another source of batches.
+
+    Online there are no recorded data that normalise observations and order a curriculum.
+    """
+    if source != ONLINE:
+        return values
+    data = {**values.get("data", {}), "normalise": False}
+    curriculum = {**values.get("curriculum", {}), "enabled": False}
+    return {**values, "data": data, "curriculum": curriculum}
 
 
 def load_config_file(path: Path) -> RunConfig:

@@ -29,8 +29,9 @@ class TrainingConfig:
 
     Attributes:
         objective: The learning rule: `behaviour_cloning`; `cql`, `iql`, `ddqn`, `r2d2`,
-            `sac_discrete` or `td3_bc`, which learn values from rewards; or the import path of your
-            own, `module:Attribute`. Its settings are the section `loss`.
+            `sac_discrete` or `td3_bc`, which learn values from rewards; `a2c` or `vtrace`, online
+            alone; or the import path of your own, `module:Attribute`. Its settings are the section
+            `loss`.
         segments: N, segments of K steps in a training window (`--sections`, `--max_n_final`).
         bptt_segments: Segments the gradient flows back through; None is all of them. 0 is the
             published detached recipe: memory is cut at every border and the optimiser steps once
@@ -185,6 +186,11 @@ class ObjectiveConfig:
     actions: ClassVar[tuple[ActionKind, ...]] = get_args(ActionKind)
     """The kinds of actions that it learns."""
 
+    sources: ClassVar[tuple[str, ...]] = ("offline",)  # where batches may come from, `data.source`
+    on_policy: ClassVar[bool] = False  # learns from the unrolls of its own policy: no replay
+    corrects_for_lag: ClassVar[bool] = False  # for actions of an earlier policy, `Batch.behaviour`
+    acts_by_values: ClassVar[bool] = False  # the head predicts values of discrete actions
+
     @property
     def wants_privileged_state(self) -> bool:
         """Whether batches must contain the privileged state, `Batch.privileged`."""
@@ -208,8 +214,8 @@ class ObjectiveConfig:
             raise ConfigError(
                 f"training.objective={objective} learns {' and '.join(self.actions)} actions, and "
                 f"those of the environment are {kind}: {space}. Choose another objective: cql and "
-                "iql learn discrete and continuous actions, ddqn, r2d2 and sac_discrete discrete "
-                "ones, td3_bc continuous ones, iql and behaviour_cloning all of them."
+                "iql learn discrete and continuous actions, ddqn, r2d2, sac_discrete, a2c and "
+                "vtrace discrete ones, td3_bc continuous ones, iql and behaviour_cloning all."
             )
 
 

@@ -25,6 +25,7 @@ class ValueConfig(ObjectiveConfig):
     """
 
     bootstraps: ClassVar[bool] = True
+    sources: ClassVar[tuple[str, ...]] = ("offline", "online")
 
     discount: float = 0.99
     n_step: int = 1
@@ -61,6 +62,7 @@ class QLearningConfig(ValueConfig):
     """
 
     actions: ClassVar[tuple[ActionKind, ...]] = ("discrete",)
+    acts_by_values: ClassVar[bool] = True
 
     dueling: bool = False
     rescale_values: bool = False
@@ -192,3 +194,75 @@ class SACDiscreteConfig(ValueConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least("loss.entropy_weight", self.entropy_weight, 0)
+
+
+@dataclass(frozen=True)
+class ActorCriticConfig(ObjectiveConfig):
+    """The settings that rules of an actor and a critic share, which learn from their own unrolls.
+
+    Attributes:
+        discount: Of the value of the next step, in [0, 1].
+        value_weight: Weight of half the squared error of the values.
+        entropy_weight: Weight of the policy's entropy, which keeps it from deciding too early.
+        reward_clip: Rewards are clipped to plus and minus this; 0 does not clip.
+        critic_width: Width of the two hidden layers of the value network.
+    """
+
+    bootstraps: ClassVar[bool] = True
+    actions: ClassVar[tuple[ActionKind, ...]] = ("discrete",)
+    sources: ClassVar[tuple[str, ...]] = ("online",)
+    on_policy: ClassVar[bool] = True
+
+    discount: float = 0.99
+    value_weight: float = 0.5
+    entropy_weight: float = 0.01
+    reward_clip: float = 0.0
+    critic_width: int = 256
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.discount <= 1:
+            raise ConfigError(f"loss.discount is {self.discount}; it must be in [0, 1].")
+        for name in ("value_weight", "entropy_weight", "reward_clip"):
+            at_least(f"loss.{name}", getattr(self, name), 0)
+        at_least("loss.critic_width", self.critic_width, 1)
+
+
+@dataclass(frozen=True)
+class A2CConfig(ActorCriticConfig):
+    """The settings of advantage actor-critic.
+
+    Attributes:
+        n_step: Rewards that a return sums before it bootstraps. None is the whole unroll: the
+            Monte Carlo return, where an unroll holds the rest of the episode.
+        normalise_returns: Whether the returns of each unroll are shifted and scaled to mean 0 and
+            deviation 1, so that values are relative to the episode.
+    """
+
+    n_step: int | None = None
+    normalise_returns: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_step is not None:
+            at_least("loss.n_step", self.n_step, 1)
+
+
+@dataclass(frozen=True)
+class VTraceConfig(ActorCriticConfig):
+    """The settings of V-trace.
+
+    Attributes:
+        rho_clip: The largest importance ratio of a step in its own error; it decides of which
+            policy the values are.
+        c_clip: The largest ratio by which an error is passed on to the steps before.
+    """
+
+    corrects_for_lag: ClassVar[bool] = True
+
+    rho_clip: float = 1.0
+    c_clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("rho_clip", "c_clip"):
+            at_least(f"loss.{name}", getattr(self, name), 0)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
     from datamodules.trajectories import TrajectoryDataModule
+    from trainers.fitting import Batches
     from trainers.losses import LossModule
 
 
@@ -67,12 +68,26 @@ def _size(number: int) -> str:
     return f"{number / 1e9:.2f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"
 
 
-def describe_training(
-    trainer: Trainer, module: LossModule, datamodule: TrajectoryDataModule
-) -> list[str]:
+def describe_training(trainer: Trainer, module: LossModule, datamodule: Batches) -> list[str]:
     """Returns lines with the model, its horizons, the data and the device of a run."""
-    device, store = trainer.strategy.root_device, datamodule.store
+    from trainers.sources.online import OnlineData
+
+    device = trainer.strategy.root_device
     parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    recorded = None if isinstance(datamodule, OnlineData) else datamodule
+    lines = [
+        f"model: {parameters:,} parameters, precision {trainer.precision}",
+        describe_horizon(module.config, module.model.tokenizer.tokens.count),
+        datamodule.describe() if isinstance(datamodule, OnlineData) else _describe_data(datamodule),
+        f"device: {_describe_device(device, trainer.world_size)}",
+        "" if recorded is None else recorded.data_device_reason,
+        unused_gpu(device),
+    ]
+    return [line for line in lines if line]
+
+
+def _describe_data(datamodule: TrajectoryDataModule) -> str:
+    store = datamodule.store
     data = f"{store.num_episodes:,} episodes, {store.num_steps:,} steps in {store.path}"
     if datamodule.num_episodes < store.num_episodes:
         data += f"; windows are cut from {datamodule.num_episodes:,} of the episodes"
@@ -81,15 +96,7 @@ def describe_training(
         data += f"; {len(held_out.excluded):,} are held out"
     elif held_out.share:
         data += f"; none is held out: data.held_out={held_out.share:g} of them is not one"
-    lines = [
-        f"model: {parameters:,} parameters, precision {trainer.precision}",
-        describe_horizon(module.config, module.model.tokenizer.tokens.count),
-        f"data: {data}",
-        f"device: {_describe_device(device, trainer.world_size)}",
-        datamodule.data_device_reason,
-        unused_gpu(device),
-    ]
-    return [line for line in lines if line]
+    return f"data: {data}"
 
 
 def _describe_device(device: torch.device, processes: int) -> str:

@@ -81,6 +81,7 @@ def fit_to_length(
         if has_context and has_segments and length is None:
             length = _longest_within(environment, context * segments)
         length, steps, best = environment.expert_episode(length)
+        steps += run.is_online  # an unroll holds the observation that follows it as well
     except ValueError:  # an impossible length, which `check_run` reports
         return preset
     if has_context and not has_segments:

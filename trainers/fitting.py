@@ -23,6 +23,7 @@ from rate.weights import CHECKPOINTS
 from trainers.callbacks import (
     Curriculum,
     HeldOutMetrics,
+    OnlineMetrics,
     Progress,
     Report,
     Reporter,
@@ -43,7 +44,10 @@ from trainers.launch import is_child, is_main_process
 from trainers.loggers import rewind
 from trainers.randomness import deterministic
 from trainers.sequence import SequenceTrainer
+from trainers.sources.online import OnlineData
 from trainers.stopping import StopRequest
+
+Batches = TrajectoryDataModule | OnlineData
 
 
 def make_datamodule(
@@ -91,10 +95,10 @@ def _least_return(config: RunConfig, store: Path) -> float | None:
 
 
 def trained_range(
-    config: RunConfig, datamodule: TrajectoryDataModule
+    config: RunConfig, datamodule: TrajectoryDataModule | None
 ) -> tuple[float, float] | None:
     """Returns the minimum and maximum return-to-go in training; None if the model uses none."""
-    if not config.model.condition_on_return:
+    if not config.model.condition_on_return or datamodule is None:
         return None
     last_stage = datamodule.segments if config.curriculum.enabled else None
     return datamodule.make_sampler(last_stage).returns_to_go_range
@@ -111,6 +115,13 @@ def with_target(
         return environment
     best = datamodule.held_out.rest_return_range[1]
     return replace(environment, spec=replace(environment.spec, target_return=best))
+
+
+def without_target(environment: Environment) -> Environment:
+    """Returns the environment with a target return of 0 if it has none: no model is told it."""
+    if not isnan(environment.spec.target_return):
+        return environment
+    return replace(environment, spec=replace(environment.spec, target_return=0.0))
 
 
 def with_record(environment: Environment, datamodule: TrajectoryDataModule) -> Environment:
@@ -132,16 +143,18 @@ class Fitting:
     trainer: Trainer
     throughput: Throughput
     selection: SelectionRollouts
-    held_out: HeldOutMetrics
+    held_out: HeldOutMetrics | None
     checkpoints: SafeCheckpoint
 
     @property
     def best_step(self) -> int | None:
         """Optimiser step of the best weights, by rollouts or by held-out loss, if there are any."""
         by_rollouts = self.selection.best_step
-        return self.held_out.best_step if by_rollouts is None else by_rollouts
+        if by_rollouts is not None or self.held_out is None:
+            return by_rollouts
+        return self.held_out.best_step
 
-    def fit(self, module: SequenceTrainer, datamodule: TrajectoryDataModule, folder: Path) -> None:
+    def fit(self, module: SequenceTrainer, datamodule: Batches, folder: Path) -> None:
         """Train from the run's last checkpoint, or from the start if there is none.
 
         Raises:
@@ -159,9 +172,7 @@ class Fitting:
                 raise SystemExit(0 if is_child() else 128 + interrupted.number) from None
             raise
 
-    def _fit(
-        self, module: SequenceTrainer, datamodule: TrajectoryDataModule, checkpoint: Path | None
-    ) -> None:
+    def _fit(self, module: SequenceTrainer, datamodule: Batches, checkpoint: Path | None) -> None:
         try:
             with deterministic(self.trainer.strategy.root_device):
                 self.trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
@@ -180,7 +191,7 @@ class Fitting:
 def make_fitting(
     config: RunConfig,
     environment: Environment,
-    datamodule: TrajectoryDataModule,
+    datamodule: Batches,
     folder: Path,
     report: Report | None,
     loggers: list[Logger],
@@ -204,7 +215,8 @@ def make_fitting(
     throughput = Throughput(training.log_every_n_steps)
     progress = Progress(training.max_steps) if config.logging.progress else None
     stop = StopRequest()
-    best, seen = checkpoints / "best", trained_range(config, datamodule)
+    recorded = datamodule if isinstance(datamodule, TrajectoryDataModule) else None
+    best, seen = checkpoints / "best", trained_range(config, recorded)
     selection = SelectionRollouts(
         environment,
         best,
@@ -215,17 +227,22 @@ def make_fitting(
         stop=stop,
     )
     # Order matters: throughput stops its clock first, checkpoints are saved after all others.
-    every = evaluation.held_out_every_n_steps
-    # Chosen by rollouts, or by how well actions are predicted: no measure of what values are worth.
-    chosen = None if environment.rolls_out or config.loss.bootstraps else best
-    held_out = HeldOutMetrics(datamodule, every, training.max_steps, chosen, seen)
-    callbacks: list[Callback] = [throughput, selection, held_out]
+    callbacks: list[Callback] = [throughput, selection]
+    held_out = None
+    if recorded is not None:
+        every = evaluation.held_out_every_n_steps
+        # Chosen by rollouts, or by predictions of actions: no measure of what values are worth.
+        chosen = None if environment.rolls_out or config.loss.bootstraps else best
+        held_out = HeldOutMetrics(recorded, every, training.max_steps, chosen, seen)
+        callbacks.append(held_out)
+    else:
+        callbacks.append(OnlineMetrics(training.log_every_n_steps, training.max_steps))
     if progress is not None:
         callbacks.append(progress)
     if report is not None:
         callbacks.append(Reporter(training.max_steps, report))
-    if config.curriculum.enabled:
-        callbacks.append(Curriculum(config.curriculum, datamodule))
+    if config.curriculum.enabled and recorded is not None:
+        callbacks.append(Curriculum(config.curriculum, recorded))
     every = training.checkpoint_every_n_steps
     saving = SafeCheckpoint(checkpoints, every, training.max_steps, stop)
     callbacks.append(saving)

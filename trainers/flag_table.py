@@ -84,6 +84,7 @@ FLAGS: dict[str, Flag] = {
     "model": Flag(_remember("model_mode"), "preset: rate, rmt, trxl, dtxl, dt, dt_relative, ..."),
     "model_mode": Flag(_remember("model_mode"), "the same, as the public scripts have it"),
     "data": Flag(_rename("data.store"), "data.store: a file or folder, or a public data set"),
+    "source": Flag(_rename("data.source"), "data.source: offline, online (act while learning)"),
     "map": Flag(_map, "data.reading.columns: THEIRS=OURS, which column is what; may be repeated"),
     "time_limit": Flag(_rename("data.reading.time_limit"), "data.reading.time_limit, in steps"),
     "unfinished": Flag(_rename("data.reading.unfinished"), "data.reading.unfinished: keep, drop"),

@@ -11,7 +11,7 @@ from rate.architecture import config_class, owner_of
 from rate.errors import ConfigError
 from rate.renamed import renamed
 from trainers.config import RunConfig
-from trainers.config_files import config_from_dict, section_types, with_objective
+from trainers.config_files import config_from_dict, section_types, with_objective, with_source
 from trainers.flag_table import FLAGS
 from trainers.option_hints import hint_for
 from trainers.options import Option, options_of, read_value, read_words, set_at
@@ -61,7 +61,8 @@ class Given:
 def apply_options(preset: dict[str, Any], given: Given) -> RunConfig:
     """Returns the configuration of a preset with the options of a command line applied."""
     values = deepcopy(preset)
-    chosen = ("model.backbone", "training.objective")  # they determine which settings exist
+    # They determine which settings exist, and the defaults of others.
+    chosen = ("model.backbone", "training.objective", "data.source")
     for name, words in sorted(given.settings, key=lambda each: each[0] not in chosen):
         sections = section_types(values)
         known = _known_options(sections)
@@ -77,6 +78,8 @@ def apply_options(preset: dict[str, Any], given: Given) -> RunConfig:
                 values, _ = with_backbone(values, value)
             if name == "training.objective":
                 values = with_objective(values, value)
+            if name == "data.source":
+                values = with_source(values, value)
             set_at(values, name, value)
         elif section != name and section in sections and sections[section] is None:
             set_at(values, name, read_value(name, object, words))

@@ -51,6 +51,7 @@ class LossModule(LightningModule):
         config: The run.
         spec: The environment.
         privileged: The space of the privileged state in batches, if the objective wants it.
+        priorities: `LossSums.priorities` of the last step, on the device.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class LossModule(LightningModule):
                 self.config.model, self.spec.observation_space, self.spec.action_space
             )
             self.objective = self._make_objective()
+        self.priorities: Tensor | None = None
         self._metrics: tuple[str, ...] = ()  # names, known after the first batch
 
     def _make_objective(self) -> Objective:
@@ -139,6 +141,7 @@ class LossModule(LightningModule):
             of real steps, over all processes.
         """
         sums = self.sums(batch, hidden, losses)
+        self.priorities = sums.priorities
         row = torch.cat((self.row(sums), batch.mask.sum().float()[None]))
         row = sum_over_processes(row)
         weight = row[1]

@@ -17,6 +17,7 @@ _WORDS: dict[str, Callable[[Any], str]] = {
     "model.valve": lambda value: "no-valve" if value == "none" else str(value),
     "model.skip_ffn": lambda value: "no-ffn" if value else "ffn",
     "training.objective": lambda value: str(value).rpartition(":")[2].lower(),
+    "data.source": str,
     "training.bptt_segments": lambda value: "bptt-all" if value is None else f"bptt{value}",
     "curriculum.enabled": lambda value: "curriculum" if value else "no-curriculum",
     "env.privileged": lambda value: "privileged" if value else "no-privileged",

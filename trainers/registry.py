@@ -171,11 +171,14 @@ def check_run(config: RunConfig) -> None:
                 "all."
             )
     environment = environment_of_run(config)
-    environment.check_data(config.data)
+    if not config.is_online:
+        environment.check_data(config.data)
     config.loss.check_actions(config.training.objective, environment.spec.action_space)
     for name in ("lengths", "selection_lengths") if environment.rolls_out else ():
         check_lengths(environment, getattr(config.evaluation, name), f"evaluation.{name}")
-    if config.data.store is None:
+    if config.is_online:
+        check_lengths(environment, [config.data.max_length], "data.max_length")
+    elif config.data.store is None:
         longest = check_lengths(environment, [config.max_length], "data.max_length")
         # If episodes can end early, the last of several segments need not be full.
         own_end = longest < config.max_length and config.training.segments > 1

@@ -29,11 +29,13 @@ from trainers.working_folder import ENVIRONMENT, FOLDER
 from trainers.yaml_files import write_yaml
 
 CONFIG, EVALUATION, HELD_OUT = "config.yaml", "evaluation.json", "held_out.json"
-TENSORBOARD = "tensorboard"
+TENSORBOARD, REPLAY = "tensorboard", "replay"
 _PACKAGES = ("lightning", "gymnasium", "minari", "numpy", "safetensors", "tensorboard")
 _CODE = ("rate", "datamodules", "trainers")
 # Files of a run that was stopped before its first checkpoint.
-_BEGINNINGS = (CONFIG, ENVIRONMENT, HELD_OUT, METRICS, CHECKPOINTS, TENSORBOARD, "wandb", LOCK)
+_BEGINNINGS = (
+    *(CONFIG, ENVIRONMENT, HELD_OUT, METRICS, CHECKPOINTS, REPLAY, TENSORBOARD, "wandb", LOCK),
+)
 
 
 @contextmanager
@@ -149,7 +151,7 @@ def _begin(folder: Path, config: RunConfig) -> None:
     if has_trained(folder) or {path.name for path in folder.iterdir()} - set(_BEGINNINGS):
         raise _file_in_the_way(folder)
     (folder / METRICS).unlink(missing_ok=True)
-    for left in (folder / TENSORBOARD, folder / CHECKPOINTS):
+    for left in (folder / TENSORBOARD, folder / CHECKPOINTS, folder / REPLAY):
         shutil.rmtree(left, ignore_errors=True)
     (folder / CHECKPOINTS).mkdir()
     write_yaml(folder / CONFIG, config.to_dict())

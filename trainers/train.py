@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,12 +25,14 @@ from trainers.config import Resume, RunConfig
 from trainers.environment import Environment
 from trainers.errors import TrainingError
 from trainers.fitting import (
+    Batches,
     Fitting,
     make_datamodule,
     make_fitting,
     make_trainer,
     with_record,
     with_target,
+    without_target,
 )
 from trainers.held_out import episodes_held_out, measure_weights
 from trainers.horizon import warn_of_horizon
@@ -49,6 +52,7 @@ from trainers.runs import (
 )
 from trainers.scaling import scale_to_data
 from trainers.sequence import SequenceTrainer
+from trainers.sources.online import OnlineData
 
 __all__ = ["RunResult", "is_main_process", "train"]
 
@@ -118,10 +122,7 @@ def train(
             write_environment(folder, command)
         loggers = stack.enter_context(make_loggers(config, folder))
         with message_on_stop(" before training. Nothing is lost: the same command goes on."):
-            datamodule = make_datamodule(config, environment, report)
-            if is_main_process():
-                write_json(folder / HELD_OUT, episodes_held_out(datamodule))
-            environment = with_record(with_target(config, environment, datamodule), datamodule)
+            environment, datamodule = _batches(config, environment, folder, report)
             module = _module(config, environment, datamodule, folder)
             parts = (environment, datamodule, folder, report, loggers, cluster)
             fitting = make_fitting(config, *parts)
@@ -138,27 +139,50 @@ def train(
                     Meter(shown=config.logging.progress).say(
                         "Without an environment the model is not scored by rollouts."
                     )
-                with fitting.trainer.precision_plugin.val_step_context():
+                if isinstance(datamodule, TrajectoryDataModule):
                     steps = {"last": result.steps, "best": result.best_step}
-                    found = measure_weights(config, datamodule, folder, steps, device)
-                result.held_out.extend(found)
-                result.memory.extend(measure_retention(config, datamodule, folder, steps, device))
+                    weights = (config, datamodule, folder, steps, device)
+                    with fitting.trainer.precision_plugin.val_step_context():
+                        result.held_out.extend(measure_weights(*weights))
+                    result.memory.extend(measure_retention(*weights))
                 score_weights(config, environment, result, device, report, loggers)
     return result
 
 
+def _batches(
+    config: RunConfig, environment: Environment, folder: Path, report: Report | None
+) -> tuple[Environment, Batches]:
+    """Returns where batches come from, and the environment with what the data tell of it."""
+    if not config.is_online:
+        recorded = make_datamodule(config, environment, report)
+        if is_main_process():
+            write_json(folder / HELD_OUT, episodes_held_out(recorded))
+        return with_record(with_target(config, environment, recorded), recorded), recorded
+    environment = without_target(environment)
+    size = round(config.online.data_share * config.training.batch_size)
+    if config.data.store is None or not size:
+        return environment, OnlineData(config, environment, folder)
+    part = replace(config, training=replace(config.training, batch_size=size))
+    recorded = make_datamodule(part, environment, report)
+    return environment, OnlineData(config, environment, folder, recorded)
+
+
 def _module(
-    config: RunConfig, environment: Environment, datamodule: TrajectoryDataModule, folder: Path
+    config: RunConfig, environment: Environment, datamodule: Batches, folder: Path
 ) -> SequenceTrainer:
     """Returns the model to train, with the scales of the data and its initial weights."""
     module = SequenceTrainer(config, environment.spec)
     if is_main_process():
         warn_of_horizon(config, environment, module.model.tokenizer.tokens.count)
-    scale_to_data(module.model, datamodule.store, config.data.normalise)
+    data = datamodule.data if isinstance(datamodule, OnlineData) else datamodule
+    if data is not None:
+        scale_to_data(module.model, data.store, config.data.normalise)
     begin_with = config.training.init
     if begin_with is not None and find_checkpoint(folder / CHECKPOINTS) is None:
         load_initial_weights(module.model, Path(begin_with), config.training.init_missing)
-    module.objective.begin(module.model, datamodule.store)
+    # What can be earned is told by data alone, not by what is collected online.
+    store = datamodule.store if isinstance(datamodule, TrajectoryDataModule) else None
+    module.objective.begin(module.model, store)
     return module
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from rate.backbones.base import Backbone
@@ -63,7 +65,7 @@ class MLPDecoder:
     def __init__(self, backbone: MLP) -> None:
         self.backbone = backbone
 
-    def reset(self, rows: Tensor) -> None:
+    def reset(self, rows: Tensor, state: Any = None) -> None:
         """See `Decoder`; there is nothing to reset."""
 
     def step(self, tokens: Tensor) -> Tensor:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
+from rate.state import State
 from rate.tokenizers import StepInputs
 
 if TYPE_CHECKING:
@@ -16,8 +17,12 @@ if TYPE_CHECKING:
 class Decoder(Protocol):
     """Autoregressive decoding of a backbone, one step of every row at a time."""
 
-    def reset(self, rows: Tensor) -> None:
-        """Starts a new episode in the rows `(B,)`, a bool tensor on the CPU."""
+    def reset(self, rows: Tensor, state: Any = None) -> None:
+        """Starts a new episode in the rows `(B,)`, a bool tensor on the CPU.
+
+        With the backbone's `state` of `B` rows after earlier steps, it goes on after these: as in
+        a batch that begins with this state, a segment begins.
+        """
 
     def step(self, tokens: Tensor) -> Tensor:
         """Features `(B, d)` at the last of the tokens `(B, n, d)`, those of `Tokenizer.step`.
@@ -42,10 +47,19 @@ class ModelDecoder:
         self.reset()
 
     @torch.no_grad()
-    def reset(self, rows: Tensor | None = None) -> None:
-        """Starts a new episode in the rows `(B,)` bool, best on the CPU, or in all rows."""
+    def reset(self, rows: Tensor | None = None, state: State | None = None) -> None:
+        """Starts a new episode in the rows `(B,)` bool, best on the CPU, or in all rows.
+
+        Args:
+            rows: The rows.
+            state: The state after earlier steps, of all rows, to go on from; see `Decoder`.
+        """
         all_rows = torch.ones(self.batch_size, dtype=torch.bool)
-        self.backbone.reset(all_rows if rows is None else rows.cpu())
+        rows = all_rows if rows is None else rows.cpu()
+        if state is None:
+            self.backbone.reset(rows)
+        else:
+            self.backbone.reset(rows, state)
 
     @torch.no_grad()
     def step(self, inputs: StepInputs) -> Tensor:

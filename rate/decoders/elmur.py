@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -45,10 +45,10 @@ class ELMURDecoder:
         self.row = torch.arange(batch_size, device=self.device)
         self.offsets = torch.arange(-tokens.late, tokens.read + 1, device=self.device)
 
-    def reset(self, rows: Tensor) -> None:
+    def reset(self, rows: Tensor, state: Any = None) -> None:
         """See `Decoder`."""
-        initial = self.backbone.initial_state(len(self.row))
-        self.state = self.state.where(on_device(rows, self.device), initial)
+        first = self.backbone.initial_state(len(self.row)) if state is None else state
+        self.state = self.state.where(on_device(rows, self.device), first)
         self.position[rows] = 0
         self._begin_segment(on_device(rows.nonzero()[:, 0], self.device))
 

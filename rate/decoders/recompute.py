@@ -32,10 +32,10 @@ class RecomputeDecoder:
         self.position = torch.zeros(batch_size, dtype=torch.int64)  # on the host; in the segment
         self.row = torch.arange(batch_size, device=self.device)
 
-    def reset(self, rows: Tensor) -> None:
+    def reset(self, rows: Tensor, state: Any = None) -> None:
         """See `Decoder`."""
-        initial = self.backbone.initial_state(len(self.position))
-        self.state = self.state.where(on_device(rows, self.device), initial)
+        first = self.backbone.initial_state(len(self.position)) if state is None else state
+        self.state = self.state.where(on_device(rows, self.device), first)
         self.position[rows] = 0
 
     def step(self, tokens: Tensor) -> Tensor:

@@ -30,10 +30,10 @@ class RecurrentDecoder(Generic[S]):
         self.begun = torch.zeros(batch_size, dtype=torch.bool)  # on the host: has taken a step
         self.mask = torch.ones(batch_size, 1, dtype=torch.bool, device=self.device)
 
-    def reset(self, rows: Tensor) -> None:
+    def reset(self, rows: Tensor, state: S | None = None) -> None:
         """See `Decoder`."""
-        initial = self.backbone.initial_state(len(self.begun))
-        self.state = self.state.where(on_device(rows, self.device), initial)
+        first = self.backbone.initial_state(len(self.begun)) if state is None else state
+        self.state = self.state.where(on_device(rows, self.device), first)
         self.begun[rows] = False
 
     def step(self, tokens: Tensor) -> Tensor:

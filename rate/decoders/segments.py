@@ -11,7 +11,7 @@ from rate.batch import on_device
 from rate.decoders.transformer import OFF_TIME_AXIS, TransformerDecoder
 
 if TYPE_CHECKING:
-    from rate.backbones.segment_transformer import SegmentTransformer
+    from rate.backbones.segment_transformer import SegmentState, SegmentTransformer
 
 
 class SegmentDecoder(TransformerDecoder):
@@ -49,10 +49,10 @@ class SegmentDecoder(TransformerDecoder):
         self.state = backbone.initial_state(batch_size)
         self.position = torch.zeros(batch_size, dtype=torch.int64)  # on the host; in the segment
 
-    def reset(self, rows: Tensor) -> None:
+    def reset(self, rows: Tensor, state: SegmentState | None = None) -> None:
         """See `Decoder`."""
-        initial = self.backbone.initial_state(self.batch_size)
-        self.state = self.state.where(on_device(rows, self.device), initial)
+        first = self.backbone.initial_state(self.batch_size) if state is None else state
+        self.state = self.state.where(on_device(rows, self.device), first)
         self._begin_segment(rows)
 
     def step(self, tokens: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -40,12 +40,12 @@ class WindowDecoder(TransformerDecoder):
         self.time = torch.zeros(batch_size, dtype=torch.int64)  # on the host; in the episode
         self.recompute = RecomputeDecoder(backbone, batch_size) if exact else None
 
-    def reset(self, rows: Tensor) -> None:
+    def reset(self, rows: Tensor, state: Any = None) -> None:
         """See `Decoder`."""
         self.time[rows] = 0
         self.key_valid &= on_device(~rows, self.device)[:, None]
         if self.recompute is not None:
-            self.recompute.reset(rows)
+            self.recompute.reset(rows, state)
 
     def step(self, tokens: Tensor) -> Tensor:
         """See `Decoder`."""

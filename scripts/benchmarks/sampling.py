@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,7 +73,8 @@ def per_sample_batch(store: Store, batch_size: int, window: int, rng: np.random.
     """
     samples = [_sample(store, window, rng) for _ in range(batch_size)]
     stacked = {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
-    return Batch(**{name: torch.from_numpy(value) for name, value in stacked.items()})
+    tensors: dict[str, Any] = {n: torch.from_numpy(value) for n, value in stacked.items()}
+    return Batch(**tensors)
 
 
 def _sample(store: Store, window: int, rng: np.random.Generator) -> dict[str, Array]:

@@ -15,7 +15,7 @@ from rate.decoders.recompute import RecomputeDecoder
 from rate.model import SequenceModel
 from rate.policy import Policy
 from rate.tokenizers import StepInputs
-from tests.factories import MODELS, SPACES, WINDOWS, K, draw, make_batch, make_model
+from tests.factories import CARRYING, MODELS, SPACES, WINDOWS, K, draw, make_batch, make_model
 
 CLOSE = {"rtol": 0.0, "atol": 1e-5}
 # Float32 rounds by 1e-7, which the norm of a small vector enlarges; float64 shows what is exact.
@@ -82,6 +82,22 @@ def played_by_decoder(
             )
         )
     return batch, torch.stack(predictions, dim=1)
+
+
+@pytest.mark.parametrize("name", CARRYING)
+def test_a_decoder_goes_on_from_a_state_as_a_batch_does(name: str) -> None:
+    """After steps that end within a segment, of which the next begins with the state."""
+    model, steps = make_model(name, condition_on_return=False), K + 2
+    before, after = (make_batch(model, [steps] * 2, seed=seed) for seed in (1, 2))
+    with torch.no_grad():
+        state = model.features(before)[1]
+        later = torch.arange(steps, 2 * steps).expand(2, -1)
+        after = replace(after, timesteps=later, initial=state.tensors())
+        expected = model(after)[0]
+    decoder = model.make_decoder(2)
+    decoder.reset(None, state)
+    found = torch.stack([decoder.step(inputs_at(after, t)) for t in range(steps)], dim=1)
+    torch.testing.assert_close(found, expected, **CLOSE)
 
 
 def inputs_at(batch: Batch, t: int) -> StepInputs:

@@ -6,12 +6,14 @@ from trainers.callbacks.checkpoint import SafeCheckpoint, SafeCheckpointIO
 from trainers.callbacks.curriculum import Curriculum
 from trainers.callbacks.evaluation import SelectionRollouts
 from trainers.callbacks.held_out import HeldOutMetrics
+from trainers.callbacks.online import OnlineMetrics
 from trainers.callbacks.progress import Progress, Report, Reporter, preparing
 from trainers.callbacks.throughput import Throughput
 
 __all__ = [
     "Curriculum",
     "HeldOutMetrics",
+    "OnlineMetrics",
     "Progress",
     "Report",
     "Reporter",

@@ -14,6 +14,7 @@ from trainers.description import describe_training
 from trainers.environment import Length, at_length
 from trainers.losses import LossModule
 from trainers.meter import Meter
+from trainers.sources.online import OnlineData
 
 Report = Callable[[str, int, int], None]
 
@@ -75,7 +76,9 @@ class Progress(Callback):
         parts = [f"{short} {metrics[name]:.4g}" for name, short in names.items() if name in metrics]
         first, started = self._start
         speed = (trainer.global_step - first) / max(time.perf_counter() - started, 1e-9)
-        return "  ".join([*parts, f"{speed:.1f} steps/s"])
+        source = trainer.datamodule  # type: ignore[attr-defined]
+        online = [source.note()] if isinstance(source, OnlineData) else []
+        return "  ".join([*parts, f"{speed:.1f} steps/s", *online])
 
     def _stop(self) -> None:
         if self._meter is not None:

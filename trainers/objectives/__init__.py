@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _HERE = "trainers.objectives"
 _OWN = {
+    "a2c": f"{_HERE}.a2c:A2C",
     BEHAVIOUR_CLONING: f"{_HERE}.behaviour_cloning:BehaviourCloning",
     "cql": f"{_HERE}.cql:CQL",
     "ddqn": f"{_HERE}.ddqn:DDQN",
@@ -23,9 +24,11 @@ _OWN = {
     "r2d2": f"{_HERE}.r2d2:R2D2",
     "sac_discrete": f"{_HERE}.sac_discrete:SACDiscrete",
     "td3_bc": f"{_HERE}.td3_bc:TD3BC",
+    "vtrace": f"{_HERE}.vtrace:VTrace",
 }
 # The settings of the project's own objectives, which do not import PyTorch.
 _SETTINGS: dict[str, type[ObjectiveConfig]] = {
+    "a2c": values.A2CConfig,
     BEHAVIOUR_CLONING: LossConfig,
     "cql": values.CQLConfig,
     "ddqn": values.QLearningConfig,
@@ -33,6 +36,7 @@ _SETTINGS: dict[str, type[ObjectiveConfig]] = {
     "r2d2": values.R2D2Config,
     "sac_discrete": values.SACDiscreteConfig,
     "td3_bc": values.TD3BCConfig,
+    "vtrace": values.VTraceConfig,
 }
 
 

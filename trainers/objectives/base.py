@@ -34,11 +34,14 @@ class LossSums:
         metrics: Further logged metrics by name: a sum and its weight each, without gradients. The
             names must be the same in every batch. A metric is not logged if its weights since the
             last logged row sum to 0.
+        priorities: `(B,)`, how much is to be learnt from each row, without a gradient: a replay
+            may prefer such rows. None if the rule tells nothing of them.
     """
 
     loss: Tensor
     weight: Tensor
     metrics: Mapping[str, Sum]
+    priorities: Tensor | None = None
 
     @classmethod
     def of_steps(
@@ -127,12 +130,12 @@ class Objective(nn.Module):
         """Returns the objective; a class may return one of its subclasses."""
         return cls(settings, problem)
 
-    def begin(self, model: SequenceModel, store: Store) -> None:
+    def begin(self, model: SequenceModel, store: Store | None) -> None:
         """Called once before training, and before the training state of a resumed run is loaded.
 
         Args:
             model: The model with its initial weights and the scales of the data.
-            store: The data.
+            store: The data; None in an environment alone.
         """
 
     def forward(self, model: SequenceModel, features: Tensor, batch: Batch) -> LossSums:

@@ -7,6 +7,8 @@ The head of the model predicts `Q`, so that its argmax is the greedy policy.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +20,7 @@ from trainers.objectives.base import LossSums, Problem, Sum
 from trainers.objectives.critics import StateValue
 from trainers.objectives.steps import accuracies
 from trainers.objectives.targets import has_target, rescaled, unscaled
-from trainers.objectives.values import ValueObjective, value_metrics
+from trainers.objectives.values import ValueObjective, row_priorities, value_metrics
 
 
 class DDQN(ValueObjective[QLearningConfig]):
@@ -50,8 +52,11 @@ class DDQN(ValueObjective[QLearningConfig]):
             told = unscaled(chosen) if self.config.rescale_values else chosen
             metrics |= value_metrics(batch, told, errors, known)
             metrics |= accuracies(head, values, batch)
-        losses = {"td": errors.square(), **further}
-        return LossSums.of_steps(losses, known.float(), known, metrics)
+        losses, weights = {"td": errors.square(), **further}, known.float()
+        if batch.importance is None:
+            return LossSums.of_steps(losses, weights, known, metrics)
+        sums = LossSums.of_steps(losses, weights * batch.importance[:, None], known, metrics)
+        return replace(sums, priorities=row_priorities(errors, known))
 
     def action_values(self, head: nn.Module, heads: nn.ModuleDict, features: Tensor) -> Tensor:
         """Returns the values of all actions, `(B, T, A)`, on the scale of the network."""

@@ -105,14 +105,25 @@ class Chain:
         right[-1] = 1.0
         return torch.stack((left, right), 1)
 
-    def batch(self, rng: np.random.Generator, rows: int = 64, steps: int = 12) -> Batch:
-        """Returns episodes of a random policy, of `steps - 1` steps at most."""
+    def batch(
+        self, rng: np.random.Generator, rows: int = 64, steps: int = 12, right: Any = None
+    ) -> Batch:
+        """Returns episodes of `steps - 1` steps at most.
+
+        Args:
+            rng: Of states and actions.
+            rows: Episodes.
+            steps: Columns.
+            right: `(S,)`, how probably the policy goes right; None acts at random.
+        """
         state = rng.integers(0, self.states, rows)
         actions = rng.integers(0, 2, (rows, steps))
         seen = np.zeros((rows, steps), np.int64)
         ended = np.zeros((rows, steps), bool)
         for step in range(steps):
             seen[:, step] = state
+            if right is not None:
+                actions[:, step] = rng.random(rows) < right[state]
             ended[:, step] = (state == self.states - 1) & (actions[:, step] == 1)
             moved = state + 2 * actions[:, step] - 1
             state = np.clip(moved, 0, self.states - 1)
