@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 
 from datamodules.episodes import Array, DatasetError
+from rate.files import file_sha256
+
+__all__ = ["NpyWriter", "file_sha256", "open_array"]
 
 # Headers have a fixed size, so that one with the final length can overwrite the first one.
 _HEADER_BYTES = 256

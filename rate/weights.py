@@ -278,6 +278,6 @@ def _of_weights(description: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _altered(path: Path, advice: str) -> WeightsError:
     return WeightsError(
-        f"{path} was altered or damaged after it was saved: its SHA-256 is not the one in "
+        f"{path} is damaged or was altered after it was saved: its SHA-256 is not the one in "
         f"{DESCRIPTION}. Take another checkpoint, or train again; {advice}."
     )

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rate.envs.outcomes import SUCCESS, outcomes_in
+from rate.errors import UserError
 
 if TYPE_CHECKING:
     from rate.policy import Policy
 
+MOST_FAILURES = 5  # of an episode, which is then left out of the scores
 _ROUNDING = 1e-5  # relative tolerance of the range: data store returns-to-go as float32
 
 
@@ -38,6 +40,35 @@ class RolloutResult:
     outside: NDArray[np.int64] | None = None
     first_outside: NDArray[np.int64] | None = None
 
+    @classmethod
+    def interleaved(cls, parts: Sequence[RolloutResult]) -> RolloutResult:
+        """Returns the episodes of several rollouts: part `i` of `n` has those `i`, `i + n`, ..."""
+        count = sum(len(part.returns) for part in parts)
+
+        def together(arrays: Sequence[Any], unknown: float = 0) -> NDArray[Any]:
+            whole = np.full(count, unknown, next(a.dtype for a in arrays if a is not None))
+            for first, array in enumerate(arrays):
+                if array is not None:
+                    whole[first :: len(parts)] = array
+            return whole
+
+        names = {name: None for part in parts for name in part.outcomes}
+        outcomes = {
+            name: together([p.outcomes.get(name) for p in parts], _unknown(name)) for name in names
+        }
+        returns, lengths = (
+            together([getattr(p, n) for p in parts]) for n in ("returns", "lengths")
+        )
+        if parts[0].outside is None:
+            return cls(returns, lengths, outcomes)
+        counts = (together([getattr(p, n) for p in parts]) for n in ("outside", "first_outside"))
+        return cls(returns, lengths, outcomes, *counts)
+
+
+def _unknown(name: str) -> float:
+    """Returns the outcome of an episode whose environment does not report it."""
+    return 0.0 if name == SUCCESS else np.nan
+
 
 class Record:
     """Results of a running rollout.
@@ -57,7 +88,25 @@ class Record:
         self.under_way = np.zeros(count, dtype=bool)
         self.trained_range = trained_range
         self.outside, self.first_outside = np.zeros_like(self.lengths), self.lengths - 1
+        self.failures = np.zeros_like(self.lengths)
+        self.reason, self._has_succeeded = "", False
         self._next = 0
+
+    def fail(self, episodes: NDArray[np.int64], why: str) -> None:
+        """Count a failure of episodes, which begin again.
+
+        Raises:
+            UserError: If one has failed too often, and none has ended well: nothing can be scored.
+        """
+        self.failures[episodes] += 1
+        self.reason = why
+        if not self._has_succeeded and (self.failures > MOST_FAILURES).any():
+            raise UserError(f"No episode can be played: {why}")
+
+    def is_given_up(self, episodes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Returns which episodes have failed too often to be played again."""
+        given_up: NDArray[np.bool_] = self.failures[episodes] > MOST_FAILURES
+        return given_up
 
     def result(self) -> RolloutResult:
         counts = () if self.trained_range is None else (self.outside, self.first_outside)
@@ -80,9 +129,9 @@ class Record:
     ) -> None:
         """Record the ends of episodes in rows `(N,)` bool, with their outcomes in `info`."""
         self.under_way[episodes] = False
+        self._has_succeeded |= bool(np.isfinite(self.returns[episodes]).any())
         for name, (numbers, is_known) in outcomes_in(info, rows).items():
-            unknown = 0.0 if name == SUCCESS else np.nan
-            outcome = self.outcomes.setdefault(name, np.full(len(self.seeds), unknown))
+            outcome = self.outcomes.setdefault(name, np.full(len(self.seeds), _unknown(name)))
             outcome[episodes[is_known]] = numbers[is_known]
 
     def note_returns_to_go(
@@ -141,11 +190,15 @@ class Rows:
 
     def add(self, rewards: NDArray[Any], restarted: NDArray[Any]) -> None:
         """Count a step. A row whose simulator was restarted begins its episode again."""
+        died = self.running & restarted
+        if died.any():
+            self.record.fail(self.episode[died], "Its simulator died each time.")
         played = self.running & ~restarted
         self.record.returns[self.episode[played]] += rewards[played]
         self.record.lengths[self.episode[played]] += 1
         self.not_finite |= played & ~np.isfinite(rewards)
         self.forget(restarted)
+        self.not_finite |= died & self.record.is_given_up(self.episode)
 
     def forget(self, restarted: NDArray[Any]) -> None:
         """Reset the counts of the episodes in rows that begin again."""
@@ -170,14 +223,29 @@ class Rows:
             self.record.note_returns_to_go(self.episode[self.running], returns_to_go)
 
     def end(self, ended: NDArray[np.bool_], info: dict[str, Any]) -> NDArray[np.bool_]:
-        """Record the ends of rows; returns the rows that begin another episode, `(N,)` bool."""
-        self.record.returns[self.episode[ended & self.not_finite]] = np.nan
+        """Record the ends of rows; returns the rows that begin an episode, `(N,)` bool.
+
+        A row whose episode has ended with a number that is not finite begins it again.
+        """
+        broken = ended & self.not_finite
         self.not_finite &= ~ended
+        if self.refill:
+            self.record.failures[self.episode[broken]] += 1
+        repeated = broken & ~self.record.is_given_up(self.episode) & self.refill
+        self.record.forget(self.episode[repeated])
+        self.record.returns[self.episode[broken & ~repeated]] = np.nan
+        ended = ended & ~repeated
         self.record.note(self.episode[ended], ended, info)
         taken = self.record.take(int(np.count_nonzero(ended)) if self.refill else 0)
         rows = np.flatnonzero(ended)[: len(taken)]
         self.episode[rows] = taken
-        again = np.zeros_like(ended)
+        again = repeated.copy()
         again[rows] = True
         self.running = (self.running & ~ended) | again
         return again
+
+    def restart(self) -> None:
+        """Begin the episodes of all rows again, except those that have failed too often."""
+        self.record.forget(self.episode[self.running])
+        self.not_finite = self.running & self.record.is_given_up(self.episode)
+        self.end(self.not_finite.copy(), {})

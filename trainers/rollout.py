@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from rate.envs.autoreset import ROW_RESETS, without_autoreset
+from rate.envs.autoreset import without_autoreset
+from rate.envs.row_errors import episode_note, failed_seed
+from rate.errors import UserError
 from rate.model import SequenceModel
 from rate.policy import Policy, evaluating
 from trainers.config import EvaluationConfig
 from trainers.environment import Environment, Length, MakeVector
 from trainers.environment_errors import environment_errors
-from trainers.episode_rows import Record, RolloutResult, Rows
+from trainers.episode_rows import Record, RolloutResult
+from trainers.playing import Game, VectorEnv
 from trainers.policies import make_policy
 from trainers.scores import scores
 
-VectorEnv = gymnasium.vector.VectorEnv[Any, Any, Any]
 OnProgress = Callable[[Length, float], None]  # called with a length and the completed share
 _GROUPS = 2  # groups of rows with worker processes: one computes actions while the other steps
-_OVER = object()
+_LOG = logging.getLogger(__name__)
 
 
 def rollout(
@@ -42,8 +43,9 @@ def rollout(
     the next computes actions, if the environment has `step_async`. The order of turns is fixed, so
     that results do not depend on speed.
 
-    An episode with a non-finite reward or observation ends at that step, and its return is not
-    finite.
+    An episode that fails is repeated with its seed: its simulator dies, the environment raises an
+    exception, or a reward or an observation is not finite. After `MOST_FAILURES` repetitions it
+    ends, and its return is not finite.
 
     Args:
         policies: One per environment, with as many rows; all rows start new episodes.
@@ -65,92 +67,30 @@ def rollout(
         raise ValueError(f"the seeds of the episodes are {seeds}; they must be in [0, 2^64)")
     record = Record(seeds, trained_range)
     games = [
-        _play_all(policy, without_autoreset(env), record, max_steps, on_step)
+        Game(policy, without_autoreset(env), record, max_steps, on_step)
         for policy, env in zip(policies, envs, strict=True)
     ]
     while games:
-        games = [game for game in games if next(game, _OVER) is not _OVER]
+        try:
+            games = [game for game in games if game.turn()]
+        except Exception as error:
+            seed = failed_seed(error)
+            if seed is None:
+                raise
+            _LOG.warning("%r was %s, which is repeated", error, episode_note(error))
+            try:
+                record.fail(np.flatnonzero(np.asarray(seeds) == seed), repr(error))
+            except UserError:
+                raise error from error.__cause__
+            for game in games:  # rows of one vector share its processes
+                game.restart()
     return record.result()
-
-
-def _play_all(
-    policy: Policy,
-    env: VectorEnv,
-    record: Record,
-    max_steps: int | None,
-    on_step: Callable[[int, int], None] | None,
-) -> Iterator[None]:
-    """Run all episodes; rows restart one by one, or together if only all rows can be reset."""
-    refill = bool(env.metadata.get(ROW_RESETS, True))
-    while record.left:
-        yield from play(policy, env, Rows(env.num_envs, record, refill), max_steps, on_step)
-        if refill:
-            return
-
-
-def play(
-    policy: Policy,
-    env: VectorEnv,
-    rows: Rows,
-    max_steps: int | None = None,
-    on_step: Callable[[int, int], None] | None = None,
-) -> Iterator[None]:
-    """Run the rollout of one environment as a generator; see `rollout`.
-
-    Yields after each step or reset request to the simulators.
-    """
-    nobody = np.zeros(env.num_envs, dtype=bool)
-    observations, _ = yield from _reset(env, seed=rows.seeds)
-    policy.reset(episodes=rows.seeds)
-    rewards, step = None, 0
-    while True:
-        observations = rows.without_nan(observations)
-        actions = policy.act(observations, rewards)
-        rows.note_returns_to_go(policy)
-        observations, rewards, terminated, truncated, info = yield from _step(env, actions)
-        step += 1
-        fresh = np.asarray(info.pop("restarted", nobody), dtype=bool)
-        rows.add(rewards, fresh)
-        again = rows.end(rows.running & (terminated | truncated | rows.not_finite), info)
-        if on_step is not None:
-            on_step(*rows.record.progress())
-        if not rows.running.any() or step == max_steps:
-            return
-        if again.any():
-            options = {"reset_mask": again}
-            observations, info = yield from _reset(env, seed=rows.seeds, options=options)
-            restarted = np.asarray(info.get("restarted", nobody), dtype=bool)
-            rows.forget(restarted)
-            fresh = fresh | again | restarted
-        if fresh.any():
-            policy.reset(fresh, episodes=rows.seeds)
-        rewards = np.where(np.isfinite(rewards), rewards, 0.0)  # of ended rows
 
 
 def row_groups(env: Any) -> list[VectorEnv]:
     """Returns the groups of rows that alternate; one group if the environment cannot be split."""
     groups: list[VectorEnv] = env.groups(_GROUPS) if hasattr(env, "groups") else [env]
     return groups
-
-
-def _reset(env: Any, **how: Any) -> Generator[None, None, Any]:
-    """Reset an environment; yields while it works."""
-    if not hasattr(env, "step_async"):
-        yield
-        return env.reset(**how)
-    env.reset_async(**how)
-    yield
-    return env.reset_wait()
-
-
-def _step(env: Any, actions: NDArray[Any]) -> Generator[None, None, Any]:
-    """Step an environment; yields while it works."""
-    if not hasattr(env, "step_async"):
-        yield
-        return env.step(actions)
-    env.step_async(actions)
-    yield
-    return env.step_wait()
 
 
 def evaluate(
@@ -187,12 +127,37 @@ def evaluate(
     Returns:
         A row of scores for each length; see `trainers.scores.scores`.
     """
-    count = episodes or config.episodes
-    seeds = range(first_seed, first_seed + count)
+    seeds = range(first_seed, first_seed + (episodes or config.episodes))
+    results = play_lengths(
+        model,
+        environment,
+        config,
+        lengths=lengths,
+        seeds=seeds,
+        make_vector=make_vector,
+        on_progress=on_progress,
+        trained_range=trained_range,
+    )
+    return score_lengths(environment, config, results, lengths=lengths, seeds=seeds)
+
+
+def play_lengths(
+    model: SequenceModel,
+    environment: Environment,
+    config: EvaluationConfig,
+    *,
+    lengths: Sequence[Length],
+    seeds: Sequence[int],
+    make_vector: MakeVector | None = None,
+    on_progress: OnProgress | None = None,
+    trained_range: tuple[float, float] | None = None,
+) -> list[RolloutResult]:
+    """Returns the episodes of each length, one per seed; the arguments are those of `evaluate`."""
+    count = len(seeds)
     num_envs = min(count, config.num_envs or environment.num_envs or count)
     if not model.config.condition_on_return:
         trained_range = None
-    rows = []
+    results = []
     for length in lengths:
         env = (make_vector or environment.make_vector)(num_envs, length)
         groups = row_groups(env)
@@ -203,7 +168,7 @@ def evaluate(
                 environment.spec.target_return,
                 num_envs=group.num_envs,
                 trained_range=trained_range,
-                seed=first_seed,
+                seed=seeds[0],
             )
             for group in groups
         ]
@@ -220,8 +185,23 @@ def evaluate(
         finally:
             if make_vector is None:
                 env.close()
+        results.append(result)
+    return results
+
+
+def score_lengths(
+    environment: Environment,
+    config: EvaluationConfig,
+    results: Sequence[RolloutResult],
+    *,
+    lengths: Sequence[Length],
+    seeds: Sequence[int],
+) -> list[dict[str, Any]]:
+    """Returns the row of scores of each length; the arguments are those of `evaluate`."""
+    rows = []
+    for length, result in zip(lengths, results, strict=True):
         played = environment.steps_at(None) if length is None else length
-        known: dict[str, Any] = {"length": played, "episodes": count, "first_seed": first_seed}
+        known: dict[str, Any] = {"length": played, "episodes": len(seeds), "first_seed": seeds[0]}
         if config.return_to_go != "decrease":
             known["return_to_go"] = config.return_to_go
         rows.append({**known, **scores(result, environment.group)})

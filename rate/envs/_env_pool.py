@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from typing import Any
 
 import gymnasium
@@ -24,6 +25,7 @@ from rate.workers.child import WorkerFailure
 from rate.workers.pool import WorkerPool, split_evenly
 from rate.workers.worker import Worker, WorkerDied
 
+_STARTS = 3  # of a worker that dies before it has begun its episodes
 MakeEnv = Callable[[], gymnasium.Env[Any, Any]] | Elsewhere
 
 
@@ -38,7 +40,7 @@ class EnvPool:
         num_envs: The number `N` of rows.
         num_workers: The number of processes; see `WorkerVectorEnv`.
         timeout: Seconds after which a worker that does not answer counts as dead.
-        max_restarts: The number of restarts, over all workers, that are allowed.
+        max_restarts: The number of restarts within an hour, over all workers, that are allowed.
 
     Attributes:
         made: The description of the environments: name, spaces, metadata, render mode.
@@ -195,8 +197,10 @@ class EnvPool:
         if self._shared is not None:
             rows |= set(np.flatnonzero(self._shared.under_way).tolist()) & set(worker.rows)
         span = f"rows {worker.rows.start} to {worker.rows.stop - 1}"
-        while True:
+        for attempt in count():
             try:
+                if attempt == _STARTS:
+                    raise self._pool.failure(self._name, why, f"{_STARTS} times in a row")
                 self._pool.restart(worker, f"{self._name}: the worker of {span}", why)
                 self._set_up(worker)
                 worker.ask("reset", {row: self._seeds[row] for row in sorted(rows)})

@@ -74,10 +74,11 @@ class EnvService:
             self._episodes[row] = seed, 0
             try:
                 observation, _ = self._envs[row].reset(seed=seed)
+                shared.write(row, observation)
             except Exception as error:
+                self._renew(row)
                 note_episode(error, seed, 0)
                 raise
-            shared.write(row, observation)
             shared.rewards[row], shared.terminated[row], shared.truncated[row] = 0, False, False
             self._beat()
         return {}
@@ -91,16 +92,23 @@ class EnvService:
             seed, steps = self._episodes[row]
             try:
                 observation, reward, terminated, truncated, info = self._envs[row].step(action)
+                shared.write(row, observation)
+                shared.rewards[row] = reward
             except Exception as error:
+                self._renew(row)
                 note_episode(error, seed, steps)
                 raise
             self._episodes[row] = seed, steps + 1
-            shared.write(row, observation)
-            shared.rewards[row] = reward
             shared.terminated[row], shared.truncated[row] = terminated, truncated
             if terminated or truncated:
                 ended[row] = scalars(info)
         return ended
+
+    def _renew(self, row: int) -> None:
+        """Make a row's environment anew, for its state may be invalid after an exception."""
+        with contextlib.suppress(Exception):
+            self._envs[row].close()
+        self._envs[row] = self._make_env()
 
     def render(self, row: int) -> Any:
         """What `render()` of a row's environment returns."""

@@ -128,7 +128,8 @@ class GuestPipe:
             return ("alive",)
         method, argument = self._pending.popleft()
         if "error" in message:
-            return "failed", f"{self._elsewhere}:\n{last_lines(str(message['error']), 8)}"
+            kind = "failed" if method == "make" else "lost"  # its episodes are repeated
+            return kind, f"{self._elsewhere}:\n{last_lines(str(message['error']), 8)}"
         try:
             return "done", self._done(method, argument, message["done"], arrays)
         except (LookupError, TypeError, ValueError) as error:

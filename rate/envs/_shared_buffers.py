@@ -83,10 +83,10 @@ class SharedBuffers:
             ValueError: If it does not have the shape and kind of its space.
         """
         if not isinstance(self.observations, dict):
-            _store(self.observations, row, observation)
+            store(self.observations, row, observation)
             return
         for key, array in self.observations.items():
-            _store(array, row, observation[key])
+            store(array, row, observation[key])
 
     def check(self, actions: npt.ArrayLike, space: gymnasium.Space[Any]) -> npt.NDArray[Any]:
         """Returns actions `(n, *action)` for `n` rows as an array, after checking them.
@@ -125,7 +125,12 @@ def _map_arrays(file: int, fields: list[Any]) -> list[npt.NDArray[Any]]:
     ]
 
 
-def _store(array: npt.NDArray[Any], row: int, value: Any) -> None:
+def store(array: npt.NDArray[Any], row: int, value: Any) -> None:
+    """Write an observation into its row of an array.
+
+    Raises:
+        ValueError: If it does not have the shape and kind of the rows.
+    """
     value = np.asarray(value)
     if value.shape != array.shape[1:] or not np.can_cast(value.dtype, array.dtype, "same_kind"):
         raise ValueError(

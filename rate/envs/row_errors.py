@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 _NOTE = "raised in the episode of seed "
 
 
@@ -20,3 +22,9 @@ def episode_note(error: BaseException) -> str | None:
     """Returns the note that `note_episode` added, if there is one."""
     notes: list[str] = getattr(error, "__notes__", [])
     return next((note for note in notes if note.startswith(_NOTE)), None)
+
+
+def failed_seed(error: BaseException) -> int | None:
+    """Returns the seed of the episode that `note_episode` noted, if it did."""
+    found = re.match(rf"{_NOTE}(-?\d+),", episode_note(error) or "")
+    return None if found is None else int(found[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import gymnasium
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space, create_empty_array
 
+from rate.envs._shared_buffers import store
 from rate.envs.autoreset import WAITING
 from rate.envs.outcomes import Outcomes, scalars
 from rate.envs.row_errors import note_episode
@@ -41,6 +43,7 @@ class SerialVectorEnv(VectorEnv[Any, Array, Array]):
         if num_envs < 1:
             raise ValueError(f"num_envs is {num_envs}; at least one environment is needed")
         self.num_envs = num_envs
+        self._make_env = make_env
         self._envs = [make_env() for _ in range(num_envs)]
         env = self._envs[0]
         self.metadata = {**env.metadata, **WAITING}
@@ -69,10 +72,10 @@ class SerialVectorEnv(VectorEnv[Any, Array, Array]):
             self._seeds[row], self._steps[row] = int(seeds[row]), 0
             try:
                 observation, _ = self._envs[row].reset(seed=self._seeds[row])
+                self._write(row, observation)
             except Exception as error:
-                note_episode(error, self._seeds[row], 0)
+                self._renew(row, error)
                 raise
-            self._write(row, observation)
             self._outcomes.forget(row)
         self._terminated[mask] = self._truncated[mask] = False
         return self._observe(), self._outcomes.arrays()
@@ -97,11 +100,11 @@ class SerialVectorEnv(VectorEnv[Any, Array, Array]):
                 observation, rewards[row], terminated, truncated, info = self._envs[row].step(
                     action
                 )
+                self._write(row, observation)
             except Exception as error:
-                note_episode(error, self._seeds[row], self._steps[row])
+                self._renew(row, error)
                 raise
             self._steps[row] += 1
-            self._write(row, observation)
             self._terminated[row], self._truncated[row] = terminated, truncated
             if terminated or truncated:
                 self._outcomes.note({row: scalars(info)})
@@ -128,12 +131,19 @@ class SerialVectorEnv(VectorEnv[Any, Array, Array]):
             raise ValueError(f"actions are {actions.dtype} {actions.shape} {text}, not of {space}")
         return actions
 
+    def _renew(self, row: int, error: Exception) -> None:
+        """Make a row's environment anew after an error, to which its episode is noted."""
+        note_episode(error, self._seeds[row], self._steps[row])
+        with suppress(Exception):
+            self._envs[row].close()
+        self._envs[row] = self._make_env()
+
     def _write(self, row: int, observation: Any) -> None:
         if not isinstance(self._observations, dict):
-            self._observations[row] = observation
+            store(self._observations, row, observation)
             return
         for key, array in self._observations.items():
-            array[row] = observation[key]
+            store(array, row, observation[key])
 
     def _observe(self) -> Observation:
         if isinstance(self._observations, dict):

@@ -198,7 +198,8 @@ class WorkerVectorEnv(RowGroup):
             process may use, less one for the policy from four cores.
         timeout: Seconds after which a worker that does not answer counts as dead. The limit applies
             to each environment separately when environments are made or reset.
-        max_restarts: The number of restarts, over all workers, that are allowed.
+        max_restarts: The number of restarts within an hour, over all workers, that are allowed. One
+            that dies three times in a row while it begins ends all.
         copy: Return copies of the observations. Otherwise they are views, which the next `step`
             or `reset` overwrites.
 
@@ -215,7 +216,7 @@ class WorkerVectorEnv(RowGroup):
         num_envs: int,
         num_workers: int | None = None,
         timeout: float = 120.0,
-        max_restarts: int = 3,
+        max_restarts: int = 60,
         copy: bool = True,
     ) -> None:
         pool = EnvPool(make_env, num_envs, num_workers, timeout, max_restarts)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import weakref
+from collections import deque
 from collections.abc import Sequence
 
 from rate.advice import command
@@ -12,6 +14,7 @@ from rate.workers.child import WorkerFailure
 from rate.workers.worker import Worker, close_workers
 
 _LOG = logging.getLogger(__name__)
+_HOUR_S = 3600.0
 _FEW_CORES = 3  # with so few, reserving one for the policy costs more time than it saves
 
 
@@ -19,7 +22,8 @@ class WorkerPool:
     """Worker processes that end when the pool is closed or collected, or the program exits.
 
     Args:
-        max_restarts: The number of restarts, over all workers, that are allowed; None is unlimited.
+        max_restarts: The number of restarts within an hour, over all workers, that are allowed;
+            None is unlimited.
 
     Attributes:
         workers: The workers in the order in which they were added.
@@ -27,7 +31,8 @@ class WorkerPool:
 
     def __init__(self, max_restarts: int | None = None) -> None:
         self.workers: list[Worker] = []
-        self._max_restarts, self._restarts = max_restarts, 0
+        self._max_restarts = max_restarts
+        self._restarts: deque[float] = deque()  # their times
         # Runs at the interpreter's exit as well.
         self._finalizer = weakref.finalize(self, close_workers, self.workers)
 
@@ -55,16 +60,22 @@ class WorkerPool:
         Raises:
             WorkerFailure: If `max_restarts` is exceeded. The pool is closed then.
         """
-        self._restarts += 1
-        if self._max_restarts is not None and self._restarts > self._max_restarts:
-            self.close()
-            raise WorkerFailure(
-                f"{what} failed: {why}. Workers have been restarted {self._max_restarts} times "
-                "already. To see whether the simulator runs on this computer: "
-                f"{command('doctor')}"
-            )
+        now = time.monotonic()
+        while self._restarts and now - self._restarts[0] > _HOUR_S:
+            self._restarts.popleft()
+        if len(self._restarts) == self._max_restarts:
+            raise self.failure(what, why, f"{self._max_restarts} times within an hour")
+        self._restarts.append(now)
         _LOG.warning("%s: restarting the worker process: %s", what, why)
         worker.start()
+
+    def failure(self, what: str, why: str, how_often: str) -> WorkerFailure:
+        """Close the pool. Returns the error of workers that have been restarted too often."""
+        self.close()
+        return WorkerFailure(
+            f"{what} failed: {why}. Workers have been restarted {how_often} already. To see "
+            f"whether the simulator runs on this computer: {command('doctor')}"
+        )
 
 
 def available_cores() -> int:

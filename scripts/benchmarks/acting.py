@@ -22,9 +22,10 @@ from scripts.benchmarks.full_window import FullWindowPolicy
 from scripts.benchmarks.rows import OURS, PRESET, Row, Skipped, Subject
 from scripts.benchmarks.timing import Step, Turns, ready
 from trainers.episode_rows import Record, Rows
+from trainers.playing import play
 from trainers.preset_files import load_preset
 from trainers.registry import get_environment
-from trainers.rollout import acting_threads, play, row_groups
+from trainers.rollout import acting_threads, row_groups
 
 FULL_WINDOW = "one environment, full window"
 RAW = "raw simulator, random actions"

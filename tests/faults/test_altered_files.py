@@ -46,7 +46,7 @@ def test_a_flipped_bit_of_weights_is_refused(place: int, tmp_path: Path) -> None
     save(tmp_path)
     load_model(tmp_path)  # what is known of the file is not used once it has changed
     flip(tmp_path / WEIGHTS, place)
-    with pytest.raises(WeightsError, match=rf"{WEIGHTS} was altered"):
+    with pytest.raises(WeightsError, match=rf"{WEIGHTS} is damaged or was altered"):
         load_model(tmp_path)
 
 
@@ -54,7 +54,7 @@ def test_weights_of_another_seed_are_refused(tmp_path: Path) -> None:
     for name, seed in (("mine", 1), ("other", 2)):
         save(tmp_path / name, seed)
     shutil.copy(tmp_path / "other" / WEIGHTS, tmp_path / "mine")
-    with pytest.raises(WeightsError, match=rf"mine/{WEIGHTS} was altered"):
+    with pytest.raises(WeightsError, match=rf"mine/{WEIGHTS} is damaged or was altered"):
         load_model(tmp_path / "mine")
 
 
@@ -64,7 +64,7 @@ def test_an_altered_description_is_refused(tmp_path: Path) -> None:
     text = path.read_text()
     path.write_text(text.replace('"step": 1', '"step": 2'))
     assert path.read_text() != text
-    with pytest.raises(WeightsError, match=rf"{DESCRIPTION} was altered"):
+    with pytest.raises(WeightsError, match=rf"{DESCRIPTION} is damaged or was altered"):
         load_model(tmp_path)
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from rate.errors import ConfigError
 from rate.weights import load_model
+from tests.digests import renew_model
 from tests.own_cells import Traces
 from trainers.cli import parse
 from trainers.commands.evaluate import main as evaluate
@@ -98,6 +99,7 @@ def test_code_named_in_weights_runs_only_if_the_user_names_it(
     description = folder / "model.json"
     text = description.read_text(encoding="utf-8")
     description.write_text(text.replace("tests.own_cells:", "their_cells:"), encoding="utf-8")
+    renew_model(folder)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "others"))
     monkeypatch.setattr("rate.trust._NAMED", set())
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -18,6 +18,7 @@ from rate.errors import ConfigError
 from rate.model import SequenceModel
 from rate.policy import Policy
 from rate.weights import load_model
+from tests.digests import remove_from_model
 from tests.factories import MODELS
 from tests.trainers.conftest import MakeConfig
 from tests.trainers.fakes import Numbers
@@ -182,7 +183,9 @@ def test_an_invalid_range_is_refused(wrong: str, tmp_path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert load_model(tmp_path).trained_range == (0.5, 1.5)
     path.write_text(text.replace("[\n    0.5,\n    1.5\n  ]", wrong), encoding="utf-8")
+    remove_from_model(tmp_path)
     with pytest.raises(WeightsError, match="describes no model"):
         load_model(tmp_path)
     path.write_text(text.replace('"trained_range"', '"of_old"'), encoding="utf-8")
+    remove_from_model(tmp_path)
     assert load_model(tmp_path).trained_range is None  # weights of versions without a range

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from rate.stopping import Stopped
 from rate.weights import SavedModel, save_model
 from trainers.callbacks.schedule import ScheduledCallback
 from trainers.environment import Environment, Length
-from trainers.rollout import OnProgress, evaluate
+from trainers.episode_rows import RolloutResult
+from trainers.gathering import gather
+from trainers.rollout import OnProgress, play_lengths, score_lengths
 from trainers.scores import remarks
 from trainers.sequence import SequenceTrainer
 from trainers.stopping import StopRequest
@@ -23,8 +26,8 @@ class SelectionRollouts(ScheduledCallback):
 
     The score is the mean success over the selection lengths (the mean return if the environment
     reports no success). Of equal scores the later one is kept, which has seen more data. Weights
-    are not selected if all episodes of some length have non-finite numbers. The first process rolls
-    out while the others wait.
+    are not selected if all episodes of some length have non-finite numbers. Processes share the
+    seeds, and wait for each other as long as that takes.
 
     Args:
         environment: The environment of the rollouts. Its simulators stay open between rollouts.
@@ -62,39 +65,55 @@ class SelectionRollouts(ScheduledCallback):
         self.best_score = -float("inf")
 
     def act(self, trainer: Trainer, module: SequenceTrainer) -> None:
-        if trainer.is_global_zero:
-            self._evaluate(trainer, module)
-        trainer.strategy.barrier("selection rollouts")
+        self._evaluate(trainer, module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.is_pending and isinstance(pl_module, SequenceTrainer):
             self.catch_up(trainer, pl_module)
-            trainer.strategy.barrier("selection rollouts")
 
     def catch_up(self, trainer: Trainer, module: SequenceTrainer) -> None:
         """Run the rollouts that a request to stop has aborted."""
         self.is_pending = False
-        if trainer.is_global_zero:
-            self._evaluate(trainer, module)
+        self._evaluate(trainer, module)
 
     def _evaluate(self, trainer: Trainer, module: SequenceTrainer) -> None:
         config, step = module.config.evaluation, trainer.global_step
+        count, lengths = config.selection_episodes or config.episodes, config.selection_lengths
+        seeds = range(config.selection_seed, config.selection_seed + count)
+        parts = gather(self._play(module, seeds[trainer.global_rank :: trainer.world_size]))
+        whole = [part for part in parts if part is not None]
+        if len(whole) < len(parts):  # the state is saved after this step's callbacks
+            self.is_pending = True
+            return
+        by_length = zip(*(part for part in whole if part), strict=True)
+        results = [RolloutResult.interleaved(each) for each in by_length]
+        rows = score_lengths(self.environment, config, results, lengths=lengths, seeds=seeds)
+        self._choose(trainer, module, rows, step)
+
+    def _play(self, module: SequenceTrainer, seeds: Sequence[int]) -> list[RolloutResult] | None:
+        """Returns the episodes of each length; empty without seeds, None if a signal stopped it."""
+        config = module.config.evaluation
         try:
             with self.stop.interruptible():
-                rows = evaluate(
+                if not seeds:
+                    return []
+                return play_lengths(
                     module.model,
                     self.environment,
                     config,
                     lengths=config.selection_lengths,
-                    first_seed=config.selection_seed,
-                    episodes=config.selection_episodes,
+                    seeds=seeds,
                     make_vector=self._vector,
                     on_progress=self._report,
                     trained_range=self.trained_range,
                 )
-        except Stopped:  # the state is saved after this step's callbacks
-            self.is_pending = True
-            return
+        except Stopped:
+            return None
+
+    def _choose(
+        self, trainer: Trainer, module: SequenceTrainer, rows: list[dict[str, Any]], step: int
+    ) -> None:
+        """Log the scores, and save the weights if they are the best so far."""
         self._warn(rows, step)
         metrics = {
             f"selection/{name}@{row['length']}": row[name]
@@ -109,14 +128,13 @@ class SelectionRollouts(ScheduledCallback):
         score = sum(known) / len(known) if len(known) == len(scores) else -float("inf")
         if score > -float("inf") and score >= self.best_score:
             self.best_score, self.best_step = score, step
-            saved = SavedModel(
-                module.model,
-                module.spec,
-                config.decoding,
-                {"step": step, "selection": rows},
-                self.trained_range,
-            )
-            save_model(saved, self.folder)
+            if trainer.is_global_zero:
+                extra, decoding = (
+                    {"step": step, "selection": rows},
+                    module.config.evaluation.decoding,
+                )
+                saved = SavedModel(module.model, module.spec, decoding, extra, self.trained_range)
+                save_model(saved, self.folder)
 
     def _report(self, length: Length, share: float) -> None:
         self.stop.check()  # simulator code may have caught the exception

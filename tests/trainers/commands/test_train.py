@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from datamodules.tmaze import generate_tmaze
+from tests.digests import renew_store
 from tests.processes import PATIENCE, wait_until
 from trainers.commands.train import train_on
 from trainers.config_files import load_config_file
@@ -56,6 +57,7 @@ def _of_another_environment(folder: Path) -> str:
     content = json.loads(manifest.read_text(encoding="utf-8"))
     content["environment"]["action_space"]["n"] = 7
     manifest.write_text(json.dumps(content), encoding="utf-8")
+    renew_store(folder)
     return "the action_space of the data is Discrete(7), but tmaze has Discrete(4)"
 
 
