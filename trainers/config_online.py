@@ -124,7 +124,7 @@ def check_source(run: RunConfig) -> None:
 
 
 def _check_obstacles(run: RunConfig) -> None:
-    training = run.training
+    training, burn_in = run.training, getattr(run.loss, "burn_in", 0)
     obstacles = {
         "environment=none: there is nothing to act in. Name an environment (--env)": (
             run.environment == "none"
@@ -139,6 +139,8 @@ def _check_obstacles(run: RunConfig) -> None:
         "training.devices=1": training.devices * training.num_nodes > 1,
         f"a window of {run.window} step: an unroll holds the observation after its last step as "
         "well. Raise model.context_length": run.window < 2,
+        f"loss.burn_in={burn_in}, more than half of an unroll of {run.window - 1} steps. Lower it, "
+        "or raise model.context_length": 2 * burn_in > run.window - 1,
         "training.cuda_graphs=always and priorities, which each step tells the replay. Set "
         "online.priority_exponent=0": bool(
             training.cuda_graphs == "always" and run.online.priority_exponent

@@ -57,8 +57,8 @@ class QLearningConfig(ValueConfig):
             advantages (Wang et al. 2016).
         rescale_values: Whether networks predict values on the scale of R2D2, which lets large
             rewards be learnt without clipping (Pohlen et al. 2018).
-        burn_in: Steps at the start of a window whose errors do not count: they only warm the
-            memory up (Kapturowski et al. 2019).
+        burn_in: Steps at the start of a window whose errors do not count, unless it begins an
+            episode: they only warm the memory up (Kapturowski et al. 2019).
     """
 
     actions: ClassVar[tuple[ActionKind, ...]] = ("discrete",)

@@ -45,8 +45,9 @@ class DDQN(ValueObjective[QLearningConfig]):
         errors = chosen - self._targets(batch, values)
         known = has_target(batch)
         if self.config.burn_in:
+            # A window that begins an episode starts from its true state.
             steps = torch.arange(batch.num_steps, device=known.device)
-            known = known & (steps >= self.config.burn_in)
+            known = known & ((steps >= self.config.burn_in) | (batch.timesteps[:, :1] == 0))
         further, metrics = self.further_losses(values, chosen, batch)
         with torch.no_grad():
             told = unscaled(chosen) if self.config.rescale_values else chosen

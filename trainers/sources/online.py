@@ -115,6 +115,7 @@ class OnlineData(LightningDataModule):
             Exploration(kind, online, model.head),
             online.epsilon_at,
             config.training.seed,
+            overlap=getattr(loss, "burn_in", 0),
             stored_state=loss.on_policy or online.stored_state,
             with_behaviour=loss.corrects_for_lag,
         )

@@ -1,10 +1,11 @@
 """The collector: a model acts in the rows of a vector environment, an unroll at a time.
 
 An unroll is up to T steps of one episode, from its beginning or from where the unroll before ended,
-and ends where the episode does: the row then waits for the others. It holds the state of the model
-that it was acted from, as R2D2's actors store it (Kapturowski et al. 2019, section 3).
+and ends where the episode does: the row then waits for the others. With a burn-in it begins with
+the last steps of the unroll before, so that every step is learnt from once. It holds the state of
+the model before it, as R2D2's actors store it (Kapturowski et al. 2019, section 3).
 
-The decoder acts from that state as the model computes features from it in training, so that the
+The decoder acts from a state as the model computes features from it in training, so that the
 learner sees what the actor saw. The state after an unroll is that of the model's pass over it.
 """
 
@@ -18,8 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.store_files import storage_dtype
-from rate.batch import Batch, map_tensors, on_device
+from rate.batch import Batch, on_device
 from rate.hashing import splitmix64
 from rate.model import SequenceModel
 from rate.policy import evaluating
@@ -28,7 +28,9 @@ from rate.tokenizers import StepInputs
 from trainers.rollout import acting_threads
 from trainers.sources.account import Account
 from trainers.sources.exploration import Exploration
-from trainers.sources.rows import Array, EpisodeRows, Observations, VectorEnv
+from trainers.sources.replay import batch_of, named_parts
+from trainers.sources.rows import EpisodeRows, Observations, VectorEnv
+from trainers.sources.unroll import Unroll, last_steps
 
 
 class UnrollCollector:
@@ -41,7 +43,8 @@ class UnrollCollector:
         exploration: How actions are chosen.
         epsilon_at: The share of random actions after a number of environment steps.
         seed: The seed of the run.
-        stored_state: Whether unrolls hold the state that they were acted from.
+        overlap: Steps that an unroll shares with the one before in its episode.
+        stored_state: Whether unrolls hold the state of the model before them.
         with_behaviour: Whether they hold the log-probabilities of their actions.
 
     Attributes:
@@ -57,16 +60,20 @@ class UnrollCollector:
         epsilon_at: Callable[[int], float],
         seed: int,
         *,
+        overlap: int = 0,
         stored_state: bool = True,
         with_behaviour: bool = False,
     ) -> None:
-        self.env, self.model, self.steps = env, model, steps
+        self.env, self.model, self.steps, self.overlap = env, model, steps, overlap
         self.exploration, self.epsilon_at = exploration, epsilon_at
         self.stored_state, self.with_behaviour = stored_state, with_behaviour
         self.rows = EpisodeRows(env, seed)
         self.account = Account(self.rows.num_envs)
         self._key = splitmix64(np.array([seed % (1 << 64)], np.uint64))
+        # The state to act from, and that before the steps that the next unrolls begin with.
         self._state: State = model.initial_state(self.rows.num_envs)
+        self._before = self._state
+        self._shared: Batch | None = None  # these steps
 
     @property
     def epsilon(self) -> float:
@@ -84,32 +91,28 @@ class UnrollCollector:
         Raises:
             TrainingError: If a reward or an observation is not finite.
         """
-        device = next(self.model.parameters()).device
+        device, rows = next(self.model.parameters()).device, self.rows
         with evaluating(self.model), acting_threads(self.env, device):
-            begun = on_device(torch.from_numpy(self.rows.begin()), device)
-            before = self._state.where(begun, self.model.initial_state(self.rows.num_envs))
-            batch = self._act(before, device)
-            if not self.rows.over.all():
-                steps = replace(batch, following=None, behaviour=None, initial=None).to(device)
-                self._state = self.model.features(steps, before)[1]
+            begun = on_device(torch.from_numpy(rows.begin()), device)
+            first = self.model.initial_state(rows.num_envs)
+            before = self._before.where(begun, first)
+            unroll = Unroll(rows, self.steps, self.model, self._shared)
+            self._act(self._state.where(begun, first), unroll)
+            batch = unroll.batch(self.with_behaviour)
+            self._remember(batch, before)
         if self.stored_state:
-            kept = {
-                name: part.float().cpu() if part.is_floating_point() else part.cpu()
-                for name, part in before.tensors().items()
-            }
-            batch = replace(batch, initial=kept)
+            batch = replace(batch, initial=_on_host(before))
         return batch
 
-    def _act(self, state: State, device: torch.device) -> Batch:
-        """Acts from a state; returns the unrolls without it."""
-        rows, unroll = self.rows, _Unroll(self.rows, self.steps, self.model)
+    def _act(self, state: State, unroll: Unroll) -> None:
+        """Acts from a state for the steps of an unroll."""
+        rows, device = self.rows, next(self.model.parameters()).device
         decoder = self.model.make_decoder(rows.num_envs)
         decoder.reset(None, state)
         keys = splitmix64(self._key + rows.episodes.astype(np.uint64))
-        epsilon = self.epsilon
-        blank = torch.zeros(rows.num_envs, 1, device=device)
-        for step in range(self.steps):
-            unroll.see(step)
+        epsilon, blank = self.epsilon, torch.zeros(rows.num_envs, 1, device=device)
+        for _ in range(self.steps - self.overlap):
+            unroll.see()
             timesteps = torch.from_numpy(rows.timesteps.copy())
             inputs = StepInputs(
                 on_device(torch.from_numpy(rows.actions.copy()), device),
@@ -119,21 +122,36 @@ class UnrollCollector:
             )
             predictions = decoder.step(inputs)
             actions = self.exploration.actions(predictions, keys, timesteps, epsilon)
-            if self.with_behaviour:
-                unroll.behaviour[:, step] = self.exploration.log_probabilities(
-                    predictions, actions
-                ).cpu()
             taken = actions.cpu().numpy().astype(rows.actions.dtype)
-            if not unroll.step(step, taken, self.account):
+            chosen = None
+            if self.with_behaviour:
+                chosen = self.exploration.log_probabilities(predictions, actions).cpu()
+            if not unroll.step(taken, chosen, self.account):
                 break
         unroll.see_last()
-        return unroll.batch(self.with_behaviour)
+
+    def _remember(self, batch: Batch, before: State) -> None:
+        """Computes the states that the next unrolls are acted and learnt from."""
+        if self.rows.over.all():
+            self._shared = None
+            return
+        device = next(self.model.parameters()).device
+        steps = replace(batch, following=None, behaviour=None).to(device)
+        self._state = self._before = self.model.features(steps, before)[1]
+        if self.overlap:
+            counts = batch.mask.sum(1, keepdim=True)  # (N, 1)
+            earlier = torch.arange(batch.num_steps) < counts - self.overlap  # (N, T + 1)
+            cut = replace(steps, mask=steps.mask & on_device(earlier, device))
+            self._before = self.model.features(cut, before)[1]
+            self._shared = last_steps(batch, self.overlap)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the episodes and the memory of the rows, and the account."""
         return {
             "rows": self.rows.state_dict(),
-            "memory": {k: v.detach().cpu() for k, v in self._state.tensors().items()},
+            "memory": _on_host(self._state),
+            "before": _on_host(self._before),
+            "shared": None if self._shared is None else named_parts(self._shared),
             "account": self.account.state_dict(),
         }
 
@@ -144,98 +162,22 @@ class UnrollCollector:
             TrainingError: If an episode takes another course than before.
         """
         self.rows.load_state_dict(state["rows"])
-        device = next(self.model.parameters()).device
-        memory = {name: tensor.to(device) for name, tensor in state["memory"].items()}
-        self._state = self.model.initial_state(self.rows.num_envs).with_tensors(memory)
+        self._state, self._before = (self._on_device(state[n]) for n in ("memory", "before"))
+        self._shared = None if state["shared"] is None else batch_of(state["shared"])
         self.account.load_state_dict(state["account"])
 
-
-class _Unroll:
-    """The steps of the unrolls that are being collected."""
-
-    def __init__(self, rows: EpisodeRows, steps: int, model: SequenceModel) -> None:
-        self.rows, self.columns = rows, steps + 1
-        shape = (rows.num_envs, self.columns)
-        space = model.action_space
-        self.observations = _empty(rows.observations, model.observation_space, shape)
-        self.actions = torch.from_numpy(
-            np.zeros((*shape, *(space.shape or ())), storage_dtype(space))
-        )
-        self.rewards, self.behaviour = torch.zeros(shape), torch.zeros(shape)
-        flags = (torch.zeros(shape, dtype=torch.bool) for _ in range(4))
-        self.mask, self.terminated, self.truncated, self.following = flags
-        self.timesteps = torch.zeros(shape, dtype=torch.int64)
-        self.first = torch.from_numpy(rows.timesteps.copy())
-
-    def see(self, step: int) -> None:
-        """Records the observations of a step in the rows that have not ended."""
-        going = ~self.rows.over
-        self._record(np.flatnonzero(going), np.full(int(going.sum()), step))
-        self.mask[:, step] = torch.from_numpy(going)
-
-    def step(self, step: int, actions: Array, account: Account) -> bool:
-        """Takes a step; returns whether some row has not ended."""
-        going = ~self.rows.over
-        rewards, terminated, truncated, lost, info = self.rows.step(actions)
-        self.actions[torch.from_numpy(going), step] = torch.from_numpy(actions[going]).to(
-            self.actions.dtype
-        )
-        self.rewards[:, step] = torch.from_numpy(rewards.astype(np.float32))
-        self.terminated[:, step] = torch.from_numpy(terminated)
-        self.truncated[:, step] = torch.from_numpy(truncated)
-        self.mask[torch.from_numpy(lost)] = False
-        account.add(rewards, going & ~lost, terminated | truncated, lost, info)
-        return not bool(self.rows.over.all())
-
-    def see_last(self) -> None:
-        """Records the observations that follow the last steps, where the episode goes on."""
-        counts = self.mask.sum(1)  # (N,)
-        follows = (counts > 0) & ~self.terminated.any(1)
-        rows = follows.nonzero()[:, 0]
-        self._record(rows.numpy(), counts[rows].numpy())
-        self.following[rows, counts[rows]] = True
-
-    def batch(self, with_behaviour: bool) -> Batch:
-        padding = ~(self.mask | self.following)
-
-        def blank(tensor: Tensor) -> Tensor:
-            return tensor.masked_fill(padding.view(*padding.shape, *[1] * (tensor.ndim - 2)), 0)
-
-        return Batch(
-            observations=map_tensors(self.observations, blank),
-            actions=self.actions.masked_fill(
-                ~self.mask.view(*padding.shape, *[1] * (self.actions.ndim - 2)), 0
-            ),
-            returns_to_go=torch.zeros(*padding.shape, 1),
-            timesteps=self.timesteps.masked_fill(padding, 0),
-            mask=self.mask,
-            rewards=self.rewards.masked_fill(~self.mask, 0),
-            terminated=self.terminated & self.mask,
-            truncated=self.truncated & self.mask & ~self.terminated,
-            following=self.following,
-            behaviour=self.behaviour.masked_fill(~self.mask, 0) if with_behaviour else None,
-        )
-
-    def _record(self, rows: Array, columns: Array) -> None:
-        """Writes the newest observations of some rows into their columns, `(n,)` each."""
-        at = torch.from_numpy(rows), torch.from_numpy(columns)
-        self.timesteps[at] = torch.from_numpy(self.rows.timesteps[rows])
-        if isinstance(self.observations, Tensor):
-            self.observations[at] = _as_stored(self.rows.observations, rows, self.observations)  # type: ignore[arg-type]
-            return
-        for key, into in self.observations.items():
-            into[at] = _as_stored(self.rows.observations[key], rows, into)
+    def _on_device(self, tensors: dict[str, Tensor]) -> State:
+        first = self.model.initial_state(self.rows.num_envs)
+        kinds = first.tensors()
+        return first.with_tensors({name: part.to(kinds[name]) for name, part in tensors.items()})
 
 
-def _as_stored(array: Array, rows: Array, into: Tensor) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array[rows])).to(into.dtype)
-
-
-def _empty(seen: Observations, space: Any, shape: tuple[int, int]) -> Any:
-    """Returns zeros `(N, T + 1, *obs)` for observations like those seen."""
-    if isinstance(seen, dict):
-        return {key: _empty(seen[key], part, shape) for key, part in space.spaces.items()}
-    return torch.from_numpy(np.zeros((*shape, *seen.shape[1:]), storage_dtype(space)))
+def _on_host(state: State) -> dict[str, Tensor]:
+    """Returns the tensors of a state on the host, numbers in float32."""
+    parts = {name: part.detach().cpu() for name, part in state.tensors().items()}
+    return {
+        name: part.float() if part.is_floating_point() else part for name, part in parts.items()
+    }
 
 
 def _to_tensors(observations: Observations, device: torch.device) -> Any:

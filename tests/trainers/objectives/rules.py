@@ -53,11 +53,14 @@ def rule_of(
 
 
 def make_steps(model: SequenceModel, lengths: list[int], steps: int, seed: int = 0) -> Batch:
-    """Returns random steps; odd rows are terminated, even ones truncated and followed, if room."""
+    """Returns random steps; odd rows are terminated, even ones truncated and followed, if room.
+
+    Rows from the third on begin in the middle of an episode.
+    """
     batch = make_batch(model, lengths, steps, seed)
     places, long = torch.arange(steps), torch.tensor(lengths)[:, None]
     batch.following = (places == long) & batch.truncated.any(1, keepdim=True)
-    batch.timesteps = places.expand(len(lengths), -1)
+    batch.timesteps = places + 3 * (torch.arange(len(lengths)) >= 2)[:, None]
     return batch
 
 

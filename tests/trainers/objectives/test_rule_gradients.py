@@ -61,7 +61,8 @@ class Reference:
         """Returns the mean over the steps with a target of `loss(row, step, target)`."""
         found = []
         for row, length in enumerate(LENGTHS):
-            for step in range(first, length):
+            inside = bool(self.batch.timesteps[row, 0] > 0)  # a burn-in is of such windows
+            for step in range(first if inside else 0, length):
                 target = self.target(row, step)
                 if target is not None:
                     found.append(loss(row, step, target))

@@ -81,7 +81,7 @@ def test_the_command_line_turns_a_preset_into_a_run_in_its_environment() -> None
         ("", r"behaviour_cloning learns from offline batches alone.*ddqn, r2d2, sac_discrete, a2c"),
         ("a2c --data.source offline", r"a2c learns from online batches.*Set --source online"),
         ("cql --data.source offline --online.updates 2", r"settings online\.\* are of training in"),
-        ("r2d2 --loss.burn_in 11", r"loss\.burn_in=11 leaves nothing of a training window of 11"),
+        ("r2d2 --loss.burn_in 6", r"loss\.burn_in=6, more than half of an unroll of 11 steps"),
         ("ddqn --curriculum.enabled true", r"online does not go with curriculum\.enabled=true"),
         ("ddqn --data.normalise true", r"online does not go with data\.normalise=true"),
         ("ddqn --training.devices 2", r"2 x 1 devices: one process acts and learns"),

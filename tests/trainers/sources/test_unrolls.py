@@ -88,13 +88,36 @@ def test_rows_keep_their_memory_between_unrolls_and_lose_it_between_episodes() -
     assert not any(part.any() for part in third.initial.values())
 
 
+def test_with_a_burn_in_unrolls_share_steps() -> None:
+    """Each step is learnt from once; the state is that before the shared steps."""
+    collector = collector_of("rate_cache", overlap=3)
+    first, second, third = three(collector)
+    new = STEPS - 3
+    assert first.mask.sum(1).tolist() == [new] * ROWS
+    assert second.timesteps[0].tolist() == [*range(new - 3, 2 * new + 1)]
+    assert third.mask.sum(1).tolist() == [3 + LENGTH + 1 - 2 * new] * ROWS
+    assert third.timesteps[0, :3].tolist() == [*range(2 * new - 3, 2 * new)]
+    for before, after, at in ((first, second, new - 3), (second, third, STEPS - 3)):
+        for name in ("actions", "rewards", "observations"):
+            shared = getattr(before, name)[:, at : at + 3]
+            assert torch.equal(getattr(after, name)[:, :3], shared)
+        known = before.mask & (torch.arange(STEPS + 1) < at)
+        with torch.no_grad():
+            state = collector.model.eval().features(replace(before, mask=known, following=None))[1]
+        for name, part in state.tensors().items():
+            torch.testing.assert_close(part, after.initial[name], rtol=1e-5, atol=1e-5)
+    fourth = collector.collect()
+    assert fourth.mask.sum(1).tolist() == [new] * ROWS
+    assert (fourth.timesteps[:, 0] == 0).all()
+
+
+@pytest.mark.parametrize("overlap", [0, 3])
 @pytest.mark.parametrize("kind", ["epsilon", "softmax"])
-def test_actions_depend_on_the_episode_alone(kind) -> None:
+def test_actions_depend_on_the_episode_alone(kind, overlap) -> None:
     """The same weights act alike again, and a collector that was saved goes on alike."""
-    whole, parts = collector_of(kind=kind), collector_of(kind=kind)
+    whole, parts, again = (collector_of(kind=kind, overlap=overlap) for _ in range(3))
     expected = three(whole)
     parts.collect()
-    again = collector_of(kind=kind)
     again.load_state_dict(parts.state_dict())
     for batch in expected[1:]:
         found = again.collect()
