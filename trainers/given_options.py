@@ -19,7 +19,7 @@ from trainers.preset_files import with_backbone
 
 AUTO = "auto"
 NOT_SETTINGS = {  # options that are not settings
-    "config": "start from this file, not from a preset",
+    "config": "start from this file, or from the recipe of this name, not from a preset",
     "resume": "continue the run in this folder; auto continues the run of this command if there is "
     "one, starts it if not, and shows the scores of a finished one: the same command for a job "
     "that may be requeued",

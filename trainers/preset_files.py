@@ -21,7 +21,13 @@ from rate.architecture import SEGMENTS, current, settings_of
 from rate.errors import ConfigError
 from rate.messages import did_you_mean
 from trainers.config import RunConfig
-from trainers.config_files import config_from_dict, read_config_file
+from trainers.config_files import (
+    config_from_dict,
+    objective_of,
+    read_config_file,
+    with_objective,
+    with_source,
+)
 from trainers.data_sets import store_of
 from trainers.fit_to_data import fit_to_data, fit_to_length
 from trainers.registry import environment_of_run, find_environment
@@ -31,10 +37,28 @@ from trainers.yaml_files import read_yaml
 PRESETS = Path(__file__).parent / "presets"
 BASE = "base.yaml"  # shared settings of the presets of an environment
 ANY = "any"  # the folder of presets for environments without presets of their own
+RECIPES = Path(__file__).parent / "recipes"  # files of whole runs, by name
 EVERYWHERE = "backbones"  # the folder of presets that every environment has
 PUBLISHED = "_published"  # suffix of presets with the settings of the public code
 _QUICK = "_quick"  # suffix of presets for a CPU, where the others are for a GPU
 _SHOWN = 4  # names in a message
+
+
+def config_path(name: str) -> Path:
+    """Returns the file of `--config`: a file, or one of this project's recipes by its name.
+
+    Raises:
+        ConfigError: If there is neither.
+    """
+    path, known = Path(name), sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    if path.exists() or path.suffix:
+        return path
+    if name not in known:
+        raise ConfigError(
+            f"--config {name} is no file, and no recipe has this name.{did_you_mean(name, known)} "
+            f"There are: {', '.join(known)}."
+        )
+    return RECIPES / f"{name}.yaml"
 
 
 def has_own_presets(environment: str) -> bool:
@@ -168,7 +192,8 @@ def load_over_preset(
     elif whole.data.store is None:
         named = {f"{part}.{key}" for part in ("model", "training") for key in values.get(part, {})}
         base = fit_to_length(base, whole, environment_of_run(whole), named)
-    merged = deepcopy(base)
+    base = with_objective(deepcopy(base), objective_of(values))
+    merged = with_source(base, whole.data.source)
     merge(merged, {**values, "name": name})
     note = f"{path} leaves out {len(left_out)} settings ({shown}): they are those of preset {name}."
     return config_from_dict(merged), [note]

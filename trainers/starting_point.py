@@ -25,7 +25,13 @@ from trainers.flag_table import Translation
 from trainers.given_options import AUTO, Given
 from trainers.meter import Meter
 from trainers.own_environment import PYTHON
-from trainers.preset_files import has_own_presets, load_over_preset, load_preset, preset_names
+from trainers.preset_files import (
+    config_path,
+    has_own_presets,
+    load_over_preset,
+    load_preset,
+    preset_names,
+)
 from trainers.registry import check_lengths, environment_of_run, find_environment
 from trainers.tasks import merge, preset_for_task
 from trainers.working_folder import with_own_paths
@@ -48,7 +54,7 @@ def starting_point(
             f"--model chooses a preset, but {source} has all settings already. Leave one out."
         )
     if given.config is not None:
-        path, task = Path(given.config), given.text("env.task")
+        path, task = config_path(given.config), given.text("env.task")
         config, notes = load_over_preset(path, environment, PRESET, task)
         _require_typed(config, given)
         return config.to_dict(), notes

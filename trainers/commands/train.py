@@ -31,6 +31,7 @@ from trainers.config_files import read_config_file
 from trainers.description import describe_frames, describe_run
 from trainers.given_options import AUTO
 from trainers.meter import Meter
+from trainers.preset_files import config_path
 from trainers.registry import ENVIRONMENTS, find_environment
 
 
@@ -71,9 +72,11 @@ def choose_environment(arguments: Sequence[str]) -> tuple[str | None, list[str]]
     if environment is not None:
         return environment, words
     resume, config = _value(words, "--resume"), _value(words, "--config")
-    file = config if resume in (None, AUTO) else str(Path(resume) / "config.yaml")
-    if file is not None and Path(file).is_file():
-        environment = read_config_file(Path(file)).get("environment")
+    file = None if config is None else config_path(config)
+    if resume not in (None, AUTO):
+        file = Path(str(resume)) / "config.yaml"
+    if file is not None and file.is_file():
+        environment = read_config_file(file).get("environment")
         if environment is not None:
             trust.require(str(environment), {})
     if environment is None and any(_value(words, name) for name in ("--data", "--data.store")):

@@ -30,6 +30,7 @@ ONLINE: dict[str, Any] = {
 RULES: dict[str, dict[str, Any]] = {
     "r2d2": {"online__priority_exponent": 0.6, "loss__burn_in": 3},
     "sac_discrete": {"online__updates": 2},
+    "vtrace": {"online__updates": 2, "online__capacity": 5000, "loss__critic_width": 8},
 }
 
 
@@ -57,7 +58,33 @@ def test_a_resumed_run_equals_an_uninterrupted_one(make_config, rule) -> None:
     assert all(torch.equal(mine[name], others[name]) for name in mine)
     steps = column(whole, "online/steps")
     assert steps == sorted(steps)
-    assert steps[-1] > 100
+    assert steps[-1] > 60
+
+
+def test_recorded_data_are_a_share_of_every_batch(make_config, data_root) -> None:
+    """A run that begins with the weights of an offline one, and resumes as it would go on."""
+    offline = run_of(
+        make_config,
+        "offline",
+        data__source="offline",
+        training__objective="cql",
+        online__num_envs=16,
+        online__capacity=5000,
+        online__begin_after=64,
+    )
+    changes = {
+        "training__objective": "cql",
+        "training__init": str(offline),
+        "training__batch_size": 6,
+        "data__store": str(data_root / "tmaze-12-60-seed0"),
+        "online__data_share": 0.34,
+    }
+    whole, parts = (
+        run_of(make_config, name, at, **changes) for name, at in (("a", None), ("b", 6))
+    )
+    same_run(whole, parts)
+    saved = torch.load(whole / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["OnlineData"]["replay"]["count"] > 0
 
 
 def command(options: str, environment: str = "memory_length") -> RunConfig:
