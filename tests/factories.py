@@ -49,7 +49,7 @@ MODELS: dict[str, ModelConfig] = {
     "rate_gru": make_config(**MEMORY, valve="gru"),
     "rate_lstm": make_config(**MEMORY, valve="lstm"),
     "rate_gated": make_config(**MEMORY, valve="gated"),
-    "rate_latch": make_config(**MEMORY, valve="latch"),
+    "rate_bistable": make_config(**MEMORY, valve="bistable"),
     "rmt": make_config(**MEMORY),
     "rmt_average": make_config(**MEMORY, memory_decay=0.7),
     "armt": make_config(**MEMORY, associative_size=16),

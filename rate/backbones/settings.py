@@ -27,7 +27,14 @@ Block = Literal[
     "gpt",
 ]
 Valve = Literal[
-    "none", "cross_attention", "cross_attention_reverse", "gru", "lstm", "gated", "latch"
+    "none",
+    "cross_attention",
+    "cross_attention_reverse",
+    "gru",
+    "lstm",
+    "gated",
+    "latch",
+    "bistable",
 ]
 Activation = Literal["none", "relu", "leaky_relu", "elu", "tanh"]
 FeedForward = Literal["mlp", "swiglu"]
@@ -132,8 +139,8 @@ class SegmentTransformerConfig(TransformerConfig):
         num_memory_tokens: m, memory tokens read and written by each segment (`--nmt`).
         cache_length: Cached hidden states per layer, in tokens (`--mem_len`); a step is 3 tokens.
         valve: Memory retention valve, which updates the memory tokens between two segments:
-            `none`, `cross_attention` (RATE), `cross_attention_reverse`, `gru`, `lstm`, `gated`
-            or `latch` (ours: saturating).
+            `none`, `cross_attention` (RATE), `cross_attention_reverse`, `gru`, `lstm`, `gated`,
+            `latch` (ours: saturating) or `bistable` (ours: units with two stable values).
         valve_heads: Attention heads of the valve (`--n_head_ca`).
         valve_activation: Activation of the write tokens' outputs, before the valve (`--mrv_act`).
         memory_noise: Standard deviation of Gaussian noise on carried memory, in training only.

@@ -155,6 +155,31 @@ class LSTMMRV(MemoryRetentionValve):
         return hidden.view_as(memory), new_cell.view_as(memory)
 
 
+class BistableMRV(MemoryRetentionValve):
+    """The update of nBRC (Vecoven et al. 2021), one step of it a segment, for every memory token.
+
+        a = 1 + tanh(W_a [M, C] + b_a),  c = sigmoid(W_c [M, C] + b_c)
+        M' = c M + (1 - c) tanh(W C + b + a M)
+
+    Where a > 1, a unit that nothing is written to has two stable values and returns to the nearer
+    one: memory keeps bits for any number of segments. It starts so: at first, a = 1.5 and c = 0.5
+    on average.
+    """
+
+    def __init__(self, d_model: int, num_heads: int, dropout: float, activation: str) -> None:
+        super().__init__(d_model, num_heads, dropout, activation)
+        self.write = nn.Linear(d_model, d_model)
+        self.gates = nn.Linear(2 * d_model, 2 * d_model)
+        with torch.no_grad():
+            self.gates.bias.copy_(torch.tensor([0.55, 0.0]).repeat_interleave(d_model))
+
+    def retain(self, memory: Tensor, addressed: Tensor, written: Tensor) -> Tensor:
+        gates = self.gates(torch.cat((memory, written), dim=-1))  # (B, m, 2d)
+        feedback, keep = gates.chunk(2, dim=-1)  # (B, m, d) each
+        feedback, keep = 1 + torch.tanh(feedback), torch.sigmoid(keep)
+        return keep * memory + (1 - keep) * torch.tanh(self.write(written) + feedback * memory)
+
+
 VALVES: dict[str, type[MemoryRetentionValve]] = {
     "none": MemoryRetentionValve,
     "cross_attention": CrossAttentionMRV,
@@ -163,4 +188,5 @@ VALVES: dict[str, type[MemoryRetentionValve]] = {
     "lstm": LSTMMRV,
     "gated": GatedMRV,
     "latch": LatchMRV,
+    "bistable": BistableMRV,
 }

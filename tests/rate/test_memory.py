@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rate.backbones.cell_settings import NBRCConfig
+from rate.backbones.nbrc import NBRCCell, NBRCState
 from rate.backbones.segment_transformer import SegmentState
-from rate.nn.retention_valves import VALVES, MemoryRetentionValve
+from rate.nn.retention_valves import VALVES, BistableMRV, MemoryRetentionValve
 from rate.state import State
 from tests.factories import CARRYING, REMEMBERING, K, make_batch, make_model, twin
 
@@ -249,3 +251,32 @@ def test_the_latch_is_bounded_cross_attention() -> None:
     latch, plain, tokens = valve("latch"), valve("cross_attention"), random_tokens()
     plain.load_state_dict(latch.state_dict())
     torch.testing.assert_close(latch(*tokens, None)[0], plain(*tokens, None)[0].tanh())
+
+
+def test_the_bistable_valve_is_a_step_of_nbrc() -> None:
+    """M is the hidden state, C the input, and every memory token a row of its own."""
+    ours, (memory, addressed, written) = BistableMRV(16, 2, 0.0, "none"), random_tokens()
+    cell = NBRCCell(NBRCConfig(d_model=16))
+    with torch.no_grad():
+        of_memory, of_written = ours.gates.weight.chunk(2, dim=1)
+        cell.recurrent.weight.copy_(of_memory)
+        cell.input.weight.copy_(torch.cat((of_written, ours.write.weight)))
+        cell.input.bias.copy_(torch.cat((ours.gates.bias, ours.write.bias)))
+        inputs = written.flatten(0, 1)[:, None]  # (B m, 1, d)
+        real = torch.ones(inputs.shape[:2], dtype=torch.bool)
+        _, state = cell(inputs, real, NBRCState(memory.flatten(0, 1)))
+        found, _ = ours(memory, addressed, written, None)
+    torch.testing.assert_close(found.flatten(0, 1), state.hidden)
+
+
+def test_the_bistable_valve_keeps_bits_before_any_training() -> None:
+    """With nothing written, the signs of memory stay for 1,000 segments."""
+    untrained, memory = BistableMRV(16, 2, 0.0, "none"), random_tokens()[0]
+    signs, nothing = memory.sign(), torch.zeros_like(memory)
+    with torch.no_grad():
+        for parameter in (untrained.write.weight, untrained.write.bias, untrained.gates.weight):
+            parameter.zero_()
+        for _ in range(1000):
+            memory, _ = untrained(memory, memory, nothing, None)
+    assert torch.equal(memory.sign(), signs)
+    assert memory.abs().min() > 0.8

@@ -31,7 +31,7 @@ from trainers.train import train
 NAMES = [name for name in preset_names("tmaze") if not name.endswith(PUBLISHED)]
 SPANS = {"adaptive_span", "all_attention"}
 CACHED = {"gtrxl", "rezero", "universal", "integrated", *SPANS}  # variants of TrXL
-REMEMBERING = {"rate", "rate_latch", "rmt", "armt", "memory_caching"}
+REMEMBERING = {"rate", "rate_bistable", "rmt", "armt", "memory_caching"}
 INTERLEAVED = {"dlstm", "dgru", "dmamba"}
 WINDOWS = {"dt", "dt_relative", "transformer"}
 NAMED = [name for name in ENVIRONMENTS if has_own_presets(name)]
@@ -185,14 +185,14 @@ def test_a_preset_builds_its_model(name: str) -> None:
     settings = {"num_memory_tokens": 0, "cache_length": 0, "valve": "none", **asdict(config)}
     assert bool(settings["num_memory_tokens"]) == (name in REMEMBERING)
     assert bool(settings["cache_length"]) == (name in {"trxl", "dtxl", *CACHED})
-    assert (settings["valve"] != "none") == (name in {"rate", "rate_latch", "memory_caching"})
+    assert (settings["valve"] != "none") == (name in {"rate", "rate_bistable", "memory_caching"})
     assert (config.backbone == "window_transformer") == (name in WINDOWS)
     assert (config.backbone == name) == (name in BACKBONES.own_names())
 
 
 def test_a_preset_without_a_cache_is_fitted_without_one() -> None:
     assert parse("bits", ["--model_mode=rate"]).config.model.cache_length > 0
-    assert parse("bits", ["--model_mode=rate_latch"]).config.model.cache_length == 0
+    assert parse("bits", ["--model_mode=rate_bistable"]).config.model.cache_length == 0
 
 
 def test_presets_differ_in_the_model_only() -> None:

@@ -18,7 +18,7 @@ _MODELS = dict(
         strict=True,
     )
 ) | {
-    "oracle_dt": "#7F3B08", "rate_latch": "#E7298A", "lstm": "#882255", "gru": "#44AA99",
+    "oracle_dt": "#7F3B08", "rate_bistable": "#E7298A", "lstm": "#882255", "gru": "#44AA99",
     "elmur": "#661100", "gated_deltanet": "#117733", "min_gru": "#999933", "mlstm": "#AA4499",
     "slstm": "#332288", "nbrc": "#DDAA33", "ffm": "#6699CC", "mamba2": "#B2182B",
     "shm": "#5AAE61", "mlp": "#BBBBBB",
