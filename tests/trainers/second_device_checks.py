@@ -15,6 +15,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from rate.policy import Policy
 from tests.factories import SPACES, K, draw, make_batch, make_model
 from tests.second_device import SECOND, SecondAccelerator, SecondDevice
+from tests.trainers.sources.test_online_runs import ONLINE
 from tests.trainers.test_graphs import repeat
 from tests.trainers.test_training import column
 from trainers import fitting, graphs
@@ -147,3 +148,32 @@ def test_a_run_equals_that_of_the_cpu_and_waits_only_to_log(
     quiet = [total for step, total in waits if step > 3 and step % 6]
     assert len(quiet) >= 3
     assert sum(total > 0 for total in quiet) <= may_wait
+
+
+@pytest.mark.parametrize("rule", ["r2d2", "vtrace"])
+def test_a_run_in_an_environment_equals_that_of_the_cpu(
+    make_config, monkeypatch, on_second, rule
+) -> None:
+    """The collector acts on the device, and no training step waits for it, unless it logs."""
+    changes = {**ONLINE, "training__objective": rule, "training__max_steps": 8}
+    changes |= {"training__log_every_n_steps": 8}
+    changes |= {"model__dropout": 0.0, "model__memory_noise": 0.0}
+    if rule == "r2d2":
+        changes |= {"online__priority_exponent": 0.6, "loss__burn_in": 3}
+    expected = train(make_config(logging__name="cpu", **changes))
+    waits: list[int] = []
+    training_step = SequenceTrainer.training_step
+
+    def watched(module: SequenceTrainer, *arguments: Any) -> Any:
+        SecondDevice.waits.clear()
+        found = training_step(module, *arguments)
+        waits.append(SecondDevice.waits.total())
+        return found
+
+    monkeypatch.setattr(SequenceTrainer, "training_step", watched)
+    with on_second():
+        found = train(make_config(logging__name="second", training__accelerator="auto", **changes))
+    for metric in ("loss", "grad_norm", "online/steps"):
+        one, other = (column(run.folder, metric) for run in (expected, found))
+        assert other == pytest.approx(one, rel=1e-3)
+    assert not any(waits[3:7])
