@@ -130,8 +130,15 @@ class SequenceReplay:
         """Opens the files of a run as they were.
 
         Raises:
-            TrainingError: If a file is missing, or of another size or type.
+            TrainingError: If a file is missing, of another size or type, or without the rows that
+                the settings need now.
         """
+        if state["rows"] < self.num_rows:
+            raise TrainingError(
+                f"The files in {self.folder} have {state['rows']:,} rows, and a checkpoint every "
+                f"training.checkpoint_every_n_steps needs {self.num_rows:,}: unrolls of the last "
+                "checkpoint would be overwritten before the next. Lower it to what it was."
+            )
         self.count, self._most, self.num_rows = state["count"], state["most"], state["rows"]
         self._priorities = np.zeros(self.num_rows)
         rows = np.arange(self.count - len(self), self.count) % self.num_rows
@@ -164,8 +171,9 @@ class SequenceReplay:
             values = part.numpy()
             path, shape = self._path(number), (self.num_rows, *values.shape[1:])
             array = np.lib.format.open_memmap(path, "w+", values.dtype, shape)
-            with path.open("r+b") as file:  # a full disk is an error now, and no signal later
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            if hasattr(os, "posix_fallocate"):  # a full disk is an error now, and no signal later
+                with path.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
             self._open(name, array)
 
     def _open(self, name: str, file: np.memmap[Any, Any]) -> None:

@@ -143,3 +143,10 @@ def test_the_rows_of_batches_are_joined(tmp_path) -> None:
     half = replace(joined, importance=torch.arange(5.0)).steps(2, 4)
     assert half.initial is None
     assert half.importance.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_longer_time_between_checkpoints_is_refused(tmp_path) -> None:
+    replay = replay_of(tmp_path)
+    replay.add(unrolls(0, 3))
+    with pytest.raises(TrainingError, match=r"have 9 rows, and a checkpoint every.*needs 11"):
+        replay_of(tmp_path, spare=6).load_state_dict(replay.state_dict())
