@@ -179,11 +179,15 @@ def test_discrete_rules_and_settings_refuse_continuous_actions(continuous) -> No
         parse("none", [*data, "cql", "--loss.dueling", "true"])
 
 
-def test_data_without_rewards_are_refused(make_config, continuous) -> None:
-    rewards = continuous / "rewards.npy"
-    np.lib.format.open_memmap(rewards, "r+")[:] = 0
+def test_data_without_rewards_are_refused(make_config, continuous, tmp_path) -> None:
+    store, zeros = Store.open(continuous), np.zeros(8, np.float32)
+    episodes = (replace(store.episode(n), rewards=zeros) for n in range(store.num_episodes))
+    write_store(episodes, tmp_path / "unpaid", store.spec, {"source": "a test"})
     config = make_config(
-        **VALUES, training__objective="td3_bc", data__store=str(continuous), training__segments=2
+        **VALUES,
+        training__objective="td3_bc",
+        data__store=str(tmp_path / "unpaid"),
+        training__segments=2,
     )
     with pytest.raises(ConfigError, match=r"every reward is 0.*--map THEIRS=rewards"):
         train(replace(config, environment=NO_ENVIRONMENT))
