@@ -9,7 +9,7 @@
 
 The trainer and its baselines are timed in turns, in short blocks, and the speed-up is given round
 by round with its quartiles: other processes slow both down alike. Data are synthetic and of the
-real shapes, so only `--only simulators` needs simulators.
+real shapes, so only the parts `collector` and `simulators` need simulators.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ if __name__ == "__main__":  # an installation has no package `scripts`
 
 from rate.errors import UserError
 from scripts.benchmarks.acting import time_rollout, time_simulator
+from scripts.benchmarks.collecting import time_collector
 from scripts.benchmarks.configurations import MODELS
 from scripts.benchmarks.figures import draw_figures
 from scripts.benchmarks.machine import Machine, measure_machine
@@ -66,6 +67,7 @@ _PARTS: dict[str, tuple[Measure, int]] = {
     "sampler": (time_sampler, 2),
     "fit": (time_fit, 1),
     "rollout": (time_rollout, 2),
+    "collector": (time_collector, 2),
     "simulators": (time_simulator, 3),
 }
 PARTS = ("step", *_PARTS)

@@ -25,6 +25,7 @@ TITLES = {
     "sampler": "Sampler: a batch, on the device",
     "fit": "Epochs of training, with logging",
     "rollout": "Rollout, in an environment that costs nothing",
+    "collector": "Collector of training in an environment, an unroll at a time",
     "simulators": "Rollout, in the simulator",
     "agreement": "Do the fast and the plain path agree?",
     "scale": "Cost against scale, on the T-Maze configuration",

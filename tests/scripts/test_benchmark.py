@@ -74,12 +74,14 @@ def test_every_part_is_measured_in_turns_with_its_baselines(
             assert (part, name, "ours") in measured
         assert ("step", name, "reference module") in measured
     assert ("simulators", "tmaze", "ours, as small as the preset") in measured
+    assert ("collector", "tmaze", "ours") in measured
     for row in result["rows"]:
         assert row["milliseconds"] > 0
         assert row["repeats"] == len(row["blocks"]) == 2
         if row["part"] in ("step", "fit"):
             assert row["flop_utilisation"] > 0
-        if row["variant"] == "ours" and row["part"] in ("step", "sampler", "rollout"):
+        parts = ("step", "sampler", "rollout", "collector")
+        if row["variant"] == "ours" and row["part"] in parts:
             assert 0 < row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
         if row["part"] == "fit":
             assert 0 <= row["data_wait"] < 1
