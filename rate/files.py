@@ -75,6 +75,17 @@ def publish(draft: Path, path: Path) -> None:
     sync(path.parent)
 
 
+def ensure_folder(path: Path) -> None:
+    """Make a folder, and those above it, unless it exists; it is durable then.
+
+    Raises:
+        OSError: If it cannot be made, for example where a file has its name.
+    """
+    if not path.is_dir():
+        path.mkdir(parents=True, exist_ok=True)
+        sync(path.parent)
+
+
 def sync(path: Path) -> None:
     """Flush a file, or the entries of a folder, to the disk; no-op for folders on Windows."""
     is_posix = os.name == "posix"

@@ -26,7 +26,7 @@ from rate.architecture import make_config
 from rate.config import Decoding
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import WeightsError
-from rate.files import file_sha256, write_atomic
+from rate.files import ensure_folder, file_sha256, write_atomic
 from rate.model import SequenceModel
 from rate.renamed import current_weights
 from rate.trust import require_model_code
@@ -78,7 +78,7 @@ def save_model(saved: SavedModel, folder: Path | str) -> None:
         ValueError: If the description does not fit in JSON. Nothing has been written.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    ensure_folder(folder)
     weights = {name: t.detach().contiguous() for name, t in saved.model.state_dict().items()}
     content = save(weights)  # safetensors' `save_file` makes files that only their owner may read
     description = {
@@ -226,6 +226,15 @@ def find_models(path: Path | str) -> dict[str, Path]:
         f"{path} holds no model: {what}. Give the folder of a run or of a saved model, for example "
         "runs/<run> or runs/<run>/checkpoints/best."
     )
+
+
+def is_intact(folder: Path) -> bool:
+    """Whether the model in a folder is as it was saved, as far as its digests say."""
+    try:
+        read_description(folder)
+    except WeightsError:
+        return False
+    return True
 
 
 def read_description(folder: Path) -> dict[str, Any]:

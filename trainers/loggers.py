@@ -10,6 +10,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from rate.files import sync
 from trainers.config import RunConfig
 from trainers.csv_logger import MetricsTable
 from trainers.launch import is_main_process
@@ -72,6 +73,14 @@ def rewind(loggers: Sequence[Logger], step: int) -> None:
             logger.rewind(step)
 
 
+def save_durably(loggers: Sequence[Logger]) -> None:
+    """Write pending metrics; those of the run's table are on the disk then."""
+    for logger in loggers:
+        logger.save()
+        if isinstance(logger, MetricsTable) and logger.path.is_file():
+            sync(logger.path)
+
+
 def log_scores(loggers: Sequence[Logger], rows: Sequence[dict[str, Any]], step: int) -> None:
     """Log the final scores at the last step of training, with names such as `last/success@90`."""
     metrics = {
@@ -82,4 +91,4 @@ def log_scores(loggers: Sequence[Logger], rows: Sequence[dict[str, Any]], step: 
     }
     for logger in loggers:
         logger.log_metrics(metrics, step)
-        logger.save()
+    save_durably(loggers)

@@ -17,7 +17,7 @@ import torch
 
 from rate.advice import command
 from rate.errors import ConfigError
-from rate.files import remove_drafts, write_atomic
+from rate.files import ensure_folder, remove_drafts, write_atomic
 from rate.weights import CHECKPOINTS, DESCRIPTION
 from trainers.callbacks.checkpoint import find_checkpoint
 from trainers.changes import ROUNDING, changes_no_score, differences, may_change
@@ -25,6 +25,7 @@ from trainers.config import Resume, RunConfig
 from trainers.config_files import load_config_file
 from trainers.csv_logger import METRICS
 from trainers.run_lock import LOCK, only_writer
+from trainers.slurm import describe_job
 from trainers.working_folder import ENVIRONMENT, FOLDER
 from trainers.yaml_files import write_yaml
 
@@ -125,7 +126,7 @@ def _prepare(folder: Path, config: RunConfig, resume: Resume, stack: ExitStack) 
                 "runs/<run>; a run that was stopped before it had one starts by its first command."
             )
     else:
-        folder.mkdir(parents=True, exist_ok=True)
+        ensure_folder(folder)
     stack.enter_context(only_writer(folder))
     checkpoints = folder / CHECKPOINTS
     for place in (folder, checkpoints, checkpoints / "best", checkpoints / "last"):
@@ -195,6 +196,7 @@ def describe_machine(command: str | None = None) -> str:
     lines = [
         f"command: {command or ' '.join(sys.argv)}",
         f"{FOLDER}{Path.cwd()}",
+        *describe_job(),
         f"git: {_git_commit()}",
         f"python: {platform.python_version()}",
         f"torch: {torch.__version__}",  # includes the build (CPU or CUDA)

@@ -18,7 +18,7 @@ from rate.advice import command
 from rate.files import atomic_path, draft_of, file_sha256, sync, write_atomic
 from trainers.callbacks.schedule import IntervalCallback
 from trainers.errors import CheckpointError, Interrupted
-from trainers.loggers import rewind
+from trainers.loggers import rewind, save_durably
 from trainers.stopping import StopRequest
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
@@ -208,12 +208,11 @@ class SafeCheckpoint(IntervalCallback, Checkpoint):
             raise self.interrupted(f"after step {trainer.global_step}")
 
     def save(self, trainer: Trainer) -> None:
-        """Save the metrics, then the state.
+        """Save the metrics durably, then the state.
 
         A resume drops metrics after the checkpoint; missing ones could not be recovered.
         """
-        for logger in trainer.loggers:
-            logger.save()
+        save_durably(trainer.loggers)
         trainer.save_checkpoint(self.path)
         self.last_saved, self.last_step = self.path, trainer.global_step
 

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from rate.stopping import Stopped
 from rate.weights import SavedModel, save_model
-from trainers.callbacks.schedule import ScheduledCallback
+from trainers.callbacks.schedule import ScheduledCallback, best_or_none
 from trainers.environment import Environment, Length
 from trainers.episode_rows import RolloutResult
 from trainers.gathering import gather
@@ -179,5 +179,6 @@ class SelectionRollouts(ScheduledCallback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best_step, self.best_score = state_dict["best_step"], state_dict["best_score"]
+        self.best_step = best_or_none(self.folder, state_dict["best_step"])
+        self.best_score = state_dict["best_score"] if self.best_step else -float("inf")
         self.is_pending = state_dict.get("is_pending", False)

@@ -14,7 +14,7 @@ from torch import nn
 
 from datamodules.trajectories import TrajectoryDataModule
 from rate.weights import SavedModel, save_model
-from trainers.callbacks.schedule import ScheduledCallback
+from trainers.callbacks.schedule import ScheduledCallback, best_or_none
 from trainers.distributed import sum_over_processes
 from trainers.held_out import FEW, Account
 from trainers.held_out import LOSS as ACTION_LOSS
@@ -74,7 +74,8 @@ class HeldOutMetrics(ScheduledCallback):
         return {"best_step": self.best_step, "best_loss": self.best_loss}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best_step, self.best_loss = state_dict["best_step"], state_dict["best_loss"]
+        self.best_step = best_or_none(self.best, state_dict["best_step"])
+        self.best_loss = state_dict["best_loss"] if self.best_step else math.inf
 
     @torch.no_grad()
     def _measure(self, trainer: Trainer, module: SequenceTrainer) -> dict[str, float]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from rate.weights import is_intact
 from trainers.sequence import SequenceTrainer
 
 
@@ -48,6 +51,18 @@ class IntervalCallback(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         self._schedule.start_batch(trainer.global_step)
+
+
+def best_or_none(folder: Path | None, step: int | None) -> int | None:
+    """Returns the step of the best weights, or None with a warning if they are damaged."""
+    if folder is None or step is None or is_intact(folder):
+        return step
+    warnings.warn(
+        f"{folder} is damaged: the weights that were the best, of step {step}, are lost. The next "
+        "evaluation that chooses weights begins anew.",
+        stacklevel=3,
+    )
+    return None
 
 
 class ScheduledCallback(IntervalCallback):

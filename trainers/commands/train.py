@@ -103,9 +103,16 @@ def train_on(environment: str, arguments: Sequence[str], command_line: str | Non
             meter.say(describe_frames(config))
         meter.say(describe_run(config, command.resume))
         with exiting_on_signals():  # slow to import: only after the options are checked
+            from trainers.errors import Interrupted
+            from trainers.slurm import requeue, resume_of_job
             from trainers.train import train
 
-        result = train(config, command.resume, command_line or typed(arguments))
+        resume = command.resume or resume_of_job(config)
+        try:
+            result = train(config, resume, command_line or typed(arguments))
+        except Interrupted as interrupt:
+            requeue(interrupt.number)
+            raise
         seed = config.training.seed
         if result.rows:
             show_scores([{**row, "seed": seed} for row in result.rows], console)
