@@ -36,6 +36,7 @@ from datamodules.readers.unknown_paths import (
     OWN_ARRAYS,
     above,
     describe,
+    find_pipe,
     first_words,
     inside,
     missing_among,
@@ -182,17 +183,14 @@ REGISTRY: Registry[Format] = Registry(
 
 
 def find_format(path: Path | str) -> Format | None:
-    """Returns the format of a file or folder, if it is a known one.
-
-    Formats of other packages are asked first: they are more particular than ours. What the user may
-    not read has none.
+    """Returns the format of a file or folder, if it is known and may be read; others' come first.
 
     Raises:
         ConfigError: If a format that a package registers cannot be imported.
     """
     path = Path(path)
     try:
-        known = (*REGISTRY.foreign(), *FORMATS)
+        known = () if find_pipe(path) else (*REGISTRY.foreign(), *FORMATS)
         return next((each for each in known if path.exists() and each.matches(path)), None)
     except PermissionError:
         return None
@@ -208,8 +206,8 @@ def find_store(path: Path | str, background: bool = False) -> Store:
         return Store.open(path, background=background)
     except NoStoreError:
         found, path = find_format(path), Path(path)
-        what = None if found is None else found.what
-        if found is None and path.exists() and not_downloaded(path) is not None:
+        what = found and found.what
+        if found is None and path.exists() and not_downloaded(path):
             what = describe(path)
         raise NoStoreError.at(path, what) from None
 
@@ -225,6 +223,8 @@ def open_source(path: Path | str, options: Options | None = None) -> Source:
     path, options = Path(path), options or Options()
     if not path.exists():
         raise DatasetError(f"{path}: there is no such file or folder{_downloaded(path)}")
+    if pipe := find_pipe(path):
+        raise DatasetError(f"{pipe}: is a pipe or a device, not a file of data")
     try:
         known = find_format(path) if options.format is None else REGISTRY.get(options.format)
         if known is None:
@@ -261,8 +261,7 @@ def _describe_known(path: Path) -> str | None:
 
 def _describe_unknown(path: Path) -> str:
     """Returns what a path of no known format is, and what to do."""
-    found = above(path, _describe_known) or describe(path) or inside(path, _describe_known)
-    if found is not None:
+    if found := above(path, _describe_known) or describe(path) or inside(path, _describe_known):
         return found
     what = (path.is_file() and first_words(path)) or "not a data set of a known format"
     known_formats = "".join(f"\n  - {item.what}" for item in FORMATS)

@@ -94,7 +94,9 @@ class Store:
             entries = {str(name): dict(entry) for name, entry in manifest["arrays"].items()}
             store = cls(path, manifest, open_entries(path, entries, background))
             check_lengths(path, entries, store.arrays.unchecked, store.offsets)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (DatasetError, OSError):
+            raise
+        except Exception as error:  # whatever a manifest that says other things than ours causes
             raise DatasetError(
                 f"{path / MANIFEST}: the manifest is damaged ({error!r}); make the store again"
             ) from error

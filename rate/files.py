@@ -6,9 +6,11 @@ beside the final one. `publish` flushes the draft to the disk (`fsync`) and rena
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -113,15 +115,36 @@ def remove_drafts(folder: Path) -> None:
             draft.unlink()
 
 
+def read_small(path: Path, most: int = 1 << 26) -> str:
+    """Returns the UTF-8 text of a regular file; a pipe or a device would not end.
+
+    Raises:
+        OSError: If it is missing, no regular file, larger than `most` bytes, or cannot be read.
+        UnicodeDecodeError: If it is not UTF-8.
+    """
+    size = _state_of_regular(path).st_size
+    if size > most:
+        reason = f"{size:,} bytes are too many for what it should hold"
+        raise OSError(errno.EFBIG, reason, str(path))
+    return path.read_text(encoding="utf-8")
+
+
+def _state_of_regular(path: Path) -> os.stat_result:
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return state
+
+
 def file_sha256(path: Path) -> str:
     """Returns the SHA-256 of a file in hexadecimal, read in chunks.
 
     A file is read once per process, size and modification time.
 
     Raises:
-        OSError: If the file is missing or cannot be read.
+        OSError: If the file is missing, no regular file, or cannot be read.
     """
-    state = path.stat()
+    state = _state_of_regular(path)
     key = (str(path), state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
     if key not in _DIGESTS:
         digest = hashlib.sha256()

@@ -26,7 +26,7 @@ from rate.architecture import make_config
 from rate.config import Decoding
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import WeightsError
-from rate.files import ensure_folder, file_sha256, write_atomic
+from rate.files import ensure_folder, file_sha256, read_small, write_atomic
 from rate.model import SequenceModel
 from rate.renamed import current_weights
 from rate.trust import require_model_code
@@ -249,12 +249,12 @@ def read_description(folder: Path) -> dict[str, Any]:
     """
     path = folder / DESCRIPTION
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = json.loads(read_small(path))
     except FileNotFoundError as error:
         raise WeightsError(f"{folder} holds no model: {DESCRIPTION} is missing.") from error
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is damaged: {error}") from error
     if not isinstance(description, dict) or description.get("format") not in _READ:
         raise WeightsError(f"{path} is not of format {FORMAT}; it was made by another version.")

@@ -174,7 +174,8 @@ class Fitting:
 
     def _fit(self, module: SequenceTrainer, datamodule: Batches, checkpoint: Path | None) -> None:
         try:
-            with deterministic(self.trainer.strategy.root_device):
+            device = self.trainer.strategy.root_device
+            with deterministic(device), self.checkpoints.restoring(checkpoint):
                 self.trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
             if self.selection.is_pending:  # rollouts of the last step, which is not repeated
                 self.selection.catch_up(self.trainer, module)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from datamodules.episodes import DatasetError
 from datamodules.options import Options
-from datamodules.readers.hdf5 import hdf5_episodes, hdf5_file, is_hdf5_with
+from datamodules.readers.hdf5 import hdf5_episodes, hdf5_file, hdf5_item, is_hdf5_with
 from datamodules.readers.named import open_episodes
 from datamodules.source import Source
 
@@ -60,10 +60,10 @@ def _episode(keys: list[str], file: h5py.File, number: int) -> dict[str, Any]:
 def _column(file: h5py.File, name: str) -> Any:
     """Returns a column, or the parts of a tuple as a dictionary."""
     if name in file:
-        return file[name]
+        return hdf5_item(file, name)
     parts: dict[str, Any] = {}
     while f"{name}_{len(parts)}" in file:
-        parts[str(len(parts))] = file[f"{name}_{len(parts)}"]
+        parts[str(len(parts))] = hdf5_item(file, f"{name}_{len(parts)}")
     if not parts:
         raise KeyError(f"there is no {name}")
     return parts

@@ -18,6 +18,7 @@ ends inside another. These parts, whose returns are unknown, are left out.
 from __future__ import annotations
 
 import gzip
+import io
 import re
 import zlib
 from bisect import bisect
@@ -36,6 +37,7 @@ from datamodules.readers.atari_games import FRAME, atari_data_spec, known_game
 from datamodules.source import OnBad, Source, raise_error
 from rate.envs.atari import LONGEST
 
+_MOST_BYTES = 1 << 27  # of a number for each of a million rows, by far
 _OBSERVATION = re.compile(r"\$store\$_observation_ckpt\.(\d+)\.gz")
 _PADDING = 3  # rows of zeros before an episode
 _FRAME_BYTES = int(np.prod(FRAME.shape))
@@ -232,8 +234,10 @@ def _load(path: Path) -> Array:
     """Returns a gzipped array of numbers."""
     try:
         with gzip.open(path) as file:
-            array: Array = np.load(file)
-            file.read()  # to the checksum
+            content = file.read(_MOST_BYTES + 1)  # to the checksum
+        if len(content) > _MOST_BYTES:
+            raise ValueError(f"more than {_MOST_BYTES:,} bytes")
+        array: Array = np.load(io.BytesIO(content))
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: is missing; a checkpoint has a file a quantity") from error
     except _DAMAGED as error:

@@ -30,6 +30,7 @@ from datamodules.source import Source
 if TYPE_CHECKING:
     import h5py
 
+_MOST_DEFLATED = 1032  # how many times smaller DEFLATE makes data at most (RFC 1951)
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 _D4RL = {"observations", "actions", "rewards", "terminals"}
 _NOT_COLUMNS = ("infos", "metadata")  # groups of D4RL's files
@@ -154,26 +155,44 @@ def hdf5_tree(group: h5py.Group) -> dict[str, Any]:
     """Returns the arrays of a group by name, with nested groups as dictionaries; nothing is read.
 
     Raises:
-        DatasetError: If an array is an external link: a data set is what its own files hold.
+        DatasetError: As `hdf5_item`.
+    """
+    items = {name: hdf5_item(group, name) for name in group}
+    return {name: hdf5_tree(i) if hasattr(i, "keys") else i for name, i in items.items()}
+
+
+def hdf5_item(group: h5py.Group, name: str) -> Any:
+    """Returns an array or a group by its name.
+
+    Raises:
+        DatasetError: If it stands in another file, by an external link, external storage or a
+            virtual data set: a data set is what its own files hold. Or if it is of a size that its
+            file cannot hold.
+        KeyError: If there is none.
     """
     import h5py
 
-    tree: dict[str, Any] = {}
-    for name in group:
-        item = None
-        if not isinstance(group.get(name, getlink=True), h5py.ExternalLink):
-            item = group[name]
-        if item is None or (isinstance(item, h5py.Dataset) and item.external):
-            raise DatasetError(
-                f"{group.file.filename}: {name} stands in another file, which is not read"
-            )
-        tree[name] = hdf5_tree(item) if isinstance(item, h5py.Group) else item
-    return tree
+    path, item = group.file.filename, None
+    if not isinstance(group.get(name, getlink=True), h5py.ExternalLink):
+        item = group[name]
+    if item is None or item.file.filename != path or _is_elsewhere(item):
+        raise DatasetError(f"{path}: {name} stands in another file, which is not read")
+    size = getattr(item, "nbytes", 0)
+    if size > _MOST_DEFLATED * Path(path).stat().st_size:
+        raise DatasetError(f"{path}: {name} cannot have {size:,} bytes in this file")
+    return item
+
+
+def _is_elsewhere(item: Any) -> bool:
+    import h5py
+
+    return isinstance(item, h5py.Dataset) and bool(item.external or item.is_virtual)
 
 
 def _has_actions(group: h5py.Group) -> bool:
     """Whether a group has actions among its own arrays."""
-    return any(role_of(name) == "actions" and hasattr(group[name], "dtype") for name in group)
+    named = [name for name in group if role_of(name) == "actions"]
+    return any(hasattr(hdf5_item(group, name), "dtype") for name in named)
 
 
 def _flat_group(file: h5py.File) -> str:
@@ -197,9 +216,7 @@ def _episode_groups(file: h5py.File) -> list[str]:
 
 
 def _groups(group: h5py.Group) -> list[str]:
-    import h5py
-
-    return [name for name, item in group.items() if isinstance(item, h5py.Group)]
+    return [name for name in group if hasattr(hdf5_item(group, name), "keys")]
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import numpy as np
 from gymnasium import spaces
 
 from datamodules.episodes import Array
-from datamodules.readers.hdf5 import hdf5_error
+from datamodules.readers.hdf5 import hdf5_error, hdf5_item
 
 _FLAGS = ("rewards", "terminations", "truncations")
 
@@ -86,9 +86,12 @@ class Hdf5Files(EpisodeFiles):
                 self._file = h5py.File(path, "r")
             except (BlockingIOError, PermissionError) as error:
                 raise hdf5_error(path, error) from error
-        group = self._file[f"episode_{number}"]
-        columns = {name: self._decode(group[name], space) for name, space in self._spaces.items()}
-        flags = {name: group[name][()] for name in _FLAGS}
+        group = hdf5_item(self._file, f"episode_{number}")
+        columns = {
+            name: self._decode(hdf5_item(group, name), space)
+            for name, space in self._spaces.items()
+        }
+        flags = {name: hdf5_item(group, name)[()] for name in _FLAGS}
         return columns | flags | {"seed": group.attrs.get("seed")}
 
     def close(self) -> None:
@@ -98,10 +101,12 @@ class Hdf5Files(EpisodeFiles):
 
     def _decode(self, node: Any, space: gymnasium.Space[Any]) -> Any:
         if isinstance(space, spaces.Dict):
-            return {key: self._decode(node[key], part) for key, part in space.spaces.items()}
+            return {
+                key: self._decode(hdf5_item(node, key), part) for key, part in space.spaces.items()
+            }
         if isinstance(space, spaces.Tuple):
             return tuple(
-                self._decode(node[f"_index_{index}"], part)
+                self._decode(hdf5_item(node, f"_index_{index}"), part)
                 for index, part in enumerate(space.spaces)
             )
         if not _has_numbers(space):

@@ -7,6 +7,7 @@ import os
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -14,6 +15,7 @@ _HEAD_BYTES = 4096
 _LFS = b"version https://git-lfs.github.com/spec/"
 _OF_DATA = (".hdf5", ".h5", ".npz", ".pkl", ".parquet", ".arrow", ".gz")
 _WITH_A_MARK = "(a folder with "  # in the name of formats that a marker file identifies
+_MOST_ENTRIES = 10_000  # of a folder and those in it
 _MOST_FILES = 500  # of a folder that are looked at
 _ARCHIVES = {
     b"\x1f\x8b": ("gzip", "gunzip"),
@@ -27,6 +29,20 @@ OWN_ARRAYS = (
     "Arrays of your own can be read from an .npz file: numpy.savez(FILE, observations=..., "
     "actions=..., rewards=..., terminated=..., truncated=...), with a row for each step"
 )
+
+
+def find_pipe(path: Path) -> Path | None:
+    """Returns a pipe, socket or device at a path or in a folder; reading one may never end."""
+    waiting, seen = [path], 0
+    while waiting and seen < _MOST_ENTRIES:
+        place = waiting.pop()
+        if place.is_dir():
+            with suppress(OSError):
+                waiting += islice(place.iterdir(), _MOST_ENTRIES)
+        elif place.exists() and not place.is_file():
+            return place
+        seen += 1
+    return None
 
 
 def describe(path: Path) -> str | None:

@@ -22,7 +22,7 @@ from rate.files import write_atomic
 from rate.weights import DESCRIPTION, WEIGHTS, SavedModel, load_model, save_model
 from tests.digests import remove_from_model
 from tests.factories import make_model, make_spec
-from tests.trainers.test_crash_points import in_a_process
+from tests.faults.test_crash_points import in_a_process
 
 
 def save(folder: Path, seed: int = 0, step: int = 1) -> SavedModel:

@@ -7,13 +7,13 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from rate import files
 from tests.trainers.conftest import MakeConfig
+from trainers.errors import CheckpointError
 from trainers.slurm import requeue, resume_of_job
 from trainers.train import train
-
-pytest_plugins = ("tests.trainers.conftest",)
 
 
 def test_all_that_is_renamed_was_flushed_and_metrics_before_the_checkpoint(
@@ -57,6 +57,21 @@ def test_a_best_model_that_is_empty_blocks_no_resume(make_config: MakeConfig) ->
         result = train(longer, resume=folder)
     assert result.best_step == 12
     assert {row["which"] for row in result.rows} == {"last", "best"}
+
+
+@pytest.mark.parametrize("change", ["loops", "state_dict", "global_step"])
+def test_an_altered_state_with_its_digest_is_refused_by_name(
+    change: str, make_config: MakeConfig
+) -> None:
+    folder = train(make_config(training__max_steps=2, evaluation__every_n_steps=0)).folder
+    path = folder / "checkpoints" / "last.ckpt"
+    state = torch.load(path, weights_only=True)
+    state[change] = "x" if change == "global_step" else {"x": 3}
+    torch.save(state, path)
+    digest = files.file_sha256(path)
+    path.with_name("last.ckpt.sha256").write_text(f"{digest}  last.ckpt\n")
+    with pytest.raises(CheckpointError, match=r"last\.ckpt cannot be continued from"):
+        train(make_config(training__max_steps=4, evaluation__every_n_steps=0), resume=folder)
 
 
 def test_a_job_that_is_put_back_into_the_queue_continues_its_run(

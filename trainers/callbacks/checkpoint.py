@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-import pickle
 import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGTERM
 from typing import Any
@@ -15,9 +17,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from rate.advice import command
+from rate.errors import UserError
 from rate.files import atomic_path, draft_of, file_sha256, sync, write_atomic
 from trainers.callbacks.schedule import IntervalCallback
-from trainers.errors import CheckpointError, Interrupted
+from trainers.errors import CheckpointError, Interrupted, TrainingError
 from trainers.loggers import rewind, save_durably
 from trainers.stopping import StopRequest
 
@@ -157,14 +160,27 @@ def _damage(path: Path) -> str | None:
 
 
 def _load(path: Path) -> dict[str, Any]:
+    refused = (
+        f"{path} was refused, for it holds more than tensors and plain values, or is no "
+        "checkpoint. Nothing in it was run."
+    )
     try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise CheckpointError(
-            f"{path} was refused, for it holds more than tensors and plain values, or is no "
-            f"checkpoint. Nothing in it was run. ({str(error).splitlines()[0]})"
-        ) from error
-    return checkpoint
+        _check_size(path)
+        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises whatever the file makes it raise
+        first = next(iter(str(error).splitlines()), "")
+        raise CheckpointError(f"{refused} ({type(error).__name__}: {first})") from error
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f"{refused} (it is a {type(checkpoint).__name__})")
+    return dict(checkpoint)
+
+
+def _check_size(path: Path) -> None:
+    """Refuse an archive of compressed parts: torch writes none, and they may fill the memory."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(part.file_size > part.compress_size for part in archive.infolist()):
+                raise ValueError("its parts are compressed")
 
 
 class SafeCheckpoint(IntervalCallback, Checkpoint):
@@ -191,8 +207,29 @@ class SafeCheckpoint(IntervalCallback, Checkpoint):
         self.last_saved: Path | None = None
         self.last_step = 0
         self.stop = stop or StopRequest()
+        self._has_begun = False
+
+    @contextmanager
+    def restoring(self, checkpoint: Path | None) -> Iterator[None]:
+        """Turns an error before the first step into a `CheckpointError`, if there is a checkpoint.
+
+        What a wrong checkpoint makes Lightning and torch raise is not enumerated.
+        """
+        try:
+            yield
+        except (UserError, TrainingError):
+            raise
+        except Exception as error:
+            if checkpoint is None or self._has_begun:
+                raise
+            first = next(iter(str(error).splitlines()), "")
+            raise CheckpointError(
+                f"{checkpoint} cannot be continued from, as it is not of this run or was altered "
+                f"({type(error).__name__}: {first}). Start the run again under another name."
+            ) from error
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._has_begun = True
         self.stop.defer()
         if self._should_stop(trainer):
             raise self.interrupted("before a step was taken")
