@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -38,7 +39,8 @@ class Option:
     help: str
 
 
-def options_of(kind: type, prefix: str) -> dict[str, Option]:
+@cache
+def options_of(kind: type, prefix: str) -> Mapping[str, Option]:
     """Returns the options of a dataclass and of nested dataclasses, by dotted name."""
     types, descriptions = get_type_hints(kind), _documentation(kind)
     found: dict[str, Option] = {}

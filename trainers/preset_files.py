@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def load_preset(environment: str, name: str) -> dict[str, Any]:
             f"There is no preset '{name}' for {environment} (--model)."
             f"{did_you_mean(name, known)} There are: {', '.join(known)}."
         )
-    preset: dict[str, Any] = read_yaml(path)
+    preset = _read(path)
     parent = preset.pop("like", None)
     if parent is not None:
         if path.parent.name == EVERYWHERE and f"{parent}{_QUICK}" in known:
@@ -109,12 +110,23 @@ def load_preset(environment: str, name: str) -> dict[str, Any]:
     base = path.with_name(BASE)
     if name.endswith(PUBLISHED) or not base.is_file():
         return preset
-    shared: dict[str, Any] = read_yaml(base)
+    shared = _read(base)
     if record.preset_base:
         for file in (record.preset_base, record.name):  # the second where a task has one
             if (PRESETS / f"{file}.yaml").is_file():
-                shared = _overlay(shared, read_yaml(PRESETS / f"{file}.yaml"))
+                shared = _overlay(shared, _read(PRESETS / f"{file}.yaml"))
     return _overlay(shared, preset)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Returns the content of a preset's file, for the caller to change."""
+    return deepcopy(_content(path))
+
+
+@cache
+def _content(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = read_yaml(path)
+    return content
 
 
 def _overlay(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

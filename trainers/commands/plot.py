@@ -3,6 +3,7 @@
 rate plot data/results/tmaze.csv                 # -> data/results/tmaze.png
 rate plot data/results/tmaze.csv --markdown      # the README's table
 rate plot data/results/tmaze.csv --statistic iqm # interquartile means and their intervals
+rate plot data/results/bits.csv --against bits   # models named MODEL-N against N
 rate plot runs/tmaze-rate-1 runs/tmaze-dt-1      # -> learning.png
 """
 
@@ -23,6 +24,7 @@ from trainers.commands.plot_learning import plot_learning
 from trainers.commands.scores import (
     by_environment,
     by_length,
+    by_value,
     main_metric,
     markdown,
     read_scores,
@@ -48,6 +50,7 @@ def plot_scores(
     path: Path,
     trained_length: int | None = None,
     statistic: str = "mean",
+    against: str | None = None,
 ) -> None:
     """Plot success (or return) of the last weights against length, a panel per environment.
 
@@ -62,11 +65,12 @@ def plot_scores(
         trained_length: The greatest length in training, drawn as a dotted line; None is that of
             the rows, or of the preset of their environment.
         statistic: Of the seeds: `mean`, or `iqm` with its 95 % interval as a band.
+        against: The label of the axis if the rows are those of `by_value`; None for lengths.
 
     Raises:
         ConfigError: If the figure cannot be written.
     """
-    parts, places = _panels(rows)
+    parts, places = (by_environment(rows), []) if against else _panels(rows)
     size = (7 + 4.5 * (len(parts) - 1), 4)
     figure, panels = pyplot().subplots(
         1, len(parts), figsize=size, layout="constrained", squeeze=False, sharey=True
@@ -78,6 +82,9 @@ def plot_scores(
         if environment == _OTHERS:
             axes.set(xticks=range(len(places)), xlim=(-0.5, len(places) - 0.5))
             axes.set_xticklabels(places)
+            continue
+        if against:
+            axes.set(xlabel=against)
             continue
         for length in [trained_length] if trained_length else trained_lengths(part):
             axes.axvline(length, color="black", linestyle=":", linewidth=1)
@@ -219,6 +226,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         " mean, with its 95%% bootstrap interval (default: mean)",
     )  # fmt: skip
     parser.add_argument(
+        "--against", metavar="NAME",
+        help="draw the models named MODEL-N against N, the number of NAME (as a study names the"
+        " runs of `vary`)",
+    )  # fmt: skip
+    parser.add_argument(
         "--trained-length",
         type=count,
         help="longest episode of the training data, a dotted line (default: as in the runs)",
@@ -239,7 +251,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 return
             output = options.output or options.sources[0].with_suffix(".png")
             check_picture(output, ".png")
-            plot_scores(rows, output, options.trained_length, options.statistic)
+            rows = by_value(rows) if options.against else rows
+            plot_scores(rows, output, options.trained_length, options.statistic, options.against)
         print(output)
 
 

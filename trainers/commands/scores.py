@@ -180,6 +180,25 @@ def by_environment(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, A
     return found
 
 
+def by_value(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the rows of models named MODEL-N, with N for a length and MODEL for a model.
+
+    The environment of a row is followed by its length, so that each length is a part of its own.
+
+    Raises:
+        ConfigError: If no model is named so.
+    """
+    found = []
+    for row in rows:
+        model, _, value = str(row["model"]).rpartition("-")
+        if model and value.isdecimal():
+            place = f"{row.get('environment') or 'tmaze'} {row['length']:,}"
+            found.append({**row, "environment": place, "model": model, "length": int(value)})
+    if not found:
+        raise ConfigError("--against draws models named MODEL-N, like lstm-8; there are none.")
+    return found
+
+
 def by_length(
     rows: Sequence[dict[str, Any]], metric: str, model: str, which: str = "last"
 ) -> dict[int, list[float]]:

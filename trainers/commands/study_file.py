@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from trainers.yaml_files import read_yaml
 
 FOLDER = Path(__file__).parents[1] / "studies"  # study files of this project
 STUDIES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
-_OPTIONAL = {"options", "baselines", "evaluations"}
+_OPTIONAL = {"options", "baselines", "evaluations", "vary"}
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,13 @@ def load_study(
         if only is not None and label not in only:
             continue
         words = [*shlex.split(common), *shlex.split(options), *extra, f"--logging.name={label}"]
-        for seed in dict.fromkeys(seeds or own_seeds):
-            try:
-                _require_named(words, extra)
-                command = parse(
-                    environment, [*words, f"--training.seed={seed}", "--logging.progress=false"]
-                )
-            except ConfigError as error:
-                raise ConfigError(f"Run {label} of {path}: {error}") from error
-            configs.append(command.config)
+        try:
+            _require_named(words, extra)
+            config = parse(environment, [*words, "--logging.progress=false"]).config
+            for seed in dict.fromkeys(seeds or own_seeds):
+                configs.append(replace(config, training=replace(config.training, seed=seed)))
+        except ConfigError as error:
+            raise ConfigError(f"Run {label} of {path}: {error}") from error
     return Study(path.stem, configs, [] if only else baselines, evaluations)
 
 
@@ -122,26 +120,50 @@ def _read_study(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not required <= set(content) <= required | _OPTIONAL:
         raise ConfigError(
             f"{path} is no study: it needs the keys environment, seeds and runs, and may have "
-            f"options, baselines and evaluations. The project's own, in {FOLDER}, are examples."
+            f"options, baselines, evaluations and vary. The project's own, in {FOLDER}, are "
+            "examples."
         )
     return content
 
 
 def _labelled_runs(content: dict[str, Any], path: Path) -> dict[str, tuple[str, list[int]]]:
-    """Returns options and seeds of the runs by label."""
-    runs = content["runs"]
+    """Returns options and seeds of the runs by label.
+
+    With `vary: {OPTION: VALUES}`, every run is made once for each value, or for each of its own
+    `values`, under the label LABEL-VALUE (of a path, its last part).
+    """
+    runs, (option, values) = content["runs"], _varied(content, path)
     if not isinstance(runs, dict) or not runs:
         raise ConfigError(f"{path}: runs must name at least one run, as LABEL: OPTIONS.")
+    known = {"options", "seeds", "values"} if option else {"options", "seeds"}
     labelled = {}
     for label, run in runs.items():
         settings = run if isinstance(run, dict) else {"options": run}
-        if not set(settings) <= {"options", "seeds"}:
-            raise ConfigError(f"{path}: the run {label} may have options and seeds, nothing else.")
+        if not set(settings) <= known:
+            raise ConfigError(
+                f"{path}: the run {label} may have {', '.join(sorted(known))}, nothing else."
+            )
         seeds = settings.get("seeds", content["seeds"])
         if not isinstance(seeds, list) or not seeds or not all(isinstance(s, int) for s in seeds):
             raise ConfigError(f"{path}: seeds must be whole numbers, like [1, 2, 3].")
-        labelled[str(label)] = (str(settings.get("options") or ""), seeds)
+        options, own = str(settings.get("options") or ""), settings.get("values", values)
+        if not option:
+            labelled[str(label)] = (options, seeds)
+            continue
+        if not isinstance(own, list) or not own:
+            raise ConfigError(f"{path}: values must be a list, like [1, 10, 100].")
+        for value in map(str, own):
+            name = f"{label}-{value.rpartition('/')[2]}"
+            labelled[name] = (f"{options} --{option}={value}", seeds)
     return labelled
+
+
+def _varied(content: dict[str, Any], path: Path) -> tuple[str, Any]:
+    """Returns the option that a study varies and its values; empty if there is none."""
+    vary = content.get("vary") or {}
+    if not isinstance(vary, dict) or len(vary) > 1:
+        raise ConfigError(f"{path}: vary is of the form {{OPTION: [VALUE, ...]}}, one option.")
+    return next(((str(option), values) for option, values in vary.items()), ("", []))
 
 
 def _baselines(content: dict[str, Any], path: Path) -> list[str]:

@@ -22,6 +22,7 @@ from trainers.commands.scores import (
     COLUMNS,
     add_scores,
     by_length,
+    by_value,
     main_metric,
     markdown,
     other_metrics,
@@ -340,3 +341,33 @@ def test_environments_have_a_table_and_a_panel_each(tmp_path: Path) -> None:
     plot_scores([near, far], tmp_path / "two.png")
     width = [int.from_bytes((tmp_path / f).read_bytes()[16:20]) for f in ("one.png", "two.png")]
     assert width[1] > width[0]  # of the PNGs, from their headers
+
+
+def test_models_of_several_values_are_drawn_against_the_value(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A panel per length; what is no MODEL-N is left out."""
+    rows = [
+        row(f"{model}-{bits}", 1, length, success, environment="bits")
+        for model, bits, length, success in [
+            ("lstm", 1, 40, 1.0), ("lstm", 8, 40, 0.5), ("lstm", 8, 400, 0.25),
+            ("rate_bistable-3", 8, 40, 0.75),
+        ]
+    ]  # fmt: skip
+    other = row("rate-latch", 1, 40, 1.0, environment="bits")
+    found = [
+        (r["environment"], r["model"], r["length"], r["success"]) for r in by_value([*rows, other])
+    ]
+    assert found == [
+        ("bits 40", "lstm", 1, 1.0),
+        ("bits 40", "lstm", 8, 0.5),
+        ("bits 400", "lstm", 8, 0.25),
+        ("bits 40", "rate_bistable-3", 8, 0.75),
+    ]
+    add_scores(tmp_path / "bits.csv", [*rows, other])
+    main([str(tmp_path / "bits.csv"), "--against", "bits"])
+    assert (tmp_path / "bits.png").read_bytes().startswith(PNG)
+    add_scores(tmp_path / "none.csv", [other])
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "none.csv"), "--against", "bits"])
+    assert "models named MODEL-N" in capsys.readouterr().err

@@ -53,11 +53,12 @@ def test_the_studies_of_the_project_are_valid(path: Path) -> None:
     if any(find_spec(package) is None for package in needs):
         pytest.skip(f"not installed here: {', '.join(needs)}")
     runs = load_study(path, None, None, []).runs
-    seeds = [
-        run["seeds"] if isinstance(run, dict) else content["seeds"]
-        for run in content["runs"].values()
+    values = next(iter(content.get("vary", {}).values()), [None])
+    made = [
+        len(run.get("seeds", content["seeds"])) * len(run.get("values", values))
+        for run in (run if isinstance(run, dict) else {} for run in content["runs"].values())
     ]
-    assert len(runs) == sum(map(len, seeds))
+    assert len(runs) == sum(made)
     assert len({config.run_name for config in runs}) == len(runs)
     assert path.read_text(encoding="utf-8").startswith("# ")
 
@@ -227,6 +228,20 @@ def test_an_invalid_option_is_reported_with_its_run(study: Path) -> None:
         load_study(study, None, None, ["--model.num_layer=3"])
 
 
+def test_a_study_varies_an_option(study: Path) -> None:
+    """Every run is made with every value, or with its own, and `only` takes them one by one."""
+    varied = STUDY.replace("--model_mode=DT --text 'two words'", "{values: [96]}")
+    study.write_text(varied + "vary: {model.d_model: [32, 64]}", encoding="utf-8")
+    loaded = load_study(study, [1], None, [])
+    assert [(config.logging.name, config.model.d_model) for config in loaded.runs] == [
+        ("memory-32", 32),
+        ("memory-64", 64),
+        ("plain-96", 96),
+    ]
+    chosen = load_study(study, [1], ["memory-64"], [])
+    assert [config.logging.name for config in chosen.runs] == ["memory-64"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -245,6 +260,9 @@ def test_an_invalid_option_is_reported_with_its_run(study: Path) -> None:
         (STUDY + "evaluations: {far: {env.size: 3}}", "far may have env, lengths and episodes"),
         (STUDY + "evaluations: {far: {lengths: [0]}}", "positive whole numbers"),
         (STUDY + "evaluations: {far: {env: 3}}", "env maps settings to values"),
+        (STUDY + "vary: [model.d_model]", "vary is of the form {OPTION: [VALUE, ...]}"),
+        (STUDY + "vary: {model.d_model: 32}", "values must be a list, like [1, 10, 100]"),
+        (STUDY + "vary: {a: [1], b: [2]}", "one option"),
         (
             "environment: tmaz\nseeds: [1]\nruns: {a: ''}",
             "no environment 'tmaz'; did you mean 'tmaze'?",
