@@ -206,7 +206,7 @@ def find_store(path: Path | str, background: bool = False) -> Store:
         return Store.open(path, background=background)
     except NoStoreError:
         found, path = find_format(path), Path(path)
-        what = found and found.what
+        what = None if found is None else found.what
         if found is None and path.exists() and not_downloaded(path):
             what = describe(path)
         raise NoStoreError.at(path, what) from None
