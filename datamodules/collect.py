@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
@@ -11,7 +12,7 @@ from typing import Any
 
 from datamodules.collector import Collector, EpisodeTask
 from datamodules.episode_table import EpisodeTable, table_path
-from datamodules.episodes import DatasetError, Episode, validate_episode
+from datamodules.episodes import DatasetError, Episode
 from datamodules.store_files import StoreWriter
 from datamodules.writing import SAVE_SECONDS, digest, make_once, open_writer
 from rate.envs.spec import EnvironmentSpec
@@ -21,6 +22,7 @@ from rate.workers.pool import available_cores
 from rate.workers.tasks import TaskFailure, run_tasks
 from rate.workers.worker import TIMEOUT_S
 
+_ONE_IN = 50  # episodes may be left out
 _RETAINED = "What was collected is kept, and the same command goes on."
 
 
@@ -64,8 +66,8 @@ def collect(
 
     Raises:
         ValueError: If `seeds` is empty, has duplicates or values outside of [0, 2^63).
-        DatasetError: If a store of this name is damaged or of other provenance, or an episode
-            cannot be played.
+        DatasetError: If a store of this name is damaged or of other provenance, or more than one
+            in 50 episodes cannot be played or is not valid; others are left out with a warning.
         UserError: If a collector raises one, for example for wrong settings or missing packages.
     """
     numbers = [int(seed) for seed in seeds]
@@ -80,7 +82,8 @@ def collect(
             collection = _Collection(writer, numbers, save_seconds, on_progress)
             collection.play(make_collector, workers, timeout)
             collection.table.finish(table_path(store))
-            writer.finish(known)
+            skipped = {"skipped": collection.skipped} if collection.skipped else {}
+            writer.finish(known | skipped)
 
     return make_once(store, known, make, retained=_RETAINED)
 
@@ -92,9 +95,10 @@ class _Collection:
         self, writer: StoreWriter, seeds: list[int], save_seconds: float, on_progress: OnProgress
     ) -> None:
         self._writer, self._seeds, self._done = writer, seeds, writer.position
+        self.skipped = writer.skipped
         self._save_seconds, self._saved = save_seconds, time.monotonic()
         self._on_progress = on_progress
-        self.table = EpisodeTable(writer.directory, writer.position)
+        self.table = EpisodeTable(writer.directory, writer.num_episodes)
 
     def play(
         self, make_collector: Callable[[], Collector], workers: int | None, timeout: float
@@ -105,10 +109,16 @@ class _Collection:
         name = self._writer.spec.name
         self._report()
         try:
-            make = partial(EpisodeTask, make_collector)
-            with closing(run_tasks(make, seeds, count, timeout)) as episodes:
+            make = partial(EpisodeTask, make_collector, spec=self._writer.spec)
+            most = len(self._seeds) // _ONE_IN - self.skipped
+            with closing(
+                run_tasks(make, seeds, count, timeout, most_failures=max(0, most))
+            ) as episodes:
                 for episode in episodes:
-                    self._write(episode)
+                    if isinstance(episode, TaskFailure):
+                        self._skip(episode)
+                    else:
+                        self._write(episode)
         except OSError:
             raise  # the disk failed: the last save is the state to resume from
         except TaskFailure as failure:
@@ -129,8 +139,14 @@ class _Collection:
         finally:
             self.table.close()
 
+    def _skip(self, failure: TaskFailure) -> None:
+        """Leave out the episode of a seed, which has failed each time."""
+        name = self._writer.spec.name
+        warnings.warn(f"{name}: episode {failure.task} is left out: it {failure}", stacklevel=3)
+        self._done, self.skipped = self._done + 1, self.skipped + 1
+        self._save()
+
     def _write(self, episode: Episode) -> None:
-        validate_episode(episode, self._writer.spec, self._writer.spec.name, self._done)
         with signals_blocked():  # an interrupt must not leave half an episode
             self._writer.append(episode)
             self.table.append(episode)
@@ -141,7 +157,7 @@ class _Collection:
 
     def _save(self) -> None:
         self.table.sync()
-        self._writer.save(self._done)
+        self._writer.save(self._done, self.skipped)
         self._saved = time.monotonic()
 
     def _report(self) -> None:

@@ -15,8 +15,10 @@ from datamodules.episodes import (
     from_items,
     observation_items,
     observation_spaces,
+    validate_episode,
 )
 from rate.envs.outcomes import ORACLE_ACTION
+from rate.envs.spec import EnvironmentSpec
 
 E = TypeVar("E")
 _FIRST_ROWS = 128
@@ -161,23 +163,40 @@ class Collector:
         self._env.close()
 
 
+class InvalidEpisode(Exception):
+    """An episode that no data set may have."""
+
+
 class EpisodeTask:
     """Collects the episode of a seed: a task for `rate.workers.tasks.run_tasks`.
 
     Args:
         make_collector: Makes the collector.
         keep: Returns the part of an episode that is the result; by default the whole episode.
+        spec: What episodes must be valid for; None does not check them.
     """
 
     def __init__(
         self,
         make_collector: Callable[[], Collector],
         keep: Callable[[Episode], Any] = lambda episode: episode,
+        spec: EnvironmentSpec | None = None,
     ) -> None:
-        self._collector, self._keep = make_collector(), keep
+        self._collector, self._keep, self._spec = make_collector(), keep, spec
 
     def __call__(self, seed: int, beat: Callable[[], None]) -> Any:
-        return self._keep(self._collector.collect(seed, beat))
+        """Returns the part of the episode of a seed.
+
+        Raises:
+            InvalidEpisode: If a value is not finite or not of its space; it may be tried again.
+        """
+        try:
+            episode = self._collector.collect(seed, beat)
+            if self._spec is not None:
+                validate_episode(episode, self._spec, self._spec.name, seed)
+        except DatasetError as error:
+            raise InvalidEpisode(str(error)) from None
+        return self._keep(episode)
 
     def close(self) -> None:
         """Close the environment."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from multiprocessing.connection import wait
 from typing import Any
@@ -44,6 +45,7 @@ def run_tasks(
     num_workers: int,
     timeout: float = TIMEOUT_S,
     attempts: int = ATTEMPTS,
+    most_failures: int = 0,
 ) -> Generator[Any, None, None]:
     """Yields the results of tasks, in the order of the tasks.
 
@@ -59,11 +61,30 @@ def run_tasks(
             a time limit.
         timeout: Seconds without a heartbeat after which a worker counts as hung.
         attempts: The number of attempts for each task.
+        most_failures: The number of tasks that may fail in every attempt; the `TaskFailure` is
+            yielded in the place of their results.
 
     Raises:
         UserError: If a task raises one; the task is not tried again.
-        TaskFailure: If a task fails in every attempt.
+        TaskFailure: If more tasks fail in every attempt.
     """
+    failures = 0
+    with closing(_results(make, tasks, num_workers, timeout, attempts)) as results:
+        for result in results:
+            failures += isinstance(result, TaskFailure)
+            if failures > most_failures and isinstance(result, TaskFailure):
+                raise result
+            yield result
+
+
+def _results(
+    make: Callable[[], Perform],
+    tasks: Sequence[Any],
+    num_workers: int,
+    timeout: float,
+    attempts: int,
+) -> Generator[Any, None, None]:
+    """Yields the results of tasks, or a `TaskFailure` for one that failed in every attempt."""
     if not num_workers:
         yield from _perform_in_process(make, tasks, attempts)
         return
@@ -171,9 +192,10 @@ class _Run:
             self._idle.append(worker)
             return
         self._failures[index] += 1
-        if self._failures[index] == self._attempts:
-            raise TaskFailure(self._tasks[index], self._attempts, reason)
         del self._assigned[worker]
+        if self._failures[index] == self._attempts:
+            self._results[index] = TaskFailure(self._tasks[index], self._attempts, reason)
+            return  # the next task has another worker
         heapq.heappush(self._waiting, index)
         self.pool.restart(worker, f"task {self._tasks[index]}", reason)
         self._fresh.add(worker)
@@ -186,17 +208,17 @@ def _perform_in_process(
     perform: Perform | None = None
     try:
         for task in tasks:
-            for attempt in range(1, attempts + 1):
+            for _ in range(attempts):
                 try:
                     perform = perform or make()
                     result = perform(task, _no_heartbeat)
                     break
                 except UserError:
                     raise
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 (as in a worker)
                     perform = None  # its simulator may be in an invalid state
-                    if attempt == attempts:
-                        raise TaskFailure(task, attempts, _describe(error)) from error
+                    result = TaskFailure(task, attempts, _describe(error))
+                    result.__cause__ = error
             yield result
     finally:
         _close(perform)

@@ -14,7 +14,11 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from datamodules import DatasetError, Store
+from datamodules.collect import collect
+from datamodules.collector import Collector, RandomExpert
 from rate.envs.serial_vector import SerialVectorEnv
+from rate.envs.spec import EnvironmentSpec
 from rate.envs.worker_vector import WorkerVectorEnv
 from rate.workers import pool
 from rate.workers.child import WorkerFailure
@@ -140,3 +144,33 @@ def test_restarts_are_counted_within_an_hour(monkeypatch: pytest.MonkeyPatch) ->
         workers.restart(Restarted(), "it", "it died")
     with pytest.raises(WorkerFailure, match="restarted 3 times within an hour already"):
         workers.restart(Restarted(), "it", "it died")
+
+
+def test_a_collection_goes_on_past_episodes_that_are_not_valid(tmp_path: Path) -> None:
+    """One is played again; one that stays invalid is left out; two are an error."""
+    seeds = range(3, 53)
+    spec = EnvironmentSpec("faulty", Faulty.observation_space, Faulty.action_space, 1.0)
+
+    def run(name: str, faults: dict[int, int], workers: int) -> Store:
+        marks = tmp_path / f"marks-{name}"
+        marks.mkdir()
+        make_env = partial(Faulty, faults, marks, "nan")
+        make = partial(Collector, make_env, RandomExpert)
+        known = {"source": name}
+        return Store.open(
+            collect(tmp_path, name, make, seeds=seeds, spec=spec, provenance=known, workers=workers)
+        )
+
+    whole = run("whole", {}, 1)
+    for workers in (1, 2):
+        again = run(f"again{workers}", {4: 1, 9: 2}, workers)
+        assert np.array_equal(again.arrays["rewards"], whole.arrays["rewards"])
+        with pytest.warns(UserWarning, match="episode 9 is left out: it failed 3 times"):
+            short = run(f"short{workers}", {9: 100}, workers)
+        kept = [seed for seed in seeds if seed != 9]
+        assert short.lengths.tolist() == kept
+        assert short.arrays["seeds"].tolist() == kept
+        assert short.manifest["provenance"]["skipped"] == 1
+    warned = pytest.warns(UserWarning, match="episode 4 is left out")
+    with warned, pytest.raises(DatasetError, match="seed 9 failed 3 times"):
+        run("bad", {4: 100, 9: 100}, 1)
