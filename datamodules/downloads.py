@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import os
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,10 +18,12 @@ from datamodules.public_data import Remote
 from datamodules.variables import environment_variable
 from rate.advice import install
 from rate.files import file_sha256, publish, write_atomic
+from rate.locks import locked_folder
 
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT = 60.0
 _TRIES = 5
+_MAGIC = {".hdf5": b"\x89HDF\r\n\x1a\n", ".gz": b"\x1f\x8b"}  # how files of a kind begin
 _ELSEWHERE = "Name another folder with --root."
 # What an interrupted connection raises.
 _NETWORK = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
@@ -51,8 +54,12 @@ def fetch(remote: Remote, folder: Path | str, on_bytes: OnBytes | None = None) -
         _compare(path)
         return path
     make_folder(path.parent, DatasetError, str(path), _ELSEWHERE)
-    with explain_write_errors(DatasetError, str(path), f"{_ELSEWHERE} Or make room."):
-        _download(remote, path, on_bytes or (lambda done, total: None))
+    with (
+        explain_write_errors(DatasetError, str(path), f"{_ELSEWHERE} Or make room."),
+        locked_folder(path.parent),
+    ):
+        if not path.is_file():  # another process may have downloaded it meanwhile
+            _download(remote, path, on_bytes or (lambda done, total: None))
     return path
 
 
@@ -74,7 +81,9 @@ def _download(remote: Remote, path: Path, tell: OnBytes) -> None:
                 raise _by_hand(remote, path, reason) from error
     else:
         raise _by_hand(remote, path, reason)
+    _version_file(part).unlink(missing_ok=True)
     _check_md5(part, checksum)
+    _check_kind(part, path)
     _record(path, part)
     publish(part, path)
 
@@ -122,7 +131,11 @@ def fetch_minari(name: str, folder: Path | str) -> Path:
 def _receive(url: str, part: Path, tell: OnBytes) -> str | None:
     """Appends the missing part of a file; returns its MD5 if the server gives it."""
     done = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    version, headers = _version_file(part), {"Range": f"bytes={done}-"} if done else {}
+    if done and version.is_file():  # of another version the whole is sent
+        headers["If-Range"] = version.read_text(encoding="utf-8")
+    _check_secure(url)
+    request = urllib.request.Request(url, headers=headers)
     try:
         response = urllib.request.urlopen(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
@@ -134,8 +147,11 @@ def _receive(url: str, part: Path, tell: OnBytes) -> str | None:
             return _receive(url, part, tell)
         raise
     with response:
+        _check_secure(response.url)  # after redirections
         resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
         done = done if resumed else 0
+        if not resumed and (tag := response.headers.get("ETag", "")).startswith('"'):
+            write_atomic(version, tag)
         left = response.headers.get("Content-Length")
         total = None if left is None else done + int(left)
         with part.open("ab" if resumed else "wb") as file:
@@ -147,6 +163,31 @@ def _receive(url: str, part: Path, tell: OnBytes) -> str | None:
             raise ConnectionError(f"cut off after {done} of {total} bytes")
         hashes: str = response.headers.get("x-goog-hash", "")
     return next((h[len("md5=") :] for h in hashes.split(",") if h.startswith("md5=")), None)
+
+
+def _version_file(part: Path) -> Path:
+    """Returns the file of the server's name (`ETag`) for the version that is being received."""
+    return part.with_name(f"{part.name}.etag")
+
+
+def _check_secure(url: str) -> None:
+    """Refuse addresses that anyone between here and there could answer for."""
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise DatasetError(f"{url} is not read, as it is not https; get it by hand if you trust it")
+
+
+def _check_kind(part: Path, path: Path) -> None:
+    """Refuse what is no file of its kind, such as the page of a network's sign-in."""
+    magic = next((magic for end, magic in _MAGIC.items() if path.name.endswith(end)), b"")
+    with part.open("rb") as file:
+        head = file.read(len(magic))
+    if head != magic:
+        part.unlink()
+        raise DatasetError(
+            f"{path.name}: the server sent something else, perhaps a page to sign in; removed. "
+            "Open its address in a browser, then try again"
+        )
 
 
 def _check_md5(part: Path, expected: str | None) -> None:

@@ -13,7 +13,7 @@ from datamodules.mujoco_names import D4RL, read_name
 from rate.advice import command
 from rate.errors import ConfigError
 
-D4RL_URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2"
+D4RL_URL = "https://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2"
 ATARI_URL = "https://storage.googleapis.com/atari-replay-datasets/dqn"
 # Of the DQN Replay Dataset (Agarwal et al. 2020), as its folders are called.
 GAMES = (

@@ -7,17 +7,21 @@ beside the final one. `publish` flushes the draft to the disk (`fsync`) and rena
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
+import secrets
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 _CHUNK_BYTES = 1 << 20
+_DAY_S = 86_400.0
+_TOKEN = secrets.token_hex(8)
 _SETTLED_NS = 2_000_000_000  # file times are coarse: a change so soon may not show in them
 _DIGESTS: dict[tuple[str, int, int, int, int], str] = {}  # by the path and state of a file
 
@@ -33,7 +37,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         OSError: If the draft cannot be made durable or renamed, for example on a full disk.
     """
     draft = draft_of(path)
-    draft.unlink(missing_ok=True)  # left by a killed process of the same id, or a symbolic link
+    draft.unlink(missing_ok=True)
+    _remove_litter(path)
     try:
         yield draft
         publish(draft, path)
@@ -101,8 +106,19 @@ def sync(path: Path) -> None:
 
 
 def draft_of(path: Path) -> Path:
-    """Returns the temporary path of a file that this process is writing."""
-    return path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    """Returns the temporary path of a file that this process is writing.
+
+    Nobody can guess it: another user of a shared folder could make a link of that name.
+    """
+    return path.with_name(f".{path.name}.tmp-{os.getpid()}-{_TOKEN}")
+
+
+def _remove_litter(path: Path) -> None:
+    """Remove drafts of a file that processes killed long ago have left."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.tmp-*"):
+        with suppress(OSError):  # another user's, or removed meanwhile
+            if time.time() - left.lstat().st_mtime > _DAY_S:
+                left.unlink()
 
 
 def remove_drafts(folder: Path) -> None:

@@ -63,6 +63,7 @@ def test_weights_are_durable_before_their_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorder, folder = Recorder(monkeypatch), tmp_path / "best"
+    folder.mkdir()
     save_model(SavedModel(make_model("rmt"), make_spec()), folder)
     assert recorder.calls == [*durable(folder / WEIGHTS), *durable(folder / DESCRIPTION)]
 
