@@ -26,11 +26,11 @@ from trainers.config_files import load_config_file
 from trainers.csv_logger import METRICS
 from trainers.run_lock import LOCK, only_writer
 from trainers.slurm import describe_job
-from trainers.working_folder import ENVIRONMENT, FOLDER
+from trainers.working_folder import ENVIRONMENT, FOLDER, REPLAY
 from trainers.yaml_files import write_yaml
 
 CONFIG, EVALUATION, HELD_OUT = "config.yaml", "evaluation.json", "held_out.json"
-TENSORBOARD, REPLAY = "tensorboard", "replay"
+TENSORBOARD = "tensorboard"
 _PACKAGES = ("lightning", "gymnasium", "minari", "numpy", "safetensors", "tensorboard")
 _CODE = ("rate", "datamodules", "trainers")
 # Files of a run that was stopped before its first checkpoint.

@@ -9,7 +9,7 @@ from typing import Any
 from trainers.config import RunConfig
 from trainers.own_environment import PYTHON
 
-ENVIRONMENT = "environment.txt"
+ENVIRONMENT, REPLAY = "environment.txt", "replay"
 FOLDER = "folder: "  # prefix of the line that records it
 
 

@@ -27,12 +27,12 @@ from rate.model import SequenceModel
 from trainers.config import RunConfig
 from trainers.environment import Environment
 from trainers.environment_errors import environment_errors
-from trainers.runs import REPLAY
 from trainers.sequence import SequenceTrainer
 from trainers.sources.exploration import Exploration, check_exploration, exploration_of
 from trainers.sources.replay import SequenceReplay, batch_of, named_parts
 from trainers.sources.rows import Array
 from trainers.sources.unrolls import UnrollCollector
+from trainers.working_folder import REPLAY
 
 _EPOCH = 1000  # batches; it changes none
 
