@@ -34,7 +34,7 @@ WITHOUT = {
 _COMMON = {
     *("model", "model_mode", "seed", "env", "game", "dataset", "init", "init_missing", "data"),
     *("map", "time_limit", "unfinished", "zero_rewards", "action_range", "keep_actions"),
-    *("skip_bad", "format"),
+    *("skip_bad", "format", "source"),
 }
 ARCH_MODES = {
     "trxl": "trxl",

@@ -34,6 +34,8 @@ def named_by_changes(config: RunConfig, base: RunConfig) -> RunConfig:
     if config.logging.name != base.logging.name:
         return config
     new, old = config.to_dict(), base.to_dict()
+    if config.is_online:  # which has no curriculum
+        old["curriculum"] = new["curriculum"]
     words = []
     for setting, word in _WORDS.items():
         section, name = setting.split(".")

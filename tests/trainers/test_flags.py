@@ -11,6 +11,7 @@ from trainers.flag_table import FLAGS
 from trainers.flags import ARCH_MODES, MODEL_MODES, describe, translate
 
 ONE_TO_ONE = [
+    ("source", "online", "data.source=online"),
     ("nmt", "7", "model.num_memory_tokens=7"),
     ("num_mem_tokens", "7", "model.num_memory_tokens=7"),
     ("mem_len", "270", "model.cache_length=270"),

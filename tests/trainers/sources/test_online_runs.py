@@ -100,7 +100,10 @@ def test_the_command_line_turns_a_preset_into_a_run_in_its_environment() -> None
     assert config.run_name == "memory_length-lstm-r2d2-online-1"
     own = command("--source online --training.objective ddqn", "CartPole-v1")
     assert not own.data.normalise
-    assert not command("--source online --training.objective a2c", "tmaze").curriculum.enabled
+    made = parse("tmaze", ["--source", "online", "--training.objective", "a2c"])
+    assert not made.config.curriculum.enabled
+    assert made.config.run_name == "tmaze-rate-a2c-online-1"
+    assert not made.notes  # --source is no flag of the public code
 
 
 @pytest.mark.parametrize(
