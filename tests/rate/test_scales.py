@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rate.architecture import make_config
@@ -18,7 +17,7 @@ from rate.errors import ConfigError, WeightsError
 from rate.heads import ContinuousHead, make_head
 from rate.policy import Policy
 from rate.scales import LEAST, WIDEST, box_scale, unit_of
-from rate.weights import WEIGHTS, SavedModel, load_model, save_model
+from rate.weights import SavedModel, load_model, save_model
 from tests.factories import SPACES, make_batch, make_model, make_spec
 
 NAN, INF = float("nan"), float("inf")
@@ -201,10 +200,9 @@ def test_policies_use_the_scales_of_the_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["head.unit", "tokenizer.action.std"])
 def test_an_invalid_saved_scale_is_refused(name: str, value: float, tmp_path: Path) -> None:
     spaces = "discrete_to_unbounded"
-    save_model(SavedModel(make_model("rate", spaces), make_spec(spaces)), tmp_path)
-    weights = load_file(tmp_path / WEIGHTS)
-    weights[name][1] = value
-    save_file(weights, tmp_path / WEIGHTS)
+    model = make_model("rate", spaces)
+    model.get_buffer(name)[1] = value
+    save_model(SavedModel(model, make_spec(spaces)), tmp_path)
     with pytest.raises(WeightsError, match=rf"{name} has a scale"):
         load_model(tmp_path)
 
