@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from trainers.commands import evaluate
-from trainers.commands.intervals import (
-    interquartile_interval,
-    interquartile_mean,
-    mean_and_spread,
-)
+from trainers.commands.intervals import mean_and_spread
 from trainers.commands.plot import _shifts, main, plot_scores, trained_lengths
 from trainers.commands.scores import (
     COLUMNS,
@@ -111,23 +105,6 @@ def test_the_spread_is_the_sample_standard_deviation() -> None:
     assert mean_and_spread([0.0, 1.0]) == "0.50 ± 0.71"  # of a population: 0.50
     rows = [row("x", seed, 9, success) for seed, success in enumerate((1.0, 2.0, 6.0))]
     assert "| x | 3 | 3.00 ± 2.65 |" in markdown(rows)
-
-
-def test_the_interquartile_mean_leaves_out_a_quarter_at_each_end() -> None:
-    assert interquartile_mean([9.0, 0.0, 2.0, 3.0, 4.0]) == 3.0  # one at each end
-    assert interquartile_mean([0.0, 1.0, 5.0]) == 2.0  # none
-    rows = interquartile_mean([[1, 2, 3, 100], [0, 4, 6, 6]])
-    np.testing.assert_allclose(rows, [2.5, 5.0])
-
-
-def test_the_bootstrap_interval_is_that_of_all_resamples() -> None:
-    """Of two values there are four resamples: a quarter each is below and above both tails."""
-    assert interquartile_interval([0.0, 1.0]) == (0.0, 1.0)
-    assert interquartile_interval([0.7, 0.7, 0.7]) == pytest.approx((0.7, 0.7))
-    values = [0.2, 0.45, 0.6, 0.7, 0.9]
-    resamples = interquartile_mean(list(product(values, repeat=5)))
-    low, high = np.percentile(resamples, [2.5, 97.5])
-    assert interquartile_interval(values) == pytest.approx((low, high))
 
 
 def test_interquartile_means_are_printed_and_drawn(
