@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from rate.backbones import cell_settings as cells
+from rate.backbones import public_settings as public
 from rate.backbones import settings as ours
 from rate.backbones import window_settings as windows
 from rate.config import ModelConfig
@@ -33,6 +34,7 @@ BACKBONES: Registry[type[Backbone[Any]]] = Registry(
         "lstm": "rate.backbones.recurrent:LSTM",
         "gru": "rate.backbones.recurrent:GRU",
         "elmur": "rate.backbones.elmur:ELMUR",
+        "public_rate": "rate.backbones.public_rate:PublicRATE",
         "min_gru": "rate.backbones.min_gru:MinGRU",
         "gated_deltanet": "rate.backbones.gated_deltanet:GatedDeltaNet",
         "mlstm": "rate.backbones.mlstm:MLSTM",
@@ -67,6 +69,7 @@ _SETTINGS: dict[str, type[ModelConfig]] = {
         cells.LSTMConfig,
         cells.GRUConfig,
         ours.ELMURConfig,
+        public.PublicRATEConfig,
         cells.MinGRUConfig,
         cells.GatedDeltaNetConfig,
         cells.MLSTMConfig,

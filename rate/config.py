@@ -22,8 +22,8 @@ class ModelConfig:
         backbone: The sequence model: `segment_transformer` (RATE, RMT, TrXL, DTXL),
             `window_transformer` (Decision Transformer), `elmur`, the recurrent `lstm`, `gru`,
             `min_gru`, `gated_deltanet`, `mlstm`, `slstm`, `nbrc`, `ffm`, `mamba2` and `shm`, `mlp`
-            (no memory), `gpt2` and `lsdt` (sliding windows), or the import path of your own,
-            `module:Class`.
+            (no memory), `gpt2` and `lsdt` (sliding windows), `public_rate` (the architecture of the
+            public RATE code), or the import path of your own, `module:Class`.
         tokenizer: The tokens of a step: `triples` of return-to-go, observation and action, `pairs`
             of observation and action (features are conditioned on the newest return-to-go alone),
             `observations` alone (as ELMUR was published; without conditions), or the import path

@@ -16,7 +16,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from torch import Tensor
 
 from rate.architecture import make_config
-from rate.backbones.settings import WindowTransformerConfig
+from rate.backbones.settings import SegmentTransformerConfig, WindowTransformerConfig
 from rate.batch import Batch, Observations
 from rate.config import ModelConfig
 from rate.envs.spec import EnvironmentSpec
@@ -113,6 +113,10 @@ MODELS: dict[str, ModelConfig] = {
     "gpt2_of_pairs": make_config(**TINY, backbone="gpt2", tokenizer="pairs"),
     "lsdt": make_config(**TINY, backbone="lsdt", position="timestep", conv_width=8, conv_kernel=5),
     "lsdt_relative": make_config(**TINY, backbone="lsdt", conv_width=8, conv_kernel=5),
+    "public_rate": make_config(**MEMORY, backbone="public_rate"),
+    "public_gtrxl": make_config(
+        **MEMORY, backbone="public_rate", block="gtrxl", valve_heads=0, **OBSERVATIONS
+    ),
     "mlp": make_config(**RECURRENT, backbone="mlp"),
     "own": make_config(**RECURRENT, backbone="tests.own_cells:Traces"),
     "window_of_one": make_config(**{**TINY, "backbone": "window_transformer", "context_length": 1}),
@@ -121,7 +125,9 @@ CARRYING = [name for name, config in MODELS.items() if config.carries_state]
 REMEMBERING = [  # that carry memory tokens
     name
     for name, config in MODELS.items()
-    if getattr(config, "num_memory_tokens", 0) and not config.associative_size
+    if isinstance(config, SegmentTransformerConfig)
+    and config.num_memory_tokens
+    and not config.associative_size
 ]
 # With a cheaper decoder that is not exact.
 WINDOWS = [name for name, config in MODELS.items() if isinstance(config, WindowTransformerConfig)]

@@ -53,7 +53,7 @@ def look_inside(model: SequenceModel, batch: Batch, most_steps: int = 120) -> In
         most_steps: About the most steps to show.
 
     Returns:
-        None of a model without multi-head attention over steps.
+        None of a model without our multi-head attention over steps.
     """
     modules = [module for module in model.modules() if isinstance(module, Attention)]
     if not modules:
@@ -72,6 +72,8 @@ def look_inside(model: SequenceModel, batch: Batch, most_steps: int = 120) -> In
         weight = getattr(model.config, "ponder_weight", 0.0)
         if "ponder" in losses and weight:
             depth.append(losses["ponder"].mean(0) / weight)
+    if not record.calls.any():  # the public architecture computes its own attention
+        return None
     spans = [each.span.share * each.span.longest for each in modules if each.span is not None]
     changes = [torch.stack(sizes).mean() for sizes in record.changes.values()]
     return Inside(

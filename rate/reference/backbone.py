@@ -44,6 +44,8 @@ class PublicTransformer(Backbone[PublicState]):
         config: The public constructor's arguments.
         context_length: Steps K of a segment. The features of a step depend on K, so that decoding
             runs over whole segments, as training did.
+        tokens: The tokens of a step; the public code has triples alone.
+        dropout: See `PublicBlock`.
 
     Attributes:
         memory: `(m, d)`, the stored initial memory. The public code initialises it with one random
@@ -54,12 +56,16 @@ class PublicTransformer(Backbone[PublicState]):
     frequencies: Tensor
     whole_segments = True
 
-    def __init__(self, config: ReferenceConfig, context_length: int) -> None:
-        super().__init__(
-            ModelConfig(context_length=context_length, d_model=config.d_model), TRIPLES
-        )
+    def __init__(
+        self,
+        config: ReferenceConfig,
+        context_length: int,
+        tokens: StepTokens = TRIPLES,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(ModelConfig(context_length=context_length, d_model=config.d_model), tokens)
         self.public, width = config, config.d_model
-        self.blocks = nn.ModuleList(PublicBlock(config) for _ in range(config.n_layer))
+        self.blocks = nn.ModuleList(PublicBlock(config, dropout) for _ in range(config.n_layer))
         self.register_buffer("frequencies", torch.empty(width // 2))
         if config.num_mem_tokens:
             self.memory = nn.Parameter(torch.empty(config.num_mem_tokens, width))
@@ -95,20 +101,26 @@ class PublicTransformer(Backbone[PublicState]):
         features, new = tokens.new_zeros(*mask.shape, tokens.shape[-1]), state
         for count in sorted(set(state.cached.tolist())):
             rows = (state.cached == count).nonzero()[:, 0]
-            features[rows], part = self._segment(tokens[rows], state.take(rows), count)
+            features[rows], part = self.segment(tokens[rows], state.take(rows), count)
             new = new.put(rows, part)
         return features, new.where(~mask.any(1), state)
 
-    def _segment(
-        self, tokens: Tensor, state: PublicState, cached: int
+    def segment(
+        self, tokens: Tensor, state: PublicState, cached: int, padding: Tensor | None = None
     ) -> tuple[Tensor, PublicState]:
         """One segment: features at the observation tokens, and the next memory and cache.
 
         The memory tokens precede the steps (read) and, with `mem_at_end`, follow them (write).
         Without write tokens, the outputs of the read tokens are the next memory; but a valve then
         takes the last m outputs, which are those of steps.
+
+        Args:
+            tokens: `(b, K, n, d)`.
+            state: The state before it.
+            cached: The number of cached states of every row.
+            padding: `(b, c + L)` bool, True at keys to ignore; see `PublicBlock`.
         """
-        config, memory, steps = self.public, state.memory, tokens.flatten(1, 2)  # (b, 3K, d)
+        config, memory, steps = self.public, state.memory, tokens.flatten(1, 2)  # (b, nK, d)
         before = 0 if memory is None else memory.shape[1]
         surround = [] if memory is None else [memory]
         suffix = surround if config.has_suffix else []
@@ -117,9 +129,11 @@ class PublicTransformer(Backbone[PublicState]):
             read = None
             if state.cache is not None:
                 read = state.cache[index][:, config.mem_len - cached :]  # (b, c, d)
-            levels.append(block(levels[-1], read, self.frequencies))
+            levels.append(block(levels[-1], read, self.frequencies, padding))
         last = levels[-1]
-        features = last[:, before : before + steps.shape[1]][:, TRIPLES.read :: TRIPLES.count]
+        features = last[:, before : before + steps.shape[1]][
+            :, self.tokens.read :: self.tokens.count
+        ]
         if memory is not None:
             written = last[:, -before:] if config.writes_last_rows else last[:, :before]
             memory = written

@@ -5,10 +5,13 @@ Tensors are batch first: `(B, L, d)` hidden states, L positions.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rate.kernels.cpu_dropout import Dropout
 from rate.nn.attention import Attention
 from rate.nn.gates import GRUGate
 from rate.reference.config import ReferenceConfig
@@ -74,11 +77,15 @@ class PublicBlock(nn.Module):
     Projections, gates and norms are those of our own blocks. Three things differ: attention adds
     its input once more before the block does, cached states are not normalised, and memory tokens
     attend to keys whose position scores the relative shift leaves undefined.
+
+    Args:
+        config: The public constructor's arguments.
+        dropout: Dropout of the outputs of attention and of the feed-forward part, in training.
     """
 
-    def __init__(self, config: ReferenceConfig) -> None:
+    def __init__(self, config: ReferenceConfig, dropout: float = 0.0) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.dropout = config, Dropout(dropout)
         width = config.d_model
         self.attention = Attention(width, config.n_head, config.d_head)
         self.attention_norm = nn.LayerNorm(width)
@@ -92,37 +99,57 @@ class PublicBlock(nn.Module):
         if config.use_gate:
             self.attention_gate, self.feed_forward_gate = GRUGate(width), GRUGate(width)
 
-    def forward(self, hidden: Tensor, cache: Tensor | None, frequencies: Tensor) -> Tensor:
-        """`(B, L, d)` and cached `(B, c, d)` to `(B, L, d)`."""
-        if self.config.use_stable_version:
-            return self._normalise_first(hidden, cache, frequencies)
-        return self._normalise_last(hidden, cache, frequencies)
+    def forward(
+        self,
+        hidden: Tensor,
+        cache: Tensor | None,
+        frequencies: Tensor,
+        padding: Tensor | None = None,
+    ) -> Tensor:
+        """`(B, L, d)` and cached `(B, c, d)` to `(B, L, d)`.
 
-    def _normalise_last(self, hidden: Tensor, cache: Tensor | None, frequencies: Tensor) -> Tensor:
+        `padding`, `(B, c + L)` bool, is True at keys to ignore; the public code ignores none.
+        """
+        if self.config.use_stable_version:
+            return self._normalise_first(hidden, cache, frequencies, padding)
+        return self._normalise_last(hidden, cache, frequencies, padding)
+
+    def _normalise_last(
+        self, hidden: Tensor, cache: Tensor | None, frequencies: Tensor, padding: Tensor | None
+    ) -> Tensor:
         """The post-norm block. Its residual is doubled: attention adds its input, the block too."""
-        attended = self.attend(hidden, cache, frequencies)
+        attended = self.attend(hidden, cache, frequencies, padding)
         hidden = self.attention_norm(hidden + (hidden + attended))
         if self.feed_forward is None:
             return hidden
-        normed: Tensor = self.feed_forward_norm(hidden + self.feed_forward(hidden))
+        update = self.dropout(self.feed_forward(hidden))
+        normed: Tensor = self.feed_forward_norm(hidden + update)
         return normed
 
-    def _normalise_first(self, hidden: Tensor, cache: Tensor | None, frequencies: Tensor) -> Tensor:
+    def _normalise_first(
+        self, hidden: Tensor, cache: Tensor | None, frequencies: Tensor, padding: Tensor | None
+    ) -> Tensor:
         """The TrXL-I block, or GTrXL with gates in place of its two sums.
 
         Attention's own residual hides one more copy of the *normalised* input under the ReLU.
         """
         normed = self.attention_norm(hidden)
-        update = (normed + self.attend(normed, cache, frequencies)).relu()
+        update = (normed + self.attend(normed, cache, frequencies, padding)).relu()
         gated = self.config.use_gate
         hidden = self.attention_gate(hidden, update) if gated else hidden + update
         if self.feed_forward is None:
             return hidden
-        update = self.feed_forward(self.feed_forward_norm(hidden)).relu()
+        update = self.dropout(self.feed_forward(self.feed_forward_norm(hidden))).relu()
         out: Tensor = self.feed_forward_gate(hidden, update) if gated else hidden + update
         return out
 
-    def attend(self, hidden: Tensor, cache: Tensor | None, frequencies: Tensor) -> Tensor:
+    def attend(
+        self,
+        hidden: Tensor,
+        cache: Tensor | None,
+        frequencies: Tensor,
+        padding: Tensor | None = None,
+    ) -> Tensor:
         """Relative attention, without any residual: `(B, L, d)`.
 
         Args:
@@ -131,6 +158,7 @@ class PublicBlock(nn.Module):
                 norm and are not normalised here, so that cached and current keys have different
                 scales in the TrXL-I and GTrXL blocks.
             frequencies: `(d / 2,)` of the sinusoids.
+            padding: See `forward`.
         """
         attention, rows = self.attention, hidden.shape[1]
         source = hidden if cache is None else torch.cat([cache, hidden], dim=1)
@@ -144,6 +172,8 @@ class PublicBlock(nn.Module):
         position = (query + attention.position_bias) @ distance.permute(1, 2, 0)
         scores = (content + relative_shift(position)) * self.config.d_head**-0.5  # (B, H, L, c + L)
         blocked = blocked_keys(self.config, rows, keys - rows, scores.device)
+        if padding is not None:
+            blocked = blocked | padding[:, None, None]  # (B, 1, L, c + L)
         weights = scores.masked_fill(blocked, -torch.inf).softmax(dim=-1)
         mixed: Tensor = attention.out((weights @ value).transpose(1, 2).flatten(2))
-        return mixed
+        return cast("Tensor", self.dropout(mixed))

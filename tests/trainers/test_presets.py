@@ -31,7 +31,7 @@ from trainers.train import train
 NAMES = [name for name in preset_names("tmaze") if not name.endswith(PUBLISHED)]
 SPANS = {"adaptive_span", "all_attention"}
 CACHED = {"gtrxl", "rezero", "universal", "integrated", *SPANS}  # variants of TrXL
-REMEMBERING = {"rate", "rate_bistable", "rmt", "armt", "memory_caching"}
+REMEMBERING = {"rate", "rate_bistable", "rmt", "armt", "memory_caching", "public_rate"}
 INTERLEAVED = {"dlstm", "dgru", "dmamba"}
 WINDOWS = {"dt", "dt_relative", "transformer"}
 NAMED = [name for name in ENVIRONMENTS if has_own_presets(name)]
