@@ -3,9 +3,10 @@
     rate inspect runs/tmaze-rate-1 runs/tmaze-lstm-1 -o memory.png
     rate inspect runs/minigrid-rmt-1 --episodes 100 --length 51
 
-Over episodes that the last weights play: the distance between the memories of episodes, their
-drift and effective rank, and the share of episodes that keep their actions when noise hits memory
-once; what a linear probe reads from each part of the memory, on held-out episodes (the privileged
+Over episodes that the last weights play: the distance between the memories of episodes, how much
+each segment changes memory (drift: how open the gates of its cell or valve are), its effective
+rank, and the share of episodes that keep their actions when noise hits memory once; what a linear
+probe reads from each part of the memory, on held-out episodes (the privileged
 state, and the first observation); and how much the last prediction depends on each past step (the
 norm of its gradient). Transformers get a figure each, FIGURE-RUN.png: attention to past steps and
 to memory, how far gates are open, learned spans, and layers until tokens halt.
@@ -168,8 +169,10 @@ def _memory_table(reports: dict[str, MemoryReport], length: int) -> Table:
         "their actions when noise of standard deviation s hits memory once"
     )
     for name in ("run", "spread", "drift", "rank", *(f"±{strength}" for strength in NOISE)):
-        is_name = name == "run"
-        table.add_column(name, justify="left" if is_name else "right", no_wrap=is_name)
+        if name == "run":  # wraps in a narrow terminal, so that numbers need not
+            table.add_column(name, overflow="fold")
+        else:
+            table.add_column(name, justify="right", no_wrap=True)
     for name, report in reports.items():
         late = statistics.mean(report.drift[len(report.drift) // 2 :])
         survival = [f"{report.survival[strength]:.2f}" for strength in NOISE]
@@ -184,9 +187,9 @@ def _probe_table(found: dict[str, Inspection]) -> Table:
         "first, the middle and the last segment"
     )
     for name in ("run", "label", "part"):
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, overflow="fold")
     for name in ("majority", "first", "middle", "last"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for run, each in found.items():
         for label, parts in each.probes.accuracy.items():
             for part, values in parts.items():

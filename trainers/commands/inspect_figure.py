@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def draw(found: Mapping[str, Inspection], path: Path) -> None:
-    """Draw six panels: spread, rank, survival of noise; probes of memory and features; saliency.
+    """Draw seven panels: spread, change, rank, survival of noise; probes; saliency; and a legend.
 
     Args:
         found: What was found, by name of the run.
@@ -26,12 +26,13 @@ def draw(found: Mapping[str, Inspection], path: Path) -> None:
         ConfigError: If the figure cannot be written.
     """
     plt = pyplot()
-    figure, panels = plt.subplots(2, 3, figsize=(11, 6.6), layout="constrained")
+    figure, panels = plt.subplots(2, 4, figsize=(14, 6.6), layout="constrained")
     looks = styles(found)
     for name, each in found.items():
         _memory(panels[0], name, each, looks[name])
         _probes(panels[1], each, looks[name])
-        _saliency(panels[1][2], name, each, looks[name])
+        _saliency(panels[1][2], each, looks[name])
+        panels[1][3].plot([], [], label=name, **_line(looks[name]))
     _label(panels)
     save(figure, path)
 
@@ -45,11 +46,12 @@ def _memory(panels: Any, name: str, each: Inspection, style: Style) -> None:
     if report is None:
         return
     panels[0].plot(range(1, len(report.spread) + 1), report.spread, **look)
-    panels[1].plot(range(1, len(report.rank) + 1), report.rank, **look)
+    panels[1].plot(range(2, len(report.drift) + 2), report.drift, **look)
+    panels[2].plot(range(1, len(report.rank) + 1), report.rank, **look)
     strengths = list(report.survival)
     values = [report.survival[strength] for strength in strengths]
-    panels[2].plot(strengths, values, marker=style.marker, markersize=4, label=name, **look)
-    panels[2].set_xticks(strengths, [str(strength) for strength in strengths])
+    panels[3].plot(strengths, values, marker=style.marker, markersize=4, **look)
+    panels[3].set_xticks(strengths, [str(strength) for strength in strengths])
 
 
 def _probes(panels: Any, each: Inspection, style: Style) -> None:
@@ -64,25 +66,28 @@ def _probes(panels: Any, each: Inspection, style: Style) -> None:
         panels[1].plot(range(1, len(features) + 1), features, **look)
 
 
-def _saliency(panel: Axes, name: str, each: Inspection, style: Style) -> None:
+def _saliency(panel: Axes, each: Inspection, style: Style) -> None:
     shares = each.saliency
     back = range(len(shares), 0, -1)  # steps back, from 1
-    panel.plot(back, shares, label=name, linewidth=0.8, **_line(style))
+    panel.plot(back, shares, linewidth=0.8, **_line(style))
 
 
 def _label(panels: Any) -> None:
-    spread, rank, survival = panels[0]
+    spread, change, rank, survival = panels[0]
     spread.set(xscale="log", xlabel="segment", ylabel="distance, relative to size")
-    spread.set(ylim=(0, None), title="Distance between memories of episodes")
+    spread.set(ylim=(0, None), title="Distance between episodes")
+    change.set(xscale="log", yscale="log", xlabel="segment", ylabel="change, relative to size")
+    change.set_title("Change at each segment (open gates)")
     rank.set(xscale="log", xlabel="segment", ylabel="effective rank", ylim=(0.9, None))
     rank.set_title("Directions in use")
     survival.set(xscale="log", ylim=(0, 1.05), ylabel="episodes that keep their actions")
-    survival.set(xlabel="noise on memory, once (standard deviation)", title="Basin")
+    survival.set(xlabel="standard deviation of noise, once", title="Basin")
     survival.minorticks_off()
-    memory, features, saliency = panels[1]
+    memory, features, saliency, legend = panels[1]
     for panel, what in ((memory, "the best part of the memory"), (features, "the features")):
         panel.set(xscale="log", xlabel="segment", ylabel="held-out accuracy", ylim=(0, 1.05))
-        panel.set_title(f"A linear probe of {what}")
+        panel.set_title(f"Linear probe of {what}")
     saliency.set(xscale="log", yscale="log", xlabel="steps back", ylabel="share of the gradient")
     saliency.set_title("What the last prediction depends on")
-    saliency.legend(frameon=False, fontsize=8)
+    legend.axis("off")
+    legend.legend(frameon=False, fontsize=9, loc="upper left")
