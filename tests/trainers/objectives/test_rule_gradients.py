@@ -17,7 +17,7 @@ from tests.trainers.objectives.rules import make_rule, make_steps
 from trainers.objectives.targets import n_step_targets, rescaled, unscaled
 from trainers.objectives.values import ValueObjective
 
-LENGTHS, STEPS = [6, 4, 5, 1], 6
+LENGTHS, STEPS, SEED = [6, 4, 5, 1], 6, 7
 EPSILON = 0.01
 
 
@@ -201,6 +201,62 @@ class TD3Reference(Reference):
         return self.mean_loss(one)
 
 
+class ContinuousCQLReference(Reference):
+    """Of actions in half their range; draws the noise that the rule draws."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        objective = given[0]
+        self.log_temperature = objective.log_temperature.detach().double().requires_grad_()
+        self.count, size = self.config.num_samples, objective.num_actions
+        shape = (len(LENGTHS), STEPS, size)
+        torch.manual_seed(SEED)
+        self.noise = torch.randn(shape).double()
+        self.noises = torch.randn(self.count, *shape).double()
+        self.uniform = torch.rand(self.count, *shape).double() * 2 - 1
+
+    def sample(self, row: int, step: int, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns an action of the policy and the logarithm of its density."""
+        features = self.features[row, step]
+        log_std = self.heads["log_std"](features).clamp(-5, 2)
+        normal = torch.distributions.Normal(self.head.linear(features), log_std.exp())
+        raw = normal.loc + normal.scale * noise
+        return raw.tanh(), (normal.log_prob(raw) - (1 - raw.tanh() ** 2).log()).sum()
+
+    def value(self, row: int, step: int) -> Tensor:
+        action, _ = self.sample(row, step, self.noise[row, step])
+        return self.critic(self.later[row, step], action, later=True).min()
+
+    def loss(self) -> Tensor:
+        still = copy.deepcopy(self.heads["critic"]).requires_grad_(False)
+
+        def one(row: int, step: int, target: Tensor) -> Tensor:
+            features = self.features[row, step]
+            action = self.head.encode(self.batch.actions.double())[row, step]
+            both = self.critic(features, action)[:, 0]
+            weighed = []  # Q - log density of actions, of both networks
+            for number in range(self.count):
+                with torch.no_grad():
+                    acted, density = self.sample(row, step, self.noises[number, row, step])
+                flat = torch.tensor(0.5 ** action.numel()).double().log()
+                for sampled, log in ((acted, density), (self.uniform[number, row, step], flat)):
+                    weighed.append(self.critic(features, sampled)[:, 0] - log)
+            every = torch.stack(weighed).exp().mean(0).log()
+            acted, density = self.sample(row, step, self.noise[row, step])
+            inputs = torch.cat((features.detach(), acted))
+            least = torch.stack([net(inputs)[0] for net in still.nets]).min()
+            entropy_gap = (density - action.numel()).detach()
+            return (
+                ((both - target) ** 2).sum()
+                + self.config.conservative_weight * (every - both).sum()
+                + self.log_temperature.exp().detach() * density
+                - least
+                - self.log_temperature * entropy_gap
+            )
+
+        return self.mean_loss(one)
+
+
 REFERENCES: dict[str, type[Any]] = {
     "ddqn": QReference,
     "dueling": QReference,
@@ -210,6 +266,7 @@ REFERENCES: dict[str, type[Any]] = {
     "sac_discrete": SACReference,
     "unfrozen_sac": SACReference,
     "td3_bc": TD3Reference,
+    "continuous_cql": ContinuousCQLReference,
 }
 
 
@@ -219,6 +276,7 @@ def test_gradients_equal_those_of_the_reference(name: str, monkeypatch) -> None:
     model, objective = make_rule(name)
     batch = make_steps(model, LENGTHS, STEPS)
     features = model.features(batch)[0].detach().requires_grad_()
+    torch.manual_seed(SEED)
     sums = objective(model, features, batch)
     (sums.loss / sums.weight).backward()
     double = features.detach().double().requires_grad_()
@@ -233,6 +291,9 @@ def test_gradients_equal_those_of_the_reference(name: str, monkeypatch) -> None:
         for (_, weight), expected in pairs:
             assert weight.grad is not None
             torch.testing.assert_close(weight.grad.double(), expected.grad, rtol=1e-4, atol=1e-6)
+    if name == "continuous_cql":
+        mine, expected = objective.log_temperature.grad, reference.log_temperature.grad
+        torch.testing.assert_close(mine.double(), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_scale_of_values_is_inverted() -> None:
