@@ -154,7 +154,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--env", metavar="ENVIRONMENT", help="instead of the study's own")
     parser.add_argument("--seeds", type=int, nargs="+", help="instead of the study's own")
-    parser.add_argument("--only", nargs="+", metavar="RUN", help="take these runs alone")
+    only = (
+        "take these runs alone (RUN-VALUE, or RUN with all values, if the study varies an option)"
+    )
+    parser.add_argument("--only", nargs="+", metavar="RUN", help=only)
     parser.add_argument("--jobs", type=count, help="runs side by side (default: one per core)")
     parser.add_argument("--output", type=Path, help="folder of the runs (default: runs/STUDY)")
     parser.add_argument("--results", type=Path, help="table to add to (default: OUTPUT/STUDY.csv)")

@@ -58,7 +58,8 @@ def load_study(
     Args:
         path: The YAML file.
         seeds: Seeds that replace those of the file; None keeps them.
-        only: Labels of the runs to use, without baselines; None uses all runs and baselines.
+        only: Labels of the runs to use, or names of runs with all their values, without
+            baselines; None uses all runs and baselines.
         extra: Options added to every run.
         environment: Replaces that of the file; None keeps it.
 
@@ -74,14 +75,14 @@ def load_study(
     else:
         trust.remember(environment, {})
     environment = environment or own
-    unknown = set(only or []) - set(runs)
+    unknown = set(only or []) - set(runs) - {name for _, _, name in runs.values()}
     if unknown:
         raise ConfigError(
             f"{path} has no run {', '.join(sorted(unknown))}; it has: {', '.join(runs)}."
         )
     configs = []
-    for label, (options, own_seeds) in runs.items():
-        if only is not None and label not in only:
+    for label, (options, own_seeds, name) in runs.items():
+        if only is not None and not {label, name} & set(only):
             continue
         words = [*shlex.split(common), *shlex.split(options), *extra, f"--logging.name={label}"]
         try:
@@ -126,8 +127,8 @@ def _read_study(path: Path) -> dict[str, Any]:
     return content
 
 
-def _labelled_runs(content: dict[str, Any], path: Path) -> dict[str, tuple[str, list[int]]]:
-    """Returns options and seeds of the runs by label.
+def _labelled_runs(content: dict[str, Any], path: Path) -> dict[str, tuple[str, list[int], str]]:
+    """Returns options, seeds and name of the runs by label.
 
     With `vary: {OPTION: VALUES}`, every run is made once for each value, or for each of its own
     `values`, under the label LABEL-VALUE (of a path, its last part).
@@ -148,13 +149,13 @@ def _labelled_runs(content: dict[str, Any], path: Path) -> dict[str, tuple[str, 
             raise ConfigError(f"{path}: seeds must be whole numbers, like [1, 2, 3].")
         options, own = str(settings.get("options") or ""), settings.get("values", values)
         if not option:
-            labelled[str(label)] = (options, seeds)
+            labelled[str(label)] = (options, seeds, str(label))
             continue
         if not isinstance(own, list) or not own:
             raise ConfigError(f"{path}: values must be a list, like [1, 10, 100].")
         for value in map(str, own):
-            name = f"{label}-{value.rpartition('/')[2]}"
-            labelled[name] = (f"{options} --{option}={value}", seeds)
+            varied = f"{label}-{value.rpartition('/')[2]}"
+            labelled[varied] = (f"{options} --{option}={value}", seeds, str(label))
     return labelled
 
 

@@ -229,7 +229,7 @@ def test_an_invalid_option_is_reported_with_its_run(study: Path) -> None:
 
 
 def test_a_study_varies_an_option(study: Path) -> None:
-    """Every run is made with every value, or with its own, and `only` takes them one by one."""
+    """Every run is made with every value, or with its own, and `only` takes one or all of them."""
     varied = STUDY.replace("--model_mode=DT --text 'two words'", "{values: [96]}")
     study.write_text(varied + "vary: {model.d_model: [32, 64]}", encoding="utf-8")
     loaded = load_study(study, [1], None, [])
@@ -240,6 +240,8 @@ def test_a_study_varies_an_option(study: Path) -> None:
     ]
     chosen = load_study(study, [1], ["memory-64"], [])
     assert [config.logging.name for config in chosen.runs] == ["memory-64"]
+    chosen = load_study(study, [1], ["memory"], [])
+    assert [config.logging.name for config in chosen.runs] == ["memory-32", "memory-64"]
 
 
 @pytest.mark.parametrize(
