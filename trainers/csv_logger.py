@@ -16,6 +16,7 @@ from rate.renamed import current_metric
 
 METRICS = "metrics.csv"
 STEP = "step"
+SELECTION = "selection/"  # scores of the rollouts that select weights
 
 
 class MetricsTable(Logger):
@@ -44,6 +45,11 @@ class MetricsTable(Logger):
     @property
     def version(self) -> str:
         return ""
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        """The rows, with the metrics that were logged at their steps."""
+        return self._rows
 
     @rank_zero_only
     def log_hyperparams(
@@ -111,6 +117,19 @@ class MetricsTable(Logger):
             for line in lines
             if len(line) == len(header)
         ]
+
+
+def online_evaluations(folder: Path, which: str) -> int:
+    """Returns how many evaluations in the environment chose the weights of a run.
+
+    Args:
+        folder: The folder of the run.
+        which: `last`, which none chose, or `best`.
+    """
+    if which == "last":
+        return 0
+    rows = MetricsTable(folder).rows
+    return sum(any(name.startswith(SELECTION) for name in row) for row in rows)
 
 
 def _text(value: float) -> str:

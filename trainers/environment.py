@@ -62,6 +62,8 @@ class Environment:
         needs: The packages it needs.
         extra: The extra of this project that installs them.
         length_name: The label of lengths in tables and figures.
+        success_without_memory: The success rate of the best policy without memory, under default
+            settings and at every length; None if it is not known.
         shortest: The minimum length of generated data, whose lengths vary from it to the maximum;
             None if all episodes have the maximum.
         num_envs: Preferred number of parallel rollouts; None for any number.
@@ -87,6 +89,7 @@ class Environment:
     needs: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ""
     length_name: ClassVar[str] = "episode length (steps)"
+    success_without_memory: ClassVar[float | None] = None
     shortest: ClassVar[int | None] = None
     num_envs: ClassVar[int | None] = None
     group: ClassVar[tuple[str, tuple[str, str]] | None] = None

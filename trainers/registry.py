@@ -83,6 +83,11 @@ def length_name(name: str) -> str:
     return find_environment(name).length_name if name in ENVIRONMENTS else Environment.length_name
 
 
+def success_without_memory(name: str) -> float | None:
+    """Returns the success rate of the best policy without memory in an environment, if known."""
+    return find_environment(name).success_without_memory if name in ENVIRONMENTS else None
+
+
 def get_environment(
     name: str,
     options: dict[str, Any] | None = None,

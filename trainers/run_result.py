@@ -18,6 +18,7 @@ from rate.weights import CHECKPOINTS, load_model
 from trainers.callbacks import Report
 from trainers.config import RunConfig
 from trainers.config_files import load_config_file
+from trainers.csv_logger import online_evaluations
 from trainers.environment import Environment, Length, at_length
 from trainers.loggers import log_scores
 from trainers.meter import Meter
@@ -32,7 +33,8 @@ class RunResult:
     Attributes:
         folder: The run's folder.
         rows: The rows of `evaluation.json`: `model`, `which` (last or best), `length`,
-            `episodes`, `success`, `sem`, `return`, `return_sem`.
+            `episodes`, `success`, `sem`, `return`, `return_sem`, `online_evaluations` (how many
+            evaluations in the environment chose the weights).
         steps: Optimiser steps taken, over all interruptions.
         best_step: Optimiser step of the best weights; None if none were selected.
         seconds: Time in training steps, over all interruptions.
@@ -97,6 +99,7 @@ def score_weights(
     for which, step in (("last", result.steps), ("best", result.best_step)):
         if step is None:
             continue
+        chosen = online_evaluations(result.folder, which)
         if step not in scores:  # the best weights may be the last ones
             saved = load_model(result.folder / CHECKPOINTS / which)
             with Meter(shown=config.logging.progress) as meter:
@@ -110,8 +113,8 @@ def score_weights(
                     trained_range=saved.trained_range,
                 )
         for row in scores[step]:
-            known = {"environment": config.environment, "model": config.name}
-            result.rows.append({**known, "which": which, "step": step, **row})
+            known = {"environment": config.environment, "model": config.name, "which": which}
+            result.rows.append({**known, "step": step, "online_evaluations": chosen, **row})
     target = settings.target_return
     content = {
         "environment": config.environment,

@@ -27,6 +27,7 @@ _OWN = {
     ),
     *("success", "sem", "return", "return_sem", "steps", "invalid"),
     *("return_to_go", "rtg_outside", "rtg_outside_steps", "rtg_outside_from"),
+    "online_evaluations",
 }
 _SHOWN = 4  # maximum number of rows named in a remark
 

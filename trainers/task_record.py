@@ -53,6 +53,7 @@ def task_record(name: str) -> type[TaskRecord]:
         "vector": task.make_vector,
         "expert_class": _EXPERTS.get(name, TaskRecord.expert_class),
         "length_name": task.length_name,
+        "success_without_memory": task.success_without_memory,
         "__doc__": task.__doc__,
     }
     return type("Record", (TaskRecord,), parts)

@@ -59,8 +59,12 @@ def test_simulators_are_created_once_and_closed(kept: Kept, make_config: MakeCon
         evaluation__selection_episodes=2,
     )
     seen: list[int] = []
-    train(config, report=lambda phase, *_: seen.append(kept.open) if phase == "training" else None)
+    result = train(
+        config, report=lambda phase, *_: seen.append(kept.open) if phase == "training" else None
+    )
     assert max(seen) == 2
+    chosen = {(row["which"], row["online_evaluations"]) for row in result.rows}
+    assert chosen == {("last", 0), ("best", 4)}
     # Four selections with two episodes and thus two rows; then the last and best weights.
     assert kept.made[:2] == [(2, 6), (2, 9)]
     assert set(kept.made[2:]) == {(3, 8)}

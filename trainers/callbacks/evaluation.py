@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from rate.stopping import Stopped
 from rate.weights import SavedModel, save_model
 from trainers.callbacks.schedule import ScheduledCallback, best_or_none
+from trainers.csv_logger import SELECTION
 from trainers.environment import Environment, Length
 from trainers.episode_rows import RolloutResult
 from trainers.gathering import gather
@@ -116,7 +117,7 @@ class SelectionRollouts(ScheduledCallback):
         """Log the scores, and save the weights if they are the best so far."""
         self._warn(rows, step)
         metrics = {
-            f"selection/{name}@{row['length']}": row[name]
+            f"{SELECTION}{name}@{row['length']}": row[name]
             for row in rows
             for name in ("success", "return")
             if row[name] is not None

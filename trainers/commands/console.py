@@ -22,7 +22,7 @@ from rate.advice import command
 from rate.errors import UserError
 from rate.messages import did_you_mean
 from rate.stopping import exit_on_signal, ignore_stop_signals, name_of, number_of, stop_signals
-from trainers.commands.intervals import mean_and_spread
+from trainers.commands.cells import mean_and_spread
 from trainers.commands.scores import by_environment, by_length, main_metric, other_metrics
 from trainers.commands.streams import prepare_streams
 from trainers.environment_errors import DEBUG

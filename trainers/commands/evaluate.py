@@ -39,6 +39,7 @@ from trainers.commands.environment_options import (
 from trainers.commands.scores import add_scores, check_scores
 from trainers.config import EvaluationConfig
 from trainers.config_files import load_config_file
+from trainers.csv_logger import online_evaluations
 from trainers.environment import at_length
 from trainers.meter import Meter
 from trainers.registry import check_lengths, environment_of, get_environment
@@ -85,8 +86,13 @@ def find_candidates(source: Path) -> list[Candidate]:
     label: dict[str, Any] = {"model": config.logging.name or config.name}
     label["seed"] = config.training.seed
     label["trained_length"] = config.trained_length
+    chosen = {which: online_evaluations(run, which) for which in models}
     return [
-        Candidate(load_model(folder), {**label, "which": which}, config.evaluation)
+        Candidate(
+            load_model(folder),
+            {**label, "which": which, "online_evaluations": chosen[which]},
+            config.evaluation,
+        )
         for which, folder in models.items()
     ]
 

@@ -8,6 +8,13 @@ from typing import Any
 from rate.files import atomic_path
 from trainers.commands.outputs import output_errors
 
+_NAMES = {"success": "success rate"}
+
+
+def metric_name(metric: str) -> str:
+    """Returns the name of a column of scores or metrics, as a label of axes."""
+    return _NAMES.get(metric, metric.replace("_", " "))
+
 
 def save(figure: Any, path: Path) -> None:
     """Write a figure as a PNG, atomically, and close it.

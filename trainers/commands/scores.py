@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from rate.advice import command
 from rate.errors import ConfigError
 from rate.files import write_atomic
 from rate.locks import locked_folder
-from trainers.commands.intervals import Summary, mean_and_spread
 from trainers.commands.outputs import check_place, output_errors
+from trainers.environment import BASELINES
+from trainers.statistics import Scores
 
 COLUMNS = (
     "environment",
@@ -38,6 +39,7 @@ COLUMNS = (
     "rtg_outside_steps",
     "rtg_outside_from",
     "trained_length",
+    "online_evaluations",
 )
 # They identify a score, with `first_seed`.
 _KEY = ("environment", "model", "seed", "length", "which", "return_to_go")
@@ -46,8 +48,12 @@ _TEXT = ("environment", "model", "which", "return_to_go")
 _NUMBERED = ("seed", "length")
 _WHOLE = (
     *("seed", "length", "episodes", "step", "first_seed", "invalid"),
-    *("rtg_outside_steps", "rtg_outside_from", "trained_length"),
+    *("rtg_outside_steps", "rtg_outside_from", "trained_length", "online_evaluations"),
 )
+
+Task = tuple[str, int]
+"""What is scored by itself: an environment, and the length of its episodes. The environment
+ENV CHANGE is that of an evaluation of the runs of ENV in a changed environment."""
 
 
 def check_scores(path: Path) -> None:
@@ -199,14 +205,81 @@ def by_value(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
+def by_task_name(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the rows of models named TASK-MODEL, each in an environment of the task's own.
+
+    Raises:
+        ConfigError: If no model is named so.
+    """
+    found = []
+    for row in rows:
+        task, _, model = str(row["model"]).rpartition("-")
+        if task:
+            name, *change = str(row.get("environment") or "tmaze").split(" ")
+            place = " ".join([f"{name}/{task}", *change])
+            found.append({**row, "environment": place, "model": model})
+    if not found:
+        raise ConfigError("--tasks reads models named TASK-MODEL, like medium-dt; there are none.")
+    return found
+
+
+def seed_scores(
+    rows: Sequence[dict[str, Any]], metric: str, which: str = "last"
+) -> dict[Task, dict[str, dict[int, float]]]:
+    """Returns the values of a metric by task, model and seed; lengths ascend.
+
+    Several rows of a seed, of other episodes, are averaged by their numbers of episodes. Baselines
+    have `last` rows alone, which stand beside the `best` rows of models.
+
+    Args:
+        rows: The scores.
+        metric: A column.
+        which: The weights, `last` or `best`.
+    """
+    parts: dict[Task, dict[str, dict[int, list[tuple[float, int]]]]] = {}
+    for row in rows:
+        is_asked = row["which"] == which or row["model"] in BASELINES
+        if is_asked and row.get(metric) is not None:
+            task = (str(row.get("environment") or "tmaze"), int(row["length"]))
+            seeds = parts.setdefault(task, {}).setdefault(str(row["model"]), {})
+            seeds.setdefault(row["seed"], []).append((row[metric], row.get("episodes") or 1))
+    places = list(dict.fromkeys(place for place, _ in parts))
+    return {
+        task: {
+            model: {seed: _weighted(values) for seed, values in seeds.items()}
+            for model, seeds in parts[task].items()
+        }
+        for task in sorted(parts, key=lambda task: (places.index(task[0]), task[1]))
+    }
+
+
+def scores_of(tasks: Mapping[Task, Mapping[int, float]]) -> Scores:
+    """Returns the scores of tasks by seed for statistics.
+
+    Tasks of one environment with the same seeds are taken as those of the same runs.
+    """
+    seeds = {task: sorted(found) for task, found in tasks.items()}
+    return Scores(
+        [[found[seed] for seed in seeds[task]] for task, found in tasks.items()],
+        [(task[0].split(" ")[0], *seeds[task]) for task in tasks],
+    )
+
+
+def _weighted(values: Sequence[tuple[float, int]]) -> float:
+    """Returns the mean of values with weights; one value is returned to the bit."""
+    if len(values) == 1:
+        return values[0][0]
+    return sum(value * weight for value, weight in values) / sum(weight for _, weight in values)
+
+
 def by_length(
     rows: Sequence[dict[str, Any]], metric: str, model: str, which: str = "last"
 ) -> dict[int, list[float]]:
-    """Returns a model's values of a metric, one for each seed, by length."""
+    """Returns a model's values of a metric, one for each seed, by length; see `seed_scores`."""
     scores: dict[int, list[float]] = {}
-    for row in rows:
-        if row["model"] == model and row["which"] == which and row.get(metric) is not None:
-            scores.setdefault(row["length"], []).append(row[metric])
+    for (_, length), models in seed_scores(rows, metric, which).items():
+        if model in models:
+            scores.setdefault(length, []).extend(models[model].values())
     return scores
 
 
@@ -217,39 +290,3 @@ def training_seconds(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
         if row.get("seconds"):
             seconds.setdefault(str(row["model"]), {})[int(row["seed"])] = float(row["seconds"])
     return {model: statistics.mean(values.values()) for model, values in seconds.items()}
-
-
-def markdown(
-    rows: Sequence[dict[str, Any]],
-    metrics: Sequence[str] = (),
-    summarise: Summary = mean_and_spread,
-) -> str:
-    """Returns the scores of the last weights as Markdown tables, one for each environment.
-
-    Args:
-        rows: The scores.
-        metrics: The metrics to show at each length; the main metric if empty.
-        summarise: Returns a cell from the scores of the seeds.
-    """
-    metrics = metrics or [main_metric(rows)]
-    parts = by_environment(rows)
-    tables = {name: _markdown(part, metrics, summarise) for name, part in parts.items()}
-    if len(tables) == 1:
-        return next(iter(tables.values()))
-    return "\n\n".join(f"{name}:\n\n{table}" for name, table in tables.items())
-
-
-def _markdown(rows: Sequence[dict[str, Any]], metrics: Sequence[str], summarise: Summary) -> str:
-    lengths = sorted({row["length"] for row in rows})
-    names = [name if len(lengths) == 1 else f"{name} at {n:,}" for name in metrics for n in lengths]
-    if len(metrics) == 1:
-        names = [f"{length:,}" for length in lengths]
-    lines = ["| model | seeds | " + " | ".join(names) + " |", "|---|---|" + "---|" * len(names)]
-    for model in dict.fromkeys(row["model"] for row in rows):
-        cells = []
-        for metric in metrics:
-            scores = by_length(rows, metric, model)
-            cells += [summarise(scores.get(length, [])) for length in lengths]
-        seeds = len({row["seed"] for row in rows if row["model"] == model})
-        lines.append(f"| {model} | {seeds} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)

@@ -23,7 +23,7 @@ from rate.errors import UserError
 from rate.stopping import with_message
 from rate.workers.pool import available_cores
 from trainers.commands.console import count, make_parser, show_scores, user_errors
-from trainers.commands.plot import plot_scores
+from trainers.commands.plot_lengths import plot_scores
 from trainers.commands.scores import add_scores, training_seconds
 from trainers.commands.study_evaluations import Evaluation
 from trainers.commands.study_file import STUDIES, Study, find_study, load_study

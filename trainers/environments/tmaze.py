@@ -27,6 +27,7 @@ class Record(Environment):
     name = "tmaze"
     options = TMazeOptions
     env = TMaze
+    success_without_memory = 1 / 2
 
     @classmethod
     def make_spec(cls, settings: Any) -> EnvironmentSpec:

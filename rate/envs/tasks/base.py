@@ -53,6 +53,8 @@ class Task(gymnasium.Env[Observation, np.int64], ABC, Generic[O]):
     options_class: ClassVar[type[Any]]
     default_length: ClassVar[int]
     length_name: ClassVar[str] = "episode length (steps)"
+    # Of the best policy without memory, under default settings; None if it is not known.
+    success_without_memory: ClassVar[float | None] = None
     observation_key: ClassVar[str] = "vector"  # of the agent's own observation, if privileged
     varies_length: ClassVar[bool] = False  # whether the lengths of generated data vary
 

@@ -58,6 +58,7 @@ class MemoryLength(Task[MemoryLengthOptions]):
     options_class = MemoryLengthOptions
     default_length: ClassVar[int] = 30
     length_name = "memory length"
+    success_without_memory = 1 / 2
     num_actions = 2
 
     @property

@@ -43,6 +43,7 @@ class PassiveTMaze(Task[TaskOptions]):
     default_length: ClassVar[int] = 50
     varies_length = True
     length_name = "corridor length"
+    success_without_memory = 1 / 2
     num_actions = 4
     detour: ClassVar[int] = 0  # cells from the start back to the cell that shows the goal
 

@@ -80,6 +80,7 @@ class VisualMatch(ThreePhases[VisualMatchOptions]):
     """
 
     options_class = VisualMatchOptions
+    success_without_memory = 1 / 3
     rooms = np.stack([from_art(_EXPLORE), apples.ROOM, from_art(_REWARD)])
     starts = np.concatenate([apples.START, cells_of(_REWARD, "+")])
     reward_steps = 15

@@ -35,6 +35,8 @@ def test_evaluation_reproduces_the_report(mode: str, trained: Trained, tmp_path:
     main([str(folder), "--results", str(table)])
     assert table.read_text(encoding="utf-8").splitlines()[0] == ",".join(COLUMNS)
     assert read(table) == rows_of(folder)
+    chosen = {(row["which"], row["online_evaluations"]) for row in read_scores(table)}
+    assert chosen == {("last", 0), ("best", 1)}  # the run has two steps, and was evaluated once
 
 
 @pytest.mark.parametrize("which", ["last", "best"])

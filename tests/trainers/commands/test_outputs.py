@@ -45,7 +45,7 @@ def commands(
         (benchmark, "measure_machine"),
         (benchmark_popgym, "run_study"),
         (doctor, "examine"),
-        (plot, "pyplot"),
+        (plot, "plot_scores"),
     ):
         monkeypatch.setattr(*where, forbidden)
     run, table, plan = str(trained("rate")), tmp_path / "in.csv", tmp_path / "plan.yaml"

@@ -1,4 +1,4 @@
-"""Figures from tables and runs, and the Markdown table of the same rows."""
+"""Figures from tables and runs."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from typing import Any
 import pytest
 
 from trainers.commands import evaluate
-from trainers.commands.intervals import mean_and_spread
-from trainers.commands.plot import _shifts, main, plot_scores, trained_lengths
+from trainers.commands.plot import main
+from trainers.commands.plot_lengths import _shifts, plot_scores, trained_lengths
 from trainers.commands.scores import (
     COLUMNS,
     add_scores,
     by_length,
     by_value,
-    main_metric,
-    markdown,
     other_metrics,
     read_scores,
 )
@@ -86,72 +84,10 @@ def test_metrics_of_one_environment_are_the_last_columns(tmp_path: Path) -> None
     assert other_metrics([first, second]) == ["success_0", "imbalance", "lifetime"]
 
 
-def test_rows_are_compared_by_success_or_else_by_return() -> None:
-    without = [row("x", 1, 9, None, **{"return": 3.5})]
-    assert main_metric(ROWS) == "success"
-    assert main_metric(without) == "return"
-    assert "| x | 1 | 3.50 |" in markdown(without)
-
-
-def test_one_seed_has_no_spread() -> None:
-    assert mean_and_spread([0.98, 1.0]) == "0.99 ± 0.01"
-    assert mean_and_spread([0.5]) == "0.50"
-    assert mean_and_spread([]) == "–"
-
-
-def test_the_spread_is_the_sample_standard_deviation() -> None:
-    """Seeds are a sample: the sum of squares is divided by their number minus one."""
-    assert mean_and_spread([1.0, 2.0, 6.0]) == "3.00 ± 2.65"  # of a population: 2.16
-    assert mean_and_spread([0.0, 1.0]) == "0.50 ± 0.71"  # of a population: 0.50
-    rows = [row("x", seed, 9, success) for seed, success in enumerate((1.0, 2.0, 6.0))]
-    assert "| x | 3 | 3.00 ± 2.65 |" in markdown(rows)
-
-
-def test_interquartile_means_are_printed_and_drawn(
-    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    main([str(table), "--markdown", "--statistic", "iqm"])
-    assert "0.99 [0.98, 1.00]" in capsys.readouterr().out
+def test_interquartile_means_are_drawn(table: Path, tmp_path: Path) -> None:
     main([str(table), "-o", str(tmp_path / "mean.png")])
     main([str(table), "-o", str(tmp_path / "iqm.png"), "--statistic", "iqm"])
     assert (tmp_path / "iqm.png").read_bytes() != (tmp_path / "mean.png").read_bytes()
-
-
-def test_markdown_is_printed(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main([str(table), "--markdown"])
-    assert capsys.readouterr().out == (
-        "| model | seeds | 90 | 9,600 |\n"
-        "|---|---|---|---|\n"
-        "| rate | 2 | 1.00 ± 0.00 | 0.99 ± 0.01 |\n"
-        "| a, b | 1 | 0.50 | – |\n"
-    )
-    assert markdown(read_scores(table)) == markdown(ROWS)
-
-
-def test_a_table_may_have_columns_of_several_metrics(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], error_of: Callable[..., str]
-) -> None:
-    path = tmp_path / "scores.csv"
-    groups = {"success_ball": 0.5, "success_key": 1.0}
-    rows = [row("rate", 1, 9, 0.75, **groups), row("rate", 1, 1100, 0.5, success_ball=0.25)]
-    add_scores(path, [*rows, row("random", 0, 9, 0.25)])
-    metrics = ["success", "success_ball", "success_key"]
-    main([str(path), "--markdown", "--metrics", *metrics])
-    names = [f"{name} at {length}" for name in metrics for length in ("9", "1,100")]
-    assert capsys.readouterr().out.splitlines() == [
-        f"| model | seeds | {' | '.join(names)} |",
-        "|---|---|---|---|---|---|---|---|",
-        "| rate | 1 | 0.75 | 0.50 | 0.50 | 0.25 | 1.00 | – |",
-        "| random | 1 | 0.25 | – | – | – | – | – |",
-    ]
-    path.unlink()
-    add_scores(path, [rows[0]])
-    main([str(path), "--markdown", "--metrics", *metrics])  # a single length is not shown
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "| model | seeds | success | success_ball | success_key |"
-    assert lines[2] == "| rate | 1 | 0.75 | 0.50 | 1.00 |"
-    error = error_of(main, [str(path), "--markdown", "--metrics", "success", "succes_key"])
-    assert "--metrics has succes_key; the tables have: success, sem," in error
 
 
 def test_a_figure_of_returns_is_drawn_with_baselines(tmp_path: Path) -> None:
@@ -308,12 +244,9 @@ def test_a_folder_that_is_no_run_is_refused(
     assert "below.png cannot be written" in error
 
 
-def test_environments_have_a_table_and_a_panel_each(tmp_path: Path) -> None:
+def test_environments_have_a_panel_each(tmp_path: Path) -> None:
     near = row("a", 1, 10, 1.0)
     far = row("a", 1, 10, 0.25, environment="tmaze far")
-    tables = markdown([near, far])
-    assert tables.startswith("tmaze:\n\n| model |")
-    assert tables.endswith("tmaze far:\n\n| model | seeds | 10 |\n|---|---|---|\n| a | 1 | 0.25 |")
     plot_scores([near], tmp_path / "one.png")
     plot_scores([near, far], tmp_path / "two.png")
     width = [int.from_bytes((tmp_path / f).read_bytes()[16:20]) for f in ("one.png", "two.png")]
