@@ -67,11 +67,12 @@ class EvaluationConfig:
         target_return: The return asked for; None is the environment's own.
         target_from_data: Where `target_return` is None, ask for the return of the data's best
             episode instead.
-        return_to_go: The return-to-go after the first step of a rollout: rewards are subtracted
-            from the target (`decrease`), the target is held (`hold`), the rest is kept in the range
-            of the training data (`clamp`), or each segment of K steps starts from the target again
-            (`per_segment`, RATE on MuJoCo). Where rewards arrive all the time, `decrease` leaves
-            the range of the data in rollouts that are longer than its episodes.
+        return_to_go: The return-to-go of a rollout: rewards are subtracted from the target
+            (`decrease`, as published), and the rest is kept in the range of the training data
+            (`clamp`, the default), the target is held (`hold`), or each segment of K steps starts
+            from the target again (`per_segment`, RATE on MuJoCo). Where rewards arrive all the
+            time, `decrease` leaves the range of the data in rollouts that are longer than its
+            episodes.
         recompute_window: Sliding-window models recompute their window at every step past their
             context, as in training (slow); false keeps a KV cache of the last K steps instead.
         decoding: How actions are drawn.
@@ -89,7 +90,7 @@ class EvaluationConfig:
     test_seed: int = 20_000
     target_return: float | None = None
     target_from_data: bool = False
-    return_to_go: ReturnToGo = "decrease"
+    return_to_go: ReturnToGo = "clamp"
     recompute_window: bool = True
     decoding: Decoding = field(default_factory=Decoding)
 
@@ -119,7 +120,8 @@ class EvaluationConfig:
         Raises:
             ConfigError: If the model is not given returns-to-go.
         """
-        if self.return_to_go != "decrease" and not model.condition_on_return:
+        usual = self.return_to_go in ("clamp", "decrease")  # the default, and that of older runs
+        if not usual and not model.condition_on_return:
             raise ConfigError(
                 f"evaluation.return_to_go={self.return_to_go} changes nothing: the model is not "
                 "given returns-to-go (model.condition_on_return=false). Leave it out."

@@ -27,7 +27,8 @@ def warn_of_data(
         warnings.warn(
             f"The return to ask for in rollouts is {target:g} (evaluation.target_return), but the "
             f"episodes of {datamodule.store.path} have returns from {low:g} to {high:g}: the model "
-            "is asked for what it never saw.",
+            "is asked for what it never saw, or with evaluation.return_to_go=clamp for the nearest "
+            "that it saw.",
             stacklevel=3,
         )
     _warn_of_unreached_steps(config, datamodule)

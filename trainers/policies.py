@@ -34,17 +34,20 @@ def make_policy(
         ConfigError: If `evaluation.return_to_go` does not go with the model or its weights.
     """
     settings.check_model(model.config)
-    if settings.return_to_go == "clamp" and trained_range is None:
+    mode = settings.return_to_go
+    if not model.config.condition_on_return:
+        mode = "hold"  # nothing is told
+    elif mode == "clamp" and trained_range is None:
         raise ConfigError(
             "evaluation.return_to_go=clamp needs the range of the training data, which these "
-            "weights, of an earlier version, do not hold. Choose hold, or train again."
+            "weights do not hold. Choose decrease or hold, or train again."
         )
     wanted = settings.target_return
     return Policy(
         model,
         num_envs=num_envs,
         target_return=target_return if wanted is None else wanted,
-        return_to_go=settings.return_to_go,
+        return_to_go=mode,
         trained_range=trained_range,
         decoding=decoding or settings.decoding,
         seed=seed,

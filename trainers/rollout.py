@@ -202,7 +202,8 @@ def score_lengths(
     for length, result in zip(lengths, results, strict=True):
         played = environment.steps_at(None) if length is None else length
         known: dict[str, Any] = {"length": played, "episodes": len(seeds), "first_seed": seeds[0]}
-        if config.return_to_go != "decrease":
+        is_told = result.outside is not None  # the model is given returns-to-go
+        if is_told or config.return_to_go != EvaluationConfig.return_to_go:
             known["return_to_go"] = config.return_to_go
         rows.append({**known, **scores(result, environment.group)})
     return rows

@@ -61,7 +61,13 @@ def test_a_rollout_can_be_cut_short() -> None:
 def test_an_environment_may_have_no_success() -> None:
     assert rollout([Idle()], [Countdown(2, tells=False)], range(2)).outcomes == {}
     entry = entry_of(lambda count, length: Countdown(count, tells=False))
-    (row,) = evaluate(make_model(), entry, EvaluationConfig(episodes=2), lengths=[5], first_seed=0)
+    (row,) = evaluate(
+        make_model(),
+        entry,
+        EvaluationConfig(return_to_go="decrease", episodes=2),
+        lengths=[5],
+        first_seed=0,
+    )
     assert (row["success"], row["sem"], row["return"]) == (None, None, 1.5)
 
 
@@ -233,7 +239,7 @@ def test_the_number_of_rows_does_not_change_results(name: str, method: Any) -> N
 
 def test_a_hundred_mazes_are_equal_in_seven_rows() -> None:
     entry = entry_of(lambda rows, length: TMazeVector(rows, (5, length)))
-    model, config = make_model(), EvaluationConfig(episodes=100)
+    model, config = make_model(), EvaluationConfig(return_to_go="decrease", episodes=100)
     whole, part = (
         evaluate(model, entry, replace(config, num_envs=rows), lengths=[15], first_seed=0)
         for rows in (None, 7)
@@ -255,7 +261,7 @@ def test_the_number_of_rows_is_that_of_the_settings_or_the_environment() -> None
         made.append((rows, length))
         return Closing(rows, length)
 
-    model, config = make_model(), EvaluationConfig(episodes=6)
+    model, config = make_model(), EvaluationConfig(return_to_go="decrease", episodes=6)
     small, large = entry_of(make_vector, num_envs=4), entry_of(make_vector, num_envs=9)
     for entry, settings in (
         (entry_of(make_vector), config),
@@ -276,7 +282,7 @@ def test_the_number_of_rows_is_that_of_the_settings_or_the_environment() -> None
 
 def test_progress_grows_to_one() -> None:
     told: list[tuple[int, float]] = []
-    config = EvaluationConfig(episodes=9, num_envs=4)
+    config = EvaluationConfig(return_to_go="decrease", episodes=9, num_envs=4)
     evaluate(
         make_model(),
         get_environment("tmaze"),
@@ -297,7 +303,9 @@ def test_progress_grows_to_one() -> None:
 def test_evaluation_is_repeatable_and_changes_no_state(method: Any, training: bool) -> None:
     model = make_model()
     model.train(training)
-    config = EvaluationConfig(episodes=10, num_envs=4, decoding=Decoding(method=method))
+    config = EvaluationConfig(
+        return_to_go="decrease", episodes=10, num_envs=4, decoding=Decoding(method=method)
+    )
     random_state = torch.get_rng_state()
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     threads = torch.get_num_threads()
@@ -325,7 +333,7 @@ def test_the_target_return_of_the_settings_overrides_the_environment(monkeypatch
     monkeypatch.setattr(trainers.policies, "Policy", Recording)
     entry, model = get_environment("tmaze"), make_model()
     for target in (None, 0.0, 0.5):
-        config = EvaluationConfig(episodes=2, target_return=target)
+        config = EvaluationConfig(return_to_go="decrease", episodes=2, target_return=target)
         evaluate(model, entry, config, lengths=[4], first_seed=0)
     assert targets == [1.0, 0.0, 0.5]
 

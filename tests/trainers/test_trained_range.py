@@ -120,6 +120,7 @@ def test_weights_hold_the_range_and_scores_the_count(
     """All returns-to-go in the data of the T-Maze are 1."""
     config = make_config(
         evaluation__target_return=3.0,
+        evaluation__return_to_go="decrease",
         evaluation__lengths=[6, 8],
     )
     with pytest.warns(
@@ -146,7 +147,7 @@ def test_a_run_reports_the_mode_of_its_return_to_go(make_config: MakeConfig) -> 
     plain = train(make_config(logging__name="plain"))
     scores = [[row["return"] for row in run.rows] for run in (result, plain)]
     assert scores[0] == scores[1]
-    assert "return_to_go" not in plain.rows[0]
+    assert plain.rows[0]["return_to_go"] == "clamp"  # the default
 
 
 def test_a_mode_that_the_model_cannot_follow_is_refused(make_config: MakeConfig) -> None:

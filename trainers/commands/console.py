@@ -25,6 +25,7 @@ from rate.stopping import exit_on_signal, ignore_stop_signals, name_of, number_o
 from trainers.commands.cells import mean_and_spread
 from trainers.commands.scores import by_environment, by_length, main_metric, other_metrics
 from trainers.commands.streams import prepare_streams
+from trainers.config import EvaluationConfig
 from trainers.environment_errors import DEBUG
 from trainers.errors import Interrupted, TrainingError
 from trainers.registry import length_name
@@ -188,9 +189,10 @@ def _show_table(rows: Sequence[dict[str, Any]], console: Console, prefix: str) -
 
 
 def _modes(rows: Sequence[dict[str, Any]]) -> str:
-    """Returns the modes of the return-to-go of rows; empty if all are `decrease`."""
-    modes = dict.fromkeys(row.get("return_to_go") or "decrease" for row in rows)
-    return "" if list(modes) == ["decrease"] else f"; return-to-go: {', '.join(modes)}"
+    """Returns the modes of the return-to-go of rows; empty if all have the default."""
+    modes = dict.fromkeys(row.get("return_to_go") or EvaluationConfig.return_to_go for row in rows)
+    is_default = list(modes) == [EvaluationConfig.return_to_go]
+    return "" if is_default else f"; return-to-go: {', '.join(modes)}"
 
 
 def _show_others(rows: Sequence[dict[str, Any]], console: Console) -> None:

@@ -81,7 +81,9 @@ def find_candidates(source: Path) -> list[Candidate]:
     run = folder.parent.parent
     if not (run / "config.yaml").is_file():
         alone = {"model": folder.name, "seed": 0, "which": "last"}
-        return [Candidate(load_model(folder), alone, EvaluationConfig())]
+        saved = load_model(folder)
+        mode = "decrease" if saved.trained_range is None else EvaluationConfig.return_to_go
+        return [Candidate(saved, alone, EvaluationConfig(return_to_go=mode))]
     config = load_config_file(run / "config.yaml")
     label: dict[str, Any] = {"model": config.logging.name or config.name}
     label["seed"] = config.training.seed
@@ -122,7 +124,8 @@ def public_candidate(options: argparse.Namespace, env: dict[str, Any]) -> Candid
         options.return_scale,
     )
     label = {"model": options.public_weights.stem, "seed": 0, "which": "last"}
-    return Candidate(SavedModel(model.eval(), spec), label, EvaluationConfig())
+    settings = EvaluationConfig(return_to_go="decrease")  # as the public code
+    return Candidate(SavedModel(model.eval(), spec), label, settings)
 
 
 def prepare(candidate: Candidate, given: dict[str, Any], first_seed: int | None) -> Candidate:

@@ -42,7 +42,7 @@ COLUMNS = (
     "online_evaluations",
 )
 # They identify a score, with `first_seed`.
-_KEY = ("environment", "model", "seed", "length", "which", "return_to_go")
+_KEY = ("environment", "model", "seed", "length", "which")
 _NEEDED = ("model", "seed", "length", "success", "which")
 _TEXT = ("environment", "model", "which", "return_to_go")
 _NUMBERED = ("seed", "length")
@@ -69,8 +69,8 @@ def check_scores(path: Path) -> None:
 def add_scores(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Add rows to a table of scores atomically; a missing table is created.
 
-    The rows replace those of the same environment, model, seed, length, weights and mode of the
-    return-to-go whose `first_seed` is equal or empty. Metrics of one environment are the last
+    The rows replace those of the same environment, model, seed, length and weights whose
+    `first_seed` is equal or empty. Metrics of one environment are the last
     columns.
 
     Args:

@@ -98,11 +98,13 @@ def test_a_run_reports_success_in_both_groups(trained: Trained) -> None:
     ]
     for row in rows:
         assert (row["environment"], row["model"], row["episodes"]) == (case.name, "rate", 9)
-        known = ("environment", "model", "which", "step", "length", "episodes", "first_seed")
+        known = ("environment", "model", "which", "step", "online_evaluations")
+        played = [key for key in ("length", "episodes", "first_seed", "return_to_go") if key in row]
         scores = ("success", "sem", "return", "return_sem", "steps", "invalid")
         outside = [key for key in row if key.startswith("rtg_outside")]
         assert len(outside) == (3 if case.name == "retrieval" else 0)  # Minigrid's sees no return
-        assert tuple(row) == (*known, *scores, *outside, *case.outcomes)
+        assert ("return_to_go" in row) == bool(outside)
+        assert tuple(row) == (*known, *played, *scores, *outside, *case.outcomes)
         assert 1 <= row["steps"] <= 15
         for name in ("success", *case.outcomes[-3:]):
             assert row[name] is None or 0 <= row[name] <= 1

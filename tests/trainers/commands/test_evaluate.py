@@ -81,8 +81,8 @@ def test_a_mode_of_the_return_to_go_has_rows_of_its_own(
         main([str(trained("rate")), *how, "--return-to-go", "hold"])
     rows = read_scores(table)
     assert [(row["model"], row["which"], row["return_to_go"]) for row in rows] == [
-        ("rate", "last", ""),
-        ("rate", "best", ""),
+        ("rate", "last", "clamp"),
+        ("rate", "best", "clamp"),
         ("rate hold", "last", "hold"),
         ("rate hold", "best", "hold"),
     ]
