@@ -37,6 +37,7 @@ from scripts.benchmarks.collecting import time_collector
 from scripts.benchmarks.configurations import MODELS
 from scripts.benchmarks.figures import draw_figures
 from scripts.benchmarks.machine import Machine, measure_machine
+from scripts.benchmarks.objectives import time_objectives
 from scripts.benchmarks.public import load_class
 from scripts.benchmarks.published import CONFIGURATIONS
 from scripts.benchmarks.report import (
@@ -48,7 +49,7 @@ from scripts.benchmarks.report import (
     write_results,
 )
 from scripts.benchmarks.rows import Row, Skipped, Subject, Task
-from scripts.benchmarks.sampling import time_sampler
+from scripts.benchmarks.sampling import time_replay, time_sampler
 from scripts.benchmarks.scale import SERIES, scale_tasks
 from scripts.benchmarks.table import append_table, check_outputs, markdown
 from scripts.benchmarks.timing import describe_failure
@@ -64,7 +65,9 @@ Measure = Callable[[Subject, float], list[Row]]
 # What is measured: a function of a subject and a budget, and its share of the time.
 _PARTS: dict[str, tuple[Measure, int]] = {
     "agreement": (check_agreement, 1),
+    "objectives": (time_objectives, 3),
     "sampler": (time_sampler, 2),
+    "replay": (time_replay, 1),
     "fit": (time_fit, 1),
     "rollout": (time_rollout, 2),
     "collector": (time_collector, 2),

@@ -48,28 +48,55 @@ class PlainLoop:
         return found
 
 
+class CountedUnrolls:
+    """A collector that counts the steps of its unrolls, which are shorter where an episode ends."""
+
+    def __init__(self, collector: UnrollCollector) -> None:
+        self._collector = collector
+        self.unrolls = self.steps = 0
+
+    def collect(self) -> None:
+        """Collects an unroll of every row."""
+        self.unrolls += 1
+        self.steps += int(self._collector.collect().mask.sum())
+
+
 def time_collector(subject: Subject, budget: float) -> list[Row]:
-    """Acting for training in the real environment, an unroll at a time.
+    """Acting for training in the environments of a configuration, an unroll at a time.
 
     Raises:
-        ConfigError: If the simulator is not installed.
+        ConfigError: If a simulator is not installed.
         Skipped: If the configuration has none.
     """
-    if subject.configuration.simulator is None:
+    own = subject.configuration
+    if own.simulator is None:
         raise Skipped("no simulator of these shapes is registered")
-    name, length = subject.configuration.simulator
-    entry, steps = get_environment(name, workers=subject.workers), subject.run.window - 1
+    places = (own.simulator, *own.collected_in)
+    return [
+        replace(row, configuration=own.name if place == own.simulator else place[0])
+        for place in places
+        for row in _time_collector(subject, *place, budget / len(places))
+    ]
+
+
+def _time_collector(subject: Subject, name: str, length: int, budget: float) -> list[Row]:
+    """Times acting in one environment, with the configuration's model for its spaces."""
+    entry = get_environment(name, workers=subject.workers)
+    steps = min(subject.run.window - 1, entry.steps_at(length))
     config = replace(subject.run.model, condition_on_return=False)
     spaces = entry.spec.observation_space, entry.spec.action_space
     model = SequenceModel(config, *spaces).eval().to(subject.device)
     rows = subject.num_envs or entry.num_envs or subject.rows
+    counted: list[CountedUnrolls] = []
     with ExitStack() as stack:
 
         def build() -> Step:
             env = stack.enter_context(closing(entry.make_vector(rows, length)))
             kind = exploration_of(OnlineConfig(), ObjectiveConfig(), model.head)
             exploring = Exploration(kind, OnlineConfig(), model.head)
-            return UnrollCollector(env, model, steps, exploring, lambda _: 0.0, _SEED).collect
+            collector = UnrollCollector(env, model, steps, exploring, lambda _: 0.0, _SEED)
+            counted.append(CountedUnrolls(collector))
+            return counted[0].collect
 
         def build_plain() -> Step:
             env = stack.enter_context(closing(entry.make_env(length)))
@@ -79,7 +106,10 @@ def time_collector(subject: Subject, budget: float) -> list[Row]:
         turns.run()
     measured = subject.failed("collector", turns.failed)
     for variant, timing in turns.timings().items():
-        size = rows if variant == OURS else 1
-        row = subject.row("collector", variant, size=size, note=f"unrolls of {steps} steps")
-        measured.append(row.timed(timing, size * steps, steps))
+        size, real = 1, float(steps)  # steps of all rows
+        if variant == OURS:
+            size, real = rows, counted[0].steps / counted[0].unrolls
+        note = f"unrolls of at most {steps} steps"
+        row = subject.row("collector", variant, size=size, note=note)
+        measured.append(row.timed(timing, real, steps))
     return measured

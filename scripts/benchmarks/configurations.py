@@ -65,6 +65,8 @@ class Configuration:
         cpu_num_envs: The same on a CPU.
         simulator: Registered environment whose simulator can be timed, and the length of its
             episodes.
+        collected_in: Further environments and lengths in which the collector is timed, with this
+            model for their spaces.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Configuration:
     num_envs: int = 100
     cpu_num_envs: int = 100
     simulator: tuple[str, int] | None = None
+    collected_in: tuple[tuple[str, int], ...] = ()
 
     @property
     def window(self) -> int:

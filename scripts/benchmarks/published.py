@@ -60,6 +60,7 @@ _TMAZE = Configuration(
     published=(Published(12_236, 3.0), Published(308, None, "cpu", 32)),
     cpu_num_envs=10,
     simulator=("tmaze", 9600),
+    collected_in=(("memory_length", 30), ("visual_match", 60)),
 )
 _VIZDOOM = Configuration(
     name="vizdoom",

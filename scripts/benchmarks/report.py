@@ -22,7 +22,9 @@ from trainers.commands.outputs import output_errors
 
 TITLES = {
     "step": "Training step, data on the device",
+    "objectives": "An update of each learning rule, and its speed relative to behaviour cloning",
     "sampler": "Sampler: a batch, on the device",
+    "replay": "Replay: a batch of unrolls, against a Python list of episodes",
     "fit": "Epochs of training, with logging",
     "rollout": "Rollout, in an environment that costs nothing",
     "collector": "Collector of training in an environment, an unroll at a time",

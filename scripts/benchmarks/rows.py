@@ -97,7 +97,7 @@ class Row:
     ratio_to_reference_high: float | None = None
     blocks: tuple[float, ...] = ()
 
-    def timed(self, timing: Timing, timesteps: int, per_step: int = 1) -> Row:
+    def timed(self, timing: Timing, timesteps: float, per_step: int = 1) -> Row:
         """This row with the times of a step.
 
         Args:

@@ -1,10 +1,13 @@
-"""Timing of the sampler, in turns with sampling one window after the other in Python."""
+"""Timing of the sampler and of the replay, in turns with sampling in Python, one by one."""
 
 from __future__ import annotations
 
 import itertools
+import random
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +16,15 @@ import torch
 from datamodules.episodes import Array
 from datamodules.store import Store
 from rate.batch import Batch
-from scripts.benchmarks.data import batch_bytes
+from scripts.benchmarks.data import batch_bytes, random_batch
 from scripts.benchmarks.rows import OURS, Row, Subject
 from scripts.benchmarks.timing import Turns, ready
+from trainers.sources.replay import SequenceReplay, batch_of, named_parts
 
+CPU = torch.device("cpu")
 PER_SAMPLE = "per-sample Python"
+LIST = "list of episodes"
+_UNROLLS, _BYTES = 5000, 2**28  # of the replay: as many as a run's, if they are small enough
 _PER_SAMPLE_BATCH = 16  # the cost is in proportion to the number of windows
 
 
@@ -39,6 +46,68 @@ def time_sampler(subject: Subject, budget: float, baseline: bool = True) -> list
     for name, timing in turns.timings().items():
         of, call = variants[name]
         rows.append(of.with_rates(of.row("sampler", name), timing, batch_bytes(call())))
+    return rows
+
+
+class EpisodeList:
+    """A replay as a Python list of episodes, each a dictionary of arrays.
+
+    Args:
+        unrolls: The episodes, one a row.
+        seed: Of sampling.
+    """
+
+    def __init__(self, unrolls: Batch, seed: int) -> None:
+        parts = named_parts(unrolls)
+        rows = range(unrolls.batch_size)
+        self._episodes = [{name: part[row].numpy() for name, part in parts.items()} for row in rows]
+        self._random = random.Random(seed)
+
+    def sample(self, size: int) -> Batch:
+        """Returns a batch of random episodes, stacked one by one."""
+        chosen = [self._random.choice(self._episodes) for _ in range(size)]
+        return batch_of(
+            {
+                name: torch.from_numpy(np.stack([each[name] for each in chosen]))
+                for name in chosen[0]
+            }
+        )
+
+
+def time_replay(subject: Subject, budget: float) -> list[Row]:
+    """Sampling batches of unrolls for learning online, uniformly and by priority.
+
+    In place of a model, rows name the sampling. The files of the replay are in the cache of the
+    operating system.
+    """
+    spec, steps = subject.configuration.spec, subject.configuration.window
+    size = min(_UNROLLS, max(subject.batch, _BYTES // batch_bytes(random_batch(spec, 1, steps))))
+    unrolls = random_batch(spec, size, steps)
+    return [
+        replace(row, model=name)
+        for name, exponents in (("uniform", (0.0, 0.0)), ("by priority", (0.9, 0.6)))
+        for row in _time_replay(subject, unrolls, exponents, budget / 2)
+    ]
+
+
+def _time_replay(
+    subject: Subject, unrolls: Batch, exponents: tuple[float, float], budget: float
+) -> list[Row]:
+    """Times a replay with exponents of priority and importance, and a list with its unrolls."""
+    with tempfile.TemporaryDirectory(dir=subject.folder) as folder:
+        replay = SequenceReplay(Path(folder), unrolls.batch_size, 0, 1, *exponents)
+        replay.add(unrolls)
+        episodes, numbers = EpisodeList(unrolls, 1), itertools.count()
+        calls: dict[str, Callable[[], Batch]] = {
+            LIST: lambda: episodes.sample(subject.batch),
+            OURS: lambda: replay.sample(next(numbers), subject.batch)[0],
+        }
+        turns = Turns({name: ready(call) for name, call in calls.items()}, CPU, budget)
+        turns.run()
+        rows = subject.failed("replay", turns.failed)
+        for name, timing in turns.timings().items():
+            row = subject.row("replay", name, note=f"of {unrolls.batch_size} unrolls")
+            rows.append(subject.with_rates(row, timing, batch_bytes(calls[name]())))
     return rows
 
 

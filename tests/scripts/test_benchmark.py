@@ -54,14 +54,17 @@ def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scripts.benchmarks.timing._ROUNDS", 2)
     monkeypatch.setattr("scripts.benchmarks.timing._LONGEST_BLOCK", 0.0)
     monkeypatch.setattr("scripts.benchmarks.timing._MOST_WARM_UPS", 1)
+    monkeypatch.setattr("scripts.benchmarks.sampling._BYTES", 0)
     monkeypatch.setattr(benchmark, "measure_machine", lambda device, _: measure_machine(device, 0))
 
 
 @pytest.mark.usefixtures("tiny_configurations")
 def test_every_part_is_measured_in_turns_with_its_baselines(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ["tmaze", "atari"]
+    few = ["behaviour_cloning", "cql"]
+    monkeypatch.setattr("scripts.benchmarks.objectives.rules_of", lambda _: few)
     wanted = ["--configurations", *names, "--reference-module", str(EAGER_FILE)]
     result = run(tmp_path, *wanted)
     assert set(result["skipped"].values()) == {
@@ -73,14 +76,20 @@ def test_every_part_is_measured_in_turns_with_its_baselines(
         for part in ("step", "sampler", "fit", "rollout"):
             assert (part, name, "ours") in measured
         assert ("step", name, "reference module") in measured
+        assert ("objectives", name, "behaviour_cloning") in measured
+        assert ("objectives", name, "cql") in measured
+        assert ("replay", name, "list of episodes") in measured
     assert ("simulators", "tmaze", "ours, as small as the preset") in measured
-    assert ("collector", "tmaze", "ours") in measured
+    for place in ("tmaze", "memory_length", "visual_match"):
+        assert ("collector", place, "ours") in measured
     for row in result["rows"]:
         assert row["milliseconds"] > 0
         assert row["repeats"] == len(row["blocks"]) == 2
         if row["part"] in ("step", "fit"):
             assert row["flop_utilisation"] > 0
-        parts = ("step", "sampler", "rollout", "collector")
+        if row["part"] == "objectives":
+            assert ("ratio" in row) == (row["variant"] != "behaviour_cloning")
+        parts = ("step", "sampler", "replay", "rollout", "collector")
         if row["variant"] == "ours" and row["part"] in parts:
             assert 0 < row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
         if row["part"] == "fit":

@@ -1,12 +1,14 @@
-"""The baselines compute what the model, the policy and the sampler do."""
+"""The baselines compute what the model, the policy, the sampler and the trainer do."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
 from rate.model import SequenceModel
 from rate.policy import Policy
@@ -15,10 +17,16 @@ from scripts.benchmarks import eager
 from scripts.benchmarks.data import make_store, random_batch, sample
 from scripts.benchmarks.eager import RATE
 from scripts.benchmarks.full_window import FullWindowPolicy
+from scripts.benchmarks.machine import Machine
+from scripts.benchmarks.objectives import Update, make_batch, rules_of, with_rule
 from scripts.benchmarks.public import PublicTraining, load_class, public_arguments
 from scripts.benchmarks.published import CONFIGURATIONS
-from scripts.benchmarks.sampling import per_sample_batch
+from scripts.benchmarks.rows import Subject, quiet
+from scripts.benchmarks.sampling import EpisodeList, per_sample_batch
+from scripts.benchmarks.training import Cycle
 from tests.scripts.benchmarks.tiny import tiny
+from trainers.randomness import seed_step
+from trainers.sequence import SequenceTrainer
 
 CPU = torch.device("cpu")
 
@@ -80,6 +88,53 @@ def test_per_sample_batches_hold_windows_of_the_data_set(tmp_path: Path) -> None
         assert (batch.returns_to_go[row, real:] == 0).all()
         assert batch.episode_end[row].nonzero().item() == real - 1
     assert 0 < batch.observations.max() <= 1
+
+
+def test_rules_are_those_that_learn_the_actions() -> None:
+    rules = {"behaviour_cloning", "cql", "iql", "a2c", "vtrace"}
+    assert rules_of(CONFIGURATIONS["tmaze"]) == sorted(rules | {"ddqn", "r2d2", "sac_discrete"})
+    assert "td3_bc" in rules_of(CONFIGURATIONS["mujoco"])
+    assert not {"ddqn", "r2d2", "sac_discrete"} & set(rules_of(CONFIGURATIONS["mujoco"]))
+
+
+def test_a_list_of_episodes_holds_the_unrolls() -> None:
+    unrolls = random_batch(CONFIGURATIONS["tmaze"].spec, 3, 7)
+    batch = EpisodeList(unrolls, seed=1).sample(20)
+    assert isinstance(batch.observations, torch.Tensor)
+    assert batch.observations.shape == (20, 7, 4)
+    same = (batch.observations[:, None] == unrolls.observations).all(-1).all(-1)  # (20, 3)
+    assert same.sum(1).eq(1).all()
+    assert same.any(0).all()  # all are drawn
+    number = same.int().argmax(1)
+    assert torch.equal(batch.actions, unrolls.actions[number])
+
+
+@pytest.mark.parametrize("rule", ["behaviour_cloning", "vtrace"])
+def test_an_update_that_is_timed_is_a_step_of_training(rule: str, tmp_path: Path) -> None:
+    own = replace(tiny("tmaze"), batch_size=2, cpu_batch_size=2)
+    at_once = {"optimizer.warmup_steps": 0}
+    subject = Subject(own, Machine(CPU, "none", 1.0, 1.0, 1.0), tmp_path, settings=at_once)
+    with quiet():
+        update = Update(subject, rule)
+        seed_step(subject.run.training.seed, 0, 0, CPU)  # as training does before each batch
+        update()
+        module = SequenceTrainer(with_rule(subject, rule).run, own.spec)
+        module.objective.begin(module.model, None)
+        trainer = Trainer(
+            accelerator="cpu",
+            max_steps=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=tmp_path,
+        )
+        trainer.fit(module, train_dataloaders=Cycle([make_batch(subject, rule)]))
+    before = SequenceTrainer(with_rule(subject, rule).run, own.spec).state_dict()
+    weights = update.module.state_dict()
+    assert any(not torch.equal(weights[name], before[name]) for name in weights)
+    for name, weight in module.state_dict().items():
+        torch.testing.assert_close(weights[name], weight, rtol=0, atol=0, msg=name)
 
 
 @pytest.mark.parametrize("name", ["tmaze", "mujoco"])
