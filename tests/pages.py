@@ -40,6 +40,8 @@ SMALL_MODEL = ["--model.d_model=16", "--model.num_heads=1"]
 SMALL: dict[str, tuple[tuple[str, ...], list[str]]] = {
     "make train": ((), [*SHORT, "--only", "rate", "--jobs=1"]),
     "plot.py": ((), []),
+    "report.py": ((), ["--episodes=3", "--steps=2"]),
+    "rate report": ((), ["--episodes=3", "--steps=2"]),
     "train_tmaze.py": ((), SHORT),
     "rate train": ((), SHORT),
     "rate train --data data/d4rl": (("mujoco",), [*SHORT, "--model.d_model=16"]),

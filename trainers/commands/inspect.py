@@ -83,17 +83,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with Meter() as meter:
             how = (options.length, options.episodes, meter, options.env, env)
             found = {run.name: look(run, *how) for run in options.runs}
-        figures = _draw(found, options.output)
+        figures = draw_figures(found, options.output)
     memories = {name: each.memory for name, each in found.items() if each.memory is not None}
     if memories:
-        console.print(_memory_table(memories, options.length))
+        console.print(memory_table(memories, options.length))
     if any(each.probes.accuracy for each in found.values()):
-        console.print(_probe_table(found))
+        console.print(probe_table(found))
     for figure in figures:
         console.print(f"The figure {figure}", highlight=False, markup=False)
 
 
-def _draw(found: dict[str, Inspection], path: Path) -> list[Path]:
+def draw_figures(found: dict[str, Inspection], path: Path) -> list[Path]:
     """Draws the figure of all runs and one for each transformer; returns their paths."""
     from trainers.commands.inside_figure import draw_inside
     from trainers.commands.inspect_figure import draw
@@ -163,7 +163,8 @@ def _revealing(environment: Environment) -> Environment:
     return replace(environment, settings=replace(settings, privileged=True))
 
 
-def _memory_table(reports: dict[str, MemoryReport], length: int) -> Table:
+def memory_table(reports: dict[str, MemoryReport], length: int) -> Table:
+    """Returns the table of statistics of the memory of runs, over episodes of a length."""
     table = Table(
         title=f"Memory over episodes of {length} steps. ±s: share of episodes that keep "
         "their actions when noise of standard deviation s hits memory once"
@@ -181,7 +182,8 @@ def _memory_table(reports: dict[str, MemoryReport], length: int) -> Table:
     return table
 
 
-def _probe_table(found: dict[str, Inspection]) -> Table:
+def probe_table(found: dict[str, Inspection]) -> Table:
+    """Returns the table of what linear probes read from the memory of runs."""
     table = Table(
         title="What a linear probe reads from the memory: accuracy on held-out episodes after the "
         "first, the middle and the last segment"

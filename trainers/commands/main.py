@@ -19,6 +19,7 @@ COMMANDS = {
     "plot": "draw scores by episode length, or learning curves",
     "video": "film a trained model in its environment, and its memory beside it",
     "inspect": "measure and draw the memory of trained models in rollouts",
+    "report": "write one page about runs: scores, curves, memory and episodes",
     "collect": "have an environment's expert play a data set",
     "download": "download a public data set by name",
     "convert": "convert a data set of any known format into a store, or to Minari",

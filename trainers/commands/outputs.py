@@ -20,6 +20,7 @@ _SIGNATURES = {
     ".png": (0, b"\x89PNG\r\n\x1a\n"),
     ".gif": (0, b"GIF8"),
     ".mp4": (4, b"ftyp"),
+    ".html": (0, b"<!DOCTYPE html>"),
 }
 
 
@@ -58,7 +59,7 @@ def check_place(path: Path) -> None:
 
 
 def check_picture(path: Path, *suffixes: str) -> None:
-    """Check that an image or video can be written and replaces no file of another kind.
+    """Check that an image, a video or a page can be written and replaces no file of another kind.
 
     Args:
         path: The file.

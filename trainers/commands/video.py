@@ -69,13 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = candidate.settings
         length = options.length or settings.selection_lengths[0]
         seed = settings.test_seed if options.seed is None else options.seed
-        record = play(candidate, length, seed, options.steps)
-        spec, name = candidate.saved.spec, candidate.label["model"]
-        what = length_name(spec.name).removesuffix(" (steps)")
-        title = f"{name} on {spec.name}, {what} {at_length(length)}, seed {seed}"
-        config = candidate.saved.model.config
-        with Meter() as meter:
-            write(Film(record, config, title, options.fps, meter.show), options.output)
+        record = film(candidate, length, seed, options.steps, options.fps, options.output)
     size = options.output.stat().st_size / 1e6
     outcomes = "".join(f", {name} {value:g}" for name, value in record.outcome.items())
     console.print(
@@ -100,6 +94,23 @@ def check_output(path: Path, fps: int) -> None:
             f"{path} needs the program ffmpeg, which is not on the PATH. Install it, or write a "
             f"GIF: -o {path.with_suffix('.gif')}"
         )
+
+
+def film(
+    candidate: Candidate, length: Length, seed: int, steps: int | None, fps: int, path: Path
+) -> EpisodeRecord:
+    """Play an episode as `play` does, and write its video with `fps` frames per second.
+
+    Raises:
+        ConfigError: If the length or the seed is out of range, or the video cannot be written.
+    """
+    record = play(candidate, length, seed, steps)
+    saved, name = candidate.saved, candidate.label["model"]
+    what = length_name(saved.spec.name).removesuffix(" (steps)")
+    title = f"{name} on {saved.spec.name}, {what} {at_length(length)}, seed {seed}"
+    with Meter() as meter:
+        write(Film(record, saved.model.config, title, fps, meter.show), path)
+    return record
 
 
 def play(candidate: Candidate, length: Length, seed: int, steps: int | None) -> EpisodeRecord:

@@ -14,7 +14,7 @@ import pytest
 
 from rate.errors import ConfigError
 from scripts import benchmark, benchmark_popgym
-from trainers.commands import doctor, evaluate, inspect, plot, study, video
+from trainers.commands import doctor, evaluate, inspect, plot, report, study, video
 from trainers.commands.outputs import check_picture, check_place
 from trainers.commands.probe import Finding
 from trainers.commands.scores import add_scores, check_scores, read_scores
@@ -63,6 +63,7 @@ def commands(
             "plot of runs": (plot.main, [run, "-o", out]),
             "video": (video.main, [run, "-o", out]),
             "inspect": (inspect.main, [run, "-o", out]),
+            "report": (report.main, [run, "-o", out]),
             "doctor": (doctor.main, ["tmaze", "--json", out]),
         }
 
@@ -80,6 +81,7 @@ CONTENTS = {
     "picture.png": b"GIF89a, but no PNG",
     "film.gif": b"\x89PNG, but no GIF",
     "film.mp4": b"no mp4 at all",
+    "page.html": b"<p>mine</p>",
 }
 
 
