@@ -37,7 +37,7 @@ def on_files(files: Files, config: Any) -> Files:
         "configuration.md": configuration(),
         "tasks.md": memory_tasks(),
         "commands.md": commands(),
-        "results.md": (RESULTS / "README.md").read_text(encoding="utf-8"),
+        "studies.md": (RESULTS / "README.md").read_text(encoding="utf-8"),
         "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
     }
     for name, text in pages.items():

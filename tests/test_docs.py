@@ -61,7 +61,7 @@ def test_what_to_add_is_shown_whole_and_is_the_file_of_a_test(kind: str) -> None
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_to_files(page: Path) -> None:
-    generated = {"configuration.md", "commands.md", "results.md", "changelog.md"}
+    generated = {"configuration.md", "commands.md", "studies.md", "changelog.md"}
     for link in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
         assert (page.parent / link).exists() or Path(link).name in generated, link
 

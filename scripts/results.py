@@ -1,0 +1,138 @@
+"""Make the page and the figure of results from the tables in data/results.
+
+    python scripts/results.py     # -> docs/results.md and docs/images/success_by_gap.png
+
+Run it after a table has changed; a test compares the page with the tables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rate.files import write_atomic
+from trainers.commands.console import make_parser, user_errors
+from trainers.commands.figures import pyplot, save
+from trainers.commands.plot_lengths import trained_lengths
+from trainers.commands.scores import by_length, main_metric, read_scores
+from trainers.commands.tables import as_markdown, length_tables
+from trainers.environment import BASELINES
+from trainers.registry import success_without_memory
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS, PAGE = ROOT / "data" / "results", ROOT / "docs" / "results.md"
+FIGURE = PAGE.parent / "images" / "success_by_gap.png"
+TITLES = {
+    "tmaze": "T-Maze",
+    "tmaze_cells": "T-Maze: further cells",
+    "tmaze_ablation": "T-Maze: one change to RATE's preset",
+    "tmaze_million": "T-Maze: a million steps",
+    "bits": "Bits",
+    "endless_tmaze": "Endless T-Maze",
+    "retrieval": "Associative Retrieval",
+    "minigrid": "Minigrid-Memory",
+    "vizdoom": "ViZDoom-Two-Colors",
+    "vizdoom_2100": "ViZDoom-Two-Colors: 2,100 steps",
+    "memory_maze": "Memory Maze",
+    "popgym": "POPGym",
+    "mujoco": "MuJoCo",
+    "atari": "Atari Pong",
+}
+_OTHERS = ("speed",)  # no table of scores
+_CHANGED = ("tmaze_ablation", "tmaze_million")  # no backbone of its own
+_HEAD = """# Results
+
+<!-- Made by scripts/results.py from data/results/*.csv; figure {digest}. Do not edit. -->
+
+![Success in T-Maze against the gap, for every backbone](images/success_by_gap.png)
+
+*T-Maze: a cue at the first step says which way to turn at the last one. All train on episodes of at
+most 90 steps, with the same data, batch size, optimiser and number of updates. Means over training
+seeds, whose number is in brackets.*
+
+The tables have the last weights, on seeds that chose nothing. How each study is run, its ablations
+and what they show: [the studies](studies.md).
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; `arguments` replace `sys.argv[1:]`."""
+    make_parser("results", __doc__).parse_args(arguments)
+    with user_errors():
+        draw(gap_rows(RESULTS), FIGURE)
+        write_atomic(PAGE, page(RESULTS))
+        print(f"{PAGE.relative_to(ROOT)}, {FIGURE.relative_to(ROOT)}")
+
+
+def page(folder: Path) -> str:
+    """Returns the page of the tables in a folder.
+
+    Raises:
+        ConfigError: If a file is no table of scores.
+    """
+    parts = [_HEAD.format(digest=_digest(gap_rows(folder)))]
+    found = {path.stem: path for path in sorted(folder.glob("*.csv")) if path.stem not in _OTHERS}
+    for name in [*(n for n in TITLES if n in found), *(n for n in found if n not in TITLES)]:
+        rows = read_scores(found[name])
+        tables = as_markdown(length_tables(rows, statistic="iqm"))
+        parts.append(f"## {TITLES.get(name, name)}\n\n{tables}\n\n`data/results/{name}.csv`\n")
+    return "\n".join(parts)
+
+
+def gap_rows(folder: Path) -> list[dict[str, Any]]:
+    """Returns the scores of all backbones in T-Maze: those of the tables `tmaze*.csv`."""
+    paths = [path for path in sorted(folder.glob("tmaze*.csv")) if path.stem not in _CHANGED]
+    rows = [row for path in paths for row in read_scores(path)]
+    return [row for row in rows if row["model"] not in BASELINES and row["which"] == "last"]
+
+
+def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw success against length as a grid, a row per model, the longest memory on top.
+
+    Args:
+        rows: Of one environment.
+        path: The PNG to write.
+
+    Raises:
+        ConfigError: If it cannot be written.
+    """
+    scores = {str(row["model"]): by_length(rows, main_metric(rows), row["model"]) for row in rows}
+    counts = [length for found in scores.values() for length in found]
+    lengths = sorted(n for n in set(counts) if 2 * counts.count(n) >= len(scores))
+    means = {
+        model: [statistics.mean(found[n]) if n in found else np.nan for n in lengths]
+        for model, found in scores.items()
+    }
+    models = sorted(means, key=lambda model: (-np.nansum(means[model]), model))
+    values = np.array([means[model] for model in models])
+    size = (1.6 + 0.85 * len(lengths), 1.3 + 0.27 * len(models))
+    figure, axes = pyplot().subplots(figsize=size, layout="constrained")
+    guess = success_without_memory("tmaze") or 0.0
+    axes.imshow(values, cmap="Blues", vmin=guess - 0.1, vmax=1.15, aspect="auto")
+    for (y, x), value in np.ndenumerate(values):
+        text = "–" if np.isnan(value) else f"{value:.2f}"
+        axes.text(x, y, text, ha="center", va="center", color="white" if value > 0.8 else "black")
+    seeds = {model: max(map(len, scores[model].values())) for model in models}
+    axes.set_yticks(range(len(models)), [f"{model} ({seeds[model]})" for model in models])
+    axes.set_xticks(range(len(lengths)), [f"{length:,}" for length in lengths])
+    for length in trained_lengths(rows):
+        axes.axvline(sum(n <= length for n in lengths) - 0.5, color="black", linestyle=":")
+    axes.set(xlabel="steps from the cue to the turn (dotted: longest in training)")
+    axes.set_title(f"T-Maze, success rate; {guess:.2f} is a guess", fontsize="medium")
+    axes.tick_params(length=0)
+    save(figure, path)
+
+
+def _digest(rows: Sequence[dict[str, Any]]) -> str:
+    """Returns a digest of what the figure is drawn from."""
+    drawn = sorted((row["model"], row["length"], row["seed"], row["success"]) for row in rows)
+    return hashlib.sha256(repr(drawn).encode()).hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    main()
