@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,10 +17,12 @@ from torch import Tensor
 from rate.batch import Observations, on_device
 from rate.config import Decoding, ReturnToGo
 from rate.hashing import counter_uniforms, splitmix64
+from rate.hub import Acting, fetch_model
 from rate.model import SequenceModel
 from rate.policy_checks import check_observations, check_rewards
 from rate.returns_to_go import ReturnsToGo
 from rate.tokenizers import StepInputs
+from rate.weights import load_model
 
 ArrayObservations = NDArray[np.generic] | dict[str, NDArray[np.generic]]
 
@@ -124,6 +127,47 @@ class Policy:
             np.zeros((num_envs, *(space.shape or ())), space.dtype), device=self.device
         )
         self.reset()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: Path | str,
+        num_envs: int = 1,
+        *,
+        hub: Path | str | None = None,
+        revision: str | None = None,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> Policy:
+        """Returns a policy of a model from the hub, from a folder or from this package.
+
+            policy = Policy.from_pretrained("tmaze-rate")
+
+        Args:
+            source: See `rate.hub.fetch_model`.
+            num_envs: Rows of the batch.
+            hub: A folder in place of the Hugging Face hub.
+            revision: A branch, tag or commit on the hub.
+            device: Where the model acts.
+            seed: Seed of sampled actions.
+
+        Raises:
+            ConfigError: If there is no such model, or it names code that the user has not named.
+            WeightsError: If its files are missing or damaged.
+        """
+        saved = load_model(fetch_model(source, hub=hub, revision=revision))
+        acting = Acting.of(saved)
+        is_told = saved.model.config.condition_on_return
+        return cls(
+            saved.model.to(device),
+            num_envs=num_envs,
+            target_return=saved.spec.target_return,
+            return_to_go=acting.return_to_go if is_told else "hold",
+            trained_range=saved.trained_range,
+            decoding=saved.decoding,
+            seed=seed,
+            recompute_window=acting.recompute_window,
+        )
 
     @property
     def returns_to_go(self) -> Tensor:

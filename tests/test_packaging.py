@@ -247,7 +247,9 @@ def test_every_import_is_declared(project: dict[str, Any], package: str) -> None
 
 
 def test_importing_rate_loads_nothing_heavy() -> None:
-    heavy = sorted(LIGHTNING | {"matplotlib", "minari", "pandas", "tensorboard", "wandb"})
+    heavy = sorted(
+        LIGHTNING | {"huggingface_hub", "matplotlib", "minari", "pandas", "tensorboard", "wandb"}
+    )
     probe = f"import sys, rate; print(*[name for name in {heavy} if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT

@@ -16,15 +16,20 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from datamodules.dataset import Dataset
 from rate.config import Decoding
 from rate.errors import ConfigError
+from rate.files import write_atomic
+from rate.hub import CARD, check_name, upload
 from rate.policy import Policy
-from rate.weights import SavedModel, find_models, load_model
+from rate.weights import SavedModel, find_models, load_model, save_model
 from trainers.cli import parse
 from trainers.commands.evaluate import find_candidates, prepare, score, shown
+from trainers.commands.model_card import model_card, published_model
+from trainers.commands.outputs import output_errors
 from trainers.config import NO_ENVIRONMENT, DataConfig, RunConfig
 from trainers.config_files import load_config_file
 from trainers.environment import Environment, Length
@@ -171,6 +176,47 @@ class Run:
         device = next(prepared.saved.model.parameters()).device
         with Meter() as meter:
             return list(score(prepared, device, shown(prepared, meter)))
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        which: str = "last",
+        licence: str | None = None,
+        private: bool = True,
+        hub: Path | str | None = None,
+    ) -> str:
+        """Publish the model with a card that is written from the run.
+
+        What is published acts as `policy` does: `Policy.from_pretrained(name)`. Paths of this
+        computer are left out.
+
+        Args:
+            name: OWNER/NAME.
+            which: `last` or `best`; see `load`.
+            licence: Of the weights, by its identifier on the hub (`mit`); None states none.
+            private: Whether a new repository on the Hugging Face hub is private.
+            hub: A folder in place of the Hugging Face hub, for example on a shared disk.
+
+        Returns:
+            The address of the model, or its folder.
+
+        Raises:
+            ConfigError: If the name is invalid, the run has no such weights, or the hub cannot be
+                written to.
+        """
+        check_name(name)
+        saved = published_model(self.load(which), self.config.evaluation)
+        card = model_card(self.folder, saved, name, which, licence)
+        with TemporaryDirectory() as draft:
+            folder = Path(draft) if hub is None else Path(hub) / name
+            with output_errors(folder / CARD):
+                save_model(saved, folder)
+                write_atomic(folder / CARD, card)
+            if hub is not None:
+                return str(folder)
+            message = f"The {which} weights of {self.folder.name}"
+            return upload(folder, name, private=private, message=message)
 
 
 def train(

@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -27,6 +27,7 @@ from rich.console import Console
 from rate.config import ReturnToGo
 from rate.envs.recorded import differences
 from rate.errors import ConfigError
+from rate.hub import Acting
 from rate.reference.acting import load_public
 from rate.weights import SavedModel, find_models, load_model
 from trainers.commands.console import count, make_parser, show_scores, user_errors
@@ -82,8 +83,7 @@ def find_candidates(source: Path) -> list[Candidate]:
     if not (run / "config.yaml").is_file():
         alone = {"model": folder.name, "seed": 0, "which": "last"}
         saved = load_model(folder)
-        mode = "decrease" if saved.trained_range is None else EvaluationConfig.return_to_go
-        return [Candidate(saved, alone, EvaluationConfig(return_to_go=mode))]
+        return [Candidate(saved, alone, EvaluationConfig(**asdict(Acting.of(saved))))]
     config = load_config_file(run / "config.yaml")
     label: dict[str, Any] = {"model": config.logging.name or config.name}
     label["seed"] = config.training.seed

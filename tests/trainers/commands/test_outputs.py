@@ -105,6 +105,7 @@ def test_an_impossible_output_path_is_refused(
     (tmp_path / "file").touch()
     (tmp_path / "folder.png").mkdir()
     os.mkfifo(tmp_path / "pipe.png")
+    suffixes = {"video": ".gif", "report": ".html"}
     for path in (
         tmp_path / "file" / "out.png",
         tmp_path / "file" / "deep" / "out.gif",
@@ -117,7 +118,7 @@ def test_an_impossible_output_path_is_refused(
             message = error_of(main, arguments)
             assert (
                 "cannot be written" in message
-                or f"is to be a {'.gif' if name == 'video' else '.png'}" in message
+                or f"is to be a {suffixes.get(name, '.png')}" in message
                 or (name == "study" and "name the table as a .csv" in message)
             )
 
