@@ -40,7 +40,7 @@ class Acting:
 
     @classmethod
     def of(cls, saved: SavedModel) -> Acting:
-        """Returns what a saved model says, or the usual settings of its rollouts if it says nothing.
+        """Returns what a saved model says; the usual settings if it says nothing.
 
         Raises:
             WeightsError: If it says what is unknown.

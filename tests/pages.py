@@ -40,6 +40,7 @@ SMALL_MODEL = ["--model.d_model=16", "--model.num_heads=1"]
 SMALL: dict[str, tuple[tuple[str, ...], list[str]]] = {
     "make train": ((), [*SHORT, "--only", "rate", "--jobs=1"]),
     "plot.py": ((), []),
+    "rate demo": ((), ["--episodes=2"]),
     "report.py": ((), ["--episodes=3", "--steps=2"]),
     "rate report": ((), ["--episodes=3", "--steps=2"]),
     "train_tmaze.py": ((), SHORT),

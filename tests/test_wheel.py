@@ -89,7 +89,8 @@ def test_the_wheel_has_the_packages_with_their_data_files(wheel: Path) -> None:
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")
-        if path.suffix in (".py", ".yaml") or path.name == "py.typed"
+        if path.suffix in (".py", ".yaml", ".json", ".safetensors", ".md")
+        or path.name == "py.typed"
     }
     assert there == {name for name in names if ".dist-info/" not in name}
 
@@ -126,6 +127,11 @@ def test_own_data_and_registered_environments_are_trained_on(rate: Rate, tmp_pat
     rate("validate", "mine.npz")
     rate("convert", "mine.npz", "store")
     assert (tmp_path / "store" / "manifest.json").is_file()
+
+
+def test_a_model_of_the_package_acts(rate: Rate, tmp_path: Path) -> None:
+    assert "1.00" in rate("demo", "tmaze-lstm", "--episodes", "2").stdout
+    assert (tmp_path / "demo.gif").is_file()
 
 
 def test_messages_name_commands_of_the_installation(rate: Rate) -> None:

@@ -13,6 +13,7 @@ from rate.stopping import exit_on_signals
 
 # The commands: modules of this package whose `main` takes the words after the name.
 COMMANDS = {
+    "demo": "let a trained model of this package act, and film it",
     "train": "train a model and score it in rollouts",
     "evaluate": "roll out trained models and print their scores",
     "study": "train and score several models over several seeds, from one file",
