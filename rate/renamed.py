@@ -38,6 +38,7 @@ SETTINGS: dict[str, Renamed] = {
     "loss.decisive_span": Renamed("last_steps"),
     "loss.decisive_weight": Renamed("step_weight"),
     "evaluation.exact_window": Renamed("recompute_window"),
+    "training.num_nodes": Renamed("nodes"),
 }
 """Renamed settings: the former `section.name`, and the entry of the current one."""
 

@@ -25,7 +25,7 @@ ROUNDING = (
     "training.compile",
     "training.cuda_graphs",
     "training.devices",
-    "training.num_nodes",
+    "training.nodes",
     "training.strategy",
     "training.threads",
 )

@@ -1,6 +1,7 @@
 """The configuration of a run: a typed, validated dataclass that can be stored as YAML.
 
-The sections on data and learning are in `config_data` and `config_learning`.
+The sections on data, learning and devices are in `config_data`, `config_learning` and
+`config_training`.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from trainers.config_learning import (
     LossConfig,
     ObjectiveConfig,
     OptimizerConfig,
-    TrainingConfig,
 )
 from trainers.config_online import ONLINE, OnlineConfig, check_source
+from trainers.config_training import TrainingConfig
 
 __all__ = [
     "NO_ENVIRONMENT",
@@ -206,6 +207,12 @@ class RunConfig:
         self.loss.check_window(self.window - self.is_online)  # an unroll is a step shorter
         if self.loss.bootstraps:
             self._check_bootstrapping()
+            if self.training.is_sharded:
+                raise ConfigError(
+                    f"training.strategy=fsdp2 does not go with training.objective="
+                    f"{self.training.objective}, whose target networks are whole copies of the "
+                    "model. Use training.strategy=ddp."
+                )
         if self.data.window == "consecutive":
             check_consecutive(self)
 

@@ -178,8 +178,8 @@ def check_consecutive(run: RunConfig) -> None:
         "curriculum.enabled=true, whose stages change the windows": run.curriculum.enabled,
         "data.sampling=steps; every step is reached equally often": (run.data.sampling == "steps"),
         "training.cuda_graphs=always": training.cuda_graphs == "always",
-        f"{training.devices} x {training.num_nodes} devices (training.devices=1 works)": (
-            training.devices * training.num_nodes > 1
+        f"{training.devices} x {training.nodes} devices (training.devices=1 works)": (
+            training.devices * training.nodes > 1
         ),
     }
     for obstacle, is_there in obstacles.items():

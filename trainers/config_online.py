@@ -135,8 +135,8 @@ def _check_obstacles(run: RunConfig) -> None:
         "data.normalise=true: no recorded data tell the mean. Set it to false": (
             run.data.normalise and run.data.store is None
         ),
-        f"{training.devices} x {training.num_nodes} devices: one process acts and learns. Set "
-        "training.devices=1": training.devices * training.num_nodes > 1,
+        f"{training.devices} x {training.nodes} devices: one process acts and learns. Set "
+        "training.devices=1": training.devices * training.nodes > 1,
         f"a window of {run.window} step: an unroll holds the observation after its last step as "
         "well. Raise model.context_length": run.window < 2,
         f"loss.burn_in={burn_in}, more than half of an unroll of {run.window - 1} steps. Lower it, "

@@ -40,10 +40,12 @@ from trainers.data_sets import open_data
 from trainers.data_warnings import warn_of_data
 from trainers.environment import Environment
 from trainers.errors import Interrupted
+from trainers.gathering import explain_lost_processes
 from trainers.launch import is_child, is_main_process
 from trainers.loggers import rewind
 from trainers.randomness import deterministic
 from trainers.sequence import SequenceTrainer
+from trainers.sharding import ShardedStrategy
 from trainers.sources.online import OnlineData
 from trainers.stopping import StopRequest
 
@@ -175,7 +177,8 @@ class Fitting:
     def _fit(self, module: SequenceTrainer, datamodule: Batches, checkpoint: Path | None) -> None:
         try:
             device = self.trainer.strategy.root_device
-            with deterministic(device), self.checkpoints.restoring(checkpoint):
+            restoring = self.checkpoints.restoring(checkpoint)
+            with explain_lost_processes(), deterministic(device), restoring:
                 self.trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
             if self.selection.is_pending:  # rollouts of the last step, which is not repeated
                 self.selection.catch_up(self.trainer, module)
@@ -270,19 +273,19 @@ def make_trainer(
     Raises:
         ConfigError: If the settings do not work on this machine.
     """
-    training = config.training
+    training, plugins = config.training, [] if cluster is None else [cluster]
     try:
         return Trainer(
             accelerator=training.accelerator,
             devices=training.devices,
-            num_nodes=training.num_nodes,
-            strategy=training.strategy,
+            num_nodes=training.nodes,
+            strategy=ShardedStrategy() if training.is_sharded else training.strategy,
             precision=training.precision,  # type: ignore[arg-type]
             max_steps=training.max_steps,
             max_epochs=-1,
             logger=list(loggers),
             callbacks=list(callbacks),
-            plugins=[SafeCheckpointIO(), *([] if cluster is None else [cluster])],
+            plugins=[SafeCheckpointIO(), *plugins],
             default_root_dir=folder,
             enable_progress_bar=False,
             enable_model_summary=False,

@@ -17,7 +17,7 @@ from rate.messages import first_of
 from rate.model import SequenceModel
 from rate.weights import DESCRIPTION, WEIGHTS, current_names, read_description
 from trainers.callbacks.checkpoint import LAST, SafeCheckpointIO
-from trainers.config_learning import WhenMissing
+from trainers.config_training import WhenMissing
 from trainers.launch import is_main_process
 
 _SHOWN = 6  # names in a message

@@ -75,7 +75,7 @@ def launched(training: TrainingConfig) -> Iterator[ClusterEnvironment]:
 
 def _cluster(training: TrainingConfig) -> tuple[ClusterEnvironment, int]:
     """Returns the cluster environment of the run and the rank of this process."""
-    size = training.devices * training.num_nodes
+    size = training.devices * training.nodes
     if size > 1 and (cluster := _launcher(size)) is not None:
         return cluster, cluster.global_rank()
     if size == 1 and (others := _number("WORLD_SIZE")) > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
@@ -85,9 +85,15 @@ def _cluster(training: TrainingConfig) -> tuple[ClusterEnvironment, int]:
             stacklevel=4,
         )
     together = size > 1 and _number("WORLD_SIZE") == size and "MASTER_PORT" in os.environ
-    if not is_child() and not together and training.num_nodes == 1:
+    if not is_child() and not together and training.nodes == 1:
         for name in _GROUP:
             os.environ.pop(name, None)
+    if training.nodes > 1 and not ("NODE_RANK" in os.environ and "MASTER_ADDR" in os.environ):
+        raise ConfigError(
+            f"training.nodes={training.nodes}, but no launcher has started {size} processes of "
+            "this run. Start the command by torchrun or srun on every node (docs/scale.md), or set "
+            "training.nodes=1."
+        )
     lightning = LightningEnvironment()
     return lightning, lightning.node_rank() * training.devices + lightning.local_rank()
 
@@ -102,7 +108,7 @@ def _launcher(size: int) -> ClusterEnvironment | None:
         if (started := _number("WORLD_SIZE")) != size:
             raise ConfigError(
                 f"torchrun has started {started} processes, but training.devices x "
-                f"training.num_nodes is {size}. Make them the same, or leave torchrun out: "
+                f"training.nodes is {size}. Make them the same, or leave torchrun out: "
                 "processes for several devices are started by themselves."
             )
         return TorchElasticEnvironment()

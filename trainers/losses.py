@@ -83,7 +83,8 @@ class LossModule(LightningModule):
     def _compile(self, batch: Batch) -> None:
         """Compile the model if the settings say so, and try it on the first batch."""
         mode = self.config.training.compile
-        if mode == "never" or (mode == "auto" and not self._on_gpu):
+        is_plain = self._on_gpu and not self.config.training.is_sharded
+        if mode == "never" or (mode == "auto" and not is_plain):
             return
 
         def attempt() -> None:

@@ -60,7 +60,8 @@ def check_memory(config: RunConfig, spec: EnvironmentSpec) -> None:
         return
     step = step_memory(config, spec)
     # Each GPU holds its own part of a batch; processes on a CPU share its memory.
-    need = step.of(training.batch_size // training.devices) * (1 if on_gpu else training.devices)
+    part = training.batch_size // (training.devices * training.nodes)
+    need = step.of(part) * (1 if on_gpu else training.devices)
     if need * _MOST <= free:
         return
     fits = int((free / _MOST - step.fixed) / step.window)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from trainers.config_learning import OptimizerConfig
+from trainers.distributed import local
 
 # Layers that multiply by a matrix. All other parameters are scales, offsets or initial values.
 _MATRIX_LAYERS = (nn.Linear, _ConvNd, nn.RNNCellBase)
@@ -108,6 +109,17 @@ class AdamW(torch.optim.AdamW):
         """Returns the tensors that a step changes: weights and moments."""
         weights = [weight for group in self.param_groups for weight in group["params"]]
         return weights + [known for state in self.state.values() for known in state.values()]
+
+    def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> Any:
+        """Collects the tensors of a group; of sharded ones the parts of this process.
+
+        AdamW acts on each element by itself, and its kernel takes no mixture of sharded tensors
+        and others.
+        """
+        result = super()._init_group(group, *lists)  # type: ignore[no-untyped-call]
+        for tensors in lists:
+            tensors[:] = local(tensors)
+        return result
 
     def _set(self, **settings: Any) -> None:
         for group in self.param_groups:

@@ -20,9 +20,11 @@ from trainers.config import EvaluationConfig
 from trainers.environment import Environment, Length, MakeVector
 from trainers.environment_errors import environment_errors
 from trainers.episode_rows import Record, RolloutResult
+from trainers.gathering import gather
 from trainers.playing import Game, VectorEnv
 from trainers.policies import make_policy
 from trainers.scores import scores
+from trainers.shared_rollouts import joined, own_share
 
 OnProgress = Callable[[Length, float], None]  # called with a length and the completed share
 _GROUPS = 2  # groups of rows with worker processes: one computes actions while the other steps
@@ -107,6 +109,8 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """Returns the scores of a model in rollouts, a row per length.
 
+    The processes of a run share the episodes out, and all return the same.
+
     Does not change the random state of training or the mode of the model.
 
     Args:
@@ -128,16 +132,21 @@ def evaluate(
         A row of scores for each length; see `trainers.scores.scores`.
     """
     seeds = range(first_seed, first_seed + (episodes or config.episodes))
-    results = play_lengths(
-        model,
-        environment,
-        config,
-        lengths=lengths,
-        seeds=seeds,
-        make_vector=make_vector,
-        on_progress=on_progress,
-        trained_range=trained_range,
-    )
+    own = own_share(seeds)
+    part = []
+    if own:
+        part = play_lengths(
+            model,
+            environment,
+            config,
+            lengths=lengths,
+            seeds=own,
+            make_vector=make_vector,
+            on_progress=on_progress,
+            trained_range=trained_range,
+            policy_seed=first_seed,
+        )
+    results = joined(gather(part))
     return score_lengths(environment, config, results, lengths=lengths, seeds=seeds)
 
 
@@ -151,8 +160,12 @@ def play_lengths(
     make_vector: MakeVector | None = None,
     on_progress: OnProgress | None = None,
     trained_range: tuple[float, float] | None = None,
+    policy_seed: int | None = None,
 ) -> list[RolloutResult]:
-    """Returns the episodes of each length, one per seed; the arguments are those of `evaluate`."""
+    """Returns the episodes of each length, one per seed; the arguments are those of `evaluate`.
+
+    `policy_seed` is the seed of sampled actions; None takes the first of `seeds`.
+    """
     count = len(seeds)
     num_envs = min(count, config.num_envs or environment.num_envs or count)
     if not model.config.condition_on_return:
@@ -168,7 +181,7 @@ def play_lengths(
                 environment.spec.target_return,
                 num_envs=group.num_envs,
                 trained_range=trained_range,
-                seed=seeds[0],
+                seed=seeds[0] if policy_seed is None else policy_seed,
             )
             for group in groups
         ]

@@ -14,16 +14,18 @@ from lightning.pytorch.loggers import Logger
 
 from rate.errors import ConfigError
 from rate.files import write_json
-from rate.weights import CHECKPOINTS, load_model
+from rate.weights import CHECKPOINTS
 from trainers.callbacks import Report
 from trainers.config import RunConfig
 from trainers.config_files import load_config_file
 from trainers.csv_logger import online_evaluations
 from trainers.environment import Environment, Length, at_length
+from trainers.launch import is_main_process
 from trainers.loggers import log_scores
 from trainers.meter import Meter
 from trainers.rollout import OnProgress, evaluate
 from trainers.runs import CONFIG, EVALUATION
+from trainers.shared_rollouts import shared_model
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,8 @@ def score_weights(
 ) -> None:
     """Score the last and the best weights on the held-out seeds; log and write the scores.
 
-    Rollouts use the device of training. `evaluation.json` is written last; it marks a finished
-    run.
+    Rollouts use the device of training. All processes take part in them, and the first writes.
+    `evaluation.json` is written last; it marks a finished run.
     """
     settings = config.evaluation
     lengths = settings.lengths if environment.rolls_out else []
@@ -101,20 +103,24 @@ def score_weights(
             continue
         chosen = online_evaluations(result.folder, which)
         if step not in scores:  # the best weights may be the last ones
-            saved = load_model(result.folder / CHECKPOINTS / which)
-            with Meter(shown=config.logging.progress) as meter:
+            model, trained_range = shared_model(
+                result.folder / CHECKPOINTS / which, config, environment.spec
+            )
+            with Meter(shown=config.logging.progress and is_main_process()) as meter:
                 scores[step] = evaluate(
-                    saved.model.to(device),
+                    model.to(device),
                     environment,
                     settings,
                     lengths=lengths,
                     first_seed=settings.test_seed,
                     on_progress=_for_rollouts(report, meter, which),
-                    trained_range=saved.trained_range,
+                    trained_range=trained_range,
                 )
         for row in scores[step]:
             known = {"environment": config.environment, "model": config.name, "which": which}
             result.rows.append({**known, "step": step, "online_evaluations": chosen, **row})
+    if not is_main_process():
+        return
     target = settings.target_return
     content = {
         "environment": config.environment,
@@ -123,7 +129,7 @@ def score_weights(
         "first_episode_seed": settings.test_seed,
         "last_episode_seed": settings.test_seed + settings.episodes - 1,
         "target_return": environment.spec.target_return if target is None else target,
-        "trained_range": saved.trained_range,
+        "trained_range": trained_range,
         "evaluation": asdict(settings),
         "trained_steps": result.steps,
         "training_seconds": round(result.seconds, 3),

@@ -21,7 +21,7 @@ from rate.errors import ConfigError
 from rate.renamed import current_weights
 from trainers.carried import CarriedState
 from trainers.config import RunConfig
-from trainers.distributed import sum_gradients
+from trainers.distributed import clip_gradients, sum_gradients
 from trainers.errors import TrainingError
 from trainers.graphs import GraphedSteps
 from trainers.losses import LossModule
@@ -189,8 +189,7 @@ class SequenceTrainer(LossModule):
     def _clip(self) -> Tensor:
         """Clip the gradient; returns its norm before, `()`."""
         limit = self.config.optimizer.gradient_clip or math.inf
-        norm: Tensor = torch.nn.utils.clip_grad_norm_(self._trained, limit)
-        return norm
+        return clip_gradients(self._trained, limit)
 
     @property
     def _checks_each_step(self) -> bool:

@@ -17,31 +17,36 @@ from trainers.config import RunConfig
 from trainers.launch import is_main_process
 from trainers.working_folder import ENVIRONMENT
 
-_JOB = "SLURM_JOB_ID"
+_JOB, _RESTARTS = "SLURM_JOB_ID", "SLURM_RESTART_COUNT"
 _SIGNALS = tuple(getattr(signal, name, None) for name in ("SIGUSR1", "SIGUSR2"))
 _PATIENCE_S = 60
 
 
 def describe_job() -> list[str]:
     """Returns the line of this job for `environment.txt`, if this is one."""
-    job = os.environ.get(_JOB)
-    return [] if job is None else [f"slurm job: {job}"]
+    job, restarts = os.environ.get(_JOB), os.environ.get(_RESTARTS, "0")
+    return [] if job is None else [f"slurm job: {job}, restart {restarts}"]
 
 
 def resume_of_job(config: RunConfig) -> Literal["auto"] | None:
-    """Returns `auto` if this job has begun the run before, and was requeued; else None."""
+    """Returns `auto` if this job has begun the run before it was requeued last; else None.
+
+    Another run of that name in the same job, since its last restart, is refused as everywhere.
+    """
     from trainers.runs import run_folder  # imports this module
 
     return "auto" if _is_begun_by_this_job(run_folder(config)) else None
 
 
 def _is_begun_by_this_job(folder: Path) -> bool:
-    """Whether the run in a folder was begun or continued by this job."""
+    """Whether the run in a folder was begun by this job, and not continued since its restart."""
     try:
         lines = (folder / ENVIRONMENT).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return False
-    return any(line in lines for line in describe_job())
+    job = f"slurm job: {os.environ.get(_JOB)}"
+    begun = any(line == job or line.startswith(f"{job}, ") for line in lines)
+    return _JOB in os.environ and begun and not set(lines) & set(describe_job())
 
 
 def requeue(number: int) -> None:

@@ -7,9 +7,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
+from lightning.pytorch.loggers import Logger
 
 from datamodules.disk_errors import explain_write_errors
 from datamodules.trajectories import TrajectoryDataModule
@@ -19,6 +21,7 @@ from rate.stopping import message_on_stop, stop_signals
 from rate.trust import remember_path
 from rate.weights import CHECKPOINTS, SavedModel, save_model
 from trainers import trust
+from trainers.agreement import Facts, agreeing, facts_of, join
 from trainers.callbacks import Report
 from trainers.callbacks.checkpoint import find_checkpoint
 from trainers.config import Resume, RunConfig
@@ -34,6 +37,7 @@ from trainers.fitting import (
     with_target,
     without_target,
 )
+from trainers.gathering import gather
 from trainers.held_out import episodes_held_out, measure_weights
 from trainers.horizon import warn_of_horizon
 from trainers.initial_weights import find_weights, load_initial_weights
@@ -52,6 +56,7 @@ from trainers.runs import (
 )
 from trainers.scaling import scale_to_data
 from trainers.sequence import SequenceTrainer
+from trainers.sharding import whole_model
 from trainers.sources.online import OnlineData
 
 __all__ = ["RunResult", "is_main_process", "train"]
@@ -67,6 +72,7 @@ _NOT_FOR_USERS = (
     r".*tensorboardX.*",
     r".*The number of training batches .* is smaller than the logging interval.*",
     r".*module\(s\) in eval mode at the start of training.*",  # target networks
+    r"FSDP2-wrapped module .* returned a view tensor.*",  # nothing here changes features in place
 )
 
 
@@ -88,7 +94,7 @@ def train(
             of completed steps and the total.
 
     Returns:
-        The scores. Only the first process evaluates; the others return no scores.
+        The scores. The other processes take part in the rollouts, and return no scores.
 
     Raises:
         ConfigError: If the run cannot be started with these settings.
@@ -111,42 +117,74 @@ def train(
         cluster = stack.enter_context(launched(config.training))
         stack.enter_context(_threads(config.training.threads))
         stack.enter_context(_quiet())
-        if resume == "auto" and (finished := finished_result(folder, config)) is not None:
+        probe = partial(make_trainer, config, folder, cluster)  # raises if the hardware is missing
+        together = join(cluster, probe)
+        known = finished_result(folder, config) if resume == "auto" else None
+        folder, finished = gather((folder, known))[0]  # the first process decides
+        if finished is not None:
             return finished if is_main_process() else RunResult(folder, steps=finished.steps)
         if config.training.init is not None and find_checkpoint(folder / CHECKPOINTS) is None:
             find_weights(Path(config.training.init))  # raises before data are generated
-        make_trainer(config, folder, cluster)  # raises if the hardware is missing
-        if is_main_process():
-            check_memory(config, environment.spec)
-            folder = stack.enter_context(enter_run(config, resume))
-            write_environment(folder, command)
-        loggers = stack.enter_context(make_loggers(config, folder))
-        with message_on_stop(" before training. Nothing is lost: the same command goes on."):
+        if not together:
+            probe()
+        with (
+            message_on_stop(" before training. Nothing is lost: the same command goes on."),
+            agreeing(together) as facts,
+        ):
+            if is_main_process():
+                check_memory(config, environment.spec)
+                folder = stack.enter_context(enter_run(config, resume))
+                write_environment(folder, command)
+            loggers = stack.enter_context(make_loggers(config, folder))
             environment, datamodule = _batches(config, environment, folder, report)
             module = _module(config, environment, datamodule, folder)
             parts = (environment, datamodule, folder, report, loggers, cluster)
             fitting = make_fitting(config, *parts)
+            if together:
+                facts.update(_facts(config, datamodule, folder))
         again = command_for("train", "--resume", str(folder))
         advice = f"What was saved before is whole: make room, then continue with: {again}"
         with explain_write_errors(TrainingError, str(folder), advice):
             fitting.fit(module, datamodule, folder)
-            if not is_main_process():
-                return RunResult(folder, steps=fitting.trainer.global_step)
-            result, device = _summarise(folder, fitting), fitting.trainer.strategy.root_device
             with message_on_stop(f" while scoring. Training is complete; `{again}` scores it."):
-                _save_last(module, folder, fitting)
-                if not environment.rolls_out:
-                    Meter(shown=config.logging.progress).say(
-                        "Without an environment the model is not scored by rollouts."
-                    )
-                if isinstance(datamodule, TrajectoryDataModule):
-                    steps = {"last": result.steps, "best": result.best_step}
-                    weights = (config, datamodule, folder, steps, device)
-                    with fitting.trainer.precision_plugin.val_step_context():
-                        result.held_out.extend(measure_weights(*weights))
-                    result.memory.extend(measure_retention(*weights))
-                score_weights(config, environment, result, device, report, loggers)
-    return result
+                return _score(module, environment, datamodule, fitting, folder, report, loggers)
+
+
+def _score(
+    module: SequenceTrainer,
+    environment: Environment,
+    datamodule: Batches,
+    fitting: Fitting,
+    folder: Path,
+    report: Report | None,
+    loggers: list[Logger],
+) -> RunResult:
+    """Save the last weights, and score these and the best ones: rollouts in all processes."""
+    config, device = module.config, fitting.trainer.strategy.root_device
+    result = _summarise(folder, fitting)
+    with whole_model(module):
+        if is_main_process():
+            _save_last(module, folder, fitting)
+    if is_main_process():
+        if not environment.rolls_out:
+            Meter(shown=config.logging.progress).say(
+                "Without an environment the model is not scored by rollouts."
+            )
+        if isinstance(datamodule, TrajectoryDataModule):
+            steps = {"last": result.steps, "best": result.best_step}
+            weights = (config, datamodule, folder, steps, device)
+            with fitting.trainer.precision_plugin.val_step_context():
+                result.held_out.extend(measure_weights(*weights))
+            result.memory.extend(measure_retention(*weights))
+    score_weights(config, environment, result, device, report, loggers)
+    return result if is_main_process() else RunResult(folder, steps=result.steps)
+
+
+def _facts(config: RunConfig, datamodule: Batches, folder: Path) -> Facts:
+    """Returns what all processes of a run must have the same."""
+    data = datamodule if isinstance(datamodule, TrajectoryDataModule) else None
+    fingerprint = "none" if data is None else data.store.fingerprint
+    return facts_of(config, fingerprint, find_checkpoint(folder / CHECKPOINTS))
 
 
 def _batches(
@@ -221,13 +259,15 @@ def _threads(number: int | None) -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Context that suppresses generic messages of Lightning; its other warnings are shown."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             for message in _NOT_FOR_USERS:
                 warnings.filterwarnings("ignore", message=message)
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

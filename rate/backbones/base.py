@@ -73,6 +73,14 @@ class Backbone(nn.Module, Generic[S]):
         """
         return *self(tokens, mask, state), {}
 
+    @property
+    def separate_layers(self) -> list[nn.Module]:
+        """Layers whose parameters are used in their own `forward` alone.
+
+        Where the model is sharded, each is gathered when it computes (`trainers.sharding`).
+        """
+        return []
+
     def after_step(self) -> None:
         """Called after every optimiser step, for example to keep a parameter within bounds."""
 

@@ -108,7 +108,8 @@ class SegmentTransformer(Transformer[SegmentState]):
                 memories = memory.repeat(1, config.cached_memories, 1)
         if config.cache_length:
             shape = (batch_size, config.num_layers, config.cache_length, config.d_model)
-            cache = reference.new_zeros(shape)
+            # Not `new_zeros`, which of a sharded parameter is sharded.
+            cache = torch.zeros(shape, dtype=reference.dtype, device=reference.device)
             cached = torch.zeros(batch_size, dtype=torch.int64, device=reference.device)
         if self.associations:
             association = _stacked([layer.initial(batch_size) for layer in self._associations()])

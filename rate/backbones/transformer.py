@@ -52,6 +52,11 @@ class Transformer(Backbone[S]):
         blocks = cast("list[Block]", list(self.blocks))
         return blocks * self.config.num_layers if self.config.tie_layers else blocks
 
+    @property
+    def separate_layers(self) -> list[nn.Module]:
+        """See `Backbone`. The losses read adaptive spans after the last layer."""
+        return [] if self._spans() else list(self.blocks)
+
     def forward(self, tokens: Tensor, mask: Tensor, state: S) -> tuple[Tensor, S]:
         """See `Backbone`."""
         features, state, _ = self.forward_with_losses(tokens, mask, state)
@@ -97,15 +102,17 @@ class Transformer(Backbone[S]):
         The outputs of the last block are used at the write tokens and at the tokens from which
         actions are predicted, so that it computes these alone: `(B, K + m, d)`.
         """
-        block = self.layers[index]
-        cached = None if cache is None else block.attention_norm(cache)
-        if index < self.config.num_layers - 1:
-            return cast("Tensor", block(x, lambda y: block.attention(y, cached, segment_mask)))
-        out: Tensor = block(
-            x,
-            lambda y: block.attention(y, cached, segment_mask, self.read),
-            lambda x: segment_mask.select_queries(x, self.read),
-        )
+        block, is_last = self.layers[index], index == self.config.num_layers - 1
+
+        def attend(y: Tensor) -> Tensor:  # in the block's `forward`, see `separate_layers`
+            cached = None if cache is None else block.attention_norm(cache)
+            read = self.read if is_last else None
+            out: Tensor = block.attention(y, cached, segment_mask, read)
+            return out
+
+        if not is_last:
+            return cast("Tensor", block(x, attend))
+        out: Tensor = block(x, attend, lambda x: segment_mask.select_queries(x, self.read))
         return out
 
     @property

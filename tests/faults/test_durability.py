@@ -86,6 +86,8 @@ def test_a_job_that_is_put_back_into_the_queue_continues_its_run(
     config = make_config(training__max_steps=2, evaluation__every_n_steps=0)
     assert resume_of_job(config) is None
     train(config)
+    assert resume_of_job(config) is None  # another run of that name in the same job
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert resume_of_job(config) == "auto"
     requeue(signal.SIGTERM)  # `scancel`
     assert not log.exists()

@@ -123,7 +123,7 @@ def test_torchrun_with_the_right_number_of_processes_is_the_launcher(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     set_all(monkeypatch, TORCHRUN)
-    for settings in ({"devices": 2}, {"num_nodes": 2}):
+    for settings in ({"devices": 2}, {"nodes": 2}):
         with launched(TrainingConfig(**settings)) as cluster:  # type: ignore[arg-type]
             assert isinstance(cluster, TorchElasticEnvironment)
             assert not is_main_process()
@@ -133,6 +133,14 @@ def test_torchrun_with_the_right_number_of_processes_is_the_launcher(
     with (
         pytest.raises(ConfigError, match=r"started 2 processes, but training\.devices x .* is 4"),
         launched(TrainingConfig(devices=4)),
+    ):
+        pass
+
+
+def test_several_nodes_need_a_launcher() -> None:
+    with (
+        pytest.raises(ConfigError, match=r"nodes=2, but no launcher .*torchrun or srun"),
+        launched(TrainingConfig(devices=2, nodes=2)),
     ):
         pass
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -178,6 +179,28 @@ def test_the_commit_is_marked_as_changed_only_if_code_changed(tmp_path, monkeypa
 def test_an_unsupported_strategy_is_refused(make_config, strategy: str) -> None:
     with pytest.raises(ConfigError, match=rf"training\.strategy is '{strategy}'; choose one of"):
         make_config(training__strategy=strategy)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("bptt_segments", 0),
+        ("compile", "always"),
+        ("cuda_graphs", "always"),
+        ("checkpoint_segments", True),
+        ("precision", "16-mixed"),
+    ],
+)
+def test_what_a_sharded_model_cannot_do_is_refused(make_config, setting: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"fsdp2.*training\.{setting}|{setting}=always.*cpu"):
+        make_config(training__strategy="fsdp2", **{f"training__{setting}": value})
+
+
+def test_a_sharded_model_has_no_target_network(make_config) -> None:
+    own = {"training__objective": "ddqn", "model__condition_on_return": False}
+    make_config(**own)
+    with pytest.raises(ConfigError, match=r"fsdp2 does not go with training\.objective=ddqn"):
+        make_config(**own, training__strategy="fsdp2")
 
 
 @pytest.mark.parametrize(

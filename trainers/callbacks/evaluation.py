@@ -19,6 +19,8 @@ from trainers.gathering import gather
 from trainers.rollout import OnProgress, play_lengths, score_lengths
 from trainers.scores import remarks
 from trainers.sequence import SequenceTrainer
+from trainers.sharding import whole_model
+from trainers.shared_rollouts import joined, own_share
 from trainers.stopping import StopRequest
 
 
@@ -66,7 +68,8 @@ class SelectionRollouts(ScheduledCallback):
         self.best_score = -float("inf")
 
     def act(self, trainer: Trainer, module: SequenceTrainer) -> None:
-        self._evaluate(trainer, module)
+        with whole_model(module):
+            self._evaluate(trainer, module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.is_pending and isinstance(pl_module, SequenceTrainer):
@@ -75,23 +78,23 @@ class SelectionRollouts(ScheduledCallback):
     def catch_up(self, trainer: Trainer, module: SequenceTrainer) -> None:
         """Run the rollouts that a request to stop has aborted."""
         self.is_pending = False
-        self._evaluate(trainer, module)
+        self.act(trainer, module)
 
     def _evaluate(self, trainer: Trainer, module: SequenceTrainer) -> None:
         config, step = module.config.evaluation, trainer.global_step
         count, lengths = config.selection_episodes or config.episodes, config.selection_lengths
         seeds = range(config.selection_seed, config.selection_seed + count)
-        parts = gather(self._play(module, seeds[trainer.global_rank :: trainer.world_size]))
+        parts = gather(self._play(module, own_share(seeds), seeds[0]))
         whole = [part for part in parts if part is not None]
         if len(whole) < len(parts):  # the state is saved after this step's callbacks
             self.is_pending = True
             return
-        by_length = zip(*(part for part in whole if part), strict=True)
-        results = [RolloutResult.interleaved(each) for each in by_length]
-        rows = score_lengths(self.environment, config, results, lengths=lengths, seeds=seeds)
+        rows = score_lengths(self.environment, config, joined(whole), lengths=lengths, seeds=seeds)
         self._choose(trainer, module, rows, step)
 
-    def _play(self, module: SequenceTrainer, seeds: Sequence[int]) -> list[RolloutResult] | None:
+    def _play(
+        self, module: SequenceTrainer, seeds: Sequence[int], policy_seed: int
+    ) -> list[RolloutResult] | None:
         """Returns the episodes of each length; empty without seeds, None if a signal stopped it."""
         config = module.config.evaluation
         try:
@@ -107,6 +110,7 @@ class SelectionRollouts(ScheduledCallback):
                     make_vector=self._vector,
                     on_progress=self._report,
                     trained_range=self.trained_range,
+                    policy_seed=policy_seed,
                 )
         except Stopped:
             return None

@@ -19,6 +19,7 @@ from trainers.distributed import sum_over_processes
 from trainers.held_out import FEW, Account
 from trainers.held_out import LOSS as ACTION_LOSS
 from trainers.sequence import SequenceTrainer
+from trainers.sharding import whole_model
 
 
 class HeldOutMetrics(ScheduledCallback):
@@ -55,6 +56,10 @@ class HeldOutMetrics(ScheduledCallback):
         self.best_loss = math.inf
 
     def act(self, trainer: Trainer, module: SequenceTrainer) -> None:
+        with whole_model(module):
+            self._measure_and_save(trainer, module)
+
+    def _measure_and_save(self, trainer: Trainer, module: SequenceTrainer) -> None:
         metrics = self._measure(trainer, module)
         for logger in trainer.loggers:
             logger.log_metrics(metrics, trainer.global_step)
