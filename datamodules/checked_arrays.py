@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
+
 from datamodules.episodes import Array
 
 LARGE_BYTES = 1 << 28  # from here on a file is compared while it is used, if the reader waits later
@@ -24,7 +26,7 @@ class CheckedArrays(Mapping[str, Array]):
     """
 
     def __init__(
-        self, arrays: dict[str, Array], checks: dict[str, Check], background: bool = False
+        self, arrays: dict[str, Any], checks: dict[str, Check], background: bool = False
     ) -> None:
         self.unchecked = arrays
         self._checks, self._background = checks, background
@@ -32,7 +34,7 @@ class CheckedArrays(Mapping[str, Array]):
         self._threads: ThreadPoolExecutor | None = None
 
     def __getitem__(self, name: str) -> Array:
-        array = self.unchecked[name]
+        array: Array = self.unchecked[name]
         if name in self._checks:
             if self._background and array.nbytes >= LARGE_BYTES:
                 self._threads = self._threads or ThreadPoolExecutor(1, "digests")
@@ -61,3 +63,6 @@ class CheckedArrays(Mapping[str, Array]):
         for running in self._running.values():
             if wait or running.done():
                 running.result()
+        for array in self.unchecked.values():
+            if not isinstance(array, np.ndarray):  # of shards, which check theirs
+                array.check(wait)

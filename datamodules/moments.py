@@ -22,14 +22,14 @@ class Moments:
     def update(self, rows: Array) -> None:
         rows = rows.astype(np.float64)
         mean = rows.mean(axis=0)
+        self.merge(len(rows), mean, ((rows - mean) ** 2).sum(axis=0))
+
+    def merge(self, count: int, mean: Array, squares: Array) -> None:
+        """Adds rows of which count, mean and sum of squared differences from it are known."""
         difference = mean - self.mean
-        total = self.count + len(rows)
-        self.squares = (
-            self.squares
-            + ((rows - mean) ** 2).sum(axis=0)
-            + difference**2 * (self.count * len(rows) / total)
-        )
-        self.mean = self.mean + difference * (len(rows) / total)
+        total = self.count + count
+        self.squares = self.squares + squares + difference**2 * (self.count * count / total)
+        self.mean = self.mean + difference * (count / total)
         self.count = total
 
     def state(self) -> dict[str, Any]:

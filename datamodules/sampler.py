@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datamodules.eligible import eligible_episodes
+from datamodules.shards import pieces
 from datamodules.step_arrays import StepArrays, Windows
 from datamodules.store import Store
 from rate.batch import Batch
@@ -124,13 +125,19 @@ class WindowSampler:
     @property
     def returns_to_go_range(self) -> tuple[float, float]:
         """The least and the greatest return-to-go of the steps that a window can hold."""
-        values = self.store.arrays["returns_to_go"]
         lengths = np.minimum(self._lengths, self.window) if self.mode == "start" else self._lengths
-        # The first row of each episode, and one past its last row, which the next may start at.
-        borders = np.stack([self._first_rows, self._first_rows + lengths], axis=1).ravel()
-        borders = borders[:-1] if borders[-1] == len(values) else borders
-        low, high = (reduce(values, borders)[::2] for reduce in (_least, _greatest))
-        return float(low.min()), float(high.max())
+        found = []
+        for start, values in pieces(self.store.arrays["returns_to_go"]):
+            first = self._first_rows - start
+            inside = (first >= 0) & (first < len(values))  # no episode is in two pieces
+            if not inside.any():
+                continue
+            # The first row of each episode, and one past its last row, where the next may start.
+            borders = np.stack([first, first + lengths], axis=1)[inside].ravel()
+            borders = borders[:-1] if borders[-1] == len(values) else borders
+            low, high = (reduce(values, borders)[::2] for reduce in (_least, _greatest))
+            found.append((low.min(), high.max()))
+        return float(min(low for low, _ in found)), float(max(high for _, high in found))
 
     def episodes(self, index: int) -> npt.NDArray[np.int64]:
         """Returns the episode of each window of batch `index`, `(batch_size,)`."""

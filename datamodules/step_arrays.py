@@ -12,6 +12,7 @@ from torch import Tensor
 from datamodules.device_copies import load, send
 from datamodules.episodes import Array
 from datamodules.last_observations import LastObservations
+from datamodules.shards import ShardedArray
 from datamodules.store import Store
 from datamodules.store_files import OBSERVATIONS
 from rate.batch import Batch, Observations
@@ -186,11 +187,14 @@ def _observations(taken: dict[str, Tensor]) -> Observations:
     return {name.removeprefix(prefix): taken[name] for name in taken if name.startswith(prefix)}
 
 
-def _take_rows(array: Array, rows: Array, padding: Array | None) -> Tensor:
+def _take_rows(array: Array | ShardedArray, rows: Array, padding: Array | None) -> Tensor:
     """Gathers rows `(B, T)` of an `(S, ...)` array into `(B, T, ...)`, zero at padding."""
     out: Array = np.empty((*rows.shape, *array.shape[1:]), dtype=array.dtype)
-    # The rows are in bounds; mode "clip" avoids the extra buffer of NumPy's checked mode.
-    np.take(array, rows, axis=0, out=out, mode="clip")
+    if isinstance(array, ShardedArray):
+        array.take(rows, out)
+    else:
+        # The rows are in bounds; mode "clip" avoids the extra buffer of NumPy's checked mode.
+        np.take(array, rows, axis=0, out=out, mode="clip")
     if padding is not None:
         out[padding] = 0
     return torch.from_numpy(out)

@@ -7,6 +7,7 @@ the episodes in them, and `manifest.json`. `datamodules.writing.write_store` wri
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from datamodules.checked_arrays import CheckedArrays
 from datamodules.disk_errors import explain_read_errors
 from datamodules.episodes import Array, DatasetError, Episode, observation_spaces
 from datamodules.moments import Moments
+from datamodules.shards import pieces
 from datamodules.store_files import (
     LARGE_SEEDS,
     LAST,
@@ -71,7 +73,8 @@ class Store:
         with explain_read_errors(DatasetError, Path(path)):
             store = cls._open(Path(path), background)
             if verify:
-                dict(store.arrays)
+                for array in store.arrays.values():
+                    deque(pieces(array), maxlen=0)  # opens them
                 store.check()
             return store
 
@@ -92,7 +95,7 @@ class Store:
         try:
             manifest = current_manifest(manifest)
             entries = {str(name): dict(entry) for name, entry in manifest["arrays"].items()}
-            store = cls(path, manifest, open_entries(path, entries, background))
+            store = cls(path, manifest, open_entries(path, manifest, entries, background))
             check_lengths(path, entries, store.arrays.unchecked, store.offsets)
         except (DatasetError, OSError):
             raise

@@ -150,13 +150,11 @@ class StoreWriter:
             "environment": spec.to_dict(),
             "normalisation": {name: moment.to_dict() for name, moment in self._moments.items()},
             "provenance": provenance,
-            "arrays": {name: _describe(writer) for name, writer in self._writers.items()},
+            "arrays": {name: describe_array(writer) for name, writer in self._writers.items()},
         }
         if self._large_seeds:
             manifest[LARGE_SEEDS] = self._large_seeds
-        write_json(self.directory / MANIFEST, manifest)
-        digest = file_sha256(self.directory / MANIFEST)
-        write_atomic(self.directory / MANIFEST_DIGEST, f"{digest}  {MANIFEST}\n")
+        write_manifest(self.directory, manifest)
         (self.directory / _STATE).unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -242,7 +240,14 @@ def _file_name(index: int, name: str) -> str:
     return f"{kind}-{index}_{readable}.npy"
 
 
-def _describe(writer: NpyWriter) -> dict[str, Any]:
+def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
+    """Writes the manifest of a store, and its digest."""
+    write_json(directory / MANIFEST, manifest)
+    digest = file_sha256(directory / MANIFEST)
+    write_atomic(directory / MANIFEST_DIGEST, f"{digest}  {MANIFEST}\n")
+
+
+def describe_array(writer: NpyWriter) -> dict[str, Any]:
     """Returns the entry of a written array in the manifest."""
     return {
         "file": writer.path.name,

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from datamodules.checked_arrays import Check, CheckedArrays
 from datamodules.episodes import Array, DatasetError
 from datamodules.npy import open_array
+from datamodules.shards import SHARDED_VERSION, SHARDS, open_shards
 from datamodules.store_files import (
     FORMAT,
     LAST,
@@ -24,6 +25,7 @@ from datamodules.store_files import (
 )
 from rate.advice import command
 from rate.files import file_sha256
+from rate.renamed import current_manifest
 
 
 class NoStoreError(DatasetError):
@@ -56,25 +58,41 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise DatasetError(f"{file}: not valid JSON ({error}); make the store again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise DatasetError(f"{file}: not the manifest of a trajectory store; check the path")
-    if manifest.get("schema_version") != SCHEMA_VERSION:
+    expected = SHARDED_VERSION if SHARDS in manifest else SCHEMA_VERSION
+    if manifest.get("schema_version") != expected:
         raise DatasetError(
             f"{file}: schema version {manifest.get('schema_version')}, but this program reads "
-            f"version {SCHEMA_VERSION}; make the store again from its source"
+            f"version {expected}; make the store again from its source"
         )
     return manifest
 
 
-def open_entries(path: Path, entries: dict[str, dict[str, Any]], background: bool) -> CheckedArrays:
-    """Memory-maps the arrays of the manifest, whose files must be directly in the store."""
-    arrays: dict[str, Array] = {}
+def open_entries(
+    path: Path, manifest: dict[str, Any], entries: dict[str, Any], background: bool
+) -> CheckedArrays:
+    """Memory-maps the arrays of a manifest, whose files must be directly in the store.
+
+    Of a store of shards these are the arrays that have a row per episode.
+    """
+    arrays: dict[str, Any] = {}
     checks: dict[str, Check] = {}
+    if SHARDS in manifest:
+        arrays.update(open_shards(path, manifest, partial(_open_shard, background=background)))
     for name, entry in entries.items():
+        if name in arrays:
+            continue
         file = path / str(entry["file"])
         if file.name != str(entry["file"]):
             raise DatasetError(f"{path / MANIFEST}: {entry['file']!r} is not a file of this store")
         arrays[name] = open_array(file, entry["dtype"], tuple(entry["shape"]), entry["bytes"])
         checks[name] = partial(_check, file, str(entry["sha256"]))
     return CheckedArrays(arrays, checks, background)
+
+
+def _open_shard(path: Path, background: bool) -> CheckedArrays:
+    """Memory-maps the arrays of a shard."""
+    manifest = current_manifest(read_manifest(path))
+    return open_entries(path, manifest, manifest["arrays"], background)
 
 
 def check_lengths(

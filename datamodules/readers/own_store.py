@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.episodes import DatasetError, Episode
+from datamodules.shards import SHARDS
 from datamodules.source import OnBad, Source, raise_error
 from datamodules.store import Store
 from datamodules.store_files import FORMAT, MANIFEST, returns_to_go
@@ -33,11 +34,12 @@ def open_store(path: Path) -> Source:
         DatasetError: If one is missing, truncated or changed.
     """
     store = Store.open(path, verify=True)
-    arrays = store.manifest["arrays"].values()
+    own = [entry["file"] for entry in store.manifest["arrays"].values() if "file" in entry]
+    shards = [f"{entry['folder']}/{MANIFEST}" for entry in store.manifest.get(SHARDS, ())]
     return Source(
         format="store",
         path=path,
-        files=(path / MANIFEST, *(path / entry["file"] for entry in arrays)),
+        files=(path / MANIFEST, *(path / name for name in (*own, *shards))),
         spec=store.spec,
         read=partial(read_store, store),
         num_episodes=store.num_episodes,

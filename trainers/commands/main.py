@@ -24,6 +24,7 @@ COMMANDS = {
     "collect": "have an environment's expert play a data set",
     "download": "download a public data set by name",
     "convert": "convert a data set of any known format into a store, or to Minari",
+    "join": "make one data set of the stores in a folder, without copying them",
     "validate": "check every episode of a data set, and report invalid ones",
     "doctor": "report what runs on this machine, what is missing, and how to install it",
 }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
+from datamodules.shards import pieces
 from datamodules.store import Store
 from rate.batch import Batch
 from rate.errors import ConfigError
@@ -58,8 +59,8 @@ class ValueObjective(Objective, Generic[C]):
         self.target.equal(model, self.heads)
         if store is None:
             return
-        rewards: Any = store.arrays["rewards"]
-        reward = max(abs(float(rewards.min())), abs(float(rewards.max())))
+        parts = [part for _, part in pieces(store.arrays["rewards"])]
+        reward = max(abs(float(end)) for part in parts for end in (part.min(), part.max()))
         if reward == 0:
             raise ConfigError(
                 f"{store.path}: every reward is 0, and training.objective learns from rewards. "
