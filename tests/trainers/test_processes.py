@@ -147,7 +147,7 @@ def torchrun(*words: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sharded_model_has_the_gradients_of_a_whole_one() -> None:
     words = ("--standalone", "--nproc-per-node=2", "-m", "tests.trainers.sharding_checks", *SMALL)
     process = torchrun(*words)
