@@ -6,14 +6,15 @@ package is named by its import path (`--format my_package.logs:FORMAT`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from gymnasium import spaces
 
-from datamodules.episodes import DatasetError
+from datamodules.episodes import DatasetError, Episode
 from datamodules.options import Options
 from datamodules.readers.d3rlpy import is_d3rlpy, open_d3rlpy
 from datamodules.readers.dqn_replay import is_dqn_replay, open_dqn_replay
@@ -43,11 +44,12 @@ from datamodules.readers.unknown_paths import (
     not_downloaded,
     unreadable,
 )
-from datamodules.source import Source
+from datamodules.source import OnBad, Source
 from datamodules.store import Store
 from datamodules.store_manifest import NoStoreError
 from rate.envs.recorded import about, differences
 from rate.envs.spec import EnvironmentSpec
+from rate.errors import ConfigError, parsing, shortened
 from rate.registry import Registry
 
 __all__ = ["FORMATS", "Format", "Options", "find_format", "find_store", "open_source"]
@@ -235,15 +237,24 @@ def open_source(path: Path | str, options: Options | None = None) -> Source:
         )
         if missing is not None:
             raise DatasetError(f"{missing[0]}: {missing[1]}")
-    except (OSError, DatasetError) as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # what damaged files make their parsers raise is not enumerated
         raise _explained(path, error) from error
-    except RecursionError as error:
-        raise DatasetError(f"{path}: what stands in it is nested too deeply for data") from error
     spec, notes = source.spec, about(source.spec)
     if options.spec is not None:
         spec = replace(options.spec, recorded=source.spec.recorded)
         notes = differences(spec)
-    return replace(source, spec=_with_bounds(spec, options), notes=(*source.notes, *notes))
+    read = partial(_read, source)
+    return replace(
+        source, spec=_with_bounds(spec, options), notes=(*source.notes, *notes), read=read
+    )
+
+
+def _read(source: Source, start: int, on_bad: OnBad) -> Iterator[Episode]:
+    """Reads a source; any error of its parser names the path."""
+    with parsing(DatasetError, source.path, "cannot be read to its end; get or make it again"):
+        yield from source.read(start, on_bad)
 
 
 def _downloaded(path: Path) -> str:
@@ -279,10 +290,10 @@ def _explained(path: Path, error: Exception) -> DatasetError:
     part = above(path, _describe_known)
     if part is not None:
         return DatasetError(f"{path}: {part}")
-    if isinstance(error, OSError):
-        return DatasetError(f"{path}: cannot be read ({error})")
+    if not isinstance(error, DatasetError):
+        return DatasetError(f"{path}: cannot be read ({shortened(error)})")
     if path.name in str(error):
-        return DatasetError(str(error))
+        return error
     return DatasetError(f"{path}: {error}")  # of spaces that were inferred
 
 

@@ -33,7 +33,7 @@ from rate.envs.mujoco import MujocoOptions, mujoco_spec
 from rate.envs.recorded import Recorded, mujoco_recorded, mujoco_settings
 from rate.envs.spec import EnvironmentSpec
 from rate.errors import ConfigError
-from rate.files import file_sha256
+from rate.files import file_sha256, load_json
 from rate.locks import locked
 from rate.progress import OnProgress, no_progress, with_progress
 
@@ -132,7 +132,7 @@ def minari_settings(root: Path, known: DatasetName) -> dict[str, Any]:
     """
     path = find_minari(root, known.name) / "data" / "metadata.json"
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
+        metadata = load_json(path)
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path}: cannot be read ({error}); get the data set again") from error
     settings: dict[str, Any] = {"task": known.task, "version": UNKNOWN_VERSION}

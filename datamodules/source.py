@@ -17,6 +17,7 @@ from datamodules.episodes import DatasetError, Episode, validate_episode
 from rate.envs.mujoco import TASKS, MujocoOptions, mujoco_spec
 from rate.envs.recorded import Recorded, mujoco_settings, own_settings
 from rate.envs.spec import EnvironmentSpec
+from rate.spaces import check_shape
 
 # The target return of a specification that was inferred: the best episode of the data.
 UNKNOWN_RETURN = float("nan")
@@ -165,8 +166,12 @@ def observation_box(shape: tuple[int, ...], dtype: np.dtype[Any]) -> spaces.Box:
     """Returns the space of observations by their shape and type; bytes are pixels.
 
     Raises:
-        DatasetError: If they are not numbers.
+        DatasetError: If they are not numbers, or too many.
     """
+    try:
+        check_shape(shape)
+    except ValueError as error:
+        raise DatasetError(f"the observations: {error}") from error
     if dtype == np.uint8:
         return spaces.Box(0, 255, shape, np.uint8)
     if dtype.kind not in "fiub":

@@ -33,6 +33,7 @@ from datamodules.store_files import (
 from datamodules.store_manifest import check_lengths, check_manifest, open_entries, read_manifest
 from rate.advice import command
 from rate.envs.spec import EnvironmentSpec
+from rate.errors import parsing
 from rate.renamed import current_manifest
 from rate.spaces import differences
 
@@ -92,17 +93,13 @@ class Store:
     @classmethod
     def _open(cls, path: Path, background: bool) -> Store:
         manifest = read_manifest(path)
-        try:
+        place = f"{path / MANIFEST}: the manifest"
+        with parsing(DatasetError, place, "is damaged; make the store again"):
             manifest = current_manifest(manifest)
             entries = {str(name): dict(entry) for name, entry in manifest["arrays"].items()}
             store = cls(path, manifest, open_entries(path, manifest, entries, background))
             check_lengths(path, entries, store.arrays.unchecked, store.offsets)
-        except (DatasetError, OSError):
-            raise
-        except Exception as error:  # whatever a manifest that says other things than ours causes
-            raise DatasetError(
-                f"{path / MANIFEST}: the manifest is damaged ({error!r}); make the store again"
-            ) from error
+            _ = store.spec, store.normalisation, store.return_range, store._large_seeds
         check_manifest(path)
         _ = store.arrays["offsets"]  # compares its digest
         return store
@@ -224,13 +221,10 @@ class Store:
     @cached_property
     def _large_seeds(self) -> dict[int, int]:
         """The seeds that are not in [0, 2^63), by episode."""
-        try:
+        place = f"{self.path / MANIFEST}: {LARGE_SEEDS}"
+        with parsing(DatasetError, place, "is damaged; make the store again"):
             seeds = self.manifest.get(LARGE_SEEDS, {})
             return {int(index): int(seed, 16) for index, seed in seeds.items()}
-        except (AttributeError, TypeError, ValueError) as error:
-            raise DatasetError(
-                f"{self.path / MANIFEST}: {LARGE_SEEDS} is damaged ({error}); make the store again"
-            ) from error
 
     def observing(self, space: gymnasium.Space[Any]) -> Store:
         """Returns a view of the store with other observations, such as one key of a dictionary.

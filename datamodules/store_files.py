@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from datamodules.episodes import Array, DatasetError, Episode, observation_items
 from datamodules.moments import Moments
 from datamodules.npy import NpyWriter
 from rate.envs.spec import EnvironmentSpec
-from rate.files import file_sha256, write_atomic, write_json
+from rate.files import file_sha256, load_json, write_atomic, write_json
 
 FORMAT = "rate-trajectories"
 SCHEMA_VERSION = 1
@@ -264,7 +263,7 @@ def _read_state(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {**empty, "moments": {}}
     try:
-        state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        state: dict[str, Any] = load_json(path)
     except ValueError as error:
         raise DatasetError(f"{path}: damaged ({error}); delete its folder") from error
     return state

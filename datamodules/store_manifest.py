@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,7 @@ from datamodules.store_files import (
     SCHEMA_VERSION,
 )
 from rate.advice import command
-from rate.files import file_sha256
+from rate.files import file_sha256, load_json
 from rate.renamed import current_manifest
 
 
@@ -53,8 +52,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise NoStoreError.at(path)
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        manifest = load_json(file)
+    except (OSError, ValueError) as error:
+        if isinstance(error, PermissionError):
+            raise
         raise DatasetError(f"{file}: not valid JSON ({error}); make the store again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise DatasetError(f"{file}: not the manifest of a trajectory store; check the path")

@@ -145,6 +145,28 @@ def read_small(path: Path, most: int = 1 << 26) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def load_json(path: Path) -> Any:
+    """Returns the content of a JSON file.
+
+    Raises:
+        OSError: As `read_small`.
+        ValueError: If it is not JSON in UTF-8, or is nested too deeply.
+    """
+    try:
+        return json.loads(read_small(path))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def regular_size(path: Path) -> int:
+    """Returns the size of a regular file in bytes.
+
+    Raises:
+        OSError: If it is missing, a pipe or a device, or cannot be read.
+    """
+    return _state_of_regular(path).st_size
+
+
 def _state_of_regular(path: Path) -> os.stat_result:
     state = path.stat()
     if not stat.S_ISREG(state.st_mode):

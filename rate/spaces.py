@@ -5,6 +5,9 @@ Command lines and checks of data call these checks early; encoders and heads cal
 
 from __future__ import annotations
 
+import math
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +21,21 @@ MOST_CHANNELS = 16
 
 MOST_VALUES = 4096
 """The most values of an action component; each has a logit of its own."""
+
+MOST_NUMBERS = 1 << 25
+"""The most numbers of an observation or action: a space has bounds of that size in memory."""
+
+
+def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """Returns the shape of a space that a file declares, before anything is allocated for it.
+
+    Raises:
+        ValueError: If a size is negative or no whole number, or there are too many numbers.
+    """
+    sizes = tuple(operator.index(size) for size in shape)
+    if min(sizes, default=0) < 0 or math.prod(sizes) > MOST_NUMBERS:
+        raise ValueError(f"a space cannot have the shape {sizes}: at most {MOST_NUMBERS:,} numbers")
+    return sizes
 
 
 @dataclass(frozen=True)

@@ -18,15 +18,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from rate.allocation import AllocationLimit
 from rate.architecture import make_config
 from rate.config import Decoding
 from rate.envs.spec import EnvironmentSpec
-from rate.errors import WeightsError
-from rate.files import ensure_folder, file_sha256, read_small, write_atomic
+from rate.errors import WeightsError, parsing
+from rate.files import ensure_folder, file_sha256, load_json, regular_size, write_atomic
 from rate.model import SequenceModel
 from rate.renamed import current_weights
 from rate.trust import require_model_code
@@ -39,16 +39,9 @@ _FORMER_PAIR = "before"  # in the description while the weights are being replac
 _READ = (1, FORMAT)  # 1 had no backbones: `current_names` and `make_config` translate
 _FORMER = "embed_steps."  # prefix of the tokenizer's weights in format 1
 _SCALES = (".std", ".unit")  # buffers that are divisors
-# Errors that a damaged description causes in our own code, gymnasium (which asserts) and torch.
-_UNUSABLE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+# What a model that is built to hold a file's weights may allocate, in sizes of the file and bytes:
+# also for buffers, and for what its parameters are drawn from.
+_MOST_TIMES, _MOST_MORE = 4, 1 << 26
 
 
 @dataclass(frozen=True)
@@ -135,30 +128,38 @@ def load_model(path: Path | str) -> SavedModel:
     """
     models = find_models(path)
     folder = models.get("best") or next(iter(models.values()))
-    description = read_description(folder)
+    description, path = read_description(folder), folder / WEIGHTS
     require_model_code(description["model"])
-    try:
+    size = _weights_size(path)
+    with parsing(WeightsError, folder / DESCRIPTION, "describes no model"):
         config = make_config(**description["model"])
         spec = EnvironmentSpec.from_dict(description["environment"])
         decoding = Decoding(**description["decoding"])
         trained_range = _range(description.get("trained_range"))
-        model = SequenceModel(config, spec.observation_space, spec.action_space)
-    except _UNUSABLE as error:
-        raise WeightsError(f"{folder / DESCRIPTION} describes no model: {error!r}") from error
-    path = folder / WEIGHTS
+        _finite(spec.target_return)
+        with AllocationLimit(_MOST_TIMES * size + _MOST_MORE):
+            model = SequenceModel(config, spec.observation_space, spec.action_space)
+    with parsing(WeightsError, path, "is damaged or no safetensors file"):
+        weights = load_file(path)
+    with parsing(WeightsError, path, f"does not fit {folder / DESCRIPTION}"):
+        model.load_state_dict(current_names(weights, model.state_dict()))
+    _check_scales(model, path)
+    extra = description.get("extra", {})
+    return SavedModel(model.eval(), spec, decoding, extra, trained_range)
+
+
+def _weights_size(path: Path) -> int:
     try:
-        model.load_state_dict(current_names(load_file(path), model.state_dict()))
+        return regular_size(path)
     except FileNotFoundError as error:
         raise WeightsError(f"{path} is missing.") from error
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error}") from error
-    except SafetensorError as error:
-        raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from error
-    except RuntimeError as error:
-        raise WeightsError(f"{path} does not fit {folder / DESCRIPTION}: {error}") from error
-    _check_scales(model, path)
-    extra = description.get("extra", {})
-    return SavedModel(model.eval(), spec, decoding, extra, trained_range)
+
+
+def _finite(target_return: float) -> None:
+    if not math.isfinite(target_return):
+        raise ValueError(f"the target return is {target_return}")
 
 
 def _range(numbers: Any) -> tuple[float, float] | None:
@@ -249,7 +250,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     """
     path = folder / DESCRIPTION
     try:
-        description = json.loads(read_small(path))
+        description = load_json(path)
     except FileNotFoundError as error:
         raise WeightsError(f"{folder} holds no model: {DESCRIPTION} is missing.") from error
     except OSError as error:
@@ -272,12 +273,8 @@ def _of_weights(description: dict[str, Any], folder: Path) -> dict[str, Any]:
             stacklevel=4,
         )
         return description
-    try:
-        digest = file_sha256(folder / WEIGHTS)
-    except FileNotFoundError as error:
-        raise WeightsError(f"{folder / WEIGHTS} is missing.") from error
-    except OSError as error:
-        raise WeightsError(f"{folder / WEIGHTS} cannot be read: {error}") from error
+    _weights_size(folder / WEIGHTS)
+    digest = file_sha256(folder / WEIGHTS)
     former: dict[str, Any] | None = description.pop(_FORMER_PAIR, None)
     for candidate in (description, former):
         if candidate is not None and candidate[WEIGHTS_DIGEST] == digest:

@@ -21,6 +21,16 @@ os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="states-")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """An option of `tests/faults/test_fuzz.py`."""
+    parser.addoption(
+        "--fuzz-minutes",
+        type=float,
+        default=0.0,
+        help="read files that are changed at random for so long, over all formats",
+    )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs a GPU where there is none."""
     if not torch.cuda.is_available():

@@ -22,7 +22,7 @@ from typing import Any
 from datamodules.dataset import Dataset
 from rate.config import Decoding
 from rate.errors import ConfigError
-from rate.files import write_atomic
+from rate.files import load_json, write_atomic
 from rate.hub import CARD, check_name, upload
 from rate.policy import Policy
 from rate.weights import SavedModel, find_models, load_model, save_model
@@ -85,7 +85,7 @@ class Run:
         return self._evaluation("held_out")
 
     def _evaluation(self, name: str) -> list[dict[str, Any]]:
-        content = json.loads((self.folder / "evaluation.json").read_text(encoding="utf-8"))
+        content = load_json(self.folder / "evaluation.json")
         rows: list[dict[str, Any]] = content.get(name, [])  # older runs held nothing out
         return rows
 

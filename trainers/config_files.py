@@ -136,7 +136,10 @@ def load_config_file(path: Path) -> RunConfig:
     values = read_config_file(path)
     if isinstance(data := values.get("data"), dict):
         data.setdefault("held_out", 0.0)  # runs older than this setting held nothing out
-    return config_from_dict(values)
+    try:
+        return config_from_dict(values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def read_config_file(path: Path) -> dict[str, Any]:

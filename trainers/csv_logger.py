@@ -11,12 +11,14 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from rate.files import write_atomic
+from rate.errors import UserError, parsing
+from rate.files import read_small, write_atomic
 from rate.renamed import current_metric
 
 METRICS = "metrics.csv"
 STEP = "step"
 SELECTION = "selection/"  # scores of the rollouts that select weights
+_MOST_BYTES = 1 << 32
 
 
 class MetricsTable(Logger):
@@ -107,16 +109,32 @@ class MetricsTable(Logger):
         return text.getvalue()
 
     def _read(self) -> None:
-        """Read the rows of an interrupted run; an incomplete last line is dropped."""
-        text = self.path.read_text(encoding="utf-8")
-        header, *lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines())) or [[STEP]]
-        header = [current_metric(name) for name in header]
-        self._columns = header
-        self._rows = [
-            {name: value for name, value in zip(header, line, strict=True) if value}
-            for line in lines
-            if len(line) == len(header)
-        ]
+        """Read the rows of an interrupted run; an incomplete last line is dropped.
+
+        Raises:
+            UserError: If the file is damaged.
+        """
+        with parsing(UserError, self.path, "is damaged; move it away to go on without its rows"):
+            text = read_small(self.path, _MOST_BYTES)
+            lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines())) or [[STEP]]
+            header = [current_metric(name) for name in lines[0]]
+            if header[0] != STEP or len(set(header)) < len(header):
+                raise ValueError("its first line does not name the columns")
+            self._columns = header
+            self._rows = [_row(header, line) for line in lines[1:]]
+
+
+def _row(header: list[str], line: list[str]) -> dict[str, str]:
+    """Returns a row of the file by column, without empty cells.
+
+    Raises:
+        ValueError: If it has too many or too few cells, or one is not a number.
+    """
+    row = {name: value for name, value in zip(header, line, strict=True) if value}
+    int(row[STEP])
+    for value in row.values():
+        float(value)
+    return row
 
 
 def online_evaluations(folder: Path, which: str) -> int:

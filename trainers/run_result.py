@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -13,7 +12,7 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from rate.errors import ConfigError
-from rate.files import write_json
+from rate.files import load_json, write_json
 from rate.weights import CHECKPOINTS
 from trainers.callbacks import Report
 from trainers.config import RunConfig
@@ -61,7 +60,7 @@ def finished_result(folder: Path, config: RunConfig) -> RunResult | None:
     """Returns the result of a run that has finished with these settings, or None."""
     try:
         before = load_config_file(folder / CONFIG)
-        known = json.loads((folder / EVALUATION).read_text(encoding="utf-8"))
+        known = load_json(folder / EVALUATION)
         is_same = replace(before, logging=config.logging) == config
         settings = asdict(config.evaluation)
         scored = (known["trained_steps"], {**settings, **known["evaluation"]})

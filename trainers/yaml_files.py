@@ -15,9 +15,10 @@ from yaml.constructor import ConstructorError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from rate.errors import ConfigError
-from rate.files import write_atomic
+from rate.files import read_small, write_atomic
 
 _MERGE = "tag:yaml.org,2002:merge"
+_MOST_BYTES = 1 << 20  # of a file; ours have a few thousand
 _MOST_VALUES = 10_000  # maximum number of values in a file with expanded aliases
 
 
@@ -116,7 +117,7 @@ def read_yaml(path: Path) -> Any:
         ConfigError: If the file cannot be read, or as in `parse_yaml`.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_small(path, _MOST_BYTES)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from datamodules.episodes import DatasetError
+from rate.files import load_json
 
 
 def read_json(file: Path, what: str) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def read_json(file: Path, what: str) -> dict[str, Any]:
         DatasetError: If the file is missing or damaged, or holds anything else.
     """
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = load_json(file)
     except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(f"{file}: missing or damaged ({error}); get it again") from error
     if not isinstance(found, dict):

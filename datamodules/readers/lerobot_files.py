@@ -11,6 +11,7 @@ from typing import Any
 
 from datamodules.episodes import DatasetError
 from datamodules.readers.arrow import arrow_errors, parquet_rows
+from rate.files import load_json
 
 _FIELD = re.compile(r"\{(\w+)(?::0?(\d)d)?\}")
 
@@ -76,7 +77,7 @@ def read_metadata(folder: Path) -> Metadata:
     """
     file = folder / "meta" / "info.json"
     try:
-        info = json.loads(file.read_text(encoding="utf-8"))
+        info = load_json(file)
         version = str(info.get("codebase_version", "v2.0"))
         if not version.startswith(("v2.", "v3.")):
             raise DatasetError(

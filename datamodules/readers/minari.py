@@ -5,7 +5,6 @@ Minari takes seconds to import, so nothing here imports it before it is needed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -24,6 +23,7 @@ from datamodules.readers.minari_files import EpisodeFiles, open_files
 from datamodules.readers.spaces import action_array, observation_arrays
 from datamodules.source import OnBad, raise_error
 from rate.advice import install
+from rate.files import load_json
 
 if TYPE_CHECKING:
     from minari import MinariDataset
@@ -69,7 +69,7 @@ def _check_spaces(path: Path) -> None:
     Raises:
         DatasetError: If it does not say its spaces itself.
     """
-    metadata = json.loads(path.read_text(encoding="utf-8"))
+    metadata = load_json(path)
     missing = [name for name in ("observation_space", "action_space") if not metadata.get(name)]
     if missing:
         raise DatasetError(

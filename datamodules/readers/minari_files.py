@@ -8,7 +8,6 @@ included, which Minari itself cannot read; in later versions it is an option.
 from __future__ import annotations
 
 import io
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +19,7 @@ from gymnasium import spaces
 
 from datamodules.episodes import Array
 from datamodules.readers.hdf5 import hdf5_error, hdf5_item
+from rate.files import load_json
 
 _FLAGS = ("rewards", "terminations", "truncations")
 
@@ -132,7 +132,7 @@ class ArrowFiles(EpisodeFiles):
         flags = {name: found[name].to_numpy(zero_copy_only=False)[:-1] for name in _FLAGS}
         # The row of the last observation has an action, a reward and so on without meaning.
         columns["actions"] = _all_but_last(columns["actions"])
-        notes = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+        notes = load_json(folder / "metadata.json")
         return columns | flags | {"seed": notes.get("seed")}
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ inferred is asked for, with the option that says it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from datamodules.readers.flat import FlatColumns
 from datamodules.readers.profile import DatasetProfile
 from datamodules.source import OnBad, Source
 from rate.envs.spec import EnvironmentSpec
+from rate.errors import parsing
 
 # Episodes from a number on. An error in the place of an episode says why it cannot be read.
 Episodes = Callable[[int], Iterator[Mapping[str, Any] | DatasetError]]
@@ -29,18 +30,11 @@ Episodes = Callable[[int], Iterator[Mapping[str, Any] | DatasetError]]
 Opener = Callable[[], AbstractContextManager[Mapping[str, Any]]]
 
 _MOST_NOTES = 8  # of files that differ
-_DAMAGED = (OSError, RuntimeError, ValueError, KeyError)
 
 
-@contextmanager
-def _as_dataset_error(place: str) -> Iterator[None]:
+def _as_dataset_error(place: str) -> AbstractContextManager[None]:
     """Turns what damaged columns raise when they are read into a `DatasetError` of the episode."""
-    try:
-        yield
-    except DatasetError:
-        raise
-    except _DAMAGED as error:
-        raise DatasetError(f"{place}: cannot be read ({error})") from error
+    return parsing(DatasetError, f"{place}:", "cannot be read")
 
 
 def open_episodes(

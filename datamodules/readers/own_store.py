@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,12 +13,13 @@ from datamodules.shards import SHARDS
 from datamodules.source import OnBad, Source, raise_error
 from datamodules.store import Store
 from datamodules.store_files import FORMAT, MANIFEST, returns_to_go
+from rate.files import load_json
 
 
 def is_store(path: Path) -> bool:
     """Whether a path is a store's folder."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest = load_json(path / MANIFEST)
     except OSError:
         return False
     except ValueError:

@@ -20,6 +20,7 @@ from datamodules.episodes import Array, DatasetError
 from datamodules.readers.images import decode_images
 from datamodules.readers.lazy_array import LazyArray
 from datamodules.readers.tfrecord import Feature
+from rate.files import load_json
 
 _SEQUENCES = ("Dataset", "Sequence")
 _DEEPEST = 20  # features inside of features
@@ -64,7 +65,7 @@ def read_step_features(file: Path) -> dict[str, StepFeature]:
         DatasetError: If the file is damaged, or there are no steps in it.
     """
     try:
-        top = _children(json.loads(file.read_text(encoding="utf-8")))
+        top = _children(load_json(file))
         kind, content = _content(top["steps"]) if "steps" in top else ("", {})
         if kind not in _SEQUENCES:
             raise DatasetError(

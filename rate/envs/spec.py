@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from rate.renamed import current_environment
+from rate.spaces import check_shape
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,10 @@ class EnvironmentSpec:
                 frame_stack=int(data.get("frame_stack", 1)),
                 recorded=str(data.get("recorded", "")),
             )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"the environment specification is incomplete: {error!r}") from error
+        except Exception as error:  # gymnasium raises many kinds for spaces that cannot be
+            raise ValueError(
+                f"the environment specification is incomplete or damaged: {error!r}"
+            ) from error
 
 
 def with_privileged_state(
@@ -133,7 +136,7 @@ def space_from_dict(data: dict[str, Any]) -> gymnasium.Space[Any]:
     """
     kind = data["type"]
     if kind == "Box":
-        shape, dtype = tuple(data["shape"]), np.dtype(data["dtype"])
+        shape, dtype = check_shape(data["shape"]), np.dtype(data["dtype"])
         low = _bound_from_json(data["low"], shape, dtype)
         high = _bound_from_json(data["high"], shape, dtype)
         return spaces.Box(low, high, shape, dtype.type)
@@ -143,7 +146,8 @@ def space_from_dict(data: dict[str, Any]) -> gymnasium.Space[Any]:
         return spaces.MultiDiscrete(np.array(data["nvec"]), start=np.array(data["start"]))
     if kind == "MultiBinary":
         n = data["n"]
-        return spaces.MultiBinary([int(size) for size in n] if isinstance(n, list) else int(n))
+        shape = check_shape(n if isinstance(n, list) else [n])
+        return spaces.MultiBinary(list(shape) if isinstance(n, list) else shape[0])
     if kind == "Dict":
         # Gymnasium sorts the keys of a dictionary, but not pairs; encoders depend on their order.
         return spaces.Dict([(key, space_from_dict(item)) for key, item in data["spaces"].items()])

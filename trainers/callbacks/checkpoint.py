@@ -229,10 +229,15 @@ class SafeCheckpoint(IntervalCallback, Checkpoint):
             ) from error
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._has_begun = True
         self.stop.defer()
         if self._should_stop(trainer):
             raise self.interrupted("before a step was taken")
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        self._has_begun = True
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

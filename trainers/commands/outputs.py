@@ -5,7 +5,6 @@ Files of another kind are not replaced.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rate.errors import ConfigError
-from rate.files import draft_of
+from rate.files import draft_of, load_json
 
 # Offset and bytes of the signature of a file, by suffix.
 _SIGNATURES = {
@@ -96,7 +95,7 @@ def read_own_json(path: Path, kind: str, keys: set[str]) -> Any:
     if not path.exists() or not path.stat().st_size:
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path)
     except (OSError, ValueError, RecursionError):
         raise refusal(path, kind) from None
     for item in content if isinstance(content, list) else [content]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rate.errors import ConfigError
+from rate.files import load_json
 from rate.renamed import current_metrics
 from trainers.commands.figures import metric_name, pyplot, save
 from trainers.commands.scores import read_table
@@ -147,7 +147,7 @@ def read_held_out(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():  # the run has not finished
         return None
     try:
-        rows = json.loads(path.read_text(encoding="utf-8")).get("held_out", [])
+        rows = load_json(path).get("held_out", [])
         return next((row for row in rows if row["which"] == "last"), None)
     except (ValueError, AttributeError, TypeError, KeyError) as error:
         raise ConfigError(f"{path} is damaged ({error!r}).") from error

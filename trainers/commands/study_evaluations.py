@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rate.errors import ConfigError
-from rate.files import write_json
+from rate.files import load_json, write_json
 from trainers.environment import at_length
 
 _NAME = re.compile(r"[\w.-]+")  # part of a file's name
@@ -62,7 +61,7 @@ def read_evaluations(content: object, path: Path) -> dict[str, Evaluation]:
 def evaluation_rows(folder: Path, name: str, evaluation: Evaluation) -> list[dict[str, Any]] | None:
     """Returns the rows of a finished evaluation of a run, or None."""
     try:
-        known = json.loads(_file(folder, name).read_text(encoding="utf-8"))
+        known = load_json(_file(folder, name))
         rows: list[dict[str, Any]] = known["rows"]
         return rows if known["asked"] == asdict(evaluation) else None
     except (OSError, ValueError, KeyError, TypeError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from rate.errors import ConfigError
-from rate.files import write_json
+from rate.files import load_json, write_json
 from trainers.changes import differences
 from trainers.commands.outputs import check_picture
 from trainers.commands.scores import check_scores
@@ -65,7 +64,7 @@ def score_baselines(study: Study, jobs: int, console: Console) -> list[dict[str,
 def _cached(path: Path) -> dict[str, Any]:
     """Returns the cached scores of a baseline; empty if the file cannot be read."""
     try:
-        cached: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        cached: dict[str, Any] = load_json(path)
     except (OSError, ValueError):
         return {}
     return cached
@@ -117,7 +116,7 @@ def run_rows(config: RunConfig, evaluations: Mapping[str, Evaluation]) -> list[d
     folder = run_folder_of(config)
     path = folder / "evaluation.json"
     try:
-        evaluation = json.loads(path.read_text(encoding="utf-8"))
+        evaluation = load_json(path)
         rows = list(evaluation["rows"])
         for name, each in evaluations.items():
             rows += evaluation_rows(folder, name, each) or []
