@@ -14,20 +14,21 @@ _BYTES = 4  # of a number of the default type
 
 
 class AllocationLimit(TorchFunctionMode):
-    """Within this context, making tensors of more than `most` bytes in all is refused beforehand.
+    """Within this context, more and larger tensors than some are refused before they are made.
 
     Tensors that are made of other tensors are not counted.
 
     Args:
-        most: The sum of the sizes of the tensors that are made, in bytes.
+        most_bytes: The sum of the sizes of the tensors that are made, in bytes.
+        most_tensors: Their number.
 
     Raises:
         ValueError: In the context, before the allocation that would exceed the limit.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most_bytes: int, most_tensors: int) -> None:
         super().__init__()
-        self._left = self._most = most
+        self._bytes, self._tensors = most_bytes, most_tensors
 
     def __torch_function__(
         self,
@@ -39,9 +40,8 @@ class AllocationLimit(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in _FACTORIES:
             size = kwargs.get("size", args[0] if args and not isinstance(args[0], int) else args)
-            self._left -= _BYTES * math.prod(each for each in size if isinstance(each, int))
-            if self._left < 0:
-                raise ValueError(
-                    f"it has more than {self._most:,} bytes, which is more than its weights"
-                )
+            self._bytes -= _BYTES * math.prod(each for each in size if isinstance(each, int))
+            self._tensors -= 1
+            if min(self._bytes, self._tensors) < 0:
+                raise ValueError("it has far more parameters than there are weights in its file")
         return func(*args, **kwargs)

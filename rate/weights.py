@@ -39,9 +39,8 @@ _FORMER_PAIR = "before"  # in the description while the weights are being replac
 _READ = (1, FORMAT)  # 1 had no backbones: `current_names` and `make_config` translate
 _FORMER = "embed_steps."  # prefix of the tokenizer's weights in format 1
 _SCALES = (".std", ".unit")  # buffers that are divisors
-# What a model that is built to hold a file's weights may allocate, in sizes of the file and bytes:
-# also for buffers, and for what its parameters are drawn from.
-_MOST_TIMES, _MOST_MORE = 4, 1 << 26
+# Bytes and tensors that a model may allocate beyond four times its weights: for buffers.
+_MOST_MORE, _MOST_OTHERS = 1 << 26, 200
 
 
 @dataclass(frozen=True)
@@ -131,16 +130,16 @@ def load_model(path: Path | str) -> SavedModel:
     description, path = read_description(folder), folder / WEIGHTS
     require_model_code(description["model"])
     size = _weights_size(path)
+    with parsing(WeightsError, path, "is damaged or no safetensors file"):
+        weights = load_file(path)
     with parsing(WeightsError, folder / DESCRIPTION, "describes no model"):
         config = make_config(**description["model"])
         spec = EnvironmentSpec.from_dict(description["environment"])
         decoding = Decoding(**description["decoding"])
         trained_range = _range(description.get("trained_range"))
         _finite(spec.target_return)
-        with AllocationLimit(_MOST_TIMES * size + _MOST_MORE):
+        with AllocationLimit(4 * size + _MOST_MORE, 4 * len(weights) + _MOST_OTHERS):
             model = SequenceModel(config, spec.observation_space, spec.action_space)
-    with parsing(WeightsError, path, "is damaged or no safetensors file"):
-        weights = load_file(path)
     with parsing(WeightsError, path, f"does not fit {folder / DESCRIPTION}"):
         model.load_state_dict(current_names(weights, model.state_dict()))
     _check_scales(model, path)

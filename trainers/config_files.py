@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -136,10 +136,8 @@ def load_config_file(path: Path) -> RunConfig:
     values = read_config_file(path)
     if isinstance(data := values.get("data"), dict):
         data.setdefault("held_out", 0.0)  # runs older than this setting held nothing out
-    try:
+    with _naming(path):
         return config_from_dict(values)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -152,11 +150,21 @@ def read_config_file(path: Path) -> dict[str, Any]:
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise ConfigError(f"{path} does not hold a configuration.")
-    trust.require_path("training.objective", objective_of(values))
-    trust.require_model_code(values.get("model"))
-    trust.require_path("data.reading.format", _format_of(values))
-    trust.require_path("data.expert", _expert_of(values))
-    return with_current_names(values)
+    with _naming(path):
+        trust.require_path("training.objective", objective_of(values))
+        trust.require_model_code(values.get("model"))
+        trust.require_path("data.reading.format", _format_of(values))
+        trust.require_path("data.expert", _expert_of(values))
+        return with_current_names(values)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Names the file in errors of what is set in it."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def _checked(kind: Any, value: Any, name: str) -> Any:

@@ -40,6 +40,7 @@ from rate.envs.atari import LONGEST
 _MOST_BYTES = 1 << 27  # of a number for each of a million rows, by far
 _OBSERVATION = re.compile(r"\$store\$_observation_ckpt\.(\d+)\.gz")
 _PADDING = 3  # rows of zeros before an episode
+_MOST_FRAMES = LONGEST + 2 * _PADDING
 _FRAME_BYTES = int(np.prod(FRAME.shape))
 _DAMAGED = (OSError, EOFError, zlib.error, *BAD_HEADER)
 
@@ -268,6 +269,8 @@ def _read_header(file: Any, path: Path, rows: int) -> int:
 
 def _read_frames(file: Any, count: int) -> Array:
     """Returns the next frames, `(count, 84, 84)` uint8."""
+    if count > _MOST_FRAMES:
+        raise ValueError(f"{count:,} frames, but an episode has at most {LONGEST:,} steps")
     data = file.read(count * _FRAME_BYTES)
     if len(data) < count * _FRAME_BYTES:
         raise EOFError("the file ends before its last frame")

@@ -7,6 +7,7 @@ d3rlpy 1 are flat as well; `episode_terminals` mark the last step of each episod
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ import numpy as np
 from datamodules.episodes import DatasetError
 from datamodules.options import Options
 from datamodules.readers.flat import FlatColumns, broken_links
+from datamodules.readers.limits import check_at_once, check_fits
 from datamodules.readers.named import open_episodes, open_flat
 from datamodules.readers.natural_order import natural_key
 from datamodules.readers.profile import DatasetProfile
@@ -30,7 +32,6 @@ from datamodules.source import Source
 if TYPE_CHECKING:
     import h5py
 
-_MOST_DEFLATED = 1032  # how many times smaller DEFLATE makes data at most (RFC 1951)
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 _D4RL = {"observations", "actions", "rewards", "terminals"}
 _NOT_COLUMNS = ("infos", "metadata")  # groups of D4RL's files
@@ -167,7 +168,7 @@ def hdf5_item(group: h5py.Group, name: str) -> Any:
     Raises:
         DatasetError: If it stands in another file, by an external link, external storage or a
             virtual data set: a data set is what its own files hold. Or if it is of a size that its
-            file cannot hold.
+            file cannot hold, or its chunks are larger than `MOST_AT_ONCE`.
         KeyError: If there is none.
     """
     import h5py
@@ -177,9 +178,9 @@ def hdf5_item(group: h5py.Group, name: str) -> Any:
         item = group[name]
     if item is None or item.file.filename != path or _is_elsewhere(item):
         raise DatasetError(f"{path}: {name} stands in another file, which is not read")
-    size = getattr(item, "nbytes", 0)
-    if size > _MOST_DEFLATED * Path(path).stat().st_size:
-        raise DatasetError(f"{path}: {name} cannot have {size:,} bytes in this file")
+    check_fits(f"{path}: {name}", getattr(item, "nbytes", 0), Path(path))
+    if chunk := getattr(item, "chunks", None):
+        check_at_once(f"{path}: {name}", math.prod(chunk) * item.dtype.itemsize)
     return item
 
 

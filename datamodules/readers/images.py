@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from datamodules.episodes import Array, DatasetError
+from datamodules.readers.limits import check_at_once, check_in_memory
+from rate.errors import parsing
 
 # Pillow's modes by the number of channels.
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -26,16 +28,17 @@ def decode_image(
         channels: The number of channels to convert it to; None keeps its own.
 
     Raises:
-        DatasetError: If it is damaged, of another format, or its pixels are not bytes.
+        DatasetError: If it is damaged, of another format, too large, or its pixels are not bytes.
     """
     from PIL import Image  # comes with Matplotlib
 
-    try:
-        with Image.open(io.BytesIO(data), formats=formats) as image:
-            mode = None if channels is None else _MODES.get(channels)
-            pixels = np.asarray(image if mode in (None, image.mode) else image.convert(mode))
-    except (OSError, TypeError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"{place} is no {' or '.join(formats)}, or damaged ({error})") from error
+    with (
+        parsing(DatasetError, place, f"is no {' or '.join(formats)}, or damaged"),
+        Image.open(io.BytesIO(data), formats=formats) as image,
+    ):
+        check_at_once(place, image.width * image.height * len(image.getbands()))
+        mode = None if channels is None else _MODES.get(channels)
+        pixels = np.asarray(image if mode in (None, image.mode) else image.convert(mode))
     if pixels.dtype != np.uint8:
         raise DatasetError(f"{place} has pixels of {pixels.dtype}, not of uint8")
     return pixels[..., None] if pixels.ndim == 2 else pixels
@@ -51,13 +54,14 @@ def decode_images(
     """Returns images of one size, `(T, H, W, C)` uint8.
 
     Raises:
-        DatasetError: As `decode_image`, and if their sizes differ.
+        DatasetError: As `decode_image`, and if their sizes differ or they fill the memory.
     """
     images = np.empty((0, 0, 0, 0), np.uint8)
     for index, data in enumerate(frames):
         step = first + index
         image = decode_image(data, f"{place}: the image of step {step}", formats, channels)
         if not index:
+            check_in_memory(place, len(frames) * image.size)
             images = np.empty((len(frames), *image.shape), np.uint8)
         if image.shape != images.shape[1:]:
             raise DatasetError(

@@ -17,10 +17,11 @@ from numpy.lib.npyio import NpzFile
 
 from datamodules.episodes import Array, DatasetError
 from datamodules.npy import BAD_HEADER
+from datamodules.readers.limits import MOST_DEFLATED, check_in_memory
 from datamodules.readers.natural_order import natural_key
+from rate.errors import parsing
 
 _DAMAGED = (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, zlib.error)
-_MOST_DEFLATED = 1032  # how many times smaller DEFLATE makes data at most (RFC 1951)
 
 
 class NpzArrays:
@@ -60,7 +61,7 @@ class NpzArrays:
             raise DatasetError(f"{place} holds {dtype}, not numbers; it is not loaded")
         size = self._archive.getinfo(f"{key}.npy").file_size - start
         # A size that the file cannot hold would have NumPy allocate it.
-        fits = size <= _MOST_DEFLATED * self.path.stat().st_size
+        fits = size <= MOST_DEFLATED * self.path.stat().st_size
         if min(shape, default=0) < 0 or size != math.prod(shape) * dtype.itemsize or not fits:
             raise DatasetError(
                 f"{place} is not {dtype} {shape}, as it says: there are {size} bytes of data"
@@ -71,15 +72,13 @@ class NpzArrays:
         """Returns one array.
 
         Raises:
-            DatasetError: As `header`, or if the data are damaged. Pickled objects are not loaded.
+            DatasetError: As `header`, or if the data are damaged or fill the memory. Pickled
+                objects are not loaded.
         """
-        self.header(key)
-        try:
+        shape, dtype = self.header(key)
+        check_in_memory(f"{self.path}: {key}", math.prod(shape) * dtype.itemsize)
+        with parsing(DatasetError, f"{self.path}: {key}", "is damaged; get or make it again"):
             return np.asarray(self._opened[key])
-        except (zlib.error, ValueError) as error:
-            raise DatasetError(
-                f"{self.path}: {key} is damaged ({error}); get or make it again"
-            ) from error
 
     def columns(self) -> dict[str, NpzColumn]:
         """Returns every array by name; each is read when its rows, shape or type are used."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import pickle
 import pickletools
@@ -23,6 +24,8 @@ from typing import IO, Any
 
 from datamodules.episodes import DatasetError
 from datamodules.memory import available_memory
+from datamodules.readers.limits import LimitedFile
+from datamodules.readers.pickle_nesting import TupleNesting
 from datamodules.readers.pickle_values import PickledArray, PickledDtype, Unread
 
 # What damaged pickles and compressed files raise.
@@ -165,8 +168,14 @@ def _checked_size(path: Path) -> int:
     objects, so that one above the number of opcodes is none of a pickle that Python wrote.
     """
     size, memory = 0, available_memory()
+    most = path.stat().st_size
+    nesting = TupleNesting()
     with open_maybe_compressed(path) as file:
-        for count, (opcode, argument, position) in enumerate(pickletools.genops(file)):
+        if not isinstance(file, io.BufferedReader):  # compressed: an object of any length
+            most = (memory or 1 << 34) // 3
+        limited: Any = LimitedFile(file, most)
+        for count, (opcode, argument, position) in enumerate(pickletools.genops(limited)):
+            nesting.follow(opcode, argument)
             if "PUT" in opcode.name and int(str(argument)) > count:
                 raise _Refused(f"its memo has no object {argument}")
             size = int(position or 0)

@@ -23,6 +23,7 @@ from datamodules.readers.arrow import (
     numbers,
 )
 from datamodules.readers.lazy_array import LazyArray
+from datamodules.readers.limits import check_in_memory
 from datamodules.readers.named import open_episodes, open_flat
 from datamodules.readers.roles import IGNORED, find_roles
 from datamodules.source import Source
@@ -210,6 +211,7 @@ def _columns(table: _Table, kinds: dict[str, Any]) -> dict[str, Any]:
     """Returns the columns of steps, whose rows are read when they are used."""
     smallest = min(kinds, key=lambda name: _depth(kinds[name]) + is_images(kinds[name]))
     rows = table.num_rows(smallest)
+    check_in_memory(f"{table.path}: {smallest}", 8 * rows)
     return {name: _column(table, name, kind, rows) for name, kind in kinds.items()}
 
 

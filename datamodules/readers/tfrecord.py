@@ -22,6 +22,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from google.protobuf.message import DecodeError
 
 from datamodules.episodes import Array, DatasetError
+from datamodules.readers.limits import MOST_DEFLATED, check_at_once
 
 Feature = list[bytes] | Array
 _NAME = re.compile(r".*(-\d{5}-of-\d{5}|\.tfrecords?)(\.gz)?")
@@ -64,7 +65,6 @@ message_type {
   field { name: "features" number: 1 type: TYPE_MESSAGE type_name: ".tf.Features" }
 }
 """
-_MOST_BYTES = 1 << 31  # of a record; TensorFlow writes no larger message
 
 
 def record_files(path: Path) -> list[Path]:
@@ -80,7 +80,7 @@ def read_records(path: Path) -> Iterator[bytes]:
     """Yields the records of a file, one in memory at a time.
 
     Raises:
-        DatasetError: If it is damaged or truncated; names the record.
+        DatasetError: If it is damaged, truncated or larger than `MOST_AT_ONCE`; names the record.
     """
     number = 0
     try:
@@ -92,13 +92,18 @@ def read_records(path: Path) -> Iterator[bytes]:
                 if len(head) < 12:
                     raise EOFError("the file ends inside of it")
                 length, checksum = struct.unpack("<QI", head)
-                if masked_crc32c(head[:8]) != checksum or length > _MOST_BYTES:
+                if masked_crc32c(head[:8]) != checksum:
                     raise ValueError("the checksum of its length is wrong")
+                check_at_once(f"{path}, record {number}", length)
+                if length > path.stat().st_size * (MOST_DEFLATED if packed else 1):
+                    raise EOFError("the file ends inside of it")
                 data, after = file.read(length), file.read(4)
                 if len(data) < length or len(after) < 4:
                     raise EOFError("the file ends inside of it")
                 yield data
                 number += 1
+    except DatasetError:
+        raise
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DatasetError(f"{path}, record {number}: damaged or truncated ({error})") from error
 
