@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rate.files import draft_of
+
+_HDF5_BYTES = 1 << 22  # above HDF5's cache of metadata, which it writes when a file is closed
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 # Folders of other users, read-only disks, and files in the place of a folder.
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR}
@@ -50,6 +53,30 @@ def explain_read_errors(kind: type[Exception], path: Path) -> Iterator[None]:
     except PermissionError as error:
         name = path if error.filename is None else os.fsdecode(error.filename)
         raise kind(f"{name}: this user may not read it ({os.strerror(errno.EACCES)})") from error
+
+
+def require_room(file: Path, size: int) -> None:
+    """Checks that a file can grow by some bytes, by reserving them for a moment.
+
+    For the HDF5 library, which ends the process with SIGSEGV after a failed write: a full disk, or
+    a quota or limit, is found before it. Another process may still fill the disk in between.
+
+    Args:
+        file: The file, which need not exist; its folder must.
+        size: The bytes. HDF5's own tables are added.
+
+    Raises:
+        OSError: If there is no room.
+    """
+    if not hasattr(os, "posix_fallocate"):  # not Linux
+        return
+    start = file.stat().st_size if file.exists() else 0
+    reserve = draft_of(file)
+    try:
+        with reserve.open("xb") as opened:
+            os.posix_fallocate(opened.fileno(), start, size + _HDF5_BYTES)
+    finally:
+        reserve.unlink(missing_ok=True)
 
 
 def may_write(folder: Path) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from datamodules.disk_errors import require_room
 from datamodules.episodes import Array, DatasetError, Episode, observation_items
 from datamodules.readers.minari import PROVENANCE
 from datamodules.variables import environment_variable
@@ -64,7 +65,9 @@ def write_minari(
     root = root.absolute()  # Minari joins a relative path to itself
     destination, temporary = root / dataset_id, root / f".{dataset_id.replace('/', '-')}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)  # from a process that died
+    temporary.mkdir()
     try:
+        require_room(temporary / "data", 0)
         with (
             environment_variable("MINARI_DATASETS_PATH", str(temporary)),
             warnings.catch_warnings(),
@@ -73,7 +76,7 @@ def write_minari(
             warnings.simplefilter("ignore", UserWarning)
             dataset = minari.create_dataset_from_buffers(
                 dataset_id,
-                _buffers(episodes, dataset_id),  # it takes them one by one
+                _buffers(episodes, dataset_id, temporary),  # it takes them one by one
                 algorithm_name=algorithm,
                 description=description,
                 **options,
@@ -95,8 +98,12 @@ def keeps_pixels() -> bool:
     return "jpeg_encoding" in inspect.signature(minari.create_dataset_from_buffers).parameters
 
 
-def _buffers(episodes: Iterable[Episode], dataset_id: str) -> Iterator[Any]:
-    """Yields episodes as Minari's buffers; refuses pixels if Minari would change them."""
+def _buffers(episodes: Iterable[Episode], dataset_id: str, folder: Path) -> Iterator[Any]:
+    """Yields episodes as Minari's buffers; refuses pixels if Minari would change them.
+
+    Raises:
+        OSError: If the disk of `folder` has no room for the next.
+    """
     from minari.data_collector.episode_buffer import EpisodeBuffer
 
     exact = keeps_pixels()
@@ -106,6 +113,9 @@ def _buffers(episodes: Iterable[Episode], dataset_id: str) -> Iterator[Any]:
                 f"{dataset_id}: the installed Minari stores pixels as JPEG only, which changes "
                 "them. Install Minari 0.5.4 or newer, which needs Python 3.11 or newer."
             )
+        arrays = [*observation_items(item.observations).values(), item.actions, item.rewards]
+        file = next(folder.rglob("*.hdf5"), folder / "data")
+        require_room(file, sum(array.nbytes for array in arrays))
         yield EpisodeBuffer(
             seed=_stored_seed(item.seed),
             observations=_append(item.observations, item.last_observation),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from datamodules.disk_errors import require_room
 from datamodules.episodes import Array
 from rate.envs.mujoco import PUBLISHED_LENGTH, Mujoco, MujocoOptions
 from rate.files import atomic_path
@@ -104,8 +106,11 @@ def write_d4rl(path: Path, episodes: Iterable[Columns], metadata: dict[str, Any]
         OSError: If it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as draft, h5py.File(draft, "x") as file:
+    with atomic_path(path) as draft, ExitStack() as stack:
+        require_room(draft, 0)
+        file = stack.enter_context(h5py.File(draft, "x"))
         for episode in episodes:
+            require_room(draft, sum(column.nbytes for column in episode.values()))
             for name, column in episode.items():
                 _append(file, name, column)
         for name, value in metadata.items():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,31 @@ class Curves(TensorBoardLogger):
         super().__init__(folder, name="", version="tensorboard")
 
     @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Send values to the thread that writes them.
+
+        Raises:
+            OSError: If that thread failed, for example on a full disk.
+        """
+        try:
+            super().log_metrics(metrics, step)
+        except ValueError as error:  # which tells of a value that cannot be logged
+            if isinstance(error.__cause__, OSError):
+                raise error.__cause__ from None
+            raise
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write pending metrics to the disk.
+
+        Raises:
+            OSError: As `log_metrics`.
+        """
+        super().save()
+        for file in Path(self.log_dir).glob("events.*"):
+            sync(file)
+
+    @rank_zero_only
     def rewind(self, step: int) -> None:
         """Discard the metrics after `step`, from which training continues."""
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -38,6 +64,22 @@ class Curves(TensorBoardLogger):
         writer: Any = self.experiment
         writer.flush()  # creates the file if it does not exist
         writer.file_writer.add_event(start)
+
+
+@contextmanager
+def _write_errors_in_the_main_thread() -> Iterator[None]:
+    """Omits the traceback of a failed writer's thread, whose error `Curves` raises."""
+    before = threading.excepthook
+
+    def show(failed: threading.ExceptHookArgs) -> None:
+        if not isinstance(failed.exc_value, OSError):
+            before(failed)
+
+    threading.excepthook = show
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 @contextmanager
@@ -51,12 +93,14 @@ def make_loggers(config: RunConfig, folder: Path) -> Iterator[list[Logger]]:
     if config.logging.tensorboard:
         loggers.append(Curves(folder))
     if not config.logging.wandb:
-        yield loggers
+        with _write_errors_in_the_main_thread():
+            yield loggers
         return
     loggers.append(start_wandb(config, folder))
     failed = True
     try:
-        yield loggers
+        with _write_errors_in_the_main_thread():
+            yield loggers
         failed = False
     finally:
         if is_main_process():
@@ -74,7 +118,7 @@ def rewind(loggers: Sequence[Logger], step: int) -> None:
 
 
 def save_durably(loggers: Sequence[Logger]) -> None:
-    """Write pending metrics; those of the run's table are on the disk then."""
+    """Write pending metrics; those of the run's table and of TensorBoard are on the disk then."""
     for logger in loggers:
         logger.save()
         if isinstance(logger, MetricsTable) and logger.path.is_file():
