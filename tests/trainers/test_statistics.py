@@ -119,6 +119,12 @@ def test_the_welch_test_of_two_samples() -> None:
     assert with_more.freedom == pytest.approx(32 / 19)
 
 
+def test_of_equal_variances_and_sizes_the_welch_test_is_that_of_student() -> None:
+    found = welch([1.0, 2.0, 3.0], [2.0, 3.0, 4.0])
+    assert found is not None
+    assert (found.t, found.freedom) == pytest.approx((-1 / math.sqrt(2 / 3), 4.0))
+
+
 def test_the_welch_test_is_undefined_without_variance_or_with_one_seed() -> None:
     assert welch([1.0, 1.0], [0.5, 0.5]) is None
     assert welch([1.0], [0.5, 0.6]) is None
