@@ -41,7 +41,7 @@ SMALL: dict[str, tuple[tuple[str, ...], list[str]]] = {
     "make train": ((), [*SHORT, "--only", "rate", "--jobs=1"]),
     "plot.py": ((), []),
     "rate demo": ((), ["--episodes=2"]),
-    "report.py": ((), ["--episodes=3", "--steps=2"]),
+    "report.py": ((), ["--files-only"]),
     "rate report": ((), ["--episodes=3", "--steps=2"]),
     "train_tmaze.py": ((), SHORT),
     "rate train": ((), SHORT),

@@ -13,7 +13,7 @@ import yaml
 
 from rate.hub import Acting
 from rate.weights import SavedModel
-from trainers.commands.report_runs import read_runs, score_table
+from trainers.commands.report_runs import read_runs, score_tables
 from trainers.commands.tables import Table, as_markdown
 from trainers.config import EvaluationConfig, RunConfig
 from trainers.own_environment import PYTHON
@@ -92,7 +92,7 @@ def model_card(folder: Path, saved: SavedModel, name: str, which: str, licence: 
         _markdown(Table("", ["", ""], [[key, str(value)] for key, value in facts.items()], "")),
     ]
     if run.rows:
-        lines += ["", "## Scores", "", _markdown(score_table([run]))]
+        lines += ["", "## Scores", "", *map(_markdown, score_tables([run]))]
     return "\n".join(lines) + "\n"
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,7 +33,7 @@ from trainers.commands.report_runs import (
     ReportedRun,
     read_runs,
     run_table,
-    score_table,
+    score_tables,
     settings_table,
 )
 from trainers.commands.video import film
@@ -80,7 +81,10 @@ def _from_files(page: Page, runs: Sequence[ReportedRun], folder: Path) -> None:
     rows = [row for run in runs for row in run.rows]
     page.heading("Scores")
     if rows:
-        page.table(score_table(runs))
+        tables = score_tables(runs)
+        for table in tables:
+            page.table(replace(table, note=""))
+        page.note(tables[0].note)  # that of all of them
         # A name may hold what Matplotlib reads as a formula.
         drawn = [{**row, "model": str(row["model"]).replace("$", r"\$")} for row in rows]
         plot_scores(drawn, folder / "scores.png")
@@ -91,9 +95,9 @@ def _from_files(page: Page, runs: Sequence[ReportedRun], folder: Path) -> None:
     page.heading("Learning and held-out curves")
     plot_learning([run.folder for run in runs], folder / "learning.png")
     page.picture(folder / "learning.png", "loss and accuracy against optimiser steps")
-    if (table := settings_table(runs)).rows:
+    if (settings := settings_table(runs)).rows:
         page.heading("Settings that differ")
-        page.table(table)
+        page.table(settings)
 
 
 def _memory(

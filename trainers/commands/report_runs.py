@@ -14,11 +14,13 @@ from rate.files import read_small
 from rate.weights import find_models, read_description
 from trainers.changes import changes_no_score, differences
 from trainers.commands.cells import iqm_and_interval
+from trainers.commands.figures import metric_name
 from trainers.commands.scores import add_scores, main_metric, read_scores
 from trainers.commands.tables import Table
 from trainers.config import RunConfig
 from trainers.config_files import load_config_file
 from trainers.csv_logger import online_evaluations
+from trainers.registry import length_name
 from trainers.runs import CONFIG, EVALUATION
 
 _NOTE = (
@@ -123,25 +125,29 @@ def run_table(runs: Sequence[ReportedRun]) -> Table:
     return Table("", header, rows, "")
 
 
-def score_table(runs: Sequence[ReportedRun]) -> Table:
-    """Returns the scores of all models and lengths, last and best, with n and what chose them."""
+def score_tables(runs: Sequence[ReportedRun]) -> list[Table]:
+    """Returns a table for each environment: last and best weights, with n and what chose them."""
+    parts: dict[str, list[ReportedRun]] = {}
+    for run in runs:
+        if run.rows:
+            parts.setdefault(run.config.environment, []).append(run)
+    return [_score_table(name, part) for name, part in parts.items()]
+
+
+def _score_table(environment: str, runs: Sequence[ReportedRun]) -> Table:
     rows = [row for run in runs for row in run.rows]
-    lengths = sorted({row["length"] for row in rows})
-    words = ["environment", "model", "weights", "chosen by", "score", "seeds", "episodes"]
+    lengths, metric = sorted({row["length"] for row in rows}), main_metric(rows)
     lines = []
-    for environment, label, which in dict.fromkeys(
-        (row["environment"], row["model"], row["which"]) for row in rows
-    ):
-        own = [run for run in runs if (run.config.environment, run.label) == (environment, label)]
+    for label, which in dict.fromkeys((row["model"], row["which"]) for row in rows):
+        own = [run for run in runs if run.label == label]
         part = [row for run in own for row in run.rows if row["which"] == which]
-        metric = main_metric([row for run in own for row in run.rows])
         episodes = _range([row["episodes"] for row in part if row.get("episodes")])
         chosen = "–" if which == "last" else _chosen_by(own)
         cells = [_cell([r for r in part if r["length"] == n], metric) for n in lengths]
-        seeds = str(len({row["seed"] for row in part}))
-        lines.append([environment, label, which, chosen, metric, seeds, episodes, *cells])
-    header = [*words, *(f"{length:,}" for length in lengths)]
-    return Table("Scores in rollouts by length of the episode", header, lines, _NOTE)
+        lines.append([label, which, chosen, str(len({r["seed"] for r in part})), episodes, *cells])
+    words = ["model", "weights", "chosen by", "seeds", "episodes"]
+    title = f"{environment}: {metric_name(metric)} by {length_name(environment)}"
+    return Table(title, [*words, *(f"{length:,}" for length in lengths)], lines, _NOTE)
 
 
 def _cell(rows: Sequence[dict[str, Any]], metric: str) -> str:

@@ -31,7 +31,7 @@ def test_every_model_is_small_whole_and_has_a_card() -> None:
         assert len(policy.timesteps) == 2
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["minigrid-rate", "tmaze-rate"])  # tmaze-lstm: test_wheel.py
 def test_a_model_is_scored_and_filmed(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

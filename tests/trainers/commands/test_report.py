@@ -79,7 +79,7 @@ def test_a_page_has_scores_curves_memory_and_episodes(trained: Trained, tmp_path
     at = {row["length"]: row for row in rows if row["which"] == "last"}
     scores = [f"{at[n]['success']:.2f} ± {at[n]['sem']:.2f}" for n in (9, 40)]
     start = page.cells.index("last")
-    assert page.cells[start - 1 : start + 7] == ["rate", "last", "–", "success", "1", "4", *scores]
+    assert page.cells[start - 1 : start + 6] == ["rate", "last", "–", "1", "4", *scores]
     assert "evaluations: 1, of 4 episodes" in page.cells  # what chose the best weights
     assert "drift" in page.cells
     assert "features" in page.cells  # of the probes
@@ -91,8 +91,8 @@ def test_seeds_of_a_model_have_one_row_with_an_interval(trained: Trained, tmp_pa
     runs = [trained("rate"), copied(trained("rate"), tmp_path / "two", seed=2)]
     cells = report(tmp_path / "r.html", runs, "--files-only").cells
     start = cells.index("last")
-    assert cells[start + 3] == "2"
-    assert cells[start + 5].count("[") == 1
+    assert cells[start + 2] == "2"
+    assert cells[start + 4].count("[") == 1
     again = copied(trained("rate"), tmp_path / "again")  # the same name and seed
     cells = report(tmp_path / "r.html", [runs[0], again], "--files-only").cells
     assert cells[cells.index("last") - 1] == "rate"
