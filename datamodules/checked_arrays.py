@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,12 @@ from datamodules.episodes import Array
 LARGE_BYTES = 1 << 28  # from here on a file is compared while it is used, if the reader waits later
 
 Check = Callable[[], None]  # raises if the file of an array was altered
+
+
+@cache
+def _thread(process: int) -> ThreadPoolExecutor:
+    """Returns the thread of a process that compares large files, of all stores and shards."""
+    return ThreadPoolExecutor(1, "digests")
 
 
 class CheckedArrays(Mapping[str, Array]):
@@ -31,14 +39,12 @@ class CheckedArrays(Mapping[str, Array]):
         self.unchecked = arrays
         self._checks, self._background = checks, background
         self._running: dict[str, Future[None]] = {}
-        self._threads: ThreadPoolExecutor | None = None
 
     def __getitem__(self, name: str) -> Array:
         array: Array = self.unchecked[name]
         if name in self._checks:
             if self._background and array.nbytes >= LARGE_BYTES:
-                self._threads = self._threads or ThreadPoolExecutor(1, "digests")
-                self._running[name] = self._threads.submit(self._checks[name])
+                self._running[name] = _thread(os.getpid()).submit(self._checks[name])
             else:
                 self._checks[name]()
             del self._checks[name]
