@@ -59,7 +59,8 @@ def launched(training: TrainingConfig) -> Iterator[ClusterEnvironment]:
     rank_before = getattr(rank_zero_only, "rank", 0)
     cluster, rank = _cluster(training)
     setattr(rank_zero_only, "rank", rank)  # noqa: B010 (its type has no attributes)
-    os.environ[_PARENT] = str(os.getpid())
+    if not is_child():
+        os.environ[_PARENT] = str(os.getpid())
     had_group = dist.is_available() and dist.is_initialized()
     try:
         yield cluster
