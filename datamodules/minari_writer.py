@@ -65,7 +65,7 @@ def write_minari(
     root = root.absolute()  # Minari joins a relative path to itself
     destination, temporary = root / dataset_id, root / f".{dataset_id.replace('/', '-')}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)  # from a process that died
-    temporary.mkdir()
+    temporary.mkdir(parents=True)
     try:
         require_room(temporary / "data", 0)
         with (

@@ -63,7 +63,7 @@ def in_workers(env: type[Faulty]) -> Callable[[int, Any], Any]:
 def test_the_episode_the_step_and_the_line_are_reported(
     make: Callable[[type[Faulty]], Any], env: type[Faulty], expected: str
 ) -> None:
-    config = EvaluationConfig(episodes=4, num_envs=2)
+    config = EvaluationConfig(return_to_go="decrease", episodes=4, num_envs=2)
     entry = entry_of(make(env))
     with pytest.raises(UserError, match=expected) as caught:
         evaluate(make_model(), entry, config, lengths=[9], first_seed=5)

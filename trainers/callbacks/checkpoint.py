@@ -217,7 +217,7 @@ class SafeCheckpoint(IntervalCallback, Checkpoint):
         """
         try:
             yield
-        except (UserError, TrainingError):
+        except (UserError, TrainingError, Interrupted):
             raise
         except Exception as error:
             if checkpoint is None or self._has_begun:

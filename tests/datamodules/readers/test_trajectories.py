@@ -297,10 +297,10 @@ def test_actions_outside_the_bounds_are_clipped_under_any_name(tmp_path, name, k
 
 
 def test_exponentially_nested_lists_are_refused(tmp_path):
-    laughs = (0.5,)
+    laughs = [0.5]
     for _ in range(60):
-        laughs = (laughs, laughs)
-    for value in (laughs, list(laughs)):
+        laughs = [laughs, laughs]
+    for value in (laughs, tuple(laughs)):
         episodes = [{"observations": value, "actions": np.zeros(2, int), "rewards": np.zeros(2)}]
         (tmp_path / "x.pkl").write_bytes(pickle.dumps(episodes))
         with pytest.raises(DatasetError, match="observations is a list of lists with more numbers"):
