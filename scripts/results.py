@@ -32,6 +32,7 @@ TITLES = {
     "tmaze_cells": "T-Maze: further cells",
     "tmaze_ablation": "T-Maze: one change to RATE's preset",
     "tmaze_million": "T-Maze: a million steps",
+    "recipe": "T-Maze: the recipe and the architecture of the public code",
     "bits": "Bits",
     "endless_tmaze": "Endless T-Maze",
     "retrieval": "Associative Retrieval",
@@ -43,7 +44,8 @@ TITLES = {
     "mujoco": "MuJoCo",
     "atari": "Atari Pong",
 }
-_OTHERS = ("speed",)  # no table of scores
+# No table of scores, or one whose runs each have a setting of their own (in `studies.md`).
+_OTHERS = ("speed", "memory_length", "distributed_memory", "memory_size")
 _CHANGED = ("tmaze_ablation", "tmaze_million")  # no backbone of its own
 _HEAD = """# Results
 
