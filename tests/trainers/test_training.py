@@ -215,7 +215,7 @@ trainer.fit(SequenceTrainer(config, TMAZE_SPEC), datamodule=data)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("segments", [1, 3])
+@pytest.mark.parametrize("segments", [pytest.param(1, marks=pytest.mark.long), 3])
 def test_two_processes_equal_one(make_config, data_root, tmp_path, segments) -> None:
     """Lightning's plain ddp strategy: the same samples once, hence the same losses.
 
