@@ -4,7 +4,7 @@
     rate inspect runs/minigrid-rmt-1 --episodes 100 --length 51
 
 Over episodes that the last weights play: the distance between the memories of episodes, how much
-each segment changes memory (drift: how open the gates of its cell or valve are), its effective
+each segment changes memory (drift: a measure of how open its gates are), its effective
 rank, and the share of episodes that keep their actions when noise hits memory once; what a linear
 probe reads from each part of the memory, on held-out episodes (the privileged
 state, and the first observation); and how much the last prediction depends on each past step (the
