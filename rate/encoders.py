@@ -18,6 +18,7 @@ from rate.spaces import (
     choices_of,
     is_image,
 )
+from rate.tracing import is_exporting
 
 _FEW = 16  # frames: so few are encoded faster than they are compared
 
@@ -141,11 +142,11 @@ class ImageEncoder(nn.Module):
         """`(B, T, [C,] H, W)` or `(B, T, H, W, C)` to `(B, T, d_model)`; all frames in one call."""
         frames = x.reshape(-1, *self.shape)
         # Grid worlds have few distinct frames. On a GPU the search would need a synchronisation.
-        found = distinct_frames(frames) if x.device.type == "cpu" else None
+        in_parts = x.device.type == "cpu" and not is_exporting()
+        found = distinct_frames(frames) if in_parts else None
         frames = frames if found is None else frames[found[0]]
         # A CPU is faster on batches that fit its caches.
-        size = 64 if x.device.type == "cpu" else len(frames)
-        parts = [self._encode(part) for part in torch.split(frames, size)]
+        parts = [self._encode(part) for part in (torch.split(frames, 64) if in_parts else [frames])]
         features = parts[0] if len(parts) == 1 else torch.cat(parts)
         if found is not None:
             features = features[found[1]]

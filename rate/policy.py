@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from rate.batch import Observations, on_device
 from rate.config import Decoding, ReturnToGo
+from rate.envs.spec import EnvironmentSpec
+from rate.export import Format, export
 from rate.hashing import counter_uniforms, splitmix64
 from rate.hub import Acting, fetch_model
 from rate.model import SequenceModel
@@ -90,6 +93,9 @@ class Policy:
         seed: Seed of the sampling.
         recompute_window: See `rate.backbones.window_transformer.WindowTransformer.make_decoder`.
 
+    Attributes:
+        spec: The environment that the model is for, where it is known: an exported file names it.
+
     Raises:
         ValueError: If the target return is not finite, or `return_to_go` is unknown or lacks its
             range.
@@ -108,6 +114,7 @@ class Policy:
         recompute_window: bool = True,
     ) -> None:
         self.model, self.target_return = model, target_return
+        self.spec: EnvironmentSpec | None = None
         self._wanted = ReturnsToGo(
             num_envs,
             target_return,
@@ -158,7 +165,7 @@ class Policy:
         saved = load_model(fetch_model(source, hub=hub, revision=revision))
         acting = Acting.of(saved)
         is_told = saved.model.config.condition_on_return
-        return cls(
+        policy = cls(
             saved.model.to(device),
             num_envs=num_envs,
             target_return=saved.spec.target_return,
@@ -168,6 +175,37 @@ class Policy:
             seed=seed,
             recompute_window=acting.recompute_window,
         )
+        policy.spec = saved.spec
+        return policy
+
+    def export(
+        self, path: Path | str, format: Format = "onnx", *, batch_size: int | None = 1
+    ) -> Path:
+        """Writes one step of acting as a file for other programs; see `rate.export`.
+
+        A sliding window is computed again at every step (`recompute_window`), and the state is that
+        of no episode: the file begins with its own.
+
+        Args:
+            path: The file to write.
+            format: `onnx`, or `torch` for an archive of `torch.export`.
+            batch_size: Rows, each in an episode of its own; None is any number of rows.
+
+        Returns:
+            The path.
+
+        Raises:
+            ConfigError: If the extra `export` is not installed, or the backbone cannot be exported.
+            OSError: If the file cannot be written.
+        """
+        return export(self, path, format, batch_size=batch_size)
+
+    @property
+    def return_to_go_rule(self) -> dict[str, Any]:
+        """The settings of `rate.returns_to_go.ReturnsToGo`, as plain JSON types."""
+        wanted = self._wanted
+        limits = None if wanted.limits is None else list(wanted.limits)
+        return {"return_to_go": wanted.mode, "segment": wanted.segment, "trained_range": limits}
 
     @property
     def returns_to_go(self) -> Tensor:

@@ -47,6 +47,7 @@ SMALL: dict[str, tuple[tuple[str, ...], list[str]]] = {
     "rate train": ((), SHORT),
     "rate train --data data/d4rl": (("mujoco",), [*SHORT, "--model.d_model=16"]),
     "rate train mujoco": (("mujoco",), [*SHORT, *SMALL_MODEL]),
+    "rate export": (("onnxscript",), []),
     "rate collect": ((), ["--data.num_episodes=40"]),
     "rate convert": ((), []),
     "rate validate": ((), []),

@@ -127,7 +127,7 @@ class Run:
         saved, settings = self.load(which), self.config.evaluation
         if target_return is not None:
             settings = replace(settings, target_return=target_return)
-        return make_policy(
+        policy = make_policy(
             saved.model,
             settings,
             saved.spec.target_return,
@@ -136,6 +136,8 @@ class Run:
             decoding=decoding or saved.decoding,
             seed=seed,
         )
+        policy.spec = saved.spec
+        return policy
 
     def environment(self) -> Environment:
         """Returns the environment that the model was trained for.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rate.config import ModelConfig
 from rate.decoders.base import Decoder
 from rate.decoders.recompute import RecomputeDecoder
+from rate.decoders.step import empty_segment, step_in_segment
 from rate.state import State
 from rate.tokenizers import StepTokens
 
@@ -99,6 +100,23 @@ class Backbone(nn.Module, Generic[S]):
             exact: Whether it must equal `forward` to rounding where a cheaper approximation exists.
         """
         return RecomputeDecoder(self, batch_size)
+
+    def acting_state(self, batch_size: int) -> Any:
+        """The state of `step` before the first step of an episode."""
+        return empty_segment(self, batch_size)
+
+    def step(self, tokens: Tensor, timesteps: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """One step of acting as a function of tensors alone, which can be exported.
+
+        Args:
+            tokens: `(B, n, d)` of `Tokenizer.step`.
+            timesteps: `(B,)` int64, the step within its episode.
+            state: The state before the step, as of `acting_state`.
+
+        Returns:
+            Features `(B, d)`, and the state after the step.
+        """
+        return step_in_segment(self, tokens, timesteps, state)
 
     def compiled(self, backend: str | Callable[..., Any]) -> RunSegment[S]:
         """`forward_with_losses` compiled by `torch.compile`, once for each shape."""

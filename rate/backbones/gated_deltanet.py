@@ -96,9 +96,9 @@ class GatedDeltaNetCell(Cell[GatedDeltaNetState]):
         total, between = decay_between(log_decay[..., 0])
         system = (erase * (key @ key.mT) * between).tril(-1)  # (B, H, C, C)
         found = erase * total.exp()[..., None] * (key @ state.memory)  # (B, H, C, d_head)
-        update = torch.linalg.solve_triangular(
-            system, value - found, upper=False, unitriangular=True
-        )
+        update = value - found
+        if update.shape[2] > 1:  # of one step it is the solution; ONNX has no such solver
+            update = torch.linalg.solve_triangular(system, update, upper=False, unitriangular=True)
         out, memory = decayed_linear_attention(query, key, update, log_decay[..., 0], state.memory)
         return out, GatedDeltaNetState(memory)
 

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from rate.backbones.cell_settings import GRUConfig, LSTMConfig, RecurrentConfig
 from rate.backbones.step_recurrent import StepRecurrent, StepState
 from rate.tokenizers import StepTokens
+from rate.tracing import is_exporting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ class Recurrent(StepRecurrent[RecurrentState]):
         hidden = state.hidden.transpose(0, 1).contiguous()  # (L, B, d), as PyTorch has it
         cell = None if state.cell is None else state.cell.transpose(0, 1).contiguous()
         before = hidden if cell is None else (hidden, cell)
-        if x.device.type == "cpu":
+        if x.device.type == "cpu" and not is_exporting():
             # Packed, so that the state of a row is that after its last real step.
             lengths = mask.sum(1).clamp(min=1)  # (B,)
             packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
@@ -83,7 +84,8 @@ class Recurrent(StepRecurrent[RecurrentState]):
             )
         else:
             # Padding too: packing waits for a GPU, and a CUDA graph cannot record it. Padding only
-            # ends a window, so that no real step reads the state after it.
+            # ends a window, so that no real step reads the state after it. A graph of one step has
+            # no padding.
             features, after = self.cells(x, before)
         hidden, cell = after if self.has_cell else (after, None)
         cell = None if cell is None else cell.transpose(0, 1)

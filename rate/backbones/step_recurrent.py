@@ -81,6 +81,21 @@ class StepRecurrent(Backbone[S]):
         after = replace(after, late=late.gather(1, last)[:, 0])
         return self.dropout(features), after.where(lengths == 0, state)
 
+    def acting_state(self, batch_size: int) -> S:
+        """See `Backbone`."""
+        return self.initial_state(batch_size)
+
+    def step(self, tokens: Tensor, timesteps: Tensor, state: S) -> tuple[Tensor, S]:
+        """See `Backbone`. At timestep 0 the late tokens are those of the state."""
+        late = self.tokens.late
+        begun = (timesteps > 0)[:, None, None]
+        state = replace(state, late=torch.where(begun, tokens[:, :late], state.late))
+        # The late tokens of this step (its action) are not known yet; the next step brings them.
+        tokens = torch.cat((tokens[:, late:], torch.zeros_like(tokens[:, :late])), dim=1)
+        mask = torch.ones_like(timesteps, dtype=torch.bool)[:, None]
+        features, state = self(tokens[:, None], mask, state)
+        return features[:, 0], state
+
     def make_decoder(self, batch_size: int, *, exact: bool = True) -> RecurrentDecoder[S]:
         """Returns a decoder that carries the state from step to step."""
         return RecurrentDecoder(self, batch_size)

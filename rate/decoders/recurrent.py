@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
@@ -27,23 +26,17 @@ class RecurrentDecoder(Generic[S]):
     def __init__(self, backbone: StepRecurrent[S], batch_size: int) -> None:
         self.backbone, self.device = backbone, next(backbone.parameters()).device
         self.state: S = backbone.initial_state(batch_size)
-        self.begun = torch.zeros(batch_size, dtype=torch.bool)  # on the host: has taken a step
-        self.mask = torch.ones(batch_size, 1, dtype=torch.bool, device=self.device)
+        self.time = torch.zeros(batch_size, dtype=torch.int64)  # on the host; since the reset
 
     def reset(self, rows: Tensor, state: S | None = None) -> None:
         """See `Decoder`."""
-        first = self.backbone.initial_state(len(self.begun)) if state is None else state
+        first = self.backbone.initial_state(len(self.time)) if state is None else state
         self.state = self.state.where(on_device(rows, self.device), first)
-        self.begun[rows] = False
+        self.time[rows] = 0
 
     def step(self, tokens: Tensor) -> Tensor:
         """See `Decoder`."""
-        late = self.backbone.tokens.late
-        begun = on_device(self.begun, self.device)[:, None, None]
-        state = replace(self.state, late=torch.where(begun, tokens[:, :late], self.state.late))
-        # The late tokens of this step (its action) are not known yet; the next step brings them.
-        tokens = torch.cat((tokens[:, late:], torch.zeros_like(tokens[:, :late])), dim=1)
-        features: Tensor
-        features, self.state = self.backbone(tokens[:, None], self.mask, state)
-        self.begun[:] = True
-        return features[:, 0]
+        time = on_device(self.time, self.device)
+        features, self.state = self.backbone.step(tokens, time, self.state)
+        self.time += 1
+        return features

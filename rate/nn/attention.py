@@ -24,6 +24,7 @@ from rate.kernels.cpu_attention import QUERIES, RelativeAttention, make_plan
 from rate.nn.adaptive_span import AdaptiveSpan
 from rate.nn.attention_mask import QueryRange, SegmentMask, masked_bias
 from rate.nn.positions import relative_shift, sinusoidal_embedding
+from rate.tracing import is_exporting
 
 _ALIGNED_KEYS = 16  # keys, of 2 or 4 bytes each: what the strictest kernel asks for
 
@@ -64,6 +65,8 @@ def fused_attention(
         bias: Added to the scores; expands to `(B, H, Q, K)`.
         dropout: Dropout of the attention probabilities.
     """
+    if is_exporting():  # other runtimes fuse it as they like
+        return plain_attention(queries, keys, values, (bias,), dropout)
     missing = -keys.shape[2] % _ALIGNED_KEYS if queries.is_cuda else 0
     if missing:
         keys, values = (F.pad(x, (0, 0, 0, missing)) for x in (keys, values))

@@ -95,7 +95,6 @@ def masked_bias(bias: Tensor, mask: Tensor) -> Tensor:
     return bias.masked_fill(~mask, torch.finfo(bias.dtype).min / 2)
 
 
-@lru_cache(maxsize=64)
 def geometry_mask(
     cache: int,
     steps: int,
@@ -118,6 +117,20 @@ def geometry_mask(
         device: Where the mask lives.
         read: Read tokens; None is as many as write tokens.
     """
+    # A tensor that is traced is none to keep.
+    make = _make_mask if torch.compiler.is_compiling() else _cached_mask
+    return make(cache, steps, memory, per_step, window, device, read)
+
+
+def _make_mask(
+    cache: int,
+    steps: int,
+    memory: int,
+    per_step: int,
+    window: int | None,
+    device: torch.device,
+    read: int | None,
+) -> Tensor:
     queries = steps + memory + (memory if read is None else read)
     mask = torch.zeros(queries, cache + queries, dtype=torch.bool)
     write, read = cache + steps, cache + steps + memory  # where these keys begin
@@ -133,3 +146,6 @@ def geometry_mask(
     mask[steps : steps + memory, cache:] = True
     mask[steps + memory :, read:] = True
     return mask.to(device)
+
+
+_cached_mask = lru_cache(maxsize=64)(_make_mask)

@@ -49,7 +49,7 @@ class SelfAttention(nn.Module):
         distance = torch.arange(count, device=weight.device)
         table = sinusoidal_embedding((offset[:, None] + distance).flatten(), weight.shape[1])
         heads: Tensor = self.position(table.to(weight.dtype))
-        return heads.view(len(offset), count, self.num_heads, -1)
+        return heads.view(offset.shape[0], count, self.num_heads, -1)
 
     def attend(
         self,

@@ -21,6 +21,7 @@ COMMANDS = {
     "video": "film a trained model in its environment, and its memory beside it",
     "inspect": "measure and draw the memory of trained models in rollouts",
     "report": "write one page about runs: scores, curves, memory and episodes",
+    "export": "write a trained model as a file for other programs: ONNX or torch.export",
     "collect": "have an environment's expert play a data set",
     "download": "download a public data set by name",
     "convert": "convert a data set of any known format into a store, or to Minari",
