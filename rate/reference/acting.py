@@ -160,13 +160,18 @@ def load_public(
     if not isinstance(arguments, dict):
         raise WeightsError(f"{config} holds no table of the public constructor's arguments.")
     try:
-        reference = load_reference(arguments, _read(weights))
+        reference = load_reference(arguments, read_weights(weights))
     except ValueError as error:
         raise WeightsError(f"{weights} with {config}: {error}.") from error
     return PublicModel(reference, context_length, observation_space, action_space, return_scale)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Returns a state dict in a file of safetensors or PyTorch; nothing else is unpickled.
+
+    Raises:
+        WeightsError: If the file cannot be read, or holds more than tensors.
+    """
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

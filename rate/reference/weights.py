@@ -50,15 +50,15 @@ def checked_weights(
             tensors. The message names each of them.
     """
     plain = _strip_wrapper(weights)
-    _check_floating(plain)
+    check_floating(plain)
     encoders = find_encoders(config, plain)
     used = {**encoders.shapes, **backbone}
-    _check_shapes(plain, used, unused or {})
+    check_shapes(plain, used, unused or {})
     dtype = reduce(torch.promote_types, (plain[name].dtype for name in used), torch.float32)
     return {name: plain[name].detach().to(dtype, copy=True) for name in used}, encoders
 
 
-def _check_floating(weights: Mapping[str, Tensor]) -> None:
+def check_floating(weights: Mapping[str, Tensor]) -> None:
     """Raise a `ValueError` for a weight that is no floating-point tensor."""
     for name, value in weights.items():
         if not isinstance(value, Tensor):
@@ -67,7 +67,7 @@ def _check_floating(weights: Mapping[str, Tensor]) -> None:
             raise ValueError(f"Weight {name!r} is {value.dtype}, not a floating-point tensor")
 
 
-def _check_shapes(weights: Mapping[str, Tensor], used: Shapes, unused: Shapes) -> None:
+def check_shapes(weights: Mapping[str, Tensor], used: Shapes, unused: Shapes) -> None:
     """Raise a `ValueError` unless weights are those that are used, and perhaps some that are not.
 
     Args:

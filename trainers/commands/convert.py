@@ -4,11 +4,16 @@
     rate convert path/to/npz-folder data/two-colors --environment vizdoom
     rate convert data/hopper-medium data/minari/hopper-v0 --to minari
     rate train mujoco --data.store data/hopper-medium
+    rate convert path/to/hf-model models/dt --target-return 3600 --statistics states.json
 
 The format is recognised. Episodes are streamed: memory does not grow with the data. The same
 command resumes an interrupted conversion into a store; one to Minari starts from the beginning. It
 does nothing if the result exists. The provenance of the result has the SHA-256 of every source
 file.
+
+A Decision Transformer of Hugging Face (config.json, model.safetensors) becomes a model to act with.
+It does not say how its data were scaled: --statistics names a JSON file with the lists state_mean
+and state_std of its model card.
 
 --environment and its options (--env.task hopper, ...) give the spaces of an environment of this
 project; without it they are read from the data set, or inferred from its contents.
@@ -16,12 +21,13 @@ project; without it they are read from the data set, or inferred from its conten
 
 from __future__ import annotations
 
+import argparse
 import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 
@@ -36,11 +42,16 @@ from datamodules.episodes import DatasetError
 from datamodules.formats import open_source
 from datamodules.source import Source
 from rate.envs.spec import EnvironmentSpec
+from rate.errors import ConfigError, parsing
+from rate.files import load_json
+from rate.huggingface import RETURN_SCALE, is_checkpoint, load_decision_transformer
 from rate.progress import OnProgress
+from rate.weights import save_model
 from trainers.cli import parse
 from trainers.commands.console import make_parser, user_errors
 from trainers.commands.data_options import add_data_options, data_options
 from trainers.commands.environment_options import environment_settings
+from trainers.commands.outputs import output_errors
 from trainers.meter import Meter
 from trainers.registry import ENVIRONMENTS, find_environment, get_environment
 
@@ -60,6 +71,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave out episodes that are not valid"
     )
+    parser.add_argument("--target-return", type=float, help="of a model of Hugging Face")
+    parser.add_argument(
+        "--return-scale",
+        type=float,
+        default=RETURN_SCALE,
+        help=f"that its returns were divided by (default: {RETURN_SCALE:g})",
+    )
+    parser.add_argument("--statistics", type=Path, metavar="FILE", help="of its states")
     add_data_options(parser)
     options, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else arguments)
     if rest and options.environment is None:
@@ -67,6 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console, skipped = Console(), Skipped()
     with user_errors():
         spec = None if options.environment is None else environment_spec(options.environment, rest)
+        if is_checkpoint(options.source):
+            made = convert_model(options, spec)
+            console.print(f"{made} is made.", highlight=False, markup=False, soft_wrap=True)
+            return
         source = open_source(options.source, data_options(options, spec))
         describe(source, options.to, console)
         with progress() as tell:
@@ -75,6 +98,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
             made = make(source, options.destination, on_bad=on_bad, on_progress=tell)
         skipped.show(console)
         console.print(f"{made} is made.", highlight=False, markup=False, soft_wrap=True)
+
+
+def convert_model(options: argparse.Namespace, spec: EnvironmentSpec | None) -> Path:
+    """Makes a model of one of Hugging Face; returns its folder.
+
+    Raises:
+        ConfigError: If an option is missing or does not fit the model, or the result exists.
+        WeightsError: If the model is damaged, or of another architecture.
+    """
+    made: Path = options.destination
+    if options.target_return is None:
+        raise ConfigError("A model needs --target-return, the return-to-go at the first step.")
+    if made.exists():
+        raise ConfigError(f"{made} exists; remove it, or name another folder.")
+    statistics = {} if options.statistics is None else read_statistics(options.statistics)
+    saved = load_decision_transformer(
+        options.source,
+        target_return=options.target_return,
+        return_scale=options.return_scale,
+        spec=spec,
+        **statistics,
+    )
+    with output_errors(made):
+        save_model(saved, made)
+    return made
+
+
+def read_statistics(path: Path) -> dict[str, Any]:
+    """Returns `state_mean` and `state_std` of a JSON file.
+
+    Raises:
+        ConfigError: If it cannot be read, or has neither.
+    """
+    with parsing(ConfigError, path, "is no JSON file with the lists state_mean and state_std"):
+        found = load_json(path)
+        return {name: list(map(float, found[name])) for name in ("state_mean", "state_std")}
 
 
 def environment_spec(name: str, arguments: Sequence[str]) -> EnvironmentSpec:
