@@ -243,15 +243,20 @@ def _spec(
         ("observations", given.observation_space, states),
         ("actions", given.action_space, actions),
     ):
-        fits = isinstance(own, gym.spaces.Box) and own.shape == space.shape
-        if fits and name == "actions" and settings["action_tanh"]:
-            fits = bool((own.low == -1).all() and (own.high == 1).all())
-        if not fits:
+        if not _fits(own, space):
             raise ConfigError(
                 f"The {name} of the checkpoint are {space}, those of {given.name} {own}."
             )
-    space = given.action_space if settings["action_tanh"] else actions
-    return replace(given, action_space=space, target_return=target_return)
+    own_actions = given.action_space if settings["action_tanh"] else actions
+    return replace(given, action_space=own_actions, target_return=target_return)
+
+
+def _fits(own: gym.Space[Any], space: gym.spaces.Box) -> bool:
+    """Whether a space is a `Box` of the same shape, and of the same bounds where there are any."""
+    if not isinstance(own, gym.spaces.Box) or own.shape != space.shape:
+        return False
+    is_bounded = np.isfinite(space.low).all()
+    return not is_bounded or bool((own.low == space.low).all() and (own.high == space.high).all())
 
 
 def _numbers(name: str, given: Sequence[float] | None, size: int, *, usual: float) -> Tensor:
