@@ -29,7 +29,11 @@ def test_every_command_is_run_or_left_out_for_a_reason(page: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", RUN, ids=name_of)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=pytest.mark.long) if p.stem == "troubleshooting" else p for p in RUN],
+    ids=name_of,
+)
 def test_the_commands_work_in_their_order(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

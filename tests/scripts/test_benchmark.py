@@ -210,6 +210,7 @@ def test_a_closed_pipe_ends_the_command_without_a_traceback() -> None:
         assert process.stderr.read() == ""
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("tiny_configurations")
 def test_cost_against_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scripts.benchmarks.scale._ENVIRONMENTS", (1, 2))

@@ -44,6 +44,7 @@ def test_a_data_set_is_collected(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "8 episodes, 408 steps" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_the_sweep_resumes_and_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = tmp_path / "popgym.csv"
     common = [*TINY, f"--data.root={tmp_path / 'data'}", f"--output={tmp_path / 'runs'}"]
