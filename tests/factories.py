@@ -50,6 +50,7 @@ MODELS: dict[str, ModelConfig] = {
     "rate_lstm": make_config(**MEMORY, valve="lstm"),
     "rate_gated": make_config(**MEMORY, valve="gated"),
     "rate_bistable": make_config(**MEMORY, valve="bistable"),
+    "rate_binary": make_config(**MEMORY, valve="binary"),
     "rmt": make_config(**MEMORY),
     "rmt_average": make_config(**MEMORY, memory_decay=0.7),
     "armt": make_config(**MEMORY, associative_size=16),

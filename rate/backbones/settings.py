@@ -35,6 +35,7 @@ Valve = Literal[
     "gated",
     "latch",
     "bistable",
+    "binary",
 ]
 Activation = Literal["none", "relu", "leaky_relu", "elu", "tanh"]
 FeedForward = Literal["mlp", "swiglu"]
@@ -140,7 +141,8 @@ class SegmentTransformerConfig(TransformerConfig):
         cache_length: Cached hidden states per layer, in tokens (`--mem_len`); a step is 3 tokens.
         valve: Memory retention valve, which updates the memory tokens between two segments:
             `none`, `cross_attention` (RATE), `cross_attention_reverse`, `gru`, `lstm`, `gated`,
-            `latch` (ours: saturating) or `bistable` (ours: units with two stable values).
+            `latch` (ours: saturating), `bistable` (ours: units with two stable values) or
+            `binary` (ours: their signs alone).
         valve_heads: Attention heads of the valve (`--n_head_ca`).
         valve_activation: Activation of the write tokens' outputs, before the valve (`--mrv_act`).
         memory_noise: Standard deviation of Gaussian noise on carried memory, in training only.

@@ -180,6 +180,19 @@ class BistableMRV(MemoryRetentionValve):
         return keep * memory + (1 - keep) * torch.tanh(self.write(written) + feedback * memory)
 
 
+class BinaryMRV(BistableMRV):
+    """The sign of the bistable update, -1 or 1 in every unit, our own.
+
+    An error of the memory cannot accumulate: a unit is either right or wrong after a segment, and
+    segments that are alike leave memory exactly as it is. The gradient passes through the sign as
+    through the identity (straight-through; Bengio, Leonard and Courville 2013, section 4).
+    """
+
+    def retain(self, memory: Tensor, addressed: Tensor, written: Tensor) -> Tensor:
+        updated = super().retain(memory, addressed, written)
+        return updated + (updated.sign() - updated).detach()
+
+
 VALVES: dict[str, type[MemoryRetentionValve]] = {
     "none": MemoryRetentionValve,
     "cross_attention": CrossAttentionMRV,
@@ -189,4 +202,5 @@ VALVES: dict[str, type[MemoryRetentionValve]] = {
     "gated": GatedMRV,
     "latch": LatchMRV,
     "bistable": BistableMRV,
+    "binary": BinaryMRV,
 }

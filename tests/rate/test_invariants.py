@@ -191,7 +191,7 @@ def test_a_later_loss_reaches_an_earlier_segment(name: str) -> None:
         assert bool(seen.grad[:, :K].any()) == reaches
 
 
-@every_model
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "rate_binary"])  # steps
 def test_the_gradient_over_all_segments_equals_finite_differences(name: str) -> None:
     """Along a random direction in all weights, against finite differences: nothing is cut."""
     model = make_model(name).double()
@@ -287,7 +287,7 @@ def test_bfloat16_autocast_stays_finite_and_close(name: str) -> None:
     exact, _ = model(batch)
     assert torch.isfinite(predictions).all()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
-    if name != "rate_bistable":  # rounding may fall to the other side
+    if name not in ("rate_bistable", "rate_binary"):  # rounding may fall to the other side
         real = batch.mask
         torch.testing.assert_close(predictions[real].float(), exact[real], rtol=0.2, atol=0.3)
 

@@ -31,7 +31,15 @@ from trainers.train import train
 NAMES = [name for name in preset_names("tmaze") if not name.endswith(PUBLISHED)]
 SPANS = {"adaptive_span", "all_attention"}
 CACHED = {"gtrxl", "rezero", "universal", "integrated", *SPANS}  # variants of TrXL
-REMEMBERING = {"rate", "rate_bistable", "rmt", "armt", "memory_caching", "public_rate"}
+REMEMBERING = {
+    "rate",
+    "rate_bistable",
+    "rate_binary",
+    "rmt",
+    "armt",
+    "memory_caching",
+    "public_rate",
+}
 INTERLEAVED = {"dlstm", "dgru", "dmamba"}
 WINDOWS = {"dt", "dt_relative", "transformer"}
 NAMED = [name for name in ENVIRONMENTS if has_own_presets(name)]
@@ -185,7 +193,9 @@ def test_a_preset_builds_its_model(name: str) -> None:
     settings = {"num_memory_tokens": 0, "cache_length": 0, "valve": "none", **asdict(config)}
     assert bool(settings["num_memory_tokens"]) == (name in REMEMBERING)
     assert bool(settings["cache_length"]) == (name in {"trxl", "dtxl", *CACHED})
-    assert (settings["valve"] != "none") == (name in {"rate", "rate_bistable", "memory_caching"})
+    assert (settings["valve"] != "none") == (
+        name in {"rate", "rate_bistable", "rate_binary", "memory_caching"}
+    )
     assert (config.backbone == "window_transformer") == (name in WINDOWS)
     assert (config.backbone == name) == (name in BACKBONES.own_names())
 
