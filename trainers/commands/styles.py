@@ -18,10 +18,10 @@ _MODELS = dict(
         strict=True,
     )
 ) | {
-    "oracle_dt": "#7F3B08", "rate_bistable": "#E7298A", "lstm": "#882255", "gru": "#44AA99",
-    "elmur": "#661100", "gated_deltanet": "#117733", "min_gru": "#999933", "mlstm": "#AA4499",
-    "slstm": "#332288", "nbrc": "#DDAA33", "ffm": "#6699CC", "mamba2": "#B2182B",
-    "shm": "#5AAE61", "mlp": "#BBBBBB",
+    "oracle_dt": "#7F3B08", "rate_bistable": "#E7298A", "rate_binary": "#1B3FE0",
+    "lstm": "#882255", "gru": "#44AA99", "elmur": "#661100", "gated_deltanet": "#117733",
+    "min_gru": "#999933", "mlstm": "#AA4499", "slstm": "#332288", "nbrc": "#DDAA33",
+    "ffm": "#6699CC", "mamba2": "#B2182B", "shm": "#5AAE61", "mlp": "#BBBBBB",
 }  # fmt: skip
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 _DASHES = ("-", (0, (6, 2)), (0, (6, 2, 1.5, 2)), (0, (3, 1.5)))
