@@ -84,7 +84,7 @@ format: env-test  ## Rewrite the code in the house style
 lock: env-dev  ## Pin what pyproject.toml needs in requirements.lock (ARGS=--upgrade: the newest)
 	@cp requirements.lock requirements.lock.all
 	@sed -n '/^#/p' requirements.lock > requirements.lock.new
-	@$(RUN) -m uv pip compile pyproject.toml --extra test --extra lint --universal \
+	@$(RUN) -m uv pip compile pyproject.toml --extra test --extra lint --extra ray --universal \
 		--python-version 3.11 --no-header --no-annotate --quiet --output-file requirements.lock.all $(ARGS)
 	@sed -E '/^(cuda|nvidia)-|^triton=/d' requirements.lock.all >> requirements.lock.new
 	@rm requirements.lock.all && mv requirements.lock.new requirements.lock

@@ -18,7 +18,6 @@ from datamodules.writing import SAVE_SECONDS, digest, make_once, open_writer
 from rate.envs.spec import EnvironmentSpec
 from rate.progress import OnProgress, no_progress
 from rate.stopping import signals_blocked, with_message
-from rate.workers.pool import available_cores
 from rate.workers.tasks import TaskFailure, run_tasks
 from rate.workers.worker import TIMEOUT_S
 
@@ -105,7 +104,7 @@ class _Collection:
     ) -> None:
         """Play and write the missing episodes."""
         seeds = self._seeds[self._done :]
-        count = 0 if workers == 1 else min(workers or available_cores(), len(seeds))
+        count = 0 if workers == 1 else workers
         name = self._writer.spec.name
         self._report()
         try:

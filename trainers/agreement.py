@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
@@ -25,10 +22,7 @@ from rate.errors import ConfigError, UserError
 from trainers.config import RunConfig
 from trainers.gathering import gather
 from trainers.launch import is_child
-
-_PACKAGES = ("torch", "lightning", "numpy")
-_CODE = ("rate", "datamodules", "trainers")
-Facts = dict[str, str]  # what must be the same, and what it is here
+from trainers.versions import Facts, versions
 
 
 def join(cluster: ClusterEnvironment, make_trainer: Callable[[], Trainer]) -> bool:
@@ -105,25 +99,13 @@ def facts_of(config: RunConfig, data: str, checkpoint: Path | None) -> Facts:
         data: The fingerprint of its data.
         checkpoint: The checkpoint it continues from; None if it begins.
     """
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES)
     settings = json.dumps(config.to_dict(), sort_keys=True, default=str)
     return {
-        "code": code_digest(),
-        "packages": f"Python {platform.python_version()}, {versions}",
+        **versions(),
         "settings": hashlib.sha256(settings.encode()).hexdigest()[:12],
         "data": data[:12],
         "checkpoint": "none" if checkpoint is None else _digest_of(checkpoint),
     }
-
-
-@cache
-def code_digest() -> str:
-    """Returns the start of the SHA-256 of this project's code, as it is on the disk."""
-    digest, root = hashlib.sha256(), Path(__file__).resolve().parents[1]
-    for package in _CODE:
-        for path in sorted((root / package).rglob("*.py")):
-            digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 def _digest_of(checkpoint: Path) -> str:

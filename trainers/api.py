@@ -27,9 +27,10 @@ from rate.hub import CARD, check_name, upload
 from rate.policy import Policy
 from rate.weights import SavedModel, find_models, load_model, save_model
 from trainers.cli import parse
-from trainers.commands.evaluate import find_candidates, prepare, score, shown
+from trainers.commands.evaluate import find_candidates, prepare
 from trainers.commands.model_card import model_card, published_model
 from trainers.commands.outputs import output_errors
+from trainers.commands.scoring import score, shown
 from trainers.config import NO_ENVIRONMENT, DataConfig, RunConfig
 from trainers.config_files import load_config_file
 from trainers.environment import Environment, Length

@@ -16,7 +16,6 @@ from rate.advice import command
 from rate.errors import ConfigError, UserError
 from rate.progress import OnProgress, no_progress
 from rate.stopping import with_message
-from rate.workers.pool import available_cores
 from rate.workers.tasks import TaskFailure, run_tasks
 from trainers.environment import BASELINES, Environment, Length
 from trainers.episode_rows import RolloutResult
@@ -60,7 +59,7 @@ def score_baseline(
     for length in lengths:
         make_collector = partial(environment.make_collector, policy, length)
         tell = partial(on_progress, f"{policy} at {length}")
-        result = _play_all(make_collector, list(seeds), workers or available_cores(), tell)
+        result = _play_all(make_collector, list(seeds), workers, tell)
         known = {"length": length, "episodes": len(seeds), "first_seed": seeds[0]}
         rows.append({**known, **scores(result, environment.group)})
     return rows
@@ -69,7 +68,7 @@ def score_baseline(
 def _play_all(
     make_collector: Callable[[], Collector],
     seeds: list[int],
-    workers: int,
+    workers: int | None,
     tell: Callable[[int, int], None],
 ) -> RolloutResult:
     """Run one episode per seed in worker processes."""

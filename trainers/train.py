@@ -21,7 +21,7 @@ from rate.stopping import message_on_stop, stop_signals
 from rate.trust import remember_path
 from rate.weights import CHECKPOINTS, SavedModel, save_model
 from trainers import trust
-from trainers.agreement import Facts, agreeing, facts_of, join
+from trainers.agreement import agreeing, facts_of, join
 from trainers.callbacks import Report
 from trainers.callbacks.checkpoint import find_checkpoint
 from trainers.config import Resume, RunConfig
@@ -58,6 +58,7 @@ from trainers.scaling import scale_to_data
 from trainers.sequence import SequenceTrainer
 from trainers.sharding import whole_model
 from trainers.sources.online import OnlineData
+from trainers.versions import Facts
 
 __all__ = ["RunResult", "is_main_process", "train"]
 

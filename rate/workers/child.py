@@ -75,8 +75,8 @@ class _Child:
         service: Any = self._service
         try:
             if method == "make":
-                pickled, argument = argument
-                service = self._service = pickle.loads(pickled).fn(self.beat)  # noqa: S301 (ours)
+                make, argument = argument
+                service = self._service = pickle.loads(make).fn(self.beat)  # noqa: S301 (ours)
             return "done", getattr(service, method)(argument)
         except Exception as error:  # noqa: BLE001 (sent to the parent)
             if service is not None and method != "make" and isinstance(error, service.lost):
@@ -84,7 +84,7 @@ class _Child:
             trace = traceback.format_exc()
             if service is None and not isinstance(error, UserError):
                 error = WorkerFailure(f"a worker process cannot begin:\n{last_lines(trace)}")
-            return "error", _pickled(error), trace
+            return "error", pickled(error), trace
 
 
 def last_lines(trace: str, count: int = 6) -> str:
@@ -92,15 +92,15 @@ def last_lines(trace: str, count: int = 6) -> str:
     return "\n".join(trace.strip().splitlines()[-count:])
 
 
-def _pickled(error: Exception) -> bytes:
+def pickled(error: Exception) -> bytes:
     """Returns the pickled error; one that cannot be pickled becomes a `RuntimeError`."""
     try:
-        pickled = pickle.dumps(CloudpickleWrapper(lambda: error))
-        pickle.loads(pickled)  # noqa: S301 (our own)
+        data = pickle.dumps(CloudpickleWrapper(lambda: error))
+        pickle.loads(data)  # noqa: S301 (our own)
     except Exception:  # noqa: BLE001 (pickle may raise any class)
         notes = getattr(error, "__notes__", ())
         error = RuntimeError(f"{type(error).__name__}: {error}")
         for note in notes:
             error.add_note(note)
-        pickled = pickle.dumps(CloudpickleWrapper(lambda: error))
-    return pickled
+        data = pickle.dumps(CloudpickleWrapper(lambda: error))
+    return data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
@@ -11,15 +12,14 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from rate.errors import UserError
-from rate.workers.child import Beat, last_lines
-from rate.workers.pool import WorkerPool
-from rate.workers.worker import STARTING_S, TIMEOUT_S, Worker, WorkerDied, close_workers
+from rate.workers.child import Beat, Service, last_lines
+from rate.workers.engine import Call, Perform, engine_elsewhere
+from rate.workers.pool import WorkerPool, available_cores
+from rate.workers.worker import STARTING_S, TIMEOUT_S, Worker, WorkerDied
 
 ATTEMPTS = 3  # for each task
-_AHEAD = 4  # tasks for each worker that may run ahead of the next result
+AHEAD = 4  # tasks for each worker that may run ahead of the next result
 _POLL_S = 1.0
-
-Perform = Callable[[Any, Beat], Any]  # returns the result of a task; sends heartbeats meanwhile
 
 
 class TaskFailure(Exception):
@@ -42,7 +42,7 @@ class TaskFailure(Exception):
 def run_tasks(
     make: Callable[[], Perform],
     tasks: Sequence[Any],
-    num_workers: int,
+    num_workers: int | None,
     timeout: float = TIMEOUT_S,
     attempts: int = ATTEMPTS,
     most_failures: int = 0,
@@ -50,15 +50,16 @@ def run_tasks(
     """Yields the results of tasks, in the order of the tasks.
 
     A worker that dies or hangs, or in which a task raises, is replaced, and the task is tried
-    again. Close the generator (`contextlib.closing`) to end the workers early.
+    again. Close the generator (`contextlib.closing`) to end the workers early. Workers are
+    processes of this machine, or those of the engine of `rate.workers.engine.performing_on`.
 
     Args:
         make: Returns the function that performs a task. Each worker calls `make` once. It is
             pickled as described in `Worker`. If the function has a method `close`, that is called
             at the end.
         tasks: The tasks. They and their results must be picklable.
-        num_workers: The number of worker processes; 0 performs the tasks in this process, without
-            a time limit.
+        num_workers: The number of worker processes; None is one for each processor core. 0 performs
+            the tasks in this process, without a time limit; an engine performs them one at a time.
         timeout: Seconds without a heartbeat after which a worker counts as hung.
         attempts: The number of attempts for each task.
         most_failures: The number of tasks that may fail in every attempt; the `TaskFailure` is
@@ -69,7 +70,8 @@ def run_tasks(
         TaskFailure: If more tasks fail in every attempt.
     """
     failures = 0
-    with closing(_results(make, tasks, num_workers, timeout, attempts)) as results:
+    engine = engine_elsewhere() or Processes()
+    with closing(engine.results(make, tasks, num_workers, timeout, attempts)) as results:
         for result in results:
             failures += isinstance(result, TaskFailure)
             if failures > most_failures and isinstance(result, TaskFailure):
@@ -77,23 +79,35 @@ def run_tasks(
             yield result
 
 
-def _results(
-    make: Callable[[], Perform],
-    tasks: Sequence[Any],
-    num_workers: int,
-    timeout: float,
-    attempts: int,
-) -> Generator[Any, None, None]:
-    """Yields the results of tasks, or a `TaskFailure` for one that failed in every attempt."""
-    if not num_workers:
-        yield from _perform_in_process(make, tasks, attempts)
-        return
-    run = _Run(make, tasks, min(num_workers, len(tasks)), timeout, attempts)
-    try:
-        for index in range(len(tasks)):
-            yield run.result(index)
-    finally:
-        run.pool.close()
+class Processes:
+    """The engine that performs tasks and calls in worker processes of this machine."""
+
+    @property
+    def capacity(self) -> int:
+        return available_cores()
+
+    def results(
+        self,
+        make: Callable[[], Perform],
+        tasks: Sequence[Any],
+        num_workers: int | None,
+        timeout: float,
+        attempts: int,
+    ) -> Generator[Any, None, None]:
+        if num_workers is None:
+            num_workers = self.capacity
+        if not num_workers:
+            yield from _perform_in_process(make, tasks, attempts)
+            return
+        run = _Run(make, tasks, min(num_workers, len(tasks)), timeout, attempts)
+        try:
+            for index in range(len(tasks)):
+                yield run.result(index)
+        finally:
+            run.pool.close()
+
+    def call(self, make_service: Callable[[Beat], Service], argument: Any, cores: int) -> Call:
+        return Worker(make_service, argument, timeout=math.inf)
 
 
 class _TaskService:
@@ -115,7 +129,7 @@ class _TaskService:
         return self._perform(task, self._beat)
 
     def close(self) -> None:
-        _close(self._perform)
+        close(self._perform)
 
 
 class _Run:
@@ -143,7 +157,7 @@ class _Run:
     def result(self, index: int) -> Any:
         """Wait for the result of a task and return it; results are requested in order."""
         while index not in self._results:
-            self._assign(index + _AHEAD * self._num_workers)
+            self._assign(index + AHEAD * self._num_workers)
             for worker in self._ready():
                 self._handle(worker)
         return self._results.pop(index)
@@ -185,7 +199,7 @@ class _Run:
             reason = str(death)
         except Exception as error:  # noqa: BLE001 (any error of a task is tried again)
             reason = _describe(error)
-            close_workers([worker])  # its simulator may be in an invalid state
+            worker.close()  # its simulator may be in an invalid state
         else:
             self._results[index] = answer[0]
             del self._assigned[worker]
@@ -221,14 +235,15 @@ def _perform_in_process(
                     result.__cause__ = error
             yield result
     finally:
-        _close(perform)
+        close(perform)
 
 
 def _no_heartbeat() -> None:
     """No-op heartbeat, for tasks in this process."""
 
 
-def _close(perform: Any) -> None:
+def close(perform: Any) -> None:
+    """Release what a function of tasks holds, if it has a method `close`."""
     if hasattr(perform, "close"):
         perform.close()
 

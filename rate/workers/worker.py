@@ -196,6 +196,15 @@ class Worker:
             if time.monotonic() > self._deadline and not self._pipe.poll(0):
                 raise WorkerDied(self.kill(f"it did not answer within {self._limit:g} seconds"))
 
+    def stop(self) -> None:
+        """Send SIGTERM to the process, which may save its state before it ends."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
+
+    def close(self) -> None:
+        """End the process; see `close_workers`."""
+        close_workers([self])
+
     def use_own_limit(self) -> None:
         """Replace the `limit` of `ask` by the worker's `timeout`, counted from now."""
         self._limit = self._timeout

@@ -24,7 +24,8 @@ from rate.weights import load_model
 from tests.other_python import make_other_python
 from tests.trainers.conftest import WALK, MakeConfig
 from trainers import registry, trust
-from trainers.commands.evaluate import find_candidates, prepare, score
+from trainers.commands.evaluate import find_candidates, prepare
+from trainers.commands.scoring import score
 from trainers.commands.video import play
 from trainers.config import RunConfig
 from trainers.config_files import load_config_file

@@ -5,6 +5,7 @@
         --env.pillar_steps 90
     rate collect memory_maze --data.workers 8 --data.noise 0.1
     rate collect CartPole-v1 --data.expert my_policies:ppo --data.max_length 500
+    rate collect vizdoom --on ray --ray-address 10.0.0.1:6379
 
 It takes the options of the environment's train script, and writes the same data as that script: the
 store that models train on, and a table with seed, length, return and outcome of every episode.
@@ -25,6 +26,7 @@ from datamodules.store import Store
 from trainers.callbacks.progress import preparing
 from trainers.cli import parse
 from trainers.commands.console import make_parser, user_errors
+from trainers.commands.engine_options import add_engine_options, engine_of
 from trainers.registry import ENVIRONMENTS, environment_of_run, find_environment
 
 
@@ -35,14 +37,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "environment",
         help=f"what is played: {', '.join(ENVIRONMENTS)}, or one that a package registers",
     )
+    add_engine_options(parser)
     options, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else arguments)
     with user_errors():
         find_environment(options.environment)  # refuses one that does not exist
         config = parse(options.environment, rest).config
         environment = environment_of_run(config)
-        with preparing(config.logging.progress, None) as tell:
+        console = Console()
+        with (
+            engine_of(options, console, config.data.workers),
+            preparing(config.logging.progress, None) as tell,
+        ):
             store = environment.prepare_data(config.data, config.max_length, tell)
-        show_summary(store, Console())
+        show_summary(store, console)
 
 
 def show_summary(path: Path, console: Console) -> None:

@@ -19,7 +19,8 @@ from rate.errors import ConfigError
 from rate.hub import PRETRAINED, pretrained_names
 from rate.messages import did_you_mean
 from trainers.commands.console import count, make_parser, show_scores, user_errors
-from trainers.commands.evaluate import find_candidates, prepare, score, shown
+from trainers.commands.evaluate import find_candidates, prepare
+from trainers.commands.scoring import score, shown
 from trainers.commands.video import check_output, film
 from trainers.meter import Meter
 from trainers.registry import environment_of

@@ -5,6 +5,7 @@
     rate evaluate runs/tmaze-rate-1 --return-to-go hold
     rate evaluate runs/vizdoom-rate_published-1 --device cuda
     rate evaluate path/to/model --results scores.csv
+    rate evaluate runs/* --on ray --ray-address 10.0.0.1:6379
     rate evaluate --public-weights W.pt --public-config C.json --context-length 30 --env tmaze
 
 Of a run both the last and the best weights are scored, as they were after training. A folder that
@@ -15,13 +16,11 @@ there in whole segments of K steps; C.json holds the arguments of its constructo
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
-import torch
 from rich.console import Console
 
 from rate.config import ReturnToGo
@@ -32,43 +31,20 @@ from rate.reference.acting import load_public
 from rate.weights import SavedModel, find_models, load_model
 from trainers.commands.console import count, make_parser, show_scores, user_errors
 from trainers.commands.devices import add_device_option, choose_device
+from trainers.commands.engine_options import add_engine_options, engine_of
 from trainers.commands.environment_options import (
     add_environment_option,
     parse_with_settings,
-    playing_in,
 )
 from trainers.commands.scores import add_scores, check_scores
+from trainers.commands.scoring import Candidate, score_all
 from trainers.config import EvaluationConfig
 from trainers.config_files import load_config_file
 from trainers.csv_logger import online_evaluations
-from trainers.environment import at_length
 from trainers.meter import Meter
 from trainers.registry import check_lengths, environment_of, get_environment
-from trainers.rollout import OnProgress, evaluate
 
 LAST_SEED = 1 << 63  # exclusive bound of the seeds of episodes
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A model to score.
-
-    Attributes:
-        saved: The model.
-        label: Its columns in rows of scores: `model`, `seed` (of training) and `which`.
-        settings: The settings of the evaluation, by default those of its run.
-        first_seed: Seed of the first episode.
-    """
-
-    saved: SavedModel
-    label: dict[str, Any]
-    settings: EvaluationConfig
-    first_seed: int = 0
-
-    def playing_in(self, name: str | None, settings: dict[str, Any]) -> Candidate:
-        """Returns the candidate with the environment of `--env`; see `playing_in`."""
-        spec = playing_in(self.saved.spec, name, settings)
-        return replace(self, saved=replace(self.saved, spec=spec))
 
 
 def find_candidates(source: Path) -> list[Candidate]:
@@ -155,40 +131,6 @@ def prepare(candidate: Candidate, given: dict[str, Any], first_seed: int | None)
     return replace(candidate, label=label, settings=settings, first_seed=seed)
 
 
-def score(
-    candidate: Candidate, device: torch.device, on_progress: OnProgress | None = None
-) -> Iterator[dict[str, Any]]:
-    """Yields a row of scores for each length of a prepared candidate, in the format of a study.
-
-    Rows are yielded as they are computed, so that an interrupt loses at most one length.
-
-    Args:
-        candidate: The model.
-        device: Where it acts.
-        on_progress: Called with a length and the share of its steps that are done.
-    """
-    saved, config = candidate.saved, candidate.settings
-    known = {"environment": saved.spec.name, **candidate.label, "step": saved.extra.get("step")}
-    for length in config.lengths:
-        started = time.monotonic()
-        (row,) = evaluate(
-            saved.model.to(device),
-            environment_of(saved.spec, config.workers),
-            config,
-            lengths=[length],
-            first_seed=candidate.first_seed,
-            on_progress=on_progress,
-            trained_range=saved.trained_range,
-        )
-        yield {**known, "seconds": round(time.monotonic() - started, 1), **row}
-
-
-def shown(candidate: Candidate, meter: Meter) -> OnProgress:
-    """Returns a callback that shows the progress of a candidate."""
-    name = f"{candidate.label['model']} {candidate.label['which']}"
-    return lambda length, share: meter.show(f"{name} at {at_length(length)}", share, 1)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; `arguments` replace `sys.argv[1:]`."""
     parser = make_parser("evaluate", __doc__)
@@ -209,6 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, help="seed of the first episode")
     parser.add_argument("--results", type=Path, help="also add the scores to this table")
     add_device_option(parser, "cpu")
+    add_engine_options(parser)
     add_environment_option(parser)
     with user_errors():
         options, env = parse_with_settings(parser, arguments)
@@ -220,6 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.results:
             check_scores(options.results)
         device = choose_device(options.device)
+        if options.on != "local" and device.type != "cpu":
+            raise ConfigError("--on ray evaluates on the CPUs of a cluster; leave out --device.")
         found = [each for source in options.sources for each in find_candidates(source)]
         found = [each.playing_in(options.env, env) for each in found]
         if options.public_weights is not None:
@@ -231,12 +176,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for sentence in dict.fromkeys(notes):
             console.print(f"note: {sentence}.", highlight=False, markup=False, soft_wrap=True)
         try:
-            for candidate in candidates:
-                with Meter() as meter:
-                    for row in score(candidate, device, shown(candidate, meter)):
-                        rows.append(row)
-                        if options.results:  # after each row: a later one may be interrupted
-                            add_scores(options.results, rows)
+            with engine_of(options, console), Meter() as meter:
+                for row in score_all(candidates, device, meter):
+                    rows.append(row)
+                    if options.results:  # after each row: a later one may be interrupted
+                        add_scores(options.results, rows)
         finally:
             if rows:
                 show_scores(rows, console)

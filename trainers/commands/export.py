@@ -22,9 +22,10 @@ from rate.export import SUFFIXES
 from rate.hub import fetch_model
 from rate.policy import Policy
 from trainers.commands.console import make_parser, user_errors
-from trainers.commands.evaluate import Candidate, find_candidates
+from trainers.commands.evaluate import find_candidates
 from trainers.commands.model_card import published_model
 from trainers.commands.outputs import check_place, output_errors
+from trainers.commands.scoring import Candidate
 from trainers.policies import make_policy
 
 

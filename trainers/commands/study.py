@@ -2,6 +2,7 @@
 
     rate study quickstart                    # the project's own: tmaze, minigrid, ...
     rate study my_study.yaml --jobs 4 --results scores.csv
+    rate study my_study.yaml --on ray --output /shared/runs
 
 A study file names an environment, the seeds, and for every run the options of the environment's
 train script. Runs that have finished are not repeated, and interrupted ones continue.
@@ -21,8 +22,10 @@ from rich.console import Console
 
 from rate.errors import UserError
 from rate.stopping import with_message
+from rate.workers.engine import engine_elsewhere
 from rate.workers.pool import available_cores
 from trainers.commands.console import count, make_parser, show_scores, user_errors
+from trainers.commands.engine_options import add_engine_options, engine_of
 from trainers.commands.plot_lengths import plot_scores
 from trainers.commands.scores import add_scores, training_seconds
 from trainers.commands.study_evaluations import Evaluation
@@ -41,13 +44,16 @@ from trainers.meter import Meter
 _MOST_THREADS = 4  # more do not make small models faster
 
 
-def run_study(study: Study, jobs: int, console: Console) -> list[dict[str, Any]]:
+def run_study(
+    study: Study, jobs: int, console: Console, at_once: int | None = None
+) -> list[dict[str, Any]]:
     """Train and score the unfinished runs and baselines of a study.
 
     Args:
         study: The study.
-        jobs: The number of concurrent processes.
+        jobs: The number of concurrent processes, which decides the threads of a run.
         console: Shows the progress.
+        at_once: The number of concurrent processes of a cluster; None is `jobs`.
 
     Returns:
         A row of scores for each baseline and length, and for each run, length and checkpoint.
@@ -56,16 +62,18 @@ def run_study(study: Study, jobs: int, console: Console) -> list[dict[str, Any]]
         ConfigError: If the folder of a run holds another run.
         TrainingError: If a run did not finish. The others have finished and are kept.
     """
-    evaluations = study.evaluations
+    evaluations, at_once = study.evaluations, at_once or jobs
     waiting = [config for config in study.runs if not is_finished(config, evaluations)]
-    baselines = score_baselines(study, jobs, console)
+    baselines = score_baselines(study, at_once, console)
     done = len(study.runs) - len(waiting)
     if done:
         console.print(f"{done} of {len(study.runs)} runs have finished before; they are reused.")
     if waiting:
-        console.print(f"{len(waiting)} runs to train, {min(jobs, len(waiting))} side by side ...")
+        console.print(
+            f"{len(waiting)} runs to train, {min(at_once, len(waiting))} side by side ..."
+        )
         threads = threads_of_a_run(jobs, len(study.runs))
-        _check(_run_all(waiting, evaluations, jobs, threads, console))
+        _check(_run_all(waiting, evaluations, at_once, threads, console))
     return [*baselines, *(row for config in study.runs for row in run_rows(config, evaluations))]
 
 
@@ -160,6 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", metavar="RUN", help=only)
     parser.add_argument("--jobs", type=count, help="runs side by side (default: one per core)")
     parser.add_argument("--output", type=Path, help="folder of the runs (default: runs/STUDY)")
+    add_engine_options(parser)
     parser.add_argument("--results", type=Path, help="table to add to (default: OUTPUT/STUDY.csv)")
     parser.epilog = "Any other option, as --NAME=VALUE, goes to the train script of every run."
     options, extra = parser.parse_known_args(arguments)
@@ -174,7 +183,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results = options.results or output / f"{study.name}.csv"
         figure = results.with_suffix(".png")
         check_outputs(results, figure)
-        rows = run_study(study, jobs, console)
+        with engine_of(options, console, options.jobs, shared=output):
+            engine = engine_elsewhere()
+            at_once = options.jobs or (jobs if engine is None else engine.capacity)
+            rows = run_study(study, jobs, console, at_once)
         show_scores(rows, console)
         add_scores(results, rows)
         plot_scores(rows, figure)

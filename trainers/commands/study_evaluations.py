@@ -81,7 +81,8 @@ def score_evaluation(
     """
     import torch
 
-    from trainers.commands.evaluate import find_candidates, prepare, score
+    from trainers.commands.evaluate import find_candidates, prepare
+    from trainers.commands.scoring import score
 
     (candidate,) = (c for c in find_candidates(folder) if c.label["which"] == "last")
     given = {"lengths": evaluation.lengths, "episodes": evaluation.episodes}

@@ -1,4 +1,4 @@
-"""One run of a study in a worker process of its own.
+"""One run of a study in a process of its own.
 
 The process ends with the study, however that ends: it has `rate.workers.loop.CLOSING_TIME` seconds
 to save its state. A run that dies, for example by the system's memory killer, ends no other run.
@@ -6,22 +6,19 @@ to save its state. A run that dies, for example by the system's memory killer, e
 
 from __future__ import annotations
 
-import math
-import os
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import Any
 
 from rate.workers.child import Beat
-from rate.workers.worker import Worker, WorkerDied, close_workers
+from rate.workers.engine import Call, engine_elsewhere
+from rate.workers.tasks import Processes
+from rate.workers.worker import WorkerDied
 from trainers.commands.study_evaluations import Evaluation, evaluation_rows, score_evaluation
 from trainers.commands.study_results import is_finished, run_folder_of
 from trainers.config import RunConfig
@@ -55,7 +52,8 @@ class StudyRun:
             config = replace(config, training=replace(config.training, threads=threads))
         self.config, self._report = config, report
         self._work = (config, evaluations, shlex.join(sys.argv))
-        self._worker: Worker | None = None
+        self._engine = engine_elsewhere() or Processes()
+        self._call: Call | None = None
         self._stopped = Event()
 
     def result(self) -> str | None:
@@ -66,28 +64,26 @@ class StudyRun:
         """
         if self._stopped.is_set():
             return "Not started."
-        worker = self._worker = Worker(_Service, timeout=math.inf)
+        cores = self.config.training.threads or 1
+        call = self._call = self._engine.call(_Service, self._work, cores)
         try:
-            worker.answer()
-            worker.ask("run", self._work)
             if self._stopped.is_set():
                 self.stop()
-            while (answer := worker.take()) is None:
-                if worker.note is not None:
-                    self._report(worker.note)
+            while (answer := call.take()) is None:
+                if call.note is not None:
+                    self._report(call.note)
             failure: str | None = answer[0]
         except WorkerDied as death:
             return f"Its process ended: {death}."
         finally:
-            close_workers([worker])
+            call.close()
         return failure
 
     def stop(self) -> None:
         """Ask the run to save its state and end; it does not start if it has not."""
         self._stopped.set()
-        if self._worker is not None:
-            with suppress(ProcessLookupError):
-                os.kill(self._worker.pid, signal.SIGTERM)
+        if self._call is not None:
+            self._call.stop()
 
 
 class _Service:
@@ -98,10 +94,8 @@ class _Service:
     def __init__(self, beat: Beat) -> None:
         self._beat, self._reported_at = beat, 0.0
 
-    def make(self, _: Any) -> None:
-        """No-op: `run` does all."""
-
-    def run(self, work: tuple[RunConfig, dict[str, Evaluation], str]) -> str | None:
+    def make(self, work: tuple[RunConfig, dict[str, Evaluation], str]) -> str | None:
+        """Train and score a run. Returns why it stopped early, or None."""
         from trainers.train import train
 
         config, evaluations, command = work

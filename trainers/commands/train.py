@@ -39,6 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; `arguments` replace `sys.argv[1:]`."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     with user_errors():
+        if any(_value(arguments, name) for name in ("--on", "--ray-address")):
+            raise ConfigError(
+                "rate train does not run on Ray. To train one model on several machines, use "
+                "torchrun or SLURM (docs/scale.md); `rate study --on ray` trains each run of a "
+                "study on one machine of a cluster."
+            )
         environment, rest = choose_environment(arguments)
         if environment is not None:
             find_environment(environment)  # refuses one that does not exist

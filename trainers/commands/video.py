@@ -32,8 +32,9 @@ from trainers.commands.environment_options import (
     add_environment_option,
     parse_with_settings,
 )
-from trainers.commands.evaluate import LAST_SEED, Candidate, find_candidates
+from trainers.commands.evaluate import LAST_SEED, find_candidates
 from trainers.commands.outputs import check_picture, output_errors
+from trainers.commands.scoring import Candidate
 from trainers.environment import Length, at_length
 from trainers.environment_errors import environment_errors
 from trainers.meter import Meter
