@@ -90,10 +90,14 @@ class MemoryMazeExpert:
     def _plan(self, position: Array, direction: Array, target: Array) -> int:
         key = tuple(target.round(2).tolist())
         if key not in self._maps:
-            self._maps[key] = _distances(self._clearance, target)
+            self._maps[key] = self._to(target)
         speed, turn = self._speed, self._turn
         cost = self._try_plans(position, direction, speed, turn, target, self._maps[key])
         return int(_PLANS[int(np.argmin(cost)), 0])
+
+    def _to(self, target: Array) -> Array:
+        """Returns the map of distances to a target."""
+        return _distances(self._clearance, target)
 
     def _try_plans(
         self,
@@ -146,14 +150,19 @@ def _clearance(layout: npt.NDArray[np.bool_]) -> Array:
     return nearest
 
 
-def _distances(clearance: Array, target: Array) -> Array:
+def _distances(clearance: Array, target: Array, cost: float | Array = 1.0) -> Array:
     """Returns the length of the shortest path from each point to the target, in cells.
 
     Ways where the ball does not fit count much longer.
+
+    Args:
+        clearance: See `_clearance`.
+        target: x and y.
+        cost: Of a way of one cell, `(F size, F size)` or the same everywhere.
     """
     size = len(clearance)
     centres = (np.arange(size) + 0.5) / _FINE
-    slow = np.where(clearance < _RADIUS, 20.0, 1.0)
+    slow = np.where(clearance < _RADIUS, 20.0, cost)
     ways = np.hypot(centres[None, :] - target[0], centres[:, None] - target[1])
     found = np.where((ways < 0.3) & (clearance > 0), ways, np.inf)
     while True:

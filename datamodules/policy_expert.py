@@ -64,19 +64,21 @@ class PolicyExpert:
         return int(action) if isinstance(self._env.action_space, spaces.Discrete) else action
 
 
-def find_expert(reference: str) -> Expert:
+def find_expert(reference: str, noise: float = 0.0) -> Expert:
     """The expert of an import path.
 
     Args:
         reference: `my_package.policies:name`, of an `Expert`, a policy (see `PolicyExpert`), or a
             class or function without arguments that makes one of them.
+        noise: Given to a class or function with an argument of this name.
 
     Raises:
         ConfigError: If there is none.
     """
-    found = import_path(reference, "expert")
+    found: Any = import_path(reference, "expert")
     if inspect.isclass(found) or (inspect.isroutine(found) and not _needs_arguments(found)):
-        found = found()
+        make: Any = found
+        found = make(noise=noise) if _takes_noise(make) else make()
     if hasattr(found, "reset") and hasattr(found, "act"):
         expert: Expert = found
         return expert
@@ -90,10 +92,10 @@ def find_expert(reference: str) -> Expert:
 
 
 def make_policy_collector(
-    make_env: Callable[[], gymnasium.Env[Any, Any]], reference: str
+    make_env: Callable[[], gymnasium.Env[Any, Any]], reference: str, noise: float = 0.0
 ) -> Collector:
     """A collector whose expert is found by an import path; see `find_expert`."""
-    return Collector(lambda: LastObservation(make_env()), lambda: find_expert(reference))
+    return Collector(lambda: LastObservation(make_env()), lambda: find_expert(reference, noise))
 
 
 def _needs_arguments(function: Callable[..., Any]) -> bool:
@@ -102,3 +104,7 @@ def _needs_arguments(function: Callable[..., Any]) -> bool:
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         for parameter in inspect.signature(function).parameters.values()
     )
+
+
+def _takes_noise(function: Callable[..., Any]) -> bool:
+    return "noise" in inspect.signature(function).parameters

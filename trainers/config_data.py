@@ -88,7 +88,9 @@ class DataConfig:
         noise: How noisy the expert is: the share of steps at which it begins to act at random.
         expert: Import path of a policy that plays instead of the environment's own expert, with
             any environment: `my_package.policies:name`, of a policy of stable-baselines3, of a
-            function from an observation to an action, or of a function that makes one.
+            function from an observation to an action, or of a function that makes one. For
+            memory_maze, `datamodules.memory_maze_explorer:MemoryMazeExplorer` searches for targets
+            that it has not seen; its own expert knows them all.
         random_policy: Let a random policy make the data where an environment has no expert (atari
             but for Pong): poor data, to be asked for by name.
         agent_steps: Steps that an agent learns for before it generates (mujoco); None is the

@@ -222,7 +222,7 @@ class Environment:
         if policy not in BASELINES:
             from datamodules.policy_expert import make_policy_collector
 
-            return make_policy_collector(self.making(length), policy)
+            return make_policy_collector(self.making(length), policy, noise)
         if policy == "random":
             return Collector(self.making(length), RandomExpert)
         self.expert(noise)  # raises before the environment is made

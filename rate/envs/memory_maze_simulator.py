@@ -39,6 +39,7 @@ FRAME = 64  # pixels
 CONTROLS = np.array([[0, 0], [-1, 0], [0, -1], [0, 1], [-1, -1], [-1, 1]], dtype=np.float64)
 _ACTION_SECONDS = 0.25
 _CELL = 2.0  # metres
+FIELD_OF_VIEW = np.deg2rad(80)  # of the camera, in both directions
 _BORDER = 2  # pixels; the border has the colour of the requested target
 
 # Horizontal distance in metres. Ball and target touch within 0.8; an action moves the ball by 0.5
@@ -57,12 +58,14 @@ class MazeState:
         position: The agent's x and y, `(2,)`; their integer parts are its cell.
         direction: Unit vector `(2,)` of the agent's heading.
         target: Position of the requested target, `(2,)`.
+        targets: Positions of all targets, `(n, 2)`.
     """
 
     layout: npt.NDArray[np.bool_]
     position: npt.NDArray[np.float64]
     direction: npt.NDArray[np.float64]
     target: npt.NDArray[np.float64]
+    targets: npt.NDArray[np.float64]
 
 
 class MazeSimulator:
@@ -221,12 +224,14 @@ class MazeSimulator:
     @property
     def state(self) -> MazeState:
         """The current state."""
-        data, target = self._data, self._target_ids[self._task._current_target_ix]
+        data = self._data
+        targets = data.geom_xpos[self._target_ids, :2] / _CELL + self._offset
         return MazeState(
             layout=self._layout,
             position=data.xpos[self._body, :2] / _CELL + self._offset,
             direction=data.xmat[self._body].reshape(3, 3)[:2, 1].copy(),
-            target=data.geom_xpos[target, :2] / _CELL + self._offset,
+            target=targets[self._task._current_target_ix],
+            targets=targets,
         )
 
     def close(self) -> None:

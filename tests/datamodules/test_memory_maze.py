@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from datamodules.memory_maze import MemoryMazeExpert, _clearance, _distances, _interpolate
+from datamodules.memory_maze_explorer import MemoryMazeExplorer
 from rate.envs import headless
 from rate.envs.memory_maze import MemoryMaze, MemoryMazeOptions
 from rate.envs.memory_maze_packages import check_packages
@@ -28,7 +29,7 @@ class FlatMaze:
     @property
     def state(self):
         direction = np.array([math.cos(self.angle), math.sin(self.angle)])
-        return MazeState(LAYOUT, self.place.copy(), direction, self.target)
+        return MazeState(LAYOUT, self.place.copy(), direction, self.target, self.target[None])
 
     def step(self, action):
         wheel, steering = -CONTROLS[action]
@@ -94,3 +95,47 @@ def test_the_expert_reaches_targets_in_the_simulator():
         _, _, _, truncated, info = env.step(expert.act())
     assert info["targets"] >= 5
     env.close()
+
+
+def test_an_explorer_does_not_see_through_walls_or_behind_itself():
+    maze, expert = FlatMaze(), MemoryMazeExplorer()
+    expert.reset(maze, seed=0)
+    assert not expert._seen.any()
+    expert.act()  # it looks to the right, along the lower wall
+    assert expert._seen[1, 6:].all()
+    assert not expert._seen[:, :5].any()  # behind
+    assert not expert._seen[5:].any()  # beyond the wall across
+    assert not expert._found.any()
+    maze = FlatMaze(target=(8.5, 1.5))
+    expert.reset(maze, seed=0)
+    expert.act()
+    assert expert._found.all()
+
+
+def played(expert, target):
+    """The actions of an episode up to the target, and the number taken before it was seen."""
+    maze, actions, blind = FlatMaze(target=target), [], 0
+    expert.reset(maze, seed=0)
+    for _ in range(300):
+        actions.append(expert.act())
+        blind += not expert._found.any()
+        if maze.step(actions[-1]):
+            return actions, blind
+    pytest.fail(f"the target at {target} was not reached")
+
+
+def test_an_explorer_does_not_know_what_it_has_not_seen():
+    """Its actions do not depend on where the target is before it has seen it; it finds it."""
+    near, far = (played(MemoryMazeExplorer(), (x, 7.5)) for x in (1.5, 7.5))
+    blind = min(near[1], far[1])
+    assert blind > 20
+    assert near[0][:blind] == far[0][:blind]
+
+
+def test_an_explorer_goes_back_to_what_it_remembers():
+    maze, expert = FlatMaze(target=(8.5, 1.5)), MemoryMazeExplorer()
+    expert.reset(maze, seed=0)
+    while not maze.step(expert.act()):
+        pass
+    maze.place, maze.angle = np.array([4.5, 1.5]), math.pi  # it looks away
+    assert next(step for step in range(100) if maze.step(expert.act())) < 30

@@ -75,6 +75,11 @@ def test_a_policy_that_predicts_keeps_its_state_over_an_episode(policies, name):
     collector.close()
 
 
+def test_an_expert_that_takes_noise_has_it():
+    explorer = "datamodules.memory_maze_explorer:MemoryMazeExplorer"
+    assert vars(find_expert(explorer, 0.3)) == {"_noise": 0.3}
+
+
 def test_an_object_that_is_no_policy_is_refused(policies):
     with pytest.raises(ConfigError, match=r"their_policies:number is 3; it must be a policy"):
         find_expert(f"{policies}:number")

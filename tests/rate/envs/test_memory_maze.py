@@ -134,11 +134,13 @@ def test_the_privileged_state_is_relative_to_the_agent():
     layout = np.array([[1, 1, 1], [0, 0, 1], [1, 1, 1]], dtype=bool)
     position, target = np.array([1.5, 0.5]), np.array([1.5, 2.5])
     diagonal = 3 * np.sqrt(2)
-    up = privileged_state(MazeState(layout, position, np.array([0.0, 1.0]), target))
+    up = privileged_state(MazeState(layout, position, np.array([0.0, 1.0]), target, target[None]))
     np.testing.assert_allclose(up, [2 / diagonal, 0, 0, -1, 4 / 12], atol=1e-6)
-    right = privileged_state(MazeState(layout, position, np.array([1.0, 0.0]), target))
+    right = privileged_state(
+        MazeState(layout, position, np.array([1.0, 0.0]), target, target[None])
+    )
     np.testing.assert_allclose(right, [0, 2 / diagonal, 1, 0, 4 / 12], atol=1e-6)
-    there = privileged_state(MazeState(layout, target, np.array([1.0, 0.0]), target))
+    there = privileged_state(MazeState(layout, target, np.array([1.0, 0.0]), target, target[None]))
     np.testing.assert_array_equal(there, np.zeros(PRIVILEGED_SIZE))
 
 
@@ -218,6 +220,7 @@ def test_frames_and_rewards_equal_the_packages_to_the_bit(size, renderer):
             true["agent_pos"],
             true["agent_dir"],
             true["target_pos"],
+            true["target_pos"][None],
         )
         np.testing.assert_array_equal(seen["privileged"], privileged_state(state))
         if action is None:
