@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 from pathlib import Path
@@ -11,13 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.episodes import DatasetError, Episode
-from rate.files import write_atomic
+from rate.files import atomic_path
 
 _ROWS = "episodes.jsonl"  # in the directory of an unfinished store
 
 
 class EpisodeTable:
     """The rows of the table of a store that is being written, kept in the store's directory.
+
+    No row stays in memory: a collection may have millions.
 
     Args:
         directory: The directory of the unfinished store.
@@ -29,18 +30,18 @@ class EpisodeTable:
 
     def __init__(self, directory: Path, rows: int) -> None:
         self._path = directory / _ROWS
-        lines = self._path.read_bytes().splitlines(keepends=True) if rows else []
+        self._columns: dict[str, None] = {}  # in the order in which they were first there
+        self._file = self._path.open("r+b" if rows else "wb")
         try:
-            self._rows = [json.loads(line) for line in lines[:rows]]
-        except ValueError:
-            self._rows = []
-        if len(self._rows) < rows:
+            for _ in range(rows):
+                self._columns |= dict.fromkeys(json.loads(self._file.readline()))
+        except (ValueError, TypeError):
+            self._file.close()
             raise DatasetError(
                 f"{self._path}: damaged, there are fewer than the {rows} rows that were written; "
                 "delete its folder and begin anew"
-            )
-        self._file = self._path.open("wb")
-        self._file.writelines(lines[:rows])
+            ) from None
+        self._file.truncate(self._file.tell())
 
     def append(self, episode: Episode) -> None:
         """Add the row of an episode."""
@@ -52,7 +53,7 @@ class EpisodeTable:
             "truncated": int(episode.truncated),
             **episode.outcome,
         }
-        self._rows.append(row)
+        self._columns |= dict.fromkeys(row)
         self._file.write(json.dumps(row).encode() + b"\n")
 
     def sync(self) -> None:
@@ -62,12 +63,15 @@ class EpisodeTable:
 
     def finish(self, path: Path) -> None:
         """Write the table to `path` as CSV, and remove the rows from the store's directory."""
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, list(dict.fromkeys(key for row in self._rows for key in row)))
-        writer.writeheader()
-        writer.writerows(self._rows)
-        write_atomic(path, text.getvalue())
         self.close()
+        with (
+            atomic_path(path) as draft,
+            draft.open("w", encoding="utf-8", newline="") as table,
+            self._path.open("rb") as rows,
+        ):
+            writer = csv.DictWriter(table, list(self._columns))
+            writer.writeheader()
+            writer.writerows(map(json.loads, rows))
         self._path.unlink()
 
     def close(self) -> None:

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from datamodules import DatasetError, Store
 from datamodules.convert import convert_to_minari
-from datamodules.episode_table import summarise, table_path
+from datamodules.episode_table import EpisodeTable, summarise, table_path
 from datamodules.formats import open_source
 from datamodules.minari_writer import keeps_pixels
 from datamodules.npy import NpyWriter
@@ -43,6 +44,22 @@ def pids(log):
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("collected")
     return folder, run(folder)
+
+
+def test_the_table_of_a_long_collection_stays_on_the_disk(tmp_path):
+    episode, table = make_collector().collect(7), EpisodeTable(tmp_path, 0)
+    tracemalloc.start()
+    for _ in range(3000):
+        table.append(episode)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    table.sync()
+    assert most < 100_000
+    again = EpisodeTable(tmp_path, 2000)  # after a crash: of 3000 rows 2000 are in the store
+    again.append(episode)
+    again.finish(tmp_path / "walk.csv")
+    assert len((tmp_path / "walk.csv").read_text().splitlines()) == 1 + 2001
+    assert [path.name for path in tmp_path.iterdir()] == ["walk.csv"]
 
 
 def test_the_store_holds_the_episodes_in_the_order_of_the_seeds(made):
