@@ -79,13 +79,19 @@ class StopHandler:
 
     Nested handlers share the time of the first signal: a repetition within a second (an echo) is
     ignored, so that it does not interrupt the clean-up after the first.
+
+    Attributes:
+        raised: The last signal for which this has raised `Stopped`; 0 without one.
     """
+
+    raised = 0
 
     def __init__(self) -> None:
         self._first_at = [0.0]  # time of the first signal, shared
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.classify(number) != "echo":
+            self.raised = number
             raise Stopped(number)
 
     def classify(self, number: int) -> Literal["first", "echo", "again"]:
@@ -124,6 +130,20 @@ class StopHandler:
         for number in before:
             signal.signal(number, self)
         return {n: signal.SIG_DFL if handler is None else handler for n, handler in before.items()}
+
+
+@contextmanager
+def with_number() -> Iterator[None]:
+    """Raises `Stopped` in place of the interrupt of a library that has replaced it by its own."""
+    try:
+        yield
+    except Stopped:
+        raise
+    except KeyboardInterrupt as error:
+        handler = signal.getsignal(signal.SIGTERM)
+        if isinstance(handler, StopHandler) and handler.raised:
+            raise Stopped(handler.raised) from error
+        raise
 
 
 @contextmanager

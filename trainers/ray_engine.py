@@ -21,6 +21,7 @@ from typing import Any
 from gymnasium.vector.utils import CloudpickleWrapper
 
 from rate.errors import UserError
+from rate.stopping import with_number
 from rate.workers.child import Beat, Service, last_lines, pickled
 from rate.workers.engine import Perform
 from rate.workers.tasks import AHEAD, ATTEMPTS, TaskFailure, close
@@ -92,7 +93,8 @@ class RayEngine:
                         begun[following] = begin(tasks[following])
                         running.add(begun[following])
                         following += 1
-                    done, _ = ray.wait(list(running), timeout=_POLL_S)
+                    with with_number():
+                        done, _ = ray.wait(list(running), timeout=_POLL_S)
                     running.difference_update(done)
                 yield _result(begun.pop(index), tasks[index], attempts)
         finally:

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,15 @@ import pytest
 import trainers.train
 from rate import stopping
 from rate.envs.tmaze import TMazeVector
-from rate.stopping import SIGNALS, StopHandler, Stopped, message_on_stop, stop_signals
+from rate.stopping import (
+    SIGNALS,
+    StopHandler,
+    Stopped,
+    message_on_stop,
+    stop_signals,
+    with_number,
+)
+from tests.processes import PATIENCE
 from tests.trainers.conftest import MakeConfig
 from tests.trainers.fakes import with_parts
 from tests.trainers.test_resume import same_run
@@ -213,3 +222,19 @@ def test_the_innermost_message_is_kept() -> None:
     with pytest.raises(KeyboardInterrupt) as plain, message_on_stop(": as well"):
         raise KeyboardInterrupt
     assert str(plain.value) == "Stopped by SIGINT: as well"
+
+
+def test_an_interrupt_that_a_library_replaces_keeps_the_signal() -> None:
+    def wait() -> None:  # as Ray's C++ code does
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(PATIENCE)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt from None
+
+    with stop_signals(), pytest.raises(Stopped) as caught, with_number():
+        wait()
+    assert caught.value.number == signal.SIGTERM
+    with stop_signals(), pytest.raises(KeyboardInterrupt) as other, with_number():
+        raise KeyboardInterrupt
+    assert not isinstance(other.value, Stopped)
