@@ -45,7 +45,7 @@ TITLES = {
     "atari": "Atari Pong",
 }
 # No table of scores, or one whose runs each have a setting of their own (in `studies.md`).
-_OTHERS = ("speed", "memory_length", "distributed_memory", "memory_size")
+_OTHERS = ("soak", "speed", "memory_length", "distributed_memory", "memory_size")
 _CHANGED = ("tmaze_ablation", "tmaze_million")  # no backbone of its own
 _HEAD = """# Results
 
