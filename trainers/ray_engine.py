@@ -103,7 +103,11 @@ class RayEngine:
 
     def call(self, make_service: Callable[[Beat], Service], argument: Any, cores: int) -> _Call:
         """Begins a call of a service's `make`; see `Engine.call`."""
+        import ray
+
         self.is_used = True
+        nodes = [node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]]
+        cores = min(cores, max(1, int(max(nodes))))  # a call that no node has room for never begins
         return _Call(self._origin, self._board, make_service, argument, cores)
 
 

@@ -206,6 +206,28 @@ def test_a_node_with_other_code_is_refused(cluster, on_ray, error_of, monkeypatc
     assert "of the Ray cluster has other code (" in error
 
 
+class Doubling:
+    lost = ()
+
+    def __init__(self, beat: Any) -> None:
+        self.beat = beat
+
+    def make(self, number: int) -> int:
+        self.beat("begun")
+        return 2 * number
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_call_that_wants_more_cores_than_a_node_has_is_performed(cluster):
+    with using(cluster):
+        call = engine_elsewhere().call(Doubling, 21, 64)
+        while (answer := call.take()) is None:
+            assert call.note in (None, "begun")
+    assert answer == (42,)
+
+
 def test_without_an_address_a_cluster_is_started_and_ended(tmp_path):
     words = ["minigrid", "--data.num_episodes=20", "--data.max_length=61"]
     collect.main([*words, f"--data.root={tmp_path / 'alone'}"])

@@ -183,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results = options.results or output / f"{study.name}.csv"
         figure = results.with_suffix(".png")
         check_outputs(results, figure)
-        with engine_of(options, console, options.jobs, shared=output):
+        with engine_of(options, console, shared=output):
             engine = engine_elsewhere()
             at_once = options.jobs or (jobs if engine is None else engine.capacity)
             rows = run_study(study, jobs, console, at_once)
