@@ -5,6 +5,7 @@ import pytest
 
 from tests.datamodules import samples
 from trainers.commands import validate
+from trainers.commands.console import USER_ERROR
 
 
 def run(*arguments):
@@ -79,3 +80,26 @@ def test_an_environment_gives_the_bounds(tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(path, "--environment", "minigrid")
     assert "actions: 3 at step 0 is outside the space Discrete(3)" in capsys.readouterr().out
+
+
+def test_how_much_of_an_expert_can_be_learnt(tmp_path, capsys):
+    path = samples.write_trajectories(tmp_path / "x.pkl", (3,) * 10)
+    run(path, "--imitable", "--imitable-steps", 1)
+    output = capsys.readouterr().out
+    assert "Actions of 2 held-out episodes" in output
+    assert "variance explained" in output
+    for seen in ("the whole history", "the present observation and the previous action"):
+        assert seen in output
+    assert "privileged" not in output
+    assert output.endswith(".\n")
+
+
+def test_what_prevents_a_measure_of_the_expert(tmp_path, capsys):
+    path = samples.write_trajectories(tmp_path / "x.pkl", (3,) * 9)
+    with pytest.raises(SystemExit) as ended:
+        run(path, "--imitable")
+    assert ended.value.code == USER_ERROR
+    assert f"{path}: 9 episodes are too few to hold some out" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(path, "--imitable-steps", 1)
+    assert "--imitable-steps goes with --imitable" in capsys.readouterr().err
