@@ -6,7 +6,7 @@ episodes that none of them was trained on:
 - the history: an LSTM that sees observations and previous actions from the start of the episode on;
 - the observation: an MLP that sees the present observation alone;
 - the observation and the previous action: an expert that repeats its actions looks imitable;
-- the observation and the privileged state, where the data have it: what an omniscient expert knows.
+- these and the privileged state, where the data have it: what an omniscient expert knows.
 
 What the last predicts better than the first, no agent can learn from what it sees. What the first
 predicts better than the second is what memory is worth.
@@ -60,7 +60,7 @@ Array = npt.NDArray[Any]
 Shown = Literal["own", "previous", "privileged"]
 PRIVILEGED, PREVIOUS, OWN = "privileged", "previous_action", "observation"  # keys of observations
 HISTORY, PRESENT = "the whole history", "the present observation"
-REPEATED, INFORMED = f"{PRESENT} and the previous action", f"{PRESENT} and the privileged state"
+REPEATED, INFORMED = f"{PRESENT} and the previous action", "these and the privileged state"
 
 _HELD_OUT = 0.2  # share of the episodes to predict; of the others, the share to choose weights on
 _LEAST = 10  # episodes
@@ -76,8 +76,8 @@ class Student:
     Attributes:
         name: What it sees, for people.
         backbone: `lstm` or `mlp`.
-        shown: What its observations hold: the agent's `own`, and the `previous` action or the
-            `privileged` state.
+        shown: What its observations hold: the agent's `own`, with the `previous` action, and with
+            the `privileged` state as well.
     """
 
     name: str
@@ -147,14 +147,14 @@ def imitable(
     chosen = range(0, episodes, stride)
     held_out = {chosen[i] for i in held_out_episodes(len(chosen), _HELD_OUT)}
     has_state = PRIVILEGED in observation_spaces(source.spec.observation_space)
+    rest = set(chosen) - held_out
     found: dict[str, Prediction] = {}
-    with TemporaryDirectory(prefix="rate-imitable-") as name, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # advice on the settings of a run, which nobody chose
-        for student in STUDENTS:
-            if student.shown == "privileged" and not has_state:
-                continue
-            folder = Path(name) / student.backbone / student.shown
-            rest = set(chosen) - held_out
+    for student in STUDENTS:
+        if student.shown == "privileged" and not has_state:
+            continue
+        with TemporaryDirectory(prefix="rate-imitable-") as name, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice on the settings of a run, which nobody chose
+            folder = Path(name)
             stores = [
                 _write(source, folder / part, student.shown, kept)
                 for part, kept in (("train", rest), ("held_out", held_out))
@@ -170,7 +170,7 @@ def _write(source: Source, path: Path, shown: Shown, kept: set[int]) -> Store:
     known = observation_spaces(source.spec.observation_space)
     own = {key or OWN: space for key, space in known.items() if key != PRIVILEGED}
     action_space = source.spec.action_space
-    if shown == "previous":
+    if shown != "own":
         choices = choices_of(action_space)
         size = int(np.prod(action_space.shape or ()))
         own[PREVIOUS] = (
@@ -178,7 +178,7 @@ def _write(source: Source, path: Path, shown: Shown, kept: set[int]) -> Store:
             if choices is None
             else spaces.MultiDiscrete([size + 1 for size in choices.sizes])  # 0 stands for none
         )
-    elif shown == "privileged":
+    if shown == "privileged":
         own[PRIVILEGED] = known[PRIVILEGED]
     alone = len(own) == 1
 
@@ -186,7 +186,7 @@ def _write(source: Source, path: Path, shown: Shown, kept: set[int]) -> Store:
         parts = {
             key or OWN: value for key, value in observation_items(episode.observations).items()
         }
-        if shown == "previous":
+        if shown != "own":
             parts[PREVIOUS] = _previous_actions(episode.actions, action_space)
         parts = {"" if alone else key: parts[key] for key in own}
         return replace(episode, observations=from_items(parts), last_observation=None)
@@ -226,6 +226,8 @@ def _train(
             backbone=student.backbone,
             tokenizer="pairs",
             context_length=window,
+            image_channels=16,
+            image_norm=True,  # as the parts of a dictionary are, which some students see
             condition_on_return=False,
         ),
         data=DataConfig(

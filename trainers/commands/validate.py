@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from trainers.imitable import Prediction
 
 WRONG = 1  # exit code
-UPDATES = 300  # of each student: a minute on a core, for vectors
+UPDATES = 300  # of each student: seconds on a core for vectors, two minutes for images of 64x64
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -143,7 +143,8 @@ def meaning(found: dict[str, Prediction]) -> str:
         what = "what the agent has seen tells as much as the privileged state"
         if informed.exceeds(history):
             what = "this expert acts on what the agent has not seen"
-        parts.insert(0, f"{what} ({scores[INFORMED]}, {scores[HISTORY]})")
+        told = f"{informed.score:.3f} with the privileged state"
+        parts.insert(0, f"{what} ({told}, {scores[HISTORY]})")
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}."
 
