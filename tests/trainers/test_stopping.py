@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,14 @@ def unstoppable(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     entry = with_parts(get_environment("tmaze"), make_vector=Vector)
     monkeypatch.setattr(trainers.train, "environment_of_run", lambda _: entry)
     return plan
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """`nohup` lets its processes ignore SIGHUP, and this project then does so too."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @names
