@@ -164,6 +164,7 @@ def test_an_episode_that_always_hangs_is_named(tmp_path):
     assert not any(alive(pid) for pid in pids(log))
 
 
+@pytest.mark.long
 def test_slow_steps_do_not_count_as_a_hang(made, tmp_path):
     run(tmp_path / "data", workers=3, log=tmp_path / "log", delay=1.2, timeout=5)
     assert contents(tmp_path / "data") == contents(made[0])

@@ -113,6 +113,7 @@ def test_a_failed_episode_is_repeated_then_left_out(
     assert {"invalid": 1, "success": 1.0}.items() <= scores(found).items()
 
 
+@pytest.mark.long
 def test_an_episode_whose_simulator_dies_is_repeated_then_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

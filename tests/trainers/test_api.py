@@ -187,7 +187,10 @@ class Masked(gym.ObservationWrapper):
 """
 
 
-@pytest.mark.parametrize("guard", ['if __name__ == "__main__":', "if True:"])
+GUARDED = 'if __name__ == "__main__":'
+
+
+@pytest.mark.parametrize("guard", [pytest.param(GUARDED, marks=pytest.mark.long), "if True:"])
 def test_the_run_of_a_script_is_evaluated_from_its_folder(guard: str, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(SCRIPT.format(guard=guard), encoding="utf-8")
     known = {**os.environ, "PYTHONPATH": str(ROOT)}
