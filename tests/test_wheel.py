@@ -134,6 +134,7 @@ def test_a_model_of_the_package_acts(rate: Rate, tmp_path: Path) -> None:
     assert (tmp_path / "demo.gif").is_file()
 
 
+@pytest.mark.long
 def test_messages_name_commands_of_the_installation(rate: Rate) -> None:
     assert "usage: rate train" in rate("train", "tmaze", "--help").stdout
     assert "rate collect minigrid" in rate("collect", "--help").stdout

@@ -147,6 +147,7 @@ def test_restarts_are_counted_within_an_hour(monkeypatch: pytest.MonkeyPatch) ->
         workers.restart(Restarted(), "it", "it died")
 
 
+@pytest.mark.long
 def test_a_collection_goes_on_past_episodes_that_are_not_valid(tmp_path: Path) -> None:
     """One is played again; one that stays invalid is left out; two are an error."""
     seeds = range(3, 53)

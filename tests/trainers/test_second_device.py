@@ -19,7 +19,10 @@ CHECKS = Path(__file__).with_name("second_device_checks.py")
     not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
     reason="this PyTorch knows no devices written in Python",
 )
-@pytest.mark.parametrize("what", ["gradients", "acting", "run"])
+@pytest.mark.parametrize(
+    "what",
+    ["gradients", *(pytest.param(name, marks=pytest.mark.long) for name in ("acting", "run"))],
+)
 def test_another_device_gives_equal_results_without_synchronisation(what: str) -> None:
     options = ["-q", "-n", "0", "-p", "no:cacheprovider", "-k", what]
     command = [sys.executable, "-m", "pytest", str(CHECKS), *options]

@@ -32,7 +32,12 @@ def test_memory_is_printed_and_plotted(
 
 
 @pytest.mark.parametrize(
-    ("mode", "part", "length"), [("dt", None, 720), ("trxl", "cache", 90), ("lstm", "hidden", 90)]
+    ("mode", "part", "length"),
+    [
+        pytest.param("dt", None, 720, marks=pytest.mark.long),
+        ("trxl", "cache", 90),
+        ("lstm", "hidden", 90),
+    ],
 )
 def test_every_backbone_can_be_inspected(
     mode: str,

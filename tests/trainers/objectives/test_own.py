@@ -94,6 +94,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_train_it_as_one(make_config, tmp_path) -> None:
     exact = {**OWN, "model__dropout": 0.0, "model__memory_noise": 0.0, "training__max_steps": 4}
     two = {"training__devices": 2, "training__strategy": "ddp"}
