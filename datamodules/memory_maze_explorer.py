@@ -1,6 +1,6 @@
 """An expert for Memory Maze that knows only what it has seen, and searches for what it has not.
 
-Imitation of an expert that knows every target teaches nobody to search. This one sees what the
+Episodes of an expert that knows every target do not show how to search. This one sees what the
 frame shows: the cells and targets within the camera's field of view that no wall hides. It drives
 to the requested target if it has seen it in this episode, and else to the nearest place it has not
 seen. It knows its own position, which an agent has to infer from its movements. In 1000 steps of

@@ -97,7 +97,8 @@ seeds, whose number is in brackets.*
 ## Memory, backbone by backbone
 
 Success rate far beyond the trained length, mean ± standard deviation over the training seeds, whose
-number is in brackets.
+number is in brackets. In Minigrid `rate_binary` alone was also asked for the object in training
+(`loss.auxiliary_state_weight`); in Bits and the Endless T-Maze all were asked for what is hidden.
 
 {map}
 

@@ -97,7 +97,7 @@ class Part:
         """Returns what the processes hold; None if they have ended.
 
         Raises:
-            SystemExit: If the command has ended by itself; the message has the end of its log.
+            SystemExit: If the command is no longer running; quotes the last lines of its log.
         """
         if (code := self.process.poll()) is not None:
             log = (self.folder / "log").read_text(errors="replace")

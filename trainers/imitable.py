@@ -153,7 +153,7 @@ def imitable(
         if student.shown == "privileged" and not has_state:
             continue
         with TemporaryDirectory(prefix="rate-imitable-") as name, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # advice on the settings of a run, which nobody chose
+            warnings.simplefilter("ignore")  # on settings that are not the user's
             folder = Path(name)
             stores = [
                 _write(source, folder / part, student.shown, kept)

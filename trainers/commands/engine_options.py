@@ -42,7 +42,7 @@ def engine_of(
 
     Args:
         options: The options of the command.
-        console: Is told of the cluster.
+        console: Where the address and size of the cluster are printed.
         cores: The cores of a cluster that is started; None is all of them.
         shared: A folder that every node must see; it is made. None if there is none.
 
